@@ -1,0 +1,3 @@
+"""RefCut as an ML backend for Label Studio."""
+
+__version__ = "0.1.0"

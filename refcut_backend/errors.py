@@ -1,0 +1,62 @@
+"""Errors that reach an engineer or an annotator: a short code, what is wrong, and what to do."""
+
+from __future__ import annotations
+
+
+class RefCutError(Exception):
+    """Base of every expected error. `code` goes into the `X-RefCut-Reason` header and the log."""
+
+    code = "error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(f"{message}; {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(RefCutError):
+    """A setting is missing, wrong, or does not fit another one."""
+
+    code = "config"
+
+
+class LabelConfigError(RefCutError):
+    """The project's label config lacks what clicks need."""
+
+    code = "label_config"
+
+
+class BadRequestError(RefCutError):
+    """A request is not of the form that Label Studio sends."""
+
+    code = "bad_request"
+
+
+class BadMaskError(RefCutError):
+    """A mask cannot be decoded, or is larger than it says."""
+
+    code = "bad_mask"
+
+
+class ImageError(RefCutError):
+    """A task's image cannot be had or cannot be read."""
+
+    code = "image"
+
+
+class NotConnectedError(RefCutError):
+    """The project is not known yet: Label Studio has not called /setup."""
+
+    code = "not_connected"
+
+
+class ClickTimeoutError(RefCutError):
+    """No worker answered within the deadline."""
+
+    code = "timeout"
+
+
+class QueueUnavailableError(RefCutError):
+    """Redis cannot be reached."""
+
+    code = "unavailable"

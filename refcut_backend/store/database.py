@@ -1,0 +1,47 @@
+"""Opens the database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from refcut_backend.errors import ConfigError
+from refcut_backend.store.tables import Base
+
+PRIVATE = 0o600
+
+
+def open_database(url: str) -> Engine:
+    """An engine with all tables. Raises ConfigError when the database cannot be opened.
+
+    SQLite files are readable by their owner only, since they hold Label Studio's tokens; write-ahead logging lets web
+    process and workers read while one of them writes.
+    """
+    try:
+        parsed = make_url(url)
+        engine = create_engine(parsed, hide_parameters=True)
+        if parsed.get_backend_name() == "sqlite" and parsed.database:
+            _prepare_sqlite(engine, Path(parsed.database))
+        Base.metadata.create_all(engine)
+    except (SQLAlchemyError, ArgumentError, OSError) as error:
+        raise ConfigError(
+            f"the database cannot be opened ({type(error).__name__})",
+            hint="check REFCUT_DATABASE_URL and that REFCUT_STATE_DIR can be written to",
+        ) from None
+    return engine
+
+
+def _prepare_sqlite(engine: Engine, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=PRIVATE)
+
+    @event.listens_for(engine, "connect")
+    def _pragmas(connection: object, _entry: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()  # type: ignore[attr-defined]
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()

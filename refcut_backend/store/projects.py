@@ -1,0 +1,53 @@
+"""Which Label Studio a project lives in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
+
+from refcut_backend.errors import NotConnectedError
+from refcut_backend.store.tables import Project
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Where a project's images are. The token never shows in a repr."""
+
+    label_studio: str
+    access_token: str = field(repr=False)
+
+
+class Projects:
+    """The projects that have called /setup."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def remember(self, project_id: int, connection: Connection, label_config: str) -> None:
+        """Stores what /setup said; writes nothing when it is what is known (Label Studio says it on every page)."""
+        with Session(self._engine) as session:
+            project = session.get(Project, project_id) or Project(id=project_id)
+            said = (connection.label_studio, connection.access_token, label_config)
+            if (project.label_studio, project.access_token, project.label_config) != said:
+                project.label_studio, project.access_token, project.label_config = said
+                session.add(project)
+                session.commit()
+
+    def connection(self, project_id: int) -> Connection:
+        """Raises NotConnectedError for a project that has never called /setup."""
+        with Session(self._engine) as session:
+            project = session.get(Project, project_id)
+        if project is None:
+            raise NotConnectedError(
+                f"project {project_id} is not known",
+                hint="open Settings > Model in Label Studio once: it calls /setup",
+            )
+        return Connection(project.label_studio, project.access_token)
+
+    def label_config(self, project_id: int) -> str | None:
+        """The label config as last seen; None for an unknown project."""
+        with Session(self._engine) as session:
+            project = session.get(Project, project_id)
+            return project.label_config if project else None

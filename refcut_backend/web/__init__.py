@@ -1,0 +1,1 @@
+"""The web process: what Label Studio calls. Never imports torch."""

@@ -1,0 +1,103 @@
+"""What Label Studio sends, as far as it is read. Unknown fields are ignored; a region's value is not looked into."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+_PROJECT = re.compile(r"(\d{1,18})(\.\d+)?")
+
+
+def _project_id(value: Any) -> int:
+    """ "2.1795342440" (id and creation time) or 2 to 2."""
+    match = _PROJECT.fullmatch(str(value))
+    if not match:
+        raise ValueError("a project id is a number, as Label Studio sends it")
+    return int(match[1])
+
+
+def _known_id(value: int) -> int:
+    if not 0 < value < 2**53:
+        raise ValueError("an id is a positive number")
+    return value
+
+
+ProjectId = Annotated[int, BeforeValidator(_project_id), AfterValidator(_known_id)]
+RowId = Annotated[int, AfterValidator(_known_id)]
+
+
+class _Payload(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+
+class SetupRequest(_Payload):
+    """POST /setup: on connecting, and on every page that shows the project."""
+
+    project: ProjectId
+    label_config: str = Field("", alias="schema")
+    hostname: str = ""
+    access_token: str | None = None
+
+
+class TaskPayload(_Payload):
+    """A task, without its annotations, drafts and predictions: they never matter to a click."""
+
+    id: RowId
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
+class Context(_Payload):
+    """What the annotator has on the canvas of the clicked label."""
+
+    result: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class PredictParams(_Payload):
+    """`login` and `password` stay unread."""
+
+    context: Context | None = None
+
+
+class PredictRequest(_Payload):
+    """POST /predict: a click (with context), or a task that is being opened or predicted in a batch (without)."""
+
+    tasks: list[TaskPayload] = Field(min_length=1)
+    project: ProjectId
+    label_config: str = ""
+    params: PredictParams = Field(default_factory=PredictParams)
+
+
+class AnnotationPayload(_Payload):
+    """An annotation in a webhook; deleted ones carry their id alone."""
+
+    id: RowId
+    result: list[dict[str, Any]] = Field(default_factory=list)
+    was_cancelled: bool = False
+    updated_at: str = ""
+    task: int | None = None
+
+
+class WebhookProject(_Payload):
+    """The project in a webhook."""
+
+    id: ProjectId
+    label_config: str = ""
+
+
+class DeletedTask(_Payload):
+    """A deleted task."""
+
+    id: RowId
+
+
+class Webhook(_Payload):
+    """POST /webhook. Which fields are there depends on the action (contract, section 2)."""
+
+    action: str
+    project: WebhookProject | None = None
+    task: TaskPayload | None = None
+    annotation: AnnotationPayload | None = None
+    annotations: list[AnnotationPayload] = Field(default_factory=list)
+    tasks: list[DeletedTask] = Field(default_factory=list)

@@ -1,0 +1,1 @@
+"""The worker process: holds the model, fetches images, answers clicks."""
