@@ -1,0 +1,120 @@
+"""What a RefCut network looks like: one frozen description, saved beside the weights it belongs to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from model.errors import WeightsError
+
+ReferenceFeatures = Literal["shared", "frozen"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Shape of one network. Blocks count from 0; `depth` means "after the last block".
+
+    fusion_block: click maps and prompts enter in front of this block. 0 is the RefCut paper (eq. 5); a later block
+        leaves the first ones to the image alone, so that they run once per image and crop instead of once per click.
+    reference_features: "shared" reads the reference with the same blocks that serve clicks (the paper);
+        "frozen" reads reference and target with the untouched initial blocks, and tuned copies of the blocks from
+        `fusion_block` on serve the clicks.
+    comparison_blocks: outputs of these blocks, standardised and joined, are the space in which target and reference
+        are compared ("frozen" only; the paper uses the last block as it comes).
+    similarity: dense channels "how much does this place look like the reference / the clicked place" beside the
+        prompts. Not in the paper.
+    detail_channels: width of a small convolutional branch on the pixels that sharpens borders; 0 leaves it out.
+    prompt_hidden_dim: hidden width of the prompt MLPs; None = embed_dim.
+    neck_inner_32_dim: inner width of the neck's coarsest level; None = SimpleClick's max(out, 2 * embed_dim).
+    """
+
+    embed_dim: int
+    depth: int
+    heads: int
+    patch_px: int = 16
+    network_px: int = 448
+    position_grid: int = 28
+    class_token: bool = False
+    layer_scale: bool = False
+    windowed: bool = True
+    fusion_block: int = 0
+    reference_features: ReferenceFeatures = "shared"
+    comparison_blocks: tuple[int, ...] = ()
+    similarity: bool = False
+    prompt_norm: bool = False
+    neck_channels: tuple[int, int, int, int] = (128, 256, 512, 1024)
+    head_channels: int = 256
+    detail_channels: int = 0
+    prompt_hidden_dim: int | None = None
+    neck_inner_32_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.embed_dim % self.heads:
+            raise ValueError(f"embed_dim {self.embed_dim} is not divisible by heads {self.heads}")
+        if not 0 <= self.fusion_block < self.depth:
+            raise ValueError(f"fusion_block {self.fusion_block} must lie in 0..{self.depth - 1}")
+        if self.similarity and self.reference_features != "frozen":
+            raise ValueError("similarity channels need reference_features='frozen'")
+        if self.reference_features == "frozen" and not self.comparison_blocks:
+            raise ValueError("reference_features='frozen' needs comparison_blocks")
+
+    @property
+    def comparison_dim(self) -> int:
+        """Width of the vectors in which references are pooled and compared."""
+        if self.reference_features == "shared":
+            return self.embed_dim
+        return self.embed_dim * len(self.comparison_blocks)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> NetworkConfig:
+        """Raises WeightsError when the text is not a description that this version of the code knows."""
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            for name in ("neck_channels", "comparison_blocks"):
+                fields[name] = tuple(fields[name])
+            return cls(**fields)
+        except (TypeError, ValueError, KeyError) as error:
+            raise WeightsError(
+                f"the network description in the weights file cannot be read ({error})",
+                hint="use weights written by this version, or `git pull` to the version that wrote them",
+            ) from error
+
+
+PRESETS: dict[str, NetworkConfig] = {
+    "xtiny": NetworkConfig(embed_dim=160, depth=8, heads=4, neck_channels=(96, 192, 288, 384), head_channels=128),
+    "vit_b16": NetworkConfig(embed_dim=768, depth=12, heads=12),
+    "vit_l16": NetworkConfig(embed_dim=1024, depth=24, heads=16, neck_channels=(192, 384, 768, 1536)),
+    "vit_h14": NetworkConfig(
+        embed_dim=1280,
+        depth=32,
+        heads=16,
+        patch_px=14,
+        position_grid=32,
+        neck_channels=(240, 480, 960, 1920),
+    ),
+    "s14": NetworkConfig(
+        embed_dim=384,
+        depth=10,
+        heads=6,
+        patch_px=14,
+        position_grid=37,
+        class_token=True,
+        layer_scale=True,
+        windowed=False,
+        fusion_block=6,
+        reference_features="frozen",
+        comparison_blocks=(8, 9),
+        similarity=True,
+        prompt_norm=True,
+        neck_channels=(64, 96, 192, 384),
+        head_channels=96,
+        detail_channels=48,
+        prompt_hidden_dim=256,
+        neck_inner_32_dim=384,
+    ),
+}

@@ -1,0 +1,164 @@
+"""Training pairs: what is to be segmented on one view, and the reference on another that says so (RefCut 3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from model.data.scenes import BoolMask, Scene, union
+from model.data.views import View, random_view
+from model.robot_clicker import connected, deepest_point
+
+TARGETS_PER_VIEW = 3
+VIEWS_PER_GROUP = 2
+
+
+@dataclass(frozen=True)
+class PairSettings:
+    """How often what happens, as probabilities."""
+
+    single: float = 0.45
+    connected_pair: float = 0.25
+    whole: float = 0.15
+    """The rest are unions of any number of parts."""
+    no_reference: float = 0.18
+    only_positive: float = 0.14
+    only_negative: float = 0.08
+    some_negatives: float = 0.25
+    """Only some of the other parts are in the negative mask, as when a team has labelled only some."""
+    no_click: float = 0.05
+    zoom: float = 0.4
+    same_photo: float = 0.12
+    """The reference is another view of the same photograph (always so where names do not carry over)."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Two views, each the reference of the other, with three targets on each. S = view size, N = patches of a view.
+
+    images: (2, S, S, 3) uint8. targets: (6, S, S) bool. target_view: (6,), which of the two views a target is on.
+    positive, negative: (6, N) float32, share of each patch of the *other* view inside the reference's masks.
+    clicks_rc: (6, 2) float32 first click as (row, column), (-1, -1) where there is none.
+    """
+
+    images: NDArray[np.uint8]
+    targets: NDArray[np.bool_]
+    target_view: NDArray[np.int64]
+    positive: NDArray[np.float32]
+    negative: NDArray[np.float32]
+    clicks_rc: NDArray[np.float32]
+
+
+def sample_group(first: Scene, second: Scene, size_px: int, grid: int, s: PairSettings, rng: Generator) -> Group:
+    """Views of two scenes with targets that are visible on both. Scenes must share a part name."""
+    photos = [(scene.image(), scene.masks()) for scene in (first, second)]
+    for attempt in range(6):
+        views = _views(photos, size_px, rng, zoom_share=s.zoom if attempt < 4 else 0.0)
+        common = sorted(set(views[0].masks) & set(views[1].masks))
+        if common:
+            break
+    else:
+        views = [View(_plain(photos[0][0], size_px), _plain_masks(photos[0][1], size_px))] * 2
+        common = sorted(views[0].masks)
+    rows = [
+        _target(views[here], views[1 - here], common, first.has_whole, grid, s, rng)
+        for here in (0, 1)
+        for _ in range(TARGETS_PER_VIEW)
+    ]
+    return Group(
+        images=np.stack([view.image for view in views]),
+        targets=np.stack([row[0] for row in rows]),
+        target_view=np.repeat(np.arange(VIEWS_PER_GROUP), TARGETS_PER_VIEW),
+        positive=np.stack([row[1] for row in rows]),
+        negative=np.stack([row[2] for row in rows]),
+        clicks_rc=np.stack([row[3] for row in rows]),
+    )
+
+
+def _views(
+    photos: list[tuple[NDArray[np.uint8], dict[str, BoolMask]]], size_px: int, rng: Generator, zoom_share: float
+) -> list[View]:
+    shared = sorted(set(photos[0][1]) & set(photos[1][1]))
+    part = shared[rng.integers(len(shared))] if shared and rng.random() < 2 * zoom_share else None
+    views = []
+    for image, masks in photos:
+        zoom = part if part is not None and rng.random() < 0.5 else None
+        views.append(random_view(image, masks, size_px, rng, zoom))
+    return views
+
+
+def _target(
+    here: View, there: View, common: list[str], has_whole: bool, grid: int, s: PairSettings, rng: Generator
+) -> tuple[BoolMask, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    chosen, whole = _choose_parts(here, common, has_whole, s, rng)
+    target = union(here.masks[name] for name in (here.masks if whole else chosen))
+    positive = union(there.masks[name] for name in (there.masks if whole else chosen))
+    others = [] if whole else [name for name in there.masks if name not in chosen]
+    if len(others) > 1 and rng.random() < s.some_negatives:
+        others = list(rng.choice(others, size=rng.integers(1, len(others)), replace=False))
+    negative = union(there.masks[n] for n in others) & ~positive if others else np.zeros_like(positive)
+    draw = rng.random()
+    if draw < s.no_reference + s.only_negative:
+        positive = np.zeros_like(positive)
+    if draw < s.no_reference or s.no_reference + s.only_negative <= draw < (
+        s.no_reference + s.only_negative + s.only_positive
+    ):
+        negative = np.zeros_like(negative)
+    named = positive.any() or negative.any()
+    click = np.full(2, -1.0) if named and rng.random() < s.no_click else first_click(target, rng)
+    return target, patch_shares(positive, grid), patch_shares(negative, grid), click.astype(np.float32)
+
+
+def _choose_parts(
+    here: View, common: list[str], has_whole: bool, s: PairSettings, rng: Generator
+) -> tuple[list[str], bool]:
+    """The names that make up the target, and whether it is the whole object."""
+    draw = rng.random()
+    if draw < s.single or len(common) == 1:
+        return [common[rng.integers(len(common))]], False
+    if draw < s.single + s.connected_pair:
+        first = common[rng.integers(len(common))]
+        partners = [n for n in common if n != first and connected(here.masks[first], here.masks[n])]
+        return ([first, partners[rng.integers(len(partners))]] if partners else [first]), False
+    if draw < s.single + s.connected_pair + s.whole and has_whole:
+        return common, True
+    return list(rng.choice(common, size=rng.integers(2, len(common) + 1), replace=False)), False
+
+
+def first_click(target_hw: BoolMask, rng: Generator) -> NDArray[np.float64]:
+    """Where a person would click first: mostly near the middle of the largest piece, now and then anywhere inside."""
+    draw = rng.random()
+    if draw < 0.45:
+        point = np.asarray(deepest_point(target_hw), float)
+        jittered = np.round(point + rng.normal(0, 0.01 * target_hw.shape[0], 2)).astype(int)
+        jittered = jittered.clip(0, np.asarray(target_hw.shape) - 1)
+        return jittered.astype(float) if target_hw[tuple(jittered)] else point
+    if draw < 0.85:
+        distance = cv2.distanceTransform(np.pad(target_hw.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+        inside = np.argwhere(distance > distance.max() / 2)
+    else:
+        inside = np.argwhere(target_hw)
+    return inside[rng.integers(len(inside))].astype(float)
+
+
+def patch_shares(mask_hw: BoolMask, grid: int) -> NDArray[np.float32]:
+    """Share of each of grid x grid patches inside a square mask, flattened row by row."""
+    return cv2.resize(mask_hw.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA).reshape(-1)
+
+
+def _plain(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
+    return cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+
+
+def _plain_masks(masks: dict[str, BoolMask], size_px: int) -> dict[str, BoolMask]:
+    shape = (size_px, size_px)
+    small = {n: cv2.resize(m.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST) > 0 for n, m in masks.items()}
+    seen = {name: mask for name, mask in small.items() if mask.any()}
+    if not seen:
+        largest = max(masks, key=lambda name: masks[name].sum())
+        seen[largest] = cv2.resize(masks[largest].astype(np.float32), shape, interpolation=cv2.INTER_AREA) > 0
+    return seen

@@ -1,0 +1,20 @@
+"""Errors that a person can act on: what is wrong, and what to do about it."""
+
+from __future__ import annotations
+
+
+class ModelError(Exception):
+    """Base of every error that `model` raises on purpose."""
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(f"{message}: {hint}" if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+class WeightsError(ModelError):
+    """A weights file is missing, damaged, or not what it should be."""
+
+
+class DataError(ModelError):
+    """A data set, image or mask cannot be used."""

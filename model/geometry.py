@@ -1,0 +1,131 @@
+"""Every coordinate transform of the predictor: where the network looks, and where clicks fall in what it sees.
+
+Frames: "image" is the photograph (row, column in pixels, origin top left); "network" is the square that the
+network sees. Arithmetic is SimpleClick's ZoomIn (facts: section 2.2), rounding included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.robot_clicker import Click
+
+EXPANSION = 1.4
+MIN_CROP_PX = 200
+RECOMPUTE_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class Roi:
+    """A rectangle of the image; both ends inclusive."""
+
+    row_min: int
+    row_max: int
+    col_min: int
+    col_max: int
+
+    @classmethod
+    def whole(cls, height: int, width: int) -> Roi:
+        return cls(0, height - 1, 0, width - 1)
+
+    @property
+    def height(self) -> int:
+        return self.row_max - self.row_min + 1
+
+    @property
+    def width(self) -> int:
+        return self.col_max - self.col_min + 1
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of this rectangle in an array (H, W, ...)."""
+        return slice(self.row_min, self.row_max + 1), slice(self.col_min, self.col_max + 1)
+
+    def holds(self, click: Click) -> bool:
+        """Whether a click lies inside; the last row and column count as outside, as in SimpleClick."""
+        return self.row_min <= click.row < self.row_max and self.col_min <= click.col < self.col_max
+
+
+def bounding_roi(mask_hw: NDArray[np.bool_]) -> Roi:
+    """Tight rectangle round a mask (H, W) that is not empty."""
+    rows, cols = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
+    return Roi(int(rows[0]), int(rows[-1]), int(cols[0]), int(cols[-1]))
+
+
+def expanded_roi(
+    roi: Roi, height: int, width: int, *, expansion: float = EXPANSION, min_crop_px: int = MIN_CROP_PX
+) -> Roi:
+    """`roi` grown about its centre, at least `min_crop_px` each way, cut off at the image of height x width."""
+    row_centre = 0.5 * (roi.row_min + roi.row_max)
+    col_centre = 0.5 * (roi.col_min + roi.col_max)
+    new_height = max(expansion * roi.height, min_crop_px)
+    new_width = max(expansion * roi.width, min_crop_px)
+    return Roi(
+        max(0, round(row_centre - 0.5 * new_height)),
+        min(height - 1, round(row_centre + 0.5 * new_height)),
+        max(0, round(col_centre - 0.5 * new_width)),
+        min(width - 1, round(col_centre + 0.5 * new_width)),
+    )
+
+
+def roi_overlap(first: Roi, second: Roi) -> float:
+    """Product of the overlaps (IoU) of the row and of the column ranges."""
+    return _range_iou((first.row_min, first.row_max), (second.row_min, second.row_max)) * _range_iou(
+        (first.col_min, first.col_max), (second.col_min, second.col_max)
+    )
+
+
+def next_roi(
+    mask_hw: NDArray[np.bool_],
+    clicks: Sequence[Click],
+    current: Roi | None,
+    *,
+    min_crop_px: int = MIN_CROP_PX,
+) -> Roi:
+    """Where to look for the next click, given the mask so far (H, W) and all clicks (SimpleClick's ZoomIn).
+
+    The rectangle in use is kept unless a positive click falls outside it or the wanted one differs much.
+    """
+    height, width = mask_hw.shape
+    if not mask_hw.any():
+        wanted = Roi.whole(height, width)
+    else:
+        seen = mask_hw.copy()
+        for click in clicks:
+            if click.positive:
+                seen[int(click.row), int(click.col)] = True
+        wanted = expanded_roi(bounding_roi(seen), height, width, min_crop_px=min_crop_px)
+    if current is None:
+        return wanted
+    outside = any(click.positive and not current.holds(click) for click in clicks)
+    return wanted if outside or roi_overlap(wanted, current) < RECOMPUTE_IOU else current
+
+
+def clicks_to_network(clicks: Sequence[Click], roi: Roi, size_px: int) -> list[Click]:
+    """Clicks of the image frame in the network's frame of `size_px` squared; may lie outside it.
+
+    SimpleClick's formula, which differs slightly from the aligned-corners resize of the pixels.
+    """
+    return [
+        Click(
+            size_px * (click.row - roi.row_min) / roi.height,
+            size_px * (click.col - roi.col_min) / roi.width,
+            click.positive,
+        )
+        for click in clicks
+    ]
+
+
+def mirrored(clicks: Sequence[Click], width_px: int) -> list[Click]:
+    """Clicks on the left-right mirrored image of that width; a place between two pixels stays between them."""
+    return [Click(click.row, width_px - click.col - 1, click.positive) for click in clicks]
+
+
+def _range_iou(first: tuple[int, int], second: tuple[int, int]) -> float:
+    overlap = max(0, min(first[1], second[1]) - max(first[0], second[0]) + 1)
+    span = max(first[1], second[1]) - min(first[0], second[0]) + 1
+    return max(0.0, overlap / span)

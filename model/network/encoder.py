@@ -1,0 +1,124 @@
+"""The plain vision transformer: patches, positions, and blocks with or without windows.
+
+Layout and arithmetic follow SimpleClick's plain-ViT backbone (facts: section 1.2, steps 5-7) and, with a class token
+and layer scale, DINOv2. The blocks themselves are timm's.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import torch
+from timm.layers.norm import LayerNorm
+from timm.layers.patch_embed import PatchEmbed
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.config import NetworkConfig
+
+Grid = tuple[int, int]
+
+
+def make_block(config: NetworkConfig) -> Block:
+    """One pre-norm transformer block of `config`'s shape."""
+    return Block(
+        dim=config.embed_dim,
+        num_heads=config.heads,
+        qkv_bias=True,
+        init_values=1.0 if config.layer_scale else None,
+        norm_layer=partial(LayerNorm, eps=1e-6),  # type: ignore[arg-type]
+    )
+
+
+class Encoder(nn.Module):
+    """Image to tokens. Tensor names are SimpleClick's (`backbone.*`) and timm's."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embed = PatchEmbed(img_size=None, patch_size=config.patch_px, in_chans=3, embed_dim=config.embed_dim)
+        if config.class_token:
+            self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.position_grid**2, config.embed_dim))
+        self.blocks = nn.ModuleList(make_block(config) for _ in range(config.depth))
+
+    def grid_of(self, image: Tensor) -> Grid:
+        """Tokens down and across for an image (B, 3, H, W); H and W must be multiples of the patch."""
+        height, width = image.shape[-2:]
+        patch = self.config.patch_px
+        if height % patch or width % patch:
+            raise ValueError(f"image of {height} x {width} px is not a multiple of the patch of {patch} px")
+        return height // patch, width // patch
+
+    def embed_patches(self, image: Tensor) -> Tensor:
+        """Normalised image (B, 3, H, W) to patch tokens (B, N, C), without positions."""
+        return self.patch_embed(image)  # type: ignore[no-any-return]
+
+    def add_positions(self, patches: Tensor, grid: Grid) -> Tensor:
+        """Adds the position embedding, resampled to `grid`, and the class token in front where there is one."""
+        tokens = patches + self._positions(grid).to(patches.dtype)
+        if not self.config.class_token:
+            return tokens
+        first = (self.cls_token + self.pos_embed[:, :1]).to(patches.dtype)
+        return torch.cat([first.expand(len(tokens), -1, -1), tokens], dim=1)
+
+    def run_block(self, index: int, tokens: Tensor, grid: Grid) -> Tensor:
+        """Block `index` of this encoder on tokens (B, T, C)."""
+        return run_block(self.blocks[index], index, tokens, grid, self.config)
+
+    def _positions(self, grid: Grid) -> Tensor:
+        """Position embedding (1, N, C) for a grid; bicubic without antialias, as SimpleClick and DINOv2 resample."""
+        side = self.config.position_grid
+        stored = self.pos_embed[:, 1:]
+        if grid == (side, side):
+            return stored
+        square = stored.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+        resampled = F.interpolate(square, size=grid, mode="bicubic", align_corners=False)
+        return resampled.flatten(2).transpose(1, 2)
+
+
+def patch_tokens(tokens: Tensor, config: NetworkConfig) -> Tensor:
+    """The tokens that stand for places in the image: all but the class token."""
+    return tokens[:, 1:] if config.class_token else tokens
+
+
+def run_block(block: nn.Module, index: int, tokens: Tensor, grid: Grid, config: NetworkConfig) -> Tensor:
+    """Runs `block`, which stands at place `index` of the network, globally or on SimpleClick's windows.
+
+    Every g-th block sees the whole image (g = 6 at depth 12, else a quarter of the depth), the others see
+    non-overlapping windows about as large as a 224 px image (facts: section 1.2, step 6).
+    """
+    every = 6 if config.depth == 12 else max(config.depth // 4, 1)
+    if not config.windowed or (index + 1) % every == 0:
+        return block(tokens)  # type: ignore[no-any-return]
+    rows, cols = grid
+    window_tokens = 224 // config.patch_px
+    down, across = max(rows // window_tokens, 1), max(cols // window_tokens, 1)
+    if rows % down or cols % across:
+        raise ValueError(f"a grid of {rows} x {cols} tokens cannot be cut into {down} x {across} windows")
+    height, width = rows // down, cols // across
+    batch, _, dim = tokens.shape
+    windows = tokens.reshape(batch, down, height, across, width, dim).permute(0, 1, 3, 2, 4, 5)
+    out = block(windows.reshape(-1, height * width, dim))
+    out = out.reshape(batch, down, across, height, width, dim).permute(0, 1, 3, 2, 4, 5)
+    return out.reshape(batch, rows * cols, dim)  # type: ignore[no-any-return]
+
+
+def use_plain_attention(module: nn.Module, plain: bool = True) -> None:
+    """Switches every attention layer between plain softmax and the fused kernel.
+
+    On a CPU the fused kernel's backward pass is slow: plain attention trains 2.8 times as fast at 257 tokens.
+    """
+    for layer in module.modules():
+        if hasattr(layer, "fused_attn"):
+            layer.fused_attn = not plain  # type: ignore[assignment]
+
+
+def grid_side(tokens: int) -> int:
+    """Side of a square grid with that many tokens."""
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        raise ValueError(f"{tokens} tokens do not form a square grid")
+    return side

@@ -1,0 +1,96 @@
+"""The all-MLP head (SegFormer, as in SimpleClick): four scales to one map of logits at 1/4."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ConvLayer(nn.Module):
+    """A 1x1 convolution under the name `conv`, as mmcv's ConvModule names it in released files."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.conv(features)  # type: ignore[no-any-return]
+
+
+class DetailBranch(nn.Module):
+    """Pixels (B, 3, H, W) to border features (B, D, H/4, W/4). Depends on the image alone: once per crop.
+
+    Not in the paper: tokens of 14 px know what a thing is, but not where exactly it ends.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        half = channels // 2
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, half, 3, stride=2, padding=1),
+            nn.GroupNorm(1, half),
+            nn.GELU(),
+            nn.Conv2d(half, channels, 3, stride=2, padding=1),
+            nn.GroupNorm(1, channels),
+            nn.GELU(),
+            nn.Conv2d(channels, channels, 3, padding=1),
+            nn.GELU(),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.layers(image)  # type: ignore[no-any-return]
+
+
+class DetailRefiner(nn.Module):
+    """Lets border features correct the fused map (B, channels, h, w). Starts as "no correction"."""
+
+    def __init__(self, detail_channels: int, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(detail_channels, channels, 1)
+        self.spread = nn.Conv2d(channels, channels, 5, padding=2, groups=channels)
+        self.mix = nn.Conv2d(channels, channels, 1)
+        for parameter in self.mix.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, fused: Tensor, detail: Tensor) -> Tensor:
+        size = fused.shape[-2:]
+        if detail.shape[-2:] != size:
+            detail = F.interpolate(detail, size=size, mode="bilinear", align_corners=False)
+        joined = F.gelu(self.spread(fused * torch.sigmoid(self.project(detail)) + self.project(detail)))
+        correction: Tensor = self.mix(joined)
+        return fused + correction
+
+
+class MlpHead(nn.Module):
+    """Logits (B, 1, h, w) at the first level's size. Tensor names are SimpleClick's (`head.*`)."""
+
+    def __init__(self, in_channels: Sequence[int], channels: int, detail_channels: int = 0) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(ConvLayer(width, channels) for width in in_channels)
+        self.fusion_conv = ConvLayer(len(in_channels) * channels, channels)
+        self.dropout = nn.Dropout2d(0.1)
+        if detail_channels:
+            self.refiner = DetailRefiner(detail_channels, channels)
+        self.conv_seg = nn.Conv2d(channels, 1, 1)
+
+    def forward(self, levels: Sequence[Tensor], detail: Tensor | None = None) -> Tensor:
+        size = levels[0].shape[-2:]
+        # The fusion convolution is 1x1 and so commutes with upsampling: applied per level before it, it gives the same
+        # map and runs on up to 64 times fewer pixels.
+        weights = self.fusion_conv.conv.weight.chunk(len(levels), dim=1)
+        fused: Tensor | None = None
+        for level, conv, weight in zip(levels, self.convs, weights, strict=True):
+            part = F.conv2d(F.relu(conv(level)), weight)
+            if part.shape[-2:] != size:
+                part = F.interpolate(part, size=size, mode="bilinear", align_corners=False)
+            fused = part if fused is None else fused + part
+        assert fused is not None
+        bias = self.fusion_conv.conv.bias
+        assert bias is not None
+        fused = F.relu(fused + bias[None, :, None, None])
+        if detail is not None:
+            fused = self.refiner(fused, detail)
+        return self.conv_seg(self.dropout(fused))  # type: ignore[no-any-return]

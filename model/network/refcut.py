@@ -1,0 +1,219 @@
+"""The RefCut network: SimpleClick with a reference branch.
+
+The forward pass is cut where serving cuts it, so that nothing is computed twice:
+
+    encode_image      once per image and crop     (blocks before the fusion block, and the comparison features)
+    encode_reference  once per reference          (tokens inside and outside the reference's masks)
+    prepare_reference once per crop and reference (prompt vector and similarity channels)
+    segment           once per click              (the other blocks, neck and head)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.config import NetworkConfig
+from model.network.click_maps import ClickEmbedding
+from model.network.encoder import Encoder, Grid, make_block, patch_tokens, run_block
+from model.network.head import DetailBranch, MlpHead
+from model.network.neck import SimpleFpn
+from model.network.prompts import PromptGenerator, ReferenceTokens, area_weights
+from model.network.similarity import CLICK_CHANNELS, SimilarityMlp, click_channels, reference_channels
+
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+BASE_PREFIXES = ("backbone.", "comparison_mean", "comparison_std")
+"""Tensors that training never changes when references are read with frozen features."""
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """All that a click needs of an image or crop.
+
+    tokens: (B, T, C) entering the fusion block (raw patch tokens when that is block 0).
+    comparison: (B, N, D) standardised features in which references are compared; None without similarity.
+    detail: (B, D', H/4, W/4) border features; None without a detail branch.
+    """
+
+    tokens: Tensor
+    comparison: Tensor | None
+    detail: Tensor | None
+    grid: Grid
+
+    def repeated(self, index: Tensor) -> ImageFeatures:
+        """Rows `index` (any length) of the batch."""
+        return ImageFeatures(
+            self.tokens[index],
+            None if self.comparison is None else self.comparison[index],
+            None if self.detail is None else self.detail[index],
+            self.grid,
+        )
+
+
+@dataclass(frozen=True)
+class PreparedReference:
+    """A reference against one image: prompt (B, C), and similarity channels (B, N, 12) where the network uses them."""
+
+    prompt: Tensor
+    channels: Tensor | None
+
+
+class RefCut(nn.Module):
+    """See the module's docstring. Tensor names are those of SimpleClick's released files, so that a file of this
+    network in a SimpleClick shape is a superset of a SimpleClick file."""
+
+    comparison_mean: Tensor
+    comparison_std: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.embed_dim
+        self.backbone = Encoder(config)
+        self.patch_embed_coords = ClickEmbedding(dim, config.patch_px)
+        hidden = config.prompt_hidden_dim or dim
+        self.rpg = PromptGenerator(config.comparison_dim, hidden, dim, norm=config.prompt_norm)
+        self.neck = SimpleFpn(dim, config.neck_channels, config.neck_inner_32_dim)
+        self.head = MlpHead(config.neck_channels, config.head_channels, config.detail_channels)
+        if config.detail_channels:
+            self.detail = DetailBranch(config.detail_channels)
+        if config.similarity:
+            self.similarity_in = SimilarityMlp(dim)
+            self.similarity_out = SimilarityMlp(dim)
+        if config.reference_features == "frozen":
+            count = len(config.comparison_blocks)
+            self.register_buffer("comparison_mean", torch.zeros(count, dim))
+            self.register_buffer("comparison_std", torch.ones(count, dim))
+            self.click_blocks = nn.ModuleList(make_block(config) for _ in range(config.fusion_block, config.depth))
+            self.backbone.requires_grad_(False)
+
+    @property
+    def _frozen(self) -> bool:
+        return self.config.reference_features == "frozen"
+
+    def encode_image(self, image: Tensor) -> ImageFeatures:
+        """Image (B, 3, H, W) in 0..1, RGB, to everything that clicks on it share."""
+        normalised = normalise(image)
+        grid = self.backbone.grid_of(image)
+        detail = self.detail(normalised) if self.config.detail_channels else None
+        if not self._frozen:
+            tokens = self.backbone.embed_patches(normalised)
+            if self.config.fusion_block:
+                tokens = self.backbone.add_positions(tokens, grid)
+                for index in range(self.config.fusion_block):
+                    tokens = self.backbone.run_block(index, tokens, grid)
+            return ImageFeatures(tokens, None, detail, grid)
+        with torch.no_grad():
+            tokens, comparison = self._frozen_pass(normalised, grid)
+        return ImageFeatures(tokens, comparison, detail, grid)
+
+    def encode_reference(self, image: Tensor, positive: Tensor | None, negative: Tensor | None) -> ReferenceTokens:
+        """Reference image (B, 3, H, W) in 0..1 with masks (B, 1, H, W) in 0..1 of its size; None or empty = absent.
+
+        Where the masks overlap the positive one wins.
+        """
+        grid = self.backbone.grid_of(image)
+        if self._frozen:
+            with torch.no_grad():
+                tokens = self._frozen_pass(normalise(image), grid)[1]
+        else:
+            tokens = self.backbone.add_positions(self.backbone.embed_patches(normalise(image)), grid)
+            for index in range(self.config.depth):
+                tokens = self.backbone.run_block(index, tokens, grid)
+            tokens = patch_tokens(tokens, self.config)
+        return reference_tokens(tokens, positive, negative, grid)
+
+    def prepare_reference(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference:
+        """What every click on this image adds because of this reference (eq. 5-7, and the similarity channels)."""
+        channels = None
+        if features.comparison is not None:
+            with torch.autocast(features.tokens.device.type, enabled=False):
+                channels = reference_channels(features.comparison, reference)
+        return PreparedReference(self.rpg(reference), channels)
+
+    def segment(self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None) -> Tensor:
+        """Logits (B, 1, h, w) at a quarter of the network's input (exactly: 4 per token).
+
+        coords: (B, 3, H, W): previous mask as probability, positive disks, negative disks.
+        """
+        grid = features.grid
+        added = self.patch_embed_coords(coords)
+        channels = self._similarity(features, coords, reference)
+        if reference is not None:
+            added = added + reference.prompt[:, None]
+        if channels is not None:
+            added = added + self.similarity_in(channels)
+        tokens = self._click_path(self._add_to_patches(features.tokens, added), grid)
+        tokens = patch_tokens(tokens, self.config)
+        if channels is not None:
+            tokens = tokens + self.similarity_out(channels)
+        batch, _, dim = tokens.shape
+        return self.head(  # type: ignore[no-any-return]
+            self.neck(tokens.transpose(1, 2).reshape(batch, dim, *grid)), features.detail
+        )
+
+    def _frozen_pass(self, normalised: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Tokens entering the fusion block, and the standardised comparison features, of the untouched blocks."""
+        tokens = self.backbone.add_positions(self.backbone.embed_patches(normalised), grid)
+        fused = tokens
+        compared = []
+        for index in range(self.config.depth):
+            if index == self.config.fusion_block:
+                fused = tokens
+            tokens = self.backbone.run_block(index, tokens, grid)
+            if index in self.config.comparison_blocks:
+                place = self.config.comparison_blocks.index(index)
+                raw = patch_tokens(tokens, self.config).float()
+                scaled = (raw - self.comparison_mean[place]) / self.comparison_std[place]
+                compared.append(F.normalize(scaled, dim=-1))
+        return fused, torch.cat(compared, dim=-1)
+
+    def _similarity(
+        self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None
+    ) -> Tensor | None:
+        if features.comparison is None:
+            return None
+        weights = F.adaptive_avg_pool2d(coords[:, 1:].float(), features.grid).flatten(2)
+        with torch.autocast(coords.device.type, enabled=False):
+            clicked = click_channels(features.comparison, weights)
+        if reference is None or reference.channels is None:
+            shape = (*clicked.shape[:2], self.similarity_in.fc1.in_features - CLICK_CHANNELS)
+            return torch.cat([clicked.new_zeros(shape), clicked], dim=-1)
+        return torch.cat([reference.channels, clicked], dim=-1)
+
+    def _add_to_patches(self, tokens: Tensor, added: Tensor) -> Tensor:
+        if self.config.fusion_block and self.config.class_token:
+            return torch.cat([tokens[:, :1], tokens[:, 1:] + added.to(tokens.dtype)], dim=1)
+        return tokens + added.to(tokens.dtype)
+
+    def _click_path(self, tokens: Tensor, grid: Grid) -> Tensor:
+        start = self.config.fusion_block
+        if start == 0:
+            tokens = self.backbone.add_positions(tokens, grid)
+        for index in range(start, self.config.depth):
+            block = self.click_blocks[index - start] if self._frozen else self.backbone.blocks[index]
+            tokens = run_block(block, index, tokens, grid, self.config)
+        return tokens
+
+
+def normalise(image: Tensor) -> Tensor:
+    """RGB in 0..1 (B, 3, H, W) to the statistics that the encoders were trained with."""
+    mean = image.new_tensor(IMAGE_MEAN)[:, None, None]
+    std = image.new_tensor(IMAGE_STD)[:, None, None]
+    return (image - mean) / std
+
+
+def reference_tokens(tokens: Tensor, positive: Tensor | None, negative: Tensor | None, grid: Grid) -> ReferenceTokens:
+    """Tokens (B, N, D) of an encoded image with its masks (B, 1, H, W); an absent mask becomes weights of zero."""
+    absent = tokens.new_zeros(tokens.shape[:2], dtype=torch.float32)
+    if negative is not None and positive is not None:
+        negative = negative * (1 - positive)
+    return ReferenceTokens(
+        tokens,
+        absent if positive is None else area_weights(positive, grid),
+        absent if negative is None else area_weights(negative, grid),
+    )

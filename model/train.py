@@ -1,0 +1,68 @@
+"""`python -m model.train CONFIG --data FOLDER --out RUN`: trains a network; run again to go on after a kill."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import torch
+
+from model.data.pairs import PairSettings
+from model.data.scenes import is_development, read_scenes
+from model.network.encoder import use_plain_attention
+from model.training.batches import Batches, SourcedScenes, batch_loader
+from model.training.comparison_statistics import measure_comparison_statistics
+from model.training.config import TrainConfig, read_config
+from model.training.loop import Trainer
+from model.weights import BASE_FILE, VERSION_FILE, initial_network, save_base, save_version
+
+
+def read_sources(config: TrainConfig) -> list[SourcedScenes]:
+    """The run's training scenes; the development share is left out."""
+    sources = []
+    for source in config.sources:
+        scenes = read_scenes(source.json_path, source.image_dir, grouping=source.grouping)
+        kept = [scene for scene in scenes if not is_development(scene, config.development_share)]
+        sources.append(SourcedScenes(kept, source.share))
+    return sources
+
+
+def train(config: TrainConfig, run_dir: Path, device: torch.device) -> None:
+    """Runs all stages and leaves base.safetensors and version.safetensors in `run_dir`."""
+    torch.manual_seed(config.seed)
+    sources = read_sources(config)
+    network = initial_network(config.preset, config.base_weights)
+    if device.type == "cpu":
+        use_plain_attention(network)
+    base_path = run_dir / BASE_FILE
+    if network.config.reference_features == "frozen":
+        measure_comparison_statistics(network, [s for source in sources for s in source.scenes], config.seed)
+        save_base(network, base_path)
+
+    def export(averaged: dict[str, torch.Tensor]) -> None:
+        save_version(averaged, network.config, base_path, run_dir / VERSION_FILE)
+
+    trainer = Trainer(network, config, run_dir, device, export)
+    if trainer.resume():
+        print(f"going on at stage {trainer.stage}, step {trainer.step}")
+    for number in range(trainer.stage, len(config.stages)):
+        stage = config.stages[number]
+        batches = Batches(sources, stage, network.config.patch_px, config.seed + number, trainer.step, PairSettings())
+        trainer.run_stage(iter(batch_loader(batches, config.loader_workers)), stage)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--data", type=Path, required=True, help="folder that the config's paths are relative to")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the run: checkpoints, log, weights")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    train(read_config(arguments.config, arguments.data), arguments.out, device)
+
+
+if __name__ == "__main__":
+    main()
