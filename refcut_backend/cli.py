@@ -80,3 +80,11 @@ def worker() -> None:
     from refcut_backend.worker.process import run_worker
 
     _with_settings(lambda settings: run_worker(settings, connect_redis(_redis_url(settings))))
+
+
+@app.command()
+def settings() -> None:
+    """Print every setting with its default, as a Markdown table."""
+    from refcut_backend.settings_table import settings_table
+
+    print(settings_table())

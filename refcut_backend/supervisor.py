@@ -21,6 +21,8 @@ from refcut_backend.store.database import open_database
 log = logging.getLogger("refcut.run")
 
 RESTART_PAUSE_S = 1.0
+CANNOT_START = 1
+"""How a child ends that has said in one line why it cannot work: starting it again would not help."""
 POLL_S = 0.2
 
 
@@ -33,7 +35,8 @@ class Supervisor:
         self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self) -> int:
-        """Blocks until stopped. Returns the exit status: 0 after a signal, 1 when the web server died by itself.
+        """Blocks until stopped. Returns the exit status: 0 after a signal, 1 when the web server died by itself
+        or the worker cannot start (both have said why).
 
         Raises RefCutError or ModelError when something that is needed is missing: nothing is left running then.
         """
@@ -67,6 +70,8 @@ class Supervisor:
                 log.error("the web server stopped", extra={"status": status})
                 return 1
             if (status := self._children["worker"].poll()) is not None:
+                if status == CANNOT_START:
+                    return 1
                 log.error("the worker died and is replaced", extra={"status": status})
                 time.sleep(RESTART_PAUSE_S)
                 self._start("worker", environment)

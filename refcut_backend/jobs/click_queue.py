@@ -29,18 +29,19 @@ class ClickQueue:
                 CLICK_FUNCTION,
                 args=(job.to_json(),),
                 timeout=self._timeout_s,
-                ttl=self._timeout_s,
+                ttl=self._timeout_s + RESULT_TTL_S,
                 result_ttl=RESULT_TTL_S,
                 failure_ttl=RESULT_TTL_S,
             )
             result = queued.latest_result(timeout=self._timeout_s)
+            if result is None:
+                queued.delete()
         except redis.RedisError as error:
             raise QueueUnavailableError(
                 f"Redis cannot be reached ({type(error).__name__})",
                 hint="check that Redis runs, and REFCUT_REDIS_URL",
             ) from error
         if result is None:
-            queued.delete()
             raise ClickTimeoutError(
                 f"no worker answered within {self._timeout_s} s",
                 hint="check that a worker runs; REFCUT_CLICK_TIMEOUT_S sets the limit",

@@ -28,6 +28,12 @@ class EmbeddedRedis:
     def url(self) -> str:
         return f"unix://{self._folder / 'redis.sock'}"
 
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        assert self._process is not None, "enter the context first"
+        return self._process.pid
+
     def __enter__(self) -> EmbeddedRedis:
         arguments = [
             "--port",
@@ -80,4 +86,4 @@ def check_redis(url: str) -> None:
 
 def connect_redis(url: str) -> redis.Redis:
     """A connection for jobs. Answers are awaited on it, so reading has no timeout of its own."""
-    return redis.Redis.from_url(url, socket_connect_timeout=2)
+    return redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=None)

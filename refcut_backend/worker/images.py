@@ -14,6 +14,8 @@ from label_studio_sdk._extensions.label_studio_tools.core.utils.io import get_lo
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from model.errors import DataError
+from model.images import to_rgb
 from refcut_backend.core.image_address import check_address
 from refcut_backend.errors import ImageError
 from refcut_backend.settings import Settings
@@ -35,17 +37,26 @@ class LimitedSession(requests.Session):
         self._allowed_hosts = allowed_hosts
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
+        self.refusal: ImageError | None = None
+        self.last_status = 0
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Every hop of a redirect passes here."""
-        check_address(str(request.url), self._label_studio, self._allowed_hosts)
-        kwargs["timeout"] = self._timeout_s
-        kwargs["stream"] = True
-        response = super().send(request, **kwargs)
-        if not response.is_redirect and not response._content_consumed:  # type: ignore[attr-defined]
-            response._content = self._read(response)
-            response._content_consumed = True  # type: ignore[attr-defined]
-        return response
+        """Every hop of a redirect passes here.
+
+        The SDK tries two addresses for an upload and reports the first one's failure; what went wrong with the last
+        one is kept here, since that is what can be mended.
+        """
+        try:
+            check_address(str(request.url), self._label_studio, self._allowed_hosts)
+            response = super().send(request, **(kwargs | {"timeout": self._timeout_s, "stream": True}))
+            self.last_status = response.status_code
+            if not response.is_redirect and not response._content_consumed:  # type: ignore[attr-defined]
+                response._content = self._read(response)
+                response._content_consumed = True  # type: ignore[attr-defined]
+            return response
+        except ImageError as error:
+            self.refusal = error
+            raise
 
     def _read(self, response: requests.Response) -> bytes:
         data = io.BytesIO()
@@ -84,8 +95,8 @@ def fetch_image(address: str, task_id: int, connection: Connection, settings: Se
                 task_id=task_id,
             )
             return Path(path).read_bytes()
-        except requests.HTTPError as error:
-            raise _http_problem(error, connection) from None
+        except requests.HTTPError:
+            raise session.refusal or _http_problem(session.last_status, connection) from None
         except requests.RequestException as error:
             raise ImageError(
                 f"Label Studio at {_origin(connection)} cannot be reached for the image ({type(error).__name__})",
@@ -110,29 +121,20 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
                     f"the image has {image.width} x {image.height} pixels",
                     hint="REFCUT_IMAGE_MAX_PIXELS sets the limit",
                 )
-            upright = ImageOps.exif_transpose(image)
-            return np.array(_eight_bit(upright).convert("RGB"))
+            return to_rgb(ImageOps.exif_transpose(image), "the image")
     except UnidentifiedImageError:
         raise ImageError(
             "the file is no image of an allowed format", hint=f"allowed: {', '.join(FORMATS)}"
         ) from None
+    except DataError as error:
+        raise ImageError(error.message, hint=error.hint) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(
             f"the image is damaged ({type(error).__name__})", hint="open it in a viewer"
         ) from None
 
 
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """16-bit and floating grey scaled to 8 bits; Pillow's own conversion would cut off instead."""
-    if image.mode not in ("I", "I;16", "I;16B", "I;16L", "F"):
-        return image
-    values = np.asarray(image, np.float64)
-    top = 65535.0 if image.mode.startswith("I") and values.max() > 255 else max(float(values.max()), 1.0)
-    return Image.fromarray((np.clip(values / top, 0, 1) * 255).round().astype(np.uint8))
-
-
-def _http_problem(error: requests.HTTPError, connection: Connection) -> ImageError:
-    status = error.response.status_code if error.response is not None else 0
+def _http_problem(status: int, connection: Connection) -> ImageError:
     if status in (401, 403):
         return ImageError(
             f"Label Studio at {_origin(connection)} refuses the image ({status})",

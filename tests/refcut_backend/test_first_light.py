@@ -1,0 +1,230 @@
+"""The whole way with real processes: `refcut run`, the model that ships, and a Label Studio that serves photographs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+
+from model.robot_clicker import deepest_point, intersection_over_union
+from refcut_backend.core import brush_rle
+from tests.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result, demo_mask, role_result
+
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+START_LIMIT_S = 120
+DEMO = REPOSITORY / "label_studio_demo"
+TARGET, REFERENCE = "car_parts_te66", "car_parts_car118"
+
+
+class PhotoServer(BaseHTTPRequestHandler):
+    """Serves the demo photographs as Label Studio serves uploads: with the token or not at all."""
+
+    def do_GET(self) -> None:
+        name = Path(parse_qs(urlsplit(self.path).query).get("filepath", [self.path])[0]).name
+        if self.headers.get("Authorization") != f"Token {TOKEN}":
+            self.send_error(401)
+            return
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write((DEMO / name).read_bytes())
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@dataclass
+class Backend:
+    """A running `refcut run` and the Label Studio that it serves."""
+
+    client: httpx.Client
+    process: subprocess.Popen[str]
+    label_studio: str
+
+    def connect(self, project: int) -> None:
+        """/setup as Label Studio sends it."""
+        body = {"project": f"{project}.1", "schema": LABEL_CONFIG, "hostname": self.label_studio}
+        self.client.post("/setup", json=body | {"access_token": TOKEN}).raise_for_status()
+
+    def give_reference(self, project: int, part: str, others: list[str]) -> None:
+        """An annotation on the reference photograph: `part` is marked as the reference of Door."""
+        door = brush_result("r", "Door", demo_mask(f"{REFERENCE}_{part}"))
+        rest = [brush_result(name, "Wheel", demo_mask(f"{REFERENCE}_{name}")) for name in others]
+        annotation = {"id": 5, "result": [door, *rest, role_result(door, "Reference")], "updated_at": "2026"}
+        body = {
+            "action": "ANNOTATION_CREATED",
+            "project": {"id": project, "label_config": LABEL_CONFIG},
+            "task": {"id": 1, "data": {"image": f"/data/upload/1/{REFERENCE}.jpg"}},
+            "annotation": annotation,
+        }
+        self.client.post("/webhook", json=body).raise_for_status()
+
+    def click(self, project: int, *dots: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+        """The mask (H, W) for clicks on the target photograph, and its region."""
+        body = {
+            "tasks": [{"id": 2, "data": {"image": f"/data/upload/1/{TARGET}.jpg"}}],
+            "project": f"{project}.1",
+            "label_config": LABEL_CONFIG,
+            "params": {"context": {"result": list(dots)}},
+        }
+        answer = self.client.post("/predict", json=body)
+        assert "x-refcut-reason" not in answer.headers, answer.headers
+        (region,) = answer.json()["results"][0]["result"]
+        size = (region["original_height"], region["original_width"])
+        return brush_rle.decode(region["value"]["rle"], *size), region
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def start(state_dir: Path, port: int) -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "REFCUT_PORT": str(port),
+        "REFCUT_STATE_DIR": str(state_dir),
+        "REFCUT_CLICK_TIMEOUT_S": "60",
+    }
+    environment.pop("REFCUT_REDIS_URL", None)
+    return subprocess.Popen(
+        [sys.executable, "-m", "refcut_backend", "run"],
+        env=environment,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_until_up(client: httpx.Client, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()[0]
+        try:
+            client.get("/health").raise_for_status()
+            return
+        except httpx.HTTPError:
+            time.sleep(0.2)
+    pytest.fail("the web server did not come up")
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory) -> Iterator[Backend]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), PhotoServer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    port = free_port()
+    process = start(tmp_path_factory.mktemp("state"), port)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90, trust_env=False) as client:
+            wait_until_up(client, process)
+            yield Backend(client, process, f"http://127.0.0.1:{server.server_port}")
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def door_click(click_id: str = "a") -> dict[str, Any]:
+    """A click in the middle of the target's front door."""
+    door = demo_mask(f"{TARGET}_front_door")
+    row, col = deepest_point(door)
+    return click_result(click_id, 100 * col / door.shape[1], 100 * row / door.shape[0], "Door")
+
+
+def test_a_click_with_a_reference_gives_what_the_reference_means(backend):
+    backend.connect(1)
+    backend.give_reference(1, "front_door", ["wheel", "hood", "back_door"])
+    mask_hw, region = backend.click(1, door_click())
+    assert intersection_over_union(demo_mask(f"{TARGET}_front_door"), mask_hw) > 0.5
+    assert region["meta"]["text"][0] != "RefCut reference: none"
+
+
+def test_the_same_click_with_a_reference_of_another_part_gives_another_mask(backend):
+    backend.connect(1)
+    backend.connect(2)
+    backend.give_reference(1, "front_door", ["wheel", "hood", "back_door"])
+    backend.give_reference(2, "hood", ["wheel", "front_door", "back_door"])
+    door_hw, _ = backend.click(1, door_click())
+    other_hw, _ = backend.click(2, door_click())
+    assert intersection_over_union(door_hw, other_hw) < 0.8
+
+
+def test_a_negative_click_takes_away_what_it_points_at(backend):
+    backend.connect(3)
+    first_hw, _ = backend.click(3, door_click())
+    row, col = deepest_point(first_hw)
+    height, width = first_hw.shape
+    away = click_result("b", 100 * (col + 25) / width, 100 * row / height, "Door", positive=False)
+    second_hw, _ = backend.click(3, door_click(), away)
+    assert not second_hw[row, col + 25]
+
+
+def test_a_project_without_a_reference_still_gets_masks(backend):
+    backend.connect(4)
+    mask_hw, region = backend.click(4, door_click())
+    assert mask_hw.any()
+    assert region["meta"]["text"] == ["RefCut reference: none"]
+
+
+def test_ctrl_c_stops_everything_and_exits_cleanly(tmp_path):
+    port = free_port()
+    process = start(tmp_path, port)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        wait_until_up(client, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) >= 3
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert f"RefCut listens on http://127.0.0.1:{port}" in output
+    assert [child for child in children if child.is_running()] == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"REFCUT_MODEL_DIR": "/no/such/model"}, "is missing"),
+        ({"REFCUT_REDIS_URL": "redis://127.0.0.1:9"}, "Redis does not answer"),
+        ({"REFCUT_PORT": "99999"}, "REFCUT_PORT"),
+    ],
+)
+def test_what_is_missing_at_the_start_is_one_clear_line_and_a_failure(environment, said, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "refcut_backend", "run"],
+        env=os.environ | {"REFCUT_STATE_DIR": str(tmp_path)} | environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.strip().splitlines()
+    assert said in line
+
+
+def test_a_port_in_use_is_one_clear_line_and_a_failure(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = start(tmp_path, taken.getsockname()[1])
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cannot listen on 127.0.0.1" in output

@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+import pytest
+
+from refcut_backend.errors import ConfigError
+from refcut_backend.settings import Settings, read_settings
+from refcut_backend.settings_table import settings_table
+from tests.recorded import REPOSITORY
+
+
+def test_the_documented_settings_are_the_ones_in_the_code():
+    assert settings_table() in (REPOSITORY / "docs" / "settings.md").read_text()
+
+
+def test_every_setting_is_described():
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_a_wrong_setting_is_named_without_its_value(monkeypatch):
+    monkeypatch.setenv("REFCUT_CLICK_TIMEOUT_S", "canary")
+    with pytest.raises(ConfigError, match="REFCUT_CLICK_TIMEOUT_S") as error:
+        read_settings()
+    assert "canary" not in str(error.value)
+
+
+def test_a_token_never_shows():
+    assert "canary" not in repr(Settings(access_token="canary"))
+
+
+def test_image_hosts_are_a_list_in_any_case():
+    assert Settings(image_hosts="A.example, b.example,").allowed_image_hosts == {"a.example", "b.example"}

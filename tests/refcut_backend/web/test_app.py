@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from fastapi.testclient import TestClient
+
+from refcut_backend.answer_click import ClickService
+from refcut_backend.core import brush_rle
+from refcut_backend.errors import ClickTimeoutError
+from refcut_backend.follow_annotations import AnnotationFollower
+from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.store.database import open_database
+from refcut_backend.store.projects import Projects
+from refcut_backend.store.references import References
+from refcut_backend.web.app import REASON_HEADER, Services, create_app
+from tests.recorded import (
+    LABEL_CONFIG,
+    PROJECT,
+    backend_request,
+    brush_result,
+    click_result,
+    recorded,
+    role_result,
+)
+
+MASK = np.eye(8, dtype=bool)
+
+
+class FakeQueue:
+    """Answers at once with a fixed mask, and keeps the jobs."""
+
+    def __init__(self) -> None:
+        self.jobs: list[ClickJob] = []
+        self.fails_with: Exception | None = None
+        self.answer = ClickAnswer(width=8, height=8, rle=brush_rle.encode(MASK), score=0.9)
+
+    def ask(self, job: ClickJob) -> ClickAnswer:
+        self.jobs.append(ClickJob.from_json(job.to_json()))
+        if self.fails_with is not None:
+            raise self.fails_with
+        return self.answer
+
+    def is_reachable(self) -> bool:
+        return False
+
+
+@pytest.fixture
+def queue() -> FakeQueue:
+    return FakeQueue()
+
+
+@pytest.fixture
+def client(tmp_path, queue) -> Iterator[TestClient]:
+    engine = open_database(f"sqlite:///{tmp_path / 'refcut.db'}")
+    projects, references = Projects(engine), References(engine)
+    services = Services(
+        clicks=ClickService(queue, references, "s14-test", 4),
+        projects=projects,
+        follower=AnnotationFollower(references, projects),
+        queue=queue,
+        model_version="s14-test",
+        access_token=None,
+    )
+    with TestClient(create_app(services, request_max_bytes=1_000_000)) as test_client:
+        yield test_client
+    engine.dispose()
+
+
+def click_body(*dots: dict[str, Any], task: int = 3) -> dict[str, Any]:
+    return {
+        "tasks": [{"id": task, "data": {"image": "/data/upload/1/a.jpg"}}],
+        "project": "7.1795343347",
+        "label_config": LABEL_CONFIG,
+        "params": {"login": None, "password": None, "context": {"result": list(dots)}},
+    }
+
+
+def annotation(*result: dict[str, Any], at: str = "2026-01-01", **more: Any) -> dict[str, Any]:
+    return {"id": 11, "result": list(result), "updated_at": at, "task": 5, "was_cancelled": False} | more
+
+
+def webhook(action: str, **fields: Any) -> dict[str, Any]:
+    task = {"id": 5, "data": {"image": "/data/upload/1/ref.jpg"}}
+    return {"action": action, "project": PROJECT, "task": task} | fields
+
+
+def test_health_answers_without_redis(client):
+    assert client.get("/health").json()["status"] == "UP"
+    assert client.get("/livez").status_code == 200
+    assert client.get("/readyz").status_code == 503
+
+
+def test_a_recorded_setup_is_answered_with_the_serving_version_every_time(client):
+    body = backend_request("api_list_ml", "/setup")
+    for _ in range(3):
+        answer = client.post("/setup", json=body)
+        assert (answer.status_code, answer.json()) == (200, {"model_version": "s14-test"})
+
+
+def test_a_recorded_click_comes_back_as_a_brush_region_that_label_studio_renders(client):
+    body = recorded("predict_interactive_3clicks_full")["body"]
+    answer = client.post("/predict", json=body).json()
+    (result,) = answer["results"]
+    (region,) = result["result"]
+    assert region["id"] == f"rc-{body['params']['context']['result'][0]['id']}"
+    assert (region["from_name"], region["to_name"], region["type"]) == ("tag", "image", "brushlabels")
+    assert region["value"]["brushlabels"] == ["Cat"]
+    assert np.array_equal(brush_rle.decode(region["value"]["rle"], 8, 8), MASK)
+    assert region["origin"] == "prediction"
+
+
+def test_a_job_carries_ids_and_clicks_but_no_token(client, queue):
+    setup = backend_request("api_list_ml", "/setup") | {"access_token": "canary-token"}
+    client.post("/setup", json=setup)
+    client.post("/predict", json=click_body(click_result("a", 10, 20, "Door")))
+    (job,) = queue.jobs
+    assert (job.project_id, job.task_id, job.label, len(job.clicks)) == (7, 3, "Door", 1)
+    assert "canary-token" not in str(job.to_json())
+
+
+def test_opening_a_task_stores_no_prediction(client, queue):
+    body = backend_request("api_open_task", "/predict")
+    assert client.post("/predict", json=body).json()["results"] == []
+    assert queue.jobs == []
+
+
+def test_an_empty_context_is_answered_with_one_empty_result(client, queue):
+    answer = client.post("/predict", json=click_body())
+    assert answer.headers[REASON_HEADER] == "no_clicks"
+    assert [r["result"] for r in answer.json()["results"]] == [[]]
+    assert queue.jobs == []
+
+
+def test_a_click_that_no_worker_answers_gives_an_empty_result_and_the_reason(client, queue):
+    queue.fails_with = ClickTimeoutError("no worker answered")
+    answer = client.post("/predict", json=click_body(click_result("a", 1, 1, "Door")))
+    assert answer.status_code == 200
+    assert answer.headers[REASON_HEADER] == "timeout"
+    assert [r["result"] for r in answer.json()["results"]] == [[]]
+
+
+def test_a_workers_refusal_reaches_the_caller(client, queue):
+    queue.answer = ClickAnswer(error_code="image", error_message="401")
+    answer = client.post("/predict", json=click_body(click_result("a", 1, 1, "Door")))
+    assert answer.headers[REASON_HEADER] == "image"
+
+
+def test_a_region_marked_reference_is_used_by_the_next_click_of_its_label(client, queue):
+    door = brush_result("d", "Door", MASK)
+    body = webhook("ANNOTATION_CREATED", annotation=annotation(door, role_result(door, "Reference")))
+    assert client.post("/webhook", json=body).status_code == 200
+    client.post("/predict", json=click_body(click_result("a", 1, 1, "Door")))
+    client.post("/predict", json=click_body(click_result("b", 1, 1, "Wheel")))
+    assert [len(job.reference_ids) for job in queue.jobs] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        webhook("ANNOTATIONS_DELETED", annotations=[{"id": 11}]),
+        webhook("TASKS_DELETED", tasks=[{"id": 5}]),
+        webhook("ANNOTATION_UPDATED", annotation=annotation(at="2026-01-02")),
+        webhook("ANNOTATION_UPDATED", annotation=annotation(at="2026-01-02", was_cancelled=True)),
+    ],
+)
+def test_a_reference_that_is_gone_in_label_studio_is_no_longer_used(client, queue, end):
+    door = brush_result("d", "Door", MASK)
+    body = webhook("ANNOTATION_CREATED", annotation=annotation(door, role_result(door, "Reference")))
+    client.post("/webhook", json=body)
+    client.post("/webhook", json=end)
+    client.post("/predict", json=click_body(click_result("a", 1, 1, "Door")))
+    assert queue.jobs[0].reference_ids == ()
+
+
+@pytest.mark.parametrize("name", ["api_annotation_create", "api_annotation_delete", "api_train"])
+def test_recorded_webhooks_are_acknowledged(client, name):
+    assert client.post("/webhook", json=backend_request(name, "/webhook")).json() == {"status": "accepted"}
+
+
+@pytest.mark.parametrize("project", ["1/../2", "", None, -1, "1" * 40, {"id": 1}])
+def test_a_forged_project_id_is_a_bad_request_and_not_echoed(client, project):
+    answer = client.post("/predict", json=click_body() | {"project": project})
+    assert answer.status_code == 400
+    assert "../" not in answer.text
+
+
+def test_a_body_over_the_limit_is_refused_with_a_hint(client):
+    answer = client.post("/predict", content=b"x" * 1_000_001)
+    assert answer.status_code == 413
+    assert "REFCUT_REQUEST_MAX_BYTES" in answer.text
+
+
+def test_the_versions_route_answers_get(client):
+    assert client.get("/versions").json() == {"versions": ["s14-test"]}
+
+
+def test_the_web_process_never_imports_torch():
+    script = "import sys, refcut_backend.web.app, refcut_backend.cli; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
