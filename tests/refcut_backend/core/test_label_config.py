@@ -20,12 +20,15 @@ def test_a_recorded_config_without_a_reference_choice_says_so():
     assert [problem for problem in problems(controls) if "Reference" in problem]
 
 
-@pytest.mark.parametrize("xml", ["", "<View>", "<View><Image name='i'/></View>", "not xml"])
-def test_a_broken_config_is_an_error_or_a_list_of_problems(xml):
-    try:
-        assert problems(read_label_config(xml))
-    except LabelConfigError as error:
-        assert "label_config/" in error.hint
+@pytest.mark.parametrize("xml", ["<View>", "not xml"])
+def test_what_is_no_label_config_is_refused_with_a_pattern_to_follow(xml):
+    with pytest.raises(LabelConfigError, match="label_config/"):
+        read_label_config(xml)
+
+
+@pytest.mark.parametrize("xml", ["", "<View/>", "<View><Image name='i'/></View>"])
+def test_a_config_without_controls_lists_all_that_is_missing(xml):
+    assert len(problems(read_label_config(xml))) == 3
 
 
 def test_a_label_that_no_brush_has_is_named():

@@ -4,6 +4,7 @@ import io
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ TOKEN = "c" * 40
 class Handler(BaseHTTPRequestHandler):
     """A Label Studio that has one upload, one redirect to another host, and one large file."""
 
-    seen: list[tuple[str, str | None]] = []
+    seen: ClassVar[list[tuple[str, str | None]]] = []
 
     def do_GET(self) -> None:
         token = self.headers.get("Authorization")
