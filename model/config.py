@@ -86,7 +86,9 @@ class NetworkConfig:
 
 
 PRESETS: dict[str, NetworkConfig] = {
-    "xtiny": NetworkConfig(embed_dim=160, depth=8, heads=4, neck_channels=(96, 192, 288, 384), head_channels=128),
+    "xtiny": NetworkConfig(
+        embed_dim=160, depth=8, heads=4, neck_channels=(96, 192, 288, 384), head_channels=128
+    ),
     "vit_b16": NetworkConfig(embed_dim=768, depth=12, heads=12),
     "vit_l16": NetworkConfig(embed_dim=1024, depth=24, heads=16, neck_channels=(192, 384, 768, 1536)),
     "vit_h14": NetworkConfig(

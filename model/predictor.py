@@ -63,7 +63,9 @@ class RefCutPredictor:
     def set_image(self, image_rgb: NDArray[np.uint8]) -> None:
         """Image (H, W, 3) uint8 RGB. Forgets clicks, keeps the reference."""
         if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
-            raise ValueError(f"expected an RGB image (H, W, 3) uint8, got {image_rgb.shape} {image_rgb.dtype}")
+            raise ValueError(
+                f"expected an RGB image (H, W, 3) uint8, got {image_rgb.shape} {image_rgb.dtype}"
+            )
         self._image = image_rgb
         self._crops.clear()
         self._prepared.clear()
@@ -101,10 +103,14 @@ class RefCutPredictor:
             roi = expanded_roi(box, *image_rgb.shape[:2])
 
         def cut(mask_hw: NDArray[np.bool_] | None) -> Tensor | None:
-            return None if mask_hw is None else crop_mask(mask_hw, roi, self.settings.network_px).to(self.device)
+            return (
+                None if mask_hw is None else crop_mask(mask_hw, roi, self.settings.network_px).to(self.device)
+            )
 
         with self._precision():
-            return self.network.encode_reference(self._crop_image(image_rgb, roi), cut(positive_hw), cut(negative_hw))
+            return self.network.encode_reference(
+                self._crop_image(image_rgb, roi), cut(positive_hw), cut(negative_hw)
+            )
 
     def warm(self) -> None:
         """Computes what the first click on the image needs of it."""
@@ -160,7 +166,9 @@ class RefCutPredictor:
         mask_hw = last.probability_hw > self.settings.zoom_threshold
         return next_roi(mask_hw, clicks, chosen, min_crop_px=self.settings.zoom_min_px)
 
-    def _look(self, clicks: tuple[Click, ...], roi: Roi, previous_hw: NDArray[np.float32] | None) -> MaskResult:
+    def _look(
+        self, clicks: tuple[Click, ...], roi: Roi, previous_hw: NDArray[np.float32] | None
+    ) -> MaskResult:
         size = self.settings.network_px
         with self._precision():
             features = self._features(roi)

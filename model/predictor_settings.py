@@ -41,7 +41,9 @@ class PredictorSettings:
 
     def __post_init__(self) -> None:
         if self.zoom_skip_clicks == 0:
-            raise ValueError("zoom_skip_clicks is -1 or at least 1; second_look looks twice at the first click")
+            raise ValueError(
+                "zoom_skip_clicks is -1 or at least 1; second_look looks twice at the first click"
+            )
 
 
 SERVING = PredictorSettings(network_px=336, second_look=True, resampling="area")
@@ -49,4 +51,6 @@ SERVING = PredictorSettings(network_px=336, second_look=True, resampling="area")
 
 def serving_settings(config: NetworkConfig) -> PredictorSettings:
     """How the backend uses a network: `SERVING` for one of ours, SimpleClick's evaluation for one of its shape."""
-    return SERVING if config.reference_features == "frozen" else PredictorSettings(network_px=config.network_px)
+    return (
+        SERVING if config.reference_features == "frozen" else PredictorSettings(network_px=config.network_px)
+    )

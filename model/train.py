@@ -38,7 +38,8 @@ def train(config: TrainConfig, run_dir: Path, device: torch.device) -> None:
     base_path = run_dir / BASE_FILE
     if network.config.reference_features == "frozen":
         measure_comparison_statistics(network, [s for source in sources for s in source.scenes], config.seed)
-        save_base(network, base_path)
+        if not base_path.exists():
+            save_base(network, base_path)
 
     def export(averaged: dict[str, torch.Tensor]) -> None:
         save_version(averaged, network.config, base_path, run_dir / VERSION_FILE)
@@ -48,15 +49,21 @@ def train(config: TrainConfig, run_dir: Path, device: torch.device) -> None:
         print(f"going on at stage {trainer.stage}, step {trainer.step}")
     for number in range(trainer.stage, len(config.stages)):
         stage = config.stages[number]
-        batches = Batches(sources, stage, network.config.patch_px, config.seed + number, trainer.step, PairSettings())
+        batches = Batches(
+            sources, stage, network.config.patch_px, config.seed + number, trainer.step, PairSettings()
+        )
         trainer.run_stage(iter(batch_loader(batches, config.loader_workers)), stage)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
-    parser.add_argument("--data", type=Path, required=True, help="folder that the config's paths are relative to")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the run: checkpoints, log, weights")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder that the config's paths are relative to"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the run: checkpoints, log, weights"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

@@ -128,13 +128,17 @@ def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> N
 
 def _load(path: Path, expected_format: str | None) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
-        raise WeightsError(f"{path} is missing", hint="check the path, or `git checkout` the weights that ship")
+        raise WeightsError(
+            f"{path} is missing", hint="check the path, or `git checkout` the weights that ship"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
         if expected_format is not None and metadata.get("format") != expected_format:
             found = metadata.get("format", "safetensors file of something else")
-            raise WeightsError(f"{path} is a {found}, not a {expected_format}", hint=_what_is_read(expected_format))
+            raise WeightsError(
+                f"{path} is a {found}, not a {expected_format}", hint=_what_is_read(expected_format)
+            )
         return load_file(path), metadata
     except SafetensorError as error:
         if path.suffix in {".pth", ".pt", ".pkl", ".ckpt"}:

@@ -53,7 +53,9 @@ class Group:
     clicks_rc: NDArray[np.float32]
 
 
-def sample_group(first: Scene, second: Scene, size_px: int, grid: int, s: PairSettings, rng: Generator) -> Group:
+def sample_group(
+    first: Scene, second: Scene, size_px: int, grid: int, s: PairSettings, rng: Generator
+) -> Group:
     """Views of two scenes with targets that are visible on both. Scenes must share a part name."""
     photos = [(scene.image(), scene.masks()) for scene in (first, second)]
     for attempt in range(6):
@@ -80,7 +82,10 @@ def sample_group(first: Scene, second: Scene, size_px: int, grid: int, s: PairSe
 
 
 def _views(
-    photos: list[tuple[NDArray[np.uint8], dict[str, BoolMask]]], size_px: int, rng: Generator, zoom_share: float
+    photos: list[tuple[NDArray[np.uint8], dict[str, BoolMask]]],
+    size_px: int,
+    rng: Generator,
+    zoom_share: float,
 ) -> list[View]:
     shared = sorted(set(photos[0][1]) & set(photos[1][1]))
     part = shared[rng.integers(len(shared))] if shared and rng.random() < 2 * zoom_share else None
@@ -142,12 +147,13 @@ def first_click(target_hw: BoolMask, rng: Generator) -> NDArray[np.float64]:
         inside = np.argwhere(distance > distance.max() / 2)
     else:
         inside = np.argwhere(target_hw)
-    return inside[rng.integers(len(inside))].astype(float)
+    place: NDArray[np.intp] = inside[rng.integers(len(inside))]
+    return place.astype(float)
 
 
 def patch_shares(mask_hw: BoolMask, grid: int) -> NDArray[np.float32]:
     """Share of each of grid x grid patches inside a square mask, flattened row by row."""
-    return cv2.resize(mask_hw.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA).reshape(-1)
+    return cv2.resize(mask_hw.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA).reshape(-1)  # type: ignore[return-value]
 
 
 def _plain(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
@@ -156,7 +162,10 @@ def _plain(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
 
 def _plain_masks(masks: dict[str, BoolMask], size_px: int) -> dict[str, BoolMask]:
     shape = (size_px, size_px)
-    small = {n: cv2.resize(m.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST) > 0 for n, m in masks.items()}
+    small = {
+        n: cv2.resize(m.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST) > 0
+        for n, m in masks.items()
+    }
     seen = {name: mask for name, mask in small.items() if mask.any()}
     if not seen:
         largest = max(masks, key=lambda name: masks[name].sum())

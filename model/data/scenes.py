@@ -41,7 +41,9 @@ class Scene:
         """Pixels (H, W, 3), RGB. Raises DataError when the file cannot be read."""
         pixels = cv2.imread(str(self.image_path), cv2.IMREAD_COLOR)
         if pixels is None:
-            raise DataError(f"{self.image_path} cannot be read", hint="check the path and that it is an image")
+            raise DataError(
+                f"{self.image_path} cannot be read", hint="check the path and that it is an image"
+            )
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
     def masks(self) -> dict[str, BoolMask]:
@@ -99,4 +101,5 @@ def is_development(scene: Scene, share: float) -> bool:
 
 def union(masks: Iterable[BoolMask]) -> BoolMask:
     """The union of at least one mask (H, W)."""
-    return np.logical_or.reduce(list(masks))
+    joined: BoolMask = np.logical_or.reduce(list(masks))
+    return joined

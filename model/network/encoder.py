@@ -38,7 +38,9 @@ class Encoder(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.patch_embed = PatchEmbed(img_size=None, patch_size=config.patch_px, in_chans=3, embed_dim=config.embed_dim)
+        self.patch_embed = PatchEmbed(
+            img_size=None, patch_size=config.patch_px, in_chans=3, embed_dim=config.embed_dim
+        )
         if config.class_token:
             self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + config.position_grid**2, config.embed_dim))

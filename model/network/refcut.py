@@ -88,7 +88,9 @@ class RefCut(nn.Module):
             count = len(config.comparison_blocks)
             self.register_buffer("comparison_mean", torch.zeros(count, dim))
             self.register_buffer("comparison_std", torch.ones(count, dim))
-            self.click_blocks = nn.ModuleList(make_block(config) for _ in range(config.fusion_block, config.depth))
+            self.click_blocks = nn.ModuleList(
+                make_block(config) for _ in range(config.fusion_block, config.depth)
+            )
             self.backbone.requires_grad_(False)
 
     @property
@@ -111,7 +113,9 @@ class RefCut(nn.Module):
             tokens, comparison = self._frozen_pass(normalised, grid)
         return ImageFeatures(tokens, comparison, detail, grid)
 
-    def encode_reference(self, image: Tensor, positive: Tensor | None, negative: Tensor | None) -> ReferenceTokens:
+    def encode_reference(
+        self, image: Tensor, positive: Tensor | None, negative: Tensor | None
+    ) -> ReferenceTokens:
         """Reference image (B, 3, H, W) in 0..1 with masks (B, 1, H, W) in 0..1 of its size; None or empty = absent.
 
         Where the masks overlap the positive one wins.
@@ -135,7 +139,9 @@ class RefCut(nn.Module):
                 channels = reference_channels(features.comparison, reference)
         return PreparedReference(self.rpg(reference), channels)
 
-    def segment(self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None) -> Tensor:
+    def segment(
+        self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None
+    ) -> Tensor:
         """Logits (B, 1, h, w) at a quarter of the network's input (exactly: 4 per token).
 
         coords: (B, 3, H, W): previous mask as probability, positive disks, negative disks.
@@ -207,7 +213,9 @@ def normalise(image: Tensor) -> Tensor:
     return (image - mean) / std
 
 
-def reference_tokens(tokens: Tensor, positive: Tensor | None, negative: Tensor | None, grid: Grid) -> ReferenceTokens:
+def reference_tokens(
+    tokens: Tensor, positive: Tensor | None, negative: Tensor | None, grid: Grid
+) -> ReferenceTokens:
     """Tokens (B, N, D) of an encoded image with its masks (B, 1, H, W); an absent mask becomes weights of zero."""
     absent = tokens.new_zeros(tokens.shape[:2], dtype=torch.float32)
     if negative is not None and positive is not None:

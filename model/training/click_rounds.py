@@ -34,7 +34,9 @@ def add_next_clicks(
     step = max(targets.shape[1] // WORK_PX, 1)
     offset = step // 2
     for sample, (target, guess) in enumerate(zip(targets, probability, strict=True)):
-        positive, region = next_click_region(target[offset::step, offset::step], guess[offset::step, offset::step])
+        positive, region = next_click_region(
+            target[offset::step, offset::step], guess[offset::step, offset::step]
+        )
         places = np.argwhere(region)
         if not len(places):
             continue

@@ -61,7 +61,9 @@ def read_config(path: Path, data_root: Path) -> TrainConfig:
     try:
         config = TrainConfig.model_validate(yaml.safe_load(path.read_text()))
     except (OSError, yaml.YAMLError, ValidationError) as error:
-        raise DataError(f"{path} is not a training configuration: {error}", hint="see model/configs/") from error
+        raise DataError(
+            f"{path} is not a training configuration: {error}", hint="see model/configs/"
+        ) from error
     sources = [
         s.model_copy(update={"json_path": data_root / s.json_path, "image_dir": data_root / s.image_dir})
         for s in config.sources

@@ -155,7 +155,9 @@ class Trainer:
         torch.manual_seed(int(rng.integers(2**31)))
         targets = batch.targets.to(self.device).float()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self._logits(batch, stage.size_px, int(rng.integers(self.config.max_click_rounds + 1)), rng)
+            logits = self._logits(
+                batch, stage.size_px, int(rng.integers(self.config.max_click_rounds + 1)), rng
+            )
         loss = LOSSES[stage.loss](logits, targets)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -194,7 +196,9 @@ class Trainer:
         if comparison is None:
             encoded = self.network.encode_reference(images, None, None)
             comparison = encoded.tokens
-        return ReferenceTokens(comparison[view], batch.positive.to(self.device), batch.negative.to(self.device))
+        return ReferenceTokens(
+            comparison[view], batch.positive.to(self.device), batch.negative.to(self.device)
+        )
 
     def _coords(self, table: Tensor, previous: Tensor) -> Tensor:
         size_px = previous.shape[-1]

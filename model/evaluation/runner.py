@@ -1,0 +1,181 @@
+"""Runs samples in all modes, in this process or in several."""
+
+from __future__ import annotations
+
+import multiprocessing
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.data.readers.rle import encode
+from model.data.scenes import BoolMask, Scene, union
+from model.evaluation.combinations import Sample
+from model.evaluation.degrade import as_polygons, shrunk_image, shrunk_mask
+from model.evaluation.jitter import UnsteadyClicker
+from model.evaluation.modes import Mode
+from model.evaluation.records import Record
+from model.evaluation.references import ReferenceChoice, ReferenceFinder
+from model.evaluation.session import Predictor, Session, annotate
+from model.network.prompts import ReferenceTokens
+from model.robot_clicker import RobotClicker
+
+RIGHT = Mode.parse("right")
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """A named list of scenes, in the order of their file names."""
+
+    name: str
+    scenes: list[Scene]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One sample of the set with this number, in the modes that are still to be run."""
+
+    set_number: int
+    sample: Sample
+    modes: tuple[Mode, ...]
+
+
+@dataclass(frozen=True)
+class ClickLimits:
+    """A session ends at its target IoU, but not before `min_clicks`, and at `max_clicks` in any case."""
+
+    max_clicks: int = 20
+    min_clicks: int = 5
+
+
+class Evaluator:
+    """Runs tasks one after another with one predictor."""
+
+    def __init__(self, sets: Sequence[EvaluationSet], predictor: Predictor, limits: ClickLimits) -> None:
+        self._sets = sets
+        self._finders = [ReferenceFinder(one.scenes) for one in sets]
+        self._predictor = predictor
+        self._limits = limits
+        self._shown: tuple[int, int] | None = None
+
+    def run(self, task: Task) -> list[Record]:
+        """One record a mode."""
+        scene = self._sets[task.set_number].scenes[task.sample.scene]
+        if self._shown != (task.set_number, task.sample.scene):
+            self._predictor.set_image(scene.image())
+            self._shown = task.set_number, task.sample.scene
+        masks = scene.masks()
+        target_hw = union(masks[name] for name in task.sample.parts)
+        return [self._run_mode(task, mode, target_hw) for mode in task.modes]
+
+    def _run_mode(self, task: Task, mode: Mode, target_hw: BoolMask) -> Record:
+        one, finder = self._sets[task.set_number], self._finders[task.set_number]
+        choices = finder.choose(task.sample, mode)
+        self._predictor.set_reference(self._encode(one.scenes, choices, mode))
+        robot = RobotClicker(target_hw)
+        if mode.jitter:
+            robot = UnsteadyClicker(target_hw, np.random.default_rng(zlib.crc32(task.sample.key.encode())))
+        limits = self._limits
+        session = annotate(
+            self._predictor, target_hw, robot, max_clicks=limits.max_clicks, min_clicks=limits.min_clicks
+        )
+        referenced = bool(choices or (mode.reference == "none" and finder.choose(task.sample, RIGHT)))
+        return _record(one, task.sample, mode, choices, referenced, session)
+
+    def _encode(
+        self, scenes: list[Scene], choices: list[ReferenceChoice], mode: Mode
+    ) -> ReferenceTokens | None:
+        encoded = [self._encode_one(scenes[choice.scene], choice, mode) for choice in choices]
+        return ReferenceTokens.join(encoded) if encoded else None
+
+    def _encode_one(self, scene: Scene, choice: ReferenceChoice, mode: Mode) -> ReferenceTokens:
+        image, masks = scene.image(), scene.masks()
+        positive_hw = _shown_parts(masks, choice.positive, mode)
+        negative_hw = _shown_parts(masks, choice.negative, mode)
+        if mode.scale != 1:
+            image = shrunk_image(image, mode.scale)
+        return self._predictor.encode_reference(image, positive_hw, negative_hw)
+
+
+def _shown_parts(masks: dict[str, BoolMask], names: tuple[str, ...], mode: Mode) -> BoolMask | None:
+    """The union of the named parts, made as coarse and small as the mode wants; None for no part."""
+    if not names:
+        return None
+    shown_hw = union(masks[name] for name in names)
+    if mode.polygon_vertices is not None:
+        shown_hw = as_polygons(shown_hw, mode.polygon_vertices)
+    return shown_hw if mode.scale == 1 else shrunk_mask(shown_hw, mode.scale)
+
+
+def _record(
+    one: EvaluationSet,
+    sample: Sample,
+    mode: Mode,
+    choices: list[ReferenceChoice],
+    referenced: bool,
+    session: Session,
+) -> Record:
+    return Record(
+        set_name=one.name,
+        sample=sample.key,
+        kind=sample.kind,
+        mode=mode.name,
+        image=_short(one.scenes[sample.scene]),
+        references=[_short(one.scenes[choice.scene]) for choice in choices],
+        referenced=referenced,
+        clicks=[[click.row, click.col, float(click.positive)] for click in session.clicks],
+        ious=session.ious,
+        seconds=[round(value, 4) for value in session.seconds],
+        removed=[round(value, 4) for value in session.removed],
+        first_mask=encode(session.first_mask_hw),
+    )
+
+
+def _short(scene: Scene) -> str:
+    """Folder and file: some sets have a folder an object, in which all photographs are called the same."""
+    return "/".join(scene.image_path.parts[-2:])
+
+
+def run_tasks(
+    sets: Sequence[EvaluationSet],
+    tasks: Sequence[Task],
+    make_predictor: Callable[[], Predictor],
+    limits: ClickLimits,
+    workers: int,
+) -> Iterator[list[Record]]:
+    """Yields the records of each task as it is done. With one worker, here; else in as many processes, out of order."""
+    if workers == 1:
+        yield from map(_Worker(sets, make_predictor, limits).run, tasks)
+        return
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(workers, _start_worker, (sets, make_predictor, limits)) as pool:
+        yield from pool.imap_unordered(_run_in_worker, tasks)
+
+
+@dataclass
+class _Worker:
+    """What a process works with. The evaluator is made by its first task, whose caller sees what goes wrong."""
+
+    sets: Sequence[EvaluationSet]
+    make_predictor: Callable[[], Predictor]
+    limits: ClickLimits
+    evaluator: Evaluator | None = None
+
+    def run(self, task: Task) -> list[Record]:
+        if self.evaluator is None:
+            self.evaluator = Evaluator(self.sets, self.make_predictor(), self.limits)
+        return self.evaluator.run(task)
+
+
+_workers: list[_Worker] = []
+
+
+def _start_worker(
+    sets: Sequence[EvaluationSet], make_predictor: Callable[[], Predictor], limits: ClickLimits
+) -> None:
+    _workers[:] = [_Worker(sets, make_predictor, limits)]
+
+
+def _run_in_worker(task: Task) -> list[Record]:
+    return _workers[0].run(task)

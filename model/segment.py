@@ -1,0 +1,186 @@
+"""`python -m model.segment IMAGE --click X,Y[,-] ... --mask out.png`: one picture in, one mask out.
+
+Clicks are applied one after another, each with the mask before it, as an annotator would. A reference is another
+picture on which the same thing is marked; --positive and --negative belong to the --reference before them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from model.command_line import OneLineParser
+from model.config import NetworkConfig
+from model.errors import DataError, ModelError
+from model.images import read_image, read_mask
+from model.network.prompts import ReferenceTokens
+from model.overlay import draw_overlay
+from model.predictor import MaskResult, PredictorSettings, RefCutPredictor, serving_settings
+from model.robot_clicker import Click
+from model.weights import SHIPPED_DIR, load_network
+
+Zoom = Literal["simpleclick", "none"]
+_NUMBER = r"\s*(-?\d+(?:\.\d*)?)\s*"
+_CLICK = re.compile(rf"{_NUMBER},{_NUMBER}(?:,\s*([+-])\s*)?")
+
+
+@dataclass(frozen=True)
+class ReferenceFiles:
+    """A picture and the masks that say what is meant on it; at least one of them."""
+
+    image: Path
+    positive: Path | None = None
+    negative: Path | None = None
+
+
+def segment(arguments: argparse.Namespace) -> MaskResult:
+    """Reads, predicts and writes what the command line asks for.
+
+    Raises ModelError for files that cannot be used, and for clicks that miss the image.
+    """
+    image = read_image(arguments.image)
+    check_clicks(arguments.click, image)
+    references = [_read_reference(files) for files in arguments.references]
+    network = load_network(arguments.weights)
+    if references and not (network.config.similarity or network.rpg.trained):
+        print(
+            "note: these weights know no references; the result is that of the clicks alone", file=sys.stderr
+        )
+    predictor = RefCutPredictor(network, settings_of(network.config, arguments.zoom, arguments.flip))
+    if references:
+        predictor.set_reference(ReferenceTokens.join([predictor.encode_reference(*r) for r in references]))
+    predictor.set_image(image)
+    result = predictor.predict(arguments.click)
+    _write(arguments, image, result)
+    return result
+
+
+def settings_of(config: NetworkConfig, zoom: Zoom | None, flip: bool) -> PredictorSettings:
+    """What the backend serves, with the command line's changes.
+
+    zoom: "simpleclick" looks closer from the second click on, "none" never does; None is what is served.
+    """
+    served = serving_settings(config)
+    if zoom is not None:
+        served = dataclasses.replace(served, zoom=zoom == "simpleclick", second_look=False)
+    return dataclasses.replace(served, flip=flip or served.flip)
+
+
+def parse_click(text: str) -> Click:
+    """`X,Y` or `X,Y,+` adds what lies at column X, row Y, `X,Y,-` takes it away. Raises ArgumentTypeError."""
+    found = _CLICK.fullmatch(text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is no click: write X,Y or X,Y,- in pixels of the image")
+    return Click(row=float(found[2]), col=float(found[1]), positive=found[3] != "-")
+
+
+def check_clicks(clicks: Sequence[Click], image: NDArray[np.uint8]) -> None:
+    """Raises DataError for a click that misses the image (H, W, 3)."""
+    height, width = image.shape[:2]
+    for click in clicks:
+        if not (0 <= click.row < height and 0 <= click.col < width):
+            raise DataError(
+                f"the click {click.col:g},{click.row:g} lies outside the image of {width} x {height} px",
+                hint="X runs from 0 at the left, Y from 0 at the top, in pixels of the picture as it is shown",
+            )
+
+
+def _read_reference(
+    files: ReferenceFiles,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+    image = read_image(files.image)
+    size = (image.shape[0], image.shape[1])
+    positive, negative = (
+        None if path is None else read_mask(path, size) for path in (files.positive, files.negative)
+    )
+    if not any(mask is not None and mask.any() for mask in (positive, negative)):
+        raise DataError(
+            f"nothing is marked on the reference {files.image}", hint="its masks are black all over"
+        )
+    return image, positive, negative
+
+
+def _write(arguments: argparse.Namespace, image: NDArray[np.uint8], result: MaskResult) -> None:
+    try:
+        Image.fromarray(result.mask_hw.astype(np.uint8) * 255).save(arguments.mask, format="PNG")
+        if arguments.probability:
+            with arguments.probability.open("wb") as file:
+                np.save(file, result.probability_hw)
+        if arguments.overlay:
+            Image.fromarray(draw_overlay(image, result.mask_hw, arguments.click)).save(arguments.overlay)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the result cannot be written ({error})", hint="check the folder and the ending"
+        ) from error
+
+
+class _Reference(argparse.Action):
+    """Collects `--reference R --positive P --negative N` in order: masks belong to the reference before them."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option: str | None = None,
+    ) -> None:
+        references: list[ReferenceFiles] = list(namespace.references)
+        if option == "--reference":
+            references.append(ReferenceFiles(values))
+        else:
+            field = str(option).removeprefix("--")
+            if not references or getattr(references[-1], field) is not None:
+                parser.error(f"{option} {values} needs a --reference of its own before it")
+            references[-1] = dataclasses.replace(references[-1], **{field: values})
+        namespace.references = references
+
+
+def make_parser() -> OneLineParser:
+    """The command line, as the module's docstring describes it."""
+    parser = OneLineParser(prog="python -m model.segment", description=__doc__, allow_abbrev=False)
+    parser.add_argument("image", type=Path, metavar="IMAGE")
+    parser.add_argument("--click", type=parse_click, action="append", default=[], metavar="X,Y[,-]")
+    for option, text in (
+        ("--reference", "another picture on which the same thing is marked; repeatable"),
+        ("--positive", "mask of what is meant on that picture: any pixel but black"),
+        ("--negative", "mask of what is not meant on it"),
+    ):
+        parser.add_argument(option, type=Path, action=_Reference, dest="references", default=[], help=text)
+    parser.add_argument("--weights", type=Path, default=SHIPPED_DIR, help="folder, or file of model.convert")
+    parser.add_argument("--zoom", choices=("simpleclick", "none"), help="default: what the backend serves")
+    parser.add_argument("--flip", action="store_true", help="average with the mirrored picture")
+    parser.add_argument("--mask", type=Path, required=True, help="the result: PNG, 255 inside")
+    parser.add_argument("--probability", type=Path, help="the result as numbers: float32 (H, W) as .npy")
+    parser.add_argument("--overlay", type=Path, help="the result drawn on the picture")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Exits with status 2 and one line on stderr when the input cannot be used."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    if not arguments.click and not arguments.references:
+        parser.error("give at least one --click or --reference")
+    for files in arguments.references:
+        if files.positive is None and files.negative is None:
+            parser.error(f"--reference {files.image} needs --positive or --negative after it")
+    try:
+        result = segment(arguments)
+    except ModelError as error:
+        parser.error(str(error))
+    share = 100 * float(result.mask_hw.mean())
+    print(f"{arguments.mask}: {np.count_nonzero(result.mask_hw)} px, {share:.1f} % of the picture")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""A world in which every part has its own flat colour, and a predictor that sees nothing but colours.
+
+Without a reference a click gives the clicked colour, so a target of k parts takes k clicks. With one it gives all
+colours of the reference's positive mask at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.data.readers.rle import encode
+from model.data.scenes import BoolMask, Scene, union
+from model.geometry import Roi
+from model.network.prompts import ReferenceTokens
+from model.predictor import MaskResult
+from model.predictor_settings import PredictorSettings
+from model.robot_clicker import Click
+
+COLOURS = {"wheel": 60, "door": 120, "roof": 180, "mirror": 240}
+SIDE_PX = 40
+PLACES = {
+    "wheel": np.s_[20:30, 4:14],
+    "door": np.s_[20:30, 14:24],
+    "roof": np.s_[10:20, 14:24],
+    "mirror": np.s_[2:8, 30:38],
+}
+"""Wheel and door touch along a side, door and roof too, wheel and roof in a corner; the mirror is by itself."""
+
+
+def make_scene(
+    path: Path, parts: Sequence[str], *, object_class: str = "car", names_carry: bool = True
+) -> Scene:
+    """Writes the photograph (PNG, no loss) and returns its scene."""
+    image = np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)
+    masks: dict[str, BoolMask] = {}
+    for name in parts:
+        image[PLACES[name]] = COLOURS[name]
+        masks[name] = image[..., 0] == COLOURS[name]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+    rles = {name: [encode(mask)] for name, mask in sorted(masks.items())}
+    return Scene(path, object_class, rles, has_whole=True, names_carry=names_carry)
+
+
+class ColourPredictor:
+    """See the module's docstring. Counts what it was asked for."""
+
+    def __init__(self) -> None:
+        self._grey_hw: NDArray[np.uint8] = np.zeros((1, 1), np.uint8)
+        self._reference: ReferenceTokens | None = None
+        self.settings = PredictorSettings()
+        self.images_set = 0
+
+    def set_image(self, image_rgb: NDArray[np.uint8]) -> None:
+        self._grey_hw = image_rgb[..., 0]
+        self.images_set += 1
+
+    def set_reference(self, reference: ReferenceTokens | None) -> None:
+        self._reference = reference
+
+    def encode_reference(
+        self,
+        image_rgb: NDArray[np.uint8],
+        positive_hw: NDArray[np.bool_] | None,
+        negative_hw: NDArray[np.bool_] | None,
+    ) -> ReferenceTokens:
+        """Tokens are the pixels' colours."""
+        absent = torch.zeros(1, image_rgb[..., 0].size)
+        positive, negative = (
+            absent if mask is None else torch.from_numpy(mask.reshape(1, -1)).float()
+            for mask in (positive_hw, negative_hw)
+        )
+        return ReferenceTokens(
+            torch.from_numpy(image_rgb[..., 0].reshape(1, -1, 1).copy()), positive, negative
+        )
+
+    def predict(self, clicks: Sequence[Click]) -> MaskResult:
+        wanted = {int(self._grey_hw[int(click.row), int(click.col)]) for click in clicks if click.positive}
+        if self._reference is not None and self._reference.positive.any():
+            wanted = set(self._reference.tokens[0, :, 0][self._reference.positive[0] > 0].tolist())
+        wanted -= {
+            int(self._grey_hw[int(click.row), int(click.col)]) for click in clicks if not click.positive
+        }
+        mask_hw = union(
+            [self._grey_hw == colour for colour in wanted] or [np.zeros_like(self._grey_hw, bool)]
+        )
+        return MaskResult(mask_hw, mask_hw.astype(np.float32), Roi.whole(*mask_hw.shape))

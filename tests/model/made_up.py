@@ -1,0 +1,116 @@
+"""Small networks, pictures and data sets that tests make up."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.random import default_rng
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.config import NetworkConfig
+from model.data.scenes import Scene, read_scenes
+from model.network.refcut import ImageFeatures, PreparedReference, RefCut
+
+TINY_SIMPLECLICK = NetworkConfig(
+    embed_dim=32,
+    depth=8,
+    heads=2,
+    network_px=64,
+    position_grid=4,
+    neck_channels=(8, 8, 8, 8),
+    head_channels=8,
+)
+TINY_FROZEN = NetworkConfig(
+    embed_dim=32,
+    depth=4,
+    heads=2,
+    patch_px=14,
+    network_px=56,
+    position_grid=4,
+    class_token=True,
+    layer_scale=True,
+    windowed=False,
+    fusion_block=2,
+    reference_features="frozen",
+    comparison_blocks=(2, 3),
+    similarity=True,
+    prompt_norm=True,
+    neck_channels=(8, 8, 8, 8),
+    head_channels=8,
+    detail_channels=8,
+    prompt_hidden_dim=16,
+    neck_inner_32_dim=16,
+)
+TINY_CONFIGS = {"simpleclick": TINY_SIMPLECLICK, "frozen": TINY_FROZEN}
+
+
+def random_network(config: NetworkConfig, seed: int = 0) -> RefCut:
+    """A network in evaluation mode with no layer left at zero, so that everything in it matters."""
+    return _filled(RefCut(config), seed)
+
+
+class Obedient(RefCut):
+    """A network whose mask follows the clicks and, a little, all else: its masks are small, so that zooming begins."""
+
+    def segment(
+        self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None
+    ) -> Tensor:
+        plain = super().segment(features, coords, reference)
+        height, width = plain.shape[-2:]
+        previous, positive, negative = F.adaptive_avg_pool2d(coords, (height, width)).chunk(3, dim=1)
+        return plain + 16 * (positive - negative) + 2 * previous - 6
+
+
+def obedient_network(config: NetworkConfig, seed: int = 0) -> RefCut:
+    """As `random_network`."""
+    return _filled(Obedient(config), seed)
+
+
+def _filled(network: RefCut, seed: int) -> RefCut:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+    return network.eval()
+
+
+def drawn_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) of soft colours with a few discs."""
+    rng = default_rng(seed)
+    small = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    image = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, 3)
+    for _ in range(4):
+        centre = int(rng.integers(width)), int(rng.integers(height))
+        cv2.circle(image, centre, max(1, min(height, width) // 6), rng.integers(0, 256, 3).tolist(), -1)
+    return image.astype(np.uint8)
+
+
+def drawn_scenes(folder: Path, count: int) -> list[Scene]:
+    """A data set of `count` photographs of one object with two parts, written to `folder` and read back."""
+    rng = default_rng(1)
+    images, annotations = [], []
+    for number in range(count):
+        picture = drawn_image(96, 128, seed=number)
+        row, col = int(rng.integers(30, 60)), int(rng.integers(30, 60))
+        cv2.imwrite(str(folder / f"{number}.png"), picture)
+        images.append({"id": number, "file_name": f"{number}.png"})
+        for part, left in ((1, col), (2, col + 22)):
+            mask = np.zeros((96, 128), np.uint8)
+            mask[row - 14 : row + 14, left : left + 22] = 1
+            rle = coco_mask.encode(np.asfortranarray(mask))
+            rle["counts"] = rle["counts"].decode()
+            annotations.append({"image_id": number, "category_id": part, "object_id": 0, "segmentation": rle})
+    categories = [
+        {"id": 1, "name": "head", "supercategory": "fish"},
+        {"id": 2, "name": "tail", "supercategory": "fish"},
+    ]
+    json_path = folder / "parts.json"
+    json_path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
+    return read_scenes(json_path, folder, grouping="object")

@@ -1,0 +1,228 @@
+"""The predictor: any way of clicking, any image, with and without references."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from model.config import PRESETS
+from model.geometry import mirrored
+from model.network.prompts import ReferenceTokens
+from model.network.refcut import RefCut
+from model.predictor import (
+    SERVING,
+    MaskResult,
+    PredictorSettings,
+    RefCutPredictor,
+    serving_settings,
+)
+from model.robot_clicker import Click
+from tests.model.made_up import TINY_CONFIGS, drawn_image, obedient_network
+
+NETWORKS = {kind: obedient_network(config) for kind, config in TINY_CONFIGS.items()}
+HEIGHT, WIDTH = 61, 90
+IMAGE = drawn_image(HEIGHT, WIDTH)
+SETTINGS = {
+    "simpleclick": PredictorSettings(zoom_min_px=10),
+    "demo": PredictorSettings(zoom_min_px=10, zoom_skip_clicks=1),
+    "served": PredictorSettings(zoom_min_px=10, second_look=True, resampling="area"),
+    "whole": PredictorSettings(zoom=False),
+    "flip": PredictorSettings(zoom_min_px=10, flip=True),
+}
+BOTH = pytest.mark.parametrize("kind", sorted(NETWORKS))
+ANY_WAY = pytest.mark.parametrize("way", sorted(SETTINGS))
+POOL = [Click(30, 40), Click(36, 48), Click(5, 7), Click(12, 80, False), Click(26.5, 45.5, False)]
+
+
+def make(network: RefCut, way: str, image: NDArray[np.uint8] = IMAGE) -> RefCutPredictor:
+    fitted = dataclasses.replace(SETTINGS[way], network_px=network.config.network_px)
+    predictor = RefCutPredictor(network, fitted)
+    predictor.set_image(image)
+    return predictor
+
+
+def same(first: MaskResult, second: MaskResult) -> bool:
+    return first.roi == second.roi and np.array_equal(first.probability_hw, second.probability_hw)
+
+
+def box(height: int, width: int, top: int, left: int, side: int) -> NDArray[np.bool_]:
+    mask = np.zeros((height, width), bool)
+    mask[top : top + side, left : left + side] = True
+    return mask
+
+
+def from_scratch(network: RefCut, way: str, clicks: Sequence[Click]) -> MaskResult:
+    return make(network, way).predict(clicks)
+
+
+@ANY_WAY
+@settings(database=None, deadline=None, max_examples=6)
+@given(st.lists(st.lists(st.sampled_from(POOL), max_size=6), min_size=2, max_size=5))
+def test_any_list_of_clicks_gives_what_it_gives_from_scratch(way: str, lists: list[list[Click]]) -> None:
+    network = NETWORKS["frozen"]
+    predictor = make(network, way)
+    for clicks in lists:
+        assert same(predictor.predict(clicks), from_scratch(network, way, clicks))
+
+
+@ANY_WAY
+@BOTH
+def test_undo_replace_and_long_runs_give_what_they_give_from_scratch(kind: str, way: str) -> None:
+    network = NETWORKS[kind]
+    predictor = make(network, way)
+    run = POOL + POOL[::-1]
+    replaced = [*run[:6], Click(33, 33), *run[7:]]
+    for clicks in (run, run[:-1], run[:-2], replaced, run[:1], [], run[:2]):
+        assert same(predictor.predict(clicks), from_scratch(network, way, clicks))
+
+
+@BOTH
+def test_the_made_up_networks_do_look_closer(kind: str) -> None:
+    predictor = make(NETWORKS[kind], "simpleclick")
+    seen = {predictor.predict(POOL[:count]).roi for count in range(1, 6)}
+    assert len(seen) > 1, "else these tests would not see the zoom"
+
+
+@BOTH
+def test_absent_references_are_simpleclick_bit_for_bit(kind: str) -> None:
+    predictor = make(NETWORKS[kind], "served")
+    plain = predictor.predict(POOL)
+    other = drawn_image(40, 70, seed=1)
+    for masks in ((None, None), (np.zeros((40, 70), bool), np.zeros((40, 70), bool))):
+        predictor.set_reference(predictor.encode_reference(other, *masks))
+        assert same(predictor.predict(POOL), plain)
+    predictor.set_reference(None)
+    assert same(predictor.predict(POOL), plain)
+
+
+@ANY_WAY
+@BOTH
+def test_a_cached_reference_is_a_fresh_one(kind: str, way: str) -> None:
+    predictor = make(NETWORKS[kind], way)
+    other = drawn_image(40, 70, seed=1)
+    marked = box(40, 70, 5, 5, 20), box(40, 70, 5, 40, 20)
+    kept = predictor.encode_reference(other, *marked)
+    predictor.set_reference(kept)
+    first = predictor.predict(POOL)
+    assert not same(first, from_scratch(NETWORKS[kind], way, POOL))
+    predictor.set_reference(None)
+    predictor.predict(POOL[:2])
+    predictor.set_reference(kept)
+    assert same(predictor.predict(POOL), first)
+    fresh = make(NETWORKS[kind], way)
+    fresh.set_reference(fresh.encode_reference(other, *marked))
+    assert same(fresh.predict(POOL), first)
+
+
+@BOTH
+def test_several_references_are_another_than_each_of_them(kind: str) -> None:
+    predictor = make(NETWORKS[kind], "served")
+    other = drawn_image(40, 70, seed=1)
+    two = [predictor.encode_reference(other, box(40, 70, 5, left, 15), None) for left in (5, 50)]
+    results = []
+    for reference in (*two, ReferenceTokens.join(two), ReferenceTokens.join(two[::-1])):
+        predictor.set_reference(reference)
+        results.append(predictor.predict(POOL[:1]).probability_hw)
+    first, second, joined, swapped = results
+    assert not np.allclose(joined, first, atol=1e-5)
+    assert not np.allclose(joined, second, atol=1e-5)
+    assert np.allclose(joined, swapped, atol=1e-4)
+
+
+@BOTH
+@pytest.mark.parametrize("reference_zoom", [False, True])
+def test_a_reference_of_one_pixel_still_counts(kind: str, reference_zoom: bool) -> None:
+    network = NETWORKS[kind]
+    config = PredictorSettings(network_px=network.config.network_px, reference_zoom=reference_zoom)
+    predictor = RefCutPredictor(network, config)
+    predictor.set_image(IMAGE)
+    plain = predictor.predict(POOL[:1])
+    tokens = predictor.encode_reference(drawn_image(997, 803), box(997, 803, 501, 333, 1), None)
+    assert tokens.positive.sum() > 0
+    predictor.set_reference(tokens)
+    assert not same(predictor.predict(POOL[:1]), plain)
+
+
+@ANY_WAY
+@BOTH
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (3, 1), (57, 91), (2, 300)])
+def test_images_of_any_size_have_a_mask_of_that_size(kind: str, way: str, height: int, width: int) -> None:
+    predictor = make(NETWORKS[kind], way, drawn_image(height, width))
+    for clicks in ([], [Click(0, 0)], [Click(0, 0), Click(height - 1, width - 1, False)]):
+        result = predictor.predict(clicks)
+        assert result.mask_hw.shape == result.probability_hw.shape == (height, width)
+        assert np.isfinite(result.probability_hw).all()
+        assert result.mask_hw.dtype == bool
+
+
+@BOTH
+def test_outside_the_piece_looked_at_the_probability_is_zero(kind: str) -> None:
+    predictor = make(NETWORKS[kind], "simpleclick")
+    for count in range(1, len(POOL) + 1):
+        result = predictor.predict(POOL[:count])
+        outside = result.probability_hw.copy()
+        outside[result.roi.slices] = 0
+        assert not outside.any()
+
+
+@BOTH
+def test_a_new_image_forgets_the_old_one_and_keeps_the_reference(kind: str) -> None:
+    predictor = make(NETWORKS[kind], "served")
+    reference = predictor.encode_reference(IMAGE, box(HEIGHT, WIDTH, 5, 5, 20), None)
+    predictor.set_reference(reference)
+    expected = predictor.predict(POOL)
+    predictor.set_image(drawn_image(77, 99, seed=3))
+    predictor.warm()
+    predictor.predict(POOL[:3])
+    predictor.set_image(IMAGE)
+    assert same(predictor.predict(POOL), expected)
+
+
+@BOTH
+def test_with_flip_the_mirrored_image_has_the_mirrored_mask(kind: str) -> None:
+    network = NETWORKS[kind]
+    side = network.config.network_px
+    image = drawn_image(side, side)
+    clicks = [Click(20, 30), Click(40, 10, False)]
+    predictor = RefCutPredictor(network, PredictorSettings(network_px=side, zoom=False, flip=True))
+    predictor.set_image(image)
+    plain = predictor.predict(clicks)
+    predictor.set_image(np.ascontiguousarray(image[:, ::-1]))
+    flipped = predictor.predict(mirrored(clicks, side))
+    assert np.allclose(plain.probability_hw[:, ::-1], flipped.probability_hw, atol=1e-5)
+
+
+@pytest.mark.parametrize("click", [Click(-1, 3), Click(3, -0.5), Click(HEIGHT, 3), Click(3, WIDTH)])
+def test_clicks_outside_the_image_are_refused(click: Click) -> None:
+    with pytest.raises(ValueError, match="outside the image"):
+        make(NETWORKS["frozen"], "served").predict([click])
+
+
+def test_calls_in_the_wrong_order_or_with_the_wrong_arrays_are_refused() -> None:
+    predictor = RefCutPredictor(NETWORKS["frozen"], PredictorSettings(network_px=56))
+    with pytest.raises(ValueError, match="set_image comes first"):
+        predictor.predict([Click(1, 1)])
+    with pytest.raises(ValueError, match="set_image comes first"):
+        predictor.warm()
+    with pytest.raises(ValueError, match="RGB image"):
+        predictor.set_image(np.zeros((5, 5), np.uint8))
+    with pytest.raises(ValueError, match="as large as its image"):
+        predictor.encode_reference(IMAGE, np.zeros((5, 5), bool), None)
+
+
+def test_settings_that_no_network_can_follow_are_refused() -> None:
+    with pytest.raises(ValueError, match="not a multiple of the patch"):
+        RefCutPredictor(NETWORKS["frozen"], PredictorSettings(network_px=57))
+    with pytest.raises(ValueError, match="second_look"):
+        PredictorSettings(zoom_skip_clicks=0)
+
+
+def test_our_network_is_served_as_settled_and_any_other_as_simpleclick_evaluates() -> None:
+    assert serving_settings(PRESETS["s14"]) is SERVING
+    assert serving_settings(PRESETS["vit_h14"]) == PredictorSettings(network_px=448)

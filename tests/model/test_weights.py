@@ -1,0 +1,136 @@
+"""Weights on disk: what is written comes back, and anything else is refused with a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model.errors import WeightsError
+from model.network.refcut import RefCut
+from model.weights import (
+    BASE_FILE,
+    VERSION_FILE,
+    load_network,
+    save_base,
+    save_network,
+    save_version,
+    version_name,
+)
+from tests.model.made_up import TINY_FROZEN, TINY_SIMPLECLICK, random_network
+
+
+def two_files(folder: Path, seed: int = 0) -> RefCut:
+    network = random_network(TINY_FROZEN, seed)
+    save_base(network, folder / BASE_FILE)
+    save_version(network.state_dict(), network.config, folder / BASE_FILE, folder / VERSION_FILE)
+    return network
+
+
+def one_file(path: Path) -> RefCut:
+    network = random_network(TINY_SIMPLECLICK)
+    save_network(network.state_dict(), network.config, path)
+    return network
+
+
+def test_a_folder_of_base_and_version_comes_back_in_half_precision(tmp_path: Path) -> None:
+    network = two_files(tmp_path)
+    loaded = load_network(tmp_path)
+    assert loaded.config == network.config
+    assert not loaded.training
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value.half().float()), name
+
+
+def test_base_and_version_share_no_tensor(tmp_path: Path) -> None:
+    two_files(tmp_path)
+    assert not load_file(tmp_path / BASE_FILE).keys() & load_file(tmp_path / VERSION_FILE).keys()
+
+
+def test_a_whole_network_in_one_file_comes_back_exactly(tmp_path: Path) -> None:
+    network = one_file(tmp_path / "network.safetensors")
+    loaded = load_network(tmp_path / "network.safetensors")
+    assert loaded.config == network.config
+    for name, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+
+
+def test_a_version_of_another_base_is_refused(tmp_path: Path) -> None:
+    two_files(tmp_path)
+    save_base(random_network(TINY_FROZEN, seed=1), tmp_path / BASE_FILE)
+    with pytest.raises(WeightsError, match="another base"):
+        load_network(tmp_path)
+
+
+def test_names_follow_the_content(tmp_path: Path) -> None:
+    one_file(tmp_path / "a.safetensors")
+    two_files(tmp_path / "s14")
+    before = version_name(tmp_path / "s14")
+    assert before.startswith("s14-")
+    assert version_name(tmp_path / "a.safetensors").startswith("a-")
+    two_files(tmp_path / "s14", seed=1)
+    assert version_name(tmp_path / "s14") != before
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def without_a_tensor(path: Path) -> None:
+    network = random_network(TINY_SIMPLECLICK)
+    tensors = network.state_dict()
+    del tensors["neck.down_4.0.bias"]
+    save_network(tensors, network.config, path)
+
+
+def foreign(path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, path)
+
+
+def without_a_description(path: Path) -> None:
+    save_file({"weight": torch.zeros(3)}, path, metadata={"format": "refcut-network-1"})
+
+
+def with_a_description_from_the_future(path: Path) -> None:
+    metadata = {"format": "refcut-network-1", "config": '{"embed_dim": 8, "anti_gravity": true}'}
+    save_file({"weight": torch.zeros(3)}, path, metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (damage, "is damaged"),
+        (without_a_tensor, "1 tensors are missing, unknown or of another shape, such as neck.down_4.0.bias"),
+        (foreign, "safetensors file of something else"),
+        (without_a_description, "network description"),
+        (with_a_description_from_the_future, "network description"),
+        (Path.unlink, "is missing"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_with_what_to_do(
+    tmp_path: Path, spoil: object, message: str
+) -> None:
+    path = tmp_path / "network.safetensors"
+    one_file(path)
+    assert callable(spoil)
+    spoil(path)
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_network(path)
+    assert caught.value.hint
+
+
+def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "official.pth")
+    with pytest.raises(WeightsError, match=r"model\.convert"):
+        load_network(tmp_path / "official.pth")
+
+
+def test_one_file_of_two_is_refused_with_the_way_to_give_both(tmp_path: Path) -> None:
+    two_files(tmp_path)
+    with pytest.raises(WeightsError, match="give the folder"):
+        load_network(tmp_path / VERSION_FILE)
+    (tmp_path / VERSION_FILE).unlink()
+    with pytest.raises(WeightsError, match="is missing"):
+        load_network(tmp_path)
