@@ -3,13 +3,23 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint types clean
+.PHONY: run test browser-test lint types clean
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/refcut run
 
 test: $(VENV)/.development lint types
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=tests/end_to_end
+
+# A real Label Studio (about 1 GB, in an environment of its own) and Debian's package chromium.
+browser-test: $(VENV)/.development .venv-label-studio/.installed
+	@command -v chromium >/dev/null || { echo "install Debian's package chromium first" >&2; exit 1; }
+	REFCUT_LABEL_STUDIO=$(CURDIR)/.venv-label-studio/bin/label-studio $(BIN)/python -m pytest tests/end_to_end
+
+.venv-label-studio/.installed:
+	$(PYTHON) -m venv .venv-label-studio
+	.venv-label-studio/bin/python -m pip install --quiet label-studio==1.23.2
+	@touch $@
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
@@ -29,4 +39,4 @@ $(VENV)/.development: $(VENV)/.runtime requirements-dev.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) refcut-state *.egg-info
+	rm -rf $(VENV) .venv-label-studio refcut-state *.egg-info

@@ -8,14 +8,26 @@ from pathlib import Path
 
 import torch
 
+from model.config import PRESETS
 from model.data.pairs import PairSettings
 from model.data.scenes import is_development, read_scenes
 from model.network.encoder import use_plain_attention
+from model.network.refcut import RefCut
 from model.training.batches import Batches, SourcedScenes, batch_loader
 from model.training.comparison_statistics import measure_comparison_statistics
 from model.training.config import TrainConfig, read_config
 from model.training.loop import Trainer
-from model.weights import BASE_FILE, VERSION_FILE, initial_network, save_base, save_version
+from model.weights import (
+    BASE_FILE,
+    VERSION_FILE,
+    initial_network,
+    load_network,
+    save_base,
+    save_network,
+    save_version,
+)
+
+NETWORK_FILE = "network.safetensors"
 
 
 def read_sources(config: TrainConfig) -> list[SourcedScenes]:
@@ -28,21 +40,33 @@ def read_sources(config: TrainConfig) -> list[SourcedScenes]:
     return sources
 
 
+def starting_network(config: TrainConfig) -> RefCut:
+    """The network before the first step: a frozen encoder with fresh parts, or a whole converted SimpleClick."""
+    if PRESETS[config.preset].reference_features == "frozen":
+        return initial_network(config.preset, config.base_weights)
+    return load_network(config.base_weights)
+
+
 def train(config: TrainConfig, run_dir: Path, device: torch.device) -> None:
-    """Runs all stages and leaves base.safetensors and version.safetensors in `run_dir`."""
+    """Runs all stages. Leaves base.safetensors and version.safetensors in `run_dir` when the encoder is frozen, else
+    network.safetensors."""
     torch.manual_seed(config.seed)
     sources = read_sources(config)
-    network = initial_network(config.preset, config.base_weights)
+    network = starting_network(config)
+    frozen = network.config.reference_features == "frozen"
     if device.type == "cpu":
         use_plain_attention(network)
     base_path = run_dir / BASE_FILE
-    if network.config.reference_features == "frozen":
+    if frozen:
         measure_comparison_statistics(network, [s for source in sources for s in source.scenes], config.seed)
         if not base_path.exists():
             save_base(network, base_path)
 
     def export(averaged: dict[str, torch.Tensor]) -> None:
-        save_version(averaged, network.config, base_path, run_dir / VERSION_FILE)
+        if frozen:
+            save_version(averaged, network.config, base_path, run_dir / VERSION_FILE)
+        else:
+            save_network(network.state_dict() | averaged, network.config, run_dir / NETWORK_FILE)
 
     trainer = Trainer(network, config, run_dir, device, export)
     if trainer.resume():

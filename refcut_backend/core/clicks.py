@@ -48,7 +48,7 @@ def read_clicks(regions: Sequence[dict[str, Any]]) -> ClickedObject | None:
     Label Studio sends all dots of one label in the order of their creation. A dot without `is_positive` (a draft after a
     reload) counts as positive. Raises BadRequestError for what is no click list.
     """
-    dots = [region for region in regions if region.get("type") == "keypointlabels"]
+    dots = [region for region in regions if _is_dot(region)]
     if not dots:
         return None
     if len(dots) > MAX_CLICKS:
@@ -66,6 +66,11 @@ def read_clicks(regions: Sequence[dict[str, Any]]) -> ClickedObject | None:
         width=_size(last.get("original_width")),
         height=_size(last.get("original_height")),
     )
+
+
+def _is_dot(region: dict[str, Any]) -> bool:
+    """A keypoint result may also be a second label on an accepted mask: it repeats the mask and has no position."""
+    return region.get("type") == "keypointlabels" and "rle" not in (region.get("value") or {})
 
 
 def _label(dot: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
-from model.predictor import SERVING, PredictorSettings, RefCutPredictor
+from model.predictor import PredictorSettings, RefCutPredictor, serving_settings
 from model.robot_clicker import Click
 from refcut_backend.core import brush_rle
 from refcut_backend.core.clicks import PercentClick, to_pixel
@@ -51,10 +51,10 @@ class ClickEngine:
         load_image: LoadImage,
         load_reference: LoadReference,
         cached_images: int,
-        settings: PredictorSettings = SERVING,
+        settings: PredictorSettings | None = None,
     ) -> None:
         self._network = network
-        self._settings = settings
+        self._settings = settings or serving_settings(network.config)
         self._load_image = load_image
         self._load_reference = load_reference
         self._cached_images = cached_images

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,9 +23,9 @@ import pytest
 from model.robot_clicker import deepest_point, intersection_over_union
 from refcut_backend.core import brush_rle
 from tests.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result, demo_mask, role_result
+from tests.running_backend import free_port, start, wait_until_up
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
-START_LIMIT_S = 120
 DEMO = REPOSITORY / "label_studio_demo"
 TARGET, REFERENCE = "car_parts_te66", "car_parts_car118"
 
@@ -86,41 +85,6 @@ class Backend:
         (region,) = answer.json()["results"][0]["result"]
         size = (region["original_height"], region["original_width"])
         return brush_rle.decode(region["value"]["rle"], *size), region
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def start(state_dir: Path, port: int) -> subprocess.Popen[str]:
-    environment = os.environ | {
-        "REFCUT_PORT": str(port),
-        "REFCUT_STATE_DIR": str(state_dir),
-        "REFCUT_CLICK_TIMEOUT_S": "60",
-    }
-    environment.pop("REFCUT_REDIS_URL", None)
-    return subprocess.Popen(
-        [sys.executable, "-m", "refcut_backend", "run"],
-        env=environment,
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def wait_until_up(client: httpx.Client, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()[0]
-        try:
-            client.get("/health").raise_for_status()
-            return
-        except httpx.HTTPError:
-            time.sleep(0.2)
-    pytest.fail("the web server did not come up")
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,15 @@ def test_clicks_of_another_label_do_not_count():
     assert (clicked.label, len(clicked.clicks)) == ("Hood", 1)
 
 
+def test_a_click_label_that_stuck_to_an_accepted_mask_is_no_click():
+    mask = click_result("m", 0, 0, "Door")
+    mask["value"] = {"format": "rle", "rle": [0, 1, 2], "keypointlabels": ["Door"]}
+    assert read_clicks([mask]) is None
+    clicked = read_clicks([mask, click_result("a", 10, 10, "Door")])
+    assert clicked is not None
+    assert clicked.region_id == "rc-a"
+
+
 def test_clicks_outside_the_image_are_moved_to_its_edge():
     clicked = read_clicks([click_result("a", -3, 140, "Door")])
     assert clicked is not None

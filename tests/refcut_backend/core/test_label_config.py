@@ -32,7 +32,9 @@ def test_a_config_without_controls_lists_all_that_is_missing(xml):
 
 
 def test_a_label_that_no_brush_has_is_named():
-    config = LABEL_CONFIG.replace('<Label value="Hood" background="#2ca02c"/>', "", 1)
+    clicks, brush = LABEL_CONFIG.split("<BrushLabels")
+    without_hood = brush.replace('<Label value="Hood" background="#2ca02c"/>', "")
+    config = f"{clicks}<BrushLabels{without_hood}"
     controls = read_label_config(config)
     assert any("Hood" in problem for problem in problems(controls))
     with pytest.raises(LabelConfigError, match="Hood"):
