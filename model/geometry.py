@@ -85,6 +85,7 @@ def next_roi(
     current: Roi | None,
     *,
     min_crop_px: int = MIN_CROP_PX,
+    expansion: float = EXPANSION,
 ) -> Roi:
     """Where to look for the next click, given the mask so far (H, W) and all clicks (SimpleClick's ZoomIn).
 
@@ -98,7 +99,8 @@ def next_roi(
         for click in clicks:
             if click.positive:
                 seen[int(click.row), int(click.col)] = True
-        wanted = expanded_roi(bounding_roi(seen), height, width, min_crop_px=min_crop_px)
+        box = bounding_roi(seen)
+        wanted = expanded_roi(box, height, width, expansion=expansion, min_crop_px=min_crop_px)
     if current is None:
         return wanted
     outside = any(click.positive and not current.holds(click) for click in clicks)

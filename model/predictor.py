@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.crops import click_table, crop_image, crop_map, crop_mask, paste_map
-from model.geometry import Roi, bounding_roi, clicks_to_network, expanded_roi, mirrored, next_roi
+from model.geometry import EXPANSION, Roi, bounding_roi, clicks_to_network, expanded_roi, mirrored, next_roi
 from model.network.click_maps import disk_maps
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut
@@ -144,7 +144,7 @@ class RefCutPredictor:
         result = self._look(clicks, roi, None if last is None else last.result.probability_hw)
         if last is not None or not self.settings.second_look:
             return _State(clicks, result, chosen)
-        closer = self._surroundings(clicks, result, result.roi)
+        closer = self._surroundings(clicks, result, result.roi, self.settings.second_look_expansion)
         if closer != roi:
             result = self._look(clicks, closer, None)
         return _State(clicks, result, closer)
@@ -162,9 +162,11 @@ class RefCutPredictor:
         roi = self._surroundings(clicks, last.result, last.chosen)
         return roi, roi
 
-    def _surroundings(self, clicks: tuple[Click, ...], last: MaskResult, chosen: Roi | None) -> Roi:
+    def _surroundings(
+        self, clicks: tuple[Click, ...], last: MaskResult, chosen: Roi | None, expansion: float = EXPANSION
+    ) -> Roi:
         mask_hw = last.probability_hw > self.settings.zoom_threshold
-        return next_roi(mask_hw, clicks, chosen, min_crop_px=self.settings.zoom_min_px)
+        return next_roi(mask_hw, clicks, chosen, min_crop_px=self.settings.zoom_min_px, expansion=expansion)
 
     def _look(
         self, clicks: tuple[Click, ...], roi: Roi, previous_hw: NDArray[np.float32] | None

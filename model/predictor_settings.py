@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from model.config import NetworkConfig
 from model.crops import Resampling
-from model.geometry import MIN_CROP_PX
+from model.geometry import EXPANSION, MIN_CROP_PX
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class PredictorSettings:
         next one (SimpleClick's demo: 1). -1: the whole image counts as the first choice, to be kept unless the
         surroundings differ much. SimpleClick's 0 (look twice at the first click) is `second_look`.
     second_look: look again, zoomed in, after the first click.
+    second_look_expansion: how much larger than the first mask the second look is.
     flip: average with the mirrored image.
     resampling: "aligned" is SimpleClick's resize of the pixels, "area" averages when shrinking, as s14 is
         trained.
@@ -30,6 +31,7 @@ class PredictorSettings:
     network_px: int = 448
     zoom: bool = True
     second_look: bool = False
+    second_look_expansion: float = EXPANSION
     flip: bool = False
     threshold: float = 0.49
     resampling: Resampling = "aligned"

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.scenes import BoolMask
+from model.array_types import BoolMask
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from refcut_backend.core.image_address import image_of_task
 from refcut_backend.core.label_config import ProjectControls, read_label_config
 from refcut_backend.core.references import LabelReference, read_references
 from refcut_backend.errors import RefCutError
+from refcut_backend.payloads import AnnotationPayload, TaskPayload, Webhook
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
-from refcut_backend.web.payloads import AnnotationPayload, TaskPayload, Webhook
 
 log = logging.getLogger("refcut.references")
 

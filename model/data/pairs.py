@@ -9,7 +9,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.data.scenes import BoolMask, Scene, union
+from model.array_types import BoolMask
+from model.data.scenes import Scene, union
 from model.data.views import View, random_view
 from model.robot_clicker import connected, deepest_point
 

@@ -12,13 +12,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from model.array_types import BoolMask, RgbImage
 from model.errors import DataError
-
-BoolMask = NDArray[np.bool_]
-RgbImage = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)

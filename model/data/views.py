@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.data.scenes import BoolMask, RgbImage
+from model.array_types import BoolMask, RgbImage
 
 MIN_VISIBLE_SHARE = 0.2
 """A part of which less is left in a crop is no target there: nobody could tell what was meant."""

@@ -10,7 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from model.data.scenes import BoolMask, Scene
+from model.array_types import BoolMask
+from model.data.scenes import Scene
 from model.robot_clicker import connected
 
 Kind = Literal["single", "pair", "whole"]

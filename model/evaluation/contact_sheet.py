@@ -9,8 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from model.array_types import BoolMask, RgbImage
 from model.data.readers.rle import decode
-from model.data.scenes import BoolMask, RgbImage, Scene, union
+from model.data.scenes import Scene, union
 from model.evaluation.combinations import KINDS, Sample
 from model.evaluation.modes import Mode
 from model.evaluation.records import Record

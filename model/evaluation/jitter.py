@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from model.data.scenes import BoolMask
+from model.array_types import BoolMask
 from model.robot_clicker import Click, RobotClicker, distance_inside
 
 SPREAD = 0.5

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.array_types import BoolMask
 from model.data.readers.rle import encode
-from model.data.scenes import BoolMask, Scene, union
+from model.data.scenes import Scene, union
 from model.evaluation.combinations import Sample
 from model.evaluation.degrade import as_polygons, shrunk_image, shrunk_mask
 from model.evaluation.jitter import UnsteadyClicker

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.scenes import BoolMask
+from model.array_types import BoolMask
 from model.network.prompts import ReferenceTokens
 from model.predictor import MaskResult
 from model.robot_clicker import Click, RobotClicker, intersection_over_union

@@ -18,12 +18,12 @@ from refcut_backend.core.label_config import problems, read_label_config
 from refcut_backend.errors import LabelConfigError
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.jobs.click_queue import ClickQueue
+from refcut_backend.payloads import PredictRequest, SetupRequest, Webhook
 from refcut_backend.settings import Settings
 from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Connection, Projects
 from refcut_backend.store.references import References
 from refcut_backend.web.body_limit import BodyLimit
-from refcut_backend.web.payloads import PredictRequest, SetupRequest, Webhook
 
 log = logging.getLogger("refcut.web")
 

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.array_types import BoolMask
 from model.data.readers.rle import encode
-from model.data.scenes import BoolMask, Scene, union
+from model.data.scenes import Scene, union
 from model.geometry import Roi
 from model.network.prompts import ReferenceTokens
 from model.predictor import MaskResult

@@ -137,3 +137,12 @@ def test_a_positive_click_outside_gives_up_the_rectangle_in_use() -> None:
     assert moved != current
     assert moved.holds(Click(460, 400))
     assert next_roi(mask, [Click(300, 400), Click(460, 400, False)], current) == current
+
+
+def test_a_wider_look_holds_the_narrower_one():
+    mask_hw = np.zeros((900, 1200), bool)
+    mask_hw[300:500, 400:700] = True
+    narrow, wide = (next_roi(mask_hw, [], None, expansion=expansion) for expansion in (1.4, 2.0))
+    assert (narrow.height, narrow.width) == (281, 421)
+    assert wide.row_min < narrow.row_min
+    assert wide.col_max > narrow.col_max

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from model.data.scenes import BoolMask
+from model.array_types import BoolMask
 
 
 def encode(mask_hw: BoolMask) -> dict[str, Any]:
