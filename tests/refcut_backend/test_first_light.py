@@ -28,6 +28,7 @@ from tests.running_backend import free_port, start, wait_until_up
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 DEMO = REPOSITORY / "label_studio_demo"
 TARGET, REFERENCE = "car_parts_te66", "car_parts_car118"
+PARTS = ("wheel", "hood", "front_door")
 
 
 class PhotoServer(BaseHTTPRequestHandler):
@@ -59,11 +60,17 @@ class Backend:
         body = {"project": f"{project}.1", "schema": LABEL_CONFIG, "hostname": self.label_studio}
         self.client.post("/setup", json=body | {"access_token": TOKEN}).raise_for_status()
 
-    def give_reference(self, project: int, part: str, others: list[str]) -> None:
-        """An annotation on the reference photograph: `part` is marked as the reference of Door."""
-        door = brush_result("r", "Door", demo_mask(f"{REFERENCE}_{part}"))
-        rest = [brush_result(name, "Wheel", demo_mask(f"{REFERENCE}_{name}")) for name in others]
-        annotation = {"id": 5, "result": [door, *rest, role_result(door, "Reference")], "updated_at": "2026"}
+    def give_reference(self, project: int, part: str) -> None:
+        """An annotation on the reference photograph: `part` is marked as the reference of Wheel."""
+        wheel = brush_result("r", "Wheel", demo_mask(f"{REFERENCE}_{part}"))
+        others = [
+            brush_result(name, "Door", demo_mask(f"{REFERENCE}_{name}")) for name in PARTS if name != part
+        ]
+        annotation = {
+            "id": 5,
+            "result": [wheel, *others, role_result(wheel, "Reference")],
+            "updated_at": "2026",
+        }
         body = {
             "action": "ANNOTATION_CREATED",
             "project": {"id": project, "label_config": LABEL_CONFIG},
@@ -106,46 +113,44 @@ def backend(tmp_path_factory) -> Iterator[Backend]:
         server.server_close()
 
 
-def door_click(click_id: str = "a") -> dict[str, Any]:
-    """A click in the middle of the target's front door."""
-    door = demo_mask(f"{TARGET}_front_door")
-    row, col = deepest_point(door)
-    return click_result(click_id, 100 * col / door.shape[1], 100 * row / door.shape[0], "Door")
+def wheel_click(click_id: str = "a") -> dict[str, Any]:
+    """A click in the middle of the target's largest wheel."""
+    wheels = demo_mask(f"{TARGET}_wheel")
+    row, col = deepest_point(wheels)
+    return click_result(click_id, 100 * col / wheels.shape[1], 100 * row / wheels.shape[0], "Wheel")
 
 
 def test_a_click_with_a_reference_gives_what_the_reference_means(backend):
+    wheels_hw = demo_mask(f"{TARGET}_wheel")
     backend.connect(1)
-    backend.give_reference(1, "front_door", ["wheel", "hood", "back_door"])
-    mask_hw, region = backend.click(1, door_click())
-    assert intersection_over_union(demo_mask(f"{TARGET}_front_door"), mask_hw) > 0.5
-    assert region["meta"]["text"][0] != "RefCut reference: none"
+    without_hw, region = backend.click(1, wheel_click())
+    assert region["meta"]["text"] == ["RefCut reference: none"]
+    backend.give_reference(1, "wheel")
+    with_hw, region = backend.click(1, wheel_click())
+    assert region["meta"]["text"] != ["RefCut reference: none"]
+    assert intersection_over_union(wheels_hw, with_hw) > 0.65
+    assert intersection_over_union(wheels_hw, with_hw) > intersection_over_union(wheels_hw, without_hw) + 0.1
 
 
 def test_the_same_click_with_a_reference_of_another_part_gives_another_mask(backend):
-    backend.connect(1)
-    backend.connect(2)
-    backend.give_reference(1, "front_door", ["wheel", "hood", "back_door"])
-    backend.give_reference(2, "hood", ["wheel", "front_door", "back_door"])
-    door_hw, _ = backend.click(1, door_click())
-    other_hw, _ = backend.click(2, door_click())
-    assert intersection_over_union(door_hw, other_hw) < 0.8
+    masks = []
+    for project, part in ((2, "wheel"), (3, "hood")):
+        backend.connect(project)
+        backend.give_reference(project, part)
+        masks.append(backend.click(project, wheel_click())[0])
+    assert intersection_over_union(*masks) < 0.5
 
 
 def test_a_negative_click_takes_away_what_it_points_at(backend):
-    backend.connect(3)
-    first_hw, _ = backend.click(3, door_click())
-    row, col = deepest_point(first_hw)
-    height, width = first_hw.shape
-    away = click_result("b", 100 * (col + 25) / width, 100 * row / height, "Door", positive=False)
-    second_hw, _ = backend.click(3, door_click(), away)
-    assert not second_hw[row, col + 25]
-
-
-def test_a_project_without_a_reference_still_gets_masks(backend):
     backend.connect(4)
-    mask_hw, region = backend.click(4, door_click())
-    assert mask_hw.any()
-    assert region["meta"]["text"] == ["RefCut reference: none"]
+    first_hw, _ = backend.click(4, wheel_click())
+    cols = np.nonzero(first_hw)[1]
+    row, col = deepest_point(first_hw & (np.arange(first_hw.shape[1]) > np.median(cols) + np.ptp(cols) / 4))
+    height, width = first_hw.shape
+    away = click_result("b", 100 * col / width, 100 * row / height, "Wheel", positive=False)
+    second_hw, _ = backend.click(4, wheel_click(), away)
+    assert first_hw[row, col]
+    assert not second_hw[row, col]
 
 
 def test_ctrl_c_stops_everything_and_exits_cleanly(tmp_path):
