@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from refcut_backend.errors import NotConnectedError
@@ -27,6 +28,13 @@ class Projects:
 
     def remember(self, project_id: int, connection: Connection, label_config: str) -> None:
         """Stores what /setup said; writes nothing when it is what is known (Label Studio says it on every page)."""
+        try:
+            self._write(project_id, connection, label_config)
+        except IntegrityError:
+            # Two pages opened at once: the other request has just stored the project.
+            self._write(project_id, connection, label_config)
+
+    def _write(self, project_id: int, connection: Connection, label_config: str) -> None:
         with Session(self._engine) as session:
             project = session.get(Project, project_id) or Project(id=project_id)
             said = (connection.label_studio, connection.access_token, label_config)

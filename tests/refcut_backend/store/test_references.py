@@ -1,23 +1,12 @@
 from __future__ import annotations
 
-import stat
 from itertools import permutations
 
 import numpy as np
 import pytest
 
 from refcut_backend.core.references import LabelReference
-from refcut_backend.errors import ConfigError, NotConnectedError
-from refcut_backend.store.database import open_database
-from refcut_backend.store.projects import Connection, Projects
 from refcut_backend.store.references import References
-
-
-@pytest.fixture
-def engine(tmp_path):
-    opened = open_database(f"sqlite:///{tmp_path / 'state' / 'refcut.db'}")
-    yield opened
-    opened.dispose()
 
 
 def door(column: int) -> LabelReference:
@@ -79,27 +68,3 @@ def test_an_update_without_a_marked_region_removes_the_reference(engine):
     references.replace_annotation(1, 5, "2026-01-01", 3, [(door(4), "/a.jpg")])
     references.replace_annotation(1, 5, "2026-01-02", 3, [])
     assert references.newest(1, "Door", 4) == []
-
-
-def test_the_database_with_the_tokens_is_readable_by_its_owner_only(engine, tmp_path):
-    mode = (tmp_path / "state" / "refcut.db").stat().st_mode
-    assert stat.S_IMODE(mode) == 0o600
-
-
-def test_a_project_is_remembered_with_its_latest_connection(engine):
-    projects = Projects(engine)
-    projects.remember(1, Connection("http://a", "one"), "<View/>")
-    projects.remember(1, Connection("http://b", "two"), "<View/>")
-    assert projects.connection(1) == Connection("http://b", "two")
-    assert "two" not in repr(projects.connection(1))
-
-
-def test_an_unknown_project_says_how_to_connect_it(engine):
-    with pytest.raises(NotConnectedError, match="Settings > Model"):
-        Projects(engine).connection(9)
-
-
-def test_a_database_that_cannot_be_opened_is_a_clear_error_without_the_password():
-    with pytest.raises(ConfigError) as error:
-        open_database("sqlite:////proc/no/such/folder/secret.db")
-    assert "REFCUT_DATABASE_URL" in str(error.value)
