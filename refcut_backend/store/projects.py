@@ -26,22 +26,27 @@ class Projects:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def remember(self, project_id: int, connection: Connection, label_config: str) -> None:
-        """Stores what /setup said; writes nothing when it is what is known (Label Studio says it on every page)."""
+    def remember(self, project_id: int, connection: Connection, label_config: str) -> bool:
+        """Stores what /setup said; writes nothing when it is what is known (Label Studio says it on every page).
+
+        Returns whether it was news.
+        """
         try:
-            self._write(project_id, connection, label_config)
+            return self._write(project_id, connection, label_config)
         except IntegrityError:
             # Two pages opened at once: the other request has just stored the project.
-            self._write(project_id, connection, label_config)
+            return self._write(project_id, connection, label_config)
 
-    def _write(self, project_id: int, connection: Connection, label_config: str) -> None:
+    def _write(self, project_id: int, connection: Connection, label_config: str) -> bool:
         with Session(self._engine) as session:
             project = session.get(Project, project_id) or Project(id=project_id)
             said = (connection.label_studio, connection.access_token, label_config)
-            if (project.label_studio, project.access_token, project.label_config) != said:
-                project.label_studio, project.access_token, project.label_config = said
-                session.add(project)
-                session.commit()
+            if (project.label_studio, project.access_token, project.label_config) == said:
+                return False
+            project.label_studio, project.access_token, project.label_config = said
+            session.add(project)
+            session.commit()
+            return True
 
     def connection(self, project_id: int) -> Connection:
         """Raises NotConnectedError for a project that has never called /setup."""

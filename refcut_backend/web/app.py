@@ -98,16 +98,20 @@ def create_app(services: Services, request_max_bytes: int) -> FastAPI:
 
 
 def _setup(services: Services, request: SetupRequest) -> dict[str, str]:
-    try:
-        for problem in problems(read_label_config(request.label_config)):
-            log.warning("label config", extra={"project": request.project, "problem": problem})
-    except LabelConfigError as error:
-        log.warning("label config", extra={"project": request.project, "problem": str(error)})
-    token = services.access_token or request.access_token or ""
-    services.projects.remember(
-        request.project, Connection(request.hostname.rstrip("/"), token), request.label_config
-    )
+    connection = Connection(request.hostname.rstrip("/"), services.access_token or request.access_token or "")
+    if services.projects.remember(request.project, connection, request.label_config):
+        _log_problems(request)
     return {"model_version": services.model_version}
+
+
+def _log_problems(request: SetupRequest) -> None:
+    """What the project's owner should mend; once a change, since /setup comes with every page."""
+    try:
+        found = problems(read_label_config(request.label_config))
+    except LabelConfigError as error:
+        found = [str(error)]
+    for problem in found:
+        log.warning("label config", extra={"project": request.project, "problem": problem})
 
 
 def _predict(services: Services, request: PredictRequest, response: Response) -> dict[str, Any]:

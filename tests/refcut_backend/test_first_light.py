@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from model.robot_clicker import deepest_point, intersection_over_union
+from model.version_folder import BASE_FILE, VERSION_FILE
 from refcut_backend.core import brush_rle
 from tests.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result, demo_mask, role_result
 from tests.running_backend import free_port, start, wait_until_up
@@ -210,3 +211,25 @@ def test_a_port_in_use_is_one_clear_line_and_a_failure(tmp_path):
         output, _ = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "cannot listen on 127.0.0.1" in output
+
+
+def test_weights_that_the_worker_cannot_read_stop_everything_with_the_reason(tmp_path):
+    model_dir = tmp_path / "broken"
+    model_dir.mkdir()
+    for name in (BASE_FILE, VERSION_FILE):
+        (model_dir / name).write_bytes(b"no weights")
+    done = subprocess.run(
+        [sys.executable, "-m", "refcut_backend", "run"],
+        env=os.environ
+        | {
+            "REFCUT_STATE_DIR": str(tmp_path),
+            "REFCUT_MODEL_DIR": str(model_dir),
+            "REFCUT_PORT": str(free_port()),
+        },
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    assert "base.safetensors is damaged" in done.stderr

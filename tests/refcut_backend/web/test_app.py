@@ -102,6 +102,14 @@ def test_a_recorded_setup_is_answered_with_the_serving_version_every_time(client
         assert (answer.status_code, answer.json()) == (200, {"model_version": "s14-test"})
 
 
+def test_a_label_config_with_a_problem_is_logged_once_and_not_on_every_page(client, caplog):
+    body = backend_request("api_list_ml", "/setup")
+    for _ in range(3):
+        client.post("/setup", json=body)
+    said = [record for record in caplog.records if record.message == "label config"]
+    assert ["Reference" in record.problem for record in said] == [True]
+
+
 def test_a_recorded_click_comes_back_as_a_brush_region_that_label_studio_renders(client):
     body = recorded("predict_interactive_3clicks_full")["body"]
     answer = client.post("/predict", json=body).json()
