@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import typer
 
 from model.errors import ModelError
-from refcut_backend.errors import ConfigError, RefCutError
+from refcut_backend.errors import CANNOT_START, ConfigError, RefCutError
 from refcut_backend.logs import set_up_logging
 from refcut_backend.settings import Settings, read_settings
 
@@ -17,18 +17,18 @@ app = typer.Typer(help="RefCut for Label Studio.", no_args_is_help=True, add_com
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
-    """Expected errors as one line and exit status 1."""
+def _explained(status: int = 1) -> Iterator[None]:
+    """Expected errors as one line and an exit status."""
     try:
         yield
     except (RefCutError, ModelError) as error:
         print(f"refcut: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        raise typer.Exit(status) from None
 
 
-def _with_settings(action: Callable[[Settings], None]) -> None:
+def _with_settings(action: Callable[[Settings], None], status: int = 1) -> None:
     set_up_logging()
-    with _explained():
+    with _explained(status):
         action(read_settings())
 
 
@@ -79,7 +79,7 @@ def worker() -> None:
     from refcut_backend.jobs.redis_server import connect_redis
     from refcut_backend.worker.process import run_worker
 
-    _with_settings(lambda settings: run_worker(settings, connect_redis(_redis_url(settings))))
+    _with_settings(lambda settings: run_worker(settings, connect_redis(_redis_url(settings))), CANNOT_START)
 
 
 @app.command()

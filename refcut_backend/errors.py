@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+CANNOT_START = 3
+"""Exit status of a worker that has said in one line why it cannot work: starting it again would not help. Python's own
+status after a crash is 1, and a worker that crashed is replaced."""
+
 
 class RefCutError(Exception):
     """Base of every expected error. `code` goes into the `X-RefCut-Reason` header and the log."""

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from types import FrameType
 
 from model.version_folder import version_name
-from refcut_backend.errors import ConfigError
+from refcut_backend.errors import CANNOT_START, ConfigError
 from refcut_backend.jobs.redis_server import STOP_LIMIT_S, EmbeddedRedis, check_redis, stop_within
 from refcut_backend.settings import Settings
 from refcut_backend.store.database import open_database
@@ -21,8 +21,6 @@ from refcut_backend.store.database import open_database
 log = logging.getLogger("refcut.run")
 
 RESTART_PAUSE_S = 1.0
-CANNOT_START = 1
-"""How a child ends that has said in one line why it cannot work: starting it again would not help."""
 POLL_S = 0.2
 
 

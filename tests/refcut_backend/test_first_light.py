@@ -32,6 +32,7 @@ DEMO = REPOSITORY / "label_studio_demo"
 TARGET, REFERENCE = "car_parts_te66", "car_parts_car118"
 PARTS = ("wheel", "hood", "front_door")
 FOLLOWED_WITHIN_S = 2
+REPLACED_WITHIN_S = 15
 
 
 class PhotoServer(BaseHTTPRequestHandler):
@@ -165,6 +166,26 @@ def test_a_negative_click_takes_away_what_it_points_at(backend):
     second_hw, _ = backend.click(4, wheel_click(), away)
     assert first_hw[row, col]
     assert not second_hw[row, col]
+
+
+def worker_of(backend: Backend) -> psutil.Process | None:
+    """The backend's worker process, if one is running now."""
+    children = psutil.Process(backend.process.pid).children()
+    running = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return next((child for child in running if child.cmdline()[-1:] == ["worker"]), None)
+
+
+def test_a_worker_that_was_killed_is_replaced_and_serves_clicks(backend):
+    backend.connect(5)
+    killed = worker_of(backend)
+    assert killed is not None
+    killed.kill()
+    deadline = time.monotonic() + REPLACED_WITHIN_S
+    while (replacement := worker_of(backend)) is None or replacement.pid == killed.pid:
+        assert time.monotonic() < deadline, "the worker was not replaced in time"
+        time.sleep(0.1)
+    mask_hw, _ = backend.click(5, wheel_click())
+    assert mask_hw.any()
 
 
 def test_ctrl_c_stops_everything_and_exits_cleanly(tmp_path):
