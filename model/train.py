@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -41,7 +42,10 @@ def read_sources(config: TrainConfig) -> list[SourcedScenes]:
 
 
 def starting_network(config: TrainConfig) -> RefCut:
-    """The network before the first step: a frozen encoder with fresh parts, or a whole converted SimpleClick."""
+    """The network before the first step: the parent version, a frozen encoder with fresh parts, or a whole converted
+    SimpleClick."""
+    if config.parent is not None:
+        return load_network(config.parent)
     if PRESETS[config.preset].reference_features == "frozen":
         return initial_network(config.preset, config.base_weights)
     return load_network(config.base_weights)
@@ -57,7 +61,11 @@ def train(config: TrainConfig, run_dir: Path, device: torch.device) -> None:
     if device.type == "cpu":
         use_plain_attention(network)
     base_path = run_dir / BASE_FILE
-    if frozen:
+    if config.parent is not None and frozen:
+        # a version names its base by hash: parent and child must share the very file
+        run_dir.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(config.parent / BASE_FILE, base_path)
+    elif frozen:
         measure_comparison_statistics(network, [s for source in sources for s in source.scenes], config.seed)
         if not base_path.exists():
             save_base(network, base_path)

@@ -32,6 +32,8 @@ class PairSettings:
     some_negatives: float = 0.25
     """Only some of the other parts are in the negative mask, as when a team has labelled only some."""
     no_click: float = 0.05
+    shared_click: float = 0.5
+    """A view's three targets are nested and share one click, so that only the reference tells them apart."""
     zoom: float = 0.4
     same_photo: float = 0.12
     """The reference is another view of the same photograph (always so where names do not carry over)."""
@@ -68,9 +70,9 @@ def sample_group(
         views = [View(_plain(photos[0][0], size_px), _plain_masks(photos[0][1], size_px))] * 2
         common = sorted(views[0].masks)
     rows = [
-        _target(views[here], views[1 - here], common, first.has_whole, grid, s, rng)
+        _target(views[here], views[1 - here], choice, grid, s, rng)
         for here in (0, 1)
-        for _ in range(TARGETS_PER_VIEW)
+        for choice in _choices(views[here], common, first.has_whole, s, rng)
     ]
     return Group(
         images=np.stack([view.image for view in views]),
@@ -97,13 +99,56 @@ def _views(
     return views
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """names: the parts that make up a target. whole: all that is visible, named or not. click_rc: (row, column)."""
+
+    names: list[str]
+    whole: bool
+    click_rc: NDArray[np.float64]
+
+
+def _choices(
+    here: View, common: list[str], has_whole: bool, s: PairSettings, rng: Generator
+) -> list[_Choice]:
+    """The targets of a view: three of their own, or three nested ones under one click."""
+    if len(common) > 1 and rng.random() < s.shared_click:
+        part = common[rng.integers(len(common))]
+        click_rc = first_click(here.masks[part], rng)
+        larger = [part, _neighbour(here, part, common, rng) or common[common.index(part) - 1]]
+        largest = common if has_whole else _some_with(part, common, rng)
+        return [
+            _Choice([part], False, click_rc),
+            _Choice(larger, False, click_rc),
+            _Choice(largest, has_whole, click_rc),
+        ]
+    choices = []
+    for _ in range(TARGETS_PER_VIEW):
+        names, whole = _choose_parts(here, common, has_whole, s, rng)
+        target = union(here.masks[name] for name in (here.masks if whole else names))
+        choices.append(_Choice(names, whole, first_click(target, rng)))
+    return choices
+
+
+def _neighbour(here: View, part: str, common: list[str], rng: Generator) -> str | None:
+    """A part that touches `part` on this view."""
+    touching = [n for n in common if n != part and connected(here.masks[part], here.masks[n])]
+    return touching[rng.integers(len(touching))] if touching else None
+
+
+def _some_with(part: str, common: list[str], rng: Generator) -> list[str]:
+    """Any number of parts, `part` among them."""
+    others = [name for name in common if name != part]
+    return [part, *rng.choice(others, size=rng.integers(1, len(others) + 1), replace=False)]
+
+
 def _target(
-    here: View, there: View, common: list[str], has_whole: bool, grid: int, s: PairSettings, rng: Generator
+    here: View, there: View, choice: _Choice, grid: int, s: PairSettings, rng: Generator
 ) -> tuple[BoolMask, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    chosen, whole = _choose_parts(here, common, has_whole, s, rng)
-    target = union(here.masks[name] for name in (here.masks if whole else chosen))
-    positive = union(there.masks[name] for name in (there.masks if whole else chosen))
-    others = [] if whole else [name for name in there.masks if name not in chosen]
+    """Target (S, S), shares of the other view's patches inside M+ and M- (N,), and the first click (2,)."""
+    target = union(here.masks[name] for name in (here.masks if choice.whole else choice.names))
+    positive = union(there.masks[name] for name in (there.masks if choice.whole else choice.names))
+    others = [] if choice.whole else [name for name in there.masks if name not in choice.names]
     if len(others) > 1 and rng.random() < s.some_negatives:
         others = list(rng.choice(others, size=rng.integers(1, len(others)), replace=False))
     negative = union(there.masks[n] for n in others) & ~positive if others else np.zeros_like(positive)
@@ -115,21 +160,21 @@ def _target(
     ):
         negative = np.zeros_like(negative)
     named = positive.any() or negative.any()
-    click = np.full(2, -1.0) if named and rng.random() < s.no_click else first_click(target, rng)
-    return target, patch_shares(positive, grid), patch_shares(negative, grid), click.astype(np.float32)
+    click_rc = np.full(2, -1.0) if named and rng.random() < s.no_click else choice.click_rc
+    return target, patch_shares(positive, grid), patch_shares(negative, grid), click_rc.astype(np.float32)
 
 
 def _choose_parts(
     here: View, common: list[str], has_whole: bool, s: PairSettings, rng: Generator
 ) -> tuple[list[str], bool]:
-    """The names that make up the target, and whether it is the whole object."""
+    """The names that make up a target of its own, and whether it is the whole object."""
     draw = rng.random()
     if draw < s.single or len(common) == 1:
         return [common[rng.integers(len(common))]], False
     if draw < s.single + s.connected_pair:
         first = common[rng.integers(len(common))]
-        partners = [n for n in common if n != first and connected(here.masks[first], here.masks[n])]
-        return ([first, partners[rng.integers(len(partners))]] if partners else [first]), False
+        neighbour = _neighbour(here, first, common, rng)
+        return ([first, neighbour] if neighbour else [first]), False
     if draw < s.single + s.connected_pair + s.whole and has_whole:
         return common, True
     return list(rng.choice(common, size=rng.integers(2, len(common) + 1), replace=False)), False

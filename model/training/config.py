@@ -39,6 +39,8 @@ class TrainConfig(_Strict):
 
     preset: str
     base_weights: Path
+    parent: Path | None = None
+    """Folder of a version to go on from (relative to the configuration's file), or None to begin with fresh parts."""
     sources: list[DataSource]
     stages: list[Stage]
     seed: int = 0
@@ -68,4 +70,7 @@ def read_config(path: Path, data_root: Path) -> TrainConfig:
         s.model_copy(update={"json_path": data_root / s.json_path, "image_dir": data_root / s.image_dir})
         for s in config.sources
     ]
-    return config.model_copy(update={"sources": sources, "base_weights": data_root / config.base_weights})
+    parent = None if config.parent is None else (path.parent / config.parent).resolve()
+    return config.model_copy(
+        update={"sources": sources, "base_weights": data_root / config.base_weights, "parent": parent}
+    )
