@@ -3,10 +3,14 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test browser-test lint types clean
+.PHONY: run demo test browser-test lint types clean
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/refcut run
+
+# With a real Label Studio (about 1 GB, in an environment of its own) and two projects to click in.
+demo: $(VENV)/.runtime .venv-label-studio/.installed
+	@exec $(BIN)/refcut demo
 
 test: $(VENV)/.development lint types
 	$(BIN)/python -m pytest --ignore=tests/end_to_end
@@ -39,4 +43,4 @@ $(VENV)/.development: $(VENV)/.runtime requirements-dev.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-label-studio refcut-state *.egg-info
+	rm -rf $(VENV) .venv-label-studio refcut-state refcut-demo *.egg-info

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -48,6 +50,23 @@ def run() -> None:
     set_up_logging()
     with _explained():
         status = Supervisor(read_settings()).run()
+    raise typer.Exit(status)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Option(help="where the demo keeps its state")] = Path("refcut-demo"),
+    label_studio: Annotated[Path, typer.Option(help="the label-studio command")] = Path(
+        ".venv-label-studio/bin/label-studio"
+    ),
+    label_studio_port: Annotated[int, typer.Option(help="port of Label Studio")] = 8080,
+) -> None:
+    """Start everything and a real Label Studio with two projects to click in."""
+    from refcut_backend.demo.run_demo import run_demo
+
+    set_up_logging()
+    with _explained():
+        status = run_demo(read_settings(), folder.resolve(), label_studio.resolve(), label_studio_port)
     raise typer.Exit(status)
 
 

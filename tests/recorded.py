@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,13 +25,6 @@ def recorded(name: str) -> Any:
 def backend_request(name: str, path: str) -> Any:
     """Body of the first request to `path` in an `api_*` recording."""
     return next(r["body"] for r in recorded(name)["backend_requests"] if r["path"] == path)
-
-
-def demo_mask(name: str) -> NDArray[np.bool_]:
-    """A mask of `tests/fixtures/demo_masks`, (H, W)."""
-    pixels = cv2.imread(str(FIXTURES / "demo_masks" / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
-    assert pixels is not None
-    return np.asarray(pixels) > 127
 
 
 def brush_result(region_id: str, label: str, mask_hw: NDArray[np.bool_]) -> dict[str, Any]:

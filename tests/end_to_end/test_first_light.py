@@ -18,19 +18,16 @@ from playwright.sync_api import sync_playwright
 
 from model.robot_clicker import deepest_point, intersection_over_union
 from refcut_backend.core import brush_rle
+from refcut_backend.demo.demo_projects import demo_mask
+from refcut_backend.demo.label_studio_project import BrushRegion, LabelStudioProject
+from refcut_backend.demo.label_studio_server import LabelStudioServer, Owner
 from tests.end_to_end.editor import VIEWPORT, Editor, launch_chromium
-from tests.end_to_end.label_studio import (
-    PASSWORD,
-    USER,
-    BrushRegion,
-    LabelStudioProject,
-    LabelStudioServer,
-)
-from tests.recorded import LABEL_CONFIG, REPOSITORY, demo_mask
+from tests.recorded import LABEL_CONFIG, REPOSITORY
 from tests.running_backend import free_port, start, wait_until_up
 
 DEMO = REPOSITORY / "label_studio_demo"
 TARGET, REFERENCE = "car_parts_te66", "car_parts_car118"
+OWNER = Owner("owner@example.com", "end-to-end-password", "e2e0000000000000000000000000000000000e2e")
 PARTS = ("wheel", "hood", "front_door")
 
 
@@ -56,13 +53,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             wait_until_up(client, backend)
         with (
             LabelStudioServer(
-                Path(executable), tmp_path_factory.mktemp("label-studio"), free_port()
+                Path(executable), tmp_path_factory.mktemp("label-studio"), free_port(), OWNER
             ) as server,
             sync_playwright() as playwright,
         ):
             browser = launch_chromium(playwright, Path(chromium))
             editor = Editor(browser.new_page(viewport=VIEWPORT), server.url)
-            editor.sign_in(USER, PASSWORD)
+            editor.sign_in(OWNER.user, OWNER.password)
             yield World(editor, server.url, f"http://127.0.0.1:{port}")
             browser.close()
     finally:
@@ -75,7 +72,7 @@ def project_where_wheel_means(world: World, part: str) -> tuple[int, int]:
     masks = {name: demo_mask(f"{REFERENCE}_{name}") for name in PARTS}
     others = [BrushRegion(name, "Door", mask_hw) for name, mask_hw in masks.items() if name != part]
     with closing(
-        LabelStudioProject.create(world.label_studio, f"Wheel means {part}", LABEL_CONFIG)
+        LabelStudioProject.create(world.label_studio, f"Wheel means {part}", LABEL_CONFIG, OWNER.token)
     ) as project:
         reference, target = project.upload_images([DEMO / f"{REFERENCE}.jpg", DEMO / f"{TARGET}.jpg"])
         project.connect_backend(world.backend)

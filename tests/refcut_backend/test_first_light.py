@@ -24,7 +24,8 @@ import pytest
 from model.robot_clicker import deepest_point, intersection_over_union
 from model.version_folder import BASE_FILE, VERSION_FILE
 from refcut_backend.core import brush_rle
-from tests.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result, demo_mask, role_result
+from refcut_backend.demo.demo_projects import demo_mask
+from tests.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result, role_result
 from tests.running_backend import free_port, start, wait_until_up
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"

@@ -1,0 +1,126 @@
+"""What a team lead does in Label Studio, over its API: project, photographs, ML backend, annotations with roles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import numpy as np
+from label_studio_sdk import LabelStudio
+from numpy.typing import NDArray
+
+from refcut_backend.core import brush_rle
+
+REQUEST_LIMIT_S = 60.0
+"""Connecting a backend waits for several of its answers."""
+
+
+@dataclass(frozen=True)
+class BrushRegion:
+    """A mask (H, W) as an annotator would have painted it; `role` is the per-region choice, if any."""
+
+    id: str
+    label: str
+    mask_hw: NDArray[np.bool_]
+    role: str | None = None
+
+    def results(self) -> list[dict[str, Any]]:
+        """The one or two results that Label Studio stores for the region; two share one id."""
+        height, width = self.mask_hw.shape
+        common = {"id": self.id, "to_name": "image", "origin": "manual", "image_rotation": 0}
+        common |= {"original_width": width, "original_height": height}
+        value = {"format": "rle", "rle": brush_rle.encode(self.mask_hw)}
+        region = common | {"from_name": "brush", "type": "brushlabels"}
+        results = [region | {"value": value | {"brushlabels": [self.label]}}]
+        if self.role is not None:
+            # The editor really repeats the whole RLE here.
+            choice = common | {"from_name": "refcut_role", "type": "choices"}
+            results.append(choice | {"value": value | {"choices": [self.role]}})
+        return results
+
+
+class LabelStudioProject:
+    """One project of a label config with the controls `brush`, `click` and `refcut_role`."""
+
+    def __init__(self, base_url: str, project_id: int, token: str) -> None:
+        self.id = project_id
+        self._http, self._api = _connect(base_url, token)
+
+    @classmethod
+    def create(cls, base_url: str, title: str, label_config: str, token: str) -> Self:
+        """Makes an empty project."""
+        http, api = _connect(base_url, token)
+        with http:
+            project = api.projects.create(title=title, label_config=label_config)
+        return cls(base_url, int(project.id), token)
+
+    @staticmethod
+    def titled(base_url: str, token: str) -> dict[str, int]:
+        """Titles of the projects that exist, with their ids."""
+        http, api = _connect(base_url, token)
+        with http:
+            return {str(project.title): int(project.id) for project in api.projects.list()}
+
+    def close(self) -> None:
+        """Closes the connections to Label Studio; the project stays."""
+        self._http.close()
+
+    def upload_images(self, paths: Sequence[Path]) -> list[int]:
+        """Uploads files as the import dialog does; returns the task ids, in the order of `paths`.
+
+        The tasks refer to /data/upload/..., which Label Studio serves to authenticated callers only.
+        """
+        known = self._task_ids()
+        for path in paths:  # one file a request, so that ids follow the order of the paths
+            answer = self._http.post(
+                f"/api/projects/{self.id}/import", files={"file": (path.name, path.read_bytes())}
+            )
+            answer.raise_for_status()
+        return sorted(self._task_ids() - known)
+
+    def connect_backend(self, url: str, title: str = "RefCut", user: str = "", password: str = "") -> int:
+        """Attaches an interactive ML backend (with HTTP Basic if `user` is given); returns its id."""
+        secret: dict[str, Any] = {}
+        if user:
+            secret = {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
+        backend = self._api.ml.create(project=self.id, url=url, title=title, is_interactive=True, **secret)
+        return int(backend.id)
+
+    def backends(self) -> dict[str, int]:
+        """Addresses of the attached ML backends, with their ids."""
+        return {str(backend.url): int(backend.id) for backend in self._api.ml.list(project=self.id)}
+
+    def annotate(self, task_id: int, regions: Iterable[BrushRegion]) -> int:
+        """Submits an annotation with these regions; returns its id. Fires ANNOTATION_CREATED."""
+        return int(self._api.annotations.create(id=task_id, result=_results(regions)).id)
+
+    def annotations(self, task_id: int) -> list[dict[str, Any]]:
+        """The submitted annotations of a task, as Label Studio stores them."""
+        answer = self._http.get(f"/api/tasks/{task_id}/annotations/")
+        return list(answer.raise_for_status().json())
+
+    def update_annotation(self, annotation_id: int, regions: Iterable[BrushRegion]) -> None:
+        """Replaces all regions of an annotation. Fires ANNOTATION_UPDATED."""
+        self._api.annotations.update(annotation_id, result=_results(regions))
+
+    def delete_annotation(self, annotation_id: int) -> None:
+        """Deletes an annotation. Fires ANNOTATIONS_DELETED, which names the id and no task."""
+        self._api.annotations.delete(annotation_id)
+
+    def _task_ids(self) -> set[int]:
+        return {int(task.id) for task in self._api.tasks.list(project=self.id, fields="task_only")}
+
+
+def _results(regions: Iterable[BrushRegion]) -> list[dict[str, Any]]:
+    return [result for region in regions for result in region.results()]
+
+
+def _connect(base_url: str, token: str) -> tuple[httpx.Client, LabelStudio]:
+    """The SDK's client, and the HTTP client under it for what the SDK has no call for (uploading files)."""
+    # trust_env=False: a proxy from the environment must not stand between two processes of one machine
+    headers = {"Authorization": f"Token {token}"}
+    http = httpx.Client(base_url=base_url, headers=headers, timeout=REQUEST_LIMIT_S, trust_env=False)
+    return http, LabelStudio(base_url=base_url, api_key=token, httpx_client=http)
