@@ -102,6 +102,26 @@ def worker() -> None:
 
 
 @app.command()
+def doctor(
+    project: Annotated[int | None, typer.Option(help="one project instead of all known ones")] = None,
+) -> None:
+    """Check everything a click needs, from Redis to a task's image, and say what to do about what is wrong."""
+    from rich.console import Console
+
+    from refcut_backend.doctor.findings import run_checks
+    from refcut_backend.doctor.machine import machine_checks
+    from refcut_backend.doctor.projects import project_checks
+    from refcut_backend.doctor.report import print_findings
+
+    def action(settings: Settings) -> None:
+        checks = machine_checks(settings) + project_checks(settings, project)
+        if not print_findings(run_checks(checks), Console()):
+            raise typer.Exit(1)
+
+    _with_settings(action)
+
+
+@app.command()
 def settings() -> None:
     """Print every setting with its default, as a Markdown table."""
     from refcut_backend.settings_table import settings_table

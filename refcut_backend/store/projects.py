@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -58,6 +58,11 @@ class Projects:
                 hint="open Settings > Model in Label Studio once: it calls /setup",
             )
         return Connection(project.label_studio, project.access_token)
+
+    def ids(self) -> list[int]:
+        """The projects that have called /setup."""
+        with Session(self._engine) as session:
+            return list(session.scalars(select(Project.id).order_by(Project.id)))
 
     def label_config(self, project_id: int) -> str | None:
         """The label config as last seen; None for an unknown project."""

@@ -1,0 +1,29 @@
+"""How findings are shown."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from refcut_backend.doctor.findings import Finding
+from refcut_backend.doctor.report import print_findings
+
+
+def shown(*findings: Finding) -> tuple[bool, str]:
+    console = Console(record=True, width=80)
+    return print_findings(findings, console), console.export_text()
+
+
+def test_one_wrong_finding_makes_the_whole_wrong() -> None:
+    well, text = shown(
+        Finding("redis", "ok", "answers"), Finding("model", "wrong", "damaged", "restore the file")
+    )
+    assert not well
+    assert "restore the file" in text
+
+
+def test_a_note_leaves_it_well() -> None:
+    assert shown(Finding("web server", "note", "not running", "start it"))[0]
+
+
+def test_brackets_in_a_message_are_shown_as_they_are() -> None:
+    assert "labels ['a'] [bold]" in shown(Finding("x", "ok", "labels ['a'] [bold]"))[1]
