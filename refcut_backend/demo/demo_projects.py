@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from model.data.scenes import Scene, read_scenes
 from refcut_backend.core.label_config import REFERENCE_CHOICE
 from refcut_backend.demo.label_studio_project import BrushRegion, LabelStudioProject
 from refcut_backend.errors import ConfigError
 
 REPOSITORY = Path(__file__).parents[2]
 PHOTOGRAPHS = REPOSITORY / "label_studio_demo"
+PARTS_FILE = PHOTOGRAPHS / "parts.json"
 
 
 @dataclass(frozen=True)
 class DemoProject:
-    """label_parts: label to the masks (PHOTOGRAPH_PART.png) whose union is its reference."""
+    """label_parts: label to the parts of the photograph `reference` whose union is the label's reference."""
 
     title: str
     config_path: Path
@@ -45,7 +47,7 @@ class DemoProject:
         ]
 
     def _mask(self, parts: tuple[str, ...]) -> NDArray[np.bool_]:
-        masks = np.stack([demo_mask(f"{self.reference}_{part}") for part in parts])
+        masks = np.stack([demo_mask(self.reference, part) for part in parts])
         return np.asarray(masks.any(axis=0))
 
 
@@ -74,14 +76,20 @@ DEMO_PROJECTS = (
 )
 
 
-def demo_mask(name: str) -> NDArray[np.bool_]:
-    """A mask of the demo photographs, PHOTOGRAPH_PART, (H, W). Raises ConfigError when it is not there."""
-    pixels = cv2.imread(str(PHOTOGRAPHS / "masks" / f"{name}.png"), cv2.IMREAD_GRAYSCALE)
-    if pixels is None:
+def demo_mask(photograph: str, part: str) -> NDArray[np.bool_]:
+    """The mask (H, W) of a part on a demo photograph (named without its ending). Raises ConfigError without it."""
+    try:
+        scene = next(scene for scene in _scenes() if scene.image_path.stem == photograph)
+        return scene.masks()[part]
+    except (StopIteration, KeyError):
         raise ConfigError(
-            f"{PHOTOGRAPHS}/masks/{name}.png is missing", hint="use a checkout of the repository"
-        )
-    return np.asarray(pixels) > 127
+            f"{PARTS_FILE} has no {part} of {photograph}", hint="use a checkout as it is"
+        ) from None
+
+
+@cache
+def _scenes() -> list[Scene]:
+    return read_scenes(PARTS_FILE, PHOTOGRAPHS, grouping="object")
 
 
 def make_demo_projects(label_studio: str, token: str, backend: str) -> dict[str, int]:

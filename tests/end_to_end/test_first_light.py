@@ -69,7 +69,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 def project_where_wheel_means(world: World, part: str) -> tuple[int, int]:
     """A project whose reference for the label Wheel is `part`: its id, and the task of the photograph to click on."""
-    masks = {name: demo_mask(f"{REFERENCE}_{name}") for name in PARTS}
+    masks = {name: demo_mask(REFERENCE, name) for name in PARTS}
     others = [BrushRegion(name, "Door", mask_hw) for name, mask_hw in masks.items() if name != part]
     with closing(
         LabelStudioProject.create(world.label_studio, f"Wheel means {part}", LABEL_CONFIG, OWNER.token)
@@ -86,7 +86,7 @@ def mask_of(region: dict[str, Any]) -> np.ndarray:
 
 def click_on(world: World, part: str, *, negative: bool = False) -> dict[str, Any]:
     """Clicks in the middle of a part of the open photograph; the region that comes back."""
-    part_hw = demo_mask(f"{TARGET}_{part}")
+    part_hw = demo_mask(TARGET, part)
     row, col = deepest_point(part_hw)
     height, width = part_hw.shape
     answer = world.editor.click_image((col + 0.5) / width, (row + 0.5) / height, negative=negative)
@@ -105,7 +105,7 @@ def test_a_click_follows_the_reference_and_what_is_accepted_is_what_is_stored(wo
     open_to_click(world, *project_where_wheel_means(world, "wheel"))
     first = click_on(world, "wheel")
     assert first["meta"]["text"] != ["RefCut reference: none"]
-    assert intersection_over_union(demo_mask(f"{TARGET}_wheel"), mask_of(first)) > 0.65
+    assert intersection_over_union(demo_mask(TARGET, "wheel"), mask_of(first)) > 0.65
     second = click_on(world, "front_door", negative=True)
     assert second["id"] == first["id"]
     world.editor.accept_suggestion()

@@ -67,10 +67,8 @@ class Backend:
 
     def give_reference(self, project: int, part: str) -> None:
         """An annotation on the reference photograph: `part` is marked as the reference of Wheel."""
-        wheel = brush_result("r", "Wheel", demo_mask(f"{REFERENCE}_{part}"))
-        others = [
-            brush_result(name, "Door", demo_mask(f"{REFERENCE}_{name}")) for name in PARTS if name != part
-        ]
+        wheel = brush_result("r", "Wheel", demo_mask(REFERENCE, part))
+        others = [brush_result(name, "Door", demo_mask(REFERENCE, name)) for name in PARTS if name != part]
         annotation = {
             "id": 5,
             "result": [wheel, *others, role_result(wheel, "Reference")],
@@ -132,13 +130,13 @@ def backend(tmp_path_factory) -> Iterator[Backend]:
 
 def wheel_click(click_id: str = "a") -> dict[str, Any]:
     """A click in the middle of the target's largest wheel."""
-    wheels = demo_mask(f"{TARGET}_wheel")
+    wheels = demo_mask(TARGET, "wheel")
     row, col = deepest_point(wheels)
     return click_result(click_id, 100 * col / wheels.shape[1], 100 * row / wheels.shape[0], "Wheel")
 
 
 def test_a_click_with_a_reference_gives_what_the_reference_means(backend):
-    wheels_hw = demo_mask(f"{TARGET}_wheel")
+    wheels_hw = demo_mask(TARGET, "wheel")
     backend.connect(1)
     without_hw, region = backend.click(1, wheel_click())
     assert region["meta"]["text"] == ["RefCut reference: none"]
