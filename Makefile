@@ -2,8 +2,10 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+LABEL_STUDIO := $(CURDIR)/.venv-label-studio/bin/label-studio
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
 
-.PHONY: run demo test browser-test lint types clean
+.PHONY: run demo test quick-test browser-test chromium lint types clean
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/refcut run
@@ -12,13 +14,21 @@ run: $(VENV)/.runtime
 demo: $(VENV)/.runtime .venv-label-studio/.installed
 	@exec $(BIN)/refcut demo
 
-test: $(VENV)/.development lint types
+# Everything, a real Label Studio and a real browser among it.
+test: $(VENV)/.development lint types .venv-label-studio/.installed chromium
+	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(BIN)/python -m pytest -rs
+
+quick-test: $(VENV)/.development lint types
 	$(BIN)/python -m pytest --ignore=tests/end_to_end
 
-# A real Label Studio (about 1 GB, in an environment of its own) and Debian's package chromium.
-browser-test: $(VENV)/.development .venv-label-studio/.installed
-	@command -v chromium >/dev/null || { echo "install Debian's package chromium first" >&2; exit 1; }
-	REFCUT_LABEL_STUDIO=$(CURDIR)/.venv-label-studio/bin/label-studio $(BIN)/python -m pytest tests/end_to_end
+browser-test: $(VENV)/.development .venv-label-studio/.installed chromium
+	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(BIN)/python -m pytest -rs tests/end_to_end
+
+# Debian's package. Where it cannot be had, the browser tests are skipped and pytest says so.
+chromium:
+	@command -v chromium >/dev/null || { $(AS_ROOT) apt-get update -qq && \
+	  $(AS_ROOT) apt-get install -y -qq --no-install-recommends chromium; } || \
+	  echo "chromium is not installed: the browser tests will be skipped" >&2
 
 .venv-label-studio/.installed:
 	$(PYTHON) -m venv .venv-label-studio

@@ -68,18 +68,22 @@ class LabelStudioProject:
         """Closes the connections to Label Studio; the project stays."""
         self._http.close()
 
+    def task_ids(self) -> list[int]:
+        """All tasks, oldest first."""
+        return sorted(int(task.id) for task in self._api.tasks.list(project=self.id, fields="task_only"))
+
     def upload_images(self, paths: Sequence[Path]) -> list[int]:
         """Uploads files as the import dialog does; returns the task ids, in the order of `paths`.
 
         The tasks refer to /data/upload/..., which Label Studio serves to authenticated callers only.
         """
-        known = self._task_ids()
+        known = set(self.task_ids())
         for path in paths:  # one file a request, so that ids follow the order of the paths
             answer = self._http.post(
                 f"/api/projects/{self.id}/import", files={"file": (path.name, path.read_bytes())}
             )
             answer.raise_for_status()
-        return sorted(self._task_ids() - known)
+        return [id for id in self.task_ids() if id not in known]
 
     def connect_backend(self, url: str, title: str = "RefCut", user: str = "", password: str = "") -> int:
         """Attaches an interactive ML backend (with HTTP Basic if `user` is given); returns its id."""
@@ -109,9 +113,6 @@ class LabelStudioProject:
     def delete_annotation(self, annotation_id: int) -> None:
         """Deletes an annotation. Fires ANNOTATIONS_DELETED, which names the id and no task."""
         self._api.annotations.delete(annotation_id)
-
-    def _task_ids(self) -> set[int]:
-        return {int(task.id) for task in self._api.tasks.list(project=self.id, fields="task_only")}
 
 
 def _results(regions: Iterable[BrushRegion]) -> list[dict[str, Any]]:

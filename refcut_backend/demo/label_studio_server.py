@@ -95,7 +95,8 @@ class LabelStudioServer:
 
     def _command(self) -> list[str]:
         place = ["--internal-host", "127.0.0.1", "--port", str(self.port)]
-        return [str(self.executable), "start", "--init", "--no-browser", "--enable-legacy-api-token", *place]
+        # Without --init, which would make an empty project of its own; the account is made either way.
+        return [str(self.executable), "start", "--no-browser", "--enable-legacy-api-token", *place]
 
     def _environment(self) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("LABEL_STUDIO_", "HEARTEX_"))}

@@ -1,0 +1,58 @@
+"""What a newcomer gets from `make demo`: projects with references, in which a click gives a mask at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from refcut_backend.demo.demo_projects import DEMO_PROJECTS, DemoProject, demo_mask
+from refcut_backend.demo.label_studio_project import LabelStudioProject
+from tests.end_to_end.click_on import click_in_the_middle
+from tests.end_to_end.world import World
+from tests.recorded import REPOSITORY
+
+
+@pytest.mark.parametrize(
+    ("demo", "photograph", "label", "part"),
+    [
+        (DEMO_PROJECTS[0], "car_parts_te66", "Hood", "hood"),
+        (DEMO_PROJECTS[1], "ccp_0583", "Coat", "coat"),
+    ],
+    ids=["cars", "clothes"],
+)
+def test_a_click_in_the_demo_uses_the_reference_that_came_with_it(
+    world: World, demo: DemoProject, photograph: str, label: str, part: str
+) -> None:
+    project_id = LabelStudioProject.titled(world.label_studio, world.token)[demo.title]
+    with closing(LabelStudioProject(world.label_studio, project_id, world.token)) as project:
+        tasks = dict(zip((path.stem for path in demo.photograph_paths()), project.task_ids(), strict=True))
+    world.editor.open_task(project_id, tasks[photograph])
+    world.editor.enable_auto_annotation()
+    world.editor.choose_label(label)
+    (region,) = click_in_the_middle(world.editor, demo_mask(photograph, part))
+    assert region["value"]["brushlabels"] == [label]
+    assert region["meta"]["text"] != ["RefCut reference: none"]
+    assert region["value"]["rle"]
+
+
+def test_the_doctor_finds_nothing_wrong_with_the_demo(world: World) -> None:
+    port = world.backend.rsplit(":", 1)[1]
+    done = subprocess.run(
+        [sys.executable, "-m", "refcut_backend", "doctor"],
+        env=os.environ | {"REFCUT_STATE_DIR": str(world.folder / "refcut"), "REFCUT_PORT": port},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("the image of task") == len(DEMO_PROJECTS)
+    assert world.token not in done.stdout + done.stderr
+
+
+def test_the_account_is_readable_by_its_user_alone(world: World) -> None:
+    assert (world.folder / "account.json").stat().st_mode & 0o077 == 0
