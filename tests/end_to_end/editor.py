@@ -81,6 +81,13 @@ class Editor:
         self.page.get_by_test_id("bottombar-auto-annotation-toggle").check(force=True)
         self._smart_tool().wait_for()
 
+    def auto_accept(self, on: bool) -> None:
+        """Switch Auto-Accept Suggestions: every answer becomes a region at once and its dot goes.
+
+        Can be switched only while nothing is suggested; the browser context remembers it for later tasks.
+        """
+        self.page.get_by_test_id("bottombar-auto-accept-toggle").set_checked(on, force=True)
+
     def keep_label_selected(self) -> None:
         """Set "Keep label selected after creating a region", which Label Studio ships switched off.
 
@@ -166,6 +173,10 @@ class Editor:
         # Until then the editor still shows the annotation as it was, without its new id.
         expect(self.page.get_by_test_id("bottombar-update-button")).to_be_disabled(timeout=ACTION_LIMIT_MS)
         return stored
+
+    def leave(self) -> None:
+        """Leave the task; what was not submitted stays behind as a draft."""
+        self.page.goto(f"{self.base_url}/projects/")
 
     def regions(self) -> list[Region]:
         """The region list as it stands; suggestions are not in it."""

@@ -1,0 +1,77 @@
+"""An annotator's ways of working, in the demo's cars project: several labels at once, and Auto-Accept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from refcut_backend.demo.demo_projects import DEMO_PROJECTS, PHOTOGRAPHS, demo_mask
+from refcut_backend.demo.label_studio_project import LabelStudioProject
+from tests.end_to_end.click_on import click_in_the_middle, mask_of
+from tests.end_to_end.editor import Editor
+from tests.end_to_end.world import World
+
+PHOTOGRAPH = "car_parts_te66"
+
+
+@pytest.fixture
+def editor(world: World) -> Iterator[Editor]:
+    """A fresh copy of the photograph in the cars project, open with Auto-Annotation on and Auto-Accept off."""
+    project_id = LabelStudioProject.titled(world.label_studio, world.token)[DEMO_PROJECTS[0].title]
+    with closing(LabelStudioProject(world.label_studio, project_id, world.token)) as project:
+        (task_id,) = project.upload_images([PHOTOGRAPHS / f"{PHOTOGRAPH}.jpg"])
+    world.editor.open_task(project_id, task_id)
+    world.editor.enable_auto_annotation()
+    world.editor.auto_accept(on=False)
+    yield world.editor
+    world.editor.leave()
+
+
+def click(editor: Editor, part: str, *, negative: bool = False) -> dict[str, np.ndarray]:
+    """Clicks in the middle of a part; label to mask of what comes back."""
+    regions = click_in_the_middle(editor, demo_mask(PHOTOGRAPH, part), negative=negative)
+    return {region["value"]["brushlabels"][0]: mask_of(region) for region in regions}
+
+
+def test_unaccepted_masks_of_other_labels_are_kept_and_accepted_together(editor: Editor) -> None:
+    editor.choose_label("Wheel")
+    click(editor, "wheel")
+    wheel = click(editor, "front_door", negative=True)["Wheel"]
+    editor.choose_label("Hood")
+    both = click(editor, "hood")
+    assert set(both) == {"Wheel", "Hood"}
+    assert np.array_equal(both["Wheel"], wheel)
+    editor.accept_suggestion()
+    stored = [result for result in editor.submit()["result"] if result["type"] == "brushlabels"]
+    assert {result["value"]["brushlabels"][0]: mask_of(result).sum() for result in stored} == {
+        label: mask.sum() for label, mask in both.items()
+    }
+
+
+def test_an_accepted_mask_is_not_suggested_again(editor: Editor) -> None:
+    editor.choose_label("Wheel")
+    click(editor, "wheel")
+    editor.accept_suggestion()
+    editor.submit()
+    editor.choose_label("Hood")
+    assert set(click(editor, "hood")) == {"Hood"}
+
+
+def test_with_auto_accept_a_negative_click_refines_and_a_click_elsewhere_begins_another_object(
+    editor: Editor,
+) -> None:
+    editor.auto_accept(on=True)
+    editor.choose_label("Door")
+    (first,) = click_in_the_middle(editor, demo_mask(PHOTOGRAPH, "front_door"))
+    (refined,) = click_in_the_middle(editor, demo_mask(PHOTOGRAPH, "wheel"), negative=True)
+    assert refined["id"] == first["id"]
+    editor.choose_label("Light")
+    (light,) = click_in_the_middle(editor, demo_mask(PHOTOGRAPH, "front_light"))
+    assert light["id"] != first["id"]
+    stored = [result for result in editor.submit()["result"] if result["type"] == "brushlabels"]
+    assert {result["id"] for result in stored} == {first["id"], light["id"]}
+    assert np.array_equal(mask_of(next(r for r in stored if r["id"] == first["id"])), mask_of(refined))
+    editor.auto_accept(on=False)
