@@ -28,7 +28,15 @@ class Settings(BaseSettings):
     model_dir: Path = Field(SHIPPED_DIR, description="folder with base.safetensors and version.safetensors")
     device: str = Field("auto", pattern="^(auto|cpu|cuda(:\\d+)?)$", description="auto, cpu, cuda or cuda:N")
     access_token: SecretStr | None = Field(
-        None, description="Label Studio legacy token to use instead of the one that Label Studio hands over"
+        None,
+        description="Label Studio token to use instead of the one that Label Studio hands over: "
+        "a personal access token or a legacy one",
+    )
+    label_studio_url: str | None = Field(
+        None,
+        pattern="^https?://[^/?#@]+(/[^?#]*)?$",
+        description="Label Studio's address as this machine reaches it, when the one it hands over is another "
+        "(containers); REFCUT_ACCESS_TOKEN is then sent nowhere else",
     )
     click_timeout_s: int = Field(8, ge=1, le=90, description="deadline for the answer to a click")
     image_timeout_s: int = Field(
@@ -48,6 +56,11 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """SQLAlchemy URL of the database."""
         return self.database_url or f"sqlite:///{(self.state_dir / 'refcut.db').resolve()}"
+
+    @property
+    def own_token(self) -> str | None:
+        """The token that wins over what Label Studio hands over."""
+        return self.access_token.get_secret_value() if self.access_token else None
 
     @property
     def allowed_image_hosts(self) -> frozenset[str]:
