@@ -39,13 +39,13 @@ class Services:
     follower: AnnotationFollower
     queue: ClickQueue
     model_version: str
-    access_token: str | None
 
 
 def connect_services(settings: Settings, connection: Redis) -> Services:
     """Services on the settings' database and a Redis connection. Redis need not answer yet."""
     engine = open_database(settings.database)
-    projects, references = Projects(engine), References(engine)
+    projects = Projects(engine, settings.own_token, settings.label_studio_url)
+    references = References(engine)
     queue = ClickQueue(connection, settings.click_timeout_s)
     version = version_name(settings.model_dir)
     return Services(
@@ -54,7 +54,6 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
         follower=AnnotationFollower(references, projects),
         queue=queue,
         model_version=version,
-        access_token=settings.access_token.get_secret_value() if settings.access_token else None,
     )
 
 
@@ -98,7 +97,7 @@ def create_app(services: Services, request_max_bytes: int) -> FastAPI:
 
 
 def _setup(services: Services, request: SetupRequest) -> dict[str, str]:
-    connection = Connection(request.hostname.rstrip("/"), services.access_token or request.access_token or "")
+    connection = Connection(request.hostname.rstrip("/"), request.access_token or "")
     if services.projects.remember(request.project, connection, request.label_config):
         _log_problems(request)
     return {"model_version": services.model_version}

@@ -40,7 +40,8 @@ def make_engine(settings: Settings) -> ClickEngine:
     if device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
     engine = open_database(settings.database)
-    projects, references = Projects(engine), References(engine)
+    projects = Projects(engine, settings.own_token, settings.label_studio_url)
+    references = References(engine)
 
     def load_image(project_id: int, task_id: int, address: str) -> Image:
         data = fetch_image(address, task_id, projects.connection(project_id), settings)

@@ -64,7 +64,6 @@ def client(tmp_path, queue) -> Iterator[TestClient]:
         follower=AnnotationFollower(references, projects),
         queue=queue,
         model_version="s14-test",
-        access_token=None,
     )
     with TestClient(create_app(services, request_max_bytes=1_000_000)) as test_client:
         yield test_client
