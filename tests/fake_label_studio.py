@@ -33,11 +33,13 @@ PERSONAL = personal_access_token()
 
 @dataclass
 class Answer:
-    """What a path is answered with. body may be a function that writes by itself, for servers that dawdle."""
+    """What a path is answered with. body may be a function that writes by itself, for servers that dawdle;
+    with open_headers they have not ended when it begins."""
 
     body: bytes | Callable[[BaseHTTPRequestHandler], None] = b""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    open_headers: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in answer.headers.items():
             self.send_header(name, value)
         if callable(answer.body):
-            self.end_headers()
+            if not answer.open_headers:
+                self.end_headers()
             try:
                 answer.body(self)
             except OSError:

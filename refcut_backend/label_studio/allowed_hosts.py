@@ -68,7 +68,7 @@ def _named(entry: str) -> tuple[str, int | None]:
         url = httpx.URL(f"any://{entry}")
     except httpx.InvalidURL:
         url = httpx.URL("")
-    if not url.host or url.userinfo or url.path not in ("", "/"):
+    if not url.host or url.userinfo or url.path not in ("", "/") or any(map(str.isspace, entry)):
         raise ConfigError(
             "REFCUT_IMAGE_HOSTS holds an entry that is no host",
             hint="write host or host:port, comma separated",
