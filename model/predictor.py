@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from model.crops import click_table, crop_image, crop_map, crop_mask, paste_map
 from model.geometry import EXPANSION, Roi, bounding_roi, clicks_to_network, expanded_roi, mirrored, next_roi
+from model.held_bytes import held_bytes
 from model.network.click_maps import disk_maps
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut
@@ -77,6 +78,11 @@ class RefCutPredictor:
         if self._image is None:
             raise ValueError("set_image comes first")
         return self._image.shape[0], self._image.shape[1]
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that this object keeps: image, reference, features of crops, and earlier masks."""
+        return held_bytes(self._image, self._reference, self._crops, self._prepared, self._states)
 
     def set_reference(self, reference: ReferenceTokens | None) -> None:
         """What the clicks' label means; None = clicks alone. Forgets clicks, keeps the image and its features."""

@@ -48,6 +48,28 @@ class ImageError(RefCutError):
     code = "image"
 
 
+class TooLargeError(ImageError):
+    """More bytes were sent than are read."""
+
+
+class AddressRefusedError(ImageError):
+    """A server that must not be asked: it lies in a private network, and nobody vouches for it."""
+
+    code = "address_refused"
+
+
+class LabelStudioError(RefCutError):
+    """Label Studio cannot be reached, or answers what it should not."""
+
+    code = "label_studio"
+
+
+class TokenError(LabelStudioError):
+    """Label Studio does not take the token, or there is none."""
+
+    code = "token"
+
+
 class NotConnectedError(RefCutError):
     """The project is not known yet: Label Studio has not called /setup."""
 

@@ -28,19 +28,56 @@ class Settings(BaseSettings):
     model_dir: Path = Field(SHIPPED_DIR, description="folder with base.safetensors and version.safetensors")
     device: str = Field("auto", pattern="^(auto|cpu|cuda(:\\d+)?)$", description="auto, cpu, cuda or cuda:N")
     access_token: SecretStr | None = Field(
-        None, description="Label Studio legacy token to use instead of the one that Label Studio hands over"
+        None,
+        description="Label Studio token to use instead of the one that Label Studio hands over: "
+        "a personal access token or a legacy one",
+    )
+    label_studio_url: str | None = Field(
+        None,
+        pattern="^https?://[^/?#@]+(/[^?#]*)?$",
+        description="Label Studio's address as this machine reaches it, when the one it hands over is another "
+        "(containers); REFCUT_ACCESS_TOKEN is then sent nowhere else",
     )
     click_timeout_s: int = Field(8, ge=1, le=90, description="deadline for the answer to a click")
     image_timeout_s: int = Field(
-        6, ge=1, le=90, description="longest wait for Label Studio to start or go on sending"
+        6,
+        ge=1,
+        le=90,
+        description="longest time that getting an image may take, redirects and new tries included",
     )
     image_max_bytes: int = Field(64 * 2**20, ge=1, description="largest image file that is fetched")
     image_max_pixels: int = Field(100_000_000, ge=1, description="largest image that is decoded")
     image_hosts: str = Field(
         "",
-        description="further hosts that images may come from, comma separated; Label Studio's own always may",
+        description="hosts (`host` or `host:port`, comma separated) that images may come from although they lie in a "
+        "private network; Label Studio's own always may, and so may every public host",
     )
-    cached_images: int = Field(12, ge=1, description="images that a worker keeps ready for further clicks")
+    local_files_dir: Path | None = Field(
+        None,
+        description="folder that this machine shares with Label Studio as its LOCAL_FILES_DOCUMENT_ROOT: "
+        "images are read from it directly",
+    )
+    upload_dir: Path | None = Field(
+        None,
+        description="folder that this machine shares with Label Studio as its media/upload: "
+        "images are read from it directly",
+    )
+    image_recheck_s: int = Field(
+        60, ge=0, description="age at which a kept image is compared with Label Studio's at its next use"
+    )
+    image_cache_max_bytes: int = Field(
+        256 * 2**20, ge=16 * 2**20, description="decoded images that a worker keeps"
+    )
+    feature_cache_max_bytes: int = Field(
+        512 * 2**20,
+        ge=64 * 2**20,
+        description="what a worker keeps of images for the next click, on the model's device",
+    )
+    reference_cache_max_bytes: int = Field(
+        128 * 2**20,
+        ge=16 * 2**20,
+        description="encoded references that a worker keeps, on the model's device",
+    )
     max_references_per_label: int = Field(4, ge=1, description="newest references of a label that are pooled")
     request_max_bytes: int = Field(64 * 2**20, ge=1, description="largest request body that is read")
 
@@ -50,8 +87,13 @@ class Settings(BaseSettings):
         return self.database_url or f"sqlite:///{(self.state_dir / 'refcut.db').resolve()}"
 
     @property
+    def own_token(self) -> str | None:
+        """The token that wins over what Label Studio hands over."""
+        return self.access_token.get_secret_value() if self.access_token else None
+
+    @property
     def allowed_image_hosts(self) -> frozenset[str]:
-        """Hosts besides Label Studio's own, lower case."""
+        """Hosts that may lie in a private network besides Label Studio's own, lower case."""
         return frozenset(host.strip().lower() for host in self.image_hosts.split(",") if host.strip())
 
 

@@ -1,11 +1,48 @@
-"""Where a task's image is: Label Studio's own addresses, and which hosts may be asked."""
+"""Where a task's image is: in Label Studio, in cloud storage that Label Studio signs for, or somewhere on the web."""
 
 from __future__ import annotations
 
+import base64
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from refcut_backend.errors import ImageError
+
+CLOUD_SCHEMES = ("s3", "gs", "azure-blob")
+UPLOADS = "/data/upload/"
+LOCAL_FILES = "/data/local-files/"
+
+
+@dataclass(frozen=True)
+class LabelStudioFile:
+    """A file that Label Studio serves. path: with its query, below Label Studio's base path."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class CloudFile:
+    """A file in cloud storage for which Label Studio makes a signed link. uri: as in s3://bucket/key."""
+
+    uri: str
+
+    def signing_path(self, task_id: int) -> str:
+        """Where Label Studio redirects to the signed link (contract, section 4)."""
+        encoded = base64.urlsafe_b64encode(self.uri.encode()).decode()
+        return f"/tasks/{task_id}/presign/?fileuri={encoded}"
+
+
+@dataclass(frozen=True)
+class WebFile:
+    """A file anywhere else, fetched without a token."""
+
+    url: str
+
+
+Location = LabelStudioFile | CloudFile | WebFile
 
 
 def image_of_task(task_data: dict[str, Any], field: str) -> str:
@@ -18,24 +55,73 @@ def image_of_task(task_data: dict[str, Any], field: str) -> str:
     return address
 
 
-def check_address(address: str, label_studio: str, allowed_hosts: frozenset[str]) -> None:
-    """Refuses addresses that the backend must not ask. Raises ImageError that says what to set.
+def locate(address: str, label_studio: Iterable[str]) -> Location:
+    """What a task's image address means. label_studio: the addresses under which Label Studio is known, base path
+    included: under http://host/labeling its own files are /labeling/data/... in some tasks and /data/... in others.
 
-    Relative addresses and cloud storage go through Label Studio itself. Absolute ones must lie on Label Studio's host or
-    on one that the engineer allowed: a task may be written by anyone who can import, and must not make this server fetch
-    from inside its network.
+    Raises ImageError for addresses that are none, and for those that are never fetched (file:, ftp:, data: ...).
     """
-    parts = urlsplit(address)
-    if not parts.scheme and not parts.netloc and address.startswith("/"):
-        return
-    if parts.scheme in ("s3", "gs", "azure-blob"):
-        return
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ImageError(f"images are not fetched from '{parts.scheme or 'a bare name'}:' addresses")
-    own = urlsplit(label_studio)
-    if (parts.hostname, parts.port) == (own.hostname, own.port) or parts.hostname.lower() in allowed_hosts:
-        return
-    raise ImageError(
-        f"the task's image lies on {parts.hostname}, which is not Label Studio's host",
-        hint="add the host to REFCUT_IMAGE_HOSTS if the backend may fetch from it",
-    )
+    address = address.strip()
+    if any(ord(sign) < 0x20 or ord(sign) == 0x7F for sign in unquote(address)):
+        raise ImageError("the image's address holds control characters", hint="correct it in the task's data")
+    try:
+        parts = urlsplit(address)
+        homes = [urlsplit(home.rstrip("/")) for home in label_studio if home]
+        if parts.scheme in CLOUD_SCHEMES:
+            return CloudFile(address)
+        if parts.scheme in ("http", "https") and parts.hostname:
+            return _on_the_web(address, parts, homes)
+    except ValueError:
+        raise ImageError("the image's address is not valid", hint="correct it in the task's data") from None
+    if parts.scheme or parts.netloc:
+        raise ImageError(
+            f"images are not fetched from '{parts.scheme or '//'}' addresses",
+            hint="use http, https, s3, gs or azure-blob",
+        )
+    if address.startswith(("upload/", "/upload/")):
+        address = f"/data/{address.lstrip('/')}"
+    if not address.startswith("/"):
+        raise ImageError("the image's address is a bare name", hint="it must begin with / or with http")
+    return _file(_below(address, homes))
+
+
+def _on_the_web(address: str, parts: SplitResult, homes: list[SplitResult]) -> Location:
+    for home in homes:
+        if _server(parts) == _server(home) and f"{parts.path}/".startswith(f"{home.path}/"):
+            path = parts.path.removeprefix(home.path) or "/"
+            return _file(f"{path}?{parts.query}" if parts.query else path)
+    return WebFile(address)
+
+
+def _file(path: str) -> LabelStudioFile:
+    if ".." in re.split(r"[/\\=&?]", unquote(path)):
+        raise ImageError("the image's path climbs out of its folder", hint="correct it in the task's data")
+    return LabelStudioFile(path)
+
+
+def _server(parts: SplitResult) -> tuple[str, int]:
+    return (parts.hostname or "").rstrip("."), parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _below(address: str, homes: list[SplitResult]) -> str:
+    for home in homes:
+        if home.path and address.startswith(f"{home.path}/"):
+            return address.removeprefix(home.path)
+    return address
+
+
+def upload_key(file: LabelStudioFile) -> str | None:
+    """`3/cat.png` of an upload, decoded once; None for other files."""
+    path = urlsplit(file.path).path
+    return unquote(path.removeprefix(UPLOADS)) if path.startswith(UPLOADS) else None
+
+
+def local_file_key(file: LabelStudioFile) -> str | None:
+    """What follows `?d=` of a file in Label Studio's document root, decoded once; None for other files.
+
+    Of several the last one counts, as in Label Studio.
+    """
+    parts = urlsplit(file.path)
+    if f"{parts.path.rstrip('/')}/" != LOCAL_FILES:
+        return None
+    return parse_qs(parts.query).get("d", [""])[-1]

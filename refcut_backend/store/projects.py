@@ -14,17 +14,28 @@ from refcut_backend.store.tables import Project
 
 @dataclass(frozen=True)
 class Connection:
-    """Where a project's images are. The token never shows in a repr."""
+    """Where a project's images are. The token never shows in a repr.
+
+    label_studio: address at which it is asked, base path included. known_as: what it calls itself, when that differs:
+    addresses in its tasks begin with this one.
+    """
 
     label_studio: str
     access_token: str = field(repr=False)
+    known_as: str = ""
 
 
 class Projects:
-    """The projects that have called /setup."""
+    """The projects that have called /setup.
 
-    def __init__(self, engine: Engine) -> None:
+    own_token, own_url: what an engineer set (REFCUT_ACCESS_TOKEN, REFCUT_LABEL_STUDIO_URL). They win over what Label
+    Studio hands over, which is kept all the same: the setting may be taken back.
+    """
+
+    def __init__(self, engine: Engine, own_token: str | None = None, own_url: str | None = None) -> None:
         self._engine = engine
+        self._own_token = own_token
+        self._own_url = own_url
 
     def remember(self, project_id: int, connection: Connection, label_config: str) -> bool:
         """Stores what /setup said; writes nothing when it is what is known (Label Studio says it on every page).
@@ -49,7 +60,7 @@ class Projects:
             return True
 
     def connection(self, project_id: int) -> Connection:
-        """Raises NotConnectedError for a project that has never called /setup."""
+        """Raises NotConnectedError for a project that has never called /setup, or did so without an address."""
         with Session(self._engine) as session:
             project = session.get(Project, project_id)
         if project is None:
@@ -57,7 +68,15 @@ class Projects:
                 f"project {project_id} is not known",
                 hint="open Settings > Model in Label Studio once: it calls /setup",
             )
-        return Connection(project.label_studio, project.access_token)
+        if not (self._own_url or project.label_studio):
+            raise NotConnectedError(
+                "Label Studio did not say at which address it is", hint="set REFCUT_LABEL_STUDIO_URL"
+            )
+        return Connection(
+            (self._own_url or project.label_studio).rstrip("/"),
+            self._own_token or project.access_token,
+            known_as=project.label_studio if self._own_url else "",
+        )
 
     def ids(self) -> list[int]:
         """The projects that have called /setup."""

@@ -46,3 +46,14 @@ class Reference(Base):
     version: Mapped[str] = mapped_column(String(12))
     annotated_at: Mapped[str] = mapped_column(String(40))
     seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, onupdate=_now)
+
+
+class HiddenAddress(Base):
+    """An image address that holds a secret; jobs name it by its number. digest: SHA-256 of the address."""
+
+    __tablename__ = "hidden_addresses"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), unique=True)
+    address: Mapped[str]
+    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, index=True)

@@ -17,9 +17,13 @@ from refcut_backend.answer_click import ClickReply, ClickRequest, ClickService
 from refcut_backend.core.label_config import problems, read_label_config
 from refcut_backend.errors import LabelConfigError
 from refcut_backend.follow_annotations import AnnotationFollower
+from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.jobs.click_queue import ClickQueue
+from refcut_backend.jobs.warm_queue import WarmQueue
+from refcut_backend.open_task import TaskOpener
 from refcut_backend.payloads import PredictRequest, SetupRequest, Webhook
 from refcut_backend.settings import Settings
+from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Connection, Projects
 from refcut_backend.store.references import References
@@ -38,23 +42,26 @@ class Services:
     projects: Projects
     follower: AnnotationFollower
     queue: ClickQueue
+    opener: TaskOpener
     model_version: str
-    access_token: str | None
 
 
 def connect_services(settings: Settings, connection: Redis) -> Services:
     """Services on the settings' database and a Redis connection. Redis need not answer yet."""
     engine = open_database(settings.database)
-    projects, references = Projects(engine), References(engine)
+    projects = Projects(engine, settings.own_token, settings.label_studio_url)
+    references = References(engine)
     queue = ClickQueue(connection, settings.click_timeout_s)
+    addresses = Addresses(engine)
     version = version_name(settings.model_dir)
+    most = settings.max_references_per_label
     return Services(
-        clicks=ClickService(queue, references, version, settings.max_references_per_label),
+        clicks=ClickService(HidesAddresses(queue, addresses), references, version, most),
         projects=projects,
         follower=AnnotationFollower(references, projects),
         queue=queue,
+        opener=TaskOpener(WarmQueue(connection), references, addresses, most),
         model_version=version,
-        access_token=settings.access_token.get_secret_value() if settings.access_token else None,
     )
 
 
@@ -86,8 +93,8 @@ def create_app(services: Services, request_max_bytes: int) -> FastAPI:
         return {"versions": [services.model_version]}
 
     @app.post("/predict")
-    def predict(request: PredictRequest, response: Response) -> dict[str, Any]:
-        return _predict(services, request, response)
+    def predict(request: PredictRequest, response: Response, background: BackgroundTasks) -> dict[str, Any]:
+        return _predict(services, request, response, background)
 
     @app.post("/webhook")
     async def webhook(request: Webhook, background: BackgroundTasks) -> dict[str, str]:
@@ -98,7 +105,7 @@ def create_app(services: Services, request_max_bytes: int) -> FastAPI:
 
 
 def _setup(services: Services, request: SetupRequest) -> dict[str, str]:
-    connection = Connection(request.hostname.rstrip("/"), services.access_token or request.access_token or "")
+    connection = Connection(request.hostname.rstrip("/"), request.access_token or "")
     if services.projects.remember(request.project, connection, request.label_config):
         _log_problems(request)
     return {"model_version": services.model_version}
@@ -114,11 +121,17 @@ def _log_problems(request: SetupRequest) -> None:
         log.warning("label config", extra={"project": request.project, "problem": problem})
 
 
-def _predict(services: Services, request: PredictRequest, response: Response) -> dict[str, Any]:
+def _predict(
+    services: Services, request: PredictRequest, response: Response, background: BackgroundTasks
+) -> dict[str, Any]:
+    task = request.tasks[0]
     if request.params.context is None:
         # A task is being opened: any result here would be stored as a prediction of its own (contract, section 3).
+        # Several tasks are a batch that nobody is about to click on.
+        if len(request.tasks) == 1:
+            opened = (request.project, task.id, task.data, request.label_config)
+            background.add_task(services.opener.task_opened, *opened)
         return {"results": [], "model_version": services.model_version}
-    task = request.tasks[0]
     reply: ClickReply = services.clicks.answer(
         ClickRequest(request.project, task.id, task.data, request.label_config, request.params.context.result)
     )

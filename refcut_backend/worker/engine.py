@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from model.held_bytes import held_bytes
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import PredictorSettings, RefCutPredictor, serving_settings
@@ -18,15 +19,27 @@ from model.robot_clicker import Click
 from refcut_backend.core import brush_rle
 from refcut_backend.core.clicks import PercentClick, to_pixel
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.store.references import StoredReference
+from refcut_backend.worker.byte_cache import ByteCache
+from refcut_backend.worker.image_decode import DECODING_VERSION
+from refcut_backend.worker.image_shelf import WORKING_PX, ImageShelf, WorkingImage
+from refcut_backend.worker.prefetch import TaskImage
 
-WORKING_PX = 1280
-"""Larger images are worked on at this longest side: the network sees crops of a few hundred pixels either way."""
-KEPT_REFERENCES = 64
+LOOK_EVERY_S = 0.05
+"""How often preparing an image looks whether a click waits."""
 
-Image = NDArray[np.uint8]
-LoadImage = Callable[[int, int, str], Image]
 LoadReference = Callable[[int], StoredReference | None]
+ContentKey = tuple[str, ...]
+"""Model, preprocessing and content: what has the same key would be computed from the same bytes in the same way."""
+
+
+@dataclass(frozen=True)
+class CacheLimits:
+    """Bytes that a worker keeps, on the model's device."""
+
+    features: int
+    references: int
 
 
 @dataclass
@@ -36,30 +49,41 @@ class _OpenImage:
     predictor: RefCutPredictor
     height: int
     width: int
-    reference_key: tuple[str, ...] = ()
+    reference_keys: tuple[ContentKey, ...] = ()
 
 
 class ClickEngine:
     """One per worker process; not for several threads at once.
 
-    load_image: (project, task, address) to RGB (H, W, 3). load_reference: row id to masks, None when it is gone.
+    images: where images come from. load_reference: row id to masks, None when it is gone. model_version: names the
+    weights; nothing computed under another name is used.
     """
 
     def __init__(
         self,
         network: RefCut,
-        load_image: LoadImage,
+        images: ImageShelf,
         load_reference: LoadReference,
-        cached_images: int,
+        limits: CacheLimits,
+        model_version: str,
         settings: PredictorSettings | None = None,
     ) -> None:
+        self._images = images
+        self._load_reference = load_reference
+        self._open_images: ByteCache[tuple[int, ContentKey], _OpenImage] = ByteCache(
+            limits.features, lambda opened: opened.predictor.held_bytes
+        )
+        self._reference_tokens: ByteCache[ContentKey, ReferenceTokens] = ByteCache(
+            limits.references, held_bytes
+        )
+        self.serve(network, model_version, settings)
+
+    def serve(self, network: RefCut, model_version: str, settings: PredictorSettings | None = None) -> None:
+        """Answers with these weights from now on. Images stay at hand, nothing computed with other weights is used."""
         self._network = network
         self._settings = settings or serving_settings(network.config)
-        self._load_image = load_image
-        self._load_reference = load_reference
-        self._cached_images = cached_images
-        self._images: OrderedDict[tuple[int, str], _OpenImage] = OrderedDict()
-        self._reference_tokens: OrderedDict[str, ReferenceTokens] = OrderedDict()
+        self._made_by = (model_version, f"{DECODING_VERSION}-{WORKING_PX}", repr(self._settings))
+        self._open_images.clear()  # they hold on to the network they were opened with
 
     def warm_up(self) -> None:
         """One click on a grey picture, so that the first annotator does not wait for lazy initialisation."""
@@ -67,14 +91,62 @@ class ClickEngine:
         predictor.set_image(np.full((64, 64, 3), 127, np.uint8))
         predictor.predict([Click(32.0, 32.0)])
 
+    def forget(self) -> None:
+        """Drops everything that is kept for later clicks."""
+        self._images.forget()
+        self._open_images.clear()
+        self._reference_tokens.clear()
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory that is kept for later clicks."""
+        return self._images.held_bytes + self._open_images.held_bytes + self._reference_tokens.held_bytes
+
+    def warm(self, job: WarmJob, must_stop: Callable[[], bool]) -> bool:
+        """Gets ready what the first click on a task needs. Returns whether it came to its end.
+
+        must_stop: asked between the steps, and all through a download; true leaves the rest undone. Raises RefCutError
+        when an image cannot be had.
+        """
+        for address in job.image_addresses:
+            where = TaskImage(job.project_id, job.task_id, address)
+            if not self._arrives(where, must_stop, recheck=True):
+                return False
+            key, opened = self._open(where, recheck=True)
+            if must_stop():
+                return False
+            opened.predictor.warm()
+            self._open_images.keep(key, opened)
+        for reference_id in job.reference_ids:
+            for reference in self._references(job.project_id, [reference_id]):
+                if not (self._is_encoded(reference) or self._arrives(_image_of(reference), must_stop)):
+                    return False
+                self._tokens(reference)
+        return True
+
+    def _arrives(self, where: TaskImage, must_stop: Callable[[], bool], *, recheck: bool = False) -> bool:
+        """Waits until an image can be opened at once; False when it must not be waited for."""
+        if self._images.needs_fetching(where, recheck=recheck):
+            coming = self._images.begin(where)
+            while coming is not None and not coming.done() and not must_stop():
+                wait([coming], timeout=LOOK_EVERY_S)
+            if coming is None or not coming.done():
+                return False
+        return not must_stop()
+
+    def _is_encoded(self, reference: StoredReference) -> bool:
+        content = self._images.known_content(_image_of(reference))
+        return content is not None and (*self._made_by, reference.version, content) in self._reference_tokens
+
     def answer(self, job: ClickJob) -> ClickAnswer:
         """The mask for a job's clicks. Raises RefCutError when the image cannot be had."""
         started = time.monotonic()
-        open_image = self._open(job)
+        key, open_image = self._open(TaskImage(job.project_id, job.task_id, job.image_address))
         fetched = time.monotonic()
         versions = self._set_references(open_image, job)
         predicted_from = time.monotonic()
         probability = open_image.predictor.predict(_to_working_frame(job.clicks, open_image)).probability_hw
+        self._open_images.keep(key, open_image)
         predicted = time.monotonic()
         size = (open_image.width, open_image.height)
         full = cv2.resize(probability, size, interpolation=cv2.INTER_LINEAR)
@@ -94,54 +166,53 @@ class ClickEngine:
             },
         )
 
-    def _open(self, job: ClickJob) -> _OpenImage:
-        key = (job.project_id, job.image_address)
-        if key not in self._images:
-            image = self._load_image(job.project_id, job.task_id, job.image_address)
+    def _open(self, where: TaskImage, *, recheck: bool = False) -> tuple[tuple[int, ContentKey], _OpenImage]:
+        image = self._images.open(where, recheck=recheck)
+        key = (where.project_id, (*self._made_by, image.content))
+        opened = self._open_images.get(key)
+        if opened is None:
             predictor = RefCutPredictor(self._network, self._settings)
-            predictor.set_image(_shrunk(image))
-            self._images[key] = _OpenImage(predictor, image.shape[0], image.shape[1])
-            while len(self._images) > self._cached_images:
-                self._images.popitem(last=False)
-        self._images.move_to_end(key)
-        return self._images[key]
+            predictor.set_image(image.pixels)
+            opened = _OpenImage(predictor, image.height, image.width)
+        return key, opened
+
+    def _references(self, project_id: int, ids: Sequence[int]) -> list[StoredReference]:
+        stored = [r for r in map(self._load_reference, ids) if r is not None]
+        return [r for r in stored if r.project_id == project_id]
 
     def _set_references(self, open_image: _OpenImage, job: ClickJob) -> tuple[str, ...]:
-        stored = [r for r in map(self._load_reference, job.reference_ids) if r is not None]
-        stored = [r for r in stored if r.project_id == job.project_id]
-        key = tuple(reference.version for reference in stored)
-        if key != open_image.reference_key:
-            joined = ReferenceTokens.join([self._tokens(r) for r in stored]) if stored else None
+        stored = self._references(job.project_id, job.reference_ids)
+        encoded = [self._tokens(reference) for reference in stored]
+        keys = tuple(key for key, _ in encoded)
+        if keys != open_image.reference_keys:
+            joined = ReferenceTokens.join([tokens for _, tokens in encoded]) if encoded else None
             open_image.predictor.set_reference(joined)
-            open_image.reference_key = key
-        return key
+            open_image.reference_keys = keys
+        return tuple(reference.version for reference in stored)
 
-    def _tokens(self, reference: StoredReference) -> ReferenceTokens:
-        if reference.version not in self._reference_tokens:
-            image = self._load_image(reference.project_id, reference.task_id, reference.image_address)
-            predictor = RefCutPredictor(self._network, self._settings)
-            self._reference_tokens[reference.version] = predictor.encode_reference(
-                _shrunk(image),
+    def _tokens(self, reference: StoredReference) -> tuple[ContentKey, ReferenceTokens]:
+        where = _image_of(reference)
+        key = (*self._made_by, reference.version, self._images.content_of(where))
+        tokens = self._reference_tokens.get(key)
+        if tokens is None:
+            image = self._images.open(where)
+            key = (*self._made_by, reference.version, image.content)
+            tokens = RefCutPredictor(self._network, self._settings).encode_reference(
+                image.pixels,
                 _fitted(reference.positive_hw, image),
                 None if reference.negative_hw is None else _fitted(reference.negative_hw, image),
             )
-            while len(self._reference_tokens) > KEPT_REFERENCES:
-                self._reference_tokens.popitem(last=False)
-        self._reference_tokens.move_to_end(reference.version)
-        return self._reference_tokens[reference.version]
+            self._reference_tokens.keep(key, tokens)
+        return key, tokens
 
 
-def _shrunk(image: Image) -> Image:
-    scale = WORKING_PX / max(image.shape[:2])
-    if scale >= 1:
-        return image
-    size = (max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1))
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
+def _image_of(reference: StoredReference) -> TaskImage:
+    return TaskImage(reference.project_id, reference.task_id, reference.image_address)
 
 
-def _fitted(mask_hw: NDArray[np.bool_], image: Image) -> NDArray[np.bool_]:
+def _fitted(mask_hw: NDArray[np.bool_], image: WorkingImage) -> NDArray[np.bool_]:
     """A mask in the frame of the working copy of its image."""
-    height, width = _shrunk(image).shape[:2]
+    height, width = image.pixels.shape[:2]
     if mask_hw.shape == (height, width):
         return mask_hw
     shares = cv2.resize(mask_hw.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)

@@ -10,16 +10,21 @@ from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 
+from model.version_folder import version_name
 from model.weights import load_network
 from refcut_backend.errors import ConfigError
 from refcut_backend.jobs.click_job import CLICK_QUEUE
+from refcut_backend.jobs.warm_job import WARM_QUEUE
+from refcut_backend.jobs.warm_queue import WarmQueue
 from refcut_backend.settings import Settings
+from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
-from refcut_backend.worker.engine import ClickEngine, Image
-from refcut_backend.worker.images import decode_image, fetch_image
+from refcut_backend.worker.engine import CacheLimits, ClickEngine
+from refcut_backend.worker.image_source import open_image_shelf
 from refcut_backend.worker.run_click import serve_with
+from refcut_backend.worker.run_warm import warm_with
 
 log = logging.getLogger("refcut.worker")
 
@@ -40,14 +45,15 @@ def make_engine(settings: Settings) -> ClickEngine:
     if device.type == "cpu":
         torch.set_num_threads(os.cpu_count() or 1)
     engine = open_database(settings.database)
-    projects, references = Projects(engine), References(engine)
-
-    def load_image(project_id: int, task_id: int, address: str) -> Image:
-        data = fetch_image(address, task_id, projects.connection(project_id), settings)
-        return decode_image(data, settings.image_max_pixels)
+    projects = Projects(engine, settings.own_token, settings.label_studio_url)
+    references = References(engine)
 
     click_engine = ClickEngine(
-        load_network(settings.model_dir).to(device), load_image, references.load, settings.cached_images
+        load_network(settings.model_dir).to(device),
+        open_image_shelf(settings, projects, Addresses(engine)),
+        references.load,
+        CacheLimits(settings.feature_cache_max_bytes, settings.reference_cache_max_bytes),
+        version_name(settings.model_dir),
     )
     click_engine.warm_up()
     log.info("worker ready", extra={"device": str(device)})
@@ -56,9 +62,11 @@ def make_engine(settings: Settings) -> ClickEngine:
 
 def run_worker(settings: Settings, connection: Redis) -> None:
     """Answers jobs until told to stop (SIGTERM or SIGINT: the click in hand is finished first)."""
-    serve_with(make_engine(settings))
-    queue = Queue(CLICK_QUEUE, connection=connection, serializer=JSONSerializer)
-    worker = SimpleWorker(
-        [queue], connection=connection, serializer=JSONSerializer, log_job_description=False
-    )
+    engine = make_engine(settings)
+    serve_with(engine)
+    warm_with(engine, WarmQueue(connection).a_click_waits)
+    queues = [
+        Queue(name, connection=connection, serializer=JSONSerializer) for name in (CLICK_QUEUE, WARM_QUEUE)
+    ]
+    worker = SimpleWorker(queues, connection=connection, serializer=JSONSerializer, log_job_description=False)
     worker.work(logging_level="WARNING")

@@ -49,13 +49,28 @@ class FakeQueue:
         return False
 
 
+class FakeOpener:
+    """Notes which tasks were opened."""
+
+    def __init__(self) -> None:
+        self.opened: list[tuple[int, int]] = []
+
+    def task_opened(self, project_id: int, task_id: int, _data: object, _config: str) -> None:
+        self.opened.append((project_id, task_id))
+
+
 @pytest.fixture
 def queue() -> FakeQueue:
     return FakeQueue()
 
 
 @pytest.fixture
-def client(tmp_path, queue) -> Iterator[TestClient]:
+def opener() -> FakeOpener:
+    return FakeOpener()
+
+
+@pytest.fixture
+def client(tmp_path, queue, opener) -> Iterator[TestClient]:
     engine = open_database(f"sqlite:///{tmp_path / 'refcut.db'}")
     projects, references = Projects(engine), References(engine)
     services = Services(
@@ -63,8 +78,8 @@ def client(tmp_path, queue) -> Iterator[TestClient]:
         projects=projects,
         follower=AnnotationFollower(references, projects),
         queue=queue,
+        opener=opener,
         model_version="s14-test",
-        access_token=None,
     )
     with TestClient(create_app(services, request_max_bytes=1_000_000)) as test_client:
         yield test_client
@@ -131,10 +146,18 @@ def test_a_job_carries_ids_and_clicks_but_no_token(client, queue):
     assert "canary-token" not in str(job.to_json())
 
 
-def test_opening_a_task_stores_no_prediction(client, queue):
+def test_opening_a_task_stores_no_prediction_and_has_the_task_prepared(client, queue, opener):
     body = backend_request("api_open_task", "/predict")
     assert client.post("/predict", json=body).json()["results"] == []
     assert queue.jobs == []
+    assert opener.opened == [(int(body["project"].split(".")[0]), body["tasks"][0]["id"])]
+
+
+def test_a_batch_of_tasks_has_none_prepared(client, opener):
+    body = backend_request("api_open_task", "/predict")
+    body["tasks"] = [body["tasks"][0], body["tasks"][0] | {"id": 99}]
+    assert client.post("/predict", json=body).json()["results"] == []
+    assert opener.opened == []
 
 
 def test_an_empty_context_is_answered_with_one_empty_result(client, queue):

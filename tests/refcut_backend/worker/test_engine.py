@@ -1,60 +1,94 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
+import threading
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from model.config import PRESETS
 from model.network.refcut import RefCut
-from model.predictor import SERVING
+from model.predictor import SERVING, RefCutPredictor
 from refcut_backend.core import brush_rle
 from refcut_backend.core.clicks import PercentClick
-from refcut_backend.jobs.click_job import ClickJob
+from refcut_backend.errors import ImageError, RefCutError
+from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.store.references import StoredReference
-from refcut_backend.worker.engine import ClickEngine
-
-TINY = dataclasses.replace(
-    PRESETS["s14"],
-    embed_dim=48,
-    depth=3,
-    heads=2,
-    fusion_block=1,
-    comparison_blocks=(1, 2),
-    neck_channels=(8, 8, 8, 8),
-    head_channels=8,
-    detail_channels=8,
-    prompt_hidden_dim=16,
-    neck_inner_32_dim=16,
-    position_grid=4,
-)
+from refcut_backend.worker.engine import CacheLimits, ClickEngine
+from refcut_backend.worker.image_decode import decode_image
+from refcut_backend.worker.image_fetch import Fetched, Stamp
+from refcut_backend.worker.image_shelf import ImageShelf
+from refcut_backend.worker.prefetch import TaskImage
+from tests.model.made_up import TINY_FROZEN, random_network
 
 
 class Store:
-    """Images and references by number, counting what is loaded."""
+    """Images and references by number, counting what is fetched. An image's bytes can be changed, or taken away."""
 
     def __init__(self, height: int = 40, width: int = 60) -> None:
         self.loaded: list[str] = []
-        self.image = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+        self.files: dict[str, bytes] = {}
+        self.problem: RefCutError | None = None
+        self.gate: threading.Event | None = None
+        self.size = (height, width)
         mask_hw = np.zeros((height, width), bool)
         mask_hw[5:20, 5:20] = True
         self.references = {
             number: StoredReference(f"v{number}", project, 9, f"/ref{number}.jpg", mask_hw, None)
-            for number, project in ((1, 1), (2, 2))
+            for number, project in ((1, 1), (2, 2), (3, 1))
         }
 
-    def load_image(self, _project: int, _task: int, address: str) -> np.ndarray:
-        self.loaded.append(address)
-        return self.image
+    def fetch(self, where: TaskImage, known: Stamp, _limit_s: float) -> Fetched:
+        if self.gate is not None:
+            assert self.gate.wait(60)
+        if self.problem is not None:
+            raise self.problem
+        self.loaded.append(where.address)
+        data = self.files.get(where.address) or picture(len(where.address), *self.size)
+        stamp = Stamp(etag=hashlib.sha256(data).hexdigest())
+        return Fetched(None if stamp == known else data, stamp)
 
 
-def make_engine(store: Store, cached_images: int = 3) -> ClickEngine:
-    torch.manual_seed(0)
-    network = RefCut(TINY).eval()
-    settings = dataclasses.replace(SERVING, network_px=112, threshold=0.2)
-    return ClickEngine(network, store.load_image, store.references.get, cached_images, settings)
+def picture(seed: int, height: int = 40, width: int = 60) -> bytes:
+    data = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(data, "BMP")
+    return data.getvalue()
+
+
+@lru_cache
+def network(seed: int = 0) -> RefCut:
+    torch.manual_seed(seed)
+    return random_network(TINY_FROZEN, seed)
+
+
+SETTINGS = dataclasses.replace(SERVING, network_px=112, threshold=0.2)
+LIMITS = CacheLimits(features=64 * 2**20, references=2**20)
+
+
+def make_engine(
+    store: Store, limits: CacheLimits = LIMITS, image_bytes: int = 2**25, recheck_s: float = 1e9
+) -> ClickEngine:
+    shelf = ImageShelf(
+        store.fetch,
+        lambda data: decode_image(data, 10**8),
+        max_bytes=image_bytes,
+        limit_s=60,
+        recheck_s=recheck_s,
+    )
+    return ClickEngine(network(), shelf, store.references.get, limits, "model-1", SETTINGS)
+
+
+def mask_of(answer: ClickAnswer) -> tuple[list[int], float]:
+    """The mask and how sure the network is of it: two masks may be alike by chance, two scores hardly."""
+    assert 0 < answer.score < 1
+    return answer.rle, round(answer.score, 6)
 
 
 def job(*clicks: tuple[float, float], references: Sequence[int] = (), address: str = "/a.jpg") -> ClickJob:
@@ -101,12 +135,175 @@ def test_an_answer_depends_on_the_click_list_alone_and_not_on_what_was_asked_bef
     engine.answer(job((90, 10)))
     engine.answer(job((20, 20), references=[1]))
     again = engine.answer(job((20, 20), (70, 70)))
-    assert first.rle == again.rle
+    assert mask_of(first) == mask_of(again)
 
 
-def test_no_more_images_are_kept_than_allowed():
+def test_an_evicted_image_is_fetched_again():
     store = Store()
-    engine = make_engine(store, cached_images=1)
-    for address in ("/a.jpg", "/b.jpg", "/a.jpg"):
+    engine = make_engine(store, image_bytes=10_000)
+    for address in ("/a.jpg", "/bb.jpg", "/a.jpg"):
         engine.answer(job((50, 50), address=address))
-    assert store.loaded == ["/a.jpg", "/b.jpg", "/a.jpg"]
+    assert store.loaded == ["/a.jpg", "/bb.jpg", "/a.jpg"]
+
+
+def test_kept_bytes_stay_below_the_limits_however_many_images_and_clicks_come():
+    limits = CacheLimits(features=3 * 2**20, references=200_000)
+    engine = make_engine(Store(), limits, image_bytes=30_000)
+    for number in range(12):
+        address = f"/{'x' * number}.jpg"
+        for count in range(1, 4):
+            engine.answer(
+                job(*[(20.0 * n, 50.0) for n in range(1, count + 1)], references=[1, 3], address=address)
+            )
+            assert 0 < engine.held_bytes <= limits.features + limits.references + 30_000
+
+
+def test_an_image_larger_than_its_whole_cache_is_answered_all_the_same():
+    store = Store()
+    engine = make_engine(store, CacheLimits(1, 1), image_bytes=1)
+    first, second = (engine.answer(job((50, 50), references=[1])) for _ in range(2))
+    assert mask_of(first) == mask_of(second)
+    assert engine.held_bytes == 0
+
+
+def encodings(engine: ClickEngine, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Every reference that is encoded from now on."""
+    found: list[object] = []
+    encode = RefCutPredictor.encode_reference
+
+    def counted(self: RefCutPredictor, *arguments: object) -> object:
+        found.append(arguments)
+        return encode(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(RefCutPredictor, "encode_reference", counted)
+    return found
+
+
+def test_image_bytes_changed_at_the_same_address_are_another_image():
+    store = Store()
+    engine = make_engine(store, recheck_s=0)
+    before = engine.answer(job((50, 50)))
+    store.files["/a.jpg"] = picture(99, 30, 80)
+    after = engine.answer(job((50, 50)))
+    assert (before.height, before.width, after.height, after.width) == (40, 60, 30, 80)
+    fresh = make_engine(store).answer(job((50, 50)))
+    assert mask_of(after) == mask_of(fresh)
+
+
+def test_a_reference_whose_image_changed_is_encoded_again(monkeypatch):
+    store = Store()
+    engine = make_engine(store, recheck_s=0)
+    encoded = encodings(engine, monkeypatch)
+    for _ in range(3):
+        engine.answer(job((50, 50), references=[1]))
+    assert len(encoded) == 1
+    store.files["/ref1.jpg"] = picture(99)
+    changed = engine.answer(job((50, 50), references=[1]))
+    assert len(encoded) == 2
+    assert mask_of(changed) == mask_of(make_engine(store).answer(job((50, 50), references=[1])))
+
+
+@pytest.mark.parametrize("part", ["model", "settings"])
+def test_what_another_model_or_preprocessing_computed_is_not_used(monkeypatch, part):
+    store = Store()
+    engine = make_engine(store)
+    encoded = encodings(engine, monkeypatch)
+    asked = job((50, 50), references=[1])
+    first = engine.answer(asked)
+    if part == "model":
+        engine.serve(network(7), "model-2", SETTINGS)
+    else:
+        engine.serve(network(), "model-1", dataclasses.replace(SETTINGS, network_px=56))
+    changed = engine.answer(asked)
+    assert len(encoded) == 2
+    assert mask_of(changed) != mask_of(first)
+    engine.serve(network(), "model-1", SETTINGS)
+    assert mask_of(engine.answer(asked)) == mask_of(first)
+    assert len(encoded) == 2
+    assert store.loaded == ["/a.jpg", "/ref1.jpg"]
+
+
+def test_the_same_bytes_in_two_projects_share_no_clicks_and_no_references():
+    engine = make_engine(Store())
+    first = engine.answer(job((50, 50), references=[1]))
+    other = ClickJob(2, 2, "/a.jpg", "Door", (PercentClick(50, 50, True),), (1, 2))
+    assert engine.answer(other).reference_versions == ("v2",)
+    assert mask_of(engine.answer(job((50, 50), references=[1]))) == mask_of(first)
+
+
+def never() -> bool:
+    return False
+
+
+def warm_job(*references: int) -> WarmJob:
+    return WarmJob(1, 2, ("/a.jpg",), references)
+
+
+def test_a_warmed_task_needs_no_fetch_and_no_encoding_at_its_first_click(monkeypatch):
+    store = Store()
+    engine = make_engine(store)
+    assert engine.warm(warm_job(1), never)
+    loaded, encoded = list(store.loaded), encodings(engine, monkeypatch)
+    answer = engine.answer(job((50, 50), references=[1]))
+    assert (store.loaded, encoded) == (loaded, [])
+    assert mask_of(answer) == mask_of(make_engine(store).answer(job((50, 50), references=[1])))
+
+
+def test_warming_twice_fetches_nothing_and_finds_a_changed_image():
+    store = Store()
+    engine = make_engine(store)
+    engine.warm(warm_job(1), never)
+    store.files["/a.jpg"] = picture(99, 30, 80)
+    engine.warm(warm_job(1), never)
+    assert store.loaded == ["/a.jpg", "/ref1.jpg", "/a.jpg"]
+    assert engine.answer(job((50, 50))).height == 30
+
+
+def test_warming_never_uses_a_reference_of_another_project():
+    store = Store()
+    assert make_engine(store).warm(warm_job(2, 7), never)
+    assert store.loaded == ["/a.jpg"]
+
+
+def test_a_click_that_comes_during_a_download_is_answered_before_it_ends():
+    store = Store()
+    engine = make_engine(store)
+    engine.answer(job((50, 50), address="/other.jpg"))
+    store.gate = threading.Event()
+    looks = iter([False, False, True])
+    assert not engine.warm(warm_job(), lambda: next(looks))
+    answered = engine.answer(job((60, 60), address="/other.jpg"))
+    store.gate.set()
+    assert answered.height == 40
+    assert engine.answer(job((50, 50))).height == 40
+    assert store.loaded == ["/other.jpg", "/a.jpg"]
+
+
+def test_a_click_that_waits_stops_warming_at_every_step():
+    for patience in range(12):
+        said: list[bool] = []
+
+        def must_stop(said: list[bool] = said, patience: int = patience) -> bool:
+            said.append(len(said) >= patience)
+            return said[-1]
+
+        store = Store()
+        complete = make_engine(store).warm(warm_job(1, 3), must_stop)
+        assert complete == (True not in said)
+        assert not complete or store.loaded == ["/a.jpg", "/ref1.jpg", "/ref3.jpg"]
+
+
+def test_a_task_whose_image_cannot_be_had_says_why_when_it_is_warmed():
+    store = Store()
+    store.problem = ImageError("gone", hint="look for it")
+    with pytest.raises(ImageError, match="gone"):
+        make_engine(store).warm(warm_job(), never)
+
+
+def test_forgetting_leaves_nothing_and_the_next_click_works():
+    store = Store()
+    engine = make_engine(store)
+    engine.answer(job((50, 50), references=[1]))
+    engine.forget()
+    assert engine.held_bytes == 0
+    assert engine.answer(job((50, 50))).height == 40

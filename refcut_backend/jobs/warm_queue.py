@@ -1,0 +1,65 @@
+"""Asks a worker to get a task ready, when there is nothing better to do."""
+
+from __future__ import annotations
+
+import logging
+
+import redis
+from redis import Redis
+from rq import Queue
+from rq.serializers import JSONSerializer
+
+from refcut_backend.jobs.click_job import CLICK_QUEUE
+from refcut_backend.jobs.warm_job import WARM_FUNCTION, WARM_QUEUE, WarmJob
+
+log = logging.getLogger("refcut.click")
+
+MAX_WAITING = 4
+WAITS_AT_MOST_S = 30
+RUNS_AT_MOST_S = 60
+
+
+class WarmQueue:
+    """A queue that a worker looks into only when no click waits. Nothing on it is worth waiting for."""
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+        self._clicks = Queue(CLICK_QUEUE, connection=connection, serializer=JSONSerializer)
+        self._queue = Queue(WARM_QUEUE, connection=connection, serializer=JSONSerializer)
+
+    def ask(self, job: WarmJob) -> bool:
+        """Leaves the job for a worker; false when clicks wait or Redis is away. The oldest job makes room: whoever
+        opened that task has had time to click."""
+        try:
+            if self.a_click_waits():
+                return False
+            waiting = self._queue.get_job_ids()
+            for outdated in waiting[: max(len(waiting) - MAX_WAITING + 1, 0)]:
+                self._drop(outdated)
+            self._queue.enqueue_call(
+                WARM_FUNCTION,
+                args=(job.to_json(),),
+                timeout=RUNS_AT_MOST_S,
+                ttl=WAITS_AT_MOST_S,
+                result_ttl=0,
+                failure_ttl=WAITS_AT_MOST_S,
+                description="warm",
+            )
+            return True
+        except redis.RedisError as error:
+            log.info("task not prepared", extra={"task": job.task_id, "problem": type(error).__name__})
+            return False
+
+    def a_click_waits(self) -> bool:
+        """Whether a click is on the queue that no worker has taken yet; true as well when Redis cannot say."""
+        try:
+            return self._clicks.count > 0
+        except redis.RedisError:
+            return True
+
+    def _drop(self, job_id: str) -> None:
+        job = self._queue.fetch_job(job_id)
+        if job is None:
+            self._queue.remove(job_id)
+        else:
+            job.delete()

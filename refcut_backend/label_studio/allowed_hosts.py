@@ -1,0 +1,76 @@
+"""Which hosts the backend may connect to: public ones, and those that an engineer trusts by name."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import httpx
+
+from refcut_backend.errors import ConfigError
+
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_TRANSITION = tuple(
+    ipaddress.ip_network(text)
+    for text in ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
+)
+"""IPv6 ranges that carry an IPv4 address inside (compatible, translated, local NAT64, 6to4, Teredo)."""
+_AZURE_HOST = ipaddress.ip_address("168.63.129.16")
+"""Public by number, but inside Azure it is the machine's own host with its metadata."""
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address, as a resolver returns it, belongs to the public internet.
+
+    An IPv4 address inside an IPv6 one counts as the IPv4 one; ranges in which it could hide are never public.
+    """
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return is_public(str(ip.ipv4_mapped))
+        if ip in NAT64:
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if ip.is_site_local or any(ip in network for network in _TRANSITION):
+            return False
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip == _AZURE_HOST)
+
+
+@dataclass(frozen=True)
+class AllowedHosts:
+    """Hosts that may be connected to wherever they are; all others only at public addresses.
+
+    trusted: (host, port) in lower case; port None stands for every port.
+    """
+
+    trusted: frozenset[tuple[str, int | None]]
+
+    @classmethod
+    def of(cls, label_studio: Iterable[str], further: Iterable[str] = ()) -> AllowedHosts:
+        """label_studio: its addresses, each trusted at its own port. further: `host` or `host:port`, as an engineer
+        wrote them. Raises ConfigError for one that is neither."""
+        own = {_host_and_port(httpx.URL(address)) for address in label_studio}
+        return cls(frozenset(own | {_named(entry) for entry in further}))
+
+    def trusts(self, host: str, port: int) -> bool:
+        """Whether an engineer vouches for this host."""
+        name = host.lower().rstrip(".")
+        return (name, port) in self.trusted or (name, None) in self.trusted
+
+
+def _host_and_port(url: httpx.URL) -> tuple[str, int | None]:
+    return url.raw_host.decode().lower().rstrip("."), url.port or _DEFAULT_PORTS.get(url.scheme, 0)
+
+
+def _named(entry: str) -> tuple[str, int | None]:
+    try:
+        url = httpx.URL(f"any://{entry}")
+    except httpx.InvalidURL:
+        url = httpx.URL("")
+    if not url.host or url.userinfo or url.path not in ("", "/") or any(map(str.isspace, entry)):
+        raise ConfigError(
+            "REFCUT_IMAGE_HOSTS holds an entry that is no host",
+            hint="write host or host:port, comma separated",
+        )
+    return url.raw_host.decode().lower().rstrip("."), url.port

@@ -1,0 +1,147 @@
+"""HTTP that connects only where it may: names are resolved here, checked, and the checked address is connected to.
+
+A check of the address in a link would not do: a name can resolve to a machine of the inner network, can do so only the
+second time it is asked, and a public server can redirect anywhere. httpcore asks its network backend for every
+connection, whichever redirect led to it, so that is where the check is.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+from typing import Any
+
+import httpcore
+import httpx
+
+from refcut_backend.errors import AddressRefusedError, TooLargeError
+from refcut_backend.label_studio.allowed_hosts import AllowedHosts, is_public
+
+Resolve = Callable[[str, int], list[str]]
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """The IP addresses of a host. Raises OSError when there is none."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+class Budget:
+    """What one errand may cost in all, however many redirects and tries it takes."""
+
+    def __init__(self, limit_s: float | None = None, max_bytes: int | None = None) -> None:
+        self._ends = None if limit_s is None else time.monotonic() + limit_s
+        self._max_bytes = max_bytes
+        self._received = 0
+
+    def time_left_s(self) -> float | None:
+        """Seconds; None when there is no limit."""
+        return None if self._ends is None else self._ends - time.monotonic()
+
+    def within(self, timeout_s: float | None) -> float | None:
+        """A timeout that ends with the budget. Raises httpcore.TimeoutException when nothing is left."""
+        left = self.time_left_s()
+        if left is None:
+            return timeout_s
+        if left <= 0:
+            raise httpcore.ReadTimeout("no time is left")
+        return left if timeout_s is None else min(timeout_s, left)
+
+    def spend(self, received: int) -> None:
+        """Raises TooLargeError when more bytes came than allowed."""
+        self._received += received
+        if self._max_bytes is not None and self._received > self._max_bytes:
+            raise TooLargeError(f"more than {self._max_bytes} bytes were sent")
+
+
+class GuardedBackend(httpcore.NetworkBackend):
+    """Connects to trusted hosts wherever they are, to others at public addresses only."""
+
+    def __init__(self, allowed: AllowedHosts, budget: Budget, resolve: Resolve = resolve) -> None:
+        self._allowed = allowed
+        self._budget = budget
+        self._resolve = resolve
+        self._sockets = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Raises AddressRefusedError before anything is sent to an address that is not allowed."""
+        targets = [host] if self._allowed.trusts(host, port) else self._checked(host, port)
+        for position, target in enumerate(targets):
+            try:
+                stream = self._sockets.connect_tcp(
+                    target, port, self._budget.within(timeout), local_address, socket_options
+                )
+                return _BudgetedStream(stream, self._budget)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if position == len(targets) - 1:
+                    raise
+        raise httpcore.ConnectError(f"{host} has no address")
+
+    def _checked(self, host: str, port: int) -> list[str]:
+        try:
+            addresses = self._resolve(host, port)
+        except (OSError, UnicodeError):
+            raise httpcore.ConnectError(f"{host} cannot be resolved") from None
+        if not all(is_public(address) for address in addresses):
+            raise AddressRefusedError(
+                f"{host} port {port} lies in a private network",
+                hint=f"add {host}:{port} to REFCUT_IMAGE_HOSTS if the backend may fetch images from it",
+            )
+        return addresses
+
+
+class _BudgetedStream(httpcore.NetworkStream):
+    """A connection on which every read and write ends with the budget: a server that sends a byte now and then
+    cannot hold a worker."""
+
+    def __init__(self, stream: httpcore.NetworkStream, budget: Budget) -> None:
+        self._stream = stream
+        self._budget = budget
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        data = self._stream.read(max_bytes, self._budget.within(timeout))
+        self._budget.spend(len(data))
+        return data
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._budget.within(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        encrypted = self._stream.start_tls(ssl_context, server_hostname, self._budget.within(timeout))
+        return _BudgetedStream(encrypted, self._budget)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class GuardedTransport(httpx.HTTPTransport):
+    """httpx's own transport over GuardedBackend. Proxies of the environment are not used: they would resolve names
+    themselves."""
+
+    def __init__(self, allowed: AllowedHosts, budget: Budget, resolve: Resolve = resolve) -> None:
+        super().__init__(verify=_tls(), trust_env=False)
+        # httpx 0.28 has no argument for httpcore's network backend; every test of a refused address passes here.
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=_tls(), network_backend=GuardedBackend(allowed, budget, resolve)
+        )
+
+
+@lru_cache(maxsize=1)
+def _tls() -> ssl.SSLContext:
+    """Certificates as usual, SSL_CERT_FILE and SSL_CERT_DIR included."""
+    return httpx.create_ssl_context()

@@ -1,0 +1,230 @@
+"""Gets the bytes of a task's image: from a mounted folder, from Label Studio, from signed cloud storage or the web."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import httpx
+
+from refcut_backend import __version__
+from refcut_backend.core.image_address import CloudFile, LabelStudioFile, Location, locate, upload_key
+from refcut_backend.errors import ImageError, RefCutError, TooLargeError
+from refcut_backend.label_studio.allowed_hosts import AllowedHosts
+from refcut_backend.label_studio.client import explain, origin, refusal
+from refcut_backend.label_studio.guarded_transport import Budget, GuardedTransport, Resolve, resolve
+from refcut_backend.label_studio.retrying_transport import RetryingTransport
+from refcut_backend.label_studio.tokens import shared_auth
+from refcut_backend.store.projects import Connection
+from refcut_backend.worker.mounted_files import MountedFolders
+
+OVERHEAD_BYTES = 1 << 20
+"""What headers, redirects and a renewed token may add to the image's own bytes."""
+MAX_REDIRECTS = 5
+NOT_MODIFIED = 304
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """How the sender marked the state of a file; it is shown again to ask whether that state still holds."""
+
+    etag: str = ""
+    last_modified: str = ""
+    file: str = ""
+
+    def as_headers(self) -> dict[str, str]:
+        """The condition under which a body is wanted."""
+        wanted = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in wanted.items() if value}
+
+
+UNKNOWN = Stamp()
+NOT_MOUNTED = MountedFolders()
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """data: None when the image still is what its stamp says."""
+
+    data: bytes | None
+    stamp: Stamp
+
+
+@dataclass(frozen=True)
+class ImageFetcher:
+    """How images are fetched. trusted_hosts: further hosts that may lie in a private network."""
+
+    max_bytes: int
+    limit_s: float
+    trusted_hosts: frozenset[str] = frozenset()
+    folders: MountedFolders = NOT_MOUNTED
+    resolve: Resolve = resolve
+
+    def fetch(
+        self,
+        address: str,
+        task_id: int,
+        connection: Connection,
+        known: Stamp = UNKNOWN,
+        limit_s: float | None = None,
+    ) -> Fetched:
+        """The image's bytes, unless it still is as `known` says.
+
+        limit_s: longest time that this may take in all, instead of the usual. Raises RefCutError that says what to do,
+        without token or query of the address.
+        """
+        location = locate(address, (connection.label_studio, connection.known_as))
+        if isinstance(location, LabelStudioFile):
+            found = self.folders.read(location, self.max_bytes, known.file or None)
+            if found is not None:
+                return Fetched(found.data, Stamp(file=found.stamp))
+        errand = _Errand(self, connection, limit_s or self.limit_s)
+        with errand.client:
+            return errand.run(location, task_id, known)
+
+
+class _Errand:
+    """The requests for one image, on one budget."""
+
+    def __init__(self, fetcher: ImageFetcher, connection: Connection, limit_s: float) -> None:
+        self._max_bytes = fetcher.max_bytes
+        self._limit_s = limit_s
+        self._connection = connection
+        budget = Budget(limit_s, fetcher.max_bytes + OVERHEAD_BYTES)
+        allowed = AllowedHosts.of([connection.label_studio], fetcher.trusted_hosts)
+        guarded = GuardedTransport(allowed, budget, fetcher.resolve)
+        self.client = httpx.Client(
+            transport=RetryingTransport(guarded, budget.time_left_s),
+            timeout=limit_s,
+            follow_redirects=True,
+            max_redirects=MAX_REDIRECTS,
+            trust_env=False,
+            # Sent as it is: nothing unpacks into more than was counted.
+            headers={
+                "User-Agent": f"RefCut/{__version__}",
+                "Accept": "image/*",
+                "Accept-Encoding": "identity",
+            },
+            event_hooks={"response": [_refuse_packed]},
+        )
+
+    def run(self, location: Location, task_id: int, known: Stamp) -> Fetched:
+        if isinstance(location, CloudFile):
+            return self._from_label_studio(location.signing_path(task_id), known)
+        if isinstance(location, LabelStudioFile):
+            return self._file(location, known)
+        return self._get(location.url, None, known)
+
+    def _file(self, file: LabelStudioFile, known: Stamp) -> Fetched:
+        """An upload is asked for as the task names it, then through the storage that Label Studio keeps it in."""
+        try:
+            return self._from_label_studio(file.path, known)
+        except _StatusError as error:
+            key = upload_key(file)
+            if key is None or error.status not in (404, 500):
+                raise
+        stored = httpx.QueryParams({"filepath": f"upload/{key}"})
+        return self._from_label_studio(f"/storage-data/uploaded/?{stored}", known)
+
+    def _from_label_studio(self, path: str, known: Stamp) -> Fetched:
+        home = self._connection.label_studio.rstrip("/")
+        return self._get(home + path, shared_auth(home, self._connection.access_token), known)
+
+    def _get(self, url: str, auth: httpx.Auth | None, known: Stamp) -> Fetched:
+        try:
+            request = self.client.build_request("GET", url, headers=known.as_headers())
+            response = self.client.send(request, auth=auth, stream=True)
+            try:
+                return self._read(response)
+            finally:
+                response.close()
+        except TooLargeError:
+            raise _too_large(self._max_bytes) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._trouble(error, url) from None
+
+    def _read(self, response: httpx.Response) -> Fetched:
+        stamp = Stamp(response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""))
+        if response.status_code == NOT_MODIFIED:
+            return Fetched(None, stamp)
+        if response.status_code != httpx.codes.OK:
+            raise self._refused(response)
+        data = bytearray()
+        for chunk in response.iter_raw():
+            data += chunk
+            if len(data) > self._max_bytes:
+                raise _too_large(self._max_bytes)
+        return Fetched(bytes(data), stamp)
+
+    def _refused(self, response: httpx.Response) -> RefCutError:
+        status = response.status_code
+        if origin(str(response.url)) != origin(self._connection.label_studio):
+            return _StatusError(
+                status,
+                f"{origin(str(response.url))} answers {status} for the image",
+                hint="open the task's image in a browser: a signed link may have expired",
+            )
+        if status in (404, 410, 500):
+            return _StatusError(
+                status,
+                f"Label Studio at {origin(self._connection.label_studio)} answers {status} for the image",
+                hint="open the task's image in a browser: does the file still exist?",
+                withdrawn=status != 500,
+            )
+        known = refusal(status, self._connection.label_studio)
+        return _StatusError(
+            status, known.message, hint=known.hint, code=known.code, withdrawn=known.code == "token"
+        )
+
+    def _trouble(self, error: httpx.HTTPError | httpx.InvalidURL, url: str) -> RefCutError:
+        where = _asked(error, url)
+        if isinstance(error, httpx.TimeoutException):
+            return ImageError(
+                f"the image did not arrive from {where} within {self._limit_s:g} s",
+                hint="REFCUT_IMAGE_TIMEOUT_S sets the limit",
+            )
+        if isinstance(error, httpx.HTTPError) and where == origin(self._connection.label_studio):
+            return explain(error, self._connection.label_studio)
+        return ImageError(
+            f"the image cannot be fetched from {where} ({type(error).__name__})",
+            hint="open the task's image in a browser on the machine that runs RefCut",
+        )
+
+
+class _StatusError(ImageError):
+    """An HTTP status instead of an image. withdrawn: Label Studio itself says that there is no image for us."""
+
+    def __init__(
+        self, status: int, message: str, *, hint: str, code: str = ImageError.code, withdrawn: bool = False
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.code = code
+        self.withdrawn = withdrawn
+
+
+def is_withdrawn(error: RefCutError) -> bool:
+    """Whether Label Studio denies an image, as opposed to trouble on the way."""
+    return isinstance(error, _StatusError) and error.withdrawn
+
+
+def _too_large(max_bytes: int) -> TooLargeError:
+    return TooLargeError(
+        f"the image file is larger than {max_bytes} bytes", hint="REFCUT_IMAGE_MAX_BYTES sets the limit"
+    )
+
+
+def _refuse_packed(response: httpx.Response) -> None:
+    packing = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if packing not in ("", "identity"):
+        raise ImageError(
+            f"{origin(str(response.url))} sends the image packed, though it was asked not to",
+            hint="switch off compression of image files on that server",
+        )
+
+
+def _asked(error: httpx.HTTPError | httpx.InvalidURL, url: str) -> str:
+    """Scheme and host of the request that failed: after a redirect not the one that was begun with."""
+    try:
+        return origin(str(error.request.url)) if isinstance(error, httpx.HTTPError) else origin(url)
+    except RuntimeError:  # httpx raises it when it knows of no request
+        return origin(url)

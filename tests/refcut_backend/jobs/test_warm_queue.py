@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from redis import Redis
+from rq import Queue, SimpleWorker
+from rq.serializers import JSONSerializer
+from rq.timeouts import TimerDeathPenalty
+
+from refcut_backend.core.clicks import PercentClick
+from refcut_backend.errors import ImageError
+from refcut_backend.jobs.click_job import CLICK_FUNCTION, CLICK_QUEUE, ClickAnswer, ClickJob
+from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.jobs.warm_job import WARM_QUEUE, WarmJob
+from refcut_backend.jobs.warm_queue import MAX_WAITING, WarmQueue
+from refcut_backend.worker import run_click, run_warm
+
+CLICK = ClickJob(1, 2, "/a.jpg", "Door", (PercentClick(10, 20, True),))
+
+
+def warm(task: int) -> WarmJob:
+    return WarmJob(1, task, ("/a.jpg",), (4, 5))
+
+
+class Engine:
+    """Notes what it is asked for, in order."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.problem: Exception | None = None
+        self.must_stop: Callable[[], bool] | None = None
+        self.forgotten = False
+
+    def answer(self, job: ClickJob) -> ClickAnswer:
+        self.asked.append(f"click {job.task_id}")
+        return ClickAnswer()
+
+    def warm(self, job: WarmJob, must_stop: Callable[[], bool]) -> bool:
+        self.asked.append(f"warm {job.task_id}")
+        if self.problem is not None:
+            raise self.problem
+        return not must_stop()
+
+    def forget(self) -> None:
+        self.forgotten = True
+
+
+@pytest.fixture(scope="module")
+def redis_url() -> Iterator[str]:
+    with EmbeddedRedis() as server:
+        check_redis(server.url)
+        yield server.url
+
+
+@pytest.fixture
+def connection(redis_url) -> Iterator[Redis]:
+    opened = connect_redis(redis_url)
+    opened.flushall()
+    yield opened
+    opened.close()
+
+
+def queue(connection: Redis, name: str) -> Queue:
+    return Queue(name, connection=connection, serializer=JSONSerializer)
+
+
+def put_click(connection: Redis) -> None:
+    queue(connection, CLICK_QUEUE).enqueue_call(CLICK_FUNCTION, args=(CLICK.to_json(),))
+
+
+def work_off(connection: Redis, engine: Engine) -> None:
+    """Everything on both queues, on a thread of this process; signals only reach main threads."""
+
+    class ThreadWorker(SimpleWorker):
+        death_penalty_class = TimerDeathPenalty
+
+        def _install_signal_handlers(self) -> None:
+            pass
+
+    run_click.serve_with(engine)  # type: ignore[arg-type]
+    run_warm.warm_with(engine, WarmQueue(connection).a_click_waits)  # type: ignore[arg-type]
+    queues = [queue(connection, name) for name in (CLICK_QUEUE, WARM_QUEUE)]
+    worker = ThreadWorker(queues, connection=connection, serializer=JSONSerializer)
+    thread = threading.Thread(target=lambda: worker.work(burst=True, logging_level="ERROR"))
+    thread.start()
+    thread.join()
+
+
+def test_a_task_is_prepared_when_no_click_waits(connection):
+    engine = Engine()
+    assert WarmQueue(connection).ask(warm(3))
+    work_off(connection, engine)
+    assert engine.asked == ["warm 3"]
+    assert connection.keys("rq:job:*") == []
+
+
+def test_nothing_is_asked_for_while_a_click_waits(connection):
+    put_click(connection)
+    assert not WarmQueue(connection).ask(warm(3))
+    assert queue(connection, WARM_QUEUE).count == 0
+
+
+def test_a_click_goes_before_tasks_that_were_opened_earlier(connection):
+    engine = Engine()
+    for task in (3, 4):
+        WarmQueue(connection).ask(warm(task))
+    put_click(connection)
+    work_off(connection, engine)
+    assert engine.asked == ["click 2", "warm 3", "warm 4"]
+
+
+def test_only_the_tasks_opened_last_wait(connection):
+    engine = Engine()
+    for task in range(10):
+        assert WarmQueue(connection).ask(warm(task))
+    assert queue(connection, WARM_QUEUE).count == MAX_WAITING
+    assert len(connection.keys("rq:job:*")) == MAX_WAITING
+    work_off(connection, engine)
+    assert engine.asked == [f"warm {task}" for task in range(10 - MAX_WAITING, 10)]
+
+
+def test_a_waiting_click_is_seen_while_a_task_is_being_prepared(connection):
+    watched = WarmQueue(connection)
+    assert not watched.a_click_waits()
+    put_click(connection)
+    assert watched.a_click_waits()
+
+
+def test_without_redis_nothing_is_asked_for_and_nothing_raised():
+    away = WarmQueue(connect_redis("unix:///nowhere/redis.sock"))
+    assert not away.ask(warm(3))
+    assert away.a_click_waits()
+
+
+def test_a_task_that_cannot_be_prepared_is_logged_and_forgotten(connection, caplog):
+    engine = Engine()
+    engine.problem = ImageError("the file is gone", hint="look")
+    WarmQueue(connection).ask(warm(3))
+    work_off(connection, engine)
+    (said,) = [record for record in caplog.records if record.message == "task not prepared"]
+    assert (said.task, said.problem) == (3, "the file is gone; look")
+    assert queue(connection, WARM_QUEUE).count == 0
+    assert not engine.forgotten
+
+
+def test_a_worker_that_was_told_to_stop_preparing_leaves_nothing_half_changed(connection):
+    engine = Engine()
+    engine.problem = run_warm.JobTimeoutException("too long")
+    WarmQueue(connection).ask(warm(3))
+    work_off(connection, engine)
+    assert engine.forgotten

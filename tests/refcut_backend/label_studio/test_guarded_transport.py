@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+import httpx
+import pytest
+
+from refcut_backend.errors import AddressRefusedError
+from refcut_backend.label_studio import guarded_transport
+from refcut_backend.label_studio.allowed_hosts import AllowedHosts
+from refcut_backend.label_studio.guarded_transport import Budget, GuardedTransport
+from tests.fake_label_studio import Answer, FakeLabelStudio
+
+NOBODY = AllowedHosts.of([])
+
+
+def get(
+    url: str, allowed: AllowedHosts = NOBODY, resolve: Callable[..., list[str]] = guarded_transport.resolve
+):
+    transport = GuardedTransport(allowed, Budget(limit_s=20), resolve)
+    with httpx.Client(transport=transport, trust_env=False, follow_redirects=True) as client:
+        return client.get(url)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "2130706433",
+        "0177.1",
+        "0x7f.1",
+        "127.1",
+        "[::ffff:127.0.0.1]",
+        "[::1]",
+        "0",
+    ],
+)
+def test_every_way_to_write_a_private_address_is_refused_before_connecting(label_studio, host):
+    with pytest.raises(AddressRefusedError, match="REFCUT_IMAGE_HOSTS"):
+        get(f"http://{host}:{label_studio.port}/a.png")
+    assert label_studio.seen == []
+
+
+def test_an_address_with_octal_numbers_is_no_address():
+    with pytest.raises(httpx.InvalidURL):
+        get("http://0177.0.0.1/")
+
+
+def test_a_metadata_service_is_refused_without_a_packet(monkeypatch):
+    def never(*_arguments: object, **_more: object) -> None:
+        pytest.fail("it was connected to")
+
+    monkeypatch.setattr(socket, "create_connection", never)
+    for address in ("169.254.169.254", "[fd00:ec2::254]", "100.100.100.200"):
+        with pytest.raises(AddressRefusedError):
+            get(f"http://{address}/latest/meta-data/")
+
+
+def test_a_name_that_resolves_to_a_private_address_is_refused(label_studio):
+    for answer in (["10.0.0.5"], ["8.8.8.8", "127.0.0.1"], ["::ffff:10.0.0.5"]):
+        with pytest.raises(AddressRefusedError):
+            get(
+                f"http://pictures.example:{label_studio.port}/a.png", resolve=lambda *_, answer=answer: answer
+            )
+    assert label_studio.seen == []
+
+
+def test_the_checked_address_is_the_one_connected_to(label_studio, monkeypatch):
+    monkeypatch.setattr(guarded_transport, "is_public", lambda address: address == "127.0.0.1")
+    label_studio.legacy = None
+    answers = iter([["127.0.0.1"], ["127.0.0.2"]])
+    get(f"http://rebinding.invalid:{label_studio.port}/a.png", resolve=lambda *_: next(answers))
+    assert [seen.headers["Host"] for seen in label_studio.seen] == [f"rebinding.invalid:{label_studio.port}"]
+    with pytest.raises(AddressRefusedError):
+        get(f"http://rebinding.invalid:{label_studio.port}/a.png", resolve=lambda *_: next(answers))
+
+
+def test_a_redirect_to_a_private_address_is_refused(label_studio, monkeypatch):
+    allowed = AllowedHosts.of([label_studio.url])
+    other = f"http://localhost:{label_studio.port}/secret"
+    label_studio.good.add(None)
+    label_studio.files["/a.png"] = Answer(status=302, headers={"Location": other})
+    with pytest.raises(AddressRefusedError):
+        get(f"{label_studio.url}/a.png", allowed)
+    assert [seen.path for seen in label_studio.seen] == ["/a.png"]
+
+
+def test_tls_names_the_host_of_the_address_and_not_its_number(monkeypatch):
+    monkeypatch.setattr(guarded_transport, "is_public", lambda _address: True)
+    names: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sni_callback = lambda _socket, name, _context: names.append(name)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                context.wrap_socket(connection, server_side=True)
+
+        thread = threading.Thread(target=accept)
+        thread.start()
+        with pytest.raises(httpx.ConnectError):
+            get(f"https://pictures.example:{server.getsockname()[1]}/", resolve=lambda *_: ["127.0.0.1"])
+        thread.join()
+    assert names == ["pictures.example"]
+
+
+def test_a_name_without_an_address_is_a_connection_error():
+    def unknown(*_arguments: object) -> list[str]:
+        raise socket.gaierror("no such name")
+
+    with pytest.raises(httpx.ConnectError):
+        get("http://nowhere.invalid/", resolve=unknown)
+
+
+def test_the_environment_s_proxy_is_not_asked(label_studio: FakeLabelStudio, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    label_studio.good.add(None)
+    label_studio.files["/a.png"] = Answer(b"picture")
+    assert get(f"{label_studio.url}/a.png", AllowedHosts.of([label_studio.url])).content == b"picture"

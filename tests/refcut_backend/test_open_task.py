@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from refcut_backend.core.references import LabelReference
+from refcut_backend.hide_addresses import HidesAddresses
+from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.jobs.warm_job import WarmJob
+from refcut_backend.open_task import MAX_REFERENCES, TaskOpener
+from refcut_backend.store.addresses import Addresses
+from refcut_backend.store.database import open_database
+from refcut_backend.store.references import References
+from tests.recorded import LABEL_CONFIG
+
+SIGNED = "https://bucket.s3.amazonaws.com/a.png?X-Amz-Signature=canary"
+
+
+class Queue:
+    def __init__(self) -> None:
+        self.jobs: list[WarmJob] = []
+
+    def ask(self, job: WarmJob) -> bool:
+        self.jobs.append(WarmJob.from_json(json.loads(json.dumps(job.to_json()))))
+        return True
+
+
+@pytest.fixture
+def engine(tmp_path):
+    engine = open_database(f"sqlite:///{tmp_path / 'refcut.db'}")
+    yield engine
+    engine.dispose()
+
+
+def opened(engine, data: dict[str, object], config: str = LABEL_CONFIG) -> list[WarmJob]:
+    queue = Queue()
+    TaskOpener(queue, References(engine), Addresses(engine), 4).task_opened(7, 3, data, config)
+    return queue.jobs
+
+
+def refer(engine, label: str, annotation: int) -> None:
+    mask_hw = np.eye(4, dtype=bool)
+    reference = LabelReference(label, "image", mask_hw, None)
+    References(engine).replace_annotation(
+        7, annotation, f"2026-01-{annotation:02}", annotation, [(reference, "/r.png")]
+    )
+
+
+def test_an_opened_task_asks_for_its_image_and_its_labels_newest_references(engine):
+    for annotation, label in enumerate(["Wheel", "Wheel", "Hood", "Elsewhere"], start=1):
+        refer(engine, label, annotation)
+    (job,) = opened(engine, {"image": "/data/upload/7/a.png"})
+    assert (job.project_id, job.task_id, job.image_addresses) == (7, 3, ("/data/upload/7/a.png",))
+    newest = {label: [r.id for r in References(engine).newest(7, label, 4)] for label in ("Hood", "Wheel")}
+    assert job.reference_ids == (newest["Hood"][0], newest["Wheel"][0], newest["Wheel"][1])
+
+
+def test_no_more_references_are_asked_for_than_a_worker_has_time_for(engine):
+    for annotation in range(1, 13):
+        refer(engine, ["Wheel", "Hood", "Door"][annotation % 3], annotation)
+    (job,) = opened(engine, {"image": "/data/upload/7/a.png"})
+    assert len(job.reference_ids) == MAX_REFERENCES
+
+
+@pytest.mark.parametrize("data", [{}, {"image": 3}, {"text": "no picture"}])
+def test_a_task_without_an_image_asks_for_nothing(engine, data):
+    assert opened(engine, data) == []
+
+
+def test_a_broken_label_config_is_logged_and_asks_for_nothing(engine, caplog):
+    assert opened(engine, {"image": "/a.png"}, "<View") == []
+    assert "not prepared" in caplog.text
+
+
+def test_a_signed_link_does_not_get_into_redis(engine):
+    (job,) = opened(engine, {"image": SIGNED})
+    assert "canary" not in str(job)
+    assert Addresses(engine).read(job.image_addresses[0]) == SIGNED
+
+
+def test_a_click_on_a_signed_link_takes_only_its_number_to_the_queue(engine):
+    seen: list[ClickJob] = []
+
+    class Clicks:
+        def ask(self, job: ClickJob) -> ClickAnswer:
+            seen.append(job)
+            return ClickAnswer()
+
+    HidesAddresses(Clicks(), Addresses(engine)).ask(ClickJob(7, 3, SIGNED, "Wheel", ()))
+    assert "canary" not in str(seen[0].to_json())
+    assert Addresses(engine).read(seen[0].image_address) == SIGNED

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import logging
+import threading
+
+import numpy as np
+import pytest
+
+from refcut_backend.errors import ImageError
+from refcut_backend.worker import image_fetch
+from refcut_backend.worker.image_fetch import UNKNOWN, Fetched, Stamp
+from refcut_backend.worker.image_shelf import RECHECK_LIMIT_S, ImageShelf
+from refcut_backend.worker.prefetch import AT_ONCE, FRESH_S, Prefetcher, TaskImage
+
+HERE = TaskImage(1, 2, "/a.png")
+ELSEWHERE = TaskImage(1, 3, "/b.png")
+WITHDRAWN = image_fetch._StatusError(404, "gone", hint="look", withdrawn=True)
+AWAY = ImageError("Label Studio is away", hint="start it")
+
+
+class Source:
+    """One file at every address, with a stamp that changes with it."""
+
+    def __init__(self) -> None:
+        self.data = b"one"
+        self.with_stamp = True
+        self.problem: Exception | None = None
+        self.asked: list[tuple[str, bool, float]] = []
+        self.gate: threading.Event | None = None
+        self.now = 0.0
+
+    def fetch(self, where: TaskImage, known: Stamp, limit_s: float) -> Fetched:
+        self.asked.append((where.address, known != UNKNOWN, limit_s))
+        if self.gate is not None:
+            assert self.gate.wait(60)
+        if self.problem is not None:
+            raise self.problem
+        stamp = Stamp(etag=self.data.decode()) if self.with_stamp else UNKNOWN
+        return Fetched(None if stamp == known != UNKNOWN else self.data, stamp)
+
+    @staticmethod
+    def decode(data: bytes) -> np.ndarray:
+        return np.full((len(data), 4, 3), data[0], np.uint8)
+
+    def clock(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def source() -> Source:
+    return Source()
+
+
+def shelf_of(source: Source, max_bytes: int = 1000) -> ImageShelf:
+    return ImageShelf(
+        source.fetch, source.decode, max_bytes=max_bytes, limit_s=6, recheck_s=60, clock=source.clock
+    )
+
+
+def test_an_image_is_asked_for_once_while_it_is_young(source):
+    shelf = shelf_of(source)
+    for source.now in (0, 30, 59):
+        assert shelf.open(HERE).height == 3
+    assert source.asked == [("/a.png", False, 6)]
+
+
+def test_an_older_image_is_compared_and_kept_when_it_is_the_same(source):
+    shelf = shelf_of(source)
+    first = shelf.open(HERE)
+    for source.now in (60, 90):
+        assert shelf.open(HERE) is first
+    assert source.asked[1:] == [("/a.png", True, RECHECK_LIMIT_S)]
+
+
+@pytest.mark.parametrize("with_stamp", [True, False])
+def test_a_changed_image_is_found_by_its_content(source, with_stamp):
+    source.with_stamp = with_stamp
+    shelf = shelf_of(source)
+    first = shelf.open(HERE)
+    source.data, source.now = b"other", 60
+    second = shelf.open(HERE)
+    assert (first.height, second.height) == (3, 5)
+    assert first.content != second.content
+
+
+def test_the_same_bytes_at_two_addresses_are_one_image(source):
+    shelf = shelf_of(source)
+    assert shelf.open(HERE) is shelf.open(ELSEWHERE)
+    assert shelf.held_bytes == 36
+
+
+def test_clicks_go_on_while_label_studio_is_away_and_do_not_ask_at_every_turn(source, caplog):
+    shelf = shelf_of(source)
+    shelf.open(HERE)
+    shelf.open(ELSEWHERE)
+    source.problem, source.now = AWAY, 60
+    with caplog.at_level(logging.WARNING):
+        assert [shelf.open(where).height for where in (HERE, ELSEWHERE, HERE)] == [3, 3, 3]
+    assert len(source.asked) == 3
+    assert "not compared" in caplog.text
+    source.problem, source.data, source.now = None, b"other", 120
+    assert shelf.open(HERE).height == 5
+
+
+def test_an_image_that_label_studio_withdraws_is_not_used_any_more(source):
+    shelf = shelf_of(source)
+    shelf.open(HERE)
+    source.problem, source.now = WITHDRAWN, 60
+    for _ in range(2):
+        with pytest.raises(ImageError, match="gone"):
+            shelf.open(HERE)
+
+
+def test_the_hash_of_an_evicted_image_is_known_and_compared_without_a_body(source):
+    shelf = shelf_of(source, max_bytes=40)
+    content = shelf.open(HERE).content
+    source.data = b"tow"
+    shelf.open(ELSEWHERE)
+    source.data = b"one"
+    assert shelf.content_of(HERE) == content
+    source.now = 60
+    assert shelf.content_of(HERE) == content
+    assert source.asked[2:] == [("/a.png", True, RECHECK_LIMIT_S)]
+    assert shelf.open(HERE).content == content
+    assert source.asked[-1] == ("/a.png", False, 6)
+
+
+def test_large_images_are_worked_on_smaller_and_small_ones_as_they_are(source):
+    shelf = ImageShelf(
+        lambda *_: Fetched(b"x", UNKNOWN),
+        lambda _data: np.zeros((10, 20_000, 3), np.uint8),
+        max_bytes=10**6,
+        limit_s=6,
+        recheck_s=60,
+    )
+    image = shelf.open(HERE)
+    assert (image.height, image.width, image.pixels.shape) == (10, 20_000, (1, 1280, 3))
+
+
+def test_an_image_begun_is_handed_to_the_one_who_asks_next(source):
+    shelf = shelf_of(source)
+    source.gate = threading.Event()
+    coming = shelf.begin(HERE)
+    assert coming is not None
+    assert not coming.done()
+    source.gate.set()
+    assert shelf.open(HERE).height == 3
+    assert len(source.asked) == 1
+
+
+def test_no_more_is_begun_at_once_than_memory_allows(source):
+    prefetcher = Prefetcher(source.fetch, source.clock)
+    source.gate = threading.Event()
+    images = [TaskImage(1, number, "/a.png") for number in range(AT_ONCE + 1)]
+    begun = [prefetcher.begin(image, UNKNOWN, 6) for image in images]
+    assert [future is None for future in begun] == [False] * AT_ONCE + [True]
+    source.gate.set()
+    for future in begun[:AT_ONCE]:
+        assert future is not None
+        future.result(timeout=60)
+    assert prefetcher.begin(images[-1], UNKNOWN, 6) is not None
+
+
+def test_an_outcome_that_grew_old_is_not_used(source):
+    prefetcher = Prefetcher(source.fetch, source.clock)
+    source.problem = AWAY
+    coming = prefetcher.begin(HERE, UNKNOWN, 6)
+    assert coming is not None
+    assert coming.exception(timeout=60) is AWAY
+    source.problem, source.now = None, FRESH_S + 1
+    assert prefetcher.fetch(HERE, UNKNOWN, 6).data == b"one"
+
+
+def test_a_fetch_that_was_begun_is_waited_for_no_longer_than_another(source):
+    prefetcher = Prefetcher(source.fetch, source.clock)
+    source.gate = threading.Event()
+    prefetcher.begin(HERE, UNKNOWN, 6)
+    with pytest.raises(ImageError, match="REFCUT_IMAGE_TIMEOUT_S"):
+        prefetcher.fetch(HERE, UNKNOWN, 0.05)
+    source.gate.set()
