@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import BackgroundTasks, FastAPI, Request, Response
+from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from redis import Redis
 
 from model.version_folder import version_name
 from refcut_backend import __version__
-from refcut_backend.answer_click import ClickReply, ClickRequest, ClickService
+from refcut_backend.answer_click import AnswerRules, ClickReply, ClickRequest, ClickService
+from refcut_backend.click_memory import LOCK_TIMEOUT_MS, ClickMemory
 from refcut_backend.core.label_config import problems, read_label_config
 from refcut_backend.errors import LabelConfigError
 from refcut_backend.follow_annotations import AnnotationFollower
@@ -48,8 +50,9 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
     projects, references = Projects(engine), References(engine)
     queue = ClickQueue(connection, settings.click_timeout_s)
     version = version_name(settings.model_dir)
+    memory = ClickMemory(open_database(settings.database, LOCK_TIMEOUT_MS), settings.click_memory_s)
     return Services(
-        clicks=ClickService(queue, references, version, settings.max_references_per_label),
+        clicks=ClickService(queue, references, version, AnswerRules.of(settings), memory),
         projects=projects,
         follower=AnnotationFollower(references, projects),
         queue=queue,
@@ -86,12 +89,15 @@ def create_app(services: Services, request_max_bytes: int) -> FastAPI:
         return {"versions": [services.model_version]}
 
     @app.post("/predict")
-    def predict(request: PredictRequest, response: Response) -> dict[str, Any]:
+    def predict(
+        request: Annotated[PredictRequest, Depends(_read_predict_request)], response: Response
+    ) -> dict[str, Any]:
         return _predict(services, request, response)
 
     @app.post("/webhook")
     async def webhook(request: Webhook, background: BackgroundTasks) -> dict[str, str]:
         background.add_task(services.follower.apply, request)
+        background.add_task(services.clicks.follow, request)
         return {"status": "accepted"}
 
     return app
@@ -114,13 +120,28 @@ def _log_problems(request: SetupRequest) -> None:
         log.warning("label config", extra={"project": request.project, "problem": problem})
 
 
+async def _read_predict_request(request: Request) -> PredictRequest:
+    """Without a detour over Python objects: a task with many masks is megabytes that do not matter to a click."""
+    try:
+        return PredictRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from None
+
+
 def _predict(services: Services, request: PredictRequest, response: Response) -> dict[str, Any]:
     if request.params.context is None:
         # A task is being opened: any result here would be stored as a prediction of its own (contract, section 3).
         return {"results": [], "model_version": services.model_version}
     task = request.tasks[0]
     reply: ClickReply = services.clicks.answer(
-        ClickRequest(request.project, task.id, task.data, request.label_config, request.params.context.result)
+        ClickRequest(
+            request.project,
+            task.id,
+            task.data,
+            request.label_config,
+            request.params.context.result,
+            task.seen_region_ids(),
+        )
     )
     if reply.reason is not None:
         response.headers[REASON_HEADER] = reply.reason
