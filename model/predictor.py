@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.box_prompt import box_clicks, box_limits, box_map, box_surroundings, cut_off
 from model.crops import click_table, crop_image, crop_map, crop_mask, paste_map
 from model.geometry import EXPANSION, Roi, bounding_roi, clicks_to_network, expanded_roi, mirrored, next_roi
 from model.held_bytes import held_bytes
@@ -40,6 +41,7 @@ class MaskResult:
 class _State:
     """chosen: the surroundings in use; None while none were chosen."""
 
+    box: Roi | None
     clicks: tuple[Click, ...]
     result: MaskResult
     chosen: Roi | None
@@ -125,35 +127,46 @@ class RefCutPredictor:
             self._features(roi)
 
     @torch.inference_mode()
-    def predict(self, clicks: Sequence[Click]) -> MaskResult:
+    def predict(self, clicks: Sequence[Click], box: Roi | None = None) -> MaskResult:
         """The mask after `clicks`, applied one after another, each with the mask before it, as an annotator would.
 
         Clicks are in pixels of the image (row, column). An empty list gives what the reference alone suggests; a
-        first click does not build on that. Raises ValueError for a click outside the image.
+        first click does not build on that. With a box round the object, an empty list gives the mask in the box, and
+        clicks refine that. Raises ValueError for a click or box outside the image.
         """
         height, width = self.image_size
         wanted = tuple(clicks)
         for click in wanted:
             if not (0 <= click.row < height and 0 <= click.col < width):
                 raise ValueError(f"{click} lies outside the image of {height} rows and {width} columns")
-        while self._states and not _continues(self._states[-1].clicks, wanted):
+        if box is not None and not _lies_on(box, height, width):
+            raise ValueError(f"{box} lies outside the image of {height} rows and {width} columns")
+        while self._states and not _continues(self._states[-1], wanted, box):
             self._states.pop()
-        done = len(self._states[-1].clicks) if self._states else min(1, len(wanted)) - 1
+        first = 0 if box is not None else min(1, len(wanted))
+        done = len(self._states[-1].clicks) if self._states else first - 1
         for count in range(done + 1, len(wanted) + 1):
-            state = self._step(wanted[:count])
+            state = self._step(wanted[:count], box)
             self._states = [*self._states[-KEPT_STATES + 1 :], state]
         return self._states[-1].result
 
-    def _step(self, clicks: tuple[Click, ...]) -> _State:
+    def _step(self, clicks: tuple[Click, ...], box: Roi | None) -> _State:
         last = self._states[-1] if self._states else None
+        if last is None and box is not None:
+            return self._step_into(box)
         roi, chosen = self._where(clicks, last)
-        result = self._look(clicks, roi, None if last is None else last.result.probability_hw)
+        result = self._look(clicks, roi, None if last is None else last.result.probability_hw, box)
         if last is not None or not self.settings.second_look:
-            return _State(clicks, result, chosen)
+            return _State(box, clicks, result, chosen)
         closer = self._surroundings(clicks, result, result.roi, self.settings.second_look_expansion)
         if closer != roi:
             result = self._look(clicks, closer, None)
-        return _State(clicks, result, closer)
+        return _State(box, clicks, result, closer)
+
+    def _step_into(self, box: Roi) -> _State:
+        size = self.image_size
+        roi = box_surroundings(box, *size) if self.settings.zoom else Roi.whole(*size)
+        return _State(box, (), self._look((), roi, box_map(box, *size), box), roi)
 
     def _where(self, clicks: tuple[Click, ...], last: _State | None) -> tuple[Roi, Roi | None]:
         """Where to look for a click, and the surroundings that count as chosen from then on."""
@@ -175,9 +188,16 @@ class RefCutPredictor:
         return next_roi(mask_hw, clicks, chosen, min_crop_px=self.settings.zoom_min_px, expansion=expansion)
 
     def _look(
-        self, clicks: tuple[Click, ...], roi: Roi, previous_hw: NDArray[np.float32] | None
+        self,
+        clicks: tuple[Click, ...],
+        roi: Roi,
+        previous_hw: NDArray[np.float32] | None,
+        box: Roi | None = None,
     ) -> MaskResult:
         size = self.settings.network_px
+        limits = None if box is None else box_limits(box, clicks, *self.image_size)
+        if box is not None and limits is not None:
+            clicks = (*box_clicks(box, *self.image_size), *clicks)
         with self._precision():
             features = self._features(roi)
             prepared = self._prepare(roi, features)
@@ -187,6 +207,8 @@ class RefCutPredictor:
             clicks_network = clicks_to_network(clicks, roi, size)
             logits = self._logits(features, previous.to(self.device), clicks_network, prepared)
         full = paste_map(torch.sigmoid(logits), roi, *self.image_size)
+        if limits is not None:
+            full = cut_off(full, limits)
         return MaskResult(full > self.settings.threshold, full, roi)
 
     def _logits(
@@ -238,6 +260,12 @@ class RefCutPredictor:
             cache.popitem(last=False)
 
 
-def _continues(done: tuple[Click, ...], wanted: tuple[Click, ...]) -> bool:
-    """Whether the answer to `done` is a step on the way to `wanted`; one to no clicks is no step to others."""
-    return done == wanted[: len(done)] and bool(done or not wanted)
+def _continues(done: _State, wanted: tuple[Click, ...], box: Roi | None) -> bool:
+    """Whether a state is a step on the way to `wanted`; without a box, one to no clicks is no step to others."""
+    shared = done.box == box and done.clicks == wanted[: len(done.clicks)]
+    return shared and bool(done.clicks or not wanted or box is not None)
+
+
+def _lies_on(box: Roi, height: int, width: int) -> bool:
+    rows = 0 <= box.row_min <= box.row_max < height
+    return rows and 0 <= box.col_min <= box.col_max < width

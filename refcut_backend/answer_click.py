@@ -1,42 +1,75 @@
-"""From a click request to Label Studio's answer: reads the clicks, asks a worker, builds the region."""
+"""From a click request to Label Studio's answer: reads the clicks, asks a worker, builds the regions."""
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from refcut_backend.core.clicks import ClickedObject, read_clicks
+from refcut_backend.click_memory import AskedClick, ClickMemory
+from refcut_backend.core.click_context import read_context
+from refcut_backend.core.click_session import ClickedObject, RememberedObject
 from refcut_backend.core.image_address import image_of_task
-from refcut_backend.core.label_config import read_label_config
-from refcut_backend.core.regions import brush_region, prediction
+from refcut_backend.core.label_config import Control, MaskKind, ProjectControls, read_label_config
+from refcut_backend.core.pending import still_pending
+from refcut_backend.core.polygons import OutlineSettings
+from refcut_backend.core.regions import GivenMask, mask_regions, prediction
 from refcut_backend.errors import RefCutError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.payloads import Webhook
+from refcut_backend.settings import Settings
 from refcut_backend.store.references import References
 
 log = logging.getLogger("refcut.click")
 
 EMPTY_CONTEXT = "no_clicks"
+EMPTY_MASK = "empty_mask"
 
 
 @dataclass(frozen=True)
 class ClickRequest:
-    """What a click request says, whatever server took it."""
+    """What a click request says, whatever server took it.
+
+    seen_region_ids: of the regions in the task's annotations and drafts.
+    """
 
     project_id: int
     task_id: int
     task_data: dict[str, Any]
     label_config: str
     regions: list[dict[str, Any]]
+    seen_region_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class ClickReply:
-    """One entry for `results`, and why it is empty when it is (Label Studio itself shows nothing)."""
+    """One entry for `results`, and why it lacks the mask when it does (Label Studio itself shows nothing)."""
 
     prediction: dict[str, Any]
     reason: str | None = None
+
+
+@dataclass(frozen=True)
+class AnswerRules:
+    """How answers are built. pending_s: how long unaccepted masks of other labels come along.
+
+    mask_output: what masks come back as if a label can have several kinds.
+    """
+
+    max_references: int = 4
+    pending_s: float = 120
+    mask_output: MaskKind = "brush"
+    outlines: OutlineSettings = field(default_factory=OutlineSettings)
+
+    @classmethod
+    def of(cls, settings: Settings) -> AnswerRules:
+        """As the settings say."""
+        outlines = OutlineSettings(settings.polygon_tolerance_px, settings.polygon_min_area_percent)
+        return cls(
+            settings.max_references_per_label, settings.pending_masks_s, settings.mask_output, outlines
+        )
 
 
 class AsksWorkers(Protocol):
@@ -45,64 +78,138 @@ class AsksWorkers(Protocol):
     def ask(self, job: ClickJob) -> ClickAnswer: ...
 
 
+@dataclass
+class _Click:
+    """A request on its way: what is known of it so far. outcome: what the log says in the end."""
+
+    request: ClickRequest
+    asked: AskedClick
+    started: float
+    outcome: dict[str, Any]
+    controls: ProjectControls | None = None
+    objects: Sequence[RememberedObject] = ()
+    clicked: ClickedObject | None = None
+
+    def milliseconds(self) -> float:
+        """Since it came."""
+        return round(1000 * (time.monotonic() - self.started), 1)
+
+
 class ClickService:
     """Answers clicks. Never raises: a click that cannot be answered gives an empty result and a reason."""
 
     def __init__(
-        self, queue: AsksWorkers, references: References, model_version: str, max_references: int
+        self,
+        queue: AsksWorkers,
+        references: References,
+        model_version: str,
+        rules: AnswerRules,
+        memory: ClickMemory,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
         self._references = references
         self._model_version = model_version
-        self._max_references = max_references
+        self._rules = rules
+        self._memory = memory
+        self._clock = clock
 
     def answer(self, request: ClickRequest) -> ClickReply:
-        """The mask for the clicks of a request, as a prediction with one region."""
-        started = time.monotonic()
-        outcome: dict[str, Any] = {"project": request.project_id, "task": request.task_id}
+        """The mask for the clicks of a request, and with it the masks of other labels that are still pending."""
+        outcome = {"project": request.project_id, "task": request.task_id}
         try:
-            clicked = read_clicks(request.regions)
-            if clicked is None:
-                return self._empty(EMPTY_CONTEXT)
-            outcome |= {"label": clicked.label, "clicks": len(clicked.clicks)}
-            answer, region = self._segment(request, clicked)
-            outcome |= {"references": list(answer.reference_versions), "milliseconds": answer.milliseconds}
-            log.info("answered", extra=outcome | {"total_ms": _milliseconds_since(started)})
-            return ClickReply(prediction(self._model_version, [region], answer.score))
+            context = read_context(request.regions)
         except RefCutError as error:
-            outcome |= {"reason": error.code, "problem": str(error)}
-            log.warning("not answered", extra=outcome | {"total_ms": _milliseconds_since(started)})
-            return self._empty(error.code)
+            log.warning("not answered", extra=outcome | {"reason": error.code, "problem": str(error)})
+            return ClickReply(prediction(self._model_version, [], 0.0), error.code)
+        if context is None:
+            if not request.regions:
+                # Sent after a submit (contract, section 3, rule 10).
+                self._memory.forget(request.project_id, request.task_id)
+            return ClickReply(prediction(self._model_version, [], 0.0), EMPTY_CONTEXT)
+        asked = AskedClick(request.project_id, request.task_id, context, self._clock())
+        return self._reply(_Click(request, asked, time.monotonic(), outcome | {"label": context.label}))
 
-    def _segment(self, request: ClickRequest, clicked: ClickedObject) -> tuple[ClickAnswer, dict[str, Any]]:
-        controls = read_label_config(request.label_config)
-        control = controls.mask_control(clicked.label, clicked.to_name)
-        found = self._references.newest(request.project_id, clicked.label, self._max_references)
-        answer = self._queue.ask(
-            ClickJob(
-                project_id=request.project_id,
-                task_id=request.task_id,
-                image_address=image_of_task(request.task_data, control.image_field),
-                label=clicked.label,
-                clicks=clicked.clicks,
-                reference_ids=tuple(reference.id for reference in found),
-            )
-        )
+    def follow(self, webhook: Webhook) -> None:
+        """Notes which masks an annotation has taken, for the click log."""
+        annotation = webhook.annotation
+        if webhook.project is not None and annotation is not None and not annotation.was_cancelled:
+            ids = {str(region.get("id")) for region in annotation.result}
+            self._memory.submitted(webhook.project.id, ids)
+
+    def _reply(self, click: _Click) -> ClickReply:
+        try:
+            answer, regions = self._segment(click)
+        except RefCutError as error:
+            said = {"reason": error.code, "problem": str(error), "total_ms": click.milliseconds()}
+            log.warning("not answered", extra=click.outcome | said)
+            return ClickReply(prediction(self._model_version, self._carried(click), 0.0), error.code)
+        said = {"references": list(answer.reference_versions), "milliseconds": answer.milliseconds}
+        log.info("answered", extra=click.outcome | said | {"total_ms": click.milliseconds()})
+        reason = None if regions else EMPTY_MASK
+        regions = [*regions, *self._carried(click)]
+        return ClickReply(prediction(self._model_version, regions, answer.score), reason)
+
+    def _segment(self, click: _Click) -> tuple[ClickAnswer, list[dict[str, Any]]]:
+        """A worker's answer, and the regions that it makes. Raises RefCutError when there is none."""
+        context = click.asked.context
+        controls = click.controls = read_label_config(click.request.label_config)
+        session = self._memory.session(click.asked, click.request.seen_region_ids)
+        click.objects = session.objects
+        takes_away = controls.is_negative_label(context.label, context.to_name)
+        clicked = click.clicked = session.understand(context, takes_away=takes_away)
+        click.outcome |= {"label": clicked.label, "clicks": len(clicked.clicks), "region": clicked.region_id}
+        control = controls.mask_control(clicked.label, clicked.to_name, self._rules.mask_output)
+        answer = self._queue.ask(self._job(click.request, clicked, control))
         if answer.error_code is not None:
             raise WorkerRefusalError(answer.error_code, answer.error_message or "")
-        region = brush_region(
+        given = GivenMask(answer.width, answer.height, answer.rle, answer.score, answer.reference_versions)
+        regions = mask_regions(clicked.region_id, clicked.label, control, given, self._rules.outlines)
+        self._memory.answered(
+            click.asked,
             clicked,
-            control,
-            rle=answer.rle,
-            width=answer.width,
-            height=answer.height,
-            score=answer.score,
-            reference_versions=answer.reference_versions,
+            given,
+            model_version=self._model_version,
+            milliseconds=click.milliseconds(),
         )
-        return answer, region
+        return answer, regions
 
-    def _empty(self, reason: str) -> ClickReply:
-        return ClickReply(prediction(self._model_version, [], 0.0), reason)
+    def _job(self, request: ClickRequest, clicked: ClickedObject, control: Control) -> ClickJob:
+        found = self._references.newest(request.project_id, clicked.label, self._rules.max_references)
+        return ClickJob(
+            project_id=request.project_id,
+            task_id=request.task_id,
+            image_address=image_of_task(request.task_data, control.image_field),
+            label=clicked.label,
+            clicks=clicked.clicks,
+            reference_ids=tuple(reference.id for reference in found),
+            click_ids=clicked.click_ids,
+            box=clicked.box,
+        )
+
+    def _carried(self, click: _Click) -> list[dict[str, Any]]:
+        """Regions of the masks that are still pending, as the label config wants them now."""
+        regions: list[dict[str, Any]] = []
+        for known in still_pending(
+            click.objects,
+            click.asked.context,
+            click.clicked,
+            now_s=click.asked.at_s,
+            pending_s=self._rules.pending_s,
+        ):
+            regions += self._carried_regions(click, known.clicked)
+        return regions
+
+    def _carried_regions(self, click: _Click, pending: ClickedObject) -> list[dict[str, Any]]:
+        given = self._memory.mask(click.asked, pending.region_id)
+        if given is None or click.controls is None:
+            return []
+        try:
+            control = click.controls.mask_control(pending.label, pending.to_name, self._rules.mask_output)
+            return mask_regions(pending.region_id, pending.label, control, given, self._rules.outlines)
+        except RefCutError:
+            # The label or its tag has been renamed since.
+            return []
 
 
 class WorkerRefusalError(RefCutError):
@@ -111,7 +218,3 @@ class WorkerRefusalError(RefCutError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-def _milliseconds_since(started: float) -> float:
-    return round(1000 * (time.monotonic() - started), 1)

@@ -36,6 +36,18 @@ class BadRequestError(RefCutError):
     code = "bad_request"
 
 
+class NoPositiveClickError(RefCutError):
+    """All clicks take away, and there is nothing yet to take away from."""
+
+    code = "no_positive_click"
+
+
+class NoObjectError(RefCutError):
+    """A click of the label that takes away found no object that it could belong to."""
+
+    code = "no_object"
+
+
 class BadMaskError(RefCutError):
     """A mask cannot be decoded, or is larger than it says."""
 

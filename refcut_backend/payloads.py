@@ -1,4 +1,8 @@
-"""What Label Studio sends, as far as it is read. Unknown fields are ignored; a region's value is not looked into."""
+"""What Label Studio sends, as far as it is read. Unknown fields are ignored; a region's value is not looked into.
+
+Validate a body with `model_validate_json`: what is ignored, above all the masks of a task's annotations, is then
+skipped while parsing and never becomes Python objects.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +45,40 @@ class SetupRequest(_Payload):
     access_token: str | None = None
 
 
+class RegionId(_Payload):
+    """Which region, whatever it holds."""
+
+    id: str = ""
+
+
+class AcceptedRegions(_Payload):
+    """The regions of an annotation or a draft."""
+
+    result: list[RegionId] = Field(default_factory=list)
+
+
+Accepted = Annotated[list[AcceptedRegions] | Any, Field(union_mode="left_to_right")]
+"""Whatever else stands there must not fail a click."""
+
+
 class TaskPayload(_Payload):
-    """A task, without its annotations, drafts and predictions: they never matter to a click."""
+    """A task; of its annotations and drafts only which regions they have."""
 
     id: RowId
     data: dict[str, Any] = Field(default_factory=dict)
+    annotations: Accepted = Field(default_factory=list)
+    drafts: Accepted = Field(default_factory=list)
+
+    def seen_region_ids(self) -> frozenset[str]:
+        """Ids of the regions in its annotations and drafts."""
+        entries = [
+            entry
+            for listed in (self.annotations, self.drafts)
+            for entry in (listed if isinstance(listed, list) else [])
+        ]
+        return frozenset(
+            region.id for entry in entries if isinstance(entry, AcceptedRegions) for region in entry.result
+        )
 
 
 class Context(_Payload):

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.version_folder import SHIPPED_DIR
+from refcut_backend.core.label_config import MaskKind
 from refcut_backend.errors import ConfigError
 
 
@@ -79,6 +80,28 @@ class Settings(BaseSettings):
         description="encoded references that a worker keeps, on the model's device",
     )
     max_references_per_label: int = Field(4, ge=1, description="newest references of a label that are pooled")
+    click_memory_s: int = Field(
+        600,
+        ge=0,
+        description="how long single clicks (Auto accept) and boxes can be refined after the last click on them",
+    )
+    pending_masks_s: int = Field(
+        120,
+        ge=0,
+        description="how long unaccepted masks of other labels come along with an answer; 0 = never",
+    )
+    mask_output: MaskKind = Field(
+        "brush", description="what masks come back as if a label has several: brush, polygon or rectangle"
+    )
+    polygon_tolerance_px: float = Field(
+        1.0,
+        ge=0,
+        le=100,
+        description="farthest that polygons may leave a mask's outline, in pixels of the image",
+    )
+    polygon_min_area_percent: float = Field(
+        1.0, ge=0, le=100, description="pieces of a mask below this percentage of its largest are no polygons"
+    )
     request_max_bytes: int = Field(64 * 2**20, ge=1, description="largest request body that is read")
 
     @property

@@ -61,3 +61,34 @@ def click_result(
         "value": {"x": x, "y": y, "width": 0.39, "keypointlabels": [label]},
     }
     return dot if positive is None else {**dot, "is_positive": positive}
+
+
+def box_result(
+    box_id: str,
+    x: Any,
+    y: Any,
+    width: Any,
+    height: Any,
+    label: str,
+    *,
+    size: tuple[Any, Any] = (640, 420),
+    rotation: Any = 0,
+) -> dict[str, Any]:
+    """A rectangle as the smart tool sends it. Not recorded: made after Label Studio's `RectRegion.serialize`."""
+    return {
+        "id": box_id,
+        "type": "rectanglelabels",
+        "from_name": "box",
+        "to_name": "image",
+        "original_width": size[0],
+        "original_height": size[1],
+        "image_rotation": 0,
+        "value": {
+            "x": x,
+            "y": y,
+            "width": width,
+            "height": height,
+            "rotation": rotation,
+            "rectanglelabels": [label],
+        },
+    }

@@ -9,17 +9,19 @@ from typing import Any
 import httpx
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
+from sqlalchemy import Engine
 
 from refcut_backend.core.image_address import image_of_task
 from refcut_backend.core.label_config import problems, read_label_config
 from refcut_backend.doctor.findings import Check, Finding
 from refcut_backend.errors import RefCutError
+from refcut_backend.label_studio.client import connect, explain
 from refcut_backend.settings import Settings
+from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.database import open_database
-from refcut_backend.store.projects import Connection, Projects
-from refcut_backend.worker.images import decode_image, fetch_image
-
-TOKEN_ADVICE = "set REFCUT_ACCESS_TOKEN to a token that works, or enable legacy tokens in the organization"
+from refcut_backend.store.projects import Projects
+from refcut_backend.worker.image_source import open_image_shelf
+from refcut_backend.worker.prefetch import TaskImage
 
 
 class ProjectDoctor:
@@ -31,23 +33,20 @@ class ProjectDoctor:
         self._subject = f"project {project_id}"
 
     def check(self) -> Iterator[Finding]:
-        """Raises RefCutError when the project is unknown or its image cannot be had."""
-        projects = Projects(open_database(self._settings.database))
+        """Raises RefCutError when the project is unknown, its Label Studio refuses, or its image cannot be had."""
+        engine = open_database(self._settings.database)
+        projects = known_projects(self._settings, engine)
         connection = projects.connection(self._project_id)
-        api = LabelStudio(base_url=connection.label_studio, api_key=connection.access_token)
+        label_config = projects.label_config(self._project_id) or ""
         try:
+            api = connect(connection)
             user = api.users.whoami()
             yield self._ok(f"Label Studio at {connection.label_studio} takes the token of {user.email}")
             yield from self._check_backend(api)
-            yield from self._check_config(projects.label_config(self._project_id) or "")
-            yield from self._check_image(api, connection, projects.label_config(self._project_id) or "")
-        except ApiError as error:
-            yield self._wrong(f"Label Studio answers {error.status_code}", _advice(error.status_code))
-        except httpx.HTTPError as error:
-            yield self._wrong(
-                f"Label Studio at {connection.label_studio} cannot be reached ({type(error).__name__})",
-                "LABEL_STUDIO_HOST must be an address that this machine can reach",
-            )
+            yield from self._check_config(label_config)
+            yield from self._check_image(api, engine, projects, label_config)
+        except (ApiError, httpx.HTTPError) as error:
+            raise explain(error, connection.label_studio) from None
 
     def _check_backend(self, api: LabelStudio) -> Iterator[Finding]:
         backends: list[Any] = list(api.ml.list(project=self._project_id))
@@ -78,19 +77,21 @@ class ProjectDoctor:
         if not found:
             yield self._ok("the label config has clicks, masks and roles")
 
-    def _check_image(self, api: LabelStudio, connection: Connection, label_config: str) -> Iterator[Finding]:
+    def _check_image(
+        self, api: LabelStudio, engine: Engine, projects: Projects, label_config: str
+    ) -> Iterator[Finding]:
         task = next(iter(api.tasks.list(project=self._project_id, page_size=1, fields="task_only")), None)
         controls = read_label_config(label_config)
         if task is None or not controls.masks:
             yield self._note("no task to try", "import photographs")
             return
         address = image_of_task(dict(task.data), controls.masks[0].image_field)
+        shelf = open_image_shelf(self._settings, projects, Addresses(engine))
         started = time.monotonic()
-        data = fetch_image(address, int(task.id), connection, self._settings)
-        image = decode_image(data, self._settings.image_max_pixels)
+        image = shelf.open(TaskImage(self._project_id, int(task.id), address))
         taken_ms = 1000 * (time.monotonic() - started)
         yield self._ok(
-            f"the image of task {task.id} is read: {image.shape[1]} x {image.shape[0]} px, {taken_ms:.0f} ms"
+            f"the image of task {task.id} is read: {image.width} x {image.height} px, {taken_ms:.0f} ms"
         )
 
     def _ok(self, what: str) -> Finding:
@@ -103,12 +104,17 @@ class ProjectDoctor:
         return Finding(self._subject, "wrong", what, advice)
 
 
+def known_projects(settings: Settings, engine: Engine) -> Projects:
+    """The projects, with what the settings say about token and address."""
+    return Projects(engine, settings.own_token, settings.label_studio_url)
+
+
 def project_checks(settings: Settings, project_id: int | None) -> list[tuple[str, Check]]:
     """Checks of one project, or of all that have called /setup."""
     if project_id is not None:
         return [(f"project {project_id}", ProjectDoctor(settings, project_id).check)]
     try:
-        known = Projects(open_database(settings.database)).ids()
+        known = known_projects(settings, open_database(settings.database)).ids()
     except RefCutError:
         return []  # the database's own check has said why
     if not known:
@@ -123,11 +129,3 @@ def _none_yet() -> Iterator[Finding]:
         "no Label Studio has called /setup yet",
         "connect the backend: Settings > Model > Connect Model",
     )
-
-
-def _advice(status: int | None) -> str:
-    if status in (401, 403):
-        return TOKEN_ADVICE
-    if status == 404:
-        return "the project is gone, or the token's owner may not see it"
-    return "see Label Studio's log"

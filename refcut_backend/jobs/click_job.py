@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.clicks import PercentClick
 
-FORMAT = 1
+FORMAT = 2
 CLICK_QUEUE = "clicks"
 CLICK_FUNCTION = "refcut_backend.worker.run_click.run_click"
 
@@ -17,6 +18,8 @@ class ClickJob:
     """A click on its way to a worker.
 
     reference_ids: rows of the reference table whose masks say what the label means.
+    click_ids: ids of the object's dots in Label Studio. Of two clicks on a task that share one, the newer wins.
+    box: the rectangle that the object began with.
     """
 
     project_id: int
@@ -25,6 +28,8 @@ class ClickJob:
     label: str
     clicks: tuple[PercentClick, ...]
     reference_ids: tuple[int, ...] = ()
+    click_ids: tuple[str, ...] = ()
+    box: PercentBox | None = None
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -36,7 +41,9 @@ class ClickJob:
         if data.get("format") != FORMAT:
             raise ValueError(f"click job of format {data.get('format')}, this worker reads {FORMAT}")
         clicks = tuple(PercentClick(**click) for click in data["clicks"])
-        return cls(**{**data, "clicks": clicks, "reference_ids": tuple(data["reference_ids"])})
+        box = None if data["box"] is None else PercentBox(**data["box"])
+        lists = {"reference_ids": tuple(data["reference_ids"]), "click_ids": tuple(data["click_ids"])}
+        return cls(**{**data, "clicks": clicks, "box": box, **lists})
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,10 @@ from refcut_backend.store.tables import Base
 PRIVATE = 0o600
 
 
-def open_database(url: str) -> Engine:
+def open_database(url: str, lock_timeout_ms: int = 5000) -> Engine:
     """An engine with all tables. Raises ConfigError when the database cannot be opened.
+
+    lock_timeout_ms: how long to wait in SQLite for another process that is writing.
 
     SQLite files are readable by their owner only, since they hold Label Studio's tokens; write-ahead logging lets web
     process and workers read while one of them writes.
@@ -25,7 +27,7 @@ def open_database(url: str) -> Engine:
         parsed = make_url(url)
         engine = create_engine(parsed, hide_parameters=True)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
-            _prepare_sqlite(engine, Path(parsed.database))
+            _prepare_sqlite(engine, Path(parsed.database), lock_timeout_ms)
         Base.metadata.create_all(engine)
     except (SQLAlchemyError, ArgumentError, OSError) as error:
         raise ConfigError(
@@ -35,13 +37,13 @@ def open_database(url: str) -> Engine:
     return engine
 
 
-def _prepare_sqlite(engine: Engine, path: Path) -> None:
+def _prepare_sqlite(engine: Engine, path: Path, lock_timeout_ms: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=PRIVATE)
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: object, _entry: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()  # type: ignore[attr-defined]
-        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=5000"):
+        for pragma in (f"busy_timeout={lock_timeout_ms}", "journal_mode=WAL", "synchronous=NORMAL"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import BackgroundTasks, FastAPI, Request, Response
+from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from redis import Redis
 
 from model.version_folder import version_name
 from refcut_backend import __version__
-from refcut_backend.answer_click import ClickReply, ClickRequest, ClickService
+from refcut_backend.answer_click import AnswerRules, ClickReply, ClickRequest, ClickService
+from refcut_backend.click_memory import LOCK_TIMEOUT_MS, ClickMemory
 from refcut_backend.core.label_config import problems, read_label_config
 from refcut_backend.errors import LabelConfigError
 from refcut_backend.follow_annotations import AnnotationFollower
@@ -54,13 +56,15 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
     queue = ClickQueue(connection, settings.click_timeout_s)
     addresses = Addresses(engine)
     version = version_name(settings.model_dir)
-    most = settings.max_references_per_label
+    memory = ClickMemory(open_database(settings.database, LOCK_TIMEOUT_MS), settings.click_memory_s)
     return Services(
-        clicks=ClickService(HidesAddresses(queue, addresses), references, version, most),
+        clicks=ClickService(
+            HidesAddresses(queue, addresses), references, version, AnswerRules.of(settings), memory
+        ),
         projects=projects,
         follower=AnnotationFollower(references, projects),
         queue=queue,
-        opener=TaskOpener(WarmQueue(connection), references, addresses, most),
+        opener=TaskOpener(WarmQueue(connection), references, addresses, settings.max_references_per_label),
         model_version=version,
     )
 
@@ -93,12 +97,17 @@ def create_app(services: Services, request_max_bytes: int) -> FastAPI:
         return {"versions": [services.model_version]}
 
     @app.post("/predict")
-    def predict(request: PredictRequest, response: Response, background: BackgroundTasks) -> dict[str, Any]:
+    def predict(
+        request: Annotated[PredictRequest, Depends(_read_predict_request)],
+        response: Response,
+        background: BackgroundTasks,
+    ) -> dict[str, Any]:
         return _predict(services, request, response, background)
 
     @app.post("/webhook")
     async def webhook(request: Webhook, background: BackgroundTasks) -> dict[str, str]:
         background.add_task(services.follower.apply, request)
+        background.add_task(services.clicks.follow, request)
         return {"status": "accepted"}
 
     return app
@@ -121,6 +130,14 @@ def _log_problems(request: SetupRequest) -> None:
         log.warning("label config", extra={"project": request.project, "problem": problem})
 
 
+async def _read_predict_request(request: Request) -> PredictRequest:
+    """Without a detour over Python objects: a task with many masks is megabytes that do not matter to a click."""
+    try:
+        return PredictRequest.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from None
+
+
 def _predict(
     services: Services, request: PredictRequest, response: Response, background: BackgroundTasks
 ) -> dict[str, Any]:
@@ -133,7 +150,14 @@ def _predict(
             background.add_task(services.opener.task_opened, *opened)
         return {"results": [], "model_version": services.model_version}
     reply: ClickReply = services.clicks.answer(
-        ClickRequest(request.project, task.id, task.data, request.label_config, request.params.context.result)
+        ClickRequest(
+            request.project,
+            task.id,
+            task.data,
+            request.label_config,
+            request.params.context.result,
+            task.seen_region_ids(),
+        )
     )
     if reply.reason is not None:
         response.headers[REASON_HEADER] = reply.reason

@@ -11,12 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from model.geometry import Roi
 from model.held_bytes import held_bytes
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import PredictorSettings, RefCutPredictor, serving_settings
 from model.robot_clicker import Click
 from refcut_backend.core import brush_rle
+from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.clicks import PercentClick, to_pixel
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
@@ -145,7 +147,9 @@ class ClickEngine:
         fetched = time.monotonic()
         versions = self._set_references(open_image, job)
         predicted_from = time.monotonic()
-        probability = open_image.predictor.predict(_to_working_frame(job.clicks, open_image)).probability_hw
+        size_hw = open_image.predictor.image_size
+        box = None if job.box is None else _box_in_pixels(job.box, *size_hw)
+        probability = open_image.predictor.predict(_in_pixels(job.clicks, *size_hw), box).probability_hw
         self._open_images.keep(key, open_image)
         predicted = time.monotonic()
         size = (open_image.width, open_image.height)
@@ -219,12 +223,25 @@ def _fitted(mask_hw: NDArray[np.bool_], image: WorkingImage) -> NDArray[np.bool_
     return shares > 0.5
 
 
-def _to_working_frame(clicks: Sequence[PercentClick], image: _OpenImage) -> list[Click]:
-    height, width = image.predictor.image_size
+def _in_pixels(clicks: Sequence[PercentClick], height: int, width: int) -> list[Click]:
     return [
         Click(to_pixel(click.y_percent, height), to_pixel(click.x_percent, width), click.positive)
         for click in clicks
     ]
+
+
+def _box_in_pixels(box: PercentBox, height: int, width: int) -> Roi:
+    """All pixels that a box covers half or more of; at least the one under its middle."""
+    row, col = (
+        int(to_pixel((start + end) / 2, length))
+        for start, end, length in ((box.top, box.bottom, height), (box.left, box.right, width))
+    )
+    return Roi(
+        min(row, round(box.top / 100 * height)),
+        max(row, round(box.bottom / 100 * height) - 1),
+        min(col, round(box.left / 100 * width)),
+        max(col, round(box.right / 100 * width) - 1),
+    )
 
 
 def _ms(start: float, end: float) -> float:

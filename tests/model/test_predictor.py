@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from model.box_prompt import box_limits
 from model.config import PRESETS
-from model.geometry import mirrored
+from model.geometry import Roi, mirrored
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import (
@@ -37,6 +38,7 @@ SETTINGS = {
 }
 BOTH = pytest.mark.parametrize("kind", sorted(NETWORKS))
 ANY_WAY = pytest.mark.parametrize("way", sorted(SETTINGS))
+BOX = Roi(20, 44, 30, 60)
 POOL = [Click(30, 40), Click(36, 48), Click(5, 7), Click(12, 80, False), Click(26.5, 45.5, False)]
 
 
@@ -57,18 +59,26 @@ def box(height: int, width: int, top: int, left: int, side: int) -> NDArray[np.b
     return mask
 
 
-def from_scratch(network: RefCut, way: str, clicks: Sequence[Click]) -> MaskResult:
-    return make(network, way).predict(clicks)
+def from_scratch(network: RefCut, way: str, clicks: Sequence[Click], within: Roi | None = None) -> MaskResult:
+    return make(network, way).predict(clicks, within)
 
 
 @ANY_WAY
 @settings(database=None, deadline=None, max_examples=6)
-@given(st.lists(st.lists(st.sampled_from(POOL), max_size=6), min_size=2, max_size=5))
-def test_any_list_of_clicks_gives_what_it_gives_from_scratch(way: str, lists: list[list[Click]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.lists(st.sampled_from(POOL), max_size=6), st.sampled_from([None, BOX])),
+        min_size=2,
+        max_size=5,
+    )
+)
+def test_any_list_of_clicks_gives_what_it_gives_from_scratch(
+    way: str, asked: list[tuple[list[Click], Roi | None]]
+) -> None:
     network = NETWORKS["frozen"]
     predictor = make(network, way)
-    for clicks in lists:
-        assert same(predictor.predict(clicks), from_scratch(network, way, clicks))
+    for clicks, within in asked:
+        assert same(predictor.predict(clicks, within), from_scratch(network, way, clicks, within))
 
 
 @ANY_WAY
@@ -184,6 +194,40 @@ def test_a_new_image_forgets_the_old_one_and_keeps_the_reference(kind: str) -> N
     assert same(predictor.predict(POOL), expected)
 
 
+@ANY_WAY
+@BOTH
+def test_a_box_is_answered_within_its_limits_until_a_click_lies_outside_them(kind: str, way: str) -> None:
+    predictor = make(NETWORKS[kind], way)
+    limits = box_limits(BOX, [], HEIGHT, WIDTH)
+    assert limits is not None
+    inside, outside = Click(30, 40), Click(5, 7)
+    for clicks in ([], [inside], [inside, Click(40, 50, False)]):
+        probability_hw = predictor.predict(clicks, BOX).probability_hw.copy()
+        assert probability_hw.any()
+        probability_hw[limits.slices] = 0
+        assert not probability_hw.any()
+    freed_hw = predictor.predict([inside, outside], BOX).probability_hw
+    assert freed_hw[int(outside.row), int(outside.col)] > 0
+
+
+@BOTH
+def test_a_box_is_something_else_than_clicks(kind: str) -> None:
+    predictor = make(NETWORKS[kind], "served")
+    boxed, plain = predictor.predict([POOL[0]], BOX), predictor.predict([POOL[0]])
+    assert not same(boxed, plain)
+
+
+@ANY_WAY
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (57, 91)])
+def test_a_box_round_anything_has_a_mask_of_the_images_size(way: str, height: int, width: int) -> None:
+    predictor = make(NETWORKS["frozen"], way, drawn_image(height, width))
+    for within in (Roi.whole(height, width), Roi(0, 0, 0, 0), Roi(height - 1, height - 1, 0, width - 1)):
+        for clicks in ([], [Click(0, 0)], [Click(height - 1, width - 1, False)]):
+            result = predictor.predict(clicks, within)
+            assert result.mask_hw.shape == (height, width)
+            assert np.isfinite(result.probability_hw).all()
+
+
 @BOTH
 def test_with_flip_the_mirrored_image_has_the_mirrored_mask(kind: str) -> None:
     network = NETWORKS[kind]
@@ -202,6 +246,14 @@ def test_with_flip_the_mirrored_image_has_the_mirrored_mask(kind: str) -> None:
 def test_clicks_outside_the_image_are_refused(click: Click) -> None:
     with pytest.raises(ValueError, match="outside the image"):
         make(NETWORKS["frozen"], "served").predict([click])
+
+
+@pytest.mark.parametrize(
+    "within", [Roi(-1, 3, 0, 3), Roi(0, HEIGHT, 0, 3), Roi(5, 4, 0, 3), Roi(0, 3, 7, 6), Roi(0, 3, 0, WIDTH)]
+)
+def test_boxes_outside_the_image_are_refused(within: Roi) -> None:
+    with pytest.raises(ValueError, match="outside the image"):
+        make(NETWORKS["frozen"], "served").predict([], within)
 
 
 def test_calls_in_the_wrong_order_or_with_the_wrong_arrays_are_refused() -> None:

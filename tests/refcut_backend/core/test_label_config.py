@@ -7,6 +7,20 @@ from refcut_backend.errors import LabelConfigError
 from tests.recorded import LABEL_CONFIG, backend_request
 
 
+def config(controls: str) -> str:
+    return f"""<View><Image name="image" value="$image"/><Image name="second" value="$other"/>{controls}
+        <Choices name="role" toName="image" perRegion="true"><Choice value="Reference"/></Choices></View>"""
+
+
+def tag(kind: str, *labels: str, name: str = "", to: str = "image", smart: str = "false") -> str:
+    said = f' smart="{smart}"' if smart else ""
+    inside = "".join(f'<Label value="{label}"/>' for label in labels)
+    return f'<{kind}Labels name="{name or kind.lower()}" toName="{to}"{said}>{inside}</{kind}Labels>'
+
+
+CLICKS = tag("KeyPoint", "Door", smart="true")
+
+
 def test_the_shipped_config_has_no_problems():
     controls = read_label_config(LABEL_CONFIG)
     assert problems(controls) == []
@@ -31,11 +45,75 @@ def test_a_config_without_controls_lists_all_that_is_missing(xml):
     assert len(problems(read_label_config(xml))) == 3
 
 
-def test_a_label_that_no_brush_has_is_named():
-    clicks, brush = LABEL_CONFIG.split("<BrushLabels")
-    without_hood = brush.replace('<Label value="Hood" background="#2ca02c"/>', "")
-    config = f"{clicks}<BrushLabels{without_hood}"
-    controls = read_label_config(config)
-    assert any("Hood" in problem for problem in problems(controls))
+def test_promise_25_a_label_that_nothing_takes_masks_of_is_named():
+    controls = read_label_config(config(tag("KeyPoint", "Door", "Hood", smart="true") + tag("Brush", "Door")))
+    (problem,) = problems(controls)
+    assert "['Hood']" in problem
     with pytest.raises(LabelConfigError, match="Hood"):
         controls.mask_control("Hood", "image")
+
+
+def test_promise_25_masks_on_another_image_tag_do_not_count():
+    controls = read_label_config(config(CLICKS + tag("Brush", "Door", to="second")))
+    (problem,) = problems(controls)
+    assert "'image'" in problem
+    with pytest.raises(LabelConfigError, match="'image'"):
+        controls.mask_control("Door", "image")
+    assert controls.mask_control("Door", "second").image_field == "other"
+
+
+@pytest.mark.parametrize(
+    ("tags", "preferred", "expected"),
+    [
+        (("Brush", "Polygon", "Rectangle"), "brush", "brush"),
+        (("Rectangle", "Polygon", "Brush"), "brush", "brush"),
+        (("Rectangle", "Polygon"), "brush", "polygon"),
+        (("Rectangle",), "brush", "rectangle"),
+        (("Brush", "Polygon", "Rectangle"), "polygon", "polygon"),
+        (("Brush", "Polygon", "Rectangle"), "rectangle", "rectangle"),
+        (("Polygon", "Rectangle"), "brush", "polygon"),
+    ],
+)
+def test_brush_comes_before_polygon_before_rectangle_unless_another_is_preferred(tags, preferred, expected):
+    controls = read_label_config(config(CLICKS + "".join(tag(kind, "Door") for kind in tags)))
+    assert problems(controls) == []
+    assert controls.mask_control("Door", "image", preferred).name == expected
+
+
+def test_a_kind_that_lacks_the_label_is_passed_over():
+    controls = read_label_config(config(CLICKS + tag("Brush", "Hood") + tag("Polygon", "Door")))
+    assert controls.mask_control("Door", "image").kind == "polygon"
+
+
+def test_a_smart_rectangle_is_for_boxes_and_takes_no_masks():
+    controls = read_label_config(config(tag("Rectangle", "Door", smart="true") + tag("Brush", "Door")))
+    assert problems(controls) == [], "boxes alone are enough to work with"
+    assert [control.name for control in controls.boxes] == ["rectangle"]
+    assert controls.mask_control("Door", "image", "rectangle").kind == "brush"
+
+
+@pytest.mark.parametrize("smart", ["", "true"])
+def test_a_mask_tool_that_label_studio_takes_for_smart_is_named(smart):
+    (problem,) = problems(read_label_config(config(CLICKS + tag("Brush", "Door", smart=smart))))
+    assert "'brush'" in problem
+    assert 'smart="false"' in problem
+
+
+@pytest.mark.parametrize("name", ["Negative", "negative", "BACKGROUND", " Background "])
+def test_a_negative_label_needs_no_masks(name):
+    controls = read_label_config(config(tag("KeyPoint", "Door", name, smart="true") + tag("Brush", "Door")))
+    assert problems(controls) == []
+    assert controls.is_negative_label(name, "image")
+    assert not controls.is_negative_label("Door", "image")
+
+
+def test_a_label_called_background_that_takes_masks_is_not_negative():
+    both = tag("KeyPoint", "Background", smart="true") + tag("Brush", "Background")
+    assert not read_label_config(config(both)).is_negative_label("Background", "image")
+
+
+def test_a_control_for_two_images_is_one_for_each():
+    controls = read_label_config(
+        config(tag("KeyPoint", "Door", to="image,second") + tag("Brush", "Door", to="image,second"))
+    )
+    assert [control.to_name for control in controls.masks] == ["image", "second"]

@@ -15,6 +15,7 @@ from PIL import Image
 from model.network.refcut import RefCut
 from model.predictor import SERVING, RefCutPredictor
 from refcut_backend.core import brush_rle
+from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.clicks import PercentClick
 from refcut_backend.errors import ImageError, RefCutError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
@@ -136,6 +137,27 @@ def test_an_answer_depends_on_the_click_list_alone_and_not_on_what_was_asked_bef
     engine.answer(job((20, 20), references=[1]))
     again = engine.answer(job((20, 20), (70, 70)))
     assert mask_of(first) == mask_of(again)
+
+
+def test_a_box_is_answered_within_itself_and_refined_by_clicks():
+    engine = make_engine(Store(40, 60))
+    boxed = dataclasses.replace(job(), box=PercentBox(50, 50, 100, 100, "b"))
+    answer = engine.answer(boxed)
+    rows, cols = np.nonzero(brush_rle.decode(answer.rle, 40, 60))
+    assert rows.min() >= 18
+    assert cols.min() >= 27
+    refined = engine.answer(dataclasses.replace(boxed, clicks=(PercentClick(75, 75, False, "n"),)))
+    assert refined.score != answer.score
+    assert engine.answer(boxed).rle == answer.rle
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (1, 1), (3, 900), (1500, 2000)])
+@pytest.mark.parametrize(
+    "box", [(0, 0, 0, 0), (100, 100, 100, 100), (0, 0, 100, 100), (50, 50, 50, 50), (33, 10, 33.1, 90)]
+)
+def test_any_box_has_a_mask_of_the_images_true_size(height, width, box):
+    answer = make_engine(Store(height, width)).answer(dataclasses.replace(job(), box=PercentBox(*box)))
+    assert (answer.height, answer.width) == (height, width)
 
 
 def test_an_evicted_image_is_fetched_again():

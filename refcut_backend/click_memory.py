@@ -1,0 +1,132 @@
+"""What is known of earlier clicks. Never fails a click: what cannot be read counts as unknown, what cannot be written is
+logged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from refcut_backend.core import brush_rle
+from refcut_backend.core.click_context import REGION_ID_PREFIX, ClickContext
+from refcut_backend.core.click_session import ClickedObject, ClickSession, RememberedObject
+from refcut_backend.core.clicks import to_pixel
+from refcut_backend.core.regions import GivenMask
+from refcut_backend.errors import BadMaskError
+from refcut_backend.store.click_log import ClickCost, ClickLog
+from refcut_backend.store.click_polarities import ClickPolarities
+from refcut_backend.store.clicked_objects import ClickedObjects, newly_accepted
+
+log = logging.getLogger("refcut.click_memory")
+
+LOCK_TIMEOUT_MS = 250
+"""A click rather goes without its memory than waits longer for another process that is writing."""
+
+
+@dataclass(frozen=True)
+class AskedClick:
+    """A click request as far as memory is concerned. at_s: when it came, seconds since 1970."""
+
+    project_id: int
+    task_id: int
+    context: ClickContext
+    at_s: float
+
+
+class ClickMemory:
+    """Polarities, objects and the log of clicks, in the SQL database that all web processes share."""
+
+    def __init__(self, engine: Engine, memory_s: float) -> None:
+        self._polarities = ClickPolarities(engine)
+        self._objects = ClickedObjects(engine, memory_s)
+        self._log = ClickLog(engine)
+
+    def session(self, asked: AskedClick, seen_ids: Collection[str]) -> ClickSession:
+        """What ClickSession needs to understand a click. seen_ids: regions that are in an annotation or a draft."""
+        polarities: dict[str, bool] = {}
+        objects: Sequence[RememberedObject] = ()
+        with _forgiving("polarities"):
+            polarities = self._polarities.resolve(asked.project_id, asked.context.dots)
+        with _forgiving("earlier clicks"):
+            objects = self._objects.recall(asked.project_id, asked.task_id, asked.at_s)
+            accepted = newly_accepted(objects, seen_ids)
+            if accepted:
+                self._objects.accept(asked.project_id, asked.task_id, accepted)
+                objects = self._objects.recall(asked.project_id, asked.task_id, asked.at_s)
+
+        def on_mask(region_id: str, x_percent: float, y_percent: float) -> bool:
+            given = self.mask(asked, region_id)
+            return given is not None and _covers(given, x_percent, y_percent)
+
+        return ClickSession(objects, polarities, on_mask)
+
+    def mask(self, asked: AskedClick, region_id: str) -> GivenMask | None:
+        """The mask that was last given as this region; None when it is gone."""
+        with _forgiving("an earlier mask"):
+            return self._objects.mask(asked.project_id, asked.task_id, region_id)
+        return None
+
+    def answered(
+        self,
+        asked: AskedClick,
+        clicked: ClickedObject,
+        given: GivenMask,
+        *,
+        model_version: str,
+        milliseconds: float,
+    ) -> None:
+        """Remembers a click with its answer. An empty mask is logged, but nothing goes on from it."""
+        if given.rle:
+            with _forgiving("a click"):
+                self._objects.remember(
+                    asked.project_id,
+                    asked.task_id,
+                    clicked,
+                    given,
+                    asked=asked.context.key(),
+                    asked_at_s=asked.at_s,
+                )
+        with _forgiving("the click log"):
+            self._log.add(
+                asked.project_id,
+                asked.task_id,
+                clicked,
+                model_version=model_version,
+                reference_versions=given.reference_versions,
+                milliseconds=milliseconds,
+            )
+
+    def forget(self, project_id: int, task_id: int) -> None:
+        """Drops a task's objects: the annotation was submitted."""
+        with _forgiving("a submit"):
+            self._objects.forget(project_id, task_id)
+
+    def submitted(self, project_id: int, region_ids: Collection[str]) -> None:
+        """An annotation has these regions now."""
+        with _forgiving("accepted masks"):
+            self._log.accept(project_id, [id for id in region_ids if id.startswith(REGION_ID_PREFIX)])
+
+    def clicks_per_mask(self, project_id: int) -> list[ClickCost]:
+        """What accepted masks cost, for each label and model version."""
+        return self._log.clicks_per_mask(project_id)
+
+
+@contextmanager
+def _forgiving(subject: str) -> Iterator[None]:
+    try:
+        yield
+    except SQLAlchemyError as error:
+        cause = error.orig if isinstance(error, DBAPIError) else type(error).__name__
+        log.warning("the database refused", extra={"subject": subject, "problem": str(cause)})
+
+
+def _covers(given: GivenMask, x_percent: float, y_percent: float) -> bool:
+    try:
+        mask_hw = brush_rle.decode(given.rle, given.height, given.width)
+    except BadMaskError:
+        return False
+    return bool(mask_hw[int(to_pixel(y_percent, given.height)), int(to_pixel(x_percent, given.width))])

@@ -1,0 +1,89 @@
+"""Every click that was answered, and whether its mask was accepted in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Engine, func, select, update
+from sqlalchemy.orm import Session
+
+from refcut_backend.core.click_session import ClickedObject
+from refcut_backend.store.prompts_json import box_to_json, clicks_to_json
+from refcut_backend.store.tables import ClickEvent
+
+IDS_A_QUERY = 1000
+
+
+@dataclass(frozen=True)
+class ClickCost:
+    """How many prompts (clicks and boxes) accepted masks took. masks: how many were accepted."""
+
+    label: str
+    model_version: str
+    masks: int
+    clicks_per_mask: float
+
+
+class ClickLog:
+    """One row a click. Clicks never reach Label Studio's annotations (contract, section 3, rule 11)."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add(
+        self,
+        project_id: int,
+        task_id: int,
+        clicked: ClickedObject,
+        *,
+        model_version: str,
+        reference_versions: Sequence[str],
+        milliseconds: float,
+    ) -> None:
+        """An answered click."""
+        event = ClickEvent(
+            project_id=project_id,
+            task_id=task_id,
+            label=clicked.label,
+            region_id=clicked.region_id,
+            clicks=clicks_to_json(clicked.clicks),
+            box=box_to_json(clicked.box),
+            model_version=model_version,
+            reference_versions=list(reference_versions),
+            milliseconds=milliseconds,
+        )
+        with Session(self._engine) as session, session.begin():
+            session.add(event)
+
+    def accept(self, project_id: int, region_ids: Collection[str]) -> None:
+        """Regions that are in an annotation now; ids that are no answers of ours are ignored."""
+        ids, now = list(region_ids), datetime.now(UTC)
+        with Session(self._engine) as session, session.begin():
+            for start in range(0, len(ids), IDS_A_QUERY):
+                session.execute(
+                    update(ClickEvent)
+                    .where(ClickEvent.project_id == project_id, ClickEvent.accepted_at.is_(None))
+                    .where(ClickEvent.region_id.in_(ids[start : start + IDS_A_QUERY]))
+                    .values(accepted_at=now)
+                )
+
+    def clicks_per_mask(self, project_id: int) -> list[ClickCost]:
+        """For each label and model version, by label and then version. A mask counts for the version that gave it last,
+        with the clicks that it had then."""
+        last = (
+            select(func.max(ClickEvent.id))
+            .where(ClickEvent.project_id == project_id, ClickEvent.accepted_at.is_not(None))
+            .group_by(ClickEvent.task_id, ClickEvent.region_id)
+        )
+        query = select(ClickEvent).where(ClickEvent.id.in_(last))
+        counts: dict[tuple[str, str], list[int]] = {}
+        with Session(self._engine) as session:
+            for event in session.scalars(query):
+                prompts = len(event.clicks) + (event.box is not None)
+                counts.setdefault((event.label, event.model_version), []).append(prompts)
+        return [
+            ClickCost(label, version, len(prompts), sum(prompts) / len(prompts))
+            for (label, version), prompts in sorted(counts.items())
+        ]

@@ -1,0 +1,474 @@
+"""Whole conversations between Label Studio and the backend; only the worker is made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from refcut_backend.answer_click import AnswerRules, ClickService
+from refcut_backend.click_memory import ClickMemory
+from refcut_backend.core.label_config import MASK_KINDS
+from refcut_backend.errors import ClickTimeoutError
+from refcut_backend.payloads import Webhook
+from refcut_backend.store.database import open_database
+from refcut_backend.store.references import References
+from refcut_backend.store.tables import ClickEvent
+from tests.recorded import LABEL_CONFIG, box_result, click_result, recorded
+from tests.refcut_backend import squares
+from tests.refcut_backend.squares import HEIGHT, WIDTH, Editor, SquareQueue, mask_of
+
+NEGATIVE_CONFIG = LABEL_CONFIG.replace(
+    '<Label value="Door" background="#1f77b4"/>',
+    '<Label value="Background"/><Label value="Door" background="#1f77b4"/>',
+    1,
+)
+BOX_CONFIG = LABEL_CONFIG.replace(
+    "<Header",
+    '<RectangleLabels name="box" toName="image" smart="true"><Label value="Door"/></RectangleLabels><Header',
+    1,
+)
+
+
+class Clock:
+    """Seconds go by when a test says so, and a little between any two clicks."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        self.now_s += 0.01
+        return self.now_s
+
+
+@pytest.fixture
+def engine(tmp_path) -> Iterator[Engine]:
+    opened = open_database(f"sqlite:///{tmp_path / 'refcut.db'}")
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def queue() -> SquareQueue:
+    return SquareQueue()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def make_service(engine: Engine, queue: SquareQueue, clock: Clock, **rules: Any) -> ClickService:
+    return ClickService(
+        queue, References(engine), "s14-test", AnswerRules(**rules), ClickMemory(engine, 600), clock
+    )
+
+
+@pytest.fixture
+def service(engine, queue, clock) -> ClickService:
+    return make_service(engine, queue, clock)
+
+
+@pytest.fixture
+def editor(service) -> Editor:
+    return Editor(service)
+
+
+def dot(
+    name: str, x: float, label: str = "Door", *, y: float = 50, positive: bool | None = True
+) -> dict[str, Any]:
+    return click_result(name, x, y, label, positive=positive)
+
+
+# Polarity.
+
+
+def test_a_negative_dot_is_still_negative_after_the_page_was_loaded_again(editor, queue):
+    for step in recorded("ui_s10_negative_lost_after_reload"):
+        if "backend_received" in step:
+            body = step["backend_received"]["body"]
+            editor.label_config = body["label_config"]
+            editor.send(*body["params"]["context"]["result"])
+    assert [[click.positive for click in job.clicks] for job in queue.jobs] == [
+        [True],
+        [True, False],
+        [True, False, True],
+    ]
+
+
+def test_polarity_survives_a_restart_of_the_web_process(editor, engine, queue, clock):
+    editor.send(dot("a", 20), dot("b", 30, positive=False))
+    restarted = Editor(make_service(engine, queue, clock))
+    restarted.send(dot("a", 20, positive=None), dot("b", 30, positive=None), dot("c", 40))
+    assert [click.positive for click in queue.jobs[-1].clicks] == [True, False, True]
+
+
+# The list says it.
+
+
+def test_dragging_deleting_and_repeating_dots_gives_what_the_list_says(editor, service):
+    def masks(*regions: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+        alone = Editor(service, task=4)
+        alone.send()
+        (first,), (second,) = squares.given(alone.send(*regions)), squares.given(editor.send(*regions))
+        assert first == second
+        return mask_of(alone.send(*regions), first), mask_of(editor.send(*regions), second)
+
+    for regions in (
+        [dot("a", 20), dot("b", 40)],
+        [dot("a", 30), dot("b", 40)],
+        [dot("a", 30), dot("b", 40), dot("c", 90)],
+        [dot("b", 40), dot("c", 90)],
+        [dot("b", 40), dot("b", 45), dot("c", 90)],
+    ):
+        assert np.array_equal(*masks(*regions))
+
+
+def test_the_same_request_twice_gives_the_same_answer(editor):
+    for regions in (
+        [dot("a", 20)],
+        [dot("b", 22, positive=False)],
+        [dot("w", 70, "Wheel")],
+        [dot("w", 70, "Wheel"), dot("x", 75, "Wheel")],
+    ):
+        assert editor.send(*regions) == editor.send(*regions)
+
+
+# "Auto accept".
+
+
+def test_with_auto_accept_single_clicks_refine_the_last_mask_and_keep_its_id(editor, queue):
+    editor.send(dot("a", 20))
+    assert squares.given(editor.send(dot("b", 28))) == {"rc-a": "Door"}
+    assert squares.given(editor.send(dot("c", 36))) == {"rc-a": "Door"}, "inside the mask as it is by now"
+    reply = editor.send(dot("d", 20, positive=False))
+    assert squares.given(reply) == {"rc-a": "Door"}
+    assert [click.id for click in queue.jobs[-1].clicks] == ["a", "b", "c", "d"]
+    assert not mask_of(reply, "rc-a")[HEIGHT // 2, WIDTH // 5]
+
+
+def test_with_auto_accept_a_click_elsewhere_begins_another_object(editor):
+    editor.send(dot("a", 20))
+    assert squares.given(editor.send(dot("b", 60))) == {"rc-b": "Door"}
+
+
+def test_the_recorded_auto_accept_session_refines_one_cat_and_begins_a_dog(editor, queue):
+    ids = []
+    for step in recorded("ui_s2_auto_accept_stable_id"):
+        if "backend_received" in step:
+            body = step["backend_received"]["body"]
+            editor.label_config = body["label_config"]
+            ids.append(next(iter(squares.given(editor.send(*body["params"]["context"]["result"])))))
+    assert ids == ["rc-CJN7m2RO5f"] * 3 + ["rc-uluhZ-Y9qw"]
+    assert [len(job.clicks) for job in queue.jobs] == [1, 2, 3, 1]
+
+
+def test_single_clicks_go_on_in_another_web_process(editor, engine, queue, clock):
+    editor.send(dot("a", 20))
+    other = Editor(make_service(engine, queue, clock))
+    assert squares.given(other.send(dot("b", 25))) == {"rc-a": "Door"}
+
+
+def test_single_clicks_do_not_go_on_with_what_is_too_old_or_was_submitted(editor, clock):
+    editor.send(dot("a", 20))
+    clock.now_s += 601
+    assert squares.given(editor.send(dot("b", 25))) == {"rc-b": "Door"}
+    editor.send()
+    assert squares.given(editor.send(dot("c", 25))) == {"rc-c": "Door"}
+
+
+def test_a_negative_click_without_an_object_gives_an_empty_answer_with_its_reason(editor, queue):
+    reply = editor.send(dot("a", 20, positive=False))
+    assert (reply.reason, reply.prediction["result"]) == ("no_positive_click", [])
+    assert queue.jobs == []
+
+
+def test_a_click_that_was_not_answered_is_not_gone_on_from(editor, queue):
+    queue.fails_with = ClickTimeoutError("no worker")
+    assert editor.send(dot("a", 20)).reason == "timeout"
+    queue.fails_with = None
+    assert squares.given(editor.send(dot("b", 25))) == {"rc-b": "Door"}
+
+
+def test_clicks_that_leave_nothing_are_an_empty_answer_with_its_reason(editor):
+    editor.send(dot("a", 20))
+    reply = editor.send(dot("b", 20, positive=False))
+    assert (reply.reason, reply.prediction["result"]) == ("empty_mask", [])
+    assert squares.given(editor.send(dot("c", 28))) == {"rc-a": "Door"}, (
+        "the mask on the canvas is still the last"
+    )
+
+
+def test_jobs_name_all_clicks_of_the_object_so_that_newer_ones_take_over(editor, queue):
+    editor.send(dot("a", 20))
+    editor.send(dot("b", 25))
+    assert queue.jobs[-1].click_ids == ("a", "b")
+
+
+# Several labels pending.
+
+
+def test_unaccepted_masks_of_other_labels_come_along(editor):
+    first = editor.send(dot("a", 20))
+    reply = editor.send(dot("w", 60, "Wheel"))
+    assert squares.given(reply) == {"rc-w": "Wheel", "rc-a": "Door"}
+    assert np.array_equal(mask_of(reply, "rc-a"), mask_of(first, "rc-a"))
+    reply = editor.send(dot("a", 20), dot("b", 80))
+    assert squares.given(reply) == {"rc-a": "Door", "rc-w": "Wheel"}
+
+
+def test_a_region_that_was_seen_in_an_annotation_or_draft_never_comes_along_again(editor):
+    editor.send(dot("a", 20))
+    assert squares.given(editor.send(dot("w", 60, "Wheel"), seen=["rc-a", "other"])) == {"rc-w": "Wheel"}
+    assert squares.given(editor.send(dot("h", 60, "Hood"))) == {"rc-h": "Hood", "rc-w": "Wheel"}
+
+
+def test_of_one_label_only_the_newest_object_comes_along(editor):
+    editor.send(dot("a", 20))
+    editor.send(dot("b", 80))
+    assert squares.given(editor.send(dot("w", 60, "Wheel"))) == {"rc-w": "Wheel", "rc-b": "Door"}
+
+
+def test_after_a_submit_nothing_comes_along(editor):
+    editor.send(dot("a", 20))
+    assert editor.send().reason == "no_clicks"
+    assert squares.given(editor.send(dot("w", 60, "Wheel"))) == {"rc-w": "Wheel"}
+
+
+def test_old_masks_do_not_come_along(editor, clock):
+    editor.send(dot("a", 20))
+    clock.now_s += 121
+    assert squares.given(editor.send(dot("w", 60, "Wheel"))) == {"rc-w": "Wheel"}
+
+
+def test_masks_do_not_come_along_when_that_is_switched_off(engine, queue, clock):
+    editor = Editor(make_service(engine, queue, clock, pending_s=0))
+    editor.send(dot("a", 20))
+    assert squares.given(editor.send(dot("w", 60, "Wheel"))) == {"rc-w": "Wheel"}
+
+
+def test_masks_of_another_task_do_not_come_along(editor, service):
+    editor.send(dot("a", 20))
+    assert squares.given(Editor(service, task=4).send(dot("w", 60, "Wheel"))) == {"rc-w": "Wheel"}
+
+
+def test_other_labels_masks_stay_when_a_click_cannot_be_answered(editor, queue):
+    editor.send(dot("a", 20))
+    queue.fails_with = ClickTimeoutError("no worker")
+    reply = editor.send(dot("w", 60, "Wheel"))
+    assert (reply.reason, squares.given(reply)) == ("timeout", {"rc-a": "Door"})
+
+
+def test_a_mask_whose_tag_was_renamed_comes_along_under_the_new_name(editor):
+    editor.send(dot("a", 20))
+    editor.label_config = LABEL_CONFIG.replace('BrushLabels name="brush"', 'BrushLabels name="mask"')
+    reply = editor.send(dot("w", 60, "Wheel"))
+    assert {region["from_name"] for region in reply.prediction["result"]} == {"mask"}
+
+
+def test_a_mask_whose_label_is_gone_does_not_come_along(editor):
+    editor.send(dot("a", 20))
+    editor.label_config = LABEL_CONFIG.replace("Door", "Gate")
+    assert squares.given(editor.send(dot("w", 60, "Wheel"))) == {"rc-w": "Wheel"}
+
+
+def test_promise_2_two_annotators_on_one_task_are_both_answered_with_their_own_clicks(service):
+    def annotate(name: str, x: float) -> list[dict[str, str]]:
+        editor = Editor(service)
+        dots = [dot(f"{name}{number}", x + number) for number in range(4)]
+        return [squares.given(editor.send(*dots[:count])) for count in range(2, 5)]
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(annotate, ("p", "q"), (10, 80))
+    assert first == [{"rc-p0": "Door"}] * 3
+    assert second == [{"rc-q0": "Door"}] * 3
+
+
+# A negative label.
+
+
+def test_dots_of_the_label_background_and_alt_clicks_both_take_away(service, queue):
+    editor = Editor(service, label_config=NEGATIVE_CONFIG)
+    editor.send(dot("a", 20), dot("b", 40), dot("alt", 12, positive=False))
+    reply = editor.send(dot("n", 45, "Background"))
+    assert squares.given(reply) == {"rc-a": "Door"}
+    assert [(click.id, click.positive) for click in queue.jobs[-1].clicks] == [
+        ("a", True),
+        ("b", True),
+        ("alt", False),
+        ("n", False),
+    ]
+    assert queue.jobs[-1].label == "Door"
+
+
+def test_a_dot_of_a_negative_label_without_an_object_is_an_empty_answer_with_its_reason(service):
+    editor = Editor(service, label_config=NEGATIVE_CONFIG)
+    assert editor.send(dot("n", 45, "Background")).reason == "no_object"
+
+
+def test_a_label_called_background_that_takes_masks_is_a_label_like_any_other(service):
+    body = recorded("predict_interactive_3clicks_full")["body"]
+    editor = Editor(service, label_config=body["label_config"])
+    background = dot("n", 45, "Background") | {"from_name": "tag2"}
+    assert squares.given(editor.send(background)) == {"rc-n": "Background"}
+
+
+# Boxes.
+
+
+def test_a_box_gives_a_mask_that_clicks_refine(service, queue):
+    editor = Editor(service, label_config=BOX_CONFIG)
+    assert squares.given(editor.send(box_result("b", 20, 20, 40, 40, "Door"))) == {"rc-b": "Door"}
+    assert squares.given(editor.send(dot("k", 30, y=30, positive=False))) == {"rc-b": "Door"}
+    assert queue.jobs[-1].box is not None
+    assert queue.jobs[-1].click_ids == ("k", "b")
+    assert squares.given(editor.send(dot("far", 90))) == {"rc-far": "Door"}
+
+
+def test_a_second_box_keeps_the_first_ones_mask(service):
+    editor = Editor(service, label_config=BOX_CONFIG)
+    first, second = (box_result(name, x, 20, 20, 40, "Door") for name, x in (("b", 10), ("c", 60)))
+    editor.send(first)
+    assert squares.given(editor.send(first, second)) == {"rc-c": "Door", "rc-b": "Door"}
+
+
+# What comes back.
+
+
+@pytest.mark.parametrize("kind", MASK_KINDS)
+def test_masks_come_back_as_what_the_config_has(engine, queue, clock, kind):
+    tag = {"brush": "BrushLabels", "polygon": "PolygonLabels", "rectangle": "RectangleLabels"}[kind]
+    config = LABEL_CONFIG.replace("BrushLabels", tag)
+    reply = Editor(make_service(engine, queue, clock), label_config=config).send(dot("a", 20))
+    (region,) = reply.prediction["result"]
+    assert region["type"] == tag.lower()
+    assert region["value"][region["type"]] == ["Door"]
+
+
+def test_a_setting_says_which_kind_is_preferred(engine, queue, clock):
+    brush = LABEL_CONFIG[LABEL_CONFIG.index("<BrushLabels") : LABEL_CONFIG.index("</BrushLabels>")]
+    polygon = brush.replace("BrushLabels", "PolygonLabels").replace('"brush"', '"polygon"')
+    config = LABEL_CONFIG.replace("<BrushLabels", f"{polygon}</PolygonLabels><BrushLabels", 1)
+    for kind, expected in (("brush", "brush"), ("polygon", "polygon"), ("rectangle", "brush")):
+        editor = Editor(make_service(engine, queue, clock, mask_output=kind), label_config=config)
+        (region,) = editor.send(dot("a", 20), dot("b", 30)).prediction["result"]
+        assert region["from_name"] == expected
+
+
+COORDINATE = st.one_of(
+    st.floats(), st.integers(-1000, 1000), st.sampled_from(["12", "left", None, True, [], 10**400])
+)
+SIZE = st.one_of(st.none(), st.integers(-5, 10**9), st.text(max_size=3), st.floats())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@given(
+    st.lists(st.tuples(COORDINATE, COORDINATE, SIZE, SIZE), min_size=1, max_size=4),
+    st.sampled_from(["keypointlabels", "rectanglelabels"]),
+)
+def test_promise_24_whatever_a_click_says_the_answer_has_the_images_true_size_or_a_reason(
+    service, places, kind
+):
+    regions = []
+    for number, (x, y, width, height) in enumerate(places):
+        region = click_result(f"c{number}", x, y, "Door") | {"type": kind, "original_width": width}
+        region["original_height"] = height
+        region["value"] |= {"height": width, kind: ["Door"]}
+        regions.append(region)
+    reply = Editor(service).send(*regions)
+    assert reply.reason is not None or reply.prediction["result"]
+    assert {(r["original_width"], r["original_height"]) for r in reply.prediction["result"]} <= {
+        (WIDTH, HEIGHT)
+    }
+
+
+def test_promise_24_five_hundred_clicks_are_refused_with_the_limit_as_reason(editor, caplog):
+    reply = editor.send(*(dot(str(number), number % 100) for number in range(500)))
+    assert reply.reason == "bad_request"
+    assert any("200 is the limit" in record.problem for record in caplog.records)
+
+
+# Promise 25: label configs that do not fit.
+
+TWO_IMAGES = LABEL_CONFIG.replace(
+    "</View>",
+    """<Image name="second" value="$second"/>
+  <KeyPointLabels name="click2" toName="second" smart="true"><Label value="Door"/></KeyPointLabels>
+  <BrushLabels name="brush2" toName="second" smart="false"><Label value="Door"/></BrushLabels></View>""",
+)
+
+
+def test_promise_25_each_of_two_image_tags_is_answered_on_its_own(service, queue):
+    editor = Editor(service, label_config=TWO_IMAGES)
+    on_second = dot("b", 20) | {"to_name": "second", "from_name": "click2"}
+    (region,) = editor.send(on_second).prediction["result"]
+    assert (region["from_name"], region["to_name"]) == ("brush2", "second")
+    reply = editor.send(dot("a", 20))
+    assert reply.prediction["result"][0]["to_name"] == "image"
+    assert [job.image_address for job in queue.jobs] == ["/data/upload/1/b.jpg", "/data/upload/1/a.jpg"]
+
+
+def test_promise_25_a_label_without_a_brush_on_one_image_says_so_and_the_other_image_works(service, caplog):
+    editor = Editor(service, label_config=TWO_IMAGES.replace('<Label value="Door"/></Brush', "</Brush"))
+    on_second = dot("b", 20) | {"to_name": "second", "from_name": "click2"}
+    assert editor.send(on_second).reason == "label_config"
+    assert any("'Door'" in r.problem and "'second'" in r.problem for r in caplog.records)
+    assert squares.given(editor.send(dot("a", 20))) == {"rc-a": "Door"}
+
+
+def test_promise_25_renamed_tags_and_labels_work_with_the_next_click(editor):
+    editor.send(dot("a", 20), dot("b", 30))
+    editor.label_config = LABEL_CONFIG.replace('name="brush"', 'name="masks"').replace("Door", "Gate")
+    (region,) = editor.send(dot("c", 20, "Gate")).prediction["result"]
+    assert (region["from_name"], region["value"]["brushlabels"]) == ("masks", ["Gate"])
+
+
+@pytest.mark.parametrize(
+    "label_config", ["<View/>", "", "no xml", "<View><Image name='image' value='$i'/></View>"]
+)
+def test_promise_25_a_config_that_cannot_work_is_a_reason_and_no_exception(service, label_config):
+    reply = Editor(service, label_config=label_config).send(dot("a", 20))
+    assert (reply.reason, reply.prediction["result"]) == ("label_config", [])
+
+
+# The log of clicks.
+
+
+def events(engine: Engine) -> list[ClickEvent]:
+    with Session(engine) as session:
+        return list(session.scalars(select(ClickEvent).order_by(ClickEvent.id)))
+
+
+def test_every_answered_click_is_logged_and_others_are_not(editor, engine, queue):
+    editor.send(dot("a", 20))
+    editor.send(dot("a", 20), dot("b", 30, positive=False))
+    queue.fails_with = ClickTimeoutError("no worker")
+    editor.send(dot("a", 20), dot("b", 30, positive=False), dot("c", 40))
+    editor.send()
+    first, second = events(engine)
+    assert (first.project_id, first.task_id, first.label, first.region_id) == (7, 3, "Door", "rc-a")
+    assert second.clicks == [["a", 20, 50, True], ["b", 30, 50, False]]
+    assert (second.model_version, second.reference_versions) == ("s14-test", ["v1"])
+    assert second.milliseconds >= 0
+
+
+def test_masks_in_a_submitted_annotation_are_counted_with_their_clicks(editor, service, engine):
+    editor.send(dot("a", 20))
+    editor.send(dot("a", 20), dot("b", 30))
+    editor.send(dot("w", 60, "Wheel"))
+    for cancelled, ids in ((True, ["rc-w"]), (False, ["rc-a", "by hand"])):
+        body = {
+            "action": "ANNOTATION_CREATED",
+            "project": {"id": 7},
+            "annotation": {"id": 1, "result": [{"id": id} for id in ids], "was_cancelled": cancelled},
+        }
+        service.follow(Webhook.model_validate(body))
+    (cost,) = ClickMemory(engine, 600).clicks_per_mask(7)
+    assert (cost.label, cost.masks, cost.clicks_per_mask) == ("Door", 1, 2)

@@ -1,0 +1,112 @@
+"""A database in trouble never fails a click."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine, create_engine, event, text
+
+from refcut_backend.click_memory import LOCK_TIMEOUT_MS, AskedClick, ClickMemory
+from refcut_backend.core import brush_rle
+from refcut_backend.core.click_context import read_context
+from refcut_backend.core.click_session import ClickedObject, ClickSession
+from refcut_backend.core.clicks import PercentClick
+from refcut_backend.core.regions import GivenMask
+from refcut_backend.store.database import open_database
+from tests.recorded import click_result
+
+MASK = np.zeros((10, 20), bool)
+MASK[0:5, 0:10] = True
+GIVEN = GivenMask(20, 10, brush_rle.encode(MASK), 0.5, ())
+DOOR = ClickedObject("Door", "image", "rc-a", (PercentClick(10, 10, True, "a"),), lone=True)
+
+
+@pytest.fixture
+def engine(tmp_path) -> Iterator[Engine]:
+    opened = open_database(f"sqlite:///{tmp_path / 'refcut.db'}", LOCK_TIMEOUT_MS)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def memory(engine) -> ClickMemory:
+    return ClickMemory(engine, 600)
+
+
+def ask(*, positive: bool | None = True, at_s: float = 50) -> AskedClick:
+    context = read_context([click_result("a", 10, 10, "Door", positive=positive)])
+    assert context is not None
+    return AskedClick(1, 2, context, at_s)
+
+
+def click(memory: ClickMemory, asked: AskedClick, given: GivenMask = GIVEN) -> ClickSession:
+    session = memory.session(asked, [])
+    memory.answered(asked, DOOR, given, model_version="s14", milliseconds=1)
+    return session
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "inside"), [(0, 0, True), (49, 49, True), (51, 10, False), (10, 51, False), (100, 100, False)]
+)
+def test_a_place_on_the_last_mask_is_told_from_one_beside_it(memory, x, y, inside):
+    click(memory, ask())
+    assert memory.session(ask(at_s=51), []).on_mask("rc-a", x, y) is inside
+    assert not memory.session(ask(at_s=51), []).on_mask("rc-other", x, y)
+
+
+def test_an_empty_mask_is_logged_and_not_gone_on_from(memory, engine):
+    click(memory, ask(), GivenMask(20, 10, [], 0, ()))
+    assert memory.session(ask(at_s=51), []).objects == []
+    with engine.connect() as connection:
+        assert connection.scalar(text("SELECT COUNT(*) FROM click_events")) == 1
+
+
+def test_a_region_that_was_seen_is_accepted_from_then_on(memory):
+    click(memory, ask())
+    assert [o.accepted for o in memory.session(ask(at_s=51), ["rc-a", "x"]).objects] == [True]
+    assert [o.accepted for o in memory.session(ask(at_s=52), []).objects] == [True]
+
+
+def problems(caplog) -> list[str]:
+    return [record.problem for record in caplog.records if record.name == "refcut.click_memory"]
+
+
+def test_a_locked_database_costs_the_memory_and_not_the_click(memory, engine, caplog):
+    click(memory, ask())
+    other = create_engine(engine.url)
+    with other.connect() as connection:
+        connection.execute(text("BEGIN IMMEDIATE"))
+        session = click(memory, ask(at_s=51))
+        memory.submitted(1, ["rc-a"])
+        memory.forget(1, 2)
+    other.dispose()
+    assert [o.clicked for o in session.objects] == [DOOR], "reading is not hindered"
+    assert "database is locked" in problems(caplog)
+
+
+def test_a_full_disk_costs_the_memory_and_not_the_click(memory, engine, caplog):
+    with engine.connect() as connection:
+        pages = connection.scalar(text("PRAGMA page_count"))
+    engine.dispose()
+
+    @event.listens_for(engine, "connect")
+    def _full(connection, _entry) -> None:
+        connection.execute(f"PRAGMA max_page_count={pages}")
+
+    noise = np.random.default_rng(0).random((300, 300)) > 0.5
+    large = GivenMask(300, 300, brush_rle.encode(noise), 0.5, ())
+    click(memory, ask(), large)
+    assert "database or disk is full" in problems(caplog)
+
+
+def test_a_database_without_tables_costs_the_memory_and_not_the_click(tmp_path, caplog):
+    bare = create_engine(f"sqlite:///{tmp_path / 'bare.db'}")
+    memory = ClickMemory(bare, 600)
+    session = click(memory, ask(positive=None))
+    memory.forget(1, 2)
+    assert (session.objects, session.polarities) == ((), {})
+    assert session.on_mask("rc-a", 1, 1) is False
+    assert all("no such table" in problem for problem in problems(caplog))
+    bare.dispose()
