@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
 from refcut_backend.core.polygons import MAX_CORNERS, Outline, OutlineSettings, mask_outlines
-from tests.recorded import demo_mask
+from refcut_backend.demo.demo_projects import demo_mask
 
 EXACT = OutlineSettings(tolerance_px=0, min_area_percent=0, max_pieces=1000)
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9))
@@ -86,7 +86,7 @@ def test_no_more_pieces_are_kept_than_allowed():
     ("tolerance_px", "most_corners", "least_overlap"), [(0.5, 200, 0.95), (1, 80, 0.94), (2, 40, 0.9)]
 )
 def test_a_real_mask_as_polygons_is_much_the_same_mask(tolerance_px, most_corners, least_overlap):
-    mask_hw = demo_mask("car_parts_te66_hood")
+    mask_hw = demo_mask("car_parts_te66", "hood")
     outlines = mask_outlines(mask_hw, OutlineSettings(tolerance_px=tolerance_px))
     assert sum(len(outline) for outline in outlines) < most_corners
     again = np.zeros(mask_hw.shape, np.uint8)
