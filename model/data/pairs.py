@@ -9,9 +9,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask
+from model.array_types import BoolMask, RgbImage
 from model.data.scenes import Scene, union
-from model.data.views import View, random_view
+from model.data.views import MakeView, View, random_view
 from model.robot_clicker import connected, deepest_point
 
 TARGETS_PER_VIEW = 3
@@ -57,17 +57,23 @@ class Group:
 
 
 def sample_group(
-    first: Scene, second: Scene, size_px: int, grid: int, s: PairSettings, rng: Generator
+    first: Scene,
+    second: Scene,
+    size_px: int,
+    grid: int,
+    s: PairSettings,
+    rng: Generator,
+    make_view: MakeView = random_view,
 ) -> Group:
     """Views of two scenes with targets that are visible on both. Scenes must share a part name."""
     photos = [(scene.image(), scene.masks()) for scene in (first, second)]
     for attempt in range(6):
-        views = _views(photos, size_px, rng, zoom_share=s.zoom if attempt < 4 else 0.0)
+        views = _views(photos, size_px, rng, make_view, zoom_share=s.zoom if attempt < 4 else 0.0)
         common = sorted(set(views[0].masks) & set(views[1].masks))
         if common:
             break
     else:
-        views = [View(_plain(photos[0][0], size_px), _plain_masks(photos[0][1], size_px))] * 2
+        views = [plain_view(*photos[0], size_px)] * 2
         common = sorted(views[0].masks)
     rows = [
         _target(views[here], views[1 - here], choice, grid, s, rng)
@@ -88,6 +94,7 @@ def _views(
     photos: list[tuple[NDArray[np.uint8], dict[str, BoolMask]]],
     size_px: int,
     rng: Generator,
+    make_view: MakeView,
     zoom_share: float,
 ) -> list[View]:
     shared = sorted(set(photos[0][1]) & set(photos[1][1]))
@@ -95,7 +102,7 @@ def _views(
     views = []
     for image, masks in photos:
         zoom = part if part is not None and rng.random() < 0.5 else None
-        views.append(random_view(image, masks, size_px, rng, zoom))
+        views.append(make_view(image, masks, size_px, rng, zoom))
     return views
 
 
@@ -202,11 +209,8 @@ def patch_shares(mask_hw: BoolMask, grid: int) -> NDArray[np.float32]:
     return cv2.resize(mask_hw.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA).reshape(-1)  # type: ignore[return-value]
 
 
-def _plain(image: NDArray[np.uint8], size_px: int) -> NDArray[np.uint8]:
-    return cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA)  # type: ignore[return-value]
-
-
-def _plain_masks(masks: dict[str, BoolMask], size_px: int) -> dict[str, BoolMask]:
+def plain_view(image: RgbImage, masks: dict[str, BoolMask], size_px: int) -> View:
+    """The whole photograph squashed to a square, with its parts; at least the largest one keeps a pixel."""
     shape = (size_px, size_px)
     small = {
         n: cv2.resize(m.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST) > 0
@@ -216,4 +220,4 @@ def _plain_masks(masks: dict[str, BoolMask], size_px: int) -> dict[str, BoolMask
     if not seen:
         largest = max(masks, key=lambda name: masks[name].sum())
         seen[largest] = cv2.resize(masks[largest].astype(np.float32), shape, interpolation=cv2.INTER_AREA) > 0
-    return seen
+    return View(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), seen)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -21,6 +22,10 @@ class View:
 
     image: RgbImage
     masks: dict[str, BoolMask]
+
+
+MakeView = Callable[[RgbImage, dict[str, BoolMask], int, Generator, str | None], View]
+"""Image (H, W, 3), masks (H, W), size of the view, generator, part to zoom in on; see `random_view`."""
 
 
 def random_view(

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 DISK_RADIUS_PX = 5.0
+ABSENT = -1.0
+"""What free rows of a click table hold."""
 
 
 def disk_maps(clicks_rc_network: Tensor, height: int, width: int) -> Tensor:

@@ -1,32 +1,26 @@
-"""Endless, repeatable training batches: batch n is the same on every run with the same seed."""
+"""What the steps of a stage see, in order, shared out among processes: the same on every run with the same seed."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
-import numpy as np
-import torch
-from numpy.random import Generator, default_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from model.data.pairs import VIEWS_PER_GROUP, PairSettings, sample_group
-from model.data.scenes import Scene
+from model.errors import DataError
 from model.training.config import Stage
-
-
-@dataclass(frozen=True)
-class SourcedScenes:
-    """Training scenes of one source, and how often it is drawn from."""
-
-    scenes: list[Scene]
-    share: float
 
 
 @dataclass
 class Batch:
-    """Tensors of one step. V views, T targets; see `model.data.pairs.Group`."""
+    """Tensors of one part of a step. V views of S px, T targets, N patches of a view, K click slots of each sign.
+
+    images: (V, 3, S, S) uint8. targets: (T, 1, S, S) bool. target_view, reference_view: (T,) which view a target is on,
+    and which one its reference. positive, negative: (T, N) shares of the reference's patches. clicks: (T, 2K, 3).
+    """
 
     images: Tensor
     targets: Tensor
@@ -34,65 +28,60 @@ class Batch:
     reference_view: Tensor
     positive: Tensor
     negative: Tensor
-    clicks_rc: Tensor
+    clicks: Tensor
 
 
-class Batches(Dataset[Batch]):
-    """Item n = the batch of step n of a stage."""
+class Draw(Protocol):
+    """One way to make a step's training targets out of scenes. Crosses into loader processes."""
 
-    def __init__(
-        self,
-        sources: list[SourcedScenes],
-        stage: Stage,
-        patch_px: int,
-        seed: int,
-        first_step: int,
-        settings: PairSettings,
-    ) -> None:
-        self._sources = sources
+    def units(self, stage: Stage) -> int:
+        """How many units (groups or samples) a step has."""
+
+    def batches(self, stage: Stage, seed: int, step: int, parts: Sequence[range]) -> list[Batch]:
+        """The units of a step that each part names; parts are in order."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of each step that one process computes, cut into as many batches as it accumulates gradients over."""
+
+    rank: int = 0
+    processes: int = 1
+    accumulate: int = 1
+
+    def ranges(self, units: int) -> list[range]:
+        """The units of each batch. Raises DataError when they cannot be shared out evenly."""
+        parts = self.processes * self.accumulate
+        if units % parts:
+            raise DataError(
+                f"a step of {units} groups or samples cannot be cut into {parts} equal parts "
+                f"({self.processes} processes times accumulate {self.accumulate})",
+                hint="change groups or samples of the stage, accumulate, or the number of processes",
+            )
+        size = units // parts
+        starts = [(self.rank * self.accumulate + number) * size for number in range(self.accumulate)]
+        return [range(start, start + size) for start in starts]
+
+
+class Batches(Dataset[list[Batch]]):
+    """Item n = what one process sees of the n-th step from `first_step` on."""
+
+    def __init__(self, draw: Draw, stage: Stage, seed: int, first_step: int, part: Part) -> None:
+        self._draw = draw
         self._stage = stage
-        self._grid = stage.size_px // patch_px
         self._seed = seed
         self._first_step = first_step
-        self._settings = settings
-        self._shares = np.array([s.share for s in sources]) / sum(s.share for s in sources)
+        self._parts = part.ranges(draw.units(stage))
 
     def __len__(self) -> int:
         return self._stage.steps - self._first_step
 
-    def __getitem__(self, item: int) -> Batch:
-        step = self._first_step + item
-        rng = default_rng([self._seed, self._stage.size_px, step])
-        groups = []
-        for _ in range(self._stage.groups):
-            first, second = self._pair(rng)
-            groups.append(sample_group(first, second, self._stage.size_px, self._grid, self._settings, rng))
-        target_view = np.concatenate([g.target_view + VIEWS_PER_GROUP * n for n, g in enumerate(groups)])
-        return Batch(
-            images=torch.from_numpy(np.concatenate([g.images for g in groups])).permute(0, 3, 1, 2),
-            targets=torch.from_numpy(np.concatenate([g.targets for g in groups]))[:, None],
-            target_view=torch.from_numpy(target_view),
-            reference_view=torch.from_numpy(target_view ^ 1),
-            positive=torch.from_numpy(np.concatenate([g.positive for g in groups])),
-            negative=torch.from_numpy(np.concatenate([g.negative for g in groups])),
-            clicks_rc=torch.from_numpy(np.concatenate([g.clicks_rc for g in groups])),
-        )
-
-    def _pair(self, rng: Generator) -> tuple[Scene, Scene]:
-        scenes = self._sources[rng.choice(len(self._sources), p=self._shares)].scenes
-        first = scenes[rng.integers(len(scenes))]
-        if not first.names_carry or rng.random() < self._settings.same_photo:
-            return first, first
-        for _ in range(30):
-            second = scenes[rng.integers(len(scenes))]
-            same_class = second.object_class == first.object_class
-            if second is not first and same_class and set(second.part_rles) & set(first.part_rles):
-                return first, second
-        return first, first
+    def __getitem__(self, item: int) -> list[Batch]:
+        return self._draw.batches(self._stage, self._seed, self._first_step + item, self._parts)
 
 
-def batch_loader(dataset: Batches, workers: int) -> DataLoader[Batch]:
-    """One batch an item, in order, made ahead of time by `workers` processes (0 = in this process).
+def batch_loader(dataset: Batches, workers: int) -> DataLoader[list[Batch]]:
+    """One step an item, in order, made ahead of time by `workers` processes (0 = in this process).
 
     Workers are spawned: OpenCV's thread pool deadlocks in a fork of a process that has used it.
     """

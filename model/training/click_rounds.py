@@ -9,8 +9,10 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.network.click_maps import ABSENT
+
 SLOTS = 8
-ABSENT = -1.0
+"""Clicks of each sign in a table of `click_table`."""
 WORK_PX = 112
 """Next clicks are searched on a mask of about this size: the exact distance transform would cost more than a step."""
 THRESHOLD = 0.49
@@ -29,8 +31,11 @@ def add_next_clicks(
 ) -> None:
     """Writes one more click a sample into the table, inside the deeper half of the larger kind of error.
 
+    table: (B, 2K, 3), K positive slots before K negative ones; filled from the last slot of each sign backwards, since
+        first clicks stand in front. index: number of the click, from 1.
     targets, probability: (B, H, W). A sample without an error keeps its clicks.
     """
+    slots = table.shape[1] // 2
     step = max(targets.shape[1] // WORK_PX, 1)
     offset = step // 2
     for sample, (target, guess) in enumerate(zip(targets, probability, strict=True)):
@@ -41,7 +46,7 @@ def add_next_clicks(
         if not len(places):
             continue
         row, col = places[rng.integers(len(places))] * step + offset
-        slot = index if positive else SLOTS + index
+        slot = (slots if positive else 2 * slots) - index
         table[sample, slot] = torch.tensor([float(row), float(col), float(index)])
 
 

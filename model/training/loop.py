@@ -1,74 +1,26 @@
-"""The training loop: steps, schedule, averaging of weights, checkpoints."""
+"""The training loop: steps, and checkpoints from which a killed run goes on."""
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from numpy.random import default_rng
 from torch import Tensor, nn
-from torch.nn import functional as F
 from tqdm import tqdm
 
-from model.network.click_maps import disk_maps
-from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
+from model.training.average import WeightAverage
 from model.training.batches import Batch
-from model.training.click_rounds import add_next_clicks, click_table
 from model.training.config import Stage, TrainConfig
+from model.training.forward import click_through
 from model.training.losses import LOSSES
-
-
-def parameter_groups(network: RefCut, config: TrainConfig) -> list[dict[str, Any]]:
-    """Every trainable parameter exactly once, with its learning rate."""
-    rates: dict[float, list[nn.Parameter]] = {}
-    last = network.config.depth - 1
-    for name, parameter in network.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        if name.startswith("click_blocks."):
-            block = network.config.fusion_block + int(name.split(".")[1])
-            rate = config.rate_blocks * config.block_decay ** (last - block)
-        elif name.startswith(("rpg.", "patch_embed_coords.")):
-            rate = config.rate_prompts
-        elif name.startswith("backbone."):
-            rate = config.rate_blocks
-        else:
-            rate = config.rate_head
-        rates.setdefault(rate, []).append(parameter)
-    return [{"params": parameters, "lr": rate, "base_lr": rate} for rate, parameters in sorted(rates.items())]
-
-
-def scheduled_share(step: int, total: int, warmup: int) -> float:
-    """Share of the base learning rate at a step: linear warm-up, then half a cosine to 1 %."""
-    if step < warmup:
-        return (step + 1) / warmup
-    progress = (step - warmup) / max(total - warmup, 1)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-
-class WeightAverage:
-    """Exponential average of the trainable weights: what is evaluated and shipped."""
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.steps = 0
-        self.values = {n: p.detach().clone() for n, p in network.named_parameters() if p.requires_grad}
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for name, parameter in network.named_parameters():
-            if parameter.requires_grad:
-                self.values[name].lerp_(parameter, 1 - decay)
+from model.training.optimiser import make_optimiser, scheduled_share
+from model.training.processes import ALONE, Processes
+from model.training.run_log import RunLog, StepRecord
 
 
 class Trainer:
@@ -81,39 +33,52 @@ class Trainer:
         run_dir: Path,
         device: torch.device,
         on_save: Callable[[dict[str, Tensor]], None],
+        processes: Processes = ALONE,
+        milestone_steps: tuple[int, ...] = (),
     ) -> None:
-        """on_save is given the averaged weights whenever a checkpoint has been written."""
+        """config: its stages are measured in steps. on_save is given the averaged weights whenever a checkpoint has
+        been written. milestone_steps: where the learning rate drops."""
         self._on_save = on_save
         self.network = network.to(device)
         self.config = config
         self.run_dir = run_dir
         self.device = device
-        self.optimiser = torch.optim.AdamW(
-            parameter_groups(network, config), weight_decay=config.weight_decay, betas=(0.9, 0.99)
-        )
+        self.processes = processes
+        self.optimiser = make_optimiser(network, config)
         self.average = WeightAverage(network, config.average_decay)
         self.stage = 0
         self.step = 0
+        self.log = RunLog(run_dir, config.stages)
+        self._milestone_steps = milestone_steps
         self._saved_at = time.monotonic()
-        run_dir.mkdir(parents=True, exist_ok=True)
+        self._bfloat16 = device.type == "cuda" if config.bfloat16 is None else config.bfloat16
+        if processes.writes:
+            run_dir.mkdir(parents=True, exist_ok=True)
 
     @property
     def checkpoint_path(self) -> Path:
         return self.run_dir / "checkpoint.pt"
 
     def resume(self) -> bool:
-        """Goes on from the run's checkpoint, if there is one. The file is our own and read with weights_only."""
-        if not self.checkpoint_path.exists():
-            return False
-        saved = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(saved["network"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.average.values, self.average.steps = saved["average"], saved["average_steps"]
-        self.stage, self.step = saved["stage"], saved["step"]
-        return True
+        """Goes on from the run's checkpoint, if there is one. The file is our own and read with weights_only.
+
+        Every process must see the run's folder.
+        """
+        found = self.checkpoint_path.exists()
+        if found:
+            saved = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
+            self.network.load_state_dict(saved["network"])
+            self.optimiser.load_state_dict(saved["optimiser"])
+            self.average.values, self.average.steps = saved["average"], saved["average_steps"]
+            self.stage, self.step = saved["stage"], saved["step"]
+        if self.processes.writes:
+            self.log.rewind(self.stage, self.step)
+        return found
 
     def save(self) -> None:
         """Writes the checkpoint; a kill in the middle leaves the one before."""
+        if not self.processes.writes:
+            return
         temporary = self.checkpoint_path.with_suffix(".partial")
         torch.save(
             {
@@ -128,20 +93,34 @@ class Trainer:
         )
         os.replace(temporary, self.checkpoint_path)
         self._on_save(self.average.values)
+        self.log.flush()
         self._saved_at = time.monotonic()
 
-    def run_stage(self, batches: Iterator[Batch], stage: Stage) -> None:
-        """Trains through the rest of a stage."""
+    def run_stage(self, steps: Iterator[list[Batch]], stage: Stage) -> None:
+        """Trains through the rest of a stage. steps: this process's batches of each step."""
         total = sum(s.steps for s in self.config.stages)
         before = sum(s.steps for s in self.config.stages[: self.stage])
-        bar = tqdm(total=stage.steps, initial=self.step, desc=f"{stage.size_px} px", mininterval=5)
-        for batch in batches:
-            share = scheduled_share(before + self.step, total, self.config.warmup_steps)
+        bar = tqdm(
+            total=stage.steps,
+            initial=self.step,
+            desc=f"{stage.size_px} px",
+            mininterval=5,
+            disable=not self.processes.writes,
+        )
+        for batches in steps:
+            share = stage.learning_rate_scale * scheduled_share(
+                before + self.step,
+                total,
+                self.config.warmup_steps,
+                self.config.schedule,
+                self._milestone_steps,
+            )
             for group in self.optimiser.param_groups:
-                group["lr"] = group["base_lr"] * share * stage.learning_rate_scale
-            loss, iou = self._train_step(batch, stage)
+                group["lr"] = group["base_lr"] * share
+            loss, iou = self._train_step(batches, stage)
             self.step += 1
-            self._log(stage, loss, iou)
+            if self.processes.writes:
+                self.log.append(StepRecord(self.stage, stage.size_px, self.step, loss, iou, share))
             bar.set_postfix(loss=f"{loss:.3f}", iou=f"{iou:.3f}", refresh=False)
             bar.update()
             if time.monotonic() - self._saved_at > 60 * self.config.checkpoint_minutes:
@@ -150,65 +129,38 @@ class Trainer:
         self.stage, self.step = self.stage + 1, 0
         self.save()
 
-    def _train_step(self, batch: Batch, stage: Stage) -> tuple[float, float]:
-        rng = default_rng([self.config.seed, stage.size_px, self.step, 1])
-        torch.manual_seed(int(rng.integers(2**31)))
-        targets = batch.targets.to(self.device).float()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            logits = self._logits(
-                batch, stage.size_px, int(rng.integers(self.config.max_click_rounds + 1)), rng
-            )
-        loss = LOSSES[stage.loss](logits, targets)
+    def _train_step(self, batches: list[Batch], stage: Stage) -> tuple[float, float]:
+        """Loss and IoU of the whole step, over all batches of all processes."""
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(
-            [p for group in self.optimiser.param_groups for p in group["params"]], self.config.clip_norm
-        )
+        figures = torch.zeros(2, device=self.device)
+        for number, batch in enumerate(batches):
+            figures += self._add_gradient(batch, stage, number, len(batches))
+        parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
+        self.processes.mean([figures, *(p.grad for p in parameters if p.grad is not None)])
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
         self.optimiser.step()
         self.average.update(self.network)
+        loss, iou = figures.tolist()
+        return loss, iou
+
+    def _add_gradient(self, batch: Batch, stage: Stage, number: int, count: int) -> Tensor:
+        """Adds the gradient of one of `count` batches; returns (loss, IoU), both as shares of the step's.
+
+        How many rounds of clicks there are is the same in all batches of a step.
+        """
+        of_step = default_rng([self.config.seed, stage.size_px, self.step, 1])
+        torch_seed = int(of_step.integers(2**31))
+        rounds = int(of_step.integers(self.config.max_click_rounds + 1))
+        part = self.processes.rank * count + number
+        rng = default_rng([self.config.seed, stage.size_px, self.step, 1, part]) if part else of_step
+        torch.manual_seed(torch_seed + part)
+        targets = batch.targets.to(self.device).float()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
+            logits = click_through(self.network, batch, rounds, rng, self.device)
+        loss = LOSSES[stage.loss](logits, targets) / count
+        loss.backward()  # type: ignore[no-untyped-call]
         mask = logits.detach() > 0
         wanted = targets > 0.5
         iou = (mask & wanted).sum(dim=(1, 2, 3)) / (mask | wanted).sum(dim=(1, 2, 3)).clamp_min(1)
-        return float(loss.detach()), float(iou.mean())
-
-    def _logits(self, batch: Batch, size_px: int, rounds: int, rng: np.random.Generator) -> Tensor:
-        """Logits (T, 1, S, S) after `rounds` further clicks on the network's own mistakes."""
-        network = self.network
-        network.train()
-        images = batch.images.to(self.device).float() / 255
-        views = network.encode_image(images)
-        features = views.repeated(batch.target_view.to(self.device))
-        prepared = network.prepare_reference(features, self._references(batch, images, views.comparison))
-        table = click_table(batch.clicks_rc)
-        previous = torch.zeros(len(table), 1, size_px, size_px, device=self.device)
-        wanted = batch.targets[:, 0].numpy()
-        for number in range(1, rounds + 1):
-            network.eval()
-            with torch.no_grad():
-                logits = network.segment(features, self._coords(table, previous), prepared)
-                previous = torch.sigmoid(_upsample(logits.float(), size_px))
-            add_next_clicks(table, wanted, previous[:, 0].cpu().numpy(), number, rng)
-        network.train()
-        return _upsample(network.segment(features, self._coords(table, previous), prepared), size_px)
-
-    def _references(self, batch: Batch, images: Tensor, comparison: Tensor | None) -> ReferenceTokens:
-        view = batch.reference_view.to(self.device)
-        if comparison is None:
-            encoded = self.network.encode_reference(images, None, None)
-            comparison = encoded.tokens
-        return ReferenceTokens(
-            comparison[view], batch.positive.to(self.device), batch.negative.to(self.device)
-        )
-
-    def _coords(self, table: Tensor, previous: Tensor) -> Tensor:
-        size_px = previous.shape[-1]
-        return torch.cat([previous, disk_maps(table.to(self.device), size_px, size_px)], dim=1)
-
-    def _log(self, stage: Stage, loss: float, iou: float) -> None:
-        with (self.run_dir / "steps.jsonl").open("a") as log:
-            log.write(json.dumps({"px": stage.size_px, "step": self.step, "loss": loss, "iou": iou}) + "\n")
-
-
-def _upsample(logits: Tensor, size_px: int) -> Tensor:
-    """As at inference: bilinear, corners aligned (facts: section 1.2, step 10)."""
-    return F.interpolate(logits, size=(size_px, size_px), mode="bilinear", align_corners=True)
+        return torch.stack([loss.detach(), iou.mean() / count])

@@ -52,7 +52,7 @@ def test_on_large_masks_clicks_are_searched_on_fewer_pixels_but_fall_inside_the_
     for seed in range(20):
         table = click_table(torch.tensor([[-1.0, -1.0]]))
         add_next_clicks(table, target, guess, 1, default_rng(seed))
-        row, col, order = table[0, 1].tolist()
+        row, col, order = table[0, SLOTS - 1].tolist()
         assert order == 1
         assert (target[0] & (guess[0] < 0.5))[int(row), int(col)]
         assert (table[0, SLOTS:] == -1).all()

@@ -1,0 +1,82 @@
+"""`python -m model.data.made_up DATA`: pictures of coloured shapes as a training set in DATA/made_up, to try things on.
+
+An object is a "fish" of two or three parts, each in its own colour; where it lies, how large it is and what is behind it
+change from picture to picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.random import Generator, default_rng
+from numpy.typing import NDArray
+
+from model.array_types import BoolMask
+from model.data.readers.rle import encode
+
+FOLDER = "made_up"
+SIDE_PX = 128
+COLOURS = {"body": (200, 80, 40), "tail": (40, 160, 220), "fin": (90, 210, 60)}
+
+
+def write_made_up(data_root: Path, pictures: int = 24, seed: int = 0) -> Path:
+    """Writes pictures and parts.json (docs/data-formats.md); returns its path."""
+    folder = data_root / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = default_rng(seed)
+    names = sorted(COLOURS)
+    annotations = []
+    for number in range(pictures):
+        image, masks = _picture(rng)
+        cv2.imwrite(str(folder / f"{number:03}.png"), image)
+        annotations += [
+            {
+                "image_id": number,
+                "category_id": names.index(name),
+                "object_id": 0,
+                "segmentation": encode(mask),
+            }
+            for name, mask in masks.items()
+        ]
+    content = {
+        "images": [{"id": number, "file_name": f"{number:03}.png"} for number in range(pictures)],
+        "categories": [{"id": names.index(n), "name": n, "supercategory": "fish"} for n in names],
+        "annotations": annotations,
+    }
+    path = folder / "parts.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def _picture(rng: Generator) -> tuple[NDArray[np.uint8], dict[str, BoolMask]]:
+    """A picture (H, W, 3) and the masks of its parts, which do not overlap."""
+    backdrop = rng.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    image: NDArray[np.uint8] = cv2.resize(backdrop, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    row, col = rng.integers(45, SIDE_PX - 45, 2)
+    length = int(rng.integers(18, 28))
+    shapes = {"body": ((col, row), (length, length // 2)), "tail": ((col - length - 8, row), (8, 12))}
+    if rng.random() < 0.7:
+        shapes["fin"] = ((col, row - length // 2 - 5), (8, 7))
+    masks: dict[str, BoolMask] = {}
+    for name, (centre, axes) in shapes.items():
+        mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
+        cv2.ellipse(mask, (int(centre[0]), int(centre[1])), axes, 0, 0, 360, 1, -1)
+        free = ~np.logical_or.reduce(list(masks.values())) if masks else np.ones_like(mask, bool)
+        masks[name] = (mask > 0) & free
+        image[masks[name]] = COLOURS[name]
+    noise = rng.normal(0, 8, image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8), masks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m model.data.made_up", description=__doc__)
+    parser.add_argument("data", type=Path)
+    print(write_made_up(parser.parse_args().data))
+
+
+if __name__ == "__main__":
+    main()

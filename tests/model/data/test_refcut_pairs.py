@@ -1,0 +1,124 @@
+"""The paper's samples: a target of some parts, and a reference that names just those."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.random import default_rng
+
+from model.array_types import BoolMask, RgbImage
+from model.data.made_up import COLOURS, write_made_up
+from model.data.refcut_pairs import ReferenceFinder, Sample, sample_pair
+from model.data.scenes import Scene, read_scenes, union
+from model.data.views import MakeView, View
+from tests.model.colour_world import COLOURS as GREYS
+from tests.model.colour_world import SIDE_PX, make_scene
+
+PARTS = ("wheel", "door", "roof")
+
+
+def as_it_is(image: RgbImage, masks: dict[str, BoolMask], _size: int, _rng: object, _part: object) -> View:
+    return View(image, masks)
+
+
+def cars(folder: Path, parts: Sequence[Sequence[str]]) -> list[Scene]:
+    return [make_scene(folder / f"{number}.png", names) for number, names in enumerate(parts)]
+
+
+def samples(
+    scenes: list[Scene], count: int, *, no_reference: float = 0.0, view: MakeView = as_it_is
+) -> list[Sample]:
+    """Samples of the first scene, with patches of one pixel."""
+    finder = ReferenceFinder(scenes)
+    return [
+        sample_pair(scenes[0], finder, SIDE_PX, SIDE_PX, view, no_reference, default_rng(seed))
+        for seed in range(count)
+    ]
+
+
+def named(image: RgbImage, mask: np.ndarray) -> set[str]:
+    """The parts that a mask covers, by their colours."""
+    greys = set(np.unique(image[..., 0][mask.reshape(SIDE_PX, SIDE_PX) > 0]).tolist())
+    return {name for name, grey in GREYS.items() if grey in greys}
+
+
+def test_a_reference_names_the_targets_parts_and_rules_the_others_out(tmp_path: Path) -> None:
+    kinds, counts = {"both": 0, "only positive": 0, "only negative": 0}, {1: 0, 2: 0, 3: 0}
+    for sample in samples(cars(tmp_path, [PARTS, [*PARTS, "mirror"]]), 400):
+        meant = named(sample.image, sample.target)
+        counts[len(meant)] += 1
+        positive = named(sample.reference_image, sample.positive)
+        negative = named(sample.reference_image, sample.negative)
+        assert positive in (meant, set())
+        assert negative in ({*PARTS, "mirror"} - meant, set())
+        assert positive or negative
+        kinds["both" if positive and negative else "only positive" if positive else "only negative"] += 1
+    assert kinds["only positive"] / 400 == pytest.approx(0.125, abs=0.05)
+    assert kinds["only negative"] / 400 == pytest.approx(0.125, abs=0.05)
+    assert all(count / 400 == pytest.approx(1 / 3, abs=0.08) for count in counts.values())
+
+
+def test_a_whole_object_with_nothing_beside_it_always_keeps_its_positive_mask(tmp_path: Path) -> None:
+    for sample in samples(cars(tmp_path, [["door"], ["door"]]), 60):
+        assert sample.positive.any()
+        assert not sample.negative.any()
+
+
+def test_only_an_object_with_the_same_parts_is_a_reference(tmp_path: Path) -> None:
+    scenes = [
+        *cars(tmp_path, [PARTS, ["wheel", "door"]]),
+        make_scene(tmp_path / "x.png", PARTS, object_class="x"),
+    ]
+    referenced = {frozenset[str](): 0}
+    for sample in samples(scenes, 60):
+        meant = frozenset(named(sample.image, sample.target))
+        given = bool(sample.positive.any() or sample.negative.any())
+        assert given == (meant <= {"wheel", "door"})
+        referenced[meant] = referenced.get(meant, 0) + given
+    assert sum(referenced.values()) > 10
+
+
+def test_names_that_do_not_carry_over_have_no_reference(tmp_path: Path) -> None:
+    scenes = [make_scene(tmp_path / f"{n}.png", PARTS, names_carry=False) for n in range(2)]
+    assert not any(sample.positive.any() for sample in samples(scenes, 10))
+
+
+def test_references_are_left_out_as_often_as_asked(tmp_path: Path) -> None:
+    given = [
+        bool(sample.positive.any() or sample.negative.any())
+        for sample in samples(cars(tmp_path, [PARTS, PARTS]), 200, no_reference=0.3)
+    ]
+    assert 1 - np.mean(given) == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_reference_that_is_cut_off_is_drawn_again_and_in_the_end_taken_whole(tmp_path: Path) -> None:
+    scenes = cars(tmp_path, [["door", "roof"], ["door", "roof"]])
+    asked: list[str] = []
+
+    def blind(image: RgbImage, masks: dict[str, BoolMask], *_: object) -> View:
+        """Sees one pixel of the door of a reference, which is not one percent of it."""
+        if len(asked) % 11 == 0:
+            asked.append("target")
+            return View(image, masks)
+        asked.append("reference")
+        pixel = np.zeros_like(masks["door"])
+        return View(np.zeros_like(image), {"roof": pixel})
+
+    (sample,) = samples(scenes, 1, view=blind)
+    assert asked == ["target", *["reference"] * 10]
+    assert sample.reference_image.any(), "the whole photograph"
+    assert sample.positive.any() or sample.negative.any()
+
+
+def test_made_up_pictures_are_a_data_set_of_parts_in_their_colours(tmp_path: Path) -> None:
+    scenes = read_scenes(write_made_up(tmp_path, pictures=5), tmp_path / "made_up", grouping="object")
+    assert len(scenes) == 5
+    for scene in scenes:
+        masks = scene.masks()
+        assert {"body", "tail"} <= set(masks) <= set(COLOURS)
+        assert union(masks.values()).sum() == sum(mask.sum() for mask in masks.values()), "no overlap"
+        for name, mask in masks.items():
+            assert np.abs(scene.image()[mask].mean(axis=0) - COLOURS[name][::-1]).max() < 6

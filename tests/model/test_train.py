@@ -1,0 +1,175 @@
+"""Training through its command line, killed and gone on; the paper's run on made-up data; a version from a version."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from model.convert import convert
+from model.data.made_up import write_made_up
+from model.errors import DataError
+from model.train import main, starting_network, train
+from model.training.config import TrainConfig, read_config
+from model.weights import BASE_FILE, VERSION_FILE, file_digest, load_network, save_base, save_version
+from tests.model.data.test_part_imagenet import write_photo
+from tests.model.made_up import TINY_FROZEN, random_network
+from tests.model.recordings import CHECKPOINT
+from tests.model.training.runs import logged
+from tests.recorded import REPOSITORY
+
+CONFIGS = REPOSITORY / "model" / "configs"
+CPU = torch.device("cpu")
+LIMIT_S = 300
+
+
+def smoke_command(data: Path, out: Path) -> list[str]:
+    given = [str(CONFIGS / "smoke.yaml"), "--data", str(data), "--out", str(out), "--threads", "1"]
+    return [sys.executable, "-m", "model.train", *given]
+
+
+def test_a_run_that_was_killed_goes_on_from_its_command_line_to_the_same_end(tmp_path: Path) -> None:
+    write_made_up(tmp_path)
+    cut = tmp_path / "cut"
+    killed = subprocess.Popen(
+        smoke_command(tmp_path, cut), cwd=REPOSITORY, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    deadline = time.monotonic() + LIMIT_S
+    while not (cut / "checkpoint.pt").exists() or len(logged(cut)) < 2:
+        assert killed.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    again = subprocess.run(
+        smoke_command(tmp_path, cut),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=True,
+    )
+    assert "going on at stage" in again.stdout
+    whole = tmp_path / "whole"
+    train(read_config(CONFIGS / "smoke.yaml", tmp_path), whole, CPU)
+    assert len(logged(whole)) == 10
+    assert logged(cut) == logged(whole)
+    left = ["checkpoint.pt", "curves.png", "network.safetensors", "steps.jsonl", "tensorboard"]
+    assert sorted(path.name for path in cut.iterdir()) == left
+    one, other = (load_file(run / "network.safetensors") for run in (cut, whole))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert load_network(cut / "network.safetensors").config.embed_dim == 160
+
+
+def changed(path: Path, target: Path, **changes: Any) -> Path:
+    """A shipped configuration with something changed."""
+    target.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | changes))
+    return target
+
+
+@pytest.fixture
+def part_imagenet(tmp_path: Path) -> Path:
+    """A data folder with a tiny PartImageNet and a converted SimpleClick."""
+    body, head, tail = np.s_[4:10, 5:20], np.s_[4:10, 20:28], np.s_[10:16, 5:12]
+    for number in range(4):
+        write_photo(tmp_path / "PartImageNet", f"{number}", {13: body, 14: head, 17: tail})
+    for folder in ("annotations", "images"):
+        (tmp_path / "PartImageNet" / folder / "val").rename(tmp_path / "PartImageNet" / folder / "train")
+    convert(CHECKPOINT, tmp_path / "init" / "sbd_vit_base.safetensors")
+    return tmp_path
+
+
+def test_the_papers_run_runs(part_imagenet: Path, tmp_path: Path) -> None:
+    shipped = CONFIGS / "refcut_vit_b16_partimagenet.yaml"
+    small = {"size_px": 64, "epochs": 2, "samples": 2, "loss": "normalised_focal"}
+    config = read_config(
+        changed(
+            shipped,
+            tmp_path / "small.yaml",
+            stages=[small],
+            loader_workers=0,
+            accumulate=2,
+            schedule={"kind": "multistep", "milestones": [1], "unit": "epochs"},
+        ),
+        part_imagenet,
+    )
+    assert config.base_weights is not None
+    before = load_file(config.base_weights)
+    run = tmp_path / "run"
+    train(config, run, CPU)
+    assert [record["rate"] for record in logged(run)] == pytest.approx([1, 1, 0.1, 0.1])
+    after = load_file(run / "network.safetensors")
+    assert set(before) < set(after), "a superset of a SimpleClick file"
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert after["rpg.positive.fc2.weight"].any(), "prompts begin at zero and learn"
+    assert load_network(run / "network.safetensors").rpg.trained
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Path:
+    folder = tmp_path / "parent"
+    network = random_network(TINY_FROZEN)
+    save_base(network, folder / BASE_FILE)
+    save_version(network.state_dict(), network.config, folder / BASE_FILE, folder / VERSION_FILE)
+    return folder
+
+
+def child_of(parent: Path, data: Path, **options: Any) -> TrainConfig:
+    source = {"json_path": write_made_up(data), "image_dir": data / "made_up", "grouping": "object"}
+    given = {
+        "preset": "s14",
+        "parent": parent,
+        "sources": [source],
+        "stages": [{"size_px": 56, "steps": 1, "groups": 1}],
+        "loader_workers": 0,
+    }
+    return TrainConfig.model_validate(given | options)
+
+
+def test_a_child_begins_as_its_parent_and_names_the_same_base(parent: Path, tmp_path: Path) -> None:
+    unmoved = child_of(parent, tmp_path, rate_head=0, rate_prompts=0, rate_blocks=0)
+    first = starting_network(unmoved).state_dict()
+    assert all(torch.equal(value, first[n]) for n, value in load_network(parent).state_dict().items())
+    run = tmp_path / "child"
+    train(unmoved, run, CPU)
+    assert file_digest(run / BASE_FILE) == file_digest(parent / BASE_FILE)
+    with safe_open(run / VERSION_FILE, framework="pt") as file:
+        assert file.metadata()["base_sha256"] == file_digest(parent / BASE_FILE)
+    one, other = load_file(parent / VERSION_FILE), load_file(run / VERSION_FILE)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one), "learning rate zero"
+
+
+def test_a_child_differs_from_its_parent_after_a_step(parent: Path, tmp_path: Path) -> None:
+    run = tmp_path / "child"
+    train(child_of(parent, tmp_path, average_decay=0.0, warmup_steps=0), run, CPU)
+    one, other = load_file(parent / VERSION_FILE), load_file(run / VERSION_FILE)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    assert load_network(run)
+
+
+def test_a_frozen_encoder_without_weights_is_told(tmp_path: Path) -> None:
+    config = TrainConfig.model_validate({"preset": "s14", "sources": [], "stages": []})
+    with pytest.raises(DataError, match="needs base_weights"):
+        starting_network(config)
+
+
+def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(CONFIGS / "smoke.yaml"), "--data", str(tmp_path), "--out", str(tmp_path), "--threads", "1"])
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "is not a part file" in message
+    assert message.count("\n") == 1

@@ -1,0 +1,53 @@
+"""One process of a run under `torchrun`: trains on made-up data, each process with a folder of its own to write to.
+
+python -m torch.distributed.run --nproc-per-node N -m tests.model.training.one_of_several DATA OUT STAGES SHARED
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+
+from model.train import train
+from model.training.config import TrainConfig
+from model.training.processes import Processes
+
+STAGE = {"size_px": 64, "steps": 2, "samples": 4, "loss": "normalised_focal"}
+
+
+def config_of(data: Path, stages: int, accumulate: int = 1) -> TrainConfig:
+    """A run whose learning rate does not depend on its length."""
+    source = {"json_path": data / "made_up/parts.json", "image_dir": data / "made_up", "grouping": "object"}
+    given = {
+        "preset": "xtiny",
+        "sources": [source],
+        "sampling": "refcut",
+        "views": "simpleclick",
+        "stages": [STAGE] * stages,
+        "schedule": {"kind": "multistep"},
+        "warmup_steps": 0,
+        "accumulate": accumulate,
+        "loader_workers": 0,
+    }
+    return TrainConfig.model_validate(given)
+
+
+def main() -> None:
+    data, out, stages, shared = (
+        Path(sys.argv[1]),
+        Path(sys.argv[2]),
+        int(sys.argv[3]),
+        sys.argv[4] == "shared",
+    )
+    torch.set_num_threads(1)
+    with Processes.from_environment() as processes:
+        assert processes.count == 2
+        folder = out / ("run0" if shared else f"run{processes.rank}")
+        network = train(config_of(data, stages), folder, torch.device("cpu"), processes)
+        torch.save(network.state_dict(), out / f"after{stages}-{processes.rank}.pt")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+"""What a step sees depends on seed and step alone: not on the process, the number of processes, or what came before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from model.data.scenes import Scene
+from model.errors import DataError
+from model.training.batches import Batch, Batches, Part, batch_loader
+from model.training.config import Stage, TrainConfig
+from model.training.draws import SourcedScenes, make_draw, steps_per_epoch
+from tests.model.made_up import drawn_scenes
+
+STAGE = Stage(size_px=56, steps=5, groups=4, samples=4)
+SAMPLINGS: list[dict[str, Any]] = [
+    {"sampling": "groups", "views": "zoomed"},
+    {"sampling": "groups", "views": "simpleclick"},
+    {"sampling": "refcut", "views": "simpleclick"},
+    {"sampling": "refcut", "views": "zoomed"},
+]
+WAYS = pytest.mark.parametrize("options", SAMPLINGS, ids=lambda o: "-".join(o.values()))
+ALL = Part()
+FIELDS = ("images", "targets", "positive", "negative", "clicks")
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
+    return drawn_scenes(tmp_path_factory.mktemp("scenes"), 6)
+
+
+def batches(scenes: list[Scene], options: dict[str, Any], first_step: int = 0, part: Part = ALL) -> Batches:
+    config = TrainConfig.model_validate({"preset": "xtiny", "sources": [], "stages": []} | options)
+    return Batches(make_draw([SourcedScenes(scenes, 1.0)], 14, config), STAGE, 3, first_step, part)
+
+
+def joined(parts: Sequence[Batch], field: str) -> torch.Tensor:
+    """A field of several parts of a step; with the paper's samples, the targets' views before all references'."""
+    values = [getattr(part, field) for part in parts]
+    if field == "images":
+        of_targets = [part.images[part.target_view.unique()] for part in parts]
+        return torch.cat(of_targets)
+    return torch.cat(values)
+
+
+def same(one: Sequence[Batch], other: Sequence[Batch]) -> bool:
+    return all(torch.equal(joined(one, field), joined(other, field)) for field in FIELDS)
+
+
+@WAYS
+def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(
+    scenes: list[Scene], options: dict[str, Any]
+) -> None:
+    whole = batches(scenes, options)
+    resumed = batches(scenes, options, first_step=3)
+    assert len(resumed) == 2
+    assert same(resumed[0], whole[3])
+    assert not same(resumed[0], whole[0])
+
+
+@WAYS
+def test_processes_see_different_parts_that_make_up_the_step(
+    scenes: list[Scene], options: dict[str, Any]
+) -> None:
+    (whole,) = batches(scenes, options)[1]
+    of_rank = [batches(scenes, options, part=Part(rank, 2))[1] for rank in range(2)]
+    assert not same(*of_rank)
+    assert same([whole], of_rank[0] + of_rank[1])
+    four = batches(scenes, options, part=Part(accumulate=4))[1]
+    assert len(four) == 4
+    assert same([whole], four)
+
+
+def test_a_step_that_cannot_be_shared_out_evenly_is_told(scenes: list[Scene]) -> None:
+    with pytest.raises(DataError, match="4 groups or samples cannot be cut into 6"):
+        batches(scenes, SAMPLINGS[0], part=Part(0, 3, accumulate=2))
+
+
+def test_an_epoch_of_the_papers_samples_sees_each_object_once(scenes: list[Scene]) -> None:
+    stage = Stage(size_px=56, epochs=2, samples=2)
+    config = TrainConfig(preset="xtiny", sources=[], stages=[], sampling="refcut")
+    draw = make_draw([SourcedScenes(scenes, 1.0)], 14, config)
+    drawn: list[str] = []
+
+    class Finder:
+        def find(self, scene: Scene, names: Sequence[str], rng: Any) -> None:
+            drawn.append(scene.image_path.name)
+
+    draw._finder = Finder()  # type: ignore[attr-defined]
+    per_epoch = steps_per_epoch(len(scenes), stage)
+    assert per_epoch == 3
+    for step in range(2 * per_epoch):
+        draw.batches(stage, 0, step, [range(2)])
+    first, second = drawn[:6], drawn[6:]
+    assert sorted(first) == sorted(second) == sorted(scene.image_path.name for scene in scenes)
+    assert first != second
+
+
+def test_a_loader_process_makes_the_same_batches(scenes: list[Scene]) -> None:
+    dataset = batches(scenes, SAMPLINGS[2])
+    for number, step in enumerate(batch_loader(dataset, workers=1)):
+        assert same(step, dataset[number])
+        if number == 1:
+            break
+
+
+def test_a_source_without_objects_is_told() -> None:
+    with pytest.raises(DataError, match="no object"):
+        batches([], SAMPLINGS[0])

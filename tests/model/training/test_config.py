@@ -1,0 +1,64 @@
+"""What a configuration may say, and how it is told what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from model.errors import DataError
+from model.train import in_steps
+from model.training.config import PartImageNetSource, read_config
+
+SHIPPED = Path(__file__).parents[3] / "model" / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations_are_read(path: Path, tmp_path: Path) -> None:
+    assert read_config(path, tmp_path).stages
+
+
+def test_the_papers_run_is_the_papers(tmp_path: Path) -> None:
+    config = read_config(SHIPPED / "refcut_vit_b16_partimagenet.yaml", tmp_path)
+    assert config.sources == [
+        PartImageNetSource(reader="part_imagenet", root=tmp_path / "PartImageNet", split="train")
+    ]
+    assert (config.optimiser, config.betas, config.weight_decay) == ("adam", (0.9, 0.999), 0)
+    assert {config.rate_head, config.rate_prompts, config.rate_blocks, config.block_decay} == {5e-6, 1.0}
+    (stage,) = config.stages
+    assert (stage.size_px, stage.epochs, stage.samples, stage.loss) == (448, 55, 32, "normalised_focal")
+    counted, milestones = in_steps(config, scenes=20466)
+    assert counted.stages[0].steps == 55 * 639
+    assert milestones == (50 * 639,)
+    assert config.schedule.factor == 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"stages": [{"size_px": 112}]}, "either steps or epochs"),
+        ({"stages": [{"size_px": 112, "steps": 2, "epochs": 2}]}, "either steps or epochs"),
+        ({"stages": [{"size_px": 112, "epochs": 2}]}, "groups are drawn without end"),
+        ({"schedule": {"kind": "multistep", "milestones": [1], "unit": "epochs"}}, "groups are drawn"),
+        ({"sampling": "refcut"}, "leave share out"),
+        ({"optimiser": "sgd"}, "adamw"),
+        ({"max_click_rounds": 8}, "max_click_rounds"),
+        ({"sources": [{"reader": "made_of_air"}]}, "sources"),
+        ({"learning_rate": 1}, "learning_rate"),
+    ],
+)
+def test_contradictions_are_told(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    source = {"json_path": "a.json", "image_dir": "a", "grouping": "object", "share": 0.5}
+    content: dict[str, Any] = {
+        "preset": "xtiny",
+        "sources": [source],
+        "stages": [{"size_px": 112, "steps": 2}],
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    assert read_config(path, tmp_path).stages[0].steps == 2
+    path.write_text(yaml.safe_dump(content | change))
+    with pytest.raises(DataError, match=said):
+        read_config(path, tmp_path)

@@ -1,0 +1,64 @@
+"""A step is the same however it is cut up, and what is computed in bfloat16 stays close to float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.training.loop import Trainer
+from tests.model.made_up import drawn_scenes
+from tests.model.training.runs import batches_of, make_trainer
+
+
+def without_chance(kind: str, run_dir: Path, **options: Any) -> Trainer:
+    """A trainer that rolls no dice within a step: no click rounds, no dropout, large steps that show."""
+    trainer = make_trainer(kind, run_dir, max_click_rounds=0, clip_norm=0.5, **options)
+    trainer.network.head.dropout.p = 0.0
+    return trainer
+
+
+@pytest.mark.parametrize("loss", ["bce_and_dice", "normalised_focal"])
+@pytest.mark.parametrize("sampling", ["groups", "refcut"])
+def test_accumulated_gradients_are_those_of_one_large_batch(sampling: str, loss: str, tmp_path: Path) -> None:
+    stage = {"size_px": 112, "steps": 1, "groups": 4, "samples": 4, "loss": loss}
+    scenes = drawn_scenes(tmp_path, 4)
+    found = {}
+    for accumulate in (1, 4):
+        trainer = without_chance(
+            "simpleclick",
+            tmp_path / str(accumulate),
+            accumulate=accumulate,
+            stages=[stage],
+            sampling=sampling,
+        )
+        parts = batches_of(trainer, scenes, 0)[0]
+        assert len(parts) == accumulate
+        figures = trainer._train_step(parts, trainer.config.stages[0])
+        gradients = [p.grad for p in trainer.network.parameters() if p.grad is not None]
+        found[accumulate] = figures, gradients
+    assert found[4][0] == pytest.approx(found[1][0], rel=1e-5)
+    assert len(found[1][1]) > 100
+    for one, other in zip(found[1][1], found[4][1], strict=True):
+        assert (one - other).abs().max() < 1e-4 * max(float(one.abs().max()), 1e-2)
+
+
+def test_bfloat16_is_left_to_gpus_unless_told_otherwise(tmp_path: Path) -> None:
+    scenes = drawn_scenes(tmp_path, 4)
+    losses = {}
+    for bfloat16 in (None, False, True):
+        trainer = without_chance("simpleclick", tmp_path / str(bfloat16), bfloat16=bfloat16)
+        losses[bfloat16] = trainer._train_step(batches_of(trainer, scenes, 0)[0], trainer.config.stages[0])[0]
+    assert losses[None] == losses[False]
+    assert losses[True] != losses[False]
+    assert losses[True] == pytest.approx(losses[False], rel=0.05)
+
+
+def test_without_averaging_the_last_weights_are_shipped(tmp_path: Path) -> None:
+    trainer = make_trainer("frozen", tmp_path, average_decay=0.0)
+    scenes = drawn_scenes(tmp_path, 4)
+    trainer._train_step(batches_of(trainer, scenes, 0)[0], trainer.config.stages[0])
+    for name, value in trainer.average.values.items():
+        assert torch.equal(value, trainer.network.get_parameter(name))

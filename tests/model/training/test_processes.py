@@ -1,0 +1,48 @@
+"""Two processes under torchrun are one run: equal weights, one writer, and what a single process would have come to."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.data.made_up import write_made_up
+from model.train import train
+from tests.model.training.one_of_several import config_of
+from tests.model.training.runs import logged
+from tests.recorded import REPOSITORY
+
+LIMIT_S = 400
+
+
+def two_processes(data: Path, out: Path, stages: int, folders: str) -> str:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    module = ["-m", "tests.model.training.one_of_several", str(data), str(out), str(stages), folders]
+    done = subprocess.run(
+        launcher + module, cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT_S, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_two_processes_take_the_steps_of_one_and_go_on_after_a_stop(tmp_path: Path) -> None:
+    write_made_up(tmp_path)
+    two_processes(tmp_path, tmp_path, 1, "a folder each")
+    assert (tmp_path / "run0" / "checkpoint.pt").exists()
+    assert not (tmp_path / "run1").exists(), "only the first process writes"
+    assert "going on at stage 1, step 0" in two_processes(tmp_path, tmp_path, 2, "shared")
+    for stages in (1, 2):
+        one, other = (torch.load(tmp_path / f"after{stages}-{rank}.pt") for rank in (0, 1))
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    network = train(config_of(tmp_path, 2, accumulate=2), tmp_path / "single", torch.device("cpu"))
+    single, several = logged(tmp_path / "single"), logged(tmp_path / "run0")
+    assert len(single) == len(several) == 4
+    for alone, together in zip(single, several, strict=True):
+        assert together == pytest.approx(alone, rel=1e-3, abs=1e-6)
+    moved = [
+        float((value - one[name]).abs().max()) for name, value in network.state_dict().items() if name in one
+    ]
+    assert max(moved) < 2e-3
