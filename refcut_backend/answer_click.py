@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,10 +12,10 @@ from refcut_backend.core.label_config import read_label_config
 from refcut_backend.core.regions import brush_region, prediction
 from refcut_backend.errors import RefCutError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.logs import note
 from refcut_backend.store.references import References
 
-log = logging.getLogger("refcut.click")
-
+ANSWERED = "answered"
 EMPTY_CONTEXT = "no_clicks"
 
 
@@ -58,27 +57,24 @@ class ClickService:
 
     def answer(self, request: ClickRequest) -> ClickReply:
         """The mask for the clicks of a request, as a prediction with one region."""
-        started = time.monotonic()
-        outcome: dict[str, Any] = {"project": request.project_id, "task": request.task_id}
         try:
             clicked = read_clicks(request.regions)
             if clicked is None:
+                note(outcome=EMPTY_CONTEXT)
                 return self._empty(EMPTY_CONTEXT)
-            outcome |= {"label": clicked.label, "clicks": len(clicked.clicks)}
+            note(label=clicked.label, clicks=len(clicked.clicks))
             answer, region = self._segment(request, clicked)
-            outcome |= {"references": list(answer.reference_versions), "milliseconds": answer.milliseconds}
-            log.info("answered", extra=outcome | {"total_ms": _milliseconds_since(started)})
+            note(outcome=ANSWERED, references=list(answer.reference_versions))
             return ClickReply(prediction(self._model_version, [region], answer.score))
         except RefCutError as error:
-            outcome |= {"reason": error.code, "problem": str(error)}
-            log.warning("not answered", extra=outcome | {"total_ms": _milliseconds_since(started)})
+            note(outcome=error.code, problem=str(error))
             return self._empty(error.code)
 
     def _segment(self, request: ClickRequest, clicked: ClickedObject) -> tuple[ClickAnswer, dict[str, Any]]:
         controls = read_label_config(request.label_config)
         control = controls.mask_control(clicked.label, clicked.to_name)
         found = self._references.newest(request.project_id, clicked.label, self._max_references)
-        answer = self._queue.ask(
+        answer = self._ask(
             ClickJob(
                 project_id=request.project_id,
                 task_id=request.task_id,
@@ -101,6 +97,18 @@ class ClickService:
         )
         return answer, region
 
+    def _ask(self, job: ClickJob) -> ClickAnswer:
+        """Notes where the time went: what a worker does not account for was spent on the way to it and back."""
+        asked = time.monotonic()
+        spent: dict[str, float] = {}
+        try:
+            answer = self._queue.ask(job)
+            spent = dict(answer.milliseconds)
+            return answer
+        finally:
+            waited = 1000 * (time.monotonic() - asked) - sum(spent.values())
+            note(milliseconds=spent | {"queue": round(waited, 1)})
+
     def _empty(self, reason: str) -> ClickReply:
         return ClickReply(prediction(self._model_version, [], 0.0), reason)
 
@@ -111,7 +119,3 @@ class WorkerRefusalError(RefCutError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-def _milliseconds_since(started: float) -> float:
-    return round(1000 * (time.monotonic() - started), 1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sqlalchemy import Engine
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Engine, select
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from refcut_backend.errors import NotConnectedError
@@ -58,6 +58,15 @@ class Projects:
                 hint="open Settings > Model in Label Studio once: it calls /setup",
             )
         return Connection(project.label_studio, project.access_token)
+
+    def can_be_read(self) -> bool:
+        """Whether the database answers now."""
+        try:
+            with Session(self._engine) as session:
+                session.execute(select(Project.id).limit(1))
+            return True
+        except SQLAlchemyError:
+            return False
 
     def label_config(self, project_id: int) -> str | None:
         """The label config as last seen; None for an unknown project."""

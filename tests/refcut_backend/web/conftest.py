@@ -1,0 +1,30 @@
+"""A server on fakes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from refcut_backend.web.app import create_app
+from tests.fake_services import FakeQueue, services_on
+
+LIMIT_BYTES = 1_000_000
+
+
+@pytest.fixture
+def queue() -> FakeQueue:
+    return FakeQueue()
+
+
+@pytest.fixture
+def services(tmp_path, queue):
+    with services_on(tmp_path, queue) as made:
+        yield made
+
+
+@pytest.fixture
+def client(services) -> Iterator[TestClient]:
+    with TestClient(create_app(services, LIMIT_BYTES), raise_server_exceptions=False) as test_client:
+        yield test_client
