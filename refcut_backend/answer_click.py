@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -18,12 +17,12 @@ from refcut_backend.core.polygons import OutlineSettings
 from refcut_backend.core.regions import GivenMask, mask_regions, prediction
 from refcut_backend.errors import RefCutError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.logs import note
 from refcut_backend.payloads import Webhook
 from refcut_backend.settings import Settings
 from refcut_backend.store.references import References
 
-log = logging.getLogger("refcut.click")
-
+ANSWERED = "answered"
 EMPTY_CONTEXT = "no_clicks"
 EMPTY_MASK = "empty_mask"
 
@@ -80,12 +79,11 @@ class AsksWorkers(Protocol):
 
 @dataclass
 class _Click:
-    """A request on its way: what is known of it so far. outcome: what the log says in the end."""
+    """A request on its way: what is known of it so far."""
 
     request: ClickRequest
     asked: AskedClick
     started: float
-    outcome: dict[str, Any]
     controls: ProjectControls | None = None
     objects: Sequence[RememberedObject] = ()
     clicked: ClickedObject | None = None
@@ -116,19 +114,20 @@ class ClickService:
 
     def answer(self, request: ClickRequest) -> ClickReply:
         """The mask for the clicks of a request, and with it the masks of other labels that are still pending."""
-        outcome = {"project": request.project_id, "task": request.task_id}
         try:
             context = read_context(request.regions)
         except RefCutError as error:
-            log.warning("not answered", extra=outcome | {"reason": error.code, "problem": str(error)})
+            note(outcome=error.code, problem=str(error))
             return ClickReply(prediction(self._model_version, [], 0.0), error.code)
         if context is None:
             if not request.regions:
                 # Sent after a submit (contract, section 3, rule 10).
                 self._memory.forget(request.project_id, request.task_id)
+            note(outcome=EMPTY_CONTEXT)
             return ClickReply(prediction(self._model_version, [], 0.0), EMPTY_CONTEXT)
+        note(label=context.label)
         asked = AskedClick(request.project_id, request.task_id, context, self._clock())
-        return self._reply(_Click(request, asked, time.monotonic(), outcome | {"label": context.label}))
+        return self._reply(_Click(request, asked, time.monotonic()))
 
     def follow(self, webhook: Webhook) -> None:
         """Notes which masks an annotation has taken, for the click log."""
@@ -141,12 +140,10 @@ class ClickService:
         try:
             answer, regions = self._segment(click)
         except RefCutError as error:
-            said = {"reason": error.code, "problem": str(error), "total_ms": click.milliseconds()}
-            log.warning("not answered", extra=click.outcome | said)
+            note(outcome=error.code, problem=str(error))
             return ClickReply(prediction(self._model_version, self._carried(click), 0.0), error.code)
-        said = {"references": list(answer.reference_versions), "milliseconds": answer.milliseconds}
-        log.info("answered", extra=click.outcome | said | {"total_ms": click.milliseconds()})
         reason = None if regions else EMPTY_MASK
+        note(outcome=reason or ANSWERED, references=list(answer.reference_versions))
         regions = [*regions, *self._carried(click)]
         return ClickReply(prediction(self._model_version, regions, answer.score), reason)
 
@@ -158,9 +155,9 @@ class ClickService:
         click.objects = session.objects
         takes_away = controls.is_negative_label(context.label, context.to_name)
         clicked = click.clicked = session.understand(context, takes_away=takes_away)
-        click.outcome |= {"label": clicked.label, "clicks": len(clicked.clicks), "region": clicked.region_id}
+        note(label=clicked.label, clicks=len(clicked.clicks), region=clicked.region_id)
         control = controls.mask_control(clicked.label, clicked.to_name, self._rules.mask_output)
-        answer = self._queue.ask(self._job(click.request, clicked, control))
+        answer = self._ask(self._job(click.request, clicked, control))
         if answer.error_code is not None:
             raise WorkerRefusalError(answer.error_code, answer.error_message or "")
         given = GivenMask(answer.width, answer.height, answer.rle, answer.score, answer.reference_versions)
@@ -210,6 +207,18 @@ class ClickService:
         except RefCutError:
             # The label or its tag has been renamed since.
             return []
+
+    def _ask(self, job: ClickJob) -> ClickAnswer:
+        """Notes where the time went: what a worker does not account for was spent on the way to it and back."""
+        asked = time.monotonic()
+        spent: dict[str, float] = {}
+        try:
+            answer = self._queue.ask(job)
+            spent = dict(answer.milliseconds)
+            return answer
+        finally:
+            waited = 1000 * (time.monotonic() - asked) - sum(spent.values())
+            note(milliseconds=spent | {"queue": round(waited, 1)})
 
 
 class WorkerRefusalError(RefCutError):

@@ -76,16 +76,19 @@ def serve() -> None:
     import uvicorn
 
     from refcut_backend.jobs.redis_server import connect_redis
+    from refcut_backend.web.access import Access, warn_when_open
     from refcut_backend.web.app import connect_services, create_app
 
     def action(settings: Settings) -> None:
         services = connect_services(settings, connect_redis(_redis_url(settings)))
+        warn_when_open(settings)
         uvicorn.run(
-            create_app(services, settings.request_max_bytes),
+            create_app(services, settings.request_max_bytes, Access.of(settings)),
             host=settings.host,
             port=settings.port,
             log_config=None,
             access_log=False,
+            server_header=False,
             timeout_graceful_shutdown=settings.click_timeout_s,
         )
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-_PROJECT = re.compile(r"(\d{1,18})(\.\d+)?")
+_PROJECT = re.compile(r"([0-9]{1,18})(\.[0-9]+)?")
 
 
 def _project_id(value: Any) -> int:

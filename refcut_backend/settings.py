@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.version_folder import SHIPPED_DIR
@@ -104,6 +105,36 @@ class Settings(BaseSettings):
     )
     request_max_bytes: int = Field(64 * 2**20, ge=1, description="largest request body that is read")
 
+    basic_auth_user: str | None = Field(
+        None, description="user name that Label Studio must send; set it together with the password"
+    )
+    basic_auth_password: SecretStr | None = Field(None, description="password that Label Studio must send")
+    webhook_secret: SecretStr | None = Field(
+        None,
+        description="value that webhooks must carry in the header X-RefCut-Webhook-Secret; "
+        "needed for webhooks as soon as a password is set",
+    )
+
+    @field_validator("basic_auth_user", "basic_auth_password", "webhook_secret", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator("basic_auth_user")
+    @classmethod
+    def _user_has_no_colon(cls, value: str | None) -> str | None:
+        if value is not None and ":" in value:
+            raise ValueError("a user name cannot hold a colon")
+        return value
+
+    @model_validator(mode="after")
+    def _both_or_neither(self) -> Settings:
+        if (self.basic_auth_user is None) != (self.basic_auth_password is None):
+            raise ValueError(
+                "REFCUT_BASIC_AUTH_USER and REFCUT_BASIC_AUTH_PASSWORD belong together, only one is set"
+            )
+        return self
+
     @property
     def database(self) -> str:
         """SQLAlchemy URL of the database."""
@@ -126,5 +157,8 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        name = "REFCUT_" + "_".join(str(part) for part in first["loc"]).upper()
-        raise ConfigError(f"{name}: {first['msg']}", hint="see docs/settings.md") from None
+        said = first["msg"].removeprefix("Value error, ")
+        variable = "_".join(str(part) for part in first["loc"]).upper()
+        raise ConfigError(
+            f"REFCUT_{variable}: {said}" if variable else said, hint="see docs/settings.md"
+        ) from None

@@ -5,80 +5,157 @@ Format (label-studio-sdk's `converter.brush`, the editor's `@thi.ng/rle-pack`): 
      5 bits  bits per value, minus 1 (7 = 8 bits)
   4 x 4 bits width, minus 1, of the four classes of run length (the editor writes 3, 4, 8, 16 bits)
 and then runs: 1 bit "repeat" or "literal", 2 bits length class, the length minus 1 in that class's width, and one value
-(repeat) or as many values as the length says (literal).
+(repeat) or as many values as the length says (literal). What is left of the last byte is zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from refcut_backend.core.bit_stream import BitStream, join_codes
 from refcut_backend.errors import BadMaskError
 
 CHANNELS = 4
 LENGTH_BITS = (3, 4, 8, 16)
 MAX_RUN = 1 << LENGTH_BITS[-1]
-HEADER_BITS = 32 + 5 + 4 * len(LENGTH_BITS)
 VALUE_BITS = 8
+FIELD_BITS = (32, 5, 4, 4, 4, 4)
+HEADER_BITS = sum(FIELD_BITS)
+KIND_BITS = 3
+"""What a run begins with: repeat or literal, and its length class."""
+REPEAT = 0b100
+MOST_BITS_A_VALUE = KIND_BITS + LENGTH_BITS[-1] + VALUE_BITS
+"""What the most wasteful encoder spends: a run of its own, in the widest class, for every value."""
+MOST_TRAILING_BITS = 15
+"""The editor fills up the last byte; the SDK adds a whole one when there is nothing to fill."""
+HINT = "draw the region again"
 
 
 def encode(mask_hw: NDArray[np.bool_]) -> list[int]:
     """Mask (H, W) to the list of bytes (0..255) that Label Studio stores. Foreground has all four channels at 255."""
-    flat = np.ascontiguousarray(mask_hw).reshape(-1)
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    starts = np.concatenate([[0], changes]) if flat.size else np.zeros(0, np.int64)
-    lengths = np.diff(np.concatenate([starts, [flat.size]])) * CHANNELS if flat.size else starts
-    values = flat[starts].astype(np.int64) * 255 if flat.size else starts
-    lengths, values = _split_long(lengths, values)
+    flat = np.ascontiguousarray(mask_hw, dtype=bool).reshape(-1)
+    starts = np.concatenate([np.arange(min(flat.size, 1)), np.flatnonzero(flat[1:] != flat[:-1]) + 1])
+    lengths, values = _split_long(np.diff(starts, append=flat.size) * CHANNELS, flat[starts] * 255)
     classes = np.searchsorted(np.array([1 << bits for bits in LENGTH_BITS]), lengths)
     widths = np.array(LENGTH_BITS)[classes]
-    # One run is at most 1 + 2 + 16 + 8 = 27 bits: it fits one integer, written from its highest bit on.
-    codes = (((1 << 2 | classes) << widths | (lengths - 1)) << VALUE_BITS) | values
-    bits = _bits_of(codes, 3 + widths + VALUE_BITS)
-    return np.packbits(np.concatenate([_header(flat.size * CHANNELS), bits])).tolist()  # type: ignore[no-any-return]
+    codes = ((REPEAT | classes) << widths | (lengths - 1)) << VALUE_BITS | values
+    header = (flat.size * CHANNELS, VALUE_BITS - 1, *(bits - 1 for bits in LENGTH_BITS))
+    data = join_codes(
+        np.concatenate([header, codes]), np.concatenate([FIELD_BITS, KIND_BITS + widths + VALUE_BITS])
+    )
+    return data.tolist()  # type: ignore[no-any-return]
 
 
 def decode(rle: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
     """Bytes to mask (H, W); foreground is where the fourth channel (alpha) is not zero.
 
     Raises BadMaskError before anything large is allocated when the list does not declare exactly this size, is cut
-    short, or holds what is no byte.
+    short, goes on behind its end, or holds what is no byte.
     """
-    data = _as_bytes(rle)
-    bits = np.unpackbits(data)
-    if len(bits) < HEADER_BITS:
-        raise BadMaskError("a brush mask is cut short", hint="draw the region again")
-    count, value_bits = _number(bits, 0, 32), _number(bits, 32, 5) + 1
-    if count != height * width * CHANNELS or value_bits != VALUE_BITS:
+    stream = BitStream(_as_bytes(rle))
+    count = height * width * CHANNELS
+    length_bits = _read_header(stream, count)
+    starts = _run_starts(stream, length_bits)
+    runs = _read_runs(stream, np.array(starts, np.int64), np.array(length_bits), count)
+    return _alpha(stream, runs).reshape(height, width)
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Runs in their order. first: number of a run's first value. value_at: bit where its value is, or its values are.
+
+    repeats: one value stands for the whole run.
+    """
+
+    repeats: NDArray[np.bool_]
+    first: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    value_at: NDArray[np.int64]
+
+
+def _read_header(stream: BitStream, count: int) -> list[int]:
+    """Widths of the length classes. Raises BadMaskError when the stream is not one of `count` bytes."""
+    if stream.size < HEADER_BITS:
+        raise BadMaskError("a brush mask is cut short", hint=HINT)
+    declared = stream.read(0, 16) << 16 | stream.read(16, 16)
+    value_bits = stream.read(32, 5) + 1
+    if declared != count or value_bits != VALUE_BITS:
         raise BadMaskError(
-            f"a brush mask declares {count} values of {value_bits} bits, the image has {height * width * CHANNELS} of 8",
+            f"a brush mask declares {declared} values of {value_bits} bits, the image has {count} of {VALUE_BITS}",
             hint="the region belongs to another image size; draw it again",
         )
-    length_bits = [_number(bits, 37 + 4 * place, 4) + 1 for place in range(4)]
-    return _expand(bits, count, length_bits).reshape(height, width, CHANNELS)[..., 3] > 0
+    if stream.size > HEADER_BITS + count * MOST_BITS_A_VALUE + MOST_TRAILING_BITS:
+        raise BadMaskError("a brush mask is longer than its image can need", hint=HINT)
+    return [stream.read(37 + 4 * place, 4) + 1 for place in range(4)]
 
 
-def _expand(bits: NDArray[np.uint8], count: int, length_bits: list[int]) -> NDArray[np.uint8]:
-    out = np.zeros(count, np.uint8)
-    position, filled = HEADER_BITS, 0
-    while filled < count:
-        if position + 3 > len(bits):
-            raise BadMaskError("a brush mask ends too early", hint="draw the region again")
-        repeat = bits[position]
-        width = length_bits[_number(bits, position + 1, 2)]
-        length = _number(bits, position + 3, width) + 1
-        position += 3 + width
-        needed = VALUE_BITS if repeat else VALUE_BITS * length
-        if filled + length > count or position + needed > len(bits):
-            raise BadMaskError(
-                "a brush mask holds more or fewer values than it declares", hint="draw it again"
-            )
-        out[filled : filled + length] = np.packbits(bits[position : position + needed])
-        position += needed
-        filled += length
-    return out
+def _run_starts(stream: BitStream, length_bits: Sequence[int]) -> list[int]:
+    """The bits at which runs begin. Where one ends is known only from its first bits, so this walks one by one."""
+    value_of_kind = [KIND_BITS + bits for bits in length_bits]
+    repeat_of_kind = [bits + VALUE_BITS for bits in value_of_kind]
+    read, at, starts = stream.read, HEADER_BITS, []
+    last = stream.size - min(repeat_of_kind)
+    while at <= last:
+        starts.append(at)
+        kind = read(at, KIND_BITS)
+        if kind & REPEAT:
+            at += repeat_of_kind[kind ^ REPEAT]
+        else:
+            at += value_of_kind[kind] + VALUE_BITS * (read(at + KIND_BITS, length_bits[kind]) + 1)
+    return starts
+
+
+def _read_runs(
+    stream: BitStream, starts: NDArray[np.int64], length_bits: NDArray[np.int64], count: int
+) -> _Runs:
+    """The runs that give exactly `count` values. Raises BadMaskError when there are none, or something follows."""
+    widest = int(length_bits.max())
+    heads = stream.read_many(starts, KIND_BITS + widest)
+    kinds = heads >> widest
+    widths = length_bits[kinds & ~REPEAT]
+    lengths = ((heads & ((1 << widest) - 1)) >> (widest - widths)) + 1
+    ends = np.cumsum(lengths)
+    number = int(np.searchsorted(ends, count)) + 1 if count else 0
+    if number > len(ends) or (number and ends[number - 1] != count):
+        raise BadMaskError("a brush mask holds more or fewer values than it declares", hint=HINT)
+    runs = _Runs(
+        repeats=kinds[:number] >= REPEAT,
+        first=(ends - lengths)[:number],
+        lengths=lengths[:number],
+        value_at=(starts + KIND_BITS + widths)[:number],
+    )
+    _check_end(stream, runs)
+    return runs
+
+
+def _check_end(stream: BitStream, runs: _Runs) -> None:
+    end = HEADER_BITS
+    if len(runs.lengths):
+        end = int(runs.value_at[-1] + VALUE_BITS * (1 if runs.repeats[-1] else runs.lengths[-1]))
+    left = stream.size - end
+    if left < 0:
+        raise BadMaskError("a brush mask ends too early", hint=HINT)
+    if left > MOST_TRAILING_BITS or stream.read(end, left):
+        raise BadMaskError("a brush mask goes on behind its end", hint=HINT)
+
+
+def _alpha(stream: BitStream, runs: _Runs) -> NDArray[np.bool_]:
+    """Whether each pixel's fourth value is not zero. A run has the pixels whose fourth value lies in it."""
+    before = runs.first // CHANNELS
+    pixels = (runs.first + runs.lengths) // CHANNELS - before
+    mask = np.repeat(stream.read_many(runs.value_at, VALUE_BITS) > 0, pixels)
+    literal = np.flatnonzero(~runs.repeats & (pixels > 0))
+    if len(literal):
+        run = np.repeat(literal, pixels[literal])
+        nth = np.arange(len(run)) - np.repeat(np.cumsum(pixels[literal]) - pixels[literal], pixels[literal])
+        pixel = before[run] + nth
+        inside = CHANNELS * pixel + CHANNELS - 1 - runs.first[run]
+        mask[pixel] = stream.read_many(runs.value_at[run] + VALUE_BITS * inside, VALUE_BITS) > 0
+    return mask
 
 
 def _split_long(
@@ -93,35 +170,10 @@ def _split_long(
     return split, values
 
 
-def _bits_of(codes: NDArray[np.int64], widths: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """All codes as one bit stream, each in its own width, highest bit first."""
-    total = int(widths.sum())
-    ends = np.cumsum(widths)
-    code_of_bit = np.repeat(np.arange(len(codes)), widths)
-    shift = ends[code_of_bit] - 1 - np.arange(total)
-    return ((codes[code_of_bit] >> shift) & 1).astype(np.uint8)
-
-
-def _header(count: int) -> NDArray[np.uint8]:
-    fields = [(count, 32), (VALUE_BITS - 1, 5), *((bits - 1, 4) for bits in LENGTH_BITS)]
-    codes = np.array([value for value, _ in fields], np.int64)
-    return _bits_of(codes, np.array([width for _, width in fields], np.int64))
-
-
-def _number(bits: NDArray[np.uint8], start: int, width: int) -> int:
-    if start + width > len(bits):
-        raise BadMaskError("a brush mask is cut short", hint="draw the region again")
-    value = 0
-    for bit in bits[start : start + width].tolist():
-        value = value << 1 | bit
-    return value
-
-
-def _as_bytes(rle: Sequence[int]) -> NDArray[np.uint8]:
+def _as_bytes(rle: Sequence[int]) -> bytes:
     try:
-        values = np.asarray(rle, dtype=np.int64)
+        if not isinstance(rle, Sequence):
+            raise TypeError
+        return bytes(rle)
     except (TypeError, ValueError, OverflowError):
-        raise BadMaskError("a brush mask is not a list of bytes", hint="draw the region again") from None
-    if values.ndim != 1 or (len(values) and (values.min() < 0 or values.max() > 255)):
-        raise BadMaskError("a brush mask is not a list of bytes", hint="draw the region again")
-    return values.astype(np.uint8)
+        raise BadMaskError("a brush mask is not a list of bytes", hint=HINT) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from refcut_backend.errors import NotConnectedError
@@ -82,6 +82,15 @@ class Projects:
         """The projects that have called /setup."""
         with Session(self._engine) as session:
             return list(session.scalars(select(Project.id).order_by(Project.id)))
+
+    def can_be_read(self) -> bool:
+        """Whether the database answers now."""
+        try:
+            with Session(self._engine) as session:
+                session.execute(select(Project.id).limit(1))
+            return True
+        except SQLAlchemyError:
+            return False
 
     def label_config(self, project_id: int) -> str | None:
         """The label config as last seen; None for an unknown project."""

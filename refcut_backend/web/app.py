@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from redis import Redis
+from starlette.routing import Route
 
 from model.version_folder import version_name
 from refcut_backend import __version__
@@ -21,19 +25,29 @@ from refcut_backend.errors import LabelConfigError
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.jobs.click_queue import ClickQueue
+from refcut_backend.jobs.queue_state import QueueState, read_queue_state
 from refcut_backend.jobs.warm_queue import WarmQueue
+from refcut_backend.logs import note
 from refcut_backend.open_task import TaskOpener
-from refcut_backend.payloads import PredictRequest, SetupRequest, Webhook
+from refcut_backend.payloads import Context, PredictRequest, SetupRequest, Webhook
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Connection, Projects
 from refcut_backend.store.references import References
+from refcut_backend.web.access import Access, Guard
 from refcut_backend.web.body_limit import BodyLimit
+from refcut_backend.web.browser_rules import JsonOnly, SafeHeaders
+from refcut_backend.web.masks_in_body import without_masks
+from refcut_backend.web.metrics import Metrics
+from refcut_backend.web.operations import PATHS, operations
+from refcut_backend.web.request_line import RequestLine
 
 log = logging.getLogger("refcut.web")
 
 REASON_HEADER = "X-RefCut-Reason"
+CLICK_THREADS = 100
+P = TypeVar("P", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -43,8 +57,8 @@ class Services:
     clicks: ClickService
     projects: Projects
     follower: AnnotationFollower
-    queue: ClickQueue
     opener: TaskOpener
+    queue_state: Callable[[], QueueState]
     model_version: str
 
 
@@ -63,57 +77,87 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
         ),
         projects=projects,
         follower=AnnotationFollower(references, projects),
-        queue=queue,
         opener=TaskOpener(WarmQueue(connection), references, addresses, settings.max_references_per_label),
+        queue_state=lambda: read_queue_state(connection),
         model_version=version,
     )
 
 
-def create_app(services: Services, request_max_bytes: int) -> FastAPI:
-    """The application over its services."""
-    app = FastAPI(title="RefCut for Label Studio", version=__version__, docs_url=None, redoc_url=None)
+def create_app(services: Services, request_max_bytes: int, access: Access | None = None) -> FastAPI:
+    """The application over its services. access: what callers must know; by default nothing."""
+    app = FastAPI(title="RefCut for Label Studio", version=__version__, openapi_url=None)
+    _add_label_studio_routes(app, services)
+    paths = [route.path for route in app.routes if isinstance(route, Route)]
+    metrics = Metrics(services.model_version, [*paths, *PATHS], services.queue_state)
+    app.include_router(operations(metrics, services.queue_state, services.projects.can_be_read))
+    # The last one added is the outermost.
     app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
+    app.add_middleware(JsonOnly)
+    app.add_middleware(Guard, access=access or Access())
+    app.add_middleware(RequestLine, observe=metrics.observe)
+    app.add_middleware(SafeHeaders)
     app.add_exception_handler(RequestValidationError, _explain_bad_request)
+    return app
+
+
+def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
+    # Clicks wait for their worker on threads of their own: else a slow worker would keep /setup from being answered.
+    click_threads = CapacityLimiter(CLICK_THREADS)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
         return {"status": "UP", "model_class": "RefCut"}
 
-    @app.get("/livez")
-    async def livez() -> dict[str, str]:
-        return {"status": "alive"}
-
-    @app.get("/readyz")
-    def readyz() -> JSONResponse:
-        ready = services.queue.is_reachable()
-        return JSONResponse({"redis": "up" if ready else "down"}, status_code=200 if ready else 503)
-
     @app.post("/setup")
     def setup(request: SetupRequest) -> dict[str, str]:
         return _setup(services, request)
 
-    @app.get("/versions")
+    @app.api_route("/versions", methods=["GET", "POST"])
     async def versions() -> dict[str, list[str]]:
         return {"versions": [services.model_version]}
 
     @app.post("/predict")
-    def predict(
+    async def predict(
         request: Annotated[PredictRequest, Depends(_read_predict_request)],
         response: Response,
         background: BackgroundTasks,
     ) -> dict[str, Any]:
-        return _predict(services, request, response, background)
+        if request.params.context is None:
+            return _task_opened(services, request, background)
+        return await run_sync(
+            _answer, services, request, request.params.context, response, limiter=click_threads
+        )
 
     @app.post("/webhook")
-    async def webhook(request: Webhook, background: BackgroundTasks) -> dict[str, str]:
-        background.add_task(services.follower.apply, request)
-        background.add_task(services.clicks.follow, request)
+    async def webhook(request: Request, background: BackgroundTasks) -> dict[str, str]:
+        body = await request.body()
+        said = _parsed(Webhook, without_masks(body))
+        note(action=said.action, project=said.project.id if said.project else None)
+        background.add_task(_follow, services, body)
         return {"status": "accepted"}
 
-    return app
+
+async def _read_predict_request(request: Request) -> PredictRequest:
+    """A task comes with every mask that has been accepted on it; a click needs none of them."""
+    return _parsed(PredictRequest, without_masks(await request.body()))
+
+
+def _parsed(model: type[P], body: bytes) -> P:
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False, include_input=False)) from None
+
+
+def _follow(services: Services, body: bytes) -> None:
+    """After the acknowledgement: only now the masks of an annotation are parsed."""
+    webhook = Webhook.model_validate_json(body)
+    services.follower.apply(webhook)
+    services.clicks.follow(webhook)
 
 
 def _setup(services: Services, request: SetupRequest) -> dict[str, str]:
+    note(project=request.project)
     connection = Connection(request.hostname.rstrip("/"), request.access_token or "")
     if services.projects.remember(request.project, connection, request.label_config):
         _log_problems(request)
@@ -130,32 +174,28 @@ def _log_problems(request: SetupRequest) -> None:
         log.warning("label config", extra={"project": request.project, "problem": problem})
 
 
-async def _read_predict_request(request: Request) -> PredictRequest:
-    """Without a detour over Python objects: a task with many masks is megabytes that do not matter to a click."""
-    try:
-        return PredictRequest.model_validate_json(await request.body())
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False)) from None
+def _task_opened(services: Services, request: PredictRequest, background: BackgroundTasks) -> dict[str, Any]:
+    """No result at all: any would be stored as a prediction of its own (contract, section 3)."""
+    task = request.tasks[0]
+    note(project=request.project, task=task.id)
+    if len(request.tasks) == 1:  # several are a batch that nobody is about to click on
+        opened = (request.project, task.id, task.data, request.label_config)
+        background.add_task(services.opener.task_opened, *opened)
+    return {"results": [], "model_version": services.model_version}
 
 
-def _predict(
-    services: Services, request: PredictRequest, response: Response, background: BackgroundTasks
+def _answer(
+    services: Services, request: PredictRequest, context: Context, response: Response
 ) -> dict[str, Any]:
     task = request.tasks[0]
-    if request.params.context is None:
-        # A task is being opened: any result here would be stored as a prediction of its own (contract, section 3).
-        # Several tasks are a batch that nobody is about to click on.
-        if len(request.tasks) == 1:
-            opened = (request.project, task.id, task.data, request.label_config)
-            background.add_task(services.opener.task_opened, *opened)
-        return {"results": [], "model_version": services.model_version}
+    note(project=request.project, task=task.id)
     reply: ClickReply = services.clicks.answer(
         ClickRequest(
             request.project,
             task.id,
             task.data,
             request.label_config,
-            request.params.context.result,
+            context.result,
             task.seen_region_ids(),
         )
     )
@@ -164,9 +204,9 @@ def _predict(
     return {"results": [reply.prediction], "model_version": services.model_version}
 
 
-async def _explain_bad_request(request: Request, error: Exception) -> JSONResponse:
+async def _explain_bad_request(_request: Request, error: Exception) -> JSONResponse:
     """400 with the field and the fault; never the value, which may be a secret."""
     assert isinstance(error, RequestValidationError)
     faults = [{"field": ".".join(str(part) for part in e["loc"]), "fault": e["msg"]} for e in error.errors()]
-    log.warning("bad request", extra={"path": request.url.path, "faults": faults})
+    note(outcome="bad_request", faults=faults)
     return JSONResponse({"error": "bad_request", "faults": faults}, status_code=400)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
-class _TooLargeError(Exception):
-    pass
+class _TooLargeError(HTTPException):
+    """Told to whoever reads the body; frameworks let this kind pass."""
+
+    def __init__(self) -> None:
+        super().__init__(status_code=413)
 
 
 class BodyLimit:
@@ -35,9 +41,14 @@ class BodyLimit:
                 raise _TooLargeError
             return message
 
-        try:
-            await self._app(scope, counted, send)
-        except _TooLargeError:
+        async def unless_too_large(message: Message) -> None:
+            """What the application makes of the error says nothing of the setting."""
+            if seen <= self._max_bytes:
+                await send(message)
+
+        with suppress(_TooLargeError):
+            await self._app(scope, counted, unless_too_large)
+        if seen > self._max_bytes:
             await self._refuse(scope, receive, send)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:

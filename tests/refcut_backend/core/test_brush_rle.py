@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,9 +8,34 @@ from hypothesis.extra.numpy import arrays
 from label_studio_sdk.converter import brush
 
 from refcut_backend.core import brush_rle
+from refcut_backend.core.bit_stream import join_codes
+from refcut_backend.core.brush_rle import FIELD_BITS, HEADER_BITS
 from refcut_backend.errors import BadMaskError
+from tests.recorded import recorded
 
 masks = arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40)))
+sizes = st.tuples(st.integers(1, 6), st.integers(1, 6))
+images = sizes.flatmap(lambda size: arrays(np.uint8, (*size, 4), elements=st.sampled_from([0, 1, 127, 255])))
+length_classes = st.lists(st.integers(1, 16), min_size=4, max_size=4)
+
+
+def stream(
+    count: int, length_bits: list[int], codes: list[tuple[int, int]], value_bits: int = 8
+) -> list[int]:
+    """A brush mask of any runs: (code, width) pairs behind a header."""
+    header = list(zip((count, value_bits - 1, *(bits - 1 for bits in length_bits)), FIELD_BITS, strict=True))
+    pairs = np.array([*header, *codes], np.int64)
+    return join_codes(pairs[:, 0], pairs[:, 1]).tolist()
+
+
+def run(length_bits: list[int], place: int, values: list[int], repeat: int = 0) -> list[tuple[int, int]]:
+    """A literal run of values, or with `repeat` the first value so many times."""
+    head = [(1 if repeat else 0, 1), (place, 2), ((repeat or len(values)) - 1, length_bits[place])]
+    return head + [(value, 8) for value in (values[:1] if repeat else values)]
+
+
+def sdk_alpha(rle: list[int], shape: tuple[int, ...]) -> np.ndarray:
+    return brush.decode_rle(rle).reshape(*shape[:2], 4)[..., 3] > 0
 
 
 @given(masks)
@@ -21,39 +44,99 @@ def test_encoding_and_decoding_give_the_mask_back(mask_hw):
 
 
 @given(masks)
+def test_we_encode_byte_for_byte_as_the_sdk_does(mask_hw):
+    theirs = brush.mask2rle(mask_hw.astype(np.uint8) * 255)
+    ours = brush_rle.encode(mask_hw)
+    assert theirs[: len(ours)] == ours
+    assert theirs[len(ours) :] in ([], [0])
+
+
+@given(masks)
 def test_the_sdk_decodes_what_we_encode(mask_hw):
     decoded = brush.decode_rle(brush_rle.encode(mask_hw)).reshape(*mask_hw.shape, 4)
     assert np.array_equal(decoded > 0, np.repeat(mask_hw[..., None], 4, axis=2))
 
 
-@given(masks)
-def test_we_decode_what_the_sdk_encodes(mask_hw):
-    rgba = np.repeat(mask_hw.reshape(-1), 4).astype(np.uint8) * 255
-    assert np.array_equal(brush_rle.decode(brush.encode_rle(rgba), *mask_hw.shape), mask_hw)
+@given(images)
+def test_we_decode_what_the_sdk_encodes_whatever_the_four_channels_hold(image_hwc):
+    rle = brush.encode_rle(image_hwc.reshape(-1))
+    assert np.array_equal(brush_rle.decode(rle, *image_hwc.shape[:2]), image_hwc[..., 3] > 0)
+
+
+@given(images, length_classes, st.data())
+def test_we_decode_literal_runs_and_length_classes_that_the_sdk_never_writes(image_hwc, length_bits, draw):
+    codes, left = [], image_hwc.reshape(-1).tolist()
+    while left:
+        place = draw.draw(st.integers(0, 3))
+        most = min(len(left), 1 << length_bits[place])
+        same = next((i for i, value in enumerate(left) if value != left[0]), len(left))
+        repeat = draw.draw(st.integers(0, min(most, same)))
+        taken = repeat or draw.draw(st.integers(1, most))
+        codes += run(length_bits, place, left[:taken], repeat)
+        left = left[taken:]
+    rle = stream(image_hwc.size, length_bits, codes)
+    decoded = brush_rle.decode(rle, *image_hwc.shape[:2])
+    assert np.array_equal(decoded, image_hwc[..., 3] > 0)
+    assert np.array_equal(decoded, sdk_alpha(rle, image_hwc.shape))
+
+
+def test_a_recorded_mask_is_decoded_as_the_sdk_does():
+    (region,) = recorded("predict_interactive_3clicks_full")["response"]["results"][0]["result"]
+    rle, size = region["value"]["rle"], (region["original_height"], region["original_width"])
+    decoded = brush_rle.decode(rle, *size)
+    assert decoded.any()
+    assert np.array_equal(decoded, sdk_alpha(rle, size))
+
+
+@pytest.mark.parametrize("mask_hw", [np.zeros((1, 1), bool), np.ones((1, 1), bool), np.ones((5, 7), bool)])
+def test_an_empty_mask_a_full_mask_and_a_single_pixel_survive(mask_hw):
+    assert np.array_equal(brush_rle.decode(brush_rle.encode(mask_hw), *mask_hw.shape), mask_hw)
 
 
 def test_a_run_longer_than_the_widest_length_class_is_split():
     mask_hw = np.zeros((300, 700), bool)
     mask_hw[100:200] = True
-    assert np.array_equal(brush_rle.decode(brush_rle.encode(mask_hw), 300, 700), mask_hw)
+    rle = brush_rle.encode(mask_hw)
+    assert np.array_equal(brush_rle.decode(rle, 300, 700), mask_hw)
+    assert np.array_equal(sdk_alpha(rle, mask_hw.shape), mask_hw)
+
+
+CHECKERED = brush_rle.encode(np.eye(4, dtype=bool))
+PLAIN = run([3, 4, 8, 16], 2, [0], repeat=64)
 
 
 @pytest.mark.parametrize(
-    "rle",
+    ("rle", "said"),
     [
-        [],
-        [0] * 6,
-        [255] * 40,
-        [1, 2, 300],
-        ["a"],
-        [[1, 2]],
-        [-1] * 9,
-        brush_rle.encode(np.ones((5, 4), bool)),
-        brush_rle.encode(np.eye(4, dtype=bool))[:-4],
+        ([], "cut short"),
+        ([0, 0, 0, 64, 57, 39], "cut short"),
+        (CHECKERED[:-4], "fewer values|ends too early"),
+        (CHECKERED[:-1], "fewer values|ends too early"),
+        (brush_rle.encode(np.ones((5, 4), bool)), "declares 80 values"),
+        ([255] * 40, "declares 4294967295 values"),
+        (stream(64, [3, 4, 8, 16], PLAIN, value_bits=4), "of 4 bits"),
+        (stream(64, [3, 4, 8, 16], PLAIN, value_bits=16), "of 16 bits"),
+        (stream(64, [3, 4, 8, 16], PLAIN + run([3, 4, 8, 16], 0, [0], repeat=8)), "behind its end"),
+        (stream(64, [3, 4, 8, 16], run([3, 4, 8, 16], 2, [0], repeat=65)), "fewer values"),
+        ([*stream(64, [3, 4, 8, 16], PLAIN), 1], "behind its end"),
+        ([*stream(64, [3, 4, 8, 16], PLAIN), 0, 0], "behind its end"),
+        (stream(64, [3, 4, 8, 16], PLAIN) + [0] * 1000, "longer than its image"),
+        ([*CHECKERED[:-1], 256], "not a list"),
+        ([*CHECKERED[:-1], -1], "not a list"),
+        ([*CHECKERED[:-1], 10**30], "not a list"),
+        ([*CHECKERED[:-1], 1.0], "not a list"),
+        ([*CHECKERED[:-1], float("nan")], "not a list"),
+        ([*CHECKERED[:-1], "1"], "not a list"),
+        ([*CHECKERED[:-1], None], "not a list"),
+        ([CHECKERED], "not a list"),
+        ("0,0,0,64", "not a list"),
+        ({"0": 1}, "not a list"),
+        (64, "not a list"),
+        (None, "not a list"),
     ],
 )
-def test_a_mask_that_is_damaged_or_of_another_size_is_refused(rle):
-    with pytest.raises(BadMaskError):
+def test_a_mask_that_is_damaged_or_of_another_size_is_refused(rle, said):
+    with pytest.raises(BadMaskError, match=said):
         brush_rle.decode(rle, 4, 4)
 
 
@@ -63,8 +146,13 @@ def test_a_mask_that_declares_a_billion_pixels_is_refused_before_allocation():
         brush_rle.decode(declares, 4, 4)
 
 
-@given(st.lists(st.integers(0, 255), max_size=60))
-def test_any_bytes_are_a_mask_or_a_clear_refusal(rle):
-    declared = [*(16).to_bytes(4, "big"), *rle]
-    with contextlib.suppress(BadMaskError):
-        assert brush_rle.decode(declared, 2, 2).shape == (2, 2)
+@given(length_classes, st.lists(st.integers(0, 255), max_size=60))
+def test_any_bytes_are_the_mask_that_the_sdk_reads_or_a_clear_refusal(length_bits, noise):
+    header = stream(16, length_bits, [])
+    # The header ends inside a byte: the noise begins there, so that every run can be drawn.
+    rle = [*header[:-1], header[-1] | (noise[0] >> HEADER_BITS % 8 if noise else 0), *noise[1:]]
+    try:
+        mask_hw = brush_rle.decode(rle, 2, 2)
+    except BadMaskError:
+        return
+    assert np.array_equal(mask_hw, sdk_alpha(rle, (2, 2)))

@@ -2,25 +2,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
-from fastapi.testclient import TestClient
 
-from refcut_backend.answer_click import AnswerRules, ClickService
-from refcut_backend.click_memory import ClickMemory
 from refcut_backend.core import brush_rle
 from refcut_backend.errors import ClickTimeoutError
-from refcut_backend.follow_annotations import AnnotationFollower
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.store.database import open_database
-from refcut_backend.store.projects import Projects
-from refcut_backend.store.references import References
-from refcut_backend.web.app import REASON_HEADER, Services, create_app
+from refcut_backend.jobs.click_job import ClickAnswer
+from refcut_backend.web.app import REASON_HEADER
+from tests.fake_services import MASK, click_body
 from tests.recorded import (
-    LABEL_CONFIG,
     PROJECT,
     backend_request,
     brush_result,
@@ -28,72 +20,6 @@ from tests.recorded import (
     recorded,
     role_result,
 )
-
-MASK = np.eye(8, dtype=bool)
-
-
-class FakeQueue:
-    """Answers at once with a fixed mask, and keeps the jobs."""
-
-    def __init__(self) -> None:
-        self.jobs: list[ClickJob] = []
-        self.fails_with: Exception | None = None
-        self.answer = ClickAnswer(width=8, height=8, rle=brush_rle.encode(MASK), score=0.9)
-
-    def ask(self, job: ClickJob) -> ClickAnswer:
-        self.jobs.append(ClickJob.from_json(job.to_json()))
-        if self.fails_with is not None:
-            raise self.fails_with
-        return self.answer
-
-    def is_reachable(self) -> bool:
-        return False
-
-
-class FakeOpener:
-    """Notes which tasks were opened."""
-
-    def __init__(self) -> None:
-        self.opened: list[tuple[int, int]] = []
-
-    def task_opened(self, project_id: int, task_id: int, _data: object, _config: str) -> None:
-        self.opened.append((project_id, task_id))
-
-
-@pytest.fixture
-def queue() -> FakeQueue:
-    return FakeQueue()
-
-
-@pytest.fixture
-def opener() -> FakeOpener:
-    return FakeOpener()
-
-
-@pytest.fixture
-def client(tmp_path, queue, opener) -> Iterator[TestClient]:
-    engine = open_database(f"sqlite:///{tmp_path / 'refcut.db'}")
-    projects, references = Projects(engine), References(engine)
-    services = Services(
-        clicks=ClickService(queue, references, "s14-test", AnswerRules(), ClickMemory(engine, 600)),
-        projects=projects,
-        follower=AnnotationFollower(references, projects),
-        queue=queue,
-        opener=opener,
-        model_version="s14-test",
-    )
-    with TestClient(create_app(services, request_max_bytes=1_000_000)) as test_client:
-        yield test_client
-    engine.dispose()
-
-
-def click_body(*dots: dict[str, Any], task: int = 3) -> dict[str, Any]:
-    return {
-        "tasks": [{"id": task, "data": {"image": "/data/upload/1/a.jpg"}}],
-        "project": "7.1795343347",
-        "label_config": LABEL_CONFIG,
-        "params": {"login": None, "password": None, "context": {"result": list(dots)}},
-    }
 
 
 def annotation(*result: dict[str, Any], at: str = "2026-01-01", **more: Any) -> dict[str, Any]:
@@ -103,12 +29,6 @@ def annotation(*result: dict[str, Any], at: str = "2026-01-01", **more: Any) -> 
 def webhook(action: str, **fields: Any) -> dict[str, Any]:
     task = {"id": 5, "data": {"image": "/data/upload/1/ref.jpg"}}
     return {"action": action, "project": PROJECT, "task": task} | fields
-
-
-def test_health_answers_without_redis(client):
-    assert client.get("/health").json()["status"] == "UP"
-    assert client.get("/livez").status_code == 200
-    assert client.get("/readyz").status_code == 503
 
 
 def test_a_recorded_setup_is_answered_with_the_serving_version_every_time(client):
@@ -215,21 +135,37 @@ def test_recorded_webhooks_are_acknowledged(client, name):
     assert client.post("/webhook", json=backend_request(name, "/webhook")).json() == {"status": "accepted"}
 
 
-@pytest.mark.parametrize("project", ["1/../2", "", None, -1, "1" * 40, {"id": 1}])
-def test_a_forged_project_id_is_a_bad_request_and_not_echoed(client, project):
-    answer = client.post("/predict", json=click_body() | {"project": project})
+FORGED = ["1/../2", "", None, -1, 0, "1" * 40, "1e3", "٣", {"id": 1}, [1], True, 2**60]
+
+
+@pytest.mark.parametrize("project", FORGED)
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/predict", lambda project: click_body() | {"project": project}),
+        ("/setup", lambda project: {"project": project, "schema": "<View/>"}),
+        ("/webhook", lambda project: webhook("TASKS_DELETED") | {"project": {"id": project}}),
+    ],
+)
+def test_a_forged_project_id_is_a_bad_request_and_not_echoed(client, path, body, project):
+    answer = client.post(path, json=body(project))
     assert answer.status_code == 400
+    assert answer.json()["error"] == "bad_request"
     assert "../" not in answer.text
 
 
-def test_a_body_over_the_limit_is_refused_with_a_hint(client):
-    answer = client.post("/predict", content=b"x" * 1_000_001)
-    assert answer.status_code == 413
-    assert "REFCUT_REQUEST_MAX_BYTES" in answer.text
+def test_what_is_said_about_one_project_never_answers_another(client, queue):
+    door = brush_result("d", "Door", MASK)
+    body = webhook("ANNOTATION_CREATED", annotation=annotation(door, role_result(door, "Reference")))
+    client.post("/webhook", json=body)
+    client.post("/predict", json=click_body(click_result("a", 1, 1, "Door")) | {"project": "8.1"})
+    client.post("/predict", json=click_body(click_result("a", 1, 1, "Door")))
+    assert [(job.project_id, len(job.reference_ids)) for job in queue.jobs] == [(8, 0), (7, 1)]
 
 
-def test_the_versions_route_answers_get(client):
+def test_the_versions_route_answers_get_and_tolerates_post(client):
     assert client.get("/versions").json() == {"versions": ["s14-test"]}
+    assert client.post("/versions", json={"project": "7.1"}).json() == {"versions": ["s14-test"]}
 
 
 def test_the_web_process_never_imports_torch():

@@ -1,0 +1,68 @@
+"""What operators ask: /livez and /readyz for probes, /metrics for Prometheus, /status for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from refcut_backend import __version__
+from refcut_backend.web.metrics import Metrics, ReadQueueState
+
+PATHS = ("/livez", "/readyz", "/metrics", "/status")
+
+
+def operations(
+    metrics: Metrics, read_queue_state: ReadQueueState, database_answers: Callable[[], bool]
+) -> APIRouter:
+    """The routes. database_answers: whether the database can be read now."""
+    router = APIRouter()
+
+    @router.get("/livez")
+    async def livez() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @router.get("/readyz")
+    def readyz() -> JSONResponse:
+        try:
+            workers: int | None = read_queue_state().ready_workers
+        except redis.RedisError:
+            workers = None
+        database = database_answers()
+        said = {
+            "redis": "down" if workers is None else "up",
+            "database": "up" if database else "down",
+            "workers": workers or 0,
+        }
+        return JSONResponse(said, status_code=200 if workers and database else 503)
+
+    @router.get("/metrics")
+    def prometheus() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/status")
+    def status() -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "model_version": metrics.model_version,
+            "queue": _queue(read_queue_state),
+        } | metrics.summary()
+
+    return router
+
+
+def _queue(read_queue_state: ReadQueueState) -> dict[str, Any]:
+    try:
+        state = read_queue_state()
+    except redis.RedisError:
+        return {"redis": "down"}
+    return {
+        "redis": "up",
+        "waiting": state.waiting,
+        "ready_workers": state.ready_workers,
+        "expected_wait_s": state.expected_wait_s,
+    }

@@ -1,0 +1,85 @@
+"""The services behind a server, on a fresh database and a queue that answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import redis
+
+from refcut_backend.answer_click import AnswerRules, ClickService
+from refcut_backend.click_memory import ClickMemory
+from refcut_backend.core import brush_rle
+from refcut_backend.follow_annotations import AnnotationFollower
+from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.jobs.queue_state import QueueState
+from refcut_backend.store.database import open_database
+from refcut_backend.store.projects import Projects
+from refcut_backend.store.references import References
+from refcut_backend.web.app import Services
+from tests.recorded import LABEL_CONFIG
+
+MASK = np.eye(8, dtype=bool)
+MODEL_VERSION = "s14-test"
+
+
+class FakeQueue:
+    """Answers at once with a fixed mask, and keeps the jobs. state: what it says of itself, None = Redis is down."""
+
+    def __init__(self) -> None:
+        self.jobs: list[ClickJob] = []
+        self.fails_with: Exception | None = None
+        self.answer = ClickAnswer(
+            width=8, height=8, rle=brush_rle.encode(MASK), score=0.9, milliseconds={"network": 80.0}
+        )
+        self.state: QueueState | None = None
+
+    def ask(self, job: ClickJob) -> ClickAnswer:
+        self.jobs.append(ClickJob.from_json(job.to_json()))
+        if self.fails_with is not None:
+            raise self.fails_with
+        return self.answer
+
+    def read_state(self) -> QueueState:
+        if self.state is None:
+            raise redis.ConnectionError
+        return self.state
+
+
+class FakeOpener:
+    """Notes which tasks were opened, as (project, task)."""
+
+    def __init__(self) -> None:
+        self.opened: list[tuple[int, int]] = []
+
+    def task_opened(self, project_id: int, task_id: int, _data: object, _config: str) -> None:
+        self.opened.append((project_id, task_id))
+
+
+@contextmanager
+def services_on(folder: Path, queue: FakeQueue, opener: FakeOpener | None = None) -> Iterator[Services]:
+    """Services with their database in a folder."""
+    engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
+    projects, references = Projects(engine), References(engine)
+    yield Services(
+        clicks=ClickService(queue, references, MODEL_VERSION, AnswerRules(), ClickMemory(engine, 600)),
+        projects=projects,
+        follower=AnnotationFollower(references, projects),
+        opener=opener or FakeOpener(),  # type: ignore[arg-type]
+        queue_state=queue.read_state,
+        model_version=MODEL_VERSION,
+    )
+    engine.dispose()
+
+
+def click_body(*dots: dict[str, Any], task: int = 3, **more: Any) -> dict[str, Any]:
+    """A click request of project 7."""
+    return {
+        "tasks": [{"id": task, "data": {"image": "/data/upload/1/a.jpg"}}],
+        "project": "7.1795343347",
+        "label_config": LABEL_CONFIG,
+        "params": {"login": None, "password": None, "context": {"result": list(dots)}},
+    } | more

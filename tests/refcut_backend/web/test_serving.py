@@ -1,0 +1,101 @@
+"""Promises that need a real server."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+
+from refcut_backend.web.app import create_app
+from tests.recorded import backend_request, recorded
+from tests.refcut_backend.web.conftest import LIMIT_BYTES
+from tests.serving import serving
+
+
+@pytest.fixture
+def server(services) -> Iterator[httpx.Client]:
+    with serving(create_app(services, LIMIT_BYTES)) as client:
+        yield client
+
+
+def test_a_webhook_is_acknowledged_before_its_work_begins_to_end(server, services, monkeypatch):
+    working, may_end = threading.Event(), threading.Event()
+
+    def work(_webhook: object) -> None:
+        working.set()
+        may_end.wait(60)
+
+    monkeypatch.setattr(services.follower, "apply", work)
+    body = backend_request("api_annotation_create", "/webhook")
+    try:
+        assert server.post("/webhook", json=body).json() == {"status": "accepted"}
+        assert working.wait(60)
+        assert server.get("/health").status_code == 200
+        assert server.post("/webhook", json=body).json() == {"status": "accepted"}
+    finally:
+        may_end.set()
+
+
+def test_fifty_setups_at_once_are_all_answered_and_store_one_project(server, services):
+    body = backend_request("api_list_ml", "/setup")
+
+    def setup(_number: int) -> httpx.Response:
+        return httpx.post(server.base_url.join("/setup"), json=body, timeout=60, trust_env=False)
+
+    with ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(setup, range(50)))
+    assert [answer.status_code for answer in answers] == [200] * 50
+    assert {answer.text for answer in answers} == {'{"model_version":"s14-test"}'}
+    assert services.projects.label_config(2) == body["schema"]
+
+
+def test_health_touches_neither_redis_nor_disk(server, queue, tmp_path):
+    queue.state = None
+    for file in tmp_path.glob("refcut.db*"):
+        file.unlink()
+    tmp_path.rmdir()
+    assert server.get("/health").json()["status"] == "UP"
+    tmp_path.mkdir()
+
+
+def test_a_client_that_announces_too_much_is_told_so_before_it_has_sent_it(server):
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {10**8}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.base_url.port), timeout=60) as connection:
+        connection.sendall(head.encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_clicks_that_wait_keep_nobody_else_from_being_answered(server, services, queue, monkeypatch):
+    """More clicks than the server has threads for other requests; Label Studio waits 3 s for /setup, 1 s for /health."""
+    waiting, may_end = threading.Semaphore(0), threading.Event()
+
+    def wait(_job: object) -> object:
+        waiting.release()
+        may_end.wait(60)
+        return queue.answer
+
+    monkeypatch.setattr(queue, "ask", wait)
+    body = recorded("predict_interactive_3clicks_full")["body"]
+
+    def click(_number: int) -> int:
+        return httpx.post(
+            server.base_url.join("/predict"), json=body, timeout=90, trust_env=False
+        ).status_code
+
+    clicks = 45
+    with ThreadPoolExecutor(clicks) as pool:
+        answers = [pool.submit(click, number) for number in range(clicks)]
+        try:
+            for _ in range(40):
+                assert waiting.acquire(timeout=60)
+            setup = backend_request("api_list_ml", "/setup")
+            assert server.post("/setup", json=setup, timeout=20).status_code == 200
+            assert server.get("/health", timeout=20).status_code == 200
+            assert server.get("/status", timeout=20).status_code == 200
+        finally:
+            may_end.set()
+        assert [answer.result() for answer in answers] == [200] * clicks
