@@ -7,9 +7,13 @@ import sys
 
 from pythonjsonlogger.json import JsonFormatter
 
+INDISCREET = ("httpx", "httpcore")
+"""They log whole addresses and headers: signed links and tokens, at INFO and DEBUG."""
+
 
 def set_up_logging() -> None:
-    """Sends `refcut.*` at INFO and everything else at WARNING to stderr."""
+    """Sends `refcut.*` at INFO and everything else at WARNING to stderr; INDISCREET stays so even if all else is
+    turned up to find a fault."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         JsonFormatter(
@@ -21,3 +25,5 @@ def set_up_logging() -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("refcut").setLevel(logging.INFO)
+    for name in INDISCREET:
+        logging.getLogger(name).setLevel(logging.WARNING)
