@@ -49,10 +49,14 @@ class AllowedHosts:
 
     @classmethod
     def of(cls, label_studio: Iterable[str], further: Iterable[str] = ()) -> AllowedHosts:
-        """label_studio: its addresses, each trusted at its own port. further: `host` or `host:port`, as an engineer
-        wrote them. Raises LabelStudioError for an address that is none, ConfigError for a host that is none."""
+        """label_studio: its addresses, each trusted at its own port (http also where it may redirect to https).
+        further: `host` or `host:port`, as an engineer wrote them.
+
+        Raises LabelStudioError for an address that is none, ConfigError for a host that is none.
+        """
         own = {_host_and_port(address) for address in label_studio}
-        return cls(frozenset(own | {_named(entry) for entry in further}))
+        secured = {(host, _DEFAULT_PORTS["https"]) for host, port in own if port == _DEFAULT_PORTS["http"]}
+        return cls(frozenset(own | secured | {_named(entry) for entry in further}))
 
     def trusts(self, host: str, port: int) -> bool:
         """Whether an engineer vouches for this host."""
