@@ -12,6 +12,9 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+INDISCREET = ("httpx", "httpcore")
+"""They log whole addresses and headers: signed links and tokens, at INFO and DEBUG."""
+
 _SECRETS = (
     # The query of an address: presigned addresses carry a signature there.
     (re.compile(r"\?[^\s\"'\\]*=[^\s\"'\\]*"), "?[query]"),
@@ -39,7 +42,8 @@ class SafeJsonFormatter(JsonFormatter):
 
 
 def set_up_logging() -> None:
-    """Sends `refcut.*` at INFO and everything else at WARNING to stderr."""
+    """Sends `refcut.*` at INFO and everything else at WARNING to stderr; INDISCREET stays so even if all else is
+    turned up to find a fault."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         SafeJsonFormatter(
@@ -51,6 +55,8 @@ def set_up_logging() -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("refcut").setLevel(logging.INFO)
+    for name in INDISCREET:
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @contextmanager

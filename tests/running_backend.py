@@ -23,13 +23,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def start(state_dir: Path, port: int) -> subprocess.Popen[str]:
+def start(state_dir: Path, port: int, redis_url: str | None = None) -> subprocess.Popen[str]:
     environment = os.environ | {
         "REFCUT_PORT": str(port),
         "REFCUT_STATE_DIR": str(state_dir),
         "REFCUT_CLICK_TIMEOUT_S": "60",
     }
     environment.pop("REFCUT_REDIS_URL", None)
+    if redis_url is not None:
+        environment["REFCUT_REDIS_URL"] = redis_url
     return subprocess.Popen(
         [sys.executable, "-m", "refcut_backend", "run"],
         env=environment,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import httpx
 
-from refcut_backend.errors import ConfigError
+from refcut_backend.errors import ConfigError, LabelStudioError
 
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _TRANSITION = tuple(
@@ -48,10 +49,14 @@ class AllowedHosts:
 
     @classmethod
     def of(cls, label_studio: Iterable[str], further: Iterable[str] = ()) -> AllowedHosts:
-        """label_studio: its addresses, each trusted at its own port. further: `host` or `host:port`, as an engineer
-        wrote them. Raises ConfigError for one that is neither."""
-        own = {_host_and_port(httpx.URL(address)) for address in label_studio}
-        return cls(frozenset(own | {_named(entry) for entry in further}))
+        """label_studio: its addresses, each trusted at its own port (http also where it may redirect to https).
+        further: `host` or `host:port`, as an engineer wrote them.
+
+        Raises LabelStudioError for an address that is none, ConfigError for a host that is none.
+        """
+        own = {_host_and_port(address) for address in label_studio}
+        secured = {(host, _DEFAULT_PORTS["https"]) for host, port in own if port == _DEFAULT_PORTS["http"]}
+        return cls(frozenset(own | secured | {_named(entry) for entry in further}))
 
     def trusts(self, host: str, port: int) -> bool:
         """Whether an engineer vouches for this host."""
@@ -59,8 +64,18 @@ class AllowedHosts:
         return (name, port) in self.trusted or (name, None) in self.trusted
 
 
-def _host_and_port(url: httpx.URL) -> tuple[str, int | None]:
-    return url.raw_host.decode().lower().rstrip("."), url.port or _DEFAULT_PORTS.get(url.scheme, 0)
+def _host_and_port(address: str) -> tuple[str, int | None]:
+    try:
+        urlsplit(address)  # stricter than httpx about brackets
+        url = httpx.URL(address)
+    except (httpx.InvalidURL, ValueError):
+        url = httpx.URL("")
+    if url.scheme not in _DEFAULT_PORTS or not url.host:
+        raise LabelStudioError(
+            "Label Studio's own address is not valid",
+            hint="set its LABEL_STUDIO_HOST to http://... or https://..., or set REFCUT_LABEL_STUDIO_URL",
+        )
+    return url.raw_host.decode().lower().rstrip("."), url.port or _DEFAULT_PORTS[url.scheme]
 
 
 def _named(entry: str) -> tuple[str, int | None]:

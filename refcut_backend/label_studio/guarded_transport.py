@@ -78,14 +78,18 @@ class GuardedBackend(httpcore.NetworkBackend):
         targets = [host] if self._allowed.trusts(host, port) else self._checked(host, port)
         for position, target in enumerate(targets):
             try:
-                stream = self._sockets.connect_tcp(
-                    target, port, self._budget.within(timeout), local_address, socket_options
-                )
+                share = self._share(timeout, len(targets) - position)
+                stream = self._sockets.connect_tcp(target, port, share, local_address, socket_options)
                 return _BudgetedStream(stream, self._budget)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if position == len(targets) - 1:
                     raise
         raise httpcore.ConnectError(f"{host} has no address")
+
+    def _share(self, timeout: float | None, targets: int) -> float | None:
+        """Time for one of several addresses: one that swallows packets leaves some for the next."""
+        left = self._budget.within(timeout)
+        return None if left is None else left / targets
 
     def _checked(self, host: str, port: int) -> list[str]:
         try:

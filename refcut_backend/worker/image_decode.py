@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from refcut_backend.errors import ImageError
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 DECODING_VERSION = 1
 """Part of every cache key: raise it when the same file would give other pixels than before."""
+BAND_PIXELS = 1 << 20
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, MemoryError, OverflowError)
 
 
@@ -26,15 +29,12 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
     Of several frames the first one; no other frame is read. Raises ImageError for formats that are not allowed, for
     too many pixels (before they are decoded), for damage.
     """
-    # Pillow has a limit of its own, for the whole process, that would stand in the way of a larger one set here.
-    Image.MAX_IMAGE_PIXELS = max_pixels
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > max_pixels:
-                    raise _too_many(f"has {image.width} x {image.height} pixels")
-                return to_rgb(ImageOps.exif_transpose(image), "the image")
+        with _pillow_limit(max_pixels), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise _too_many(f"has {image.width} x {image.height} pixels")
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image)
     except UnidentifiedImageError:
         raise ImageError(
             "the file is no image of an allowed format", hint=f"allowed: {', '.join(FORMATS)}"
@@ -47,6 +47,29 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         raise ImageError(
             f"the image is damaged ({type(error).__name__})", hint="open it in a viewer"
         ) from None
+
+
+@contextmanager
+def _pillow_limit(max_pixels: int) -> Iterator[None]:
+    """Pillow's own limit, one for the process, would stand in the way of a larger one, and warn below it."""
+    usual = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = max_pixels
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = usual
+
+
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """`to_rgb` a few rows at a time: at once it would hold several copies of a large picture."""
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    rows = max(BAND_PIXELS // image.width, 1)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        rgb[top:bottom] = to_rgb(image.crop((0, top, image.width, bottom)), "the image")
+    return rgb
 
 
 def _too_many(what: str) -> ImageError:

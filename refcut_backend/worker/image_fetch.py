@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import httpx
 
 from refcut_backend import __version__
-from refcut_backend.core.image_address import CloudFile, LabelStudioFile, Location, locate, upload_key
+from refcut_backend.core.image_address import (
+    LOCAL_FILES,
+    CloudFile,
+    LabelStudioFile,
+    Location,
+    locate,
+    upload_key,
+)
 from refcut_backend.errors import ImageError, RefCutError, TooLargeError
 from refcut_backend.label_studio.allowed_hosts import AllowedHosts
 from refcut_backend.label_studio.client import explain, origin, refusal
@@ -72,12 +79,13 @@ class ImageFetcher:
         limit_s: longest time that this may take in all, instead of the usual. Raises RefCutError that says what to do,
         without token or query of the address.
         """
+        allowed = AllowedHosts.of([connection.label_studio], self.trusted_hosts)
         location = locate(address, (connection.label_studio, connection.known_as))
         if isinstance(location, LabelStudioFile):
             found = self.folders.read(location, self.max_bytes, known.file or None)
             if found is not None:
                 return Fetched(found.data, Stamp(file=found.stamp))
-        errand = _Errand(self, connection, limit_s or self.limit_s)
+        errand = _Errand(self, connection, allowed, limit_s or self.limit_s)
         with errand.client:
             return errand.run(location, task_id, known)
 
@@ -85,12 +93,13 @@ class ImageFetcher:
 class _Errand:
     """The requests for one image, on one budget."""
 
-    def __init__(self, fetcher: ImageFetcher, connection: Connection, limit_s: float) -> None:
+    def __init__(
+        self, fetcher: ImageFetcher, connection: Connection, allowed: AllowedHosts, limit_s: float
+    ) -> None:
         self._max_bytes = fetcher.max_bytes
         self._limit_s = limit_s
         self._connection = connection
         budget = Budget(limit_s, fetcher.max_bytes + OVERHEAD_BYTES)
-        allowed = AllowedHosts.of([connection.label_studio], fetcher.trusted_hosts)
         guarded = GuardedTransport(allowed, budget, fetcher.resolve)
         self.client = httpx.Client(
             transport=RetryingTransport(guarded, budget.time_left_s),
@@ -118,12 +127,15 @@ class _Errand:
         """An upload is asked for as the task names it, then through the storage that Label Studio keeps it in."""
         try:
             return self._from_label_studio(file.path, known)
-        except _StatusError as error:
+        except _StatusError as missing:
             key = upload_key(file)
-            if key is None or error.status not in (404, 500):
+            if key is None or missing.status not in (404, 500):
                 raise
-        stored = httpx.QueryParams({"filepath": f"upload/{key}"})
-        return self._from_label_studio(f"/storage-data/uploaded/?{stored}", known)
+            stored = httpx.QueryParams({"filepath": f"upload/{key}"})
+            try:
+                return self._from_label_studio(f"/storage-data/uploaded/?{stored}", known)
+            except _StatusError:
+                raise missing from None
 
     def _from_label_studio(self, path: str, known: Stamp) -> Fetched:
         home = self._connection.label_studio.rstrip("/")
@@ -148,6 +160,11 @@ class _Errand:
             return Fetched(None, stamp)
         if response.status_code != httpx.codes.OK:
             raise self._refused(response)
+        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+            raise ImageError(
+                f"{origin(str(response.url))} answers with a web page instead of the image",
+                hint="is a login page in front of it? The backend needs a way past it",
+            )
         data = bytearray()
         for chunk in response.iter_raw():
             data += chunk
@@ -163,11 +180,12 @@ class _Errand:
                 f"{origin(str(response.url))} answers {status} for the image",
                 hint="open the task's image in a browser: a signed link may have expired",
             )
-        if status in (404, 410, 500):
+        hint = _storage_hint(response.request.url.path, status)
+        if hint:
             return _StatusError(
                 status,
                 f"Label Studio at {origin(self._connection.label_studio)} answers {status} for the image",
-                hint="open the task's image in a browser: does the file still exist?",
+                hint=hint,
                 withdrawn=status != 500,
             )
         known = refusal(status, self._connection.label_studio)
@@ -205,6 +223,20 @@ class _StatusError(ImageError):
 def is_withdrawn(error: RefCutError) -> bool:
     """Whether Label Studio denies an image, as opposed to trouble on the way."""
     return isinstance(error, _StatusError) and error.withdrawn
+
+
+def _storage_hint(path: str, status: int) -> str:
+    """What to do when Label Studio takes the token and has no such file; empty when the token is the trouble."""
+    if LOCAL_FILES.rstrip("/") in path and status in (403, 404):
+        return (
+            "Label Studio needs LOCAL_FILES_SERVING_ENABLED, and in the project a Local files storage whose path holds "
+            "the file; or set REFCUT_LOCAL_FILES_DIR"
+        )
+    if status not in (404, 410, 500):
+        return ""
+    if "/presign/" in path:
+        return "check the project's cloud storage in Label Studio: does its connection still work?"
+    return "open the task's image in a browser: does the file still exist?"
 
 
 def _too_large(max_bytes: int) -> TooLargeError:

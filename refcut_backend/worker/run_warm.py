@@ -48,3 +48,6 @@ def run_warm(job: dict[str, Any]) -> None:
     except JobTimeoutException:
         _engine.forget()  # the alarm may have left the caches half changed
         log.warning("task not prepared", extra=outcome | {"reason": "timeout"})
+    except Exception:
+        _engine.forget()  # memory may have run out
+        log.exception("task not prepared", extra=outcome)

@@ -145,9 +145,13 @@ def test_a_task_that_cannot_be_prepared_is_logged_and_forgotten(connection, capl
     assert not engine.forgotten
 
 
-def test_a_worker_that_was_told_to_stop_preparing_leaves_nothing_half_changed(connection):
+@pytest.mark.parametrize("problem", [run_warm.JobTimeoutException("too long"), RuntimeError("out of memory")])
+def test_preparing_that_broke_off_leaves_nothing_half_changed_and_the_worker_at_work(connection, problem):
     engine = Engine()
-    engine.problem = run_warm.JobTimeoutException("too long")
+    engine.problem = problem
     WarmQueue(connection).ask(warm(3))
     work_off(connection, engine)
     assert engine.forgotten
+    put_click(connection)
+    work_off(connection, engine)
+    assert engine.asked == ["warm 3", "click 2"]

@@ -50,11 +50,16 @@ def test_public_addresses_are_known(address):
 
 
 def test_label_studio_is_trusted_at_its_own_port_only():
-    allowed = AllowedHosts.of(["http://127.0.0.1:8080/labeling", "https://ls.example"])
+    allowed = AllowedHosts.of(
+        ["http://127.0.0.1:8080/labeling", "https://ls.example", "http://plain.example"]
+    )
     assert allowed.trusts("127.0.0.1", 8080)
     assert allowed.trusts("LS.example.", 443)
     assert not allowed.trusts("127.0.0.1", 6379)
     assert not allowed.trusts("ls.example", 80)
+    assert not allowed.trusts("127.0.0.1", 443)
+    assert allowed.trusts("plain.example", 80)
+    assert allowed.trusts("plain.example", 443)
 
 
 def test_an_engineer_s_host_is_trusted_at_the_port_it_is_written_with_or_at_all():

@@ -118,6 +118,26 @@ def test_a_name_without_an_address_is_a_connection_error():
         get("http://nowhere.invalid/", resolve=unknown)
 
 
+def test_an_address_that_swallows_packets_leaves_time_for_the_next(label_studio, monkeypatch):
+    tried: list[tuple[str, float]] = []
+    connect = socket.create_connection
+
+    def swallow(address: tuple[str, int], timeout: float, **more: object) -> socket.socket:
+        tried.append((address[0], timeout))
+        if address[0] != "127.0.0.1":
+            raise TimeoutError
+        return connect(address, timeout, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(guarded_transport, "is_public", lambda _address: True)
+    monkeypatch.setattr(socket, "create_connection", swallow)
+    label_studio.good.add(None)
+    label_studio.files["/a.png"] = Answer(b"picture")
+    two = ["2001:db8::1", "127.0.0.1"]
+    assert get(f"http://both.invalid:{label_studio.port}/a.png", resolve=lambda *_: two).content == b"picture"
+    assert [address for address, _ in tried] == two
+    assert 2.4 < tried[0][1] <= 2.5
+
+
 def test_the_environment_s_proxy_is_not_asked(label_studio: FakeLabelStudio, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     label_studio.good.add(None)

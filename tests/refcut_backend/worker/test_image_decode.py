@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from model.images import to_rgb
 from refcut_backend.errors import ImageError
+from refcut_backend.worker import image_decode
 from refcut_backend.worker.image_decode import decode_image
 from tests.recorded import REPOSITORY
 
@@ -89,6 +91,21 @@ def test_sixteen_bits_a_channel_become_eight():
     ramp = np.linspace(0, 65535, 256).astype(np.uint16)[None].repeat(2, axis=0)
     for kind in ("PNG", "TIFF"):
         assert decode_image(file_of(Image.fromarray(ramp), kind), 1000)[0, :, 0].tolist() == list(range(256))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "CMYK", "I;16", "1"])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_a_picture_read_in_bands_is_the_whole_picture(monkeypatch, mode, transparent):
+    monkeypatch.setattr(image_decode, "BAND_PIXELS", 700)
+    noise = np.random.default_rng(0).integers(0, 255, (90, 70, 4), np.uint8)
+    source = Image.fromarray(noise) if mode in ("RGBA", "LA") else Image.fromarray(noise[..., :3])
+    picture = (
+        Image.fromarray(noise.astype(np.uint16)[..., 0] * 256) if mode == "I;16" else source.convert(mode)
+    )
+    options = {"transparency": 3} if transparent and mode == "P" else {}
+    data = file_of(picture, "TIFF" if mode == "CMYK" else "PNG", **options)
+    whole = to_rgb(Image.open(io.BytesIO(data)), "whole")
+    assert np.array_equal(decode_image(data, 10_000), whole)
 
 
 def marked() -> Image.Image:

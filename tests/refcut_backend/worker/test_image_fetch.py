@@ -237,10 +237,35 @@ def test_an_unreachable_label_studio_is_named():
     assert "REFCUT_LABEL_STUDIO_URL" in error.value.hint
 
 
-def test_a_missing_image_says_so(label_studio):
-    problem = problem_of("/data/local-files/?d=gone.png", label_studio)
-    assert "404" in problem.message
-    assert is_withdrawn(problem)
+@pytest.mark.parametrize(
+    ("address", "status", "says"),
+    [
+        (UPLOAD, 404, "does the file still exist"),
+        (UPLOAD, 500, "does the file still exist"),
+        ("/data/local-files/?d=gone.png", 404, "REFCUT_LOCAL_FILES_DIR"),
+        ("/data/local-files/?d=gone.png", 403, "LOCAL_FILES_SERVING_ENABLED"),
+        ("s3://b/k", 404, "cloud storage"),
+        (UPLOAD, 403, "REFCUT_ACCESS_TOKEN"),
+    ],
+)
+def test_an_image_that_label_studio_does_not_give_says_where_to_look(label_studio, address, status, says):
+    path = "/tasks/7/presign/?fileuri=czM6Ly9iL2s=" if address.startswith("s3") else address
+    label_studio.files[path] = Answer(status=status)
+    problem = problem_of(address, label_studio)
+    assert str(status) in problem.message
+    assert says in problem.hint
+    assert is_withdrawn(problem) == (status != 500)
+
+
+def test_a_login_page_in_the_way_is_named(label_studio):
+    label_studio.files[UPLOAD] = Answer(b"<html>", headers={"Content-Type": "text/html; charset=utf-8"})
+    assert "login page" in problem_of(UPLOAD, label_studio).hint
+
+
+@pytest.mark.parametrize("address", ["ls.example:8080", "http://[", "file:///", "http://"])
+def test_a_label_studio_without_a_usable_address_says_which_setting_helps(address):
+    with pytest.raises(RefCutError, match="REFCUT_LABEL_STUDIO_URL"):
+        FETCHER.fetch(UPLOAD, 7, Connection(address, LEGACY))
 
 
 def test_an_expired_link_is_named_by_its_host_only(label_studio, storage):

@@ -1,0 +1,121 @@
+"""Whether a worker's memory stays flat: `python -m benchmarks.cache_soak [--images N] [--threads N]`.
+
+One worker's engine, with the model that ships, is clicked through N different photographs that it reads from a mounted
+folder, each with a reference. Its caches are small here, so that they are full after the first few dozen images: from
+then on, memory should not grow. Prints resident memory as it goes, and its slope over the last two thirds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import psutil
+import torch
+
+from model.images import read_image
+from model.weights import load_network
+from refcut_backend.core.clicks import PercentClick
+from refcut_backend.jobs.click_job import ClickJob
+from refcut_backend.jobs.warm_job import WarmJob
+from refcut_backend.store.projects import Connection
+from refcut_backend.store.references import StoredReference
+from refcut_backend.worker.engine import CacheLimits, ClickEngine
+from refcut_backend.worker.image_decode import decode_image
+from refcut_backend.worker.image_fetch import Fetched, ImageFetcher, Stamp
+from refcut_backend.worker.image_shelf import ImageShelf
+from refcut_backend.worker.mounted_files import MountedFolders
+from refcut_backend.worker.prefetch import TaskImage
+
+PHOTOGRAPH = Path(__file__).parents[1] / "label_studio_demo" / "car_parts_te66.jpg"
+MIB = 2**20
+IMAGE_BYTES, LIMITS = 48 * MIB, CacheLimits(features=128 * MIB, references=16 * MIB)
+NOWHERE = Connection("http://127.0.0.1:9", "no token is needed")
+
+
+def write_photographs(folder: Path, count: int) -> None:
+    """Copies of a photograph, each with other noise on it, 1600 x 1050 px."""
+    photograph = cv2.resize(read_image(PHOTOGRAPH), (1600, 1050))[..., ::-1]
+    for number in range(count):
+        noise = np.random.default_rng(number).integers(0, 24, photograph.shape, np.uint8)
+        cv2.imwrite(str(folder / f"{number}.jpg"), cv2.add(photograph, noise))
+
+
+def make_engine(folder: Path, references: dict[int, StoredReference]) -> ClickEngine:
+    """The engine as a worker has it, over small caches."""
+    fetcher = ImageFetcher(64 * MIB, limit_s=6, folders=MountedFolders(local_files=folder))
+
+    def fetch(where: TaskImage, known: Stamp, limit_s: float) -> Fetched:
+        return fetcher.fetch(where.address, where.task_id, NOWHERE, known, limit_s)
+
+    shelf = ImageShelf(
+        fetch, lambda data: decode_image(data, 10**8), max_bytes=IMAGE_BYTES, limit_s=6, recheck_s=60
+    )
+    return ClickEngine(load_network(), shelf, references.get, LIMITS, "soak")
+
+
+def address_of(number: int) -> str:
+    return f"/data/local-files/?d={number}.jpg"
+
+
+def visit(engine: ClickEngine, number: int) -> None:
+    """A task is opened and clicked twice; its label's reference changes every tenth image."""
+    reference = number // 10
+    engine.warm(WarmJob(1, number, (address_of(number),), (reference,)), lambda: False)
+    clicks = (PercentClick(40, 60, True), PercentClick(60, 60, True))
+    for count in (1, 2):
+        engine.answer(ClickJob(1, number, address_of(number), "Door", clicks[:count], (reference,)))
+    if number % 7 == 6:  # someone goes back to an earlier task
+        earlier = address_of(number // 2)
+        engine.answer(ClickJob(1, number // 2, earlier, "Door", clicks[:1], (reference,)))
+
+
+def soak(folder: Path, images: int) -> list[tuple[int, float, float]]:
+    """(image, resident MiB, kept MiB) as it goes."""
+    mask_hw = np.zeros((1050, 1600), bool)
+    mask_hw[300:700, 400:900] = True
+    references = {
+        number: StoredReference(f"v{number}", 1, number, address_of(number), mask_hw, None)
+        for number in range(images // 10 + 1)
+    }
+    engine, process = make_engine(folder, references), psutil.Process()
+    engine.warm_up()
+    measured = []
+    for number in range(images):
+        visit(engine, number)
+        if number % 10 == 9:
+            measured.append((number + 1, process.memory_info().rss / MIB, engine.held_bytes / MIB))
+            print(f"{number + 1} of {images} images", file=sys.stderr, flush=True)
+    return measured
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    cv2.setNumThreads(arguments.threads)
+    with tempfile.TemporaryDirectory(prefix="refcut-soak-") as name:
+        write_photographs(Path(name), arguments.images)
+        started = time.monotonic()
+        measured = soak(Path(name), arguments.images)
+    print("| image | resident, MiB | in the caches, MiB |\n| ---: | ---: | ---: |")
+    for image, resident, held in measured[:: max(len(measured) // 10, 1)] + measured[-1:]:
+        print(f"| {image} | {resident:.0f} | {held:.0f} |")
+    late = measured[len(measured) // 3 :]
+    slope = np.polyfit([m[0] for m in late], [m[1] for m in late], 1)[0]
+    print(
+        f"\nslope over the last two thirds: {100 * slope:+.1f} MiB per 100 images, "
+        f"{time.monotonic() - started:.0f} s in all"
+    )
+
+
+if __name__ == "__main__":
+    main()
