@@ -11,6 +11,7 @@ from refcut_backend.errors import LabelConfigError
 
 REFERENCE_CHOICE = "Reference"
 NEGATIVE_REFERENCE_CHOICE = "Negative reference"
+REGION_TAGS = ("brushlabels", "polygonlabels", "rectanglelabels")
 CONFIG_HINT = "use label_config/clicks_brush.xml as a pattern"
 
 
@@ -29,11 +30,22 @@ class ProjectControls:
     """The controls that matter here.
 
     clicks: KeyPointLabels. masks: BrushLabels. roles: names of per-region Choices that offer "Reference".
+    regions: whatever a reference can be drawn with: BrushLabels, PolygonLabels, RectangleLabels.
     """
 
     clicks: tuple[Control, ...]
     masks: tuple[Control, ...]
     roles: frozenset[str]
+    regions: tuple[Control, ...] = ()
+
+    @property
+    def region_labels(self) -> frozenset[str]:
+        """All labels that a reference can have."""
+        return frozenset(label for control in self.regions for label in control.labels)
+
+    def region_control(self, label: str, to_name: str) -> Control | None:
+        """A control that draws regions of a label on an image; None when the label is not in the config."""
+        return next((c for c in self.regions if label in c.labels and c.to_name == to_name), None)
 
     def mask_control(self, label: str, to_name: str) -> Control:
         """The brush that takes masks of a label on an image. Raises LabelConfigError when there is none."""
@@ -62,6 +74,7 @@ def read_label_config(xml: str) -> ProjectControls:
             for name, tag in parsed.items()
             if tag["type"].lower() == "choices" and REFERENCE_CHOICE in tag["labels"]
         ),
+        regions=tuple(c for kind in REGION_TAGS for c in _controls(parsed, kind)),
     )
 
 
