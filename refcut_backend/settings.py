@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.version_folder import SHIPPED_DIR
+from refcut_backend.core.reference_choice import Authors
 from refcut_backend.errors import ConfigError
 
 
@@ -42,12 +43,27 @@ class Settings(BaseSettings):
     )
     cached_images: int = Field(12, ge=1, description="images that a worker keeps ready for further clicks")
     max_references_per_label: int = Field(4, ge=1, description="newest references of a label that are pooled")
+    reference_authors: str = Field(
+        "",
+        description="who may give references by marking regions: user ids or e-mail addresses, comma separated; "
+        "empty = everybody",
+    )
+    reconcile_interval_s: int = Field(
+        60,
+        ge=0,
+        description="how often references are compared with Label Studio, for lost webhooks; 0 = never",
+    )
     request_max_bytes: int = Field(64 * 2**20, ge=1, description="largest request body that is read")
 
     @property
     def database(self) -> str:
         """SQLAlchemy URL of the database."""
         return self.database_url or f"sqlite:///{(self.state_dir / 'refcut.db').resolve()}"
+
+    @property
+    def authors(self) -> Authors:
+        """Who may give references. Raises ConfigError."""
+        return Authors.read(self.reference_authors)
 
     @property
     def allowed_image_hosts(self) -> frozenset[str]:
@@ -58,8 +74,10 @@ class Settings(BaseSettings):
 def read_settings() -> Settings:
     """Settings from the environment. Raises ConfigError that names the variable."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         first = error.errors()[0]
         name = "REFCUT_" + "_".join(str(part) for part in first["loc"]).upper()
         raise ConfigError(f"{name}: {first['msg']}", hint="see docs/settings.md") from None
+    _ = settings.authors
+    return settings

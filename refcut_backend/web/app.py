@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi import BackgroundTasks, FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from redis import Redis
@@ -18,7 +21,9 @@ from refcut_backend.core.label_config import problems, read_label_config
 from refcut_backend.errors import LabelConfigError
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.jobs.click_queue import ClickQueue
+from refcut_backend.label_studio.user_addresses import UserAddresses
 from refcut_backend.payloads import PredictRequest, SetupRequest, Webhook
+from refcut_backend.reconcile_thread import ReconcileThread, reconcile_thread
 from refcut_backend.settings import Settings
 from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Connection, Projects
@@ -40,27 +45,40 @@ class Services:
     queue: ClickQueue
     model_version: str
     access_token: str | None
+    reconcile: ReconcileThread | None = None
 
 
 def connect_services(settings: Settings, connection: Redis) -> Services:
     """Services on the settings' database and a Redis connection. Redis need not answer yet."""
     engine = open_database(settings.database)
-    projects, references = Projects(engine), References(engine)
+    projects, references = Projects(engine), References(engine, settings.authors)
+    follower = AnnotationFollower(references, projects, UserAddresses(projects).email_of)
     queue = ClickQueue(connection, settings.click_timeout_s)
     version = version_name(settings.model_dir)
     return Services(
         clicks=ClickService(queue, references, version, settings.max_references_per_label),
         projects=projects,
-        follower=AnnotationFollower(references, projects),
+        follower=follower,
         queue=queue,
         model_version=version,
         access_token=settings.access_token.get_secret_value() if settings.access_token else None,
+        reconcile=reconcile_thread(engine, references, projects, follower, settings.reconcile_interval_s),
     )
 
 
 def create_app(services: Services, request_max_bytes: int) -> FastAPI:
     """The application over its services."""
-    app = FastAPI(title="RefCut for Label Studio", version=__version__, docs_url=None, redoc_url=None)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if services.reconcile is not None:
+            services.reconcile.start()
+        yield
+        if services.reconcile is not None:
+            await run_in_threadpool(services.reconcile.stop)
+
+    title = "RefCut for Label Studio"
+    app = FastAPI(title=title, version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
     app.add_exception_handler(RequestValidationError, _explain_bad_request)
 
@@ -99,8 +117,13 @@ def create_app(services: Services, request_max_bytes: int) -> FastAPI:
 
 def _setup(services: Services, request: SetupRequest) -> dict[str, str]:
     connection = Connection(request.hostname.rstrip("/"), services.access_token or request.access_token or "")
-    if services.projects.remember(request.project, connection, request.label_config):
+    is_news = services.projects.remember(request.project, connection, request.label_config, request.born)
+    if is_news:
         _log_problems(request)
+        services.follower.report_lost_labels(request.project, request.label_config)
+    is_news |= services.follower.follow_extra_params(request.project, request.extra_params)
+    if is_news and services.reconcile is not None:
+        services.reconcile.soon(request.project)
     return {"model_version": services.model_version}
 
 
