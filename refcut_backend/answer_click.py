@@ -131,10 +131,12 @@ class ClickService:
 
     def follow(self, webhook: Webhook) -> None:
         """Notes which masks an annotation has taken, for the click log."""
-        annotation = webhook.annotation
-        if webhook.project is not None and annotation is not None and not annotation.was_cancelled:
-            ids = {str(region.get("id")) for region in annotation.result}
-            self._memory.submitted(webhook.project.id, ids)
+        if webhook.project is None:
+            return
+        for annotation, _task in webhook.states():
+            if not annotation.was_cancelled:
+                ids = {str(region.get("id")) for region in annotation.result}
+                self._memory.submitted(webhook.project.id, ids)
 
     def _reply(self, click: _Click) -> ClickReply:
         try:

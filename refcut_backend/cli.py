@@ -2,36 +2,20 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from model.errors import ModelError
-from refcut_backend.errors import CANNOT_START, ConfigError, RefCutError
+from refcut_backend.command_line import explained as _explained
+from refcut_backend.command_line import with_settings as _with_settings
+from refcut_backend.errors import CANNOT_START, ConfigError
 from refcut_backend.logs import set_up_logging
+from refcut_backend.references_cli import references_app
 from refcut_backend.settings import Settings, read_settings
 
 app = typer.Typer(help="RefCut for Label Studio.", no_args_is_help=True, add_completion=False)
-
-
-@contextmanager
-def _explained(status: int = 1) -> Iterator[None]:
-    """Expected errors as one line and an exit status."""
-    try:
-        yield
-    except (RefCutError, ModelError) as error:
-        print(f"refcut: {error}", file=sys.stderr)
-        raise typer.Exit(status) from None
-
-
-def _with_settings(action: Callable[[Settings], None], status: int = 1) -> None:
-    set_up_logging()
-    with _explained(status):
-        action(read_settings())
+app.add_typer(references_app, name="references")
 
 
 def _redis_url(settings: Settings) -> str:

@@ -3,63 +3,138 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend.core.image_address import image_of_task
 from refcut_backend.core.label_config import ProjectControls, read_label_config
+from refcut_backend.core.reference_choice import Author
 from refcut_backend.core.references import LabelReference, read_references
-from refcut_backend.errors import RefCutError
-from refcut_backend.payloads import AnnotationPayload, TaskPayload, Webhook
+from refcut_backend.errors import LabelConfigError, RefCutError
+from refcut_backend.follow_extra_params import follow_extra_params
+from refcut_backend.payloads import AnnotationPayload, TaskPayload, Webhook, WebhookProject
+from refcut_backend.store.annotation_states import AnnotationNews
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 
 log = logging.getLogger("refcut.references")
 
-STATES = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED")
+STATES = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED")
 DELETED = "ANNOTATIONS_DELETED"
 TASKS_DELETED = "TASKS_DELETED"
+PROJECT_UPDATED = "PROJECT_UPDATED"
+
+EmailOf = Callable[[int, int], str | None]
+"""(project, user id) to the user's e-mail address, None when it cannot be had."""
 
 
 class AnnotationFollower:
-    """Applies webhooks. Runs after the acknowledgement: Label Studio waits for that at most a second."""
+    """Applies webhooks. Runs after the acknowledgement: Label Studio waits for that at most a second.
 
-    def __init__(self, references: References, projects: Projects) -> None:
+    A webhook and what it changes are stored together or not at all; what is lost on the way, `reconcile.py` finds.
+    """
+
+    def __init__(
+        self, references: References, projects: Projects, email_of: EmailOf = lambda project, user: None
+    ) -> None:
+        """email_of: only asked when REFCUT_REFERENCE_AUTHORS names people by their addresses."""
         self._references = references
         self._projects = projects
+        self._email_of = email_of
 
     def apply(self, webhook: Webhook) -> None:
         """Updates the registry; what cannot be used is logged with its reason and changes nothing."""
         if webhook.project is None:
             return
-        project_id = webhook.project.id
         try:
-            if webhook.action in STATES and webhook.annotation is not None and webhook.task is not None:
-                config = webhook.project.label_config or self._projects.label_config(project_id) or ""
-                self._follow(project_id, webhook.annotation, webhook.task, config)
-            elif webhook.action == DELETED:
-                self._references.remove_annotations(project_id, [a.id for a in webhook.annotations])
-            elif webhook.action == TASKS_DELETED:
-                self._references.remove_tasks(project_id, [t.id for t in webhook.tasks])
-        except RefCutError as error:
+            self._apply(webhook, webhook.project)
+        except (RefCutError, SQLAlchemyError, UnicodeError) as error:
+            reason, problem = "error", type(error).__name__
+            if isinstance(error, RefCutError):
+                reason, problem = error.code, str(error)
             log.warning(
-                "webhook not used", extra={"project": project_id, "reason": error.code, "problem": str(error)}
+                "webhook not used",
+                extra={"project": webhook.project.id, "reason": reason, "problem": problem},
             )
 
-    def _follow(
-        self, project_id: int, annotation: AnnotationPayload, task: TaskPayload, label_config: str
-    ) -> None:
-        controls = read_label_config(label_config)
-        found = [] if annotation.was_cancelled else read_references(annotation.result, controls.roles)
-        self._references.replace_annotation(
-            project_id,
-            annotation.id,
-            annotation.updated_at,
-            task.id,
-            [(reference, self._image_of(reference, task, controls)) for reference in found],
-        )
-        if found:
-            labels = [reference.label for reference in found]
-            log.info("reference taken", extra={"project": project_id, "task": task.id, "labels": labels})
+    def _apply(self, webhook: Webhook, project: WebhookProject) -> None:
+        annotations = self._references.annotations
+        if webhook.action in STATES:
+            config = project.label_config or self._projects.label_config(project.id) or ""
+            for annotation, task in webhook.states():
+                annotations.told(self.read(project.id, annotation, task, config), webhook.action)
+        elif webhook.action == DELETED:
+            annotations.remove_annotations(project.id, [a.id for a in webhook.annotations], DELETED)
+        elif webhook.action == TASKS_DELETED:
+            annotations.remove_tasks(project.id, [t.id for t in webhook.tasks], TASKS_DELETED)
+        elif webhook.action == PROJECT_UPDATED:
+            self._follow_label_config(project)
 
-    @staticmethod
-    def _image_of(reference: LabelReference, task: TaskPayload, controls: ProjectControls) -> str:
-        return image_of_task(task.data, controls.mask_control(reference.label, reference.to_name).image_field)
+    def _follow_label_config(self, project: WebhookProject) -> None:
+        config = project.label_config
+        if config and self._projects.label_config_changed(project.id, config, project.updated_at):
+            self.report_lost_labels(project.id, config)
+
+    def follow_extra_params(self, project_id: int, said: object) -> bool:
+        """Takes what the owner says in the extra parameters of /setup; returns whether it was news."""
+        return follow_extra_params(self._references, self._projects, project_id, said)
+
+    def report_lost_labels(self, project_id: int, label_config: str) -> None:
+        """Says in the log which labels have references but are no longer in the label config."""
+        try:
+            controls = read_label_config(label_config)
+        except LabelConfigError as error:
+            log.warning("label config", extra={"project": project_id, "problem": str(error)})
+            return
+        lost = self._references.labels(project_id) - controls.region_labels
+        if lost:
+            log.warning(
+                "references of labels that are no longer in the label config are not used",
+                extra={"project": project_id, "labels": sorted(lost)},
+            )
+
+    def read(
+        self, project_id: int, annotation: AnnotationPayload, task: TaskPayload, label_config: str
+    ) -> AnnotationNews:
+        """What an annotation says about labels now. Raises LabelConfigError."""
+        controls = read_label_config(label_config)
+        named = self._references.rules.named_labels(project_id, task.id, annotation.id)
+        found: list[tuple[LabelReference, str]] = []
+        problems: list[str] = []
+        if not annotation.was_cancelled:
+            read = read_references(annotation.result, controls.roles, named)
+            problems.extend(read.problems)
+            for reference in read.references:
+                try:
+                    found.append((reference, _image_of(reference, task, controls)))
+                except RefCutError as error:
+                    problems.append(f"{reference.label}: {error}")
+        where = {"project": project_id, "task": task.id, "annotation": annotation.id}
+        if found:
+            log.info("reference read", extra=where | {"labels": [r.label for r, _ in found]})
+        for problem in problems:
+            log.warning("reference not used", extra=where | {"problem": problem})
+        return AnnotationNews(
+            project_id=project_id,
+            annotation_id=annotation.id,
+            task_id=task.id,
+            updated_at=annotation.updated_at,
+            found=tuple(found),
+            author=self._author(project_id, annotation) if found else Author(annotation.author_id),
+            problem="; ".join(problems) or None,
+        )
+
+    def _author(self, project_id: int, annotation: AnnotationPayload) -> Author:
+        user_id = annotation.author_id
+        needs_address = bool(self._references.authors.emails) and user_id is not None
+        return Author(user_id, self._email_of(project_id, user_id) if needs_address and user_id else None)
+
+
+def _image_of(reference: LabelReference, task: TaskPayload, controls: ProjectControls) -> str:
+    control = controls.region_control(reference.label, reference.to_name)
+    if control is None:
+        raise LabelConfigError(
+            "the label is no longer in the label config", hint="its references are not used"
+        )
+    return image_of_task(task.data, control.image_field)

@@ -7,9 +7,9 @@ skipped while parsing and never becomes Python objects.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 _PROJECT = re.compile(r"([0-9]{1,18})(\.[0-9]+)?")
 
@@ -22,14 +22,30 @@ def _project_id(value: Any) -> int:
     return int(match[1])
 
 
+def _creation_time(value: Any) -> str | None:
+    """ "2.1795342440" to "1795342440"."""
+    match = _PROJECT.fullmatch(str(value))
+    return match[2][1:] if match and match[2] else None
+
+
 def _known_id(value: int) -> int:
     if not 0 < value < 2**53:
         raise ValueError("an id is a positive number")
     return value
 
 
+def _or_empty(value: Any) -> Any:
+    return [] if value is None else value
+
+
+def _user_id(value: Any) -> Any:
+    """Users come as ids, and in some lists as objects."""
+    return value.get("id") if isinstance(value, dict) else value
+
+
 ProjectId = Annotated[int, BeforeValidator(_project_id), AfterValidator(_known_id)]
 RowId = Annotated[int, AfterValidator(_known_id)]
+UserId = Annotated[int | None, BeforeValidator(_user_id)]
 
 
 class _Payload(BaseModel):
@@ -37,12 +53,19 @@ class _Payload(BaseModel):
 
 
 class SetupRequest(_Payload):
-    """POST /setup: on connecting, and on every page that shows the project."""
+    """POST /setup: on connecting, and on every page that shows the project. born: when the project was made."""
 
     project: ProjectId
+    born: str | None = None
     label_config: str = Field("", alias="schema")
     hostname: str = ""
     access_token: str | None = None
+    extra_params: Any = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _say_when_born(cls, data: Any) -> Any:
+        return data | {"born": _creation_time(data.get("project"))} if isinstance(data, dict) else data
 
 
 class RegionId(_Payload):
@@ -103,13 +126,20 @@ class PredictRequest(_Payload):
 
 
 class AnnotationPayload(_Payload):
-    """An annotation in a webhook; deleted ones carry their id alone."""
+    """An annotation in a webhook or in the API's list; deleted ones carry their id alone."""
 
     id: RowId
-    result: list[dict[str, Any]] = Field(default_factory=list)
+    result: Annotated[list[dict[str, Any]], BeforeValidator(_or_empty)] = Field(default_factory=list)
     was_cancelled: bool = False
     updated_at: str = ""
     task: int | None = None
+    completed_by: UserId = None
+    updated_by: UserId = None
+
+    @property
+    def author_id(self) -> int | None:
+        """Who saved it last."""
+        return self.completed_by if self.updated_by is None else self.updated_by
 
 
 class WebhookProject(_Payload):
@@ -117,6 +147,7 @@ class WebhookProject(_Payload):
 
     id: ProjectId
     label_config: str = ""
+    updated_at: str = ""
 
 
 class DeletedTask(_Payload):
@@ -126,11 +157,30 @@ class DeletedTask(_Payload):
 
 
 class Webhook(_Payload):
-    """POST /webhook. Which fields are there depends on the action (contract, section 2)."""
+    """POST /webhook. Which fields are there depends on the action (contract, section 2).
+
+    annotation and task are lists when annotations are made in bulk.
+    """
 
     action: str
     project: WebhookProject | None = None
-    task: TaskPayload | None = None
-    annotation: AnnotationPayload | None = None
+    task: TaskPayload | list[TaskPayload] | None = None
+    annotation: AnnotationPayload | list[AnnotationPayload] | None = None
     annotations: list[AnnotationPayload] = Field(default_factory=list)
     tasks: list[DeletedTask] = Field(default_factory=list)
+
+    def states(self) -> list[tuple[AnnotationPayload, TaskPayload]]:
+        """Annotations with their tasks; those whose task did not come along are left out."""
+        tasks = {task.id: task for task in _listed(self.task)}
+        only = next(iter(tasks.values())) if len(tasks) == 1 else None
+        pairs = [(a, tasks.get(a.task) if a.task is not None else only) for a in _listed(self.annotation)]
+        return [(annotation, task) for annotation, task in pairs if task is not None]
+
+
+P = TypeVar("P")
+
+
+def _listed(value: P | list[P] | None) -> list[P]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.version_folder import SHIPPED_DIR
 from refcut_backend.core.label_config import MaskKind
+from refcut_backend.core.reference_choice import Authors
 from refcut_backend.errors import ConfigError
 
 
@@ -103,6 +104,16 @@ class Settings(BaseSettings):
     polygon_min_area_percent: float = Field(
         1.0, ge=0, le=100, description="pieces of a mask below this percentage of its largest are no polygons"
     )
+    reference_authors: str = Field(
+        "",
+        description="who may give references by marking regions: user ids or e-mail addresses, comma separated; "
+        "empty = everybody",
+    )
+    reconcile_interval_s: int = Field(
+        60,
+        ge=0,
+        description="how often references are compared with Label Studio, for lost webhooks; 0 = never",
+    )
     request_max_bytes: int = Field(64 * 2**20, ge=1, description="largest request body that is read")
 
     basic_auth_user: str | None = Field(
@@ -146,6 +157,11 @@ class Settings(BaseSettings):
         return self.access_token.get_secret_value() if self.access_token else None
 
     @property
+    def authors(self) -> Authors:
+        """Who may give references. Raises ConfigError."""
+        return Authors.read(self.reference_authors)
+
+    @property
     def allowed_image_hosts(self) -> frozenset[str]:
         """Hosts that may lie in a private network besides Label Studio's own, lower case."""
         return frozenset(host.strip().lower() for host in self.image_hosts.split(",") if host.strip())
@@ -154,7 +170,7 @@ class Settings(BaseSettings):
 def read_settings() -> Settings:
     """Settings from the environment. Raises ConfigError that names the variable."""
     try:
-        return Settings()
+        settings = Settings()
     except ValidationError as error:
         first = error.errors()[0]
         said = first["msg"].removeprefix("Value error, ")
@@ -162,3 +178,5 @@ def read_settings() -> Settings:
         raise ConfigError(
             f"REFCUT_{variable}: {said}" if variable else said, hint="see docs/settings.md"
         ) from None
+    _ = settings.authors
+    return settings

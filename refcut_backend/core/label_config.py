@@ -14,6 +14,7 @@ from refcut_backend.errors import LabelConfigError
 
 REFERENCE_CHOICE = "Reference"
 NEGATIVE_REFERENCE_CHOICE = "Negative reference"
+REGION_TAGS = ("brushlabels", "polygonlabels", "rectanglelabels")
 CONFIG_HINT = "use label_config/clicks_brush.xml as a pattern"
 NEGATIVE_LABELS = frozenset({"negative", "background"})
 
@@ -47,13 +48,24 @@ class ProjectControls:
     """The controls that matter here.
 
     clicks: KeyPointLabels. boxes: RectangleLabels with smart="true". masks: what takes masks, in the order of MASK_KINDS.
-    roles: names of per-region Choices that offer "Reference".
+    roles: names of per-region Choices that offer "Reference". regions: whatever a reference can be drawn with:
+    BrushLabels, PolygonLabels, RectangleLabels.
     """
 
     clicks: tuple[Control, ...]
     masks: tuple[Control, ...]
     boxes: tuple[Control, ...]
     roles: frozenset[str]
+    regions: tuple[Control, ...] = ()
+
+    @property
+    def region_labels(self) -> frozenset[str]:
+        """All labels that a reference can have."""
+        return frozenset(label for control in self.regions for label in control.labels)
+
+    def region_control(self, label: str, to_name: str) -> Control | None:
+        """A control that draws regions of a label on an image; None when the label is not in the config."""
+        return next((c for c in self.regions if label in c.labels and c.to_name == to_name), None)
 
     def mask_control(self, label: str, to_name: str, prefer: MaskKind = "brush") -> Control:
         """The control that takes masks of a label on an image. Raises LabelConfigError when there is none.
@@ -87,20 +99,17 @@ def read_label_config(xml: str) -> ProjectControls:
         raise LabelConfigError(
             f"the label config cannot be parsed ({type(error).__name__})", hint=CONFIG_HINT
         ) from None
-    rectangles = _controls(parsed, smart, "rectangle", TAGS["rectangle"])
+    brushes, polygons, rectangles = (_controls(parsed, smart, kind, TAGS[kind]) for kind in MASK_KINDS)
     return ProjectControls(
         clicks=_controls(parsed, smart, "click", "KeyPointLabels"),
         boxes=tuple(control for control in rectangles if control.smart == "true"),
-        masks=(
-            *_controls(parsed, smart, "brush", TAGS["brush"]),
-            *_controls(parsed, smart, "polygon", TAGS["polygon"]),
-            *(control for control in rectangles if control.smart != "true"),
-        ),
+        masks=(*brushes, *polygons, *(control for control in rectangles if control.smart != "true")),
         roles=frozenset(
             name
             for name, tag in parsed.items()
             if tag["type"].lower() == "choices" and REFERENCE_CHOICE in tag["labels"]
         ),
+        regions=(*brushes, *polygons, *rectangles),
     )
 
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refcut_backend.core import brush_rle
 from refcut_backend.core.label_config import NEGATIVE_REFERENCE_CHOICE, REFERENCE_CHOICE
+from refcut_backend.core.region_masks import Region, read_region
 from refcut_backend.errors import BadMaskError
-
-MAX_MASK_PIXELS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -23,12 +21,14 @@ class LabelReference:
 
     negative_hw: the regions marked "Negative reference", else the other labels' regions; None when there are none.
     to_name: the image tag that the regions lie on.
+    named: taken because the project's owner named the annotation, though no region is marked "Reference".
     """
 
     label: str
     to_name: str
     positive_hw: NDArray[np.bool_]
     negative_hw: NDArray[np.bool_] | None
+    named: bool = False
 
     def version(self, image_address: str) -> str:
         """Changes whenever image or masks do: 12 hex digits."""
@@ -39,52 +39,63 @@ class LabelReference:
 
 
 @dataclass(frozen=True)
-class _Region:
-    label: str
-    to_name: str
-    height: int
-    width: int
-    rle: Sequence[int]
-    role: str | None
+class FoundReferences:
+    """References of an annotation, and what was wrong with the labels that gave none: one sentence each."""
 
-    def mask(self) -> NDArray[np.bool_]:
-        return brush_rle.decode(self.rle, self.height, self.width)
+    references: tuple[LabelReference, ...] = ()
+    problems: tuple[str, ...] = ()
 
 
-def read_references(result: Sequence[dict[str, Any]], role_controls: Iterable[str]) -> list[LabelReference]:
-    """References in an annotation's result, one a label that has a region marked "Reference".
+def read_references(
+    result: Sequence[dict[str, Any]], role_controls: Iterable[str], named: Collection[str] = ()
+) -> FoundReferences:
+    """References in an annotation's result, one a label that has a region marked "Reference" or that is named.
 
-    A marked region arrives as two results with one id: the brush region, and the choice (contract, section 8).
+    A marked region arrives as two results with one id: the region, and the choice (contract, section 8).
     "Everything else" is never taken for negative: unlabelled pixels are unknown.
-    Raises BadMaskError when a region of a marked annotation cannot be decoded.
+
+    named: labels whose regions count though none is marked: the owner named this annotation for them.
     """
     roles = _roles(result, frozenset(role_controls))
-    if REFERENCE_CHOICE not in roles.values():
-        return []
-    regions = [_region(r, roles) for r in result if r.get("type") == "brushlabels"]
-    marked = sorted({(r.label, r.to_name) for r in regions if r.role == REFERENCE_CHOICE})
-    return [_reference(label, to_name, regions) for label, to_name in marked]
+    if REFERENCE_CHOICE not in roles.values() and not named:
+        return FoundReferences()
+    regions, problems = _regions(result, roles)
+    marked = {(label, r.to_name) for r in regions if r.role == REFERENCE_CHOICE for label in r.labels}
+    meant = {(label, r.to_name) for r in regions for label in r.labels if label in named}
+    references = []
+    for label, to_name in sorted(marked | meant):
+        try:
+            here = [region for region in regions if region.to_name == to_name]
+            references.append(_reference(label, to_name, here, (label, to_name) in marked))
+        except BadMaskError as error:
+            problems.append(f"{label}: {error}")
+    return FoundReferences(tuple(references), tuple(problems))
 
 
-def _reference(label: str, to_name: str, regions: list[_Region]) -> LabelReference:
-    here = [r for r in regions if r.to_name == to_name]
-    own = [r for r in here if r.label == label and r.role == REFERENCE_CHOICE]
+def _reference(label: str, to_name: str, here: list[Region], is_marked: bool) -> LabelReference:
+    """here: the regions on this image tag."""
+    of_label = [r for r in here if label in r.labels]
+    own = [r for r in of_label if r.role == REFERENCE_CHOICE]
+    if not is_marked:
+        own = [r for r in of_label if r.role != NEGATIVE_REFERENCE_CHOICE]
+    if not own:
+        raise BadMaskError("all its regions are negative references", hint="mark one as Reference")
+    said = [r for r in of_label if r.role == NEGATIVE_REFERENCE_CHOICE]
+    others = said or [r for r in here if label not in r.labels and r.role != NEGATIVE_REFERENCE_CHOICE]
     size = (own[0].height, own[0].width)
-    said = [r for r in here if r.role == NEGATIVE_REFERENCE_CHOICE and r.label == label]
-    others = said or [r for r in here if r.label != label and r.role != NEGATIVE_REFERENCE_CHOICE]
     positive = _union(own, size)
-    negative = _union(others, size) & ~positive if others else None
-    return LabelReference(
-        label, to_name, positive, negative if negative is not None and negative.any() else None
-    )
+    if not positive.any():
+        raise BadMaskError("its regions are empty", hint="draw them again")
+    negative = _union(others, size) & ~positive
+    return LabelReference(label, to_name, positive, negative if negative.any() else None, named=not is_marked)
 
 
-def _union(regions: list[_Region], size: tuple[int, int]) -> NDArray[np.bool_]:
+def _union(regions: Sequence[Region], size: tuple[int, int]) -> NDArray[np.bool_]:
     joined = np.zeros(size, bool)
     for region in regions:
         if (region.height, region.width) != size:
             raise BadMaskError("regions of one annotation have different image sizes", hint="draw them again")
-        joined |= region.mask()
+        joined |= region.mask_hw()
     return joined
 
 
@@ -100,16 +111,14 @@ def _roles(result: Sequence[dict[str, Any]], role_controls: frozenset[str]) -> d
     return roles
 
 
-def _region(item: dict[str, Any], roles: dict[str, str]) -> _Region:
-    try:
-        height, width = int(item["original_height"]), int(item["original_width"])
-        label, rle = str(item["value"]["brushlabels"][0]), item["value"]["rle"]
-    except (KeyError, IndexError, TypeError, ValueError):
-        raise BadMaskError(
-            "a brush region lacks its label, size or mask", hint="draw the region again"
-        ) from None
-    if height < 1 or width < 1 or height * width > MAX_MASK_PIXELS:
-        raise BadMaskError(
-            f"a brush region claims an image of {width} x {height} px", hint="draw the region again"
-        )
-    return _Region(label, str(item.get("to_name", "")), height, width, rle, roles.get(str(item.get("id"))))
+def _regions(result: Sequence[dict[str, Any]], roles: dict[str, str]) -> tuple[list[Region], list[str]]:
+    regions, problems = [], []
+    for item in result:
+        try:
+            region = read_region(item, roles.get(str(item.get("id"))))
+        except BadMaskError as error:
+            problems.append(str(error))
+            continue
+        if region is not None:
+            regions.append(region)
+    return regions, problems

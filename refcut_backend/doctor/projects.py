@@ -114,7 +114,7 @@ def project_checks(settings: Settings, project_id: int | None) -> list[tuple[str
     if project_id is not None:
         return [(f"project {project_id}", ProjectDoctor(settings, project_id).check)]
     try:
-        known = known_projects(settings, open_database(settings.database)).ids()
+        known = known_projects(settings, open_database(settings.database)).known()
     except RefCutError:
         return []  # the database's own check has said why
     if not known:

@@ -18,24 +18,36 @@ _SIGNED_BELOW = "signed-by-refcut"
 """The SDK wants a token and signs with it; TokenAuth then overwrites that header."""
 
 
-def connect(connection: Connection, *, limit_s: float = READ_LIMIT_S) -> LabelStudio:
+def connect(
+    connection: Connection, *, limit_s: float = READ_LIMIT_S, http: httpx.Client | None = None
+) -> LabelStudio:
     """An authorised client for the Label Studio of a project, whichever kind of token there is.
 
-    limit_s: longest wait for Label Studio to start or go on answering, and for it to be less busy (429, 5xx).
+    limit_s, http: as for `open_http`, and what that gave, for callers that close it themselves.
     Calls raise the SDK's ApiError, httpx.HTTPError, and TokenError; `explain` says in one line what each means.
     Raises TokenError when there is no token at all. The client may be used from several threads.
     """
+    return LabelStudio(
+        base_url=connection.label_studio,
+        api_key=_SIGNED_BELOW,
+        httpx_client=http or open_http(connection, limit_s),
+        max_retries=0,
+    )
+
+
+def open_http(connection: Connection, limit_s: float) -> httpx.Client:
+    """What the SDK's client sends with: token, retries, and the rules of whom may be called.
+
+    limit_s: longest wait for Label Studio to start or go on answering, and for it to be less busy (429, 5xx).
+    """
     transport = GuardedTransport(AllowedHosts.of([connection.label_studio]), Budget())
-    client = httpx.Client(
+    return httpx.Client(
         transport=RetryingTransport(transport, lambda: limit_s),
         auth=shared_auth(connection.label_studio, connection.access_token),
         timeout=limit_s,
         follow_redirects=True,
         max_redirects=5,
         trust_env=False,
-    )
-    return LabelStudio(
-        base_url=connection.label_studio, api_key=_SIGNED_BELOW, httpx_client=client, max_retries=0
     )
 
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from refcut_backend.errors import ConfigError
-from refcut_backend.store.tables import Base
+from refcut_backend.store.schema import make_current
 
 PRIVATE = 0o600
 
@@ -28,7 +28,7 @@ def open_database(url: str, lock_timeout_ms: int = 5000) -> Engine:
         engine = create_engine(parsed, hide_parameters=True)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             _prepare_sqlite(engine, Path(parsed.database), lock_timeout_ms)
-        Base.metadata.create_all(engine)
+        make_current(engine)
     except (SQLAlchemyError, ArgumentError, OSError) as error:
         raise ConfigError(
             f"the database cannot be opened ({type(error).__name__})",

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, delete, select
+from sqlalchemy import Engine, Select, delete, select, update
 from sqlalchemy.orm import Session
 
-from refcut_backend.core.references import LabelReference
+from refcut_backend.core.reference_choice import (
+    EVERYBODY,
+    Action,
+    Author,
+    Authors,
+    Candidate,
+    State,
+    in_use,
+    states,
+)
+from refcut_backend.store.annotation_states import AnnotationStates
+from refcut_backend.store.mask_files import png_to_mask
+from refcut_backend.store.owner_rules import OwnerRules
 from refcut_backend.store.tables import Reference
 
 
@@ -35,79 +47,97 @@ class StoredReference:
     negative_hw: NDArray[np.bool_] | None
 
 
+@dataclass(frozen=True)
+class ListedReference:
+    """A reference as the team lead sees it in a list."""
+
+    candidate: Candidate
+    state: State
+    seen_at: datetime
+
+
 class References:
-    """What Label Studio's annotations say, as last seen. An annotation's newest state replaces its older one."""
+    """What Label Studio's annotations say, as last seen, and which of it is in use.
 
-    def __init__(self, engine: Engine) -> None:
+    annotations: follows annotations into the registry. rules: what the projects' owners say on top.
+    """
+
+    def __init__(self, engine: Engine, authors: Authors = EVERYBODY) -> None:
+        """authors: who may give references by marking regions."""
         self._engine = engine
-
-    def replace_annotation(
-        self,
-        project_id: int,
-        annotation_id: int,
-        annotated_at: str,
-        task_id: int,
-        found: Sequence[tuple[LabelReference, str]],
-    ) -> None:
-        """Makes the registry say what an annotation says now: (reference, image address) pairs, or none.
-
-        annotated_at: Label Studio's `updated_at`. An older event that arrives late changes nothing.
-        """
-        with Session(self._engine) as session, session.begin():
-            known = session.scalars(
-                select(Reference).where(
-                    Reference.project_id == project_id, Reference.annotation_id == annotation_id
-                )
-            ).all()
-            if any(reference.annotated_at > annotated_at for reference in known):
-                return
-            for reference in known:
-                session.delete(reference)
-            session.flush()
-            for label_reference, address in found:
-                session.add(
-                    Reference(
-                        project_id=project_id,
-                        annotation_id=annotation_id,
-                        task_id=task_id,
-                        label=label_reference.label,
-                        to_name=label_reference.to_name,
-                        image_address=address,
-                        positive_png=mask_to_png(label_reference.positive_hw),
-                        negative_png=None
-                        if label_reference.negative_hw is None
-                        else mask_to_png(label_reference.negative_hw),
-                        version=label_reference.version(address),
-                        annotated_at=annotated_at,
-                    )
-                )
-
-    def remove_annotations(self, project_id: int, annotation_ids: Sequence[int]) -> None:
-        """Forgets what deleted annotations said."""
-        with Session(self._engine) as session, session.begin():
-            session.execute(
-                delete(Reference).where(
-                    Reference.project_id == project_id, Reference.annotation_id.in_(annotation_ids)
-                )
-            )
-
-    def remove_tasks(self, project_id: int, task_ids: Sequence[int]) -> None:
-        """Forgets what annotations of deleted tasks said."""
-        with Session(self._engine) as session, session.begin():
-            session.execute(
-                delete(Reference).where(Reference.project_id == project_id, Reference.task_id.in_(task_ids))
-            )
+        self.authors = authors
+        self.annotations = AnnotationStates(engine)
+        self.rules = OwnerRules(engine)
 
     def newest(self, project_id: int, label: str, limit: int) -> list[ReferenceVersion]:
-        """The references of a label, newest annotation first."""
-        query = (
-            select(Reference.id, Reference.version)
-            .where(Reference.project_id == project_id, Reference.label == label)
-            .order_by(Reference.annotated_at.desc(), Reference.id.desc())
-            .limit(limit)
+        """The references of a label that are in use: the owner's first, then the newest annotations'."""
+        candidates = self.of_label(project_id, label)
+        rules = self.rules.of_label(project_id, label) if candidates else []
+        return [ReferenceVersion(c.id, c.version) for c in in_use(candidates, rules, self.authors, limit)]
+
+    def of_label(self, project_id: int, label: str) -> list[Candidate]:
+        """All references of a label, in use or not."""
+        return [
+            found for found, _ in self._candidates(_of_project(project_id).where(Reference.label == label))
+        ]
+
+    def overview(
+        self, project_id: int, limit: int, labels_in_config: Collection[str] | None = None
+    ) -> list[ListedReference]:
+        """All references of a project with their states, by label; those in use first.
+
+        labels_in_config: None when the label config is not known.
+        """
+        by_label: dict[str, list[Candidate]] = {}
+        seen: dict[int, datetime] = {}
+        for candidate, seen_at in self._candidates(_of_project(project_id)):
+            by_label.setdefault(candidate.label, []).append(candidate)
+            seen[candidate.id] = seen_at
+        rules = self.rules.of_project(project_id)
+        return [
+            ListedReference(candidate, state, seen[candidate.id])
+            for label in sorted(by_label)
+            for candidate, state in states(
+                by_label[label],
+                rules,
+                self.authors,
+                limit,
+                label_in_config=labels_in_config is None or label in labels_in_config,
+            )
+        ]
+
+    def labels(self, project_id: int) -> set[str]:
+        """Labels that have references, in use or not."""
+        query = select(Reference.label).where(Reference.project_id == project_id).distinct()
+        with Session(self._engine) as session:
+            return set(session.scalars(query))
+
+    def drop_unnamed(self, project_id: int) -> None:
+        """Removes references that were only there because the owner named them, and no longer does."""
+        rules = [rule for rule in self.rules.of_project(project_id) if rule.action is Action.ADD]
+        named = self._candidates(_of_project(project_id).where(Reference.named.is_(True)))
+        left = [
+            c.id for c, _ in named if not any(r.covers(c.label, c.task_id, c.annotation_id) for r in rules)
+        ]
+        with Session(self._engine) as session, session.begin():
+            session.execute(delete(Reference).where(Reference.id.in_(left), Reference.named.is_(True)))
+
+    def authors_without_address(self, project_id: int) -> set[int]:
+        """Users who gave references and whose e-mail address is not known."""
+        query = select(Reference.author_id).where(
+            Reference.project_id == project_id, Reference.author_email.is_(None)
         )
         with Session(self._engine) as session:
-            return [ReferenceVersion(id, version) for id, version in session.execute(query)]
+            return {user_id for user_id in session.scalars(query.distinct()) if user_id is not None}
+
+    def set_address(self, project_id: int, user_id: int, email: str) -> None:
+        """Notes the e-mail address of a user who gave references."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(
+                update(Reference)
+                .where(Reference.project_id == project_id, Reference.author_id == user_id)
+                .values(author_email=email, seen_at=Reference.seen_at)
+            )
 
     def load(self, reference_id: int) -> StoredReference | None:
         """A reference with its masks; None when it has been removed meanwhile."""
@@ -124,15 +154,25 @@ class References:
                 negative_hw=None if row.negative_png is None else png_to_mask(row.negative_png),
             )
 
+    def _candidates(self, query: Select[Reference]) -> list[tuple[Candidate, datetime]]:
+        with Session(self._engine) as session:
+            return [
+                (
+                    Candidate(
+                        id=row.id,
+                        version=row.version,
+                        label=row.label,
+                        task_id=row.task_id,
+                        annotation_id=row.annotation_id,
+                        annotated_at=row.annotated_at,
+                        named=bool(row.named),
+                        author=Author(row.author_id, row.author_email),
+                    ),
+                    row.seen_at,
+                )
+                for row in session.scalars(query)
+            ]
 
-def mask_to_png(mask_hw: NDArray[np.bool_]) -> bytes:
-    """Mask (H, W) as a 1-bit PNG file."""
-    ok, data = cv2.imencode(".png", mask_hw.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
-    assert ok, "OpenCV always writes PNG"
-    return data.tobytes()
 
-
-def png_to_mask(data: bytes) -> NDArray[np.bool_]:
-    """What `mask_to_png` wrote, as a mask (H, W)."""
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    return pixels > 127  # type: ignore[return-value, operator]
+def _of_project(project_id: int) -> Select[Reference]:
+    return select(Reference).where(Reference.project_id == project_id)

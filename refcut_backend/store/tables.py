@@ -1,11 +1,16 @@
-"""The tables of the one SQL database."""
+"""The tables of the one SQL database. `store/schema.py` makes a database match them.
+
+Tables and columns may be added here, nothing else: a new column is nullable or has a server default, and nothing is
+renamed, retyped or dropped. So a database that an earlier version made is brought up to date at the start, and an earlier
+version still runs on it afterwards.
+"""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Float, LargeBinary, String, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, DateTime, Float, LargeBinary, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -13,40 +18,145 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+LabelStudioId = Annotated[int, mapped_column(BigInteger, autoincrement=False)]
+
+
 class Base(DeclarativeBase):
     """Base of all tables."""
 
 
 class Project(Base):
-    """A Label Studio project that has called /setup: where it is and with which token its images are read."""
+    """A Label Studio project that has called /setup: where it is and with which token its images are read.
+
+    born: when Label Studio made it, to tell it from another of the same number.
+    label_config_at: the project's `updated_at` in the last webhook about it.
+    extra_params_digest: of the extra parameters as last seen.
+    reconciled_until: `updated_at` of the newest task at the last comparison with Label Studio.
+    """
 
     __tablename__ = "projects"
 
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
     label_studio: Mapped[str] = mapped_column(String(2000))
     access_token: Mapped[str] = mapped_column(String(4000))
     label_config: Mapped[str]
     seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, onupdate=_now)
+    born: Mapped[str | None] = mapped_column(String(40))
+    label_config_at: Mapped[str | None] = mapped_column(String(40))
+    extra_params_digest: Mapped[str | None] = mapped_column(String(64))
+    reconciled_until: Mapped[str | None] = mapped_column(String(40))
 
 
 class Reference(Base):
-    """What one annotation says about one label. Masks are 1-bit PNG files in the image's frame."""
+    """What one annotation says about one label. Masks are 1-bit PNG files in the image's frame.
+
+    named: no region is marked, so it is only there because of an owner's rule. author_*: who saved the annotation last.
+    """
 
     __tablename__ = "references"
     __table_args__ = (UniqueConstraint("project_id", "annotation_id", "label", "to_name"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    project_id: Mapped[int] = mapped_column(index=True)
-    annotation_id: Mapped[int]
-    task_id: Mapped[int]
+    project_id: Mapped[LabelStudioId] = mapped_column(index=True)
+    annotation_id: Mapped[LabelStudioId]
+    task_id: Mapped[LabelStudioId]
     label: Mapped[str] = mapped_column(String(500))
     to_name: Mapped[str] = mapped_column(String(500))
     image_address: Mapped[str]
-    positive_png: Mapped[bytes] = mapped_column(LargeBinary)
-    negative_png: Mapped[bytes | None] = mapped_column(LargeBinary)
+    positive_png: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+    negative_png: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
     version: Mapped[str] = mapped_column(String(12))
     annotated_at: Mapped[str] = mapped_column(String(40))
     seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, onupdate=_now)
+    named: Mapped[bool | None]
+    author_id: Mapped[LabelStudioId | None]
+    author_email: Mapped[str | None] = mapped_column(String(320))
+
+
+class OwnerRule(Base):
+    """What a project's owner has said about references; task and annotation 0 = any.
+
+    source: "command" (`refcut references`) or "extra_params" (in Label Studio, all replaced together).
+    """
+
+    __tablename__ = "owner_rules"
+    __table_args__ = (
+        UniqueConstraint("project_id", "source", "action", "label", "task_id", "annotation_id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[LabelStudioId] = mapped_column(index=True)
+    source: Mapped[str] = mapped_column(String(20))
+    action: Mapped[str] = mapped_column(String(20))
+    label: Mapped[str] = mapped_column(String(500))
+    task_id: Mapped[LabelStudioId]
+    annotation_id: Mapped[LabelStudioId]
+    said_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+
+
+class WebhookEvent(Base):
+    """A webhook that was applied, so that it is not applied again.
+
+    subject_id: the annotation, task or project it speaks of. said_at: that one's `updated_at`, "" after a deletion.
+    """
+
+    __tablename__ = "webhook_events"
+    __table_args__ = (UniqueConstraint("project_id", "action", "subject_id", "said_at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    project_id: Mapped[LabelStudioId]
+    action: Mapped[str] = mapped_column(String(40))
+    subject_id: Mapped[LabelStudioId]
+    said_at: Mapped[str] = mapped_column(String(40))
+    problem: Mapped[str | None] = mapped_column(Text)
+    received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, index=True)
+
+
+class AnnotationState(Base):
+    """How far an annotation has been followed, also when it gives no reference; stays when it is deleted.
+
+    updated_at: of its newest state that is known. Our own times are seconds since 1970: told_at, when a webhook brought
+    its state; deleted_at, when one said that it is deleted: late events about it change nothing.
+    """
+
+    __tablename__ = "annotation_states"
+
+    project_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
+    annotation_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
+    task_id: Mapped[LabelStudioId | None] = mapped_column(index=True)
+    updated_at: Mapped[str] = mapped_column(String(40), default="")
+    told_at: Mapped[float | None] = mapped_column(Float)
+    deleted_at: Mapped[float | None] = mapped_column(Float)
+    locked_at: Mapped[float] = mapped_column(Float)
+
+
+class TaskState(Base):
+    """How far a task has been followed; stays when the task is deleted.
+
+    told_at, deleted_at: when webhooks said something of it, and that it is deleted (seconds since 1970).
+    compared: what Label Studio's list said of the task when its annotations were last read; None = not since a webhook.
+    doubted: a webhook took references away, and Label Studio's list has not confirmed that yet.
+    """
+
+    __tablename__ = "task_states"
+
+    project_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
+    task_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
+    told_at: Mapped[float | None] = mapped_column(Float)
+    deleted_at: Mapped[float | None] = mapped_column(Float)
+    compared: Mapped[str | None] = mapped_column(String(100))
+    doubted: Mapped[bool | None]
+    locked_at: Mapped[float] = mapped_column(Float)
+
+
+class Lease(Base):
+    """Which process does what only one may do. expires_at: seconds since 1970."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    holder: Mapped[str] = mapped_column(String(100))
+    expires_at: Mapped[float] = mapped_column(Float)
 
 
 class HiddenAddress(Base):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
@@ -27,9 +28,11 @@ from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.jobs.click_queue import ClickQueue
 from refcut_backend.jobs.queue_state import QueueState, read_queue_state
 from refcut_backend.jobs.warm_queue import WarmQueue
+from refcut_backend.label_studio.user_addresses import UserAddresses
 from refcut_backend.logs import note
 from refcut_backend.open_task import TaskOpener
 from refcut_backend.payloads import Context, PredictRequest, SetupRequest, Webhook
+from refcut_backend.reconcile_thread import ReconcileThread, reconcile_thread
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.database import open_database
@@ -60,13 +63,15 @@ class Services:
     opener: TaskOpener
     queue_state: Callable[[], QueueState]
     model_version: str
+    reconcile: ReconcileThread | None = None
 
 
 def connect_services(settings: Settings, connection: Redis) -> Services:
     """Services on the settings' database and a Redis connection. Redis need not answer yet."""
     engine = open_database(settings.database)
     projects = Projects(engine, settings.own_token, settings.label_studio_url)
-    references = References(engine)
+    references = References(engine, settings.authors)
+    follower = AnnotationFollower(references, projects, UserAddresses(projects).email_of)
     queue = ClickQueue(connection, settings.click_timeout_s)
     addresses = Addresses(engine)
     version = version_name(settings.model_dir)
@@ -76,16 +81,26 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
             HidesAddresses(queue, addresses), references, version, AnswerRules.of(settings), memory
         ),
         projects=projects,
-        follower=AnnotationFollower(references, projects),
+        follower=follower,
         opener=TaskOpener(WarmQueue(connection), references, addresses, settings.max_references_per_label),
         queue_state=lambda: read_queue_state(connection),
         model_version=version,
+        reconcile=reconcile_thread(engine, references, projects, follower, settings.reconcile_interval_s),
     )
 
 
 def create_app(services: Services, request_max_bytes: int, access: Access | None = None) -> FastAPI:
     """The application over its services. access: what callers must know; by default nothing."""
-    app = FastAPI(title="RefCut for Label Studio", version=__version__, openapi_url=None)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        if services.reconcile is not None:
+            services.reconcile.start()
+        yield
+        if services.reconcile is not None:
+            await run_sync(services.reconcile.stop)
+
+    app = FastAPI(title="RefCut for Label Studio", version=__version__, openapi_url=None, lifespan=lifespan)
     _add_label_studio_routes(app, services)
     paths = [route.path for route in app.routes if isinstance(route, Route)]
     metrics = Metrics(services.model_version, [*paths, *PATHS], services.queue_state)
@@ -159,8 +174,13 @@ def _follow(services: Services, body: bytes) -> None:
 def _setup(services: Services, request: SetupRequest) -> dict[str, str]:
     note(project=request.project)
     connection = Connection(request.hostname.rstrip("/"), request.access_token or "")
-    if services.projects.remember(request.project, connection, request.label_config):
+    is_news = services.projects.remember(request.project, connection, request.label_config, request.born)
+    if is_news:
         _log_problems(request)
+        services.follower.report_lost_labels(request.project, request.label_config)
+    is_news |= services.follower.follow_extra_params(request.project, request.extra_params)
+    if is_news and services.reconcile is not None:
+        services.reconcile.soon(request.project)
     return {"model_version": services.model_version}
 
 

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
-from refcut_backend.core.references import read_references
-from refcut_backend.errors import BadMaskError
+from refcut_backend.core.references import LabelReference, read_references
 from tests.recorded import brush_result, role_result
 
 ROLES = ["refcut_role"]
@@ -19,8 +20,14 @@ def square(top: int, left: int, size: int = 4) -> np.ndarray:
 DOOR, WHEEL = brush_result("d", "Door", square(0, 0)), brush_result("w", "Wheel", square(10, 10))
 
 
+def references(*result: dict[str, Any], named: tuple[str, ...] = ()) -> tuple[LabelReference, ...]:
+    found = read_references(result, ROLES, named)
+    assert found.problems == ()
+    return found.references
+
+
 def test_a_marked_region_is_the_reference_and_the_other_labels_are_its_negative():
-    (reference,) = read_references([DOOR, WHEEL, role_result(DOOR, "Reference")], ROLES)
+    (reference,) = references(DOOR, WHEEL, role_result(DOOR, "Reference"))
     assert reference.label == "Door"
     assert np.array_equal(reference.positive_hw, square(0, 0))
     assert reference.negative_hw is not None
@@ -28,18 +35,18 @@ def test_a_marked_region_is_the_reference_and_the_other_labels_are_its_negative(
 
 
 def test_an_annotation_without_a_marked_region_gives_no_reference():
-    assert read_references([DOOR, WHEEL], ROLES) == []
+    assert references(DOOR, WHEEL) == ()
 
 
 def test_unlabelled_pixels_are_never_negative():
-    (reference,) = read_references([DOOR, role_result(DOOR, "Reference")], ROLES)
+    (reference,) = references(DOOR, role_result(DOOR, "Reference"))
     assert reference.negative_hw is None
 
 
 def test_an_explicit_negative_reference_replaces_the_other_labels():
     wrong = brush_result("n", "Door", square(0, 20))
     result = [DOOR, WHEEL, wrong, role_result(DOOR, "Reference"), role_result(wrong, "Negative reference")]
-    (reference,) = read_references(result, ROLES)
+    (reference,) = references(*result)
     assert reference.negative_hw is not None
     assert np.array_equal(reference.negative_hw, square(0, 20))
 
@@ -47,31 +54,101 @@ def test_an_explicit_negative_reference_replaces_the_other_labels():
 def test_several_marked_regions_of_a_label_are_joined():
     second = brush_result("d2", "Door", square(0, 20))
     marks = [role_result(DOOR, "Reference"), role_result(second, "Reference")]
-    (reference,) = read_references([DOOR, second, *marks], ROLES)
+    (reference,) = references(DOOR, second, *marks)
     assert np.array_equal(reference.positive_hw, square(0, 0) | square(0, 20))
 
 
 def test_every_marked_label_gets_its_own_reference():
     marks = [role_result(DOOR, "Reference"), role_result(WHEEL, "Reference")]
-    found = read_references([DOOR, WHEEL, *marks], ROLES)
+    found = references(DOOR, WHEEL, *marks)
     assert [reference.label for reference in found] == ["Door", "Wheel"]
 
 
 def test_a_choice_of_another_control_marks_nothing():
     other = {**role_result(DOOR, "Reference"), "from_name": "quality"}
-    assert read_references([DOOR, other], ROLES) == []
+    assert references(DOOR, other) == ()
 
 
 def test_the_version_changes_with_the_mask_and_with_the_image():
-    (first,) = read_references([DOOR, role_result(DOOR, "Reference")], ROLES)
+    (first,) = references(DOOR, role_result(DOOR, "Reference"))
     moved = brush_result("d", "Door", square(1, 0))
-    (second,) = read_references([moved, role_result(moved, "Reference")], ROLES)
+    (second,) = references(moved, role_result(moved, "Reference"))
     assert first.version("/a.jpg") == first.version("/a.jpg")
     assert len({first.version("/a.jpg"), first.version("/b.jpg"), second.version("/a.jpg")}) == 3
 
 
 @pytest.mark.parametrize("change", [{"original_width": 31}, {"original_height": 10**9}, {"value": {}}])
-def test_a_marked_annotation_with_a_mask_that_does_not_fit_is_refused(change):
-    broken = {**DOOR, **change}
-    with pytest.raises(BadMaskError):
-        read_references([broken, role_result(DOOR, "Reference")], ROLES)
+def test_a_marked_region_that_does_not_fit_gives_no_reference_and_a_reason(change):
+    found = read_references([DOOR | change, role_result(DOOR, "Reference")], ROLES)
+    assert found.references == ()
+    assert found.problems
+
+
+def test_a_region_that_cannot_be_read_leaves_the_other_labels_their_references():
+    broken = brush_result("b", "Door", square(0, 20))
+    broken["value"]["rle"] = [1, 2, 3]
+    marks = [role_result(broken, "Reference"), role_result(WHEEL, "Reference")]
+    hood = brush_result("h", "Hood", square(15, 0))
+    second = {**hood, "original_width": "wide"}
+    found = read_references([WHEEL, broken, second, *marks], ROLES)
+    assert len(found.problems) == 3  # the hood, the door, and the wheel whose negative the door would be
+    found = read_references([WHEEL, hood, second, *marks], ROLES)
+    assert [reference.label for reference in found.references] == ["Wheel"]
+
+
+def test_a_marked_region_without_a_single_pixel_gives_no_reference():
+    empty = brush_result("e", "Door", np.zeros((20, 30), bool))
+    found = read_references([empty, role_result(empty, "Reference")], ROLES)
+    assert found.references == ()
+    assert "empty" in found.problems[0]
+
+
+def test_a_named_label_counts_though_nothing_is_marked():
+    (reference,) = references(DOOR, WHEEL, named=("Wheel", "Hood"))
+    assert (reference.label, reference.named) == ("Wheel", True)
+    assert reference.negative_hw is not None
+    assert np.array_equal(reference.negative_hw, square(0, 0))
+
+
+def test_what_is_marked_says_more_than_the_naming_of_the_label():
+    second = brush_result("d2", "Door", square(0, 20))
+    (reference,) = references(DOOR, second, role_result(second, "Reference"), named=("Door",))
+    assert not reference.named
+    assert np.array_equal(reference.positive_hw, square(0, 20))
+
+
+def test_a_negative_reference_is_never_what_a_named_label_means():
+    wrong = brush_result("n", "Door", square(0, 20))
+    (reference,) = references(DOOR, wrong, role_result(wrong, "Negative reference"), named=("Door",))
+    assert np.array_equal(reference.positive_hw, square(0, 0))
+    found = read_references([wrong, role_result(wrong, "Negative reference")], ROLES, ["Door"])
+    assert found.references == ()
+    assert "negative" in found.problems[0]
+
+
+def test_a_region_with_two_labels_speaks_of_both_and_against_neither():
+    both = brush_result("b", "Door", square(0, 0))
+    both["value"]["brushlabels"] = ["Door", "Wheel"]
+    door, wheel = references(both, role_result(both, "Reference"))
+    assert (door.label, wheel.label) == ("Door", "Wheel")
+    assert door.negative_hw is None
+
+
+def test_polygons_and_rectangles_are_references_too():
+    shape = {"original_width": 30, "original_height": 20, "to_name": "image"}
+    polygon = shape | {
+        "id": "p",
+        "type": "polygonlabels",
+        "value": {"points": [[0, 0], [50, 0], [50, 50], [0, 50]], "polygonlabels": ["Door"]},
+    }
+    rectangle = shape | {
+        "id": "r",
+        "type": "rectanglelabels",
+        "value": {"x": 50, "y": 50, "width": 50, "height": 50, "rotation": 0, "rectanglelabels": ["Wheel"]},
+    }
+    mark = {**polygon, "type": "choices", "from_name": "refcut_role", "value": {"choices": ["Reference"]}}
+    (reference,) = references(polygon, rectangle, mark)
+    assert reference.positive_hw[:9, :14].all()
+    assert not reference.positive_hw[11:, 16:].any()
+    assert reference.negative_hw is not None
+    assert reference.negative_hw[11:, 16:].all()

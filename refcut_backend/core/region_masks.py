@@ -1,0 +1,117 @@
+"""Regions of an annotation as masks, whichever tool they were drawn with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from refcut_backend.core import brush_rle
+from refcut_backend.errors import BadMaskError
+
+MAX_MASK_PIXELS = 100_000_000
+MAX_POINTS = 100_000
+MAX_PERCENT = 1000.0
+"""Farther outside the image than this, a corner is not a slip of the hand but nonsense."""
+_SUBPIXEL_BITS = 4
+_DRAW_AGAIN = "draw the region again"
+
+Corners = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region that can be a mask. width, height: of its image in pixels, as the browser shows it."""
+
+    kind: str
+    labels: tuple[str, ...]
+    to_name: str
+    width: int
+    height: int
+    role: str | None
+    value: dict[str, Any]
+
+    def mask_hw(self) -> NDArray[np.bool_]:
+        """The region as a mask (H, W). Raises BadMaskError when it cannot be one."""
+        return _DRAWN[self.kind](self)
+
+
+def read_region(item: dict[str, Any], role: str | None) -> Region | None:
+    """A result as a region; None for results of other kinds. Raises BadMaskError when label or size are missing."""
+    kind = item.get("type")
+    if kind not in _DRAWN:
+        return None
+    try:
+        height, width = int(item["original_height"]), int(item["original_width"])
+        labels = item["value"][kind]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise BadMaskError("a region lacks its labels or its image's size", hint=_DRAW_AGAIN) from None
+    if not isinstance(labels, list):
+        raise BadMaskError("a region's labels are not a list", hint=_DRAW_AGAIN)
+    if height < 1 or width < 1 or height * width > MAX_MASK_PIXELS:
+        raise BadMaskError(f"a region claims an image of {width} x {height} px", hint=_DRAW_AGAIN)
+    return Region(
+        kind, tuple(map(str, labels)), str(item.get("to_name", "")), width, height, role, item["value"]
+    )
+
+
+def _brush(region: Region) -> NDArray[np.bool_]:
+    return brush_rle.decode(region.value.get("rle", ()), region.height, region.width)
+
+
+def _polygon(region: Region) -> NDArray[np.bool_]:
+    points = region.value.get("points")
+    if not isinstance(points, Sequence) or not 3 <= len(points) <= MAX_POINTS:
+        raise BadMaskError(f"a polygon needs 3 to {MAX_POINTS} points", hint=_DRAW_AGAIN)
+    return _filled(_pixels(points, region), region)
+
+
+def _rectangle(region: Region) -> NDArray[np.bool_]:
+    """x, y: the corner that the rectangle turns about, clockwise by `rotation` degrees on the image."""
+    value = region.value
+    try:
+        numbers = [float(value[name]) for name in ("x", "y", "width", "height")]
+        turn = math.radians(float(value.get("rotation") or 0.0))
+    except (KeyError, TypeError, ValueError):
+        raise BadMaskError("a rectangle lacks place or size", hint=_DRAW_AGAIN) from None
+    if not math.isfinite(turn):
+        raise BadMaskError("a rectangle's rotation is no angle", hint=_DRAW_AGAIN)
+    # Turned in pixels: percent of width and of height are different lengths.
+    (left, top), (width, height) = _pixels([numbers[:2], numbers[2:]], region)
+    along = np.array([math.cos(turn), math.sin(turn)]) * width
+    across = np.array([-math.sin(turn), math.cos(turn)]) * height
+    corner = np.array([left, top])
+    return _filled(np.array([corner, corner + along, corner + along + across, corner + across]), region)
+
+
+def _pixels(points_percent: Sequence[Any], region: Region) -> Corners:
+    """Points in percent (N, 2) as x, y in pixels of the image."""
+    try:
+        percent = np.asarray(points_percent, np.float64)
+    except (TypeError, ValueError):
+        raise BadMaskError("a region's points are not numbers", hint=_DRAW_AGAIN) from None
+    if percent.ndim != 2 or percent.shape[1] != 2 or not (np.abs(percent) <= MAX_PERCENT).all():
+        raise BadMaskError("a region's points do not lie on its image", hint=_DRAW_AGAIN)
+    pixels: Corners = percent / 100 * np.array([region.width, region.height])
+    return pixels
+
+
+def _filled(corners_xy: Corners, region: Region) -> NDArray[np.bool_]:
+    mask = np.zeros((region.height, region.width), np.uint8)
+    # OpenCV's coordinates are those of pixel centres.
+    fixed = np.round((corners_xy - 0.5) * 2**_SUBPIXEL_BITS).astype(np.int32)
+    cv2.fillPoly(mask, [fixed], 1, shift=_SUBPIXEL_BITS)
+    return mask > 0
+
+
+_DRAWN: dict[str, Callable[[Region], NDArray[np.bool_]]] = {
+    "brushlabels": _brush,
+    "polygonlabels": _polygon,
+    "rectanglelabels": _rectangle,
+}
+REGION_KINDS = frozenset(_DRAWN)

@@ -1,0 +1,209 @@
+"""What a project's annotations say, read from Label Studio's API: as little of it as tells what has changed.
+
+Tried with Label Studio 1.23: a task's `updated_at` moves whenever an annotation of it is made, changed, skipped or
+deleted, also in bulk; a filter for text in the results finds marked tasks without sending a mask; `review` keeps a list
+from asking the ML backend for predictions of every task on it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import httpx
+from label_studio_sdk import LabelStudio
+from label_studio_sdk.core.api_error import ApiError
+
+from refcut_backend.core.label_config import REFERENCE_CHOICE
+from refcut_backend.core.timestamps import sortable
+from refcut_backend.errors import RefCutError, TokenError
+from refcut_backend.label_studio.client import READ_LIMIT_S, connect, open_http
+from refcut_backend.payloads import AnnotationPayload, TaskPayload
+from refcut_backend.store.projects import Connection
+
+PAGE = 100
+
+
+@dataclass(frozen=True)
+class ListedTask:
+    """A task in Label Studio's list, without its annotations. said: changes whenever they do."""
+
+    task: TaskPayload
+    updated_at: str
+    said: str
+
+
+class SourceError(RefCutError):
+    """Label Studio's API cannot be reached, or refuses."""
+
+    code = "label_studio"
+
+
+class GoneError(SourceError):
+    """Label Studio has no such project, task or annotation."""
+
+
+class AnnotationSource(Protocol):
+    """One project's tasks and annotations. Every method raises SourceError that says what to do."""
+
+    def newest_change(self) -> str:
+        """`updated_at` of the task that changed last; "" for a project without tasks."""
+
+    def changed_since(self, updated_at: str) -> Iterator[list[ListedTask]]:
+        """Tasks that changed at that time or later, in parts; "" = all."""
+
+    def marked(self, task_ids: Collection[int]) -> set[int]:
+        """Those of some tasks in which a region may be marked as a reference."""
+
+    def tasks(self, task_ids: Collection[int]) -> list[ListedTask]:
+        """Those of some tasks that exist in this project."""
+
+    def annotations(self, task_id: int) -> list[AnnotationPayload]:
+        """A task's submitted annotations, without skipped ones. Raises GoneError when the task is gone."""
+
+    def emails(self) -> dict[int, str]:
+        """Addresses of Label Studio's users by id."""
+
+    def close(self) -> None:
+        """Ends the connection."""
+
+
+class ApiAnnotations:
+    """An AnnotationSource over label-studio-sdk's client."""
+
+    def __init__(self, client: LabelStudio, project_id: int, http: httpx.Client | None = None) -> None:
+        """http: what the client sends with, closed with this."""
+        self._client = client
+        self._project_id = project_id
+        self._http = http
+
+    def newest_change(self) -> str:
+        newest = self._list({"ordering": ["-tasks:updated_at"]}, page_size=1)
+        return newest[0].updated_at if newest else ""
+
+    def changed_since(self, updated_at: str) -> Iterator[list[ListedTask]]:
+        # Page by page a list would move under our hands while people work: each part begins behind the last id.
+        last = 0
+        while True:
+            items = [_filter("id", "greater", "Number", last)]
+            if updated_at:
+                items.append(_filter("updated_at", "greater_or_equal", "Datetime", updated_at))
+            part = self._list({"filters": _all(items), "ordering": ["tasks:id"]})
+            if part:
+                yield part
+                last = part[-1].task.id
+            if len(part) < PAGE:
+                return
+
+    def marked(self, task_ids: Collection[int]) -> set[int]:
+        marked = _filter("annotations_results", "contains", "String", f'"{REFERENCE_CHOICE}"')
+        query = {"filters": _all([marked])}
+        return {t.task.id for part in _parts(task_ids) for t in self._list(query | _only(part))}
+
+    def tasks(self, task_ids: Collection[int]) -> list[ListedTask]:
+        return [task for part in _parts(task_ids) for task in self._list(_only(part))]
+
+    def annotations(self, task_id: int) -> list[AnnotationPayload]:
+        with _explained(f"task {task_id}"):
+            return [_annotation(a) for a in self._client.annotations.list(id=task_id)]
+
+    def emails(self) -> dict[int, str]:
+        with _explained("the list of users"):
+            return {user.id: user.email for user in self._client.users.list() if user.email}
+
+    def close(self) -> None:
+        if self._http is not None:
+            self._http.close()
+
+    def _list(self, query: dict[str, Any], page_size: int = PAGE) -> list[ListedTask]:
+        with _explained(f"project {self._project_id}"):
+            pager = self._client.tasks.list(
+                project=self._project_id,
+                query=json.dumps(query),
+                page_size=page_size,
+                resolve_uri=False,
+                review=True,
+            )
+            return [_listed(task) for task in pager.items or []]
+
+
+def open_source(project_id: int, connection: Connection) -> ApiAnnotations:
+    """A project's annotations, read with its token."""
+    if not connection.access_token:
+        raise SourceError("there is no token for Label Studio", hint="set REFCUT_ACCESS_TOKEN")
+    http = open_http(connection, READ_LIMIT_S)
+    return ApiAnnotations(connect(connection, http=http), project_id, http)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """The SDK's errors as SourceError. Its own messages repeat bodies and headers, so none of them is kept."""
+    try:
+        yield
+    except ApiError as error:
+        status = error.status_code
+        if status == 404:
+            raise GoneError(f"Label Studio has no {what}", hint="was it deleted?") from None
+        if status in (401, 403):
+            raise SourceError(
+                f"Label Studio refuses the token for {what} ({status})",
+                hint="enable legacy tokens in the organization, or set REFCUT_ACCESS_TOKEN to a token that works",
+            ) from None
+        raise SourceError(f"Label Studio answers {status} for {what}", hint="see its log") from None
+    except TokenError as error:
+        raise SourceError(error.message, hint=error.hint) from None
+    except httpx.HTTPError as error:
+        raise SourceError(
+            f"Label Studio cannot be reached for {what} ({type(error).__name__})",
+            hint="LABEL_STUDIO_HOST must be an address that this machine can reach",
+        ) from None
+    except ValueError as error:
+        # Also what pydantic raises for an answer of another form.
+        raise SourceError(
+            f"Label Studio's answer for {what} is not understood ({type(error).__name__})",
+            hint="tried with Label Studio 1.23: is it another version, or no Label Studio at all?",
+        ) from None
+
+
+def _listed(task: Any) -> ListedTask:
+    updated_at = _time(task.updated_at)
+    counts = f"{task.total_annotations}/{task.cancelled_annotations}"
+    return ListedTask(TaskPayload(id=task.id, data=task.data or {}), updated_at, f"{updated_at}/{counts}")
+
+
+def _annotation(annotation: Any) -> AnnotationPayload:
+    return AnnotationPayload(
+        id=annotation.id,
+        result=annotation.result,
+        was_cancelled=bool(annotation.was_cancelled),
+        updated_at=_time(annotation.updated_at),
+        task=annotation.task,
+        completed_by=annotation.completed_by,
+        updated_by=annotation.updated_by,
+    )
+
+
+def _time(value: Any) -> str:
+    return sortable(value if isinstance(value, str) else value.isoformat())
+
+
+def _filter(field: str, operator: str, kind: str, value: str | int) -> dict[str, Any]:
+    return {"filter": f"filter:tasks:{field}", "operator": operator, "type": kind, "value": value}
+
+
+def _all(items: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"conjunction": "and", "items": items}
+
+
+def _only(task_ids: list[int]) -> dict[str, Any]:
+    return {"selectedItems": {"all": False, "included": task_ids}}
+
+
+def _parts(task_ids: Collection[int]) -> Iterator[list[int]]:
+    """Never an empty part: for Label Studio that means all tasks."""
+    ordered = sorted(task_ids)
+    for start in range(0, len(ordered), PAGE):
+        yield ordered[start : start + PAGE]

@@ -1,0 +1,213 @@
+"""`refcut references`: the owner's word on which masks say what a label means."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from refcut_backend.command_line import with_settings
+from refcut_backend.core.reference_choice import IN_USE, OwnerRule, Place
+from refcut_backend.errors import RefCutError
+from refcut_backend.settings import Settings
+
+if TYPE_CHECKING:
+    # Label Studio's SDK takes a second to import: other commands do without.
+    from refcut_backend.manage_references import ReferenceManager, ReferenceRow
+
+PIPE_COLUMNS = 200
+"""Width of a table that nobody looks at in a terminal: nothing is cut off."""
+
+references_app = typer.Typer(help="Look at references, name, pin and switch them off.", no_args_is_help=True)
+
+ProjectOption = Annotated[int, typer.Option("--project", min=1, help="Label Studio's project id")]
+LabelOption = Annotated[str, typer.Option("--label", help="label as in the label config")]
+SomeLabelOption = Annotated[str | None, typer.Option("--label", help="only this label")]
+TaskOption = Annotated[int, typer.Option("--task", min=1, help="task id")]
+SomeTaskOption = Annotated[int | None, typer.Option("--task", min=1, help="task id")]
+SomeAnnotationOption = Annotated[int | None, typer.Option("--annotation", min=1, help="annotation id")]
+
+
+@references_app.command("list")
+def list_references(project: ProjectOption, label: SomeLabelOption = None) -> None:
+    """Show all references of a project, which are in use, and what may make them weak."""
+
+    def action(manager: ReferenceManager, _settings: Settings) -> None:
+        rows = manager.rows(project, label)
+        if rows:
+            console = Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
+            console.print(_table(rows))
+        else:
+            print("no references")
+        for rule in manager.rules_without_reference(project):
+            if label is None or rule.label == label:
+                print(_without_reference(rule))
+
+    _manage(action)
+
+
+@references_app.command()
+def show(
+    project: ProjectOption,
+    label: LabelOption,
+    task: SomeTaskOption = None,
+    annotation: SomeAnnotationOption = None,
+    out: Annotated[Path | None, typer.Option("--out", help="file to write")] = None,
+) -> None:
+    """Write a PNG with a reference drawn on its photograph: green = the label, red = what must stay out."""
+    from refcut_backend.reference_overlay import as_png, draw_reference
+    from refcut_backend.store.addresses import Addresses
+    from refcut_backend.store.database import open_database
+    from refcut_backend.store.projects import Projects
+    from refcut_backend.worker.image_source import read_image
+    from refcut_backend.worker.prefetch import TaskImage
+
+    def action(manager: ReferenceManager, settings: Settings) -> None:
+        stored = manager.load(Place(label, task, annotation), project)
+        engine = open_database(settings.database)
+        projects = Projects(engine, settings.own_token, settings.label_studio_url)
+        where = TaskImage(project, stored.task_id, stored.image_address)
+        image = read_image(settings, projects, Addresses(engine), where)
+        path = out or Path(f"reference-{project}-{stored.version}.png")
+        path.write_bytes(as_png(draw_reference(image, stored.positive_hw, stored.negative_hw)))
+        print(path)
+
+    _manage(action)
+
+
+@references_app.command()
+def add(
+    project: ProjectOption, label: LabelOption, task: TaskOption, annotation: SomeAnnotationOption = None
+) -> None:
+    """Take a task's submitted regions of a label as its reference, though nobody marked them in Label Studio."""
+
+    def action(manager: ReferenceManager, _settings: Settings) -> None:
+        for found in manager.add(project, Place(label, task, annotation)):
+            print(f"'{label}' means task {task}, annotation {found.annotation_id}, version {found.version}")
+
+    _manage(action)
+
+
+@references_app.command()
+def remove(
+    project: ProjectOption, label: LabelOption, task: TaskOption, annotation: SomeAnnotationOption = None
+) -> None:
+    """Take back an `add`."""
+    place = Place(label, task, annotation)
+    _say(lambda manager: manager.remove(project, place), f"{place} is no longer named")
+
+
+@references_app.command()
+def pin(
+    project: ProjectOption,
+    label: LabelOption,
+    task: SomeTaskOption = None,
+    annotation: SomeAnnotationOption = None,
+) -> None:
+    """Use only the pinned references of a label."""
+    place = Place(label, task, annotation)
+    _say(lambda manager: manager.pin(project, place), f"{place} is pinned")
+
+
+@references_app.command()
+def unpin(
+    project: ProjectOption,
+    label: LabelOption,
+    task: SomeTaskOption = None,
+    annotation: SomeAnnotationOption = None,
+) -> None:
+    """Take back a `pin`."""
+    place = Place(label, task, annotation)
+    _say(lambda manager: manager.unpin(project, place), f"{place} is no longer pinned")
+
+
+@references_app.command()
+def disable(
+    project: ProjectOption,
+    label: LabelOption,
+    task: SomeTaskOption = None,
+    annotation: SomeAnnotationOption = None,
+) -> None:
+    """Switch a reference off, or without --task and --annotation all of the label, for good."""
+    place = Place(label, task, annotation)
+    _say(lambda manager: manager.disable(project, place), f"{place} is disabled")
+
+
+@references_app.command()
+def enable(
+    project: ProjectOption,
+    label: LabelOption,
+    task: SomeTaskOption = None,
+    annotation: SomeAnnotationOption = None,
+) -> None:
+    """Take back a `disable`."""
+    place = Place(label, task, annotation)
+    _say(lambda manager: manager.enable(project, place), f"{place} is enabled")
+
+
+def _say(method: Callable[[ReferenceManager], None], said: str) -> None:
+    def action(manager: ReferenceManager, _settings: Settings) -> None:
+        method(manager)
+        print(said)
+
+    _manage(action)
+
+
+def _manage(action: Callable[[ReferenceManager, Settings], None]) -> None:
+    """Runs an action on the registry of the settings' database."""
+    from refcut_backend.follow_annotations import AnnotationFollower
+    from refcut_backend.label_studio.user_addresses import UserAddresses
+    from refcut_backend.manage_references import ReferenceManager
+    from refcut_backend.reconcile import Reconciler
+    from refcut_backend.store.comparisons import Comparisons
+    from refcut_backend.store.database import open_database
+    from refcut_backend.store.projects import Projects
+    from refcut_backend.store.references import References
+
+    def run(settings: Settings) -> None:
+        engine = open_database(settings.database)
+        try:
+            references = References(engine, settings.authors)
+            projects = Projects(engine, settings.own_token, settings.label_studio_url)
+            follower = AnnotationFollower(references, projects, UserAddresses(projects).email_of)
+            reconciler = Reconciler(references, projects, Comparisons(engine), follower)
+            limit = settings.max_references_per_label
+            action(ReferenceManager(references, projects, reconciler, limit), settings)
+        except OSError as error:
+            raise RefCutError(f"the file cannot be written ({error.strerror})", hint="see --out") from None
+        finally:
+            engine.dispose()
+
+    with_settings(run)
+
+
+def _table(rows: list[ReferenceRow]) -> Table:
+    table = Table("label", "task", "annotation", "version", "seen at (UTC)", "state", "warnings")
+    for row in rows:
+        candidate = row.candidate
+        table.add_row(
+            _plain(candidate.label),
+            str(candidate.task_id),
+            str(candidate.annotation_id),
+            candidate.version,
+            f"{row.seen_at:%Y-%m-%d %H:%M:%S}",
+            Text(row.state, style="" if row.state in IN_USE else "dim"),
+            Text("; ".join(row.weaknesses), style="yellow"),
+        )
+    return table
+
+
+def _without_reference(rule: OwnerRule) -> str:
+    place = Place(_plain(rule.label).plain, rule.task_id, rule.annotation_id)
+    return f"{rule.action} {place}: there is no such reference; was it deleted?"
+
+
+def _plain(text: str) -> Text:
+    """Text that anybody may have written, without what a terminal would obey."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))

@@ -1,0 +1,54 @@
+"""One process among several that does something; another takes over when it ends or dies."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+
+from sqlalchemy import Engine, delete, or_, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from refcut_backend.store.tables import Lease
+
+
+class LeaseHolder:
+    """This process's claim to a task of which there is one."""
+
+    def __init__(
+        self, engine: Engine, name: str, lasts_s: float, now: Callable[[], float] = time.time
+    ) -> None:
+        """lasts_s: after so long without `hold` another may take it."""
+        self._engine = engine
+        self._name = name
+        self._lasts_s = lasts_s
+        self._now = now
+        self._holder = f"{socket.gethostname()[:50]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+
+    def hold(self) -> bool:
+        """Takes or renews the lease. Returns False while another process has it."""
+        free = or_(Lease.holder == self._holder, Lease.expires_at < self._now())
+        expires_at = self._now() + self._lasts_s
+        try:
+            with Session(self._engine) as session, session.begin():
+                taken = session.execute(
+                    update(Lease)
+                    .where(Lease.name == self._name, free)
+                    .values(holder=self._holder, expires_at=expires_at)
+                )
+                if taken.rowcount:  # type: ignore[attr-defined]
+                    return True
+                if session.get(Lease, self._name) is not None:
+                    return False
+                session.add(Lease(name=self._name, holder=self._holder, expires_at=expires_at))
+        except IntegrityError:
+            return False
+        return True
+
+    def release(self) -> None:
+        """Gives the lease back, if this process has it."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(delete(Lease).where(Lease.name == self._name, Lease.holder == self._holder))

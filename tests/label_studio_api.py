@@ -1,0 +1,172 @@
+"""A Label Studio of one project, in memory, that answers its API as 1.23.2 was seen to."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from refcut_backend.store.projects import Connection
+from tests.recorded import LABEL_CONFIG
+
+TOKEN = "0123456789abcdef0123456789abcdef01234567"
+
+
+class LabelStudioApi:
+    """Tasks and annotations of a project, and the webhooks that Label Studio would send about them.
+
+    requests: paths that were asked for. fails_with: an HTTP status to answer everything with. images: files by the last
+    part of their address.
+    """
+
+    def __init__(self, project_id: int = 7) -> None:
+        self.project_id = project_id
+        self.tasks: dict[int, dict[str, Any]] = {}
+        self.annotations: dict[int, dict[str, Any]] = {}
+        self.users = [{"id": 1, "email": "lead@example.com"}, {"id": 2, "email": "annotator@example.com"}]
+        self.images: dict[str, bytes] = {}
+        self.requests: list[str] = []
+        self.fails_with: int | None = None
+        self.url = ""
+        self._ticks = itertools.count(1)
+
+    @property
+    def connection(self) -> Connection:
+        return Connection(self.url, TOKEN)
+
+    def add_task(self, task_id: int, image: str | None = None) -> None:
+        self.tasks[task_id] = {"id": task_id, "data": {"image": image or f"/data/upload/{task_id}.png"}}
+        self._touch(task_id)
+
+    def annotate(
+        self, annotation_id: int, task_id: int, *result: dict[str, Any], by: int = 1
+    ) -> dict[str, Any]:
+        """Makes or changes an annotation; returns the webhook about it."""
+        if task_id not in self.tasks:
+            self.add_task(task_id)
+        action = "ANNOTATION_UPDATED" if annotation_id in self.annotations else "ANNOTATION_CREATED"
+        self.annotations[annotation_id] = {
+            "id": annotation_id,
+            "task": task_id,
+            "project": self.project_id,
+            "result": list(result),
+            "was_cancelled": False,
+            "completed_by": by,
+            "updated_by": by,
+            "updated_at": self._now(),
+        }
+        self._touch(task_id)
+        annotation, task = self.annotations[annotation_id], self.tasks[task_id]
+        return self._webhook(action, annotation=dict(annotation), task=dict(task))
+
+    def delete_annotation(self, annotation_id: int) -> dict[str, Any]:
+        """Returns the webhook about it."""
+        self._touch(self.annotations.pop(annotation_id)["task"])
+        return self._webhook("ANNOTATIONS_DELETED", annotations=[{"id": annotation_id}])
+
+    def delete_task(self, task_id: int) -> dict[str, Any]:
+        """Returns the webhook about it."""
+        del self.tasks[task_id]
+        self.annotations = {id: a for id, a in self.annotations.items() if a["task"] != task_id}
+        return self._webhook("TASKS_DELETED", tasks=[{"id": task_id}])
+
+    def _webhook(self, action: str, **fields: Any) -> dict[str, Any]:
+        project = {"id": self.project_id, "label_config": LABEL_CONFIG}
+        return {"action": action, "project": project} | fields
+
+    def _now(self) -> str:
+        """Ten minutes later at every look, so that nothing lies in the overlap of two comparisons by chance."""
+        time = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=10 * next(self._ticks), microseconds=5)
+        return time.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+    def _touch(self, task_id: int) -> None:
+        self.tasks[task_id]["updated_at"] = self._now()
+
+    def answer(self, path: str, query: dict[str, str], token: str | None) -> tuple[int, Any]:
+        """Status and JSON."""
+        self.requests.append(path)
+        if self.fails_with is not None:
+            return self.fails_with, {"detail": "canary-in-the-body"}
+        if token != f"Token {TOKEN}":
+            return 401, {"detail": "Invalid token."}
+        name = query.get("filepath", path).rpartition("/")[2]
+        if name in self.images:
+            return 200, self.images[name]
+        parts = path.strip("/").split("/")
+        if parts == ["api", "users"]:
+            return 200, self.users
+        if parts == ["api", "tasks"] and query.get("project") == str(self.project_id):
+            assert query["review"] == "true", "Label Studio would ask the ML backend for predictions"
+            return 200, self._list(query)
+        if parts[:2] == ["api", "tasks"] and parts[3:] == ["annotations"] and int(parts[2]) in self.tasks:
+            shown = [a for a in self.annotations.values() if a["task"] == int(parts[2])]
+            return 200, [a for a in shown if not a["was_cancelled"]]
+        return 404, {"detail": "No match for the given query."}
+
+    def _list(self, query: dict[str, str]) -> dict[str, Any]:
+        asked = json.loads(query["query"])
+        included = asked.get("selectedItems", {}).get("included")
+        rows = [task for id, task in self.tasks.items() if not included or id in included]
+        for item in asked.get("filters", {}).get("items", []):
+            rows = [row for row in rows if self._passes(row, item)]
+        field = asked.get("ordering", ["tasks:id"])[0]
+        rows.sort(
+            key=lambda row: row[field.removeprefix("-").removeprefix("tasks:")], reverse=field[0] == "-"
+        )
+        start = (int(query.get("page", 1)) - 1) * int(query["page_size"])
+        page = rows[start : start + int(query["page_size"])]
+        return {"total": len(rows), "tasks": [self._shown(row) for row in page]}
+
+    def _passes(self, row: dict[str, Any], item: dict[str, Any]) -> bool:
+        match item["filter"], item["operator"]:
+            case "filter:tasks:id", "greater":
+                return bool(row["id"] > float(item["value"]))
+            case "filter:tasks:updated_at", "greater_or_equal":
+                datetime.strptime(item["value"], "%Y-%m-%dT%H:%M:%S.%fZ")
+                return bool(row["updated_at"] >= item["value"])
+            case "filter:tasks:annotations_results", "contains":
+                results = [a["result"] for a in self.annotations.values() if a["task"] == row["id"]]
+                return item["value"] in json.dumps(results)
+        raise AssertionError(f"a filter that was not tried with Label Studio: {item}")
+
+    def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
+        mine = [a for a in self.annotations.values() if a["task"] == row["id"]]
+        skipped = sum(a["was_cancelled"] for a in mine)
+        return row | {"total_annotations": len(mine) - skipped, "cancelled_annotations": skipped}
+
+
+@contextmanager
+def serving(api: LabelStudioApi) -> Iterator[LabelStudioApi]:
+    """The API on a port of its own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            parts = urlsplit(self.path)
+            query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+            status, answer = api.answer(parts.path, query, self.headers.get("Authorization"))
+            body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    api.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

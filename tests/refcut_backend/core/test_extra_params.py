@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from refcut_backend.core.extra_params import MAX_BYTES, read_extra_params
+from refcut_backend.core.reference_choice import Action, OwnerRule
+from refcut_backend.errors import ConfigError
+
+SAID: dict[str, Any] = {
+    "references": {"Wheel": [{"task": 12, "annotation": 40}, {"task": 15}]},
+    "pin": {"Door": [{"task": 3}]},
+    "disable": ["Hood", {"label": "Wheel", "task": 7, "annotation": 8}],
+}
+
+
+@pytest.mark.parametrize("said", [SAID, json.dumps(SAID)])
+def test_an_object_and_its_json_text_say_the_same(said):
+    assert read_extra_params(said).rules == (
+        OwnerRule(Action.ADD, "Wheel", 12, 40),
+        OwnerRule(Action.ADD, "Wheel", 15),
+        OwnerRule(Action.PIN, "Door", 3),
+        OwnerRule(Action.DISABLE, "Hood"),
+        OwnerRule(Action.DISABLE, "Wheel", 7, 8),
+    )
+
+
+@pytest.mark.parametrize("said", [None, "", {}, "{}", "null"])
+def test_nothing_said_is_no_rule(said):
+    assert read_extra_params(said).rules == ()
+
+
+def test_keys_that_mean_nothing_are_named_and_the_rest_is_used():
+    found = read_extra_params({"refrences": {}, "disable": ["Hood"]})
+    assert found.unknown_keys == ("refrences",)
+    assert found.rules == (OwnerRule(Action.DISABLE, "Hood"),)
+
+
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        ("{not json", "no JSON"),
+        ("[" * 10_000, "no JSON"),
+        ("[1]", "no JSON object"),
+        (7, "no JSON object"),
+        ({"pin": ["Door"]}, "pin"),
+        ({"references": {"Wheel": [{"task": 0}]}}, "references.Wheel.0.task"),
+        ({"references": {"Wheel": [{"task": "12"}]}}, "references.Wheel.0.task"),
+        ({"references": {"Wheel": [{"task": 1, "anotation": 2}]}}, "anotation"),
+        ({"disable": [{"task": 1}]}, "disable"),
+        ({"disable": ["x" * 2**20]}, str(MAX_BYTES)),
+        ("x" * 2**20, str(MAX_BYTES)),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_place_and_without_its_value(said, named):
+    with pytest.raises(ConfigError) as error:
+        read_extra_params(said)
+    assert named in str(error.value)
+    assert len(str(error.value)) < 300

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from refcut_backend.core.region_masks import MAX_POINTS, read_region
+from refcut_backend.errors import BadMaskError
+
+WIDTH, HEIGHT = 200, 100
+
+
+def mask_of(kind: str, **value: Any) -> np.ndarray:
+    item = {
+        "type": kind,
+        "to_name": "image",
+        "original_width": WIDTH,
+        "original_height": HEIGHT,
+        "value": value | {kind: ["Door"]},
+    }
+    region = read_region(item, None)
+    assert region is not None
+    return region.mask_hw()
+
+
+def share_in_common(first: np.ndarray, second: np.ndarray) -> float:
+    return float((first & second).sum() / (first | second).sum())
+
+
+def pixel_centres() -> tuple[np.ndarray, np.ndarray]:
+    rows, cols = np.mgrid[:HEIGHT, :WIDTH]
+    return cols + 0.5, rows + 0.5
+
+
+def test_a_polygon_covers_the_pixels_inside_it():
+    mask_hw = mask_of("polygonlabels", points=[[10, 10], [60, 10], [10, 90]])
+    x, y = pixel_centres()
+    inside = (x > 20) & (y > 10) & ((x - 20) / 100 + (y - 10) / 80 < 1)
+    assert mask_hw.shape == (HEIGHT, WIDTH)
+    assert share_in_common(mask_hw, inside) > 0.95
+
+
+def test_an_upright_rectangle_covers_its_pixels():
+    mask_hw = mask_of("rectanglelabels", x=10, y=20, width=30, height=50)
+    x, y = pixel_centres()
+    assert share_in_common(mask_hw, (x > 20) & (x < 80) & (y > 20) & (y < 70)) > 0.95
+
+
+@pytest.mark.parametrize("degrees", [30, 90, 215])
+def test_a_turned_rectangle_turns_clockwise_about_its_corner_in_pixels_not_in_percent(degrees):
+    mask_hw = mask_of("rectanglelabels", x=50, y=50, width=20, height=15, rotation=degrees)
+    x, y = pixel_centres()
+    turn = math.radians(degrees)
+    along = (x - 100) * math.cos(turn) + (y - 50) * math.sin(turn)
+    across = -(x - 100) * math.sin(turn) + (y - 50) * math.cos(turn)
+    assert share_in_common(mask_hw, (along > 0) & (along < 40) & (across > 0) & (across < 15)) > 0.85
+
+
+def test_what_reaches_beyond_the_image_is_cut_off_there():
+    assert mask_of("rectanglelabels", x=-10, y=-10, width=120, height=120).all()
+
+
+@pytest.mark.parametrize(
+    "points",
+    [
+        None,
+        "abc",
+        [],
+        [[0, 0], [1, 1]],
+        [[0, 0], [1, 1], [2]],
+        [[0, 0], [1, 1], ["x", 2]],
+        [[0, 0], [1, 1], [math.nan, 2]],
+        [[0, 0], [1, 1], [math.inf, 2]],
+        [[0, 0], [1, 1], [1e300, 2]],
+        [[0, 0]] * (MAX_POINTS + 1),
+    ],
+)
+def test_a_polygon_that_the_editor_would_not_make_is_refused(points):
+    with pytest.raises(BadMaskError):
+        mask_of("polygonlabels", points=points)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"x": None},
+        {"width": math.nan},
+        {"rotation": "round"},
+        {"height": 1e9},
+        {"rotation": math.inf},
+        {"rotation": math.nan},
+    ],
+)
+def test_a_rectangle_that_the_editor_would_not_make_is_refused(change):
+    with pytest.raises(BadMaskError):
+        mask_of("rectanglelabels", **({"x": 0, "y": 0, "width": 10, "height": 10, "rotation": 0} | change))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"original_width": None},
+        {"original_width": 0},
+        {"original_width": 10**6, "original_height": 10**6},
+        {"value": None},
+        {"value": {"brushlabels": "Door"}},
+    ],
+)
+def test_a_region_without_labels_or_a_possible_size_is_refused(change):
+    item = {"type": "brushlabels", "original_width": 3, "original_height": 3, "value": {"brushlabels": ["A"]}}
+    with pytest.raises(BadMaskError):
+        read_region(item | change, None)
+
+
+@pytest.mark.parametrize("kind", ["keypointlabels", "choices", None])
+def test_results_that_are_no_masks_are_no_regions(kind):
+    assert read_region({"type": kind}, None) is None

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from label_studio_sdk import LabelStudio
+
+from refcut_backend.label_studio.annotation_source import (
+    AnnotationSource,
+    ApiAnnotations,
+    GoneError,
+    SourceError,
+    open_source,
+)
+from refcut_backend.store.projects import Connection
+from tests.label_studio_api import TOKEN, LabelStudioApi, serving
+from tests.registry import DOOR, WHEEL, marked
+
+
+@pytest.fixture
+def label_studio() -> Iterator[LabelStudioApi]:
+    with serving(LabelStudioApi()) as api:
+        yield api
+
+
+@pytest.fixture
+def source(label_studio: LabelStudioApi) -> Iterator[AnnotationSource]:
+    opened = open_source(7, label_studio.connection)
+    yield opened
+    opened.close()
+
+
+def test_the_newest_change_is_that_of_the_task_that_changed_last(source, label_studio):
+    assert source.newest_change() == ""
+    label_studio.add_task(10)
+    label_studio.annotate(1, 20, DOOR)
+    label_studio.add_task(30)
+    label_studio.annotate(2, 10, DOOR)
+    assert source.newest_change() == label_studio.tasks[10]["updated_at"]
+
+
+def test_tasks_that_changed_since_a_time_include_those_of_that_very_time(source, label_studio):
+    for task_id in (10, 20, 30):
+        label_studio.add_task(task_id)
+    since = label_studio.tasks[20]["updated_at"]
+    assert [task.task.id for part in source.changed_since(since) for task in part] == [20, 30]
+    assert [task.task.id for part in source.changed_since("") for task in part] == [10, 20, 30]
+
+
+def test_a_list_longer_than_an_answer_comes_in_parts_that_lose_no_task_when_one_is_deleted(
+    source, label_studio
+):
+    for task_id in range(1, 251):
+        label_studio.add_task(task_id)
+    parts = source.changed_since("")
+    first = next(parts)
+    label_studio.delete_task(1)
+    assert [task.task.id for part in [first, *parts] for task in part] == list(range(1, 251))
+
+
+def test_only_tasks_with_a_region_marked_reference_are_marked(source, label_studio):
+    label_studio.annotate(1, 10, DOOR, marked(DOOR))
+    label_studio.annotate(2, 20, DOOR, marked(DOOR, "Negative reference"))
+    label_studio.annotate(3, 30, WHEEL)
+    assert source.marked([10, 20, 30]) == {10}
+
+
+def test_asking_for_no_tasks_asks_nothing(source, label_studio):
+    """For Label Studio an empty list of ids means all tasks."""
+    label_studio.annotate(1, 10, DOOR, marked(DOOR))
+    assert source.marked([]) == set()
+    assert source.tasks([]) == []
+    assert label_studio.requests == []
+
+
+def test_what_a_list_says_of_a_task_changes_with_every_annotation(source, label_studio):
+    said = []
+    for result in ([DOOR], [WHEEL]):
+        label_studio.annotate(1, 10, *result)
+        said += [task.said for task in source.tasks([10])]
+    label_studio.delete_annotation(1)
+    said += [task.said for task in source.tasks([10, 11])]
+    assert len(set(said)) == 3
+
+
+def test_annotations_come_with_their_author_and_without_skipped_ones(source, label_studio):
+    label_studio.annotate(1, 10, DOOR, by=2)
+    label_studio.annotate(2, 10, WHEEL)
+    label_studio.annotations[2]["was_cancelled"] = True
+    (annotation,) = source.annotations(10)
+    assert (annotation.id, annotation.task, annotation.author_id) == (1, 10, 2)
+    assert annotation.result == [DOOR]
+    assert annotation.updated_at == label_studio.annotations[1]["updated_at"]
+    with pytest.raises(GoneError):
+        source.annotations(11)
+
+
+def test_users_come_by_their_addresses(source):
+    assert source.emails() == {1: "lead@example.com", 2: "annotator@example.com"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (httpx.Response(200, text="<html>a proxy's page</html>"), "200|understood"),
+        (httpx.Response(200, json={"tasks": [{"id": -1, "updated_at": "2026"}]}), "understood"),
+        (httpx.Response(429, json={}), "429"),
+        (httpx.Response(401, json={"detail": "canary"}), "REFCUT_ACCESS_TOKEN"),
+    ],
+)
+def test_an_answer_that_is_not_what_it_should_be_is_named_without_its_content(answer, said):
+    http = httpx.Client(transport=httpx.MockTransport(lambda _request: answer))
+    client = LabelStudio(base_url="http://ls.test", api_key=TOKEN, httpx_client=http, max_retries=0)
+    with pytest.raises(SourceError, match=said) as error:
+        ApiAnnotations(client, 7, http).newest_change()
+    assert "canary" not in str(error.value)
+    assert "proxy" not in str(error.value)
+    http.close()
+
+
+def test_a_connection_without_a_token_is_not_tried():
+    with pytest.raises(SourceError, match="REFCUT_ACCESS_TOKEN"):
+        open_source(7, Connection("http://ls.test", ""))

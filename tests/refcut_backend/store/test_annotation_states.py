@@ -1,0 +1,41 @@
+"""Several processes follow the same annotations at once: two web processes, and the command line."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+from pathlib import Path
+from typing import Any
+
+from tests.recorded import recorded
+from tests.registry import open_registry
+
+LIFE: list[dict[str, Any]] = [r["body"] for r in recorded("api_references_life")["backend_requests"]]
+PROJECT = LIFE[0]["project"]["id"]
+
+
+def follow_shuffled(folder: str, seed: int, start: Any) -> None:
+    events = LIFE * 2
+    random.Random(seed).shuffle(events)
+    with open_registry(Path(folder)) as registry:
+        start.wait()
+        registry.follow(*events)
+
+
+def test_processes_that_follow_the_same_events_at_once_leave_the_same_state_as_one(tmp_path, caplog):
+    spawning = multiprocessing.get_context("spawn")
+    start = spawning.Event()
+    processes = [
+        spawning.Process(target=follow_shuffled, args=(str(tmp_path / "many"), seed, start))
+        for seed in range(3)
+    ]
+    for process in processes:
+        process.start()
+    with open_registry(tmp_path / "one") as alone, open_registry(tmp_path / "many") as shared:
+        alone.follow(*LIFE)
+        start.set()
+        for process in processes:
+            process.join(240)
+        assert [process.exitcode for process in processes] == [0, 0, 0]
+        assert shared.state(PROJECT) == alone.state(PROJECT)
+        assert len(alone.state(PROJECT)) == 3

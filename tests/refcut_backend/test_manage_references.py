@@ -1,0 +1,162 @@
+"""The owner's word: named, pinned and disabled references, whatever happens to the annotations meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from refcut_backend.core.reference_choice import Action, OwnerRule, Place, State
+from refcut_backend.core.reference_warnings import Weakness
+from refcut_backend.errors import NotConnectedError
+from refcut_backend.manage_references import NoSuchReferenceError, ReferenceManager
+from tests.label_studio_api import LabelStudioApi, serving
+from tests.recorded import LABEL_CONFIG, brush_result
+from tests.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
+
+
+@dataclass
+class Owner:
+    """A project's owner, the registry, and the Label Studio behind it."""
+
+    registry: Registry
+    api: LabelStudioApi
+
+    @property
+    def manager(self) -> ReferenceManager:
+        r = self.registry
+        return ReferenceManager(r.references, r.projects, r.reconciler, 4)
+
+    def states(self) -> dict[int, State]:
+        return {row.candidate.annotation_id: row.state for row in self.manager.rows(7)}
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator[Owner]:
+    with serving(LabelStudioApi()) as api, open_registry(tmp_path) as registry:
+        registry.connect(api)
+        yield Owner(registry, api)
+
+
+def test_a_task_named_for_a_label_is_its_reference_though_nobody_marked_it(owner):
+    owner.api.annotate(1, 10, DOOR, WHEEL)
+    (found,) = owner.manager.add(7, Place("Wheel", 10, 1))
+    assert found.annotation_id == 1
+    assert owner.registry.in_use("Wheel") == [1]
+    assert owner.registry.in_use("Door") == []
+    assert owner.states() == {1: State.NAMED}
+
+
+def test_a_named_reference_follows_edits_and_disappears_with_its_annotation(owner):
+    owner.api.annotate(1, 10, DOOR)
+    owner.manager.add(7, Place("Door", 10, 1))
+    before = owner.registry.state()
+    owner.registry.follow(owner.api.annotate(1, 10, MOVED))
+    assert owner.registry.state() != before
+    owner.api.annotate(1, 10, DOOR)
+    owner.registry.reconciler.compare(7)
+    assert owner.registry.state() == before
+    owner.registry.follow(owner.api.delete_annotation(1))
+    assert owner.registry.in_use() == []
+    (rule,) = owner.manager.rules_without_reference(7)
+    assert rule == OwnerRule(Action.ADD, "Door", 10, 1)
+
+
+@pytest.mark.parametrize("place", [Place("Door", 10), Place("Door", 10, 1)])
+def test_a_named_reference_goes_when_the_owner_takes_it_back(owner, place):
+    owner.api.annotate(1, 10, DOOR)
+    owner.manager.add(7, place)
+    owner.manager.remove(7, place)
+    assert owner.manager.rows(7) == []
+    with pytest.raises(NoSuchReferenceError, match="not named"):
+        owner.manager.remove(7, place)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (Place("Wheel", 10), "no region of 'Wheel', task 10"),
+        (Place("Door", 10, 2), "annotation 2"),
+        (Place("Door", 99), "no task 99"),
+        (Place("Dor", 10), "it has: Door, Hood, Light, Wheel"),
+    ],
+)
+def test_naming_what_does_not_exist_is_explained_and_keeps_nothing(owner, place, said):
+    owner.api.annotate(1, 10, DOOR)
+    with pytest.raises(NoSuchReferenceError, match=said):
+        owner.manager.add(7, place)
+    assert owner.registry.references.rules.of_project(7) == []
+
+
+def test_a_pinned_reference_is_the_only_one_used_also_after_an_edit_and_for_newer_ones(owner):
+    for number in (1, 2):
+        owner.registry.follow(owner.api.annotate(number, 10 * number, DOOR, marked(DOOR)))
+    owner.manager.pin(7, Place("Door", 10))
+    owner.registry.follow(owner.api.annotate(1, 10, MOVED, marked(MOVED)))
+    owner.registry.follow(owner.api.annotate(3, 30, DOOR, marked(DOOR)))
+    assert owner.registry.in_use() == [1]
+    assert owner.states() == {1: State.PINNED, 2: State.NOT_PINNED, 3: State.NOT_PINNED}
+    owner.manager.unpin(7, Place("Door", annotation_id=1))
+    assert sorted(owner.registry.in_use()) == [1, 2, 3]
+
+
+def test_a_disabled_reference_stays_off_through_edits_until_it_is_enabled(owner):
+    owner.registry.follow(owner.api.annotate(1, 10, DOOR, marked(DOOR)))
+    owner.manager.disable(7, Place("Door", 10))
+    owner.registry.follow(owner.api.annotate(1, 10, DOOR))
+    owner.registry.follow(owner.api.annotate(1, 10, MOVED, marked(MOVED)))
+    assert owner.registry.in_use() == []
+    owner.manager.enable(7, Place("Door", 10))
+    assert owner.registry.in_use() == [1]
+
+
+def test_a_disabled_label_is_off_for_references_still_to_come(owner):
+    owner.manager.disable(7, Place("Door"))
+    owner.registry.follow(owner.api.annotate(1, 10, DOOR, WHEEL, marked(DOOR), marked(WHEEL)))
+    assert (owner.registry.in_use("Door"), owner.registry.in_use("Wheel")) == ([], [1])
+    owner.manager.enable(7, Place("Door"))
+    assert owner.registry.in_use("Door") == [1]
+
+
+def test_the_owners_word_survives_a_restart(owner, tmp_path):
+    for number in (1, 2):
+        owner.registry.follow(owner.api.annotate(number, 10 * number, DOOR, marked(DOOR)))
+    owner.manager.pin(7, Place("Door", 10))
+    with open_registry(tmp_path) as restarted:
+        assert restarted.in_use() == [1]
+
+
+def test_what_the_extra_parameters_say_is_taken_back_there(owner):
+    owner.registry.follow(owner.api.annotate(1, 10, DOOR, marked(DOOR)))
+    owner.registry.follower.follow_extra_params(7, {"disable": ["Door"]})
+    with pytest.raises(NoSuchReferenceError, match="extra parameters"):
+        owner.manager.enable(7, Place("Door"))
+
+
+@pytest.mark.parametrize("method", ["pin", "disable"])
+def test_a_place_without_a_reference_cannot_be_pinned_or_disabled(owner, method):
+    with pytest.raises(NoSuchReferenceError, match="refcut references list"):
+        getattr(owner.manager, method)(7, Place("Door", 10))
+    with pytest.raises(NoSuchReferenceError):
+        owner.manager.pin(7, Place("Door"))
+
+
+def test_a_list_names_what_makes_a_reference_weak(owner):
+    whole = brush_result("d", "Door", np.ones((20, 60), bool))
+    owner.registry.follow(owner.api.annotate(1, 10, whole, marked(whole)))
+    (row,) = owner.manager.rows(7)
+    assert row.weaknesses == (Weakness.BORDER, Weakness.LARGE, Weakness.NO_NEGATIVE)
+    config = LABEL_CONFIG.replace('value="Door"', 'value="Gate"')
+    owner.registry.projects.remember(7, owner.api.connection, config)
+    (row,) = owner.manager.rows(7)
+    assert row.state is State.NO_LABEL
+    assert Weakness.NO_LABEL in row.weaknesses
+    assert owner.manager.rows(7, "Wheel") == []
+
+
+def test_an_unknown_project_says_how_to_connect_it(owner):
+    with pytest.raises(NotConnectedError):
+        owner.manager.rows(99)

@@ -1,0 +1,219 @@
+"""The registry compared with Label Studio's API: webhooks that were lost, deletions while the backend was down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from refcut_backend.core.reference_choice import Action, OwnerRule
+from refcut_backend.errors import NotConnectedError
+from refcut_backend.label_studio.annotation_source import GoneError, SourceError
+from refcut_backend.store.projects import Connection
+from tests.label_studio_api import LabelStudioApi, serving
+from tests.recorded import LABEL_CONFIG
+from tests.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with open_registry(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def label_studio(registry: Registry) -> Iterator[LabelStudioApi]:
+    with serving(LabelStudioApi()) as api:
+        registry.connect(api)
+        yield api
+
+
+def later(registry: Registry, seconds: float) -> None:
+    """As if the comparisons that follow came so much later than the webhooks before them."""
+    now = registry.reconciler._now
+    registry.reconciler._now = lambda: now() + seconds
+
+
+def annotations_read(api: LabelStudioApi) -> list[str]:
+    return [path for path in api.requests if path.endswith("/annotations/")]
+
+
+def test_a_reference_whose_webhook_was_lost_is_found(registry, label_studio):
+    label_studio.annotate(1, 10, DOOR, marked(DOOR))
+    registry.reconciler.compare(7)
+    assert registry.in_use() == [1]
+
+
+def test_an_edit_whose_webhook_was_lost_is_found(registry, label_studio):
+    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+    registry.reconciler.compare(7)
+    before = registry.state()
+    label_studio.annotate(1, 10, MOVED, marked(MOVED))
+    registry.reconciler.compare(7)
+    assert registry.in_use() == [1]
+    assert registry.state() != before
+
+
+def test_an_unmarking_whose_webhook_was_lost_is_found(registry, label_studio):
+    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+    label_studio.annotate(1, 10, DOOR)
+    registry.reconciler.compare(7)
+    assert registry.in_use() == []
+
+
+@pytest.mark.parametrize("deletion", ["annotation", "task", "skip"])
+@pytest.mark.parametrize("was_compared", [True, False])
+def test_what_was_deleted_while_the_backend_was_down_is_gone(registry, label_studio, deletion, was_compared):
+    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+    registry.follow(label_studio.annotate(2, 20, DOOR, marked(DOOR)))
+    if was_compared:
+        registry.reconciler.compare(7)
+    if deletion == "annotation":
+        label_studio.delete_annotation(1)
+    elif deletion == "task":
+        label_studio.delete_task(10)
+    else:
+        label_studio.annotate(1, 10, DOOR, marked(DOOR))
+        label_studio.annotations[1]["was_cancelled"] = True
+    later(registry, 60)
+    registry.reconciler.compare(7)
+    assert registry.in_use() == [2]
+
+
+def test_a_reference_that_a_webhook_brought_during_the_comparison_stays(registry, label_studio):
+    """Label Studio's answer was on its way when the annotation was made."""
+    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+    del label_studio.annotations[1]
+    later(registry, -60)
+    registry.reconciler.compare(7)
+    assert registry.in_use() == [1]
+
+
+def test_a_deletion_that_never_was_is_mended(registry, label_studio):
+    """Anyone who reaches /webhook can say that something was deleted; Label Studio knows better."""
+    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+    registry.reconciler.compare(7)
+    registry.follow(
+        {"action": "ANNOTATIONS_DELETED", "project": {"id": 7}, "annotations": [{"id": 1}]},
+        {"action": "TASKS_DELETED", "project": {"id": 7}, "tasks": [{"id": 10}]},
+    )
+    assert registry.in_use() == []
+    later(registry, 60)
+    registry.reconciler.compare(7)
+    assert registry.in_use() == [1]
+
+
+def test_the_registry_is_rebuilt_from_label_studio_when_the_database_was_lost(
+    registry, label_studio, tmp_path
+):
+    for number in range(1, 4):
+        registry.follow(label_studio.annotate(number, 10 * number, DOOR, marked(DOOR)))
+    with open_registry(tmp_path / "new") as new:
+        new.connect(label_studio)
+        new.reconciler.compare(7)
+        assert new.state() == registry.state()
+
+
+def test_a_quiet_project_costs_two_requests_and_no_masks(registry, label_studio):
+    for number in range(1, 30):
+        label_studio.annotate(number, 10 * number, DOOR, *([marked(DOOR)] if number < 4 else []))
+    for _ in range(2):
+        registry.reconciler.compare(7)
+    label_studio.requests.clear()
+    registry.reconciler.compare(7)
+    assert label_studio.requests == ["/api/tasks/", "/api/tasks/"]
+
+
+def test_only_changed_tasks_with_marked_regions_are_read(registry, label_studio):
+    for number in range(1, 6):
+        label_studio.annotate(number, 10 * number, DOOR, marked(DOOR))
+    registry.reconciler.compare(7)
+    label_studio.requests.clear()
+    label_studio.annotate(2, 20, MOVED, marked(MOVED))
+    label_studio.annotate(9, 90, WHEEL)
+    registry.reconciler.compare(7)
+    assert annotations_read(label_studio) == ["/api/tasks/20/annotations/"]
+
+
+def test_more_tasks_than_fit_one_answer_are_all_found(registry, label_studio):
+    for number in range(1, 251):
+        label_studio.annotate(number, number, DOOR, *([marked(DOOR)] if number in (1, 120, 250) else []))
+    registry.reconciler.compare(7)
+    assert sorted(registry.in_use()) == [1, 120, 250]
+
+
+def test_a_task_that_the_owner_named_is_read_though_nothing_in_it_is_marked(registry, label_studio):
+    label_studio.annotate(1, 10, DOOR, WHEEL)
+    registry.reconciler.compare(7)
+    registry.references.rules.add(7, OwnerRule(Action.ADD, "Wheel", 10))
+    registry.reconciler.compare(7)
+    assert registry.in_use("Wheel") == [1]
+    label_studio.annotate(2, 10, WHEEL)
+    registry.reconciler.compare(7)
+    assert registry.in_use("Wheel") == [2]
+    label_studio.delete_annotation(2)
+    later(registry, 60)
+    registry.reconciler.compare(7)
+    assert registry.in_use("Wheel") == [1]
+
+
+def test_another_label_config_has_every_marked_annotation_read_again(registry, label_studio):
+    without_role = LABEL_CONFIG.replace('<Choice value="Reference"/>', "")
+    registry.projects.remember(7, label_studio.connection, without_role)
+    label_studio.annotate(1, 10, DOOR, marked(DOOR))
+    for _ in range(3):
+        registry.reconciler.compare(7)
+    assert registry.in_use() == []
+    registry.connect(label_studio)
+    registry.reconciler.compare(7)
+    assert registry.in_use() == [1]
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(401, "REFCUT_ACCESS_TOKEN"), (403, "REFCUT_ACCESS_TOKEN"), (500, "500"), (429, "429")],
+)
+def test_a_refusal_says_what_to_do_and_changes_nothing(registry, label_studio, status, said):
+    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+    label_studio.fails_with = status
+    with pytest.raises(SourceError, match=said) as error:
+        registry.reconciler.compare(7)
+    assert "canary" not in str(error.value)
+    assert registry.in_use() == [1]
+
+
+def test_a_project_that_label_studio_does_not_have_keeps_its_references(registry, label_studio):
+    """The address may lead elsewhere for a while; a project without clicks needs no cleaning up."""
+    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+    label_studio.project_id = 99
+    with pytest.raises(GoneError):
+        registry.reconciler.compare(7)
+    assert registry.in_use() == [1]
+
+
+def test_what_is_no_label_studio_is_named_as_such(registry, label_studio):
+    registry.projects.remember(7, Connection("http://127.0.0.1:9", "canary-token"), LABEL_CONFIG)
+    with pytest.raises(SourceError, match="cannot be reached") as error:
+        registry.reconciler.compare(7)
+    assert "canary" not in str(error.value)
+    registry.projects.remember(7, Connection(label_studio.url, ""), LABEL_CONFIG)
+    with pytest.raises(SourceError, match="token"):
+        registry.reconciler.compare(7)
+
+
+def test_an_unknown_project_is_not_compared(registry):
+    with pytest.raises(NotConnectedError):
+        registry.reconciler.compare(99)
+
+
+def test_a_project_that_was_made_anew_under_the_same_number_starts_without_references(registry, label_studio):
+    registry.projects.remember(7, label_studio.connection, LABEL_CONFIG, born="1795342440")
+    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)), label_studio.delete_task(10))
+    registry.follow(label_studio.annotate(2, 20, DOOR, marked(DOOR)))
+    registry.projects.remember(7, label_studio.connection, LABEL_CONFIG, born="1795342440")
+    assert registry.in_use() == [2]
+    registry.projects.remember(7, label_studio.connection, LABEL_CONFIG, born="1799999999")
+    assert registry.in_use() == []
+    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+    assert registry.in_use() == [1]

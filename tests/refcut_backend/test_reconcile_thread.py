@@ -1,0 +1,155 @@
+"""The thread that compares all projects: who runs it, how often, and what it says when something fails."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from refcut_backend.errors import RefCutError
+from refcut_backend.reconcile import Compared, Reconciler
+from refcut_backend.reconcile_thread import LEASE, ReconcileThread
+from refcut_backend.store.leases import LeaseHolder
+from tests.label_studio_api import LabelStudioApi, serving
+from tests.registry import DOOR, Registry, marked, open_registry
+
+WAIT_LIMIT_S = 60
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with open_registry(tmp_path) as opened:
+        yield opened
+
+
+class CountingReconciler(Reconciler):
+    """Compares nothing, counts, and fails when told to."""
+
+    def __init__(self) -> None:
+        self.asked_for: list[int] = []
+        self.fails: dict[int, Exception] = {}
+
+    def compare(self, project_id: int) -> Compared:
+        self.asked_for.append(project_id)
+        if project_id in self.fails:
+            raise self.fails[project_id]
+        return Compared()
+
+
+class Clock:
+    time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def thread_for(
+    registry: Registry,
+    reconciler: Reconciler,
+    interval_s: float = 60,
+    clock: Callable[[], float] = time.monotonic,
+) -> ReconcileThread:
+    lease = LeaseHolder(registry.engine, LEASE, 30)
+    return ReconcileThread(reconciler, registry.projects, registry.comparisons, lease, interval_s, clock)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_LIMIT_S
+    while not is_so():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def test_a_lost_webhook_is_found_within_one_interval(registry):
+    with serving(LabelStudioApi()) as api:
+        registry.connect(api)
+        thread = thread_for(registry, registry.reconciler, interval_s=1)
+        thread.start()
+        try:
+            wait_until(lambda: "/api/tasks/" in api.requests)
+            api.annotate(1, 10, DOOR, marked(DOOR))
+            wait_until(lambda: registry.in_use() == [1])
+            api.delete_annotation(1)
+            wait_until(lambda: registry.in_use() == [])
+        finally:
+            thread.stop()
+
+
+def test_one_of_two_web_processes_compares_and_the_other_takes_over_when_it_stops(registry):
+    registry.connect(unasked_api())
+    first, second = CountingReconciler(), CountingReconciler()
+    leader, other = thread_for(registry, first), thread_for(registry, second)
+    leader.round()
+    other.round()
+    leader.round()
+    assert (first.asked_for, second.asked_for) == ([7, 7], [])
+    leader.stop()
+    other.round()
+    assert second.asked_for == [7]
+
+
+def unasked_api() -> LabelStudioApi:
+    """A project that is known, on a Label Studio that nobody asks."""
+    return LabelStudioApi()
+
+
+def test_a_project_that_was_just_set_up_is_compared_at_once_by_whoever_heard_of_it(registry):
+    registry.connect(unasked_api())
+    leader = thread_for(registry, CountingReconciler())
+    leader.round()
+    heard = CountingReconciler()
+    thread = thread_for(registry, heard)
+    thread.soon(7)
+    thread.round()
+    assert heard.asked_for == [7]
+
+
+def test_an_interval_of_zero_compares_only_what_was_asked_for(registry):
+    registry.connect(unasked_api())
+    reconciler = CountingReconciler()
+    thread = thread_for(registry, reconciler, interval_s=0)
+    thread.start()
+    try:
+        thread.soon(7)
+        wait_until(lambda: bool(reconciler.asked_for))
+    finally:
+        thread.stop()
+    assert reconciler.asked_for == [7]
+
+
+def test_a_project_in_trouble_is_tried_ever_more_rarely_and_its_reason_is_said_once(registry, caplog):
+    for project in (7, 8):
+        registry.connect(LabelStudioApi(project))
+    reconciler, clock = CountingReconciler(), Clock()
+    reconciler.fails = {7: RefCutError("refused", hint="set a token")}
+    thread = thread_for(registry, reconciler, interval_s=60, clock=clock)
+    rounds_with_7 = []
+    for number in range(60):
+        reconciler.asked_for.clear()
+        thread.round()
+        assert 8 in reconciler.asked_for
+        if 7 in reconciler.asked_for:
+            rounds_with_7.append(number)
+        clock.time += 60
+    pauses = [later - earlier for earlier, later in pairwise(rounds_with_7)]
+    assert pauses == sorted(pauses)
+    assert 2 <= pauses[0] <= 3
+    assert pauses[-1] <= 34
+    said = [record.problem for record in caplog.records if "cannot be compared" in record.message]
+    assert said == ["refused; set a token"]
+
+
+def test_the_thread_survives_whatever_a_comparison_raises(registry, caplog):
+    registry.connect(unasked_api())
+    reconciler = CountingReconciler()
+    reconciler.fails = {7: RuntimeError("a bug")}
+    thread = thread_for(registry, reconciler, interval_s=0.05)  # type: ignore[arg-type]
+    thread.start()
+    try:
+        wait_until(lambda: len(reconciler.asked_for) > 2)
+    finally:
+        thread.stop()
+    assert "a bug" in caplog.text

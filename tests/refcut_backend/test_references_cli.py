@@ -1,0 +1,138 @@
+"""`refcut references` as a process of its own, beside a Label Studio."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from refcut_backend.cli import app
+from refcut_backend.reference_overlay import GREEN, RED
+from tests.label_studio_api import TOKEN, LabelStudioApi, serving
+from tests.recorded import REPOSITORY
+from tests.refcut_backend.store.test_references import news, reference
+from tests.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with open_registry(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def label_studio(registry: Registry) -> Iterator[LabelStudioApi]:
+    with serving(LabelStudioApi()) as api:
+        registry.connect(api)
+        yield api
+
+
+@pytest.fixture
+def refcut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Runs `refcut references ...` on the registry's database, in this process."""
+    monkeypatch.setenv("REFCUT_STATE_DIR", str(tmp_path))
+    monkeypatch.setattr("refcut_backend.command_line.set_up_logging", lambda: None)
+
+    def run(*arguments: str, fails: bool = False) -> str:
+        done = CliRunner().invoke(app, ["references", *arguments], env={"NO_COLOR": "1"})
+        assert (done.exit_code != 0) == fails, done.output
+        assert TOKEN not in done.output
+        assert done.exception is None or isinstance(done.exception, SystemExit)
+        return done.output
+
+    return run
+
+
+def test_the_command_is_there(registry, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "refcut_backend", "references", "list", "--project", "99"],
+        env=os.environ | {"REFCUT_STATE_DIR": str(tmp_path)},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "Settings > Model" in line
+
+
+def test_other_commands_do_not_wait_for_label_studios_sdk():
+    script = "import sys, refcut_backend.cli; print('pandas' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_list_shows_every_reference_its_state_and_its_weaknesses(registry, label_studio, refcut):
+    assert "no references" in refcut("list", "--project", "7")
+    registry.follow(label_studio.annotate(1, 10, DOOR, WHEEL, marked(DOOR)))
+    registry.follow(label_studio.annotate(2, 20, DOOR, marked(DOOR)))
+    print(refcut("disable", "--project", "7", "--label", "Door", "--task", "20"))
+    shown = refcut("list", "--project", "7")
+    first, second = (line for line in shown.splitlines() if "Door" in line)
+    assert [part.strip() for part in first.split("│")][1:4] == ["Door", "10", "1"]
+    assert "in use" in first
+    assert "disabled" in second
+    assert "nothing says what must stay out" in second
+
+
+def test_a_label_cannot_speak_to_the_terminal(registry, label_studio, refcut):
+    label = "\x1b[31mred[/red][bold]x"
+    registry.references.annotations.told(news(5, 1, reference(4, label), project=7), "ANNOTATION_CREATED")
+    shown = refcut("list", "--project", "7")
+    assert "\x1b" not in shown
+    assert "[31mred[/red][bold]x" in shown
+
+
+def test_a_whole_task_is_named_pinned_and_taken_back(registry, label_studio, refcut):
+    label_studio.annotate(1, 10, DOOR, WHEEL)
+    registry.follow(label_studio.annotate(2, 20, WHEEL, marked(WHEEL)))
+    where = ("--project", "7", "--label", "Wheel")
+    assert "annotation 1" in refcut("add", *where, "--task", "10")
+    assert sorted(registry.in_use("Wheel")) == [1, 2]
+    refcut("pin", *where, "--task", "10")
+    assert registry.in_use("Wheel") == [1]
+    registry.follow(label_studio.annotate(1, 10, MOVED, WHEEL))
+    assert registry.in_use("Wheel") == [1]
+    refcut("unpin", *where, "--task", "10")
+    refcut("remove", *where, "--task", "10")
+    assert registry.in_use("Wheel") == [2]
+    assert "no region of" in refcut("add", "--project", "7", "--label", "Hood", "--task", "10", fails=True)
+    assert "not named" in refcut("remove", *where, "--task", "10", fails=True)
+
+
+def test_show_draws_the_target_green_and_what_must_stay_out_red(registry, label_studio, refcut, tmp_path):
+    grey = np.full((20, 60, 3), 120, np.uint8)
+    label_studio.images["10.png"] = cv2.imencode(".png", grey)[1].tobytes()
+    registry.follow(label_studio.annotate(1, 10, DOOR, WHEEL, marked(DOOR)))
+    path = tmp_path / "shown.png"
+    where = ("show", "--project", "7", "--label", "Door", "--out")
+    assert refcut(*where, str(path)).strip() == str(path)
+    drawn = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    assert drawn.shape == grey.shape
+    assert (drawn[:, :25] == GREEN).all(axis=2).any()
+    assert (drawn[:, 25:] == RED).all(axis=2).any()
+    assert not (drawn[:, :25] == RED).all(axis=2).any()
+    assert "cannot be written" in refcut(*where, str(tmp_path / "no" / "folder.png"), fails=True)
+    label_studio.fails_with = 401
+    assert "401" in refcut(*where, str(path), fails=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("list", "--project", "99"), "Settings > Model"),
+        (("list", "--project", "0"), "--project"),
+        (("pin", "--project", "7", "--label", "Door"), "--task"),
+        (("show", "--project", "7", "--label", "Door"), "no reference"),
+    ],
+)
+def test_a_wrong_word_is_one_clear_message_and_a_failure(label_studio, refcut, arguments, said):
+    assert said in refcut(*arguments, fails=True)
