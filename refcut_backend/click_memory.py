@@ -119,7 +119,8 @@ class ClickMemory:
 def _forgiving(subject: str) -> Iterator[None]:
     try:
         yield
-    except SQLAlchemyError as error:
+    except (SQLAlchemyError, ValueError, OverflowError) as error:
+        # Besides its own errors a driver raises plain ones for text or numbers that it cannot store.
         cause = error.orig if isinstance(error, DBAPIError) else type(error).__name__
         log.warning("the database refused", extra={"subject": subject, "problem": str(cause)})
 

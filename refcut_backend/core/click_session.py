@@ -185,7 +185,8 @@ def _fresh(label: str, to_name: str, clicks: Sequence[PercentClick], *, lone: bo
 def _up_to(clicked: ClickedObject, click: PercentClick) -> ClickedObject:
     """The object as it was when this click was new."""
     count = [known.id for known in clicked.clicks].index(click.id) + 1
-    return replace(clicked, clicks=clicked.clicks[:count])
+    clicks = clicked.clicks[:count]
+    return replace(clicked, clicks=clicks, borrowed=clicked.borrowed & {known.id for known in clicks})
 
 
 def _listed(known: ClickedObject, clicks: Sequence[PercentClick]) -> ClickedObject:

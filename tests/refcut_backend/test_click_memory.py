@@ -101,6 +101,14 @@ def test_a_full_disk_costs_the_memory_and_not_the_click(memory, engine, caplog):
     assert "database or disk is full" in problems(caplog)
 
 
+def test_text_that_no_database_takes_costs_the_memory_and_not_the_click(memory, caplog):
+    context = read_context([click_result("\ud800", 10, 10, "Door")])
+    assert context is not None
+    click(memory, AskedClick(1, 2, context, 50))
+    assert problems(caplog) == ["UnicodeEncodeError"] * len(problems(caplog))
+    assert problems(caplog)
+
+
 def test_a_database_without_tables_costs_the_memory_and_not_the_click(tmp_path, caplog):
     bare = create_engine(f"sqlite:///{tmp_path / 'bare.db'}")
     memory = ClickMemory(bare, 600)

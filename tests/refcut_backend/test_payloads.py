@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from refcut_backend.payloads import PredictRequest
 from tests.recorded import recorded
@@ -58,3 +59,20 @@ def test_a_mask_that_cannot_be_decoded_is_not_looked_at():
     values = [{"rle": "garbage"}, {"rle": [10**400]}, {"rle": {"x": None}}, 5, None]
     result = [{"id": str(number), "value": value} for number, value in enumerate(values)]
     assert seen(annotations=[{"result": result}]) == {"0", "1", "2", "3", "4"}
+
+
+@pytest.mark.parametrize("x", ["NaN", "Infinity", "1e999", '"left"', "null", "10" * 200])
+def test_promise_24_odd_positions_get_as_far_as_the_click_that_names_them(x):
+    dot = (
+        f'{{"id": "a", "type": "keypointlabels", "value": {{"x": {x}, "y": 1, "keypointlabels": ["Door"]}}}}'
+    )
+    body = f'{{"tasks": [{{"id": 1}}], "project": 1, "params": {{"context": {{"result": [{dot}]}}}}}}'
+    context = PredictRequest.model_validate_json(body).params.context
+    assert context is not None
+    assert context.result[0]["id"] == "a"
+
+
+def test_text_that_could_not_be_sent_back_is_refused():
+    body = r'{"tasks": [{"id": 1}], "project": 1, "params": {"context": {"result": [{"id": "\ud800"}]}}}'
+    with pytest.raises(ValidationError):
+        PredictRequest.model_validate_json(body)

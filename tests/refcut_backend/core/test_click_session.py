@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refcut_backend.core.boxes import PercentBox
@@ -269,6 +269,12 @@ def test_with_auto_accept_dots_of_a_negative_label_add_up(annotator):
     assert (clicked.region_id, signs(clicked)) == ("rc-a", ["+a", "-n", "-m"])
 
 
+def test_a_lone_click_that_is_sent_again_later_comes_without_the_negative_dot_that_followed_it(annotator):
+    first = annotator.send(dot("a", 20))
+    annotator.send(dot("n", 25, "Negative"), takes_away=True)
+    assert annotator.send(dot("a", 20)) == first
+
+
 def test_a_negative_label_without_an_object_is_refused(annotator):
     with pytest.raises(NoObjectError):
         annotator.send(dot("n", 25, "Negative"), takes_away=True)
@@ -353,6 +359,7 @@ STEPS = st.lists(
 )
 
 
+@settings(max_examples=400)
 @given(STEPS)
 def test_whatever_was_sent_before_a_context_asked_again_is_the_same_object(steps):
     annotator = Annotator()

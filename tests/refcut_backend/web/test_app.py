@@ -130,6 +130,29 @@ def test_a_reference_that_is_gone_in_label_studio_is_no_longer_used(client, queu
     assert queue.jobs[0].reference_ids == ()
 
 
+def test_the_click_log_learns_from_the_webhook_which_masks_were_accepted(client, tmp_path):
+    client.post("/predict", json=click_body(click_result("a", 1, 1, "Door")))
+    mask = brush_result("rc-a", "Door", MASK)
+    client.post("/webhook", json=webhook("ANNOTATION_CREATED", annotation=annotation(mask)))
+    engine = open_database(f"sqlite:///{tmp_path / 'refcut.db'}")
+    (cost,) = ClickMemory(engine, 600).clicks_per_mask(7)
+    engine.dispose()
+    assert (cost.label, cost.model_version, cost.masks, cost.clicks_per_mask) == ("Door", "s14-test", 1, 1)
+
+
+def test_a_mask_in_the_tasks_draft_does_not_come_along_with_another_labels(client):
+    def labels(*dots: dict[str, Any], drafts: list[Any]) -> list[str]:
+        body = click_body(*dots)
+        body["tasks"][0]["drafts"] = drafts
+        (result,) = client.post("/predict", json=body).json()["results"]
+        return [region["value"]["brushlabels"][0] for region in result["result"]]
+
+    assert labels(click_result("a", 1, 1, "Door"), drafts=[]) == ["Door"]
+    assert labels(click_result("w", 1, 1, "Wheel"), drafts=[]) == ["Wheel", "Door"]
+    accepted = {"id": 1, "result": [brush_result("rc-a", "Door", MASK)]}
+    assert labels(click_result("w", 1, 1, "Wheel"), drafts=[accepted]) == ["Wheel"]
+
+
 @pytest.mark.parametrize("name", ["api_annotation_create", "api_annotation_delete", "api_train"])
 def test_recorded_webhooks_are_acknowledged(client, name):
     assert client.post("/webhook", json=backend_request(name, "/webhook")).json() == {"status": "accepted"}

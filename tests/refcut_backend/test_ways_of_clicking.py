@@ -1,0 +1,210 @@
+"""What annotators do, against real processes: `refcut run` with the model that ships, twice on the same state folder."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import psutil
+import pytest
+from numpy.typing import NDArray
+from redis import Redis
+
+from model.robot_clicker import deepest_point, intersection_over_union
+from refcut_backend.core import brush_rle
+from tests.recorded import REPOSITORY, box_result, click_result, demo_mask
+from tests.refcut_backend.test_first_light import TARGET, TOKEN, PhotoServer
+from tests.running_backend import free_port, start, wait_until_up
+
+WORKER_LIMIT_S = 300
+CONFIGS = {path.stem: path.read_text() for path in (REPOSITORY / "label_config").glob("*.xml")}
+BACKGROUND_CONFIG = CONFIGS["clicks_brush"].replace(
+    '<Label value="Door" background="#1f77b4"/>',
+    '<Label value="Background"/><Label value="Door" background="#1f77b4"/>',
+    1,
+)
+
+
+class Task:
+    """The target photograph as a task of one project, clicked through HTTP."""
+
+    def __init__(self, client: httpx.Client, label_studio: str, project: int, label_config: str) -> None:
+        self.client, self.project, self.label_config = client, project, label_config
+        setup = {"project": f"{project}.1", "schema": label_config, "hostname": label_studio}
+        client.post("/setup", json=setup | {"access_token": TOKEN}).raise_for_status()
+
+    def click(self, *regions: dict[str, Any], accepted: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
+        """The regions of the answer by id. accepted: region ids that a draft of the task has."""
+        draft = {"id": 1, "result": [{"id": id, "value": {"rle": [1, 2]}} for id in accepted]}
+        body = {
+            "tasks": [{"id": 2, "data": {"image": f"/data/upload/1/{TARGET}.jpg"}, "drafts": [draft]}],
+            "project": f"{self.project}.1",
+            "label_config": self.label_config,
+            "params": {"context": {"result": list(regions)}},
+        }
+        answer = self.client.post("/predict", json=body)
+        assert answer.status_code == 200
+        assert answer.headers.get("x-refcut-reason") not in ("timeout", "unavailable"), "is a worker running?"
+        return {region["id"]: region for region in answer.json()["results"][0]["result"]}
+
+
+def wait_for_worker(client: httpx.Client, label_studio: str) -> None:
+    """A worker on a busy machine may take longer to start than a click waits."""
+    deadline = time.monotonic() + WORKER_LIMIT_S
+    task = Task(client, label_studio, 999, CONFIGS["clicks_brush"])
+    while time.monotonic() < deadline:
+        with suppress(AssertionError):
+            task.click(on("hood", "first", "Hood"))
+            return
+    pytest.fail("no worker answered")
+
+
+@contextmanager
+def running(state_dir: Path, label_studio: str) -> Iterator[tuple[httpx.Client, psutil.Process]]:
+    port = free_port()
+    process = start(state_dir, port)
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90, trust_env=False) as client:
+            wait_until_up(client, process)
+            wait_for_worker(client, label_studio)
+            yield client, psutil.Process(process.pid)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def label_studio() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), PhotoServer)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory, label_studio) -> Iterator[httpx.Client]:
+    with running(tmp_path_factory.mktemp("state"), label_studio) as (opened, _):
+        yield opened
+
+
+def mask(region: dict[str, Any]) -> NDArray[np.bool_]:
+    return brush_rle.decode(region["value"]["rle"], region["original_height"], region["original_width"])
+
+
+def on(part: str, name: str, label: str, *, positive: bool | None = True) -> dict[str, Any]:
+    """A click in the middle of a part of the target."""
+    mask_hw = demo_mask(f"{TARGET}_{part}")
+    return at(deepest_point(mask_hw), mask_hw.shape, name, label, positive=positive)
+
+
+def at(
+    place: tuple[int, int], shape: tuple[int, ...], name: str, label: str, *, positive: bool | None = True
+) -> dict[str, Any]:
+    x, y = 100 * (place[1] + 0.5) / shape[1], 100 * (place[0] + 0.5) / shape[0]
+    return click_result(name, x, y, label, positive=positive)
+
+
+def box_round(part: str, name: str, label: str) -> dict[str, Any]:
+    rows, cols = np.nonzero(demo_mask(f"{TARGET}_{part}"))
+    height, width = demo_mask(f"{TARGET}_{part}").shape
+    left, top = 100 * cols.min() / width, 100 * rows.min() / height
+    right, bottom = 100 * (cols.max() + 1) / width, 100 * (rows.max() + 1) / height
+    return box_result(name, left, top, right - left, bottom - top, label)
+
+
+def test_with_auto_accept_single_clicks_refine_one_mask_until_it_is_submitted(client, label_studio):
+    task = Task(client, label_studio, 1, CONFIGS["clicks_brush"])
+    first = mask(task.click(on("hood", "a", "Hood"))["rc-a"])
+    away = at(deepest_point(first), first.shape, "b", "Hood", positive=False)
+    refined = task.click(away)
+    assert list(refined) == ["rc-a"]
+    assert not np.array_equal(mask(refined["rc-a"]), first)
+    assert task.click(away) == refined, "asked again"
+    assert task.click() == {}
+    assert task.click(on("hood", "c", "Hood", positive=False)) == {}
+    assert np.array_equal(mask(task.click(on("hood", "d", "Hood"))["rc-d"]), first)
+
+
+def test_the_mask_of_another_label_comes_along_until_it_is_accepted(client, label_studio):
+    task = Task(client, label_studio, 2, CONFIGS["clicks_brush"])
+    hood = task.click(on("hood", "a", "Hood"))["rc-a"]
+    both = task.click(on("wheel", "w", "Wheel"))
+    assert list(both) == ["rc-w", "rc-a"]
+    assert both["rc-a"] == hood
+    assert list(task.click(on("wheel", "w", "Wheel"), accepted=("rc-a",))) == ["rc-w"]
+
+
+def test_a_click_with_the_label_background_takes_away_as_an_alt_click_does(client, label_studio):
+    masks = []
+    for project, label in ((3, "Background"), (4, "Hood")):
+        task = Task(client, label_studio, project, BACKGROUND_CONFIG)
+        first = mask(task.click(on("hood", "a", "Hood"))["rc-a"])
+        alt = label == "Hood"
+        away = at(deepest_point(first), first.shape, "b", label, positive=not alt)
+        dots = [on("hood", "a", "Hood"), away] if alt else [away]
+        masks.append(mask(task.click(*dots)["rc-a"]))
+    assert np.array_equal(*masks)
+
+
+def test_a_box_gives_a_better_mask_than_itself_and_clicks_refine_it(client, label_studio):
+    hood_hw = demo_mask(f"{TARGET}_hood")
+    task = Task(client, label_studio, 5, CONFIGS["clicks_box_brush"])
+    box = box_round("hood", "b", "Hood")
+    boxed = mask(task.click(box)["rc-b"])
+    rows, cols = np.nonzero(hood_hw)
+    filled = np.zeros_like(hood_hw)
+    filled[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1] = True
+    assert intersection_over_union(hood_hw, boxed) > intersection_over_union(hood_hw, filled)
+    excess = boxed & ~hood_hw
+    away = at(deepest_point(excess), excess.shape, "n", "Hood", positive=False)
+    refined = task.click(away)
+    assert list(refined) == ["rc-b"]
+    assert not mask(refined["rc-b"])[deepest_point(excess)]
+
+
+def test_masks_come_back_as_polygons_of_the_same_shape(client, label_studio):
+    brush = mask(
+        Task(client, label_studio, 6, CONFIGS["clicks_brush"]).click(on("hood", "a", "Hood"))["rc-a"]
+    )
+    regions = Task(client, label_studio, 7, CONFIGS["clicks_polygon"]).click(on("hood", "a", "Hood"))
+    assert {region["type"] for region in regions.values()} == {"polygonlabels"}
+    corners = np.concatenate([region["value"]["points"] for region in regions.values()])
+    rows, cols = np.nonzero(brush)
+    scale = 100 / np.array(brush.shape[::-1])
+    assert corners.min(axis=0) == pytest.approx(np.array([cols.min(), rows.min()]) * scale, abs=1.5)
+    assert corners.max(axis=0) == pytest.approx(np.array([cols.max() + 1, rows.max() + 1]) * scale, abs=1.5)
+
+
+def redis_of(backend: psutil.Process) -> Redis:
+    server = next(child for child in backend.children() if "redis" in child.name())
+    command = server.cmdline()
+    socket = next((part[5:] for part in command if part.startswith("unix:")), None)
+    return Redis(unix_socket_path=socket or command[command.index("--unixsocket") + 1])
+
+
+def test_polarity_and_single_clicks_survive_a_flushed_redis_and_a_restart(tmp_path, label_studio):
+    dots = [on("hood", "a", "Hood"), on("wheel", "n", "Hood", positive=False)]
+    forgotten = [{key: dot[key] for key in dot if key != "is_positive"} for dot in dots]
+    with running(tmp_path, label_studio) as (client, backend):
+        task = Task(client, label_studio, 1, CONFIGS["clicks_brush"])
+        before = task.click(*dots)
+        lone = task.click(on("wheel", "w", "Wheel"))["rc-w"]
+        with redis_of(backend) as redis:
+            redis.flushall()
+        assert task.click(*forgotten)["rc-a"] == before["rc-a"]
+    with running(tmp_path, label_studio) as (client, _):
+        task = Task(client, label_studio, 1, CONFIGS["clicks_brush"])
+        assert task.click(*forgotten)["rc-a"] == before["rc-a"]
+        away = at(deepest_point(mask(lone)), mask(lone).shape, "x", "Wheel", positive=False)
+        assert "rc-w" in task.click(away)
