@@ -1,13 +1,15 @@
-"""Whether a worker's memory stays flat: `python -m benchmarks.cache_soak [--images N] [--threads N]`.
+"""Whether a worker's memory stays flat: `python -m benchmarks.cache_soak [--images N] [--threads N] [--small]`.
 
 One worker's engine, with the model that ships, is clicked through N different photographs that it reads from a mounted
 folder, each with a reference. Its caches are small here, so that they are full after the first few dozen images: from
-then on, memory should not grow. Prints resident memory as it goes, and its slope over the last two thirds.
+then on, memory should not grow. Prints resident memory as it goes, and its slope over the last two thirds. --small takes
+a small random network, for machines that have other things to do: images, masks and caches are the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import tempfile
@@ -19,7 +21,9 @@ import numpy as np
 import psutil
 import torch
 
+from model.config import PRESETS
 from model.images import read_image
+from model.network.refcut import RefCut
 from model.weights import load_network
 from refcut_backend.core.clicks import PercentClick
 from refcut_backend.jobs.click_job import ClickJob
@@ -36,6 +40,14 @@ from refcut_backend.worker.prefetch import TaskImage
 PHOTOGRAPH = Path(__file__).parents[1] / "label_studio_demo" / "car_parts_te66.jpg"
 MIB = 2**20
 IMAGE_BYTES, LIMITS = 48 * MIB, CacheLimits(features=128 * MIB, references=16 * MIB)
+SMALL = {
+    "embed_dim": 48,
+    "depth": 3,
+    "heads": 2,
+    "fusion_block": 1,
+    "comparison_blocks": (1, 2),
+    "head_channels": 8,
+}
 NOWHERE = Connection("http://127.0.0.1:9", "no token is needed")
 
 
@@ -47,7 +59,7 @@ def write_photographs(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"{number}.jpg"), cv2.add(photograph, noise))
 
 
-def make_engine(folder: Path, references: dict[int, StoredReference]) -> ClickEngine:
+def make_engine(folder: Path, references: dict[int, StoredReference], network: RefCut) -> ClickEngine:
     """The engine as a worker has it, over small caches."""
     fetcher = ImageFetcher(64 * MIB, limit_s=6, folders=MountedFolders(local_files=folder))
 
@@ -57,7 +69,7 @@ def make_engine(folder: Path, references: dict[int, StoredReference]) -> ClickEn
     shelf = ImageShelf(
         fetch, lambda data: decode_image(data, 10**8), max_bytes=IMAGE_BYTES, limit_s=6, recheck_s=60
     )
-    return ClickEngine(load_network(), shelf, references.get, LIMITS, "soak")
+    return ClickEngine(network, shelf, references.get, LIMITS, "soak")
 
 
 def address_of(number: int) -> str:
@@ -76,7 +88,7 @@ def visit(engine: ClickEngine, number: int) -> None:
         engine.answer(ClickJob(1, number // 2, earlier, "Door", clicks[:1], (reference,)))
 
 
-def soak(folder: Path, images: int) -> list[tuple[int, float, float]]:
+def soak(folder: Path, images: int, network: RefCut) -> list[tuple[int, float, float]]:
     """(image, resident MiB, kept MiB) as it goes."""
     mask_hw = np.zeros((1050, 1600), bool)
     mask_hw[300:700, 400:900] = True
@@ -84,7 +96,7 @@ def soak(folder: Path, images: int) -> list[tuple[int, float, float]]:
         number: StoredReference(f"v{number}", 1, number, address_of(number), mask_hw, None)
         for number in range(images // 10 + 1)
     }
-    engine, process = make_engine(folder, references), psutil.Process()
+    engine, process = make_engine(folder, references, network), psutil.Process()
     engine.warm_up()
     measured = []
     for number in range(images):
@@ -99,13 +111,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--small", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     cv2.setNumThreads(arguments.threads)
     with tempfile.TemporaryDirectory(prefix="refcut-soak-") as name:
         write_photographs(Path(name), arguments.images)
         started = time.monotonic()
-        measured = soak(Path(name), arguments.images)
+        network = (
+            RefCut(dataclasses.replace(PRESETS["s14"], **SMALL)).eval() if arguments.small else load_network()
+        )
+        measured = soak(Path(name), arguments.images, network)
     print("| image | resident, MiB | in the caches, MiB |\n| ---: | ---: | ---: |")
     for image, resident, held in measured[:: max(len(measured) // 10, 1)] + measured[-1:]:
         print(f"| {image} | {resident:.0f} | {held:.0f} |")
