@@ -1,0 +1,66 @@
+"""The web server in front of a queue that answers at once: what is left is the server's own work.
+
+`python -m benchmarks.instant_server` prints its port in one line and serves until it is told to stop.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import uvicorn
+
+from refcut_backend.answer_click import ClickService
+from refcut_backend.core import brush_rle
+from refcut_backend.follow_annotations import AnnotationFollower
+from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.jobs.queue_state import QueueState
+from refcut_backend.store.database import open_database
+from refcut_backend.store.projects import Projects
+from refcut_backend.store.references import References
+from refcut_backend.web.app import Services, create_app
+
+PORT_LINE = "port "
+LABEL_CONFIG = (Path(__file__).parents[1] / "label_config" / "clicks_brush.xml").read_text()
+HEIGHT, WIDTH = 1200, 1600
+
+
+class InstantQueue:
+    """Every click gets the same ellipse."""
+
+    def __init__(self) -> None:
+        canvas = np.zeros((HEIGHT, WIDTH), np.uint8)
+        cv2.ellipse(canvas, (WIDTH // 2, HEIGHT // 2), (WIDTH // 4, HEIGHT // 5), 20, 0, 360, 1, -1)
+        self._answer = ClickAnswer(width=WIDTH, height=HEIGHT, rle=brush_rle.encode(canvas > 0), score=0.9)
+
+    def ask(self, _job: ClickJob) -> ClickAnswer:
+        return self._answer
+
+
+def services_in(folder: Path) -> Services:
+    """Services with their database in a folder."""
+    engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
+    projects, references = Projects(engine), References(engine)
+    return Services(
+        clicks=ClickService(InstantQueue(), references, "instant", 4),
+        projects=projects,
+        follower=AnnotationFollower(references, projects),
+        queue_state=lambda: QueueState(0, 1),
+        model_version="instant",
+        access_token=None,
+    )
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        app = create_app(services_in(Path(folder)), request_max_bytes=64 * 2**20)
+        print(f"{PORT_LINE}{listening.getsockname()[1]}", flush=True)
+        uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listening])
+
+
+if __name__ == "__main__":
+    main()
