@@ -85,6 +85,11 @@ def test_a_worker_that_starts_on_a_queue_of_pickles_is_not_harmed_by_tidying_up(
     assert not canary.exists()
 
 
+def test_a_job_that_cannot_be_read_is_passed_over_like_one_that_is_gone(farm):
+    push(farm, "clicks", "not-a-status", function_call(CLICK_FUNCTION), status="dancing")
+    assert open_queue("clicks", farm.connection).fetch_job("not-a-status") is None
+
+
 def test_a_job_drops_callbacks_and_webhooks(connection):
     queue = open_queue("clicks", connection)
     job = Job.create(CLICK_FUNCTION, ({},), connection=connection, serializer=JSONSerializer, origin="clicks")
