@@ -72,7 +72,7 @@ def serve() -> None:
             port=settings.port,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=settings.click_timeout_s,
+            timeout_graceful_shutdown=settings.click_timeout_s + 1,
         )
 
     _with_settings(action)

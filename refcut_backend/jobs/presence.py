@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import redis
 from redis import Redis
+from redis.client import Pipeline
 from rq.utils import as_text
 
 BEAT_S = 1.0
@@ -60,8 +61,7 @@ class Presence:
     def announce_ready(self) -> None:
         """From now on the worker takes jobs."""
         self._state = replace(self._state, ready=True)
-        with suppress(redis.RedisError):
-            self.beat()
+        self._beat_now()
 
     def took(self, seconds: float) -> None:
         """A click was computed: moves the mean that the expected wait is reckoned from."""
@@ -70,17 +70,19 @@ class Presence:
             self._state, click_s=seconds if before is None else 0.8 * before + 0.2 * seconds
         )
 
-    def beat(self) -> None:
-        """Says that the worker lives. Raises redis.RedisError."""
-        with self._connection.pipeline() as pipeline:
-            pipeline.sadd(_NAMES, self.name)
-            pipeline.set(_key(self.name), json.dumps(asdict(self._state)), px=round(1000 * SILENT_S))
+    def beat(self, pipeline: Pipeline) -> None:
+        """Says that the worker lives."""
+        pipeline.sadd(_NAMES, self.name)
+        pipeline.set(_key(self.name), json.dumps(asdict(self._state)), px=round(1000 * SILENT_S))
+
+    def _beat_now(self) -> None:
+        with suppress(redis.RedisError), self._connection.pipeline() as pipeline:
+            self.beat(pipeline)
             pipeline.execute()
 
     def _beat_until_stopped(self) -> None:
         while True:
-            with suppress(redis.RedisError):
-                self.beat()
+            self._beat_now()
             if self._stopped.wait(BEAT_S):
                 return
 

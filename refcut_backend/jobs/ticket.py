@@ -7,6 +7,7 @@ worker computes a click only after a claim, so no click is computed that nobody 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
@@ -35,11 +36,14 @@ def issue(pipeline: Pipeline, click_id: str, lasts_s: float) -> None:
     pipeline.set(_key(click_id), WAITING, px=max(round(1000 * lasts_s), 1))
 
 
-def claim(connection: Redis, click_id: str, worker: str) -> float | None:
-    """Seconds that this worker has for the click; None when it is not to be computed (any more)."""
-    script = connection.register_script(_CLAIM)
-    left_ms = int(script(keys=[_key(click_id)], args=[WAITING, _HELD_BY + worker]))
-    return left_ms / 1000 if left_ms > 0 else None
+def claim(pipeline: Pipeline, click_id: str, worker: str) -> None:
+    """The click is this worker's, if it still waits. `seconds_left` reads the pipeline's answer."""
+    pipeline.eval(_CLAIM, 1, _key(click_id), WAITING, _HELD_BY + worker)
+
+
+def seconds_left(claimed: Any) -> float | None:
+    """How long the caller of a claimed click waits; None when the click is not to be computed (any more)."""
+    return int(claimed) / 1000 if int(claimed) > 0 else None
 
 
 def supersede(pipeline: Pipeline, click_id: str) -> None:

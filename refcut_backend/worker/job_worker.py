@@ -14,6 +14,7 @@ from typing import Any
 
 import redis
 from redis import Redis
+from redis.client import Pipeline
 from rq import Queue, SimpleWorker
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -40,7 +41,8 @@ class FirmDeathPenalty(UnixSignalDeathPenalty):
     def setup_death_penalty(self) -> None:
         """Arms both."""
         super().setup_death_penalty()  # type: ignore[no-untyped-call]
-        faulthandler.dump_traceback_later(self._timeout + HANG_GRACE_S, exit=True)
+        if self._timeout > 0:
+            faulthandler.dump_traceback_later(self._timeout + HANG_GRACE_S, exit=True)
 
     def cancel_death_penalty(self) -> None:
         """Disarms both."""
@@ -79,7 +81,7 @@ class JobWorker(SimpleWorker):
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Runs the job; a click only if this worker gets hold of it, and no longer than its caller waits."""
-        self.set_state(WorkerStatus.BUSY)
+        self._state = WorkerStatus.BUSY  # from here on a signal to stop waits for the job's end
         if queue.name == CLICK_QUEUE:
             self._execute_click(job, queue)
         else:
@@ -88,8 +90,7 @@ class JobWorker(SimpleWorker):
             self._stop_requested = True
 
     def _execute_click(self, job: Job, queue: Queue) -> None:
-        self._presence.beat()
-        left_s = ticket.claim(self.connection, job.id, self._presence.name)
+        left_s = self._claim(job.id)
         if left_s is None:
             queue.intermediate_queue.remove(job.id)
             return
@@ -97,6 +98,22 @@ class JobWorker(SimpleWorker):
         started = time.monotonic()
         super().execute_job(job, queue)
         self._presence.took(time.monotonic() - started)
+
+    def _claim(self, click_id: str) -> float | None:
+        """Seconds for the click, None when it is not this worker's. Its holder is known to live before it is known."""
+        with self.connection.pipeline() as pipeline:
+            self._presence.beat(pipeline)
+            ticket.claim(pipeline, click_id, self._presence.name)
+            return ticket.seconds_left(pipeline.execute()[-1])
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """rq's, which asks Redis three times for every job, in one go."""
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+            return
+        with self.connection.pipeline() as own:
+            super().heartbeat(timeout, own)
+            own.execute()
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT: the job in hand is finished first."""

@@ -32,26 +32,27 @@ def test_an_unexpected_failure_is_an_error_for_the_caller_without_a_traceback(fa
 
 def test_a_click_beyond_the_limit_is_refused_as_busy_at_once_and_counted(farm):
     queue = farm.queue(limit=3)
-    for number in range(3):
-        farm.ask_waiting(click("mask", f"{number}"), queue)
+    taken = [farm.ask_waiting(click("mask", f"{number}"), queue) for number in range(3)]
     refused = [farm.ask_and_wait(click("mask", f"more{number}"), queue) for number in range(5)]
     assert {reply.reason for reply in refused} == {"busy"}
     assert min(reply.seconds for reply in refused) < AT_ONCE_S, refused
     assert read_queue_state(farm.connection).outcomes["busy"] == 5
     assert read_queue_state(farm.connection).waiting == 3
     farm.start_worker()
+    assert {reply.result().reason for reply in taken} == {"answered"}
 
 
 def test_a_busy_refusal_says_how_long_it_would_have_taken(farm):
     farm.start_worker()
     queue = farm.queue(limit=1)
     farm.ask_and_wait(click("sleep 0.2"), queue)
-    farm.ask_in_work(click("sleep 1", "a"), queue)
-    farm.ask_waiting(click("mask", "b"), queue)
+    in_work = farm.ask_in_work(click("sleep 2", "a"), queue)
+    waiting = farm.ask_waiting(click("mask", "b"), queue)
     with pytest.raises(
         BusyError, match=r"1 clicks wait already, about \d+\.\d s of work; start more workers"
     ):
         queue.ask(click("mask", "c"))
+    assert [reply.result().reason for reply in (in_work, waiting)] == ["answered", "answered"]
 
 
 def test_a_full_queue_still_takes_the_next_click_of_an_object_that_waits(farm):

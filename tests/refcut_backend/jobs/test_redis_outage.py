@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from refcut_backend.jobs.presence import living_workers
-from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis
+from refcut_backend.jobs.redis_server import ANSWERS_WITHIN_S, EmbeddedRedis, check_redis
 from tests.worker_farm import WorkerFarm, click, wait_for
 
 WITHIN_S = 1.0
@@ -57,16 +57,16 @@ def test_redis_that_goes_away_during_a_click_is_unavailable_within_a_second_and_
     assert worker.process.poll() is None
 
 
-def test_a_redis_that_hangs_is_unavailable_within_a_second(server, own_farm):
+def test_a_redis_that_hangs_is_unavailable_long_before_the_deadline(server, own_farm):
     queue = own_farm.queue()
     assert queue.is_reachable()
     os.kill(server.pid, signal.SIGSTOP)
     try:
-        replies = [own_farm.ask_and_wait(click("mask"), queue) for _ in range(3)]
+        reply = own_farm.ask_and_wait(click("mask"), queue)
     finally:
         os.kill(server.pid, signal.SIGCONT)
-    assert {reply.reason for reply in replies} == {"unavailable"}
-    assert min(reply.seconds for reply in replies) < WITHIN_S
+    assert reply.reason == "unavailable"
+    assert reply.seconds < 2 * ANSWERS_WITHIN_S
 
 
 def test_a_worker_that_is_started_before_redis_waits_for_it(server, own_farm):
