@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +12,7 @@ import typer
 from refcut_backend.command_line import explained as _explained
 from refcut_backend.command_line import with_settings as _with_settings
 from refcut_backend.errors import CANNOT_START, ConfigError
+from refcut_backend.jobs.functions import FUNCTIONS, MODEL_QUEUES, read_queue_names
 from refcut_backend.logs import set_up_logging
 from refcut_backend.references_cli import references_app
 from refcut_backend.settings import Settings, read_settings
@@ -28,7 +31,7 @@ def _redis_url(settings: Settings) -> str:
 
 @app.command()
 def run() -> None:
-    """Start everything on this machine: Redis (unless REFCUT_REDIS_URL names one), worker and web server."""
+    """Start everything on this machine: Redis (unless REFCUT_REDIS_URL names one), workers and web server."""
     from refcut_backend.supervisor import Supervisor
 
     set_up_logging()
@@ -59,6 +62,9 @@ def serve() -> None:
     """Start the web server that Label Studio calls."""
     import uvicorn
 
+    # uvicorn finishes what is in flight and then raises the signal anew, for a status that looks like a crash.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
     from refcut_backend.jobs.redis_server import connect_redis
     from refcut_backend.web.access import Access, warn_when_open
     from refcut_backend.web.app import connect_services, create_app
@@ -73,19 +79,29 @@ def serve() -> None:
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=settings.click_timeout_s,
+            timeout_graceful_shutdown=settings.click_timeout_s + 1,
         )
 
     _with_settings(action)
 
 
 @app.command()
-def worker() -> None:
-    """Start a worker: loads the model and answers clicks."""
-    from refcut_backend.jobs.redis_server import connect_redis
+def worker(
+    queues: str = typer.Option(
+        ",".join(MODEL_QUEUES), help=f"Kinds of work, comma separated, of: {', '.join(FUNCTIONS)}."
+    ),
+    name: str = typer.Option("", help="Unique name of this process; made up when empty.", hidden=True),
+) -> None:
+    """Start a worker: loads the model, answers clicks, and does other work while there is none."""
+    from refcut_backend.jobs.presence import new_worker_name
     from refcut_backend.worker.process import run_worker
 
-    _with_settings(lambda settings: run_worker(settings, connect_redis(_redis_url(settings))), CANNOT_START)
+    set_up_logging()
+    with _explained(CANNOT_START):
+        settings = read_settings()
+        names = read_queue_names(queues)
+        status = run_worker(settings, _redis_url(settings), names, name or new_worker_name())
+    raise typer.Exit(status)
 
 
 @app.command()

@@ -7,10 +7,9 @@ from typing import Any
 
 from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.clicks import PercentClick
+from refcut_backend.errors import RefCutError
 
 FORMAT = 2
-CLICK_QUEUE = "clicks"
-CLICK_FUNCTION = "refcut_backend.worker.run_click.run_click"
 
 
 @dataclass(frozen=True)
@@ -58,6 +57,11 @@ class ClickAnswer:
     error_code: str | None = None
     error_message: str | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def refused(cls, error: RefCutError) -> ClickAnswer:
+        """No mask, and why."""
+        return cls(error_code=error.code, error_message=str(error))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

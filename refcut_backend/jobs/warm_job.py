@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 FORMAT = 1
-WARM_QUEUE = "warm"
-WARM_FUNCTION = "refcut_backend.worker.run_warm.run_warm"
 
 
 @dataclass(frozen=True)

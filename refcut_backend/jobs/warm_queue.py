@@ -6,11 +6,10 @@ import logging
 
 import redis
 from redis import Redis
-from rq import Queue
-from rq.serializers import JSONSerializer
 
-from refcut_backend.jobs.click_job import CLICK_QUEUE
-from refcut_backend.jobs.warm_job import WARM_FUNCTION, WARM_QUEUE, WarmJob
+from refcut_backend.jobs.functions import CLICK_QUEUE, WARM_FUNCTION, WARM_QUEUE
+from refcut_backend.jobs.registered_job import open_queue
+from refcut_backend.jobs.warm_job import WarmJob
 
 log = logging.getLogger("refcut.click")
 
@@ -24,8 +23,8 @@ class WarmQueue:
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
-        self._clicks = Queue(CLICK_QUEUE, connection=connection, serializer=JSONSerializer)
-        self._queue = Queue(WARM_QUEUE, connection=connection, serializer=JSONSerializer)
+        self._clicks = open_queue(CLICK_QUEUE, connection)
+        self._queue = open_queue(WARM_QUEUE, connection)
 
     def ask(self, job: WarmJob) -> bool:
         """Leaves the job for a worker; false when clicks wait or Redis is away. The oldest job makes room: whoever

@@ -72,7 +72,7 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
     projects = Projects(engine, settings.own_token, settings.label_studio_url)
     references = References(engine, settings.authors)
     follower = AnnotationFollower(references, projects, UserAddresses(projects).email_of)
-    queue = ClickQueue(connection, settings.click_timeout_s)
+    queue = ClickQueue(connection, settings.click_timeout_s, settings.click_queue_limit)
     addresses = Addresses(engine)
     version = version_name(settings.model_dir)
     memory = ClickMemory(open_database(settings.database, LOCK_TIMEOUT_MS), settings.click_memory_s)

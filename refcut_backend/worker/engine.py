@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from model.geometry import Roi
@@ -20,6 +21,7 @@ from model.robot_clicker import Click
 from refcut_backend.core import brush_rle
 from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.clicks import PercentClick, to_pixel
+from refcut_backend.errors import ModelOutputError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.store.references import StoredReference
@@ -94,10 +96,12 @@ class ClickEngine:
         predictor.predict([Click(32.0, 32.0)])
 
     def forget(self) -> None:
-        """Drops everything that is kept for later clicks."""
+        """Drops everything that is kept for later clicks: also after a failure, when it may be half changed."""
         self._images.forget()
         self._open_images.clear()
         self._reference_tokens.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @property
     def held_bytes(self) -> int:
@@ -141,7 +145,9 @@ class ClickEngine:
         return content is not None and (*self._made_by, reference.version, content) in self._reference_tokens
 
     def answer(self, job: ClickJob) -> ClickAnswer:
-        """The mask for a job's clicks. Raises RefCutError when the image cannot be had."""
+        """The mask for a job's clicks. Raises RefCutError when the image cannot be had, or the network's output is
+        no mask.
+        """
         started = time.monotonic()
         key, open_image = self._open(TaskImage(job.project_id, job.task_id, job.image_address))
         fetched = time.monotonic()
@@ -150,6 +156,12 @@ class ClickEngine:
         size_hw = open_image.predictor.image_size
         box = None if job.box is None else _box_in_pixels(job.box, *size_hw)
         probability = open_image.predictor.predict(_in_pixels(job.clicks, *size_hw), box).probability_hw
+        if not np.isfinite(probability).all():
+            self.forget()
+            raise ModelOutputError(
+                "the network's output is not a number",
+                hint="check the model's weights, or go back to another",
+            )
         self._open_images.keep(key, open_image)
         predicted = time.monotonic()
         size = (open_image.width, open_image.height)

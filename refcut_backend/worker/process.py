@@ -1,20 +1,18 @@
-"""A worker process: loads the model once, warms it up, and answers jobs without forking (CUDA would not survive it)."""
+"""A worker process: the device, the model that serves, and the engine around it."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 
 import torch
-from redis import Redis
-from rq import Queue, SimpleWorker
-from rq.serializers import JSONSerializer
 
 from model.version_folder import version_name
 from model.weights import load_network
 from refcut_backend.errors import ConfigError
-from refcut_backend.jobs.click_job import CLICK_QUEUE
-from refcut_backend.jobs.warm_job import WARM_QUEUE
+from refcut_backend.jobs.functions import MODEL_QUEUES
+from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.jobs.warm_queue import WarmQueue
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
@@ -23,7 +21,7 @@ from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 from refcut_backend.worker.engine import CacheLimits, ClickEngine
 from refcut_backend.worker.image_source import open_image_shelf
-from refcut_backend.worker.run_click import serve_with
+from refcut_backend.worker.loop import work
 from refcut_backend.worker.run_warm import warm_with
 
 log = logging.getLogger("refcut.worker")
@@ -43,7 +41,7 @@ def make_engine(settings: Settings) -> ClickEngine:
     """The engine with the settings' model, database and limits, warmed up."""
     device = choose_device(settings.device)
     if device.type == "cpu":
-        torch.set_num_threads(os.cpu_count() or 1)
+        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // settings.workers, 1))
     engine = open_database(settings.database)
     projects = Projects(engine, settings.own_token, settings.label_studio_url)
     references = References(engine)
@@ -56,17 +54,20 @@ def make_engine(settings: Settings) -> ClickEngine:
         version_name(settings.model_dir),
     )
     click_engine.warm_up()
-    log.info("worker ready", extra={"device": str(device)})
+    log.info("model loaded", extra={"device": str(device), "threads": torch.get_num_threads()})
     return click_engine
 
 
-def run_worker(settings: Settings, connection: Redis) -> None:
-    """Answers jobs until told to stop (SIGTERM or SIGINT: the click in hand is finished first)."""
-    engine = make_engine(settings)
-    serve_with(engine)
-    warm_with(engine, WarmQueue(connection).a_click_waits)
-    queues = [
-        Queue(name, connection=connection, serializer=JSONSerializer) for name in (CLICK_QUEUE, WARM_QUEUE)
-    ]
-    worker = SimpleWorker(queues, connection=connection, serializer=JSONSerializer, log_job_description=False)
-    worker.work(logging_level="WARNING")
+def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: str) -> int:
+    """Works on the settings' model until told to stop. Returns the exit status, as `work` does.
+
+    Raises RefCutError or ModelError when what is needed for these queues is missing.
+    """
+
+    def make() -> ClickEngine:
+        engine = make_engine(settings)
+        warm_with(engine, WarmQueue(connect_redis(redis_url)).a_click_waits)
+        return engine
+
+    needs_model = any(queue in MODEL_QUEUES for queue in queues)
+    return work(redis_url, queues, name, make if needs_model else None)

@@ -17,7 +17,7 @@ from model.predictor import SERVING, RefCutPredictor
 from refcut_backend.core import brush_rle
 from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.clicks import PercentClick
-from refcut_backend.errors import ImageError, RefCutError
+from refcut_backend.errors import ImageError, ModelOutputError, RefCutError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.store.references import StoredReference
@@ -329,3 +329,24 @@ def test_forgetting_leaves_nothing_and_the_next_click_works():
     engine.forget()
     assert engine.held_bytes == 0
     assert engine.answer(job((50, 50))).height == 40
+
+
+def test_an_output_that_is_not_a_number_is_a_reason_and_the_next_click_is_answered():
+    engine = make_engine(Store())
+    bias = engine._network.state_dict()
+    broken = {name: torch.full_like(value, torch.nan) for name, value in bias.items()}
+    healthy = {name: value.clone() for name, value in bias.items()}
+    engine._network.load_state_dict(broken)
+    with pytest.raises(ModelOutputError):
+        engine.answer(job((50, 50)))
+    engine._network.load_state_dict(healthy)
+    assert engine.answer(job((50, 50))).error_code is None
+
+
+def test_a_failure_in_the_middle_of_a_click_changes_no_later_answer():
+    store = Store()
+    engine = make_engine(store)
+    expected = mask_of(engine.answer(job((20, 20), references=[1])))
+    engine.forget()
+    assert mask_of(engine.answer(job((20, 20), references=[1]))) == expected
+    assert store.loaded.count("/a.jpg") == 2
