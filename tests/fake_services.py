@@ -15,6 +15,8 @@ from refcut_backend.click_memory import ClickMemory
 from refcut_backend.core import brush_rle
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.jobs.functions import CLICK_QUEUE
+from refcut_backend.jobs.presence import WorkerState
 from refcut_backend.jobs.queue_state import QueueState
 from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Projects
@@ -47,6 +49,14 @@ class FakeQueue:
         if self.state is None:
             raise redis.ConnectionError
         return self.state
+
+
+def queue_state(waiting: int, ready_workers: int, click_s: float | None = None) -> QueueState:
+    """A queue with some workers that take clicks. click_s: seconds that each took for a click lately."""
+    workers = [
+        WorkerState(f"worker-{n}", (CLICK_QUEUE,), ready=True, click_s=click_s) for n in range(ready_workers)
+    ]
+    return QueueState(waiting, 2.0 if waiting else 0.0, tuple(workers), {"busy": 7})
 
 
 class FakeOpener:

@@ -63,6 +63,8 @@ def _queue(read_queue_state: ReadQueueState) -> dict[str, Any]:
     return {
         "redis": "up",
         "waiting": state.waiting,
+        "oldest_waiting_s": state.oldest_waiting_s,
         "ready_workers": state.ready_workers,
         "expected_wait_s": state.expected_wait_s,
+        "outcomes_of_all_web_servers": state.outcomes,
     }

@@ -20,7 +20,8 @@ from redis import Redis
 
 from model.robot_clicker import deepest_point, intersection_over_union
 from refcut_backend.core import brush_rle
-from tests.recorded import REPOSITORY, box_result, click_result, demo_mask
+from refcut_backend.demo.demo_projects import demo_mask
+from tests.recorded import REPOSITORY, box_result, click_result
 from tests.refcut_backend.test_first_light import TARGET, TOKEN, PhotoServer
 from tests.running_backend import free_port, start, wait_until_up
 
@@ -102,7 +103,7 @@ def mask(region: dict[str, Any]) -> NDArray[np.bool_]:
 
 def on(part: str, name: str, label: str, *, positive: bool | None = True) -> dict[str, Any]:
     """A click in the middle of a part of the target."""
-    mask_hw = demo_mask(f"{TARGET}_{part}")
+    mask_hw = demo_mask(TARGET, part)
     return at(deepest_point(mask_hw), mask_hw.shape, name, label, positive=positive)
 
 
@@ -114,8 +115,8 @@ def at(
 
 
 def box_round(part: str, name: str, label: str) -> dict[str, Any]:
-    rows, cols = np.nonzero(demo_mask(f"{TARGET}_{part}"))
-    height, width = demo_mask(f"{TARGET}_{part}").shape
+    rows, cols = np.nonzero(demo_mask(TARGET, part))
+    height, width = demo_mask(TARGET, part).shape
     left, top = 100 * cols.min() / width, 100 * rows.min() / height
     right, bottom = 100 * (cols.max() + 1) / width, 100 * (rows.max() + 1) / height
     return box_result(name, left, top, right - left, bottom - top, label)
@@ -156,7 +157,7 @@ def test_a_click_with_the_label_background_takes_away_as_an_alt_click_does(clien
 
 
 def test_a_box_gives_a_better_mask_than_itself_and_clicks_refine_it(client, label_studio):
-    hood_hw = demo_mask(f"{TARGET}_hood")
+    hood_hw = demo_mask(TARGET, "hood")
     task = Task(client, label_studio, 5, CONFIGS["clicks_box_brush"])
     box = box_round("hood", "b", "Hood")
     boxed = mask(task.click(box)["rc-b"])

@@ -11,9 +11,10 @@ from rq.timeouts import TimerDeathPenalty
 
 from refcut_backend.core.clicks import PercentClick
 from refcut_backend.errors import ImageError
-from refcut_backend.jobs.click_job import CLICK_FUNCTION, CLICK_QUEUE, ClickAnswer, ClickJob
+from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.jobs.functions import CLICK_FUNCTION, CLICK_QUEUE, WARM_QUEUE
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
-from refcut_backend.jobs.warm_job import WARM_QUEUE, WarmJob
+from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.jobs.warm_queue import MAX_WAITING, WarmQueue
 from refcut_backend.worker import run_click, run_warm
 

@@ -7,8 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from refcut_backend.errors import ClickTimeoutError
-from refcut_backend.jobs.queue_state import QueueState
-from tests.fake_services import click_body
+from tests.fake_services import click_body, queue_state
 from tests.recorded import backend_request, click_result
 
 
@@ -30,7 +29,7 @@ def test_health_answers_without_redis(client, queue):
 
 @pytest.mark.parametrize(
     ("state", "workers", "status"),
-    [(None, 0, 503), (QueueState(0, 0), 0, 503), (QueueState(5, 2), 2, 200)],
+    [(None, 0, 503), (queue_state(0, 0), 0, 503), (queue_state(5, 2), 2, 200)],
 )
 def test_it_is_ready_when_redis_database_and_a_worker_are(client, queue, state, workers, status):
     queue.state = state
@@ -41,7 +40,7 @@ def test_it_is_ready_when_redis_database_and_a_worker_are(client, queue, state, 
 
 
 def test_it_is_not_ready_without_its_database(client, queue, tmp_path):
-    queue.state = QueueState(0, 1)
+    queue.state = queue_state(0, 1)
     for file in tmp_path.glob("refcut.db*"):
         file.write_bytes(b"no database" * 1000)
     answer = client.get("/readyz")
@@ -72,7 +71,7 @@ def test_a_task_that_is_opened_is_no_click(client):
 
 def test_queue_and_workers_are_asked_when_prometheus_asks(client, queue):
     assert samples(client)["refcut_redis_up",] == 0
-    queue.state = QueueState(waiting=3, ready_workers=2)
+    queue.state = queue_state(3, 2)
     found = samples(client)
     assert found["refcut_redis_up",] == 1
     assert found["refcut_queue_depth",] == 3
@@ -97,14 +96,21 @@ def test_what_users_write_makes_no_new_series(client):
 
 
 def test_the_status_tells_versions_queue_outcomes_and_percentiles(client, queue):
-    queue.state = QueueState(waiting=3, ready_workers=2, expected_wait_s=1.5)
+    queue.state = queue_state(3, 2, click_s=0.75)
     for number in range(20):
         queue.answer = replace(queue.answer, milliseconds={"network": 10.0 * (number + 1)})
         click(client)
     click(client, label="No such label")
     said = client.get("/status").json()
     assert said["model_version"] == "s14-test"
-    assert said["queue"] == {"redis": "up", "waiting": 3, "ready_workers": 2, "expected_wait_s": 1.5}
+    assert said["queue"] == {
+        "redis": "up",
+        "waiting": 3,
+        "oldest_waiting_s": 2.0,
+        "ready_workers": 2,
+        "expected_wait_s": 1.5,
+        "outcomes_of_all_web_servers": {"busy": 7},
+    }
     assert said["clicks"] == {"answered": 20, "label_config": 1}
     network = said["milliseconds"]["network"]
     assert (network["p50"], network["p95"], network["clicks"]) == (105.0, 190.5, 20)
