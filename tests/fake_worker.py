@@ -14,11 +14,22 @@ import time
 from pathlib import Path
 
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.jobs.functions import read_queue_names
+from refcut_backend.jobs.functions import FUNCTIONS, PRELABEL_QUEUE, read_queue_names
 from refcut_backend.logs import set_up_logging
 from refcut_backend.worker.loop import work
 
 FOREVER_S = 600
+PRELABEL_FUNCTION = "tests.fake_worker.prelabel"
+
+
+def prelabel(name: str) -> None:
+    """A job of the other queue."""
+    _log(name)
+
+
+def _log(name: str) -> None:
+    with Path(os.environ["FAKE_WORKER_LOG"]).open("a") as log:
+        log.write(f"{name}\n")
 
 
 class FakeEngine:
@@ -28,8 +39,7 @@ class FakeEngine:
         self._ballast = ballast
 
     def answer(self, job: ClickJob) -> ClickAnswer:
-        with Path(os.environ["FAKE_WORKER_LOG"]).open("a") as log:
-            log.write(f"{job.image_address}\n")
+        _log(job.image_address)
         order, _, argument = job.label.partition(" ")
         if order == "sleep":
             time.sleep(float(argument))
@@ -73,6 +83,7 @@ def main() -> None:
     parser.add_argument("--ballast-mb", type=int, default=0, help="memory that the model would take")
     arguments = parser.parse_args()
     set_up_logging()
+    FUNCTIONS[PRELABEL_QUEUE] = frozenset({PRELABEL_FUNCTION})
     if "FAKE_WORKER_CRASHES" in os.environ:
         raise RuntimeError("crashes at every start")
 

@@ -32,7 +32,7 @@ from refcut_backend.jobs import ticket
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.functions import CLICK_FUNCTION, CLICK_QUEUE
 from refcut_backend.jobs.presence import is_alive
-from refcut_backend.jobs.queue_state import count_outcome, read_queue_state
+from refcut_backend.jobs.queue_state import QueueState, count_outcome, read_queue_state
 from refcut_backend.jobs.registered_job import open_queue
 
 RESULT_TTL_S = 30
@@ -70,10 +70,14 @@ class ClickQueue:
             self._finish(job, click_id, error.code)
             raise
         except redis.RedisError as error:
-            raise QueueUnavailableError(
-                f"Redis cannot be reached ({type(error).__name__})",
-                hint="check that Redis runs, and REFCUT_REDIS_URL",
-            ) from error
+            raise _unavailable(error) from error
+
+    def state(self) -> QueueState:
+        """How the queue stands now, over all web processes and workers. Raises QueueUnavailableError."""
+        try:
+            return read_queue_state(self._connection)
+        except redis.RedisError as error:
+            raise _unavailable(error) from error
 
     def is_reachable(self) -> bool:
         """Whether Redis answers now."""
@@ -193,6 +197,13 @@ class ClickQueue:
             f"{state.waiting} clicks wait already{wait}",
             hint="start more workers; REFCUT_CLICK_QUEUE_LIMIT sets the limit",
         )
+
+
+def _unavailable(error: redis.RedisError) -> QueueUnavailableError:
+    return QueueUnavailableError(
+        f"Redis cannot be reached ({type(error).__name__})",
+        hint="check that Redis runs, and REFCUT_REDIS_URL",
+    )
 
 
 def _results_key(click_id: str) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 
-from refcut_backend.jobs.queue_state import read_queue_state
 from tests.worker_farm import WorkerFarm, click, wait_for
 
 WITHIN_S = 0.05
 
 
 def waiting(farm: WorkerFarm) -> int:
-    return read_queue_state(farm.connection).waiting
+    return farm.connection.llen("rq:queue:clicks")
 
 
 def test_superseded_click_is_not_computed(farm):
@@ -97,4 +96,4 @@ def test_every_outcome_is_counted(farm):
     slow = farm.ask_in_work(click("sleep 0.3", "a"))
     assert farm.ask_and_wait(click("mask", "a", "b")).reason == "answered"
     assert slow.result().reason == "superseded"
-    assert read_queue_state(farm.connection).outcomes == {"answered": 1, "superseded": 1}
+    assert farm.queue().state().outcomes == {"answered": 1, "superseded": 1}

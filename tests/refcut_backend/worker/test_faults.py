@@ -14,13 +14,15 @@ from refcut_backend.jobs.queue_state import read_queue_state
 from tests.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
 
 KILLS = 12
+MARGIN_S = 5
+"""A busy machine must not fail a test: without the promise it would be minutes."""
 
 
 def test_a_model_that_hangs_is_cut_off_at_the_deadline_and_the_worker_goes_on(farm):
     worker = farm.start_worker()
     reply = farm.ask_and_wait(click("hang", "a"), farm.queue(timeout_s=2))
     assert reply.reason == "timeout"
-    assert 2 <= reply.seconds < 3
+    assert 2 <= reply.seconds < 2 + MARGIN_S
     assert farm.ask_and_wait(click("mask", "b")).reason == "answered"
     assert worker.process.poll() is None
 
@@ -44,7 +46,7 @@ def test_the_caller_of_a_killed_worker_hears_of_it_before_the_deadline_and_the_c
     holder.kill()
     reply = in_work.result()
     assert reply.reason == "worker_lost"
-    assert reply.at - killed_at < SILENT_S + 5
+    assert reply.at - killed_at < SILENT_S + MARGIN_S
     assert farm.ask_and_wait(click("mask", "b", name="/next")).reason == "answered"
     assert farm.computed() == ["/lost", "/next"]
 
