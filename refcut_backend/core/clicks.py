@@ -28,6 +28,7 @@ class ClickedObject:
     region_id: id of the mask to return. One an object, the same for all its clicks: Label Studio replaces an accepted
         region that has the same id (contract, section 3, rules 4 and 6).
     width, height: size of the image as the browser sees it, EXIF orientation applied; 0 = not said.
+    click_ids: ids of the dots, in the order of the clicks.
     """
 
     label: str
@@ -36,6 +37,7 @@ class ClickedObject:
     clicks: tuple[PercentClick, ...]
     width: int
     height: int
+    click_ids: tuple[str, ...] = ()
 
     def clicks_json(self) -> list[dict[str, Any]]:
         """The clicks as plain JSON for a job."""
@@ -65,6 +67,7 @@ def read_clicks(regions: Sequence[dict[str, Any]]) -> ClickedObject | None:
         clicks=tuple(_click(dot) for dot in same),
         width=_size(last.get("original_width")),
         height=_size(last.get("original_height")),
+        click_ids=tuple(str(dot["id"]) for dot in same if dot.get("id")),
     )
 
 
