@@ -86,6 +86,7 @@ class ClickService:
                 label=clicked.label,
                 clicks=clicked.clicks,
                 reference_ids=tuple(reference.id for reference in found),
+                click_ids=clicked.click_ids,
             )
         )
         if answer.error_code is not None:

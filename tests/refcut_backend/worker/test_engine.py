@@ -12,6 +12,7 @@ from model.network.refcut import RefCut
 from model.predictor import SERVING
 from refcut_backend.core import brush_rle
 from refcut_backend.core.clicks import PercentClick
+from refcut_backend.errors import ModelOutputError
 from refcut_backend.jobs.click_job import ClickJob
 from refcut_backend.store.references import StoredReference
 from refcut_backend.worker.engine import ClickEngine
@@ -110,3 +111,24 @@ def test_no_more_images_are_kept_than_allowed():
     for address in ("/a.jpg", "/b.jpg", "/a.jpg"):
         engine.answer(job((50, 50), address=address))
     assert store.loaded == ["/a.jpg", "/b.jpg", "/a.jpg"]
+
+
+def test_an_output_that_is_not_a_number_is_a_reason_and_the_next_click_is_answered():
+    engine = make_engine(Store())
+    bias = engine._network.state_dict()
+    broken = {name: torch.full_like(value, torch.nan) for name, value in bias.items()}
+    healthy = {name: value.clone() for name, value in bias.items()}
+    engine._network.load_state_dict(broken)
+    with pytest.raises(ModelOutputError):
+        engine.answer(job((50, 50)))
+    engine._network.load_state_dict(healthy)
+    assert engine.answer(job((50, 50))).error_code is None
+
+
+def test_a_failure_in_the_middle_of_a_click_changes_no_later_answer():
+    store = Store()
+    engine = make_engine(store)
+    expected = engine.answer(job((20, 20), references=[1])).rle
+    engine.forget()
+    assert engine.answer(job((20, 20), references=[1])).rle == expected
+    assert store.loaded.count("/a.jpg") == 2

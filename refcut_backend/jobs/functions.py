@@ -1,0 +1,37 @@
+"""The queues, and the functions that a worker may be asked to run: nothing else that a job names is ever called."""
+
+from __future__ import annotations
+
+from refcut_backend.errors import ConfigError
+
+CLICK_QUEUE = "clicks"
+PRELABEL_QUEUE = "prelabel"
+TRAINING_QUEUE = "training"
+
+CLICK_FUNCTION = "refcut_backend.worker.run_click.run_click"
+
+FUNCTIONS: dict[str, frozenset[str]] = {
+    CLICK_QUEUE: frozenset({CLICK_FUNCTION}),
+    PRELABEL_QUEUE: frozenset(),
+    TRAINING_QUEUE: frozenset(),
+}
+"""Queue to the functions of its jobs. The order is the order in which a worker looks for work."""
+
+MODEL_QUEUES = (CLICK_QUEUE, PRELABEL_QUEUE)
+"""What a worker serves unless told otherwise; these need the model that serves. Training has a process of its own."""
+
+
+def read_queue_names(text: str) -> tuple[str, ...]:
+    """Queue names from a comma separated list, the most urgent one first. Raises ConfigError that names what is wrong."""
+    wanted = {name.strip() for name in text.split(",") if name.strip()}
+    unknown = wanted - FUNCTIONS.keys()
+    if unknown or not wanted:
+        raise ConfigError(
+            f"no such queue: {', '.join(sorted(unknown)) or 'none was named'}",
+            hint=f"choose from {', '.join(FUNCTIONS)}",
+        )
+    if TRAINING_QUEUE in wanted and len(wanted) > 1:
+        raise ConfigError(
+            "training takes hours and would hold up clicks", hint="give training a worker of its own"
+        )
+    return tuple(name for name in FUNCTIONS if name in wanted)

@@ -1,0 +1,66 @@
+"""How the click queue stands, for `/readyz`, `/metrics` and the message of a refused click."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from redis import Redis
+from redis.client import Pipeline
+from rq.utils import as_text, now
+
+from refcut_backend.jobs.functions import CLICK_QUEUE
+from refcut_backend.jobs.presence import WorkerState, living_workers
+from refcut_backend.jobs.registered_job import open_queue
+
+_COUNTS = "refcut:click-outcomes"
+
+
+@dataclass(frozen=True)
+class QueueState:
+    """waiting: clicks that no worker has taken yet. oldest_waiting_s: how long the first of them has waited, 0 = none.
+
+    workers: every living worker on this Redis. outcomes: clicks by `answered` or by the reason why not (`busy`,
+    `superseded`, `timeout`, ...), counted since Redis was last emptied, over all web processes.
+    """
+
+    waiting: int
+    oldest_waiting_s: float
+    workers: tuple[WorkerState, ...]
+    outcomes: dict[str, int]
+
+    @property
+    def ready_workers(self) -> int:
+        """Workers that take clicks now."""
+        return len(self._click_workers())
+
+    @property
+    def expected_wait_s(self) -> float | None:
+        """How long a further click would wait for its answer; None when no worker is ready or none has measured yet."""
+        ready = self._click_workers()
+        measured = [worker.click_s for worker in ready if worker.click_s is not None]
+        if not measured:
+            return None
+        return (self.waiting + 1) * sum(measured) / len(measured) / len(ready)
+
+    def _click_workers(self) -> list[WorkerState]:
+        return [worker for worker in self.workers if worker.ready and CLICK_QUEUE in worker.queues]
+
+
+def read_queue_state(connection: Redis) -> QueueState:
+    """Raises redis.RedisError when Redis cannot be reached."""
+    queue = open_queue(CLICK_QUEUE, connection)
+    first = queue.get_job_ids(0, 1)
+    job = queue.fetch_job(first[0]) if first else None
+    age = (now() - job.enqueued_at).total_seconds() if job and job.enqueued_at else 0.0
+    counted = connection.hgetall(_COUNTS)
+    return QueueState(
+        waiting=queue.count,
+        oldest_waiting_s=max(age, 0.0),
+        workers=tuple(living_workers(connection)),
+        outcomes={as_text(name): int(number) for name, number in counted.items()},
+    )
+
+
+def count_outcome(connection: Redis | Pipeline, outcome: str) -> None:
+    """One more click that ended this way."""
+    connection.hincrby(_COUNTS, outcome, 1)

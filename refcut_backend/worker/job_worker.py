@@ -1,0 +1,138 @@
+"""The rq worker of this program: claims a click before computing it, and ends what takes too long."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from types import FrameType, TracebackType
+from typing import Any
+
+import redis
+from redis import Redis
+from redis.client import Pipeline
+from rq import Queue, SimpleWorker
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.timeouts import UnixSignalDeathPenalty
+from rq.worker import WorkerStatus
+
+from refcut_backend.jobs import ticket
+from refcut_backend.jobs.functions import CLICK_QUEUE
+from refcut_backend.jobs.presence import Presence
+from refcut_backend.jobs.registered_job import RegisteredJob, open_queue
+
+log = logging.getLogger("refcut.worker")
+
+HANG_GRACE_S = 1
+RQ_TTL_S = 20
+"""rq waits for a job this long less 15 s before it looks around, and 10 s more for a connection that is silent."""
+
+
+class FirmDeathPenalty(UnixSignalDeathPenalty):
+    """rq's alarm raises in Python code. A hang in C never gets there: a moment later the whole process ends, by a thread
+    in C that needs no interpreter lock, with every thread's traceback on stderr. Whoever watches the worker replaces it.
+    """
+
+    def setup_death_penalty(self) -> None:
+        """Arms both."""
+        super().setup_death_penalty()  # type: ignore[no-untyped-call]
+        if self._timeout > 0:
+            faulthandler.dump_traceback_later(self._timeout + HANG_GRACE_S, exit=True)
+
+    def cancel_death_penalty(self) -> None:
+        """Disarms both."""
+        faulthandler.cancel_dump_traceback_later()
+        super().cancel_death_penalty()  # type: ignore[no-untyped-call]
+
+
+class JobWorker(SimpleWorker):
+    """Works in its own process, without forking (CUDA would not survive it), until told to stop or worn out.
+
+    told_to_stop: set at SIGTERM or SIGINT. is_worn_out: asked after every job; true ends the worker.
+    """
+
+    death_penalty_class = FirmDeathPenalty
+    max_connection_wait_time = 2.0
+
+    def __init__(
+        self,
+        queues: Sequence[str],
+        connection: Redis,
+        presence: Presence,
+        told_to_stop: threading.Event,
+        is_worn_out: Callable[[], bool],
+    ) -> None:
+        super().__init__(
+            [open_queue(name, connection) for name in queues],
+            connection=connection,
+            serializer=JSONSerializer,
+            job_class=RegisteredJob,
+            worker_ttl=RQ_TTL_S,
+            log_job_description=False,
+        )
+        self._presence = presence
+        self._told_to_stop = told_to_stop
+        self._is_worn_out = is_worn_out
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Runs the job; a click only if this worker gets hold of it, and no longer than its caller waits."""
+        self._state = WorkerStatus.BUSY  # from here on a signal to stop waits for the job's end
+        if queue.name == CLICK_QUEUE:
+            self._execute_click(job, queue)
+        else:
+            super().execute_job(job, queue)
+        if self._is_worn_out():
+            self._stop_requested = True
+
+    def _execute_click(self, job: Job, queue: Queue) -> None:
+        left_s = self._claim(job.id)
+        if left_s is None:
+            queue.intermediate_queue.remove(job.id)
+            return
+        job.timeout = max(math.ceil(left_s), 1)
+        started = time.monotonic()
+        super().execute_job(job, queue)
+        self._presence.took(time.monotonic() - started)
+
+    def _claim(self, click_id: str) -> float | None:
+        """Seconds for the click, None when it is not this worker's. Its holder is known to live before it is known."""
+        with self.connection.pipeline() as pipeline:
+            self._presence.beat(pipeline)
+            ticket.claim(pipeline, click_id, self._presence.name)
+            return ticket.seconds_left(pipeline.execute()[-1])
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """rq's, which asks Redis three times for every job, in one go."""
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+            return
+        with self.connection.pipeline() as own:
+            super().heartbeat(timeout, own)
+            own.execute()
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """SIGTERM or SIGINT: the job in hand is finished first."""
+        self._told_to_stop.set()
+        super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
+
+    def set_shutdown_requested_date(self) -> None:
+        """Bookkeeping of rq, from a signal's handler: Redis being away must not fail the job in hand."""
+        with suppress(redis.RedisError):
+            super().set_shutdown_requested_date()  # type: ignore[no-untyped-call]
+
+    def subscribe(self) -> None:
+        """rq would listen for commands (stop, kill) that anyone who reaches Redis may send. Signals do that here."""
+
+    def handle_exception(
+        self,
+        job: Job,
+        *exc_info: type[BaseException] | BaseException | TracebackType | None,
+    ) -> None:
+        """One line without the job's arguments, which rq would print: an image's address may hold a signature."""
+        failure: Any = exc_info
+        log.error("a job failed", extra={"job": job.id, "queue": job.origin}, exc_info=failure)

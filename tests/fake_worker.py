@@ -1,0 +1,99 @@
+"""A real worker process around a model that does what a click's label says, for tests of everything but the network.
+
+`python -m tests.fake_worker --name NAME`: takes Redis from REFCUT_REDIS_URL and appends a line to FAKE_WORKER_LOG for
+every click that it begins to compute. FAKE_WORKER_CRASHES makes it die before it is ready.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import sys
+import time
+from pathlib import Path
+
+from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.jobs.functions import FUNCTIONS, PRELABEL_QUEUE, read_queue_names
+from refcut_backend.logs import set_up_logging
+from refcut_backend.worker.loop import work
+
+FOREVER_S = 600
+PRELABEL_FUNCTION = "tests.fake_worker.prelabel"
+
+
+def prelabel(name: str) -> None:
+    """A job of the other queue."""
+    _log(name)
+
+
+def _log(name: str) -> None:
+    with Path(os.environ["FAKE_WORKER_LOG"]).open("a") as log:
+        log.write(f"{name}\n")
+
+
+class FakeEngine:
+    """Labels are orders: `mask`, `sleep 0.3`, `hang`, `hang in C`, `hang with the lock`, `oom`, `crash`."""
+
+    def __init__(self, ballast: bytearray) -> None:
+        self._ballast = ballast
+
+    def answer(self, job: ClickJob) -> ClickAnswer:
+        _log(job.image_address)
+        order, _, argument = job.label.partition(" ")
+        if order == "sleep":
+            time.sleep(float(argument))
+        elif job.label == "hang":
+            _sleep_in_python(FOREVER_S)
+        elif job.label == "hang in C":
+            _swallowing_sleep(ctypes.CDLL(None))
+        elif job.label == "hang with the lock":
+            _swallowing_sleep(ctypes.PyDLL(None))
+        elif order == "oom":
+            raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+        elif order == "crash":
+            raise KeyError("secret-inside")
+        return ClickAnswer(width=3, height=2, rle=[1, 2, 3], score=0.5, reference_versions=("v",))
+
+    def forget(self) -> None:
+        pass
+
+
+def _sleep_in_python(seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def _swallowing_sleep(library: ctypes.CDLL) -> None:
+    """Stays in C: every signal interrupts sleep(), and it is called again without Python's handlers in between."""
+    deadline = time.monotonic() + FOREVER_S
+    library.pause.restype = ctypes.c_int
+    block = (ctypes.c_ulong * 16)(*[2**64 - 1] * 16)
+    library.pthread_sigmask(0, block, None)
+    while time.monotonic() < deadline:
+        library.pause()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--queues", default="clicks,prelabel")
+    parser.add_argument("--load-s", type=float, default=0.0, help="how long loading the model takes")
+    parser.add_argument("--ballast-mb", type=int, default=0, help="memory that the model would take")
+    arguments = parser.parse_args()
+    set_up_logging()
+    FUNCTIONS[PRELABEL_QUEUE] = frozenset({PRELABEL_FUNCTION})
+    if "FAKE_WORKER_CRASHES" in os.environ:
+        raise RuntimeError("crashes at every start")
+
+    def make_engine() -> FakeEngine:
+        time.sleep(arguments.load_s)
+        return FakeEngine(bytearray(b"x") * (arguments.ballast_mb << 20))
+
+    url = os.environ["REFCUT_REDIS_URL"]
+    sys.exit(work(url, read_queue_names(arguments.queues), arguments.name, make_engine))
+
+
+if __name__ == "__main__":
+    main()

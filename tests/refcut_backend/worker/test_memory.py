@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from refcut_backend.errors import OutOfMemoryError
+from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.worker.memory import MemoryCare
+from tests.worker_farm import click
+
+JOB = click("mask")
+ANSWER = ClickAnswer(width=1, height=1)
+
+
+class Engine:
+    """Raises what it is given, one error a call, and answers when there is none left."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.forgot = 0
+
+    def answer(self, job: ClickJob) -> ClickAnswer:
+        if self.errors:
+            raise self.errors.pop(0)
+        return ANSWER
+
+    def forget(self) -> None:
+        self.forgot += 1
+
+
+def real_allocation_failure() -> RuntimeError:
+    """torch's own error for main memory, as this version words it."""
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(2**60, dtype=torch.uint8)
+    return error.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        MemoryError(),
+        real_allocation_failure(),
+    ],
+    ids=lambda error: f"{type(error).__name__}: {str(error)[:20]}",
+)
+def test_a_click_that_memory_was_too_short_for_is_tried_once_more_with_empty_caches(error):
+    engine = Engine(error)
+    assert MemoryCare(engine).answer(JOB) == ANSWER
+    assert engine.forgot == 1
+
+
+def test_memory_that_is_short_twice_is_a_reason_and_not_a_crash():
+    engine = Engine(MemoryError(), MemoryError())
+    with pytest.raises(OutOfMemoryError, match="REFCUT_CACHED_IMAGES"):
+        MemoryCare(engine).answer(JOB)
+    assert engine.forgot == 2
+
+
+def test_a_worker_is_worn_out_after_three_failures_in_a_row_and_not_before():
+    engine = Engine(*[MemoryError() for _ in range(4)])
+    care = MemoryCare(engine)
+    for _ in range(2):
+        with pytest.raises(OutOfMemoryError):
+            care.answer(JOB)
+    care.answer(JOB)
+    engine.errors = [MemoryError() for _ in range(6)]
+    for failures in range(3):
+        assert not care.is_worn_out, failures
+        with pytest.raises(OutOfMemoryError):
+            care.answer(JOB)
+    assert care.is_worn_out
+
+
+def test_other_failures_are_not_taken_for_short_memory():
+    engine = Engine(RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        MemoryCare(engine).answer(JOB)
+    assert engine.forgot == 0

@@ -1,0 +1,64 @@
+"""Which work a worker takes, and in which order."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from refcut_backend.errors import CANNOT_START
+from refcut_backend.jobs.functions import PRELABEL_QUEUE
+from refcut_backend.jobs.presence import living_workers
+from refcut_backend.jobs.registered_job import open_queue
+from tests.fake_worker import PRELABEL_FUNCTION
+from tests.recorded import REPOSITORY
+from tests.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
+
+
+def prelabel(farm: WorkerFarm, name: str) -> None:
+    open_queue(PRELABEL_QUEUE, farm.connection).enqueue_call(PRELABEL_FUNCTION, args=(name,), timeout=60)
+
+
+def test_a_click_overtakes_the_other_work_that_waits(farm):
+    for number in range(3):
+        prelabel(farm, f"prelabel {number}")
+    reply = farm.ask_waiting(click("mask", "a", name="click"))
+    farm.start_worker()
+    assert reply.result().reason == "answered"
+    wait_for(lambda: len(farm.computed()) == 4, "all is done")
+    assert farm.computed() == ["click", "prelabel 0", "prelabel 1", "prelabel 2"]
+
+
+def test_a_worker_takes_only_the_work_that_it_was_told_to(farm):
+    prelabel(farm, "prelabel")
+    farm.start_worker("--queues", "clicks")
+    assert farm.ask_and_wait(click("mask", "a", name="click")).reason == "answered"
+    assert farm.computed() == ["click"]
+
+
+def test_a_training_worker_needs_no_serving_model(farm):
+    command = [sys.executable, "-m", "refcut_backend", "worker", "--queues", "training"]
+    settings = {"REFCUT_MODEL_DIR": "/no/such/model", "REFCUT_STATE_DIR": str(farm.folder)}
+    process = subprocess.Popen(command, env=farm.environment | settings, cwd=REPOSITORY)
+    try:
+        wait_for(
+            lambda: [w for w in living_workers(farm.connection) if w.ready], "it is ready", 3 * GENEROUS_S
+        )
+        (worker,) = living_workers(farm.connection)
+        assert worker.queues == ("training",)
+    finally:
+        process.terminate()
+        assert process.wait(GENEROUS_S) == 0
+
+
+def test_a_queue_that_does_not_exist_is_one_clear_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "refcut_backend", "worker", "--queues", "klicks"],
+        env=os.environ | {"REFCUT_STATE_DIR": str(tmp_path), "REFCUT_REDIS_URL": "redis://127.0.0.1:9"},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=2 * GENEROUS_S,
+    )
+    assert done.returncode == CANNOT_START
+    assert done.stderr == "refcut: no such queue: klicks; choose from clicks, prelabel, training\n"

@@ -1,0 +1,149 @@
+"""Real worker processes around a fake model, and callers on threads, for tests of faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+
+from redis import Redis
+
+from refcut_backend.core.clicks import PercentClick
+from refcut_backend.errors import RefCutError
+from refcut_backend.jobs.click_job import ClickJob
+from refcut_backend.jobs.click_queue import ANSWERED, ClickQueue
+from refcut_backend.jobs.presence import is_ready, new_worker_name
+from refcut_backend.jobs.redis_server import connect_redis
+from tests.recorded import REPOSITORY
+
+GENEROUS_S = 60
+"""Longest wait for something that happens within a second on an idle machine."""
+
+
+def wait_for(condition: Callable[[], object], what: str, limit_s: float = GENEROUS_S) -> None:
+    """Waits until the condition holds."""
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.005)
+
+
+def click(order: str, *ids: str, task: int = 1, name: str = "") -> ClickJob:
+    """A click whose label tells the fake model what to do. ids: its dots; name: how the worker's log calls it."""
+    return ClickJob(1, task, name or "/a.jpg", order, (PercentClick(10, 20, True),), (), ids)
+
+
+@dataclass
+class Reply:
+    """What a caller got, and when (`time.monotonic()`)."""
+
+    reason: str
+    at: float
+    seconds: float
+
+
+@dataclass
+class Worker:
+    """One running fake worker."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(GENEROUS_S)
+
+
+@dataclass
+class WorkerFarm:
+    """Starts workers and callers on one Redis, and ends all of them."""
+
+    redis_url: str
+    folder: Path
+    workers: list[Worker] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.connection: Redis = connect_redis(self.redis_url)
+        self._callers = ThreadPoolExecutor(64)
+
+    def __enter__(self) -> WorkerFarm:
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        for worker in self.workers:
+            worker.process.kill()
+            worker.process.wait()
+        self._callers.shutdown()
+        self.connection.close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a process that runs `tests.fake_worker`."""
+        log = str(self.folder / "computed")
+        return os.environ | {"REFCUT_REDIS_URL": self.redis_url, "FAKE_WORKER_LOG": log}
+
+    def computed(self) -> list[str]:
+        """Names of the clicks whose computation was begun, in order."""
+        log = self.folder / "computed"
+        return log.read_text().splitlines() if log.exists() else []
+
+    def start_worker(self, *options: str, ready: bool = True) -> Worker:
+        name = new_worker_name()
+        command = [sys.executable, "-m", "tests.fake_worker", "--name", name, *options]
+        worker = Worker(name, subprocess.Popen(command, env=self.environment, cwd=REPOSITORY))
+        self.workers.append(worker)
+        if ready:
+            wait_for(lambda: is_ready(self.connection, name), "the worker is ready")
+        return worker
+
+    def queue(self, timeout_s: int = GENEROUS_S, limit: int = 50) -> ClickQueue:
+        """A queue with a connection of its own, as another web process would have."""
+        return ClickQueue(connect_redis(self.redis_url), timeout_s, limit)
+
+    def ask(self, job: ClickJob, queue: ClickQueue | None = None) -> Future[Reply]:
+        """Asks on a thread. A refusal is a reply too."""
+        return self._callers.submit(_ask, queue or self.queue(), job)
+
+    def ask_and_wait(self, job: ClickJob, queue: ClickQueue | None = None) -> Reply:
+        return self.ask(job, queue).result(2 * GENEROUS_S)
+
+    def ask_in_work(self, job: ClickJob, queue: ClickQueue | None = None) -> Future[Reply]:
+        """Asks, and returns once a worker has begun to compute it."""
+        begun = self.computed().count(job.image_address)
+        reply = self.ask(job, queue)
+        wait_for(lambda: self.computed().count(job.image_address) > begun, f"{job.image_address} is in work")
+        return reply
+
+    def ask_waiting(self, job: ClickJob, queue: ClickQueue | None = None) -> Future[Reply]:
+        """Asks, and returns once Redis has the click."""
+        key, ids = f"refcut:unanswered:{job.project_id}:{job.task_id}", json.dumps(job.click_ids).encode()
+        before = self.connection.hgetall(key).keys()
+        reply = self.ask(job, queue)
+        wait_for(lambda: reply.done() or self._has_new(key, ids, before), "Redis has the click")
+        return reply
+
+    def _has_new(self, key: str, ids: bytes, before: Collection[bytes]) -> bool:
+        return any(v == ids and k not in before for k, v in self.connection.hgetall(key).items())
+
+
+def _ask(queue: ClickQueue, job: ClickJob) -> Reply:
+    started = time.monotonic()
+    try:
+        reason = queue.ask(job).error_code or ANSWERED
+    except RefCutError as error:
+        reason = error.code
+    ended = time.monotonic()
+    return Reply(reason, ended, ended - started)
