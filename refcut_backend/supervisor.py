@@ -1,4 +1,4 @@
-"""`refcut run`: embedded Redis, worker and web server as children of one process that stops all of them."""
+"""`refcut run`: embedded Redis, workers and web server as children of one process that stops all of them."""
 
 from __future__ import annotations
 
@@ -9,82 +9,92 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import FrameType
 
 from model.version_folder import version_name
-from refcut_backend.errors import CANNOT_START, ConfigError
-from refcut_backend.jobs.redis_server import STOP_LIMIT_S, EmbeddedRedis, check_redis, stop_within
+from refcut_backend.errors import ConfigError
+from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis, stop_within
 from refcut_backend.settings import Settings
 from refcut_backend.store.database import open_database
+from refcut_backend.worker_crew import WORKER_COMMAND, WorkerCrew
 
 log = logging.getLogger("refcut.run")
 
-RESTART_PAUSE_S = 1.0
+STOP_GRACE_S = 4
 POLL_S = 0.2
 
 
 class Supervisor:
-    """Starts the children, replaces a worker that dies, and stops everything at SIGINT or SIGTERM."""
+    """Starts the children, replaces what may be replaced, and stops everything at SIGINT or SIGTERM.
 
-    def __init__(self, settings: Settings) -> None:
+    worker_command: what starts a worker.
+    """
+
+    def __init__(self, settings: Settings, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
         self._settings = settings
+        self._worker_command = worker_command
         self._stopping = False
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def run(self) -> int:
-        """Blocks until stopped. Returns the exit status: 0 after a signal, 1 when the web server died by itself
-        or the worker cannot start (both have said why).
+        """Blocks until stopped. Returns the exit status: 0 after a signal, 1 when the web server died by itself.
 
-        Raises RefCutError or ModelError when something that is needed is missing: nothing is left running then.
+        Raises RefCutError or ModelError when something that is needed is missing or the workers are given up: nothing
+        is left running then.
         """
         self._check()
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._stop)
         with ExitStack() as stack:
-            redis_url = self._settings.redis_url or stack.enter_context(EmbeddedRedis()).url
+            embedded = None if self._settings.redis_url else stack.enter_context(EmbeddedRedis())
+            redis_url = embedded.url if embedded else str(self._settings.redis_url)
             check_redis(redis_url)
             environment = os.environ | {"REFCUT_REDIS_URL": redis_url}
-            stack.callback(self._stop_children)
-            self._start("worker", environment)
-            self._start("serve", environment)
+            connection = stack.enter_context(connect_redis(redis_url))
+            crew = WorkerCrew(self._settings.workers, connection, environment, self._worker_command)
+            stack.callback(crew.stop, self._stop_limit_s)
+            server = self._start_server(environment)
+            stack.callback(self._stop_server, server)
             print(self._greeting(), flush=True)
-            return self._watch(environment)
+            return self._watch(server, crew, embedded)
+
+    @property
+    def _stop_limit_s(self) -> float:
+        """The web server, then the workers, finish what is in flight; no click takes longer than its deadline."""
+        return self._settings.click_timeout_s + STOP_GRACE_S
 
     def _check(self) -> None:
         open_database(self._settings.database).dispose()
         version_name(self._settings.model_dir)
         check_port_is_free(self._settings.host, self._settings.port)
 
-    def _start(self, command: str, environment: dict[str, str]) -> None:
+    def _start_server(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C reaches only the supervisor, which then stops the children in order.
-        self._children[command] = subprocess.Popen(
-            [sys.executable, "-m", "refcut_backend", command], env=environment, start_new_session=True
-        )
+        command = [sys.executable, "-m", "refcut_backend", "serve"]
+        return subprocess.Popen(command, env=environment, start_new_session=True)
 
-    def _watch(self, environment: dict[str, str]) -> int:
+    def _stop_server(self, server: subprocess.Popen[bytes]) -> None:
+        """First of all: the workers are still there for the clicks that it has taken."""
+        if server.poll() is None:
+            server.terminate()
+        stop_within(server, self._stop_limit_s)
+
+    def _watch(
+        self, server: subprocess.Popen[bytes], crew: WorkerCrew, embedded: EmbeddedRedis | None
+    ) -> int:
         while not self._stopping:
-            if (status := self._children["serve"].poll()) is not None:
+            if (status := server.poll()) is not None:
                 log.error("the web server stopped", extra={"status": status})
                 return 1
-            if (status := self._children["worker"].poll()) is not None:
-                if status == CANNOT_START:
-                    return 1
-                log.error("the worker died and is replaced", extra={"status": status})
-                time.sleep(RESTART_PAUSE_S)
-                self._start("worker", environment)
+            if embedded is not None and embedded.start_again_if_dead():
+                log.error("the embedded Redis died and is started again")
+            crew.check()
             time.sleep(POLL_S)
         return 0
 
     def _stop(self, _signum: int, _frame: FrameType | None) -> None:
         self._stopping = True
-
-    def _stop_children(self) -> None:
-        for child in reversed(self._children.values()):
-            if child.poll() is None:
-                child.terminate()
-        for child in self._children.values():
-            stop_within(child, STOP_LIMIT_S)
 
     def _greeting(self) -> str:
         address = f"http://{self._settings.host}:{self._settings.port}"
@@ -92,7 +102,7 @@ class Supervisor:
             [
                 f"RefCut listens on {address}",
                 f"  model    {version_name(self._settings.model_dir)}",
-                f"  device   {self._settings.device} (the worker says which one it found)",
+                f"  device   {self._settings.device} (the workers say which one they found)",
                 "  In Label Studio: Settings > Model > Connect Model, and enter",
                 f"    Backend URL              {address}",
                 "    Interactive preannotations   on",

@@ -1,0 +1,17 @@
+"""`refcut run` with workers around a fake model: `python -m tests.fake_run`."""
+
+from __future__ import annotations
+
+import sys
+
+from refcut_backend.errors import RefCutError
+from refcut_backend.logs import set_up_logging
+from refcut_backend.settings import read_settings
+from refcut_backend.supervisor import Supervisor
+
+if __name__ == "__main__":
+    set_up_logging()
+    try:
+        sys.exit(Supervisor(read_settings(), (sys.executable, "-m", "tests.fake_worker")).run())
+    except RefCutError as error:
+        sys.exit(f"refcut: {error}")

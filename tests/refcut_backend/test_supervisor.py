@@ -1,0 +1,236 @@
+"""`refcut run` and `refcut serve` as processes: what they replace, how they stop, what they do without Redis."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from refcut_backend.jobs.presence import WorkerState, living_workers
+from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.web.app import REASON_HEADER
+from refcut_backend.worker_crew import FAILED_STARTS, RestartPolicy
+from tests.recorded import LABEL_CONFIG, REPOSITORY, click_result
+from tests.running_backend import free_port, wait_until_up
+from tests.worker_farm import GENEROUS_S, wait_for
+
+UNAVAILABLE_WITHIN_S = 1.0
+
+
+@dataclass
+class Run:
+    """A running program with a web server."""
+
+    process: subprocess.Popen[str]
+    client: httpx.Client
+    log: Path
+
+    def click(self, order: str, click_id: str) -> httpx.Response:
+        """A click whose label tells the fake model what to do."""
+        body = {
+            "tasks": [{"id": 1, "data": {"image": "/data/upload/1/a.jpg"}}],
+            "project": "1.1",
+            "label_config": LABEL_CONFIG.replace('"Door"', f'"{order}"'),
+            "params": {"context": {"result": [click_result(click_id, 10, 20, order)]}},
+        }
+        return self.client.post("/predict", json=body)
+
+    def is_computing(self) -> bool:
+        return self.log.exists() and bool(self.log.read_text())
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        self.process.send_signal(signum)
+        return self.process.wait(2 * GENEROUS_S)
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedRedis]:
+    with EmbeddedRedis() as server:
+        check_redis(server.url)
+        yield server
+
+
+@pytest.fixture
+def callers() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor() as pool:
+        yield pool
+
+
+def start(folder: Path, *module: str, **environment: str) -> subprocess.Popen[str]:
+    wanted = {
+        "REFCUT_STATE_DIR": str(folder),
+        "REFCUT_CLICK_TIMEOUT_S": "30",
+        "FAKE_WORKER_LOG": str(folder / "computed"),
+    }
+    with (folder / "stderr").open("w") as stderr:
+        return subprocess.Popen(
+            [sys.executable, "-m", *module],
+            env=os.environ | wanted | environment,
+            cwd=REPOSITORY,
+            stderr=stderr,
+            text=True,
+        )
+
+
+@pytest.fixture
+def started(tmp_path) -> Iterator[Run]:
+    """Starts programs; ends what is left of the last one."""
+    runs: list[Run] = []
+
+    def start_run(*module: str, **environment: str) -> Run:
+        port = free_port()
+        process = start(tmp_path, *module, REFCUT_PORT=str(port), **environment)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=GENEROUS_S, trust_env=False)
+        runs.append(Run(process, client, tmp_path / "computed"))
+        wait_until_up(client, process)
+        return runs[-1]
+
+    yield start_run  # type: ignore[misc]
+    for run in runs:
+        if run.process.poll() is None:
+            run.stop()
+        run.client.close()
+
+
+def ready(url: str) -> list[WorkerState]:
+    with connect_redis(url) as connection:
+        return [worker for worker in living_workers(connection) if worker.ready]
+
+
+def pids_of_workers(run: Run) -> list[int]:
+    children = psutil.Process(run.process.pid).children()
+    return [child.pid for child in children if "tests.fake_worker" in child.cmdline()]
+
+
+def test_several_workers_are_started_and_a_killed_one_is_replaced(started, server, callers):
+    run = started("tests.fake_run", REFCUT_REDIS_URL=server.url, REFCUT_WORKERS="2")
+    wait_for(lambda: len(ready(server.url)) == 2, "both workers are ready")
+    names = {worker.name for worker in ready(server.url)}
+    for pid in pids_of_workers(run):
+        os.kill(pid, signal.SIGKILL)
+        assert REASON_HEADER not in run.click("mask", f"{pid}").headers
+    wait_for(lambda: len({w.name for w in ready(server.url)} - names) == 2, "both are replaced")
+    assert run.stop() == 0
+
+
+def test_the_caller_of_a_killed_worker_gets_worker_lost_and_the_next_click_a_mask(started, server, callers):
+    run = started("tests.fake_run", REFCUT_REDIS_URL=server.url)
+    wait_for(lambda: ready(server.url), "the worker is ready")
+    lost: Future[httpx.Response] = callers.submit(run.click, "sleep 20", "a")
+    wait_for(run.is_computing, "the click is in work")
+    (pid,) = pids_of_workers(run)
+    os.kill(pid, signal.SIGKILL)
+    assert lost.result().headers[REASON_HEADER] == "worker_lost"
+    assert REASON_HEADER not in run.click("mask", "b").headers
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_finishes_the_clicks_in_flight_and_leaves_nothing_behind(started, callers, signum):
+    run = started("tests.fake_run")
+    replies = [callers.submit(run.click, "sleep 1", click_id) for click_id in "abc"]
+    wait_for(run.is_computing, "a click is in work")
+    children = psutil.Process(run.process.pid).children(recursive=True)
+    assert len(children) == 3
+    assert run.stop(signum) == 0
+    assert [REASON_HEADER in reply.result().headers for reply in replies] == [False] * 3
+    assert [child for child in children if child.is_running()] == []
+
+
+def test_sigterm_to_the_web_server_finishes_what_is_in_flight_and_takes_nothing_new(started, farm, callers):
+    farm.start_worker()
+    run = started("refcut_backend", "serve", REFCUT_REDIS_URL=farm.redis_url)
+    in_flight = callers.submit(run.click, "sleep 3", "a")
+    wait_for(run.is_computing, "the click is in work")
+    run.process.send_signal(signal.SIGTERM)
+    wait_for(lambda: refuses(run), "new connections are refused")
+    assert not in_flight.done()
+    assert REASON_HEADER not in in_flight.result().headers
+    assert run.process.wait(GENEROUS_S) == 0
+
+
+def refuses(run: Run) -> bool:
+    try:
+        httpx.get(f"{run.client.base_url}/livez", trust_env=False, timeout=GENEROUS_S)
+    except httpx.ConnectError:
+        return True
+    return False
+
+
+def test_workers_that_crash_at_every_start_are_given_up_with_a_clear_line(tmp_path, server):
+    process = start(
+        tmp_path,
+        "tests.fake_run",
+        REFCUT_REDIS_URL=server.url,
+        REFCUT_PORT=str(free_port()),
+        FAKE_WORKER_CRASHES="1",
+    )
+    assert process.wait(2 * GENEROUS_S) == 1
+    said = (tmp_path / "stderr").read_text()
+    assert f"refcut: a worker died {FAILED_STARTS} times before it was ready" in said.splitlines()[-1]
+    assert said.count("RuntimeError: crashes at every start") == FAILED_STARTS
+
+
+def test_a_worker_that_had_been_ready_is_replaced_at_once_however_often_it_dies():
+    policy = RestartPolicy()
+    assert [policy.pause_after_death(had_been_ready=True) for _ in range(20)] == [0.0] * 20
+    assert not policy.is_given_up
+
+
+def test_pauses_between_failed_starts_grow_and_a_good_start_begins_anew():
+    policy = RestartPolicy()
+    assert [policy.pause_after_death(had_been_ready=False) for _ in range(3)] == [1.0, 2.0, 4.0]
+    assert policy.pause_after_death(had_been_ready=True) == 0.0
+    assert [policy.pause_after_death(had_been_ready=False) for _ in range(4)] == [1.0, 2.0, 4.0, 8.0]
+    assert policy.is_given_up
+
+
+def test_an_embedded_redis_that_is_killed_is_replaced_and_clicks_go_on(started):
+    run = started("tests.fake_run")
+    assert REASON_HEADER not in run.click("mask", "a").headers
+    (redis_server,) = [
+        child
+        for child in psutil.Process(run.process.pid).children()
+        if "redis-server" in " ".join(child.cmdline())
+    ]
+    redis_server.kill()
+    wait_for(lambda: REASON_HEADER not in run.click("mask", "b").headers, "clicks are answered again")
+
+
+def test_a_web_server_without_redis_lives_is_not_ready_and_recovers_without_a_restart(started, server):
+    os.kill(server.pid, signal.SIGKILL)
+    run = started("refcut_backend", "serve", REFCUT_REDIS_URL=server.url)
+    assert run.client.get("/livez").status_code == 200
+    assert run.client.get("/readyz").status_code == 503
+    began = time.monotonic()
+    assert run.click("mask", "a").headers[REASON_HEADER] == "unavailable"
+    assert run.click("mask", "b").headers[REASON_HEADER] == "unavailable"
+    assert time.monotonic() - began < 2 * UNAVAILABLE_WITHIN_S + 1
+    wait_for(server.start_again_if_dead, "Redis is started again")
+    check_redis(server.url)
+    wait_for(lambda: run.client.get("/readyz").status_code == 200, "Redis is found")
+
+
+def test_a_full_queue_leaves_threads_for_everybody_else(started, server, callers):
+    run = started(
+        "refcut_backend",
+        "serve",
+        REFCUT_REDIS_URL=server.url,
+        REFCUT_CLICK_QUEUE_LIMIT="60",
+        REFCUT_CLICK_TIMEOUT_S="15",
+    )
+    with ThreadPoolExecutor(60) as many, connect_redis(server.url) as connection:
+        waiting = [many.submit(run.click, "mask", f"{number}") for number in range(60)]
+        wait_for(lambda: connection.llen("rq:queue:clicks") == 60, "all of them wait")
+        assert run.client.get("/readyz").status_code == 200
+        assert run.click("mask", "one more").headers[REASON_HEADER] == "busy"
+        assert not any(reply.done() for reply in waiting)
