@@ -1,0 +1,68 @@
+"""Clicks a second with 1, 2 and 4 workers: `python -m benchmarks.many_workers [--seconds 20]`.
+
+The workers of one machine share its cores: `refcut run` gives each an equal part of them. As many callers as keep every
+worker busy, each sending its next click when the last one is answered. The load is made on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.backend import ANSWERED, Backend, Outcome, running_backend
+from benchmarks.report import machine, percentile_ms, print_table, write_json
+from benchmarks.stream import clicks_of
+
+CALLERS_A_WORKER = 2
+
+
+def click_until(backend: Backend, annotator: int, end: float) -> list[Outcome]:
+    """One caller's clicks, one after the other."""
+    outcomes: list[Outcome] = []
+    for click in clicks_of(annotator):
+        outcomes.append(backend.click(click))
+        if time.monotonic() > end:
+            break
+    return outcomes
+
+
+def measure(workers: int, callers: int, warm_up_s: float, seconds: float) -> list[Outcome]:
+    """Outcomes of the clicks that were sent after the warm-up and answered before the end."""
+    with running_backend(workers) as backend, ThreadPoolExecutor(callers) as pool:
+        began = time.monotonic() + warm_up_s
+        end = began + seconds
+        replies = [pool.submit(click_until, backend, number, end) for number in range(callers)]
+        outcomes = [outcome for reply in replies for outcome in reply.result()]
+    return [
+        outcome for outcome in outcomes if outcome.sent >= began and outcome.sent + outcome.seconds <= end
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--warm-up-s", type=float, default=8.0)
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    arguments = parser.parse_args()
+    callers = CALLERS_A_WORKER * max(arguments.workers)
+    rates: dict[int, float] = {}
+    rows = []
+    for workers in arguments.workers:
+        outcomes = measure(workers, callers, arguments.warm_up_s, arguments.seconds)
+        answered = [outcome.seconds for outcome in outcomes if outcome.reason == ANSWERED]
+        rates[workers] = len(answered) / arguments.seconds
+        ratio = rates[workers] / rates[arguments.workers[0]] if rates[arguments.workers[0]] else 0.0
+        speed = [f"{rates[workers]:.2f}", f"{ratio:.2f}", len(outcomes) - len(answered)]
+        rows.append(
+            [f"{workers} worker(s)", *speed, percentile_ms(answered, 50), percentile_ms(answered, 95)]
+        )
+    print(f"{machine()}, {callers} callers")
+    print_table(["", "clicks/s", "ratio", "not answered", "p50 ms", "p95 ms"], rows)
+    write_json(arguments.json, {"clicks_per_s": rates})
+
+
+if __name__ == "__main__":
+    main()
