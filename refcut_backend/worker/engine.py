@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.network.prompts import ReferenceTokens
-from model.network.refcut import RefCut
 from model.predictor import PredictorSettings, RefCutPredictor, serving_settings
 from model.robot_clicker import Click
+from model.runtime.stages import NetworkStages
 from refcut_backend.core import brush_rle
 from refcut_backend.core.clicks import PercentClick, to_pixel
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
@@ -47,7 +47,7 @@ class ClickEngine:
 
     def __init__(
         self,
-        network: RefCut,
+        network: NetworkStages,
         load_image: LoadImage,
         load_reference: LoadReference,
         cached_images: int,

@@ -10,6 +10,9 @@ from redis import Redis
 from rq import Queue, SimpleWorker
 from rq.serializers import JSONSerializer
 
+from model.errors import RuntimeChoiceError
+from model.predictor_settings import serving_settings
+from model.runtime.choose import with_runtime
 from model.weights import load_network
 from refcut_backend.errors import ConfigError
 from refcut_backend.jobs.click_job import CLICK_QUEUE
@@ -46,11 +49,15 @@ def make_engine(settings: Settings) -> ClickEngine:
         data = fetch_image(address, task_id, projects.connection(project_id), settings)
         return decode_image(data, settings.image_max_pixels)
 
-    click_engine = ClickEngine(
-        load_network(settings.model_dir).to(device), load_image, references.load, settings.cached_images
-    )
+    network = load_network(settings.model_dir).to(device)
+    served = serving_settings(network.config)
+    try:
+        stages = with_runtime(network, served, settings.runtime, settings.runtime_cache_dir)
+    except RuntimeChoiceError as error:
+        raise ConfigError(f"REFCUT_RUNTIME: {error.message}", hint=error.hint) from None
+    click_engine = ClickEngine(stages, load_image, references.load, settings.cached_images, served)
     click_engine.warm_up()
-    log.info("worker ready", extra={"device": str(device)})
+    log.info("worker ready", extra={"device": str(device), "runtime": type(stages).__name__})
     return click_engine
 
 
