@@ -16,5 +16,9 @@ class WeightsError(ModelError):
     """A weights file is missing, damaged, or not what it should be."""
 
 
+class RuntimeChoiceError(ModelError):
+    """The network cannot be computed by the runtime that was asked for."""
+
+
 class DataError(ModelError):
     """A data set, image or mask cannot be used."""

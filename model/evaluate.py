@@ -32,6 +32,7 @@ from model.evaluation.runner import ClickLimits, EvaluationSet, Task, run_tasks
 from model.evaluation.summary import summarise
 from model.predictor import RefCutPredictor
 from model.predictor_settings import SERVING, PredictorSettings, serving_settings
+from model.runtime.choose import RuntimeName, with_runtime
 from model.weights import SHIPPED_DIR, load_network, version_name
 
 
@@ -42,14 +43,15 @@ class PredictorFactory:
     weights: Path
     changes: dict[str, Any]
     threads: int
+    runtime: RuntimeName = "torch"
 
     def __call__(self) -> RefCutPredictor:
-        """Raises WeightsError or ValueError when weights and settings do not work together."""
+        """Raises ModelError or ValueError when weights, settings and runtime do not work together."""
         torch.set_num_threads(self.threads)
         network = load_network(self.weights)
         settings = dataclasses.replace(serving_settings(network.config), **self.changes)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return RefCutPredictor(network.to(device), settings)
+        return RefCutPredictor(with_runtime(network.to(device), settings, self.runtime), settings)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -60,7 +62,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if len({one.name for one in sets}) < len(sets):
         raise DataError("two sets have the same name", hint="add ,name=N to one of them")
     factory = PredictorFactory(
-        arguments.weights, changed_settings(arguments), max(1, arguments.threads // arguments.workers)
+        arguments.weights,
+        changed_settings(arguments),
+        max(1, arguments.threads // arguments.workers),
+        arguments.runtime,
     )
     served = factory().settings
     file = RecordFile(arguments.out, describe(arguments, served, limits))
@@ -83,7 +88,7 @@ def describe(
         "predictor": dataclasses.asdict(settings),
         "clicks": dataclasses.asdict(limits),
         "development": arguments.development,
-    }
+    } | ({} if arguments.runtime == "torch" else {"runtime": arguments.runtime})
 
 
 def read_set(description: SetDescription, development: float | None) -> EvaluationSet:
@@ -182,6 +187,9 @@ def make_parser() -> OneLineParser:
         default=["right", "none", "wrong"],
         help="right|none|positive|negative|wrong, then +refsN +polygonN +scaleF +jitter; "
         f"groups: {', '.join(MODE_GROUPS)}",
+    )
+    parser.add_argument(
+        "--runtime", choices=("torch", "openvino"), default="torch", help="what computes the network"
     )
     parser.add_argument("--limit", type=int, help="samples of each kind in a set, evenly spread; default all")
     parser.add_argument("--max-clicks", type=int, default=20)

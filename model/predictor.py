@@ -18,9 +18,10 @@ from model.geometry import EXPANSION, Roi, bounding_roi, clicks_to_network, expa
 from model.held_bytes import held_bytes
 from model.network.click_maps import disk_maps
 from model.network.prompts import ReferenceTokens
-from model.network.refcut import ImageFeatures, PreparedReference, RefCut
+from model.network.refcut import ImageFeatures, PreparedReference
 from model.predictor_settings import SERVING, PredictorSettings, serving_settings
 from model.robot_clicker import Click
+from model.runtime.stages import NetworkStages
 
 __all__ = ["SERVING", "MaskResult", "PredictorSettings", "RefCutPredictor", "serving_settings"]
 
@@ -50,13 +51,13 @@ class _State:
 class RefCutPredictor:
     """One image at a time. `predict` may be called with any click list: what it shares with the last one is kept."""
 
-    def __init__(self, network: RefCut, settings: PredictorSettings = SERVING) -> None:
+    def __init__(self, network: NetworkStages, settings: PredictorSettings = SERVING) -> None:
         patch = network.config.patch_px
         if settings.network_px % patch:
             raise ValueError(f"network_px {settings.network_px} is not a multiple of the patch of {patch} px")
         self.network = network
         self.settings = settings
-        self.device = next(network.parameters()).device
+        self.device = network.device
         self._image: NDArray[np.uint8] | None = None
         self._reference: ReferenceTokens | None = None
         self._crops: OrderedDict[Roi, ImageFeatures] = OrderedDict()

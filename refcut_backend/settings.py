@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,12 +24,18 @@ class Settings(BaseSettings):
     redis_url: str | None = Field(
         None, description="a real Redis (redis://...); without it `refcut run` embeds one"
     )
-    state_dir: Path = Field(Path("refcut-state"), description="folder for the database")
+    state_dir: Path = Field(
+        Path("refcut-state"), description="folder for the database and OpenVINO's form of the model"
+    )
     database_url: str | None = Field(
         None, description="SQLAlchemy URL; default is SQLite in the state folder"
     )
     model_dir: Path = Field(SHIPPED_DIR, description="folder with base.safetensors and version.safetensors")
     device: str = Field("auto", pattern="^(auto|cpu|cuda(:\\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    runtime: Literal["auto", "openvino", "torch"] = Field(
+        "auto",
+        description="what computes the network; auto takes OpenVINO on a processor where it loads, torch else",
+    )
     access_token: SecretStr | None = Field(
         None,
         description="Label Studio token to use instead of the one that Label Studio hands over: "
@@ -166,6 +172,11 @@ class Settings(BaseSettings):
     def authors(self) -> Authors:
         """Who may give references. Raises ConfigError."""
         return Authors.read(self.reference_authors)
+
+    @property
+    def runtime_cache_dir(self) -> Path:
+        """Folder where OpenVINO's form of the model is kept for the next start."""
+        return self.state_dir / "openvino"
 
     @property
     def allowed_image_hosts(self) -> frozenset[str]:

@@ -94,6 +94,11 @@ class RefCut(nn.Module):
             self.backbone.requires_grad_(False)
 
     @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.pos_embed.device
+
+    @property
     def _frozen(self) -> bool:
         return self.config.reference_features == "frozen"
 

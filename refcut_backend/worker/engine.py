@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from model.geometry import Roi
 from model.held_bytes import held_bytes
 from model.network.prompts import ReferenceTokens
-from model.network.refcut import RefCut
 from model.predictor import PredictorSettings, RefCutPredictor, serving_settings
 from model.robot_clicker import Click
+from model.runtime.stages import NetworkStages
 from refcut_backend.core import brush_rle
 from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.clicks import PercentClick, to_pixel
@@ -65,7 +65,7 @@ class ClickEngine:
 
     def __init__(
         self,
-        network: RefCut,
+        network: NetworkStages,
         images: ImageShelf,
         load_reference: LoadReference,
         limits: CacheLimits,
@@ -82,7 +82,9 @@ class ClickEngine:
         )
         self.serve(network, model_version, settings)
 
-    def serve(self, network: RefCut, model_version: str, settings: PredictorSettings | None = None) -> None:
+    def serve(
+        self, network: NetworkStages, model_version: str, settings: PredictorSettings | None = None
+    ) -> None:
         """Answers with these weights from now on. Images stay at hand, nothing computed with other weights is used."""
         self._network = network
         self._settings = settings or serving_settings(network.config)

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 
 import torch
 
+from model.errors import RuntimeChoiceError
+from model.predictor_settings import serving_settings
+from model.runtime.choose import with_runtime
 from model.version_folder import version_name
 from model.weights import load_network
 from refcut_backend.errors import ConfigError
@@ -46,15 +49,24 @@ def make_engine(settings: Settings) -> ClickEngine:
     projects = Projects(engine, settings.own_token, settings.label_studio_url)
     references = References(engine)
 
+    network = load_network(settings.model_dir).to(device)
+    served = serving_settings(network.config)
+    try:
+        stages = with_runtime(network, served, settings.runtime, settings.runtime_cache_dir)
+    except RuntimeChoiceError as error:
+        raise ConfigError(f"REFCUT_RUNTIME: {error.message}", hint=error.hint) from None
+    runtime = type(stages).__name__
     click_engine = ClickEngine(
-        load_network(settings.model_dir).to(device),
+        stages,
         open_image_shelf(settings, projects, Addresses(engine)),
         references.load,
         CacheLimits(settings.feature_cache_max_bytes, settings.reference_cache_max_bytes),
-        version_name(settings.model_dir),
+        f"{version_name(settings.model_dir)}-{runtime}",
+        served,
     )
     click_engine.warm_up()
-    log.info("model loaded", extra={"device": str(device), "threads": torch.get_num_threads()})
+    threads = torch.get_num_threads()
+    log.info("model loaded", extra={"device": str(device), "threads": threads, "runtime": runtime})
     return click_engine
 
 

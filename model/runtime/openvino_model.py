@@ -1,0 +1,149 @@
+"""The network's stages as OpenVINO models: one call each, for one size of image, with 8-bit weights in large layers.
+
+Weights get one scale an output channel. Activations are rounded to 8 bits as they come, in groups of input channels
+with a scale each ("dynamic quantisation"), so nothing has to be calibrated. Attention, norms, neck and head stay in
+float32.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from model.network.refcut import ImageFeatures, PreparedReference, RefCut
+from model.network.similarity import REFERENCE_CHANNELS
+
+MIN_WEIGHTS = 10_000
+"""Smaller layers keep float32: they cost nothing."""
+GROUPS = (256, 128, 64, 32)
+
+STAGES = ("image", "reference", "clicks")
+
+
+def openvino_package() -> Any:
+    """OpenVINO. It tells Google Analytics of every import unless its telemetry package is missing: so it is.
+
+    Raises ImportError where OpenVINO is not installed.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+def quantisation_group(network: RefCut) -> int:
+    """Input channels that share a scale: about a third of the width (measured: larger ones are less exact, smaller ones
+    slower), and a divisor of it, as OpenVINO computes in float32 otherwise."""
+    dim = network.config.embed_dim
+    return next((size for size in GROUPS if dim % size == 0 and 3 * size <= dim), GROUPS[-1])
+
+
+class _Image(nn.Module):
+    """Image to (tokens, and what else the network has of comparison and detail)."""
+
+    def __init__(self, network: RefCut) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        features = self.network.encode_image(image)
+        found = (features.tokens, features.comparison, features.detail)
+        return tuple(tensor for tensor in found if tensor is not None)
+
+
+class _Reference(nn.Module):
+    """Image to the tokens of a reference."""
+
+    def __init__(self, network: RefCut) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network.encode_reference(image, None, None).tokens
+
+
+class _Clicks(nn.Module):
+    """What a click is computed from to logits; see `click_inputs`."""
+
+    def __init__(self, network: RefCut, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.network = network
+        self.grid = grid
+
+    def forward(self, tokens: Tensor, coords: Tensor, prompt: Tensor, *others: Tensor) -> Tensor:
+        rest = list(others)
+        comparison = rest.pop(0) if self.network.config.similarity else None
+        channels = rest.pop(0) if self.network.config.similarity else None
+        detail = rest.pop(0) if self.network.config.detail_channels else None
+        features = ImageFeatures(tokens, comparison, detail, self.grid)
+        return self.network.segment(features, coords, PreparedReference(prompt, channels))
+
+
+def click_inputs(
+    network: RefCut, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None
+) -> list[Tensor]:
+    """Inputs of the stage "clicks". Without a reference its prompt and channels are zero, which is the same."""
+    config = network.config
+    rows, cols = features.grid
+    prompt = torch.zeros(1, config.embed_dim) if reference is None else reference.prompt
+    inputs = [features.tokens, coords, prompt]
+    if config.similarity:
+        assert features.comparison is not None
+        channels = None if reference is None else reference.channels
+        if channels is None:
+            channels = torch.zeros(1, rows * cols, REFERENCE_CHANNELS)
+        inputs += [features.comparison, channels]
+    if config.detail_channels:
+        assert features.detail is not None
+        inputs.append(features.detail)
+    return inputs
+
+
+def convert(network: RefCut, size_px: int) -> dict[str, Any]:
+    """`STAGES` as OpenVINO models of a network in evaluation mode. There is no "reference" where "image" gives it."""
+    image = torch.zeros(1, 3, size_px, size_px)
+    with torch.no_grad():
+        features = network.encode_image(image)
+    clicks = click_inputs(network, features, torch.zeros(1, 3, size_px, size_px), None)
+    models = {
+        "image": _converted(_Image(network), [image]),
+        "clicks": _converted(_Clicks(network, features.grid), clicks),
+    }
+    if network.config.reference_features != "frozen":
+        models["reference"] = _converted(_Reference(network), [image])
+    return models
+
+
+def _converted(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
+    with warnings.catch_warnings():
+        # Tracing warns of every size that it takes as fixed, and here all are.
+        warnings.simplefilter("ignore")
+        model = openvino_package().convert_model(
+            module.eval(), example_input=tuple(inputs), input=[tuple(tensor.shape) for tensor in inputs]
+        )
+    _use_8_bit_weights(model)
+    return model
+
+
+def _use_8_bit_weights(model: Any) -> None:
+    """Replaces the weights of large layers by whole numbers and a scale an output channel."""
+    operations = openvino_package().opset13
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "MatMul" or not node.get_attributes()["transpose_b"]:
+            continue
+        constant = node.input_value(1).get_node()
+        if constant.get_type_name() != "Constant":
+            continue
+        weights = constant.get_data()
+        if weights.ndim != 2 or weights.size < MIN_WEIGHTS:
+            continue
+        scale = np.maximum(np.abs(weights).max(axis=1, keepdims=True) / 127, 1e-12).astype(np.float32)
+        rounded = operations.constant(np.round(weights / scale).astype(np.int8))
+        restored = operations.multiply(operations.convert(rounded, np.float32), operations.constant(scale))
+        node.input(1).replace_source_output(restored.output(0))

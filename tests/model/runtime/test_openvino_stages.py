@@ -1,0 +1,196 @@
+"""OpenVINO computes what torch computes: the same in float32, nearly the same masks with 8-bit weights."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from model.config import PRESETS, NetworkConfig
+from model.crops import crop_image, crop_mask
+from model.geometry import Roi
+from model.images import read_image, read_mask
+from model.network.click_maps import disk_maps
+from model.network.refcut import RefCut
+from model.predictor import RefCutPredictor
+from model.predictor_settings import SERVING, PredictorSettings
+from model.robot_clicker import Click, deepest_point
+from model.runtime import openvino_stages
+from model.runtime.openvino_model import quantisation_group
+from model.runtime.openvino_stages import OpenVinoStages
+from model.runtime.stages import NetworkStages
+from model.weights import load_network
+from tests.model.made_up import TINY_CONFIGS, TINY_FROZEN, drawn_image, obedient_network, random_network
+from tests.recorded import REPOSITORY
+
+BOTH = pytest.mark.parametrize("config", TINY_CONFIGS.values(), ids=TINY_CONFIGS)
+
+
+Reference = tuple[torch.Tensor, torch.Tensor]
+"""Image (1, 3, S, S) and positive mask (1, 1, S, S); what is not in it is the negative mask."""
+
+
+def logits(
+    stages: NetworkStages,
+    image: torch.Tensor,
+    reference: Reference | None,
+    click_rc: tuple[float, float] = (20, 30),
+) -> torch.Tensor:
+    """After one click."""
+    size = image.shape[-1]
+    with torch.inference_mode():
+        features = stages.encode_image(image)
+        prepared = None
+        if reference is not None:
+            tokens = stages.encode_reference(reference[0], reference[1], 1 - reference[1])
+            prepared = stages.prepare_reference(features, tokens)
+        click = torch.tensor([[[*click_rc, 0.0], [-1.0, -1.0, -1.0]]])
+        coords = torch.cat([torch.zeros(1, 1, size, size), disk_maps(click, size, size)], dim=1)
+        return stages.segment(features, coords, prepared)
+
+
+def noise(size: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+@BOTH
+@pytest.mark.parametrize("referenced", [False, True])
+def test_small_layers_are_computed_as_torch_computes_them(config: NetworkConfig, referenced: bool) -> None:
+    network = random_network(config)
+    stages = OpenVinoStages(network, config.network_px, None)
+    upper_half = torch.zeros(1, 1, config.network_px, config.network_px)
+    upper_half[..., : config.network_px // 2, :] = 1
+    image, reference = (
+        noise(config.network_px),
+        (noise(config.network_px, 1), upper_half) if referenced else None,
+    )
+    expected = logits(network, image, reference)
+    assert expected.std() > 0.05
+    assert (logits(stages, image, reference) - expected).abs().max() < 1e-3
+
+
+@BOTH
+def test_a_session_of_clicks_gives_the_same_masks(config: NetworkConfig) -> None:
+    settings = PredictorSettings(network_px=config.network_px, second_look=True)
+    network = obedient_network(config)
+    clicks = [Click(40.0, 60.0), Click(55.0, 80.0), Click(20.0, 20.0, positive=False)]
+    masks = []
+    for stages in (network, OpenVinoStages(network, config.network_px, None)):
+        predictor = RefCutPredictor(stages, settings)
+        predictor.set_image(drawn_image(96, 128))
+        masks.append([predictor.predict(clicks[: count + 1]).mask_hw for count in range(3)])
+    assert all((one != other).mean() < 1e-3 for one, other in zip(*masks, strict=True))
+    assert masks[0][0].any()
+
+
+def test_the_model_that_ships_gives_nearly_the_same_masks_on_photographs() -> None:
+    network = load_network()
+    size = SERVING.network_px
+    stages = OpenVinoStages(network, size, None)
+    differing, errors = [], []
+    for part in ("front_door", "wheel", "hood"):
+        for here, there in (("te20", "car118"), ("te66", "te20"), ("car118", "te66")):
+            crop, other = (_square(_photograph(name)) for name in (here, there))
+            target, meant = (_mask(name, part) for name in (here, there))
+            row, col = (size * share for share in _middle(target))
+            expected, found = (
+                logits(one, crop, (other, crop_mask(meant, Roi.whole(*meant.shape), size)), (row, col))
+                for one in (network, stages)
+            )
+            differing.append(float(((expected > 0) != (found > 0)).float().mean()))
+            errors.append(float((expected - found).abs().max()))
+    print(f"differing {np.mean(differing):.5f} (max {max(differing):.5f}), logit error {max(errors):.2f}")
+    assert np.mean(differing) < 0.005
+    assert 0 < max(errors) < 2, "8-bit weights: not the same, but near"
+
+
+def _square(path: Path) -> torch.Tensor:
+    image = read_image(path)
+    return crop_image(image, Roi.whole(*image.shape[:2]), SERVING.network_px, "area")
+
+
+def _mask(name: str, part: str) -> NDArray[np.bool_]:
+    size_hw = read_image(_photograph(name)).shape[:2]
+    return read_mask(REPOSITORY / f"tests/fixtures/demo_masks/car_parts_{name}_{part}.png", size_hw)
+
+
+def _photograph(name: str) -> Path:
+    return REPOSITORY / f"label_studio_demo/car_parts_{name}.jpg"
+
+
+def _middle(mask_hw: NDArray[np.bool_]) -> tuple[float, float]:
+    """The deepest point, as shares of height and width."""
+    row, col = deepest_point(mask_hw)
+    return row / mask_hw.shape[0], col / mask_hw.shape[1]
+
+
+def test_images_of_another_size_are_left_to_torch() -> None:
+    network = random_network(TINY_FROZEN)
+    stages = OpenVinoStages(network, 56, None)
+    image, mask = noise(84), torch.ones(1, 1, 84, 84)
+    assert torch.equal(logits(stages, image, (image, mask)), logits(network, image, (image, mask)))
+
+
+def test_outputs_are_not_overwritten_by_the_next_call() -> None:
+    stages = OpenVinoStages(random_network(TINY_FROZEN), 56, None)
+    first = stages.encode_image(torch.zeros(1, 3, 56, 56)).tokens
+    before = first.clone()
+    stages.encode_image(torch.ones(1, 3, 56, 56))
+    assert torch.equal(first, before)
+
+
+def test_a_kept_network_is_not_converted_again_and_a_damaged_one_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = random_network(TINY_FROZEN)
+    image = noise(56)
+    expected = logits(OpenVinoStages(network, 56, tmp_path), image, None)
+    conversions = []
+    convert = openvino_stages.convert
+    monkeypatch.setattr(
+        openvino_stages, "convert", lambda *given: conversions.append(given) or convert(*given)
+    )
+    torch.testing.assert_close(logits(OpenVinoStages(network, 56, tmp_path), image, None), expected)
+    assert not conversions
+    (folder,) = tmp_path.iterdir()
+    (folder / "clicks.xml").write_text("damaged")
+    torch.testing.assert_close(logits(OpenVinoStages(network, 56, tmp_path), image, None), expected)
+    assert len(conversions) == 1
+    OpenVinoStages(random_network(TINY_FROZEN, seed=1), 56, tmp_path)
+    assert len(conversions) == 2, "other weights are another network"
+    for seed in range(2, 7):
+        OpenVinoStages(random_network(TINY_FROZEN, seed=seed), 56, tmp_path)
+    assert len(list(tmp_path.iterdir())) == openvino_stages.KEPT_NETWORKS
+
+
+def test_activations_are_rounded_in_groups_that_divide_the_width() -> None:
+    groups = {}
+    for name, config in PRESETS.items():
+        with torch.device("meta"):
+            groups[name] = quantisation_group(RefCut(config))
+    assert groups == {"s14": 128, "xtiny": 32, "vit_b16": 256, "vit_l16": 256, "vit_h14": 256}
+
+
+def test_openvino_tells_nobody_that_it_is_used() -> None:
+    code = """
+import sys
+connections = []
+def watch(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        connections.append((event, arguments))
+sys.addaudithook(watch)
+from model.runtime.openvino_stages import OpenVinoStages
+from tests.model.made_up import TINY_FROZEN, random_network
+OpenVinoStages(random_network(TINY_FROZEN), 56, None)
+import time; time.sleep(1)
+print("openvino" in sys.modules, sys.modules["openvino_telemetry"], connections)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "True None []"
