@@ -32,7 +32,7 @@ MEGABYTES = (2, 5, 10)
 
 def mask(share_of_rows: float) -> list[int]:
     """The RLE of an uneven shape in the upper rows: the more rows, the longer."""
-    height, width = SIZE
+    height = SIZE[0]
     noise = np.random.default_rng(0).random(SIZE, np.float32)
     smooth_hw = cv2.GaussianBlur(noise, (0, 0), 12)
     uneven_hw = np.asarray(smooth_hw > smooth_hw.mean())

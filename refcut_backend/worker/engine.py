@@ -19,6 +19,7 @@ from refcut_backend.core import brush_rle
 from refcut_backend.core.clicks import PercentClick, to_pixel
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.store.references import StoredReference
+from refcut_backend.worker.full_size import full_size_mask
 
 WORKING_PX = 1280
 """Larger images are worked on at this longest side: the network sees crops of a few hundred pixels either way."""
@@ -76,9 +77,8 @@ class ClickEngine:
         predicted_from = time.monotonic()
         probability = open_image.predictor.predict(_to_working_frame(job.clicks, open_image)).probability_hw
         predicted = time.monotonic()
-        size = (open_image.width, open_image.height)
-        full = cv2.resize(probability, size, interpolation=cv2.INTER_LINEAR)
-        mask_hw = full > self._settings.threshold
+        threshold = self._settings.threshold
+        mask_hw = full_size_mask(probability, open_image.height, open_image.width, threshold)
         rle = brush_rle.encode(mask_hw) if mask_hw.any() else []
         return ClickAnswer(
             width=open_image.width,
