@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -64,8 +65,10 @@ class ClickAnswer:
         return cls(error_code=error.code, error_message=str(error))
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """The RLE as base64: as a list it would be walked number by number several times on its way."""
+        return {**vars(self), "rle": b64encode(bytes(self.rle)).decode()}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ClickAnswer:
-        return cls(**{**data, "reference_versions": tuple(data["reference_versions"])})
+        rle, versions = list(b64decode(data["rle"])), tuple(data["reference_versions"])
+        return cls(**{**data, "rle": rle, "reference_versions": versions})

@@ -26,6 +26,7 @@ from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.store.references import StoredReference
 from refcut_backend.worker.byte_cache import ByteCache
+from refcut_backend.worker.full_size import full_size_mask
 from refcut_backend.worker.image_decode import DECODING_VERSION
 from refcut_backend.worker.image_shelf import WORKING_PX, ImageShelf, WorkingImage
 from refcut_backend.worker.prefetch import TaskImage
@@ -166,9 +167,8 @@ class ClickEngine:
             )
         self._open_images.keep(key, open_image)
         predicted = time.monotonic()
-        size = (open_image.width, open_image.height)
-        full = cv2.resize(probability, size, interpolation=cv2.INTER_LINEAR)
-        mask_hw = full > self._settings.threshold
+        threshold = self._settings.threshold
+        mask_hw = full_size_mask(probability, open_image.height, open_image.width, threshold)
         rle = brush_rle.encode(mask_hw) if mask_hw.any() else []
         return ClickAnswer(
             width=open_image.width,
