@@ -9,11 +9,11 @@ from collections.abc import Iterator
 import httpx
 import numpy as np
 import redis
-from rq import Worker
 from sqlalchemy import text
 
 from model.version_folder import version_name
 from refcut_backend.doctor.findings import Check, Finding
+from refcut_backend.jobs.presence import living_workers
 from refcut_backend.jobs.redis_server import check_redis, connect_redis
 from refcut_backend.settings import Settings
 from refcut_backend.store.database import open_database
@@ -40,14 +40,14 @@ def check_the_redis(settings: Settings) -> Iterator[Finding]:
     yield Finding("redis", "ok", "answers")
     connection = connect_redis(settings.redis_url)
     try:
-        workers = Worker.count(connection=connection)
+        workers = [worker for worker in living_workers(connection) if worker.ready]
     except redis.RedisError as error:
         yield Finding("worker", "wrong", f"Redis fails ({type(error).__name__})", "check its log")
         return
     if workers:
-        yield Finding("worker", "ok", f"{workers} on this Redis")
+        yield Finding("worker", "ok", f"{len(workers)} ready on this Redis")
     else:
-        yield Finding("worker", "wrong", "none on this Redis", "start `refcut worker`")
+        yield Finding("worker", "wrong", "none is ready on this Redis", "start `refcut worker`")
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
@@ -66,6 +66,7 @@ def check_model(settings: Settings) -> Iterator[Finding]:
 
     from model.predictor import RefCutPredictor, serving_settings
     from model.robot_clicker import Click
+    from model.runtime.choose import with_runtime
     from model.weights import load_network
     from refcut_backend.worker.process import choose_device
 
@@ -80,12 +81,18 @@ def check_model(settings: Settings) -> Iterator[Finding]:
     else:
         yield Finding("device", "ok", f"{device}, {torch.get_num_threads()} threads")
     network = load_network(settings.model_dir).to(device)
-    predictor = RefCutPredictor(network, serving_settings(network.config))
+    served = serving_settings(network.config)
+    stages = with_runtime(network, served, settings.runtime, settings.runtime_cache_dir)
+    predictor = RefCutPredictor(stages, served)
     predictor.set_image(np.full((64, 64, 3), 127, np.uint8))
     predictor.predict([Click(32.0, 32.0)])
     started = time.monotonic()
     predictor.predict([Click(32.0, 32.0), Click(10.0, 10.0, False)])
-    yield Finding("click", "ok", f"{1000 * (time.monotonic() - started):.0f} ms in the network")
+    yield Finding(
+        "click",
+        "ok",
+        f"{1000 * (time.monotonic() - started):.0f} ms in the network ({type(stages).__name__})",
+    )
 
 
 def check_web(settings: Settings) -> Iterator[Finding]:
