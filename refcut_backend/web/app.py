@@ -100,7 +100,7 @@ def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
 
     @app.post("/setup")
     def setup(request: SetupRequest) -> dict[str, str]:
-        return _setup(services, request)
+        return answer_setup(services, request)
 
     @app.api_route("/versions", methods=["GET", "POST"])
     async def versions() -> dict[str, list[str]]:
@@ -110,7 +110,7 @@ def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
     async def predict(
         request: Annotated[PredictRequest, Depends(_read_predict_request)], response: Response
     ) -> dict[str, Any]:
-        return await run_sync(_predict, services, request, response, limiter=click_threads)
+        return await run_sync(answer_predict, services, request, response, limiter=click_threads)
 
     @app.post("/webhook")
     async def webhook(request: Request, background: BackgroundTasks) -> dict[str, str]:
@@ -138,7 +138,8 @@ def _follow(services: Services, body: bytes) -> None:
     services.follower.apply(Webhook.model_validate_json(body))
 
 
-def _setup(services: Services, request: SetupRequest) -> dict[str, str]:
+def answer_setup(services: Services, request: SetupRequest) -> dict[str, str]:
+    """Remembers where the project is; says which model serves."""
     note(project=request.project)
     connection = Connection(request.hostname.rstrip("/"), services.access_token or request.access_token or "")
     if services.projects.remember(request.project, connection, request.label_config):
@@ -156,7 +157,8 @@ def _log_problems(request: SetupRequest) -> None:
         log.warning("label config", extra={"project": request.project, "problem": problem})
 
 
-def _predict(services: Services, request: PredictRequest, response: Response) -> dict[str, Any]:
+def answer_predict(services: Services, request: PredictRequest, response: Response) -> dict[str, Any]:
+    """The answer to /predict, whatever server took it; the reason why there is no mask goes into the headers."""
     if request.params.context is None:
         # A task is being opened: any result here would be stored as a prediction of its own (contract, section 3).
         return {"results": [], "model_version": services.model_version}
