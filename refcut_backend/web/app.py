@@ -31,7 +31,7 @@ from refcut_backend.jobs.warm_queue import WarmQueue
 from refcut_backend.label_studio.user_addresses import UserAddresses
 from refcut_backend.logs import note
 from refcut_backend.open_task import TaskOpener
-from refcut_backend.payloads import Context, PredictRequest, SetupRequest, Webhook
+from refcut_backend.payloads import PredictRequest, SetupRequest, Webhook
 from refcut_backend.reconcile_thread import ReconcileThread, reconcile_thread
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
@@ -125,7 +125,7 @@ def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
 
     @app.post("/setup")
     def setup(request: SetupRequest) -> dict[str, str]:
-        return _setup(services, request)
+        return answer_setup(services, request)
 
     @app.api_route("/versions", methods=["GET", "POST"])
     async def versions() -> dict[str, list[str]]:
@@ -138,10 +138,9 @@ def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
         background: BackgroundTasks,
     ) -> dict[str, Any]:
         if request.params.context is None:
-            return _task_opened(services, request, background)
-        return await run_sync(
-            _answer, services, request, request.params.context, response, limiter=click_threads
-        )
+            background.add_task(prepare_task, services, request)
+            return answer_predict(services, request, response)
+        return await run_sync(answer_predict, services, request, response, limiter=click_threads)
 
     @app.post("/webhook")
     async def webhook(request: Request, background: BackgroundTasks) -> dict[str, str]:
@@ -166,12 +165,17 @@ def _parsed(model: type[P], body: bytes) -> P:
 
 def _follow(services: Services, body: bytes) -> None:
     """After the acknowledgement: only now the masks of an annotation are parsed."""
-    webhook = Webhook.model_validate_json(body)
+    follow_webhook(services, Webhook.model_validate_json(body))
+
+
+def follow_webhook(services: Services, webhook: Webhook) -> None:
+    """What an event means for references and for the click log."""
     services.follower.apply(webhook)
     services.clicks.follow(webhook)
 
 
-def _setup(services: Services, request: SetupRequest) -> dict[str, str]:
+def answer_setup(services: Services, request: SetupRequest) -> dict[str, str]:
+    """Remembers where the project is; says which model serves."""
     note(project=request.project)
     connection = Connection(request.hostname.rstrip("/"), request.access_token or "")
     is_news = services.projects.remember(request.project, connection, request.label_config, request.born)
@@ -194,21 +198,20 @@ def _log_problems(request: SetupRequest) -> None:
         log.warning("label config", extra={"project": request.project, "problem": problem})
 
 
-def _task_opened(services: Services, request: PredictRequest, background: BackgroundTasks) -> dict[str, Any]:
-    """No result at all: any would be stored as a prediction of its own (contract, section 3)."""
-    task = request.tasks[0]
-    note(project=request.project, task=task.id)
-    if len(request.tasks) == 1:  # several are a batch that nobody is about to click on
-        opened = (request.project, task.id, task.data, request.label_config)
-        background.add_task(services.opener.task_opened, *opened)
-    return {"results": [], "model_version": services.model_version}
+def prepare_task(services: Services, request: PredictRequest) -> None:
+    """For a task that has just been opened, after its answer; several are a batch that nobody is about to click on."""
+    if len(request.tasks) == 1:
+        task = request.tasks[0]
+        services.opener.task_opened(request.project, task.id, task.data, request.label_config)
 
 
-def _answer(
-    services: Services, request: PredictRequest, context: Context, response: Response
-) -> dict[str, Any]:
-    task = request.tasks[0]
+def answer_predict(services: Services, request: PredictRequest, response: Response) -> dict[str, Any]:
+    """The answer to /predict, whatever server took it; the reason why there is no mask goes into the headers."""
+    task, context = request.tasks[0], request.params.context
     note(project=request.project, task=task.id)
+    if context is None:
+        # A task is being opened: any result here would be stored as a prediction of its own (contract, section 3).
+        return {"results": [], "model_version": services.model_version}
     reply: ClickReply = services.clicks.answer(
         ClickRequest(
             request.project,
