@@ -95,9 +95,7 @@ def test_the_model_that_ships_gives_nearly_the_same_masks_on_photographs() -> No
     differing, errors = [], []
     for part in ("front_door", "wheel", "hood"):
         for here, there in (("te20", "car118"), ("te66", "te20"), ("car118", "te66")):
-            crop, other = (
-                _square(_photograph(name)) for name in (here, there)
-            )
+            crop, other = (_square(_photograph(name)) for name in (here, there))
             target, meant = (_mask(name, part) for name in (here, there))
             row, col = (size * share for share in _middle(target))
             expected, found = (
