@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.config import PRESETS
-from model.images import read_image
+from model.images import read_image, read_mask
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from model.predictor_settings import PredictorSettings, serving_settings
@@ -34,8 +34,10 @@ from model.runtime.stages import NetworkStages
 from model.weights import load_network
 
 T = TypeVar("T")
-PHOTOGRAPH = Path(__file__).parents[1] / "label_studio_demo" / "car_parts_te66.jpg"
-REFERENCE = Path(__file__).parents[1] / "label_studio_demo" / "car_parts_car118.jpg"
+ROOT = Path(__file__).parents[1]
+PHOTOGRAPH = ROOT / "label_studio_demo" / "car_parts_te66.jpg"
+REFERENCE = ROOT / "label_studio_demo" / "car_parts_car118.jpg"
+REFERENCE_MASK = ROOT / "tests" / "fixtures" / "demo_masks" / "car_parts_car118_wheel.png"
 STEPS = ("reference", "first click", "later click", "click that moves the crop")
 BASELINE = "torch fp32"
 
@@ -54,9 +56,9 @@ class Case:
         """One round: a reference, the first click on a fresh image, and the second one twice more: as a click on a crop
         that has been looked at, and as one that moves the crop, which has to be looked at first."""
         predictor, (height, width) = self._predictor, self._image.shape[:2]
-        mask_hw = np.zeros(self._reference.shape[:2], bool)
-        mask_hw[100:250, 150:300] = True
-        clicks = [Click(height * 0.55, width * 0.4), Click(height * 0.55, width * 0.42)]
+        mask_hw = read_mask(REFERENCE_MASK, self._reference.shape[:2])
+        # On a wheel, which is small: s14 looks at it twice.
+        clicks = [Click(height * 0.65, width * 0.49), Click(height * 0.65, width * 0.47)]
         reference = self._timed(
             "reference", lambda: predictor.encode_reference(self._reference, mask_hw, None)
         )

@@ -28,6 +28,7 @@ def start(state_dir: Path, port: int, redis_url: str | None = None) -> subproces
         "REFCUT_PORT": str(port),
         "REFCUT_STATE_DIR": str(state_dir),
         "REFCUT_CLICK_TIMEOUT_S": "60",
+        "REFCUT_RUNTIME": "torch",
     }
     environment.pop("REFCUT_REDIS_URL", None)
     if redis_url is not None:

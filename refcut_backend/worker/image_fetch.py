@@ -110,7 +110,8 @@ class _Errand:
             # Sent as it is: nothing unpacks into more than was counted.
             headers={
                 "User-Agent": f"RefCut/{__version__}",
-                "Accept": "image/*",
+                # Label Studio 1.23 answers 406 to "image/*", even for an image.
+                "Accept": "*/*",
                 "Accept-Encoding": "identity",
             },
             event_hooks={"response": [_refuse_packed]},

@@ -18,8 +18,8 @@ from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 CLICK_CONTROL = "click"
 VIEWPORT = {"width": 1400, "height": 1000}  # labels and roles fit below a landscape photograph
-ACTION_LIMIT_MS = 30_000
-REQUEST_LIMIT_MS = 10_000  # the editor sends a click at once or never
+ACTION_LIMIT_MS = 120_000  # on busy cores signing in alone has taken half a minute
+REQUEST_LIMIT_MS = 30_000  # the editor sends a click at once or never
 
 _IN_A_CONTAINER = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-quic"]  # run by root
 _NO_CALLS_OUT = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
