@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 import tempfile
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from refcut_backend.jobs.queue_state import QueueState
 from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
-from refcut_backend.web.app import Services, create_app
+from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, Services, create_app
 
 PORT_LINE = "port "
 LABEL_CONFIG = (Path(__file__).parents[1] / "label_config" / "clicks_brush.xml").read_text()
@@ -55,7 +56,10 @@ def services_in(folder: Path) -> Services:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as listening:
+    sys.setswitchinterval(THREADS_SWITCH_AFTER_S)
+    # The protocol is named so that asyncio switches Nagle's algorithm off, as it does for the sockets it makes itself.
+    listening = socket.socket(proto=socket.IPPROTO_TCP)
+    with tempfile.TemporaryDirectory() as folder, listening:
         listening.bind(("127.0.0.1", 0))
         app = create_app(services_in(Path(folder)), request_max_bytes=64 * 2**20)
         print(f"{PORT_LINE}{listening.getsockname()[1]}", flush=True)

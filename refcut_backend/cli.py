@@ -67,11 +67,12 @@ def serve() -> None:
 
     from refcut_backend.jobs.redis_server import connect_redis
     from refcut_backend.web.access import Access, warn_when_open
-    from refcut_backend.web.app import connect_services, create_app
+    from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, connect_services, create_app
 
     def action(settings: Settings) -> None:
         services = connect_services(settings, connect_redis(_redis_url(settings)))
         warn_when_open(settings)
+        sys.setswitchinterval(THREADS_SWITCH_AFTER_S)
         uvicorn.run(
             create_app(services, settings.request_max_bytes, Access.of(settings)),
             host=settings.host,

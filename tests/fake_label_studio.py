@@ -108,6 +108,8 @@ class FakeLabelStudio:
             return self.new_access(json.loads(handler.rfile.read(length)))
         if authorization != f"Token {self.legacy}" and authorization not in self.good:
             return Answer(b'{"detail": "Invalid token."}', 401)
+        if path.startswith("/data/") and "*/*" not in handler.headers.get("Accept", "*/*"):
+            return Answer(b'{"detail": "Could not satisfy the request Accept header."}', 406)  # as 1.23 does
         if self.before:
             return self.before.pop(0)
         return self.files.get(path, Answer(b"nothing there", 404))

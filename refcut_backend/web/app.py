@@ -50,6 +50,9 @@ log = logging.getLogger("refcut.web")
 
 REASON_HEADER = "X-RefCut-Reason"
 CLICK_THREADS = 100
+THREADS_SWITCH_AFTER_S = 0.0005
+"""For `sys.setswitchinterval` where this application is served: a thread that decodes the masks of an event gives way to
+those whom somebody waits for ten times as often as Python's default would have it."""
 P = TypeVar("P", bound=BaseModel)
 
 
@@ -118,6 +121,8 @@ def create_app(services: Services, request_max_bytes: int, access: Access | None
 def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
     # Clicks wait for their worker on threads of their own: else a slow worker would keep /setup from being answered.
     click_threads = CapacityLimiter(CLICK_THREADS)
+    # One event at a time, in the order in which they came: decoding masks shall not crowd out what somebody waits for.
+    event_thread = CapacityLimiter(1)
 
     @app.get("/health")
     async def health() -> dict[str, str]:
@@ -147,7 +152,7 @@ def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
         body = await request.body()
         said = _parsed(Webhook, without_masks(body))
         note(action=said.action, project=said.project.id if said.project else None)
-        background.add_task(_follow, services, body)
+        background.add_task(_follow_in_turn, services, body, event_thread)
         return {"status": "accepted"}
 
 
@@ -163,9 +168,13 @@ def _parsed(model: type[P], body: bytes) -> P:
         raise RequestValidationError(error.errors(include_url=False, include_input=False)) from None
 
 
-def _follow(services: Services, body: bytes) -> None:
+async def _follow_in_turn(services: Services, body: bytes, event_thread: CapacityLimiter) -> None:
     """After the acknowledgement: only now the masks of an annotation are parsed."""
-    follow_webhook(services, Webhook.model_validate_json(body))
+
+    def follow() -> None:
+        follow_webhook(services, Webhook.model_validate_json(body))
+
+    await run_sync(follow, limiter=event_thread)
 
 
 def follow_webhook(services: Services, webhook: Webhook) -> None:

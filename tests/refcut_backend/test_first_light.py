@@ -207,6 +207,7 @@ def test_ctrl_c_stops_everything_and_exits_cleanly(tmp_path):
         ({"REFCUT_MODEL_DIR": "/no/such/model"}, "is missing"),
         ({"REFCUT_REDIS_URL": "redis://127.0.0.1:9"}, "Redis does not answer"),
         ({"REFCUT_PORT": "99999"}, "REFCUT_PORT"),
+        ({"REFCUT_BASIC_AUTH_USER": "label-studio"}, "only one is set"),
     ],
 )
 def test_what_is_missing_at_the_start_is_one_clear_line_and_a_failure(environment, said, tmp_path):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
+from refcut_backend.payloads import Webhook
 from refcut_backend.web.app import create_app
 from tests.recorded import backend_request, recorded
 from tests.refcut_backend.web.conftest import LIMIT_BYTES
@@ -99,3 +101,24 @@ def test_clicks_that_wait_keep_nobody_else_from_being_answered(server, services,
         finally:
             may_end.set()
         assert [answer.result() for answer in answers] == [200] * clicks
+
+
+def test_events_are_worked_on_one_at_a_time_in_the_order_in_which_they_came(server, services, monkeypatch):
+    seen, at_work = [], threading.Lock()
+
+    def work(event: Webhook) -> None:
+        assert at_work.acquire(blocking=False), "two at once"
+        time.sleep(0.01)
+        seen.append(event.annotation.id)
+        at_work.release()
+
+    monkeypatch.setattr(services.follower, "apply", work)
+    body = backend_request("api_annotation_create", "/webhook")
+    for number in range(1, 9):
+        event = body | {"annotation": body["annotation"] | {"id": number}}
+        assert server.post("/webhook", json=event).status_code == 200
+    deadline = time.monotonic() + 60
+    while len(seen) < 8:
+        assert time.monotonic() < deadline, "events were lost"
+        time.sleep(0.01)
+    assert seen == list(range(1, 9))
