@@ -133,7 +133,7 @@ class ClickService:
         """Notes which masks an annotation has taken, for the click log."""
         if webhook.project is None:
             return
-        for annotation, _task in webhook.states():
+        for annotation in webhook.annotations_said():
             if not annotation.was_cancelled:
                 ids = {str(region.get("id")) for region in annotation.result}
                 self._memory.submitted(webhook.project.id, ids)

@@ -169,6 +169,10 @@ class Webhook(_Payload):
     annotations: list[AnnotationPayload] = Field(default_factory=list)
     tasks: list[DeletedTask] = Field(default_factory=list)
 
+    def annotations_said(self) -> list[AnnotationPayload]:
+        """The annotations that were made or changed, whether or not their tasks came along."""
+        return _listed(self.annotation)
+
     def states(self) -> list[tuple[AnnotationPayload, TaskPayload]]:
         """Annotations with their tasks; those whose task did not come along are left out."""
         tasks = {task.id: task for task in _listed(self.task)}

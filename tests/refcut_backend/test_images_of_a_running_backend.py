@@ -106,7 +106,9 @@ def test_an_opened_task_is_answered_at_once_and_its_first_click_finds_the_image_
         time.sleep(0.05)
     assert mask_of(backend.click("/labeling" + UPLOAD))
     assert len(backend.label_studio.asked(UPLOAD)) == 1
-    assert backend.label_studio.refreshes == 1
+    assert backend.label_studio.refreshes <= 2, (
+        "once a process: the web server compares references, the worker fetches"
+    )
 
 
 def test_the_same_photograph_gives_the_same_mask_wherever_it_comes_from(backend):

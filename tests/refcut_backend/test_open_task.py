@@ -11,6 +11,7 @@ from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.open_task import MAX_REFERENCES, TaskOpener
 from refcut_backend.store.addresses import Addresses
+from refcut_backend.store.annotation_states import AnnotationNews
 from refcut_backend.store.database import open_database
 from refcut_backend.store.references import References
 from tests.recorded import LABEL_CONFIG
@@ -43,9 +44,9 @@ def opened(engine, data: dict[str, object], config: str = LABEL_CONFIG) -> list[
 def refer(engine, label: str, annotation: int) -> None:
     mask_hw = np.eye(4, dtype=bool)
     reference = LabelReference(label, "image", mask_hw, None)
-    References(engine).replace_annotation(
-        7, annotation, f"2026-01-{annotation:02}", annotation, [(reference, "/r.png")]
-    )
+    said_at = f"2026-01-{annotation:02}T00:00:00Z"
+    news = AnnotationNews(7, annotation, annotation, said_at, [(reference, "/r.png")])
+    References(engine).annotations.told(news, "ANNOTATION_CREATED")
 
 
 def test_an_opened_task_asks_for_its_image_and_its_labels_newest_references(engine):

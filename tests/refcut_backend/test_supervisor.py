@@ -217,7 +217,7 @@ def test_a_web_server_without_redis_lives_is_not_ready_and_recovers_without_a_re
     assert time.monotonic() - began < 2 * UNAVAILABLE_WITHIN_S + 1
     wait_for(server.start_again_if_dead, "Redis is started again")
     check_redis(server.url)
-    wait_for(lambda: run.client.get("/readyz").status_code == 200, "Redis is found")
+    wait_for(lambda: run.client.get("/readyz").json()["redis"] == "up", "Redis is found")
 
 
 def test_a_full_queue_leaves_threads_for_everybody_else(started, server, callers):
@@ -231,6 +231,6 @@ def test_a_full_queue_leaves_threads_for_everybody_else(started, server, callers
     with ThreadPoolExecutor(60) as many, connect_redis(server.url) as connection:
         waiting = [many.submit(run.click, "mask", f"{number}") for number in range(60)]
         wait_for(lambda: connection.llen("rq:queue:clicks") == 60, "all of them wait")
-        assert run.client.get("/readyz").status_code == 200
+        assert run.client.get("/readyz").json()["redis"] == "up"
         assert run.click("mask", "one more").headers[REASON_HEADER] == "busy"
         assert not any(reply.done() for reply in waiting)

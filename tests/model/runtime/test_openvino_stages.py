@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from model.config import PRESETS, NetworkConfig
 from model.crops import crop_image, crop_mask
+from model.data.scenes import read_scenes
 from model.geometry import Roi
-from model.images import read_image, read_mask
+from model.images import read_image
 from model.network.click_maps import disk_maps
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
@@ -27,6 +28,8 @@ from model.runtime.stages import NetworkStages
 from model.weights import load_network
 from tests.model.made_up import TINY_CONFIGS, TINY_FROZEN, drawn_image, obedient_network, random_network
 from tests.recorded import REPOSITORY
+
+DEMO = REPOSITORY / "label_studio_demo"
 
 BOTH = pytest.mark.parametrize("config", TINY_CONFIGS.values(), ids=TINY_CONFIGS)
 
@@ -115,12 +118,12 @@ def _square(path: Path) -> torch.Tensor:
 
 
 def _mask(name: str, part: str) -> NDArray[np.bool_]:
-    size_hw = read_image(_photograph(name)).shape[:2]
-    return read_mask(REPOSITORY / f"tests/fixtures/demo_masks/car_parts_{name}_{part}.png", size_hw)
+    scenes = read_scenes(DEMO / "parts.json", DEMO, grouping="object")
+    return next(s for s in scenes if s.image_path == _photograph(name)).masks()[part]
 
 
 def _photograph(name: str) -> Path:
-    return REPOSITORY / f"label_studio_demo/car_parts_{name}.jpg"
+    return DEMO / f"car_parts_{name}.jpg"
 
 
 def _middle(mask_hw: NDArray[np.bool_]) -> tuple[float, float]:

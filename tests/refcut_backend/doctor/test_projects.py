@@ -62,7 +62,7 @@ def test_an_unreachable_label_studio_is_named(tmp_path: Path) -> None:
         pass
     (finding,) = wrong(findings(tmp_path, address))
     assert address in finding.what
-    assert "LABEL_STUDIO_HOST" in finding.advice
+    assert "REFCUT_LABEL_STUDIO_URL" in finding.advice
 
 
 def test_problems_of_the_label_config_are_findings(tmp_path: Path) -> None:
