@@ -86,7 +86,10 @@ class Editor:
 
         Can be switched only while nothing is suggested; the browser context remembers it for later tasks.
         """
-        self.page.get_by_test_id("bottombar-auto-accept-toggle").set_checked(on, force=True)
+        switch = self.page.get_by_test_id("bottombar-auto-accept-toggle")
+        if switch.is_checked() != on:
+            switch.click(force=True)  # the real checkbox is invisible, and follows a moment later
+            expect(switch).to_be_checked(checked=on, timeout=ACTION_LIMIT_MS)
 
     def keep_label_selected(self) -> None:
         """Set "Keep label selected after creating a region", which Label Studio ships switched off.
