@@ -27,7 +27,7 @@ def blob(height: int, width: int) -> MaskResult:
     )
 
 
-def without_network(predictor: RefCutPredictor, _clicks: Sequence[Click]) -> MaskResult:
+def without_network(predictor: RefCutPredictor, _clicks: Sequence[Click], _box: object = None) -> MaskResult:
     """In the place of `RefCutPredictor.predict`."""
     return blob(*predictor.image_size)
 
