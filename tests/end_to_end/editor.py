@@ -76,10 +76,11 @@ class Editor:
         self.page.wait_for_function("() => Htx.annotationStore.selected.names.get('image').zoomScale === 1")
 
     def enable_auto_annotation(self) -> None:
-        """Switch Auto-Annotation on; the browser context remembers it for later tasks."""
+        """Switch Auto-Annotation on, and Auto-Accept off; the browser context remembers both for later tasks."""
         # The real checkbox is invisible under a drawn switch, hence force.
         self.page.get_by_test_id("bottombar-auto-annotation-toggle").check(force=True)
         self._smart_tool().wait_for()
+        self.auto_accept(on=False)
 
     def auto_accept(self, on: bool) -> None:
         """Switch Auto-Accept Suggestions: every answer becomes a region at once and its dot goes.

@@ -19,13 +19,12 @@ PHOTOGRAPH = "car_parts_te66"
 
 @pytest.fixture
 def editor(world: World) -> Iterator[Editor]:
-    """A fresh copy of the photograph in the cars project, open with Auto-Annotation on and Auto-Accept off."""
+    """A fresh copy of the photograph in the cars project, open with Auto-Annotation on."""
     project_id = LabelStudioProject.titled(world.label_studio, world.token)[DEMO_PROJECTS[0].title]
     with closing(LabelStudioProject(world.label_studio, project_id, world.token)) as project:
         (task_id,) = project.upload_images([PHOTOGRAPHS / f"{PHOTOGRAPH}.jpg"])
     world.editor.open_task(project_id, task_id)
     world.editor.enable_auto_annotation()
-    world.editor.auto_accept(on=False)
     yield world.editor
     world.editor.leave()
 
@@ -74,4 +73,3 @@ def test_with_auto_accept_a_negative_click_refines_and_a_click_elsewhere_begins_
     stored = [result for result in editor.submit()["result"] if result["type"] == "brushlabels"]
     assert {result["id"] for result in stored} == {first["id"], light["id"]}
     assert np.array_equal(mask_of(next(r for r in stored if r["id"] == first["id"])), mask_of(refined))
-    editor.auto_accept(on=False)
