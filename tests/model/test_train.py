@@ -62,7 +62,9 @@ def test_a_run_that_was_killed_goes_on_from_its_command_line_to_the_same_end(tmp
     )
     assert "going on at stage" in again.stdout
     whole = tmp_path / "whole"
-    train(read_config(CONFIGS / "smoke.yaml", tmp_path), whole, CPU)
+    subprocess.run(
+        smoke_command(tmp_path, whole), cwd=REPOSITORY, capture_output=True, timeout=LIMIT_S, check=True
+    )
     assert len(logged(whole)) == 10
     assert [(r["stage"], r["step"]) for r in logged(cut)] == [(r["stage"], r["step"]) for r in logged(whole)]
     # Sums in two processes may differ in their last digits, as arrays lie at other addresses.
