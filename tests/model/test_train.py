@@ -71,7 +71,8 @@ def test_a_run_that_was_killed_goes_on_from_its_command_line_to_the_same_end(tmp
     losses = [record["loss"] for record in logged(whole)]
     assert [record["loss"] for record in logged(cut)] == pytest.approx(losses, rel=1e-4)
     left = ["checkpoint.pt", "curves.png", "network.safetensors", "steps.jsonl", "tensorboard"]
-    assert sorted(path.name for path in cut.iterdir()) == left
+    # A kill in the middle of writing weights leaves the half-written file under a hidden name.
+    assert sorted(path.name for path in cut.iterdir() if not path.name.startswith(".")) == left
     one, other = (load_file(run / "network.safetensors") for run in (cut, whole))
     assert all(torch.equal(one[name], other[name]) for name in one)
     assert load_network(cut / "network.safetensors").config.embed_dim == 160
