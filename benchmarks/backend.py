@@ -18,7 +18,8 @@ import httpx
 import psutil
 from redis import Redis
 
-from benchmarks.stream import DEMO, StreamClick
+from benchmarks.stream import StreamClick
+from refcut_backend.demo.demo_projects import PHOTOGRAPHS
 from refcut_backend.jobs.presence import WorkerState, living_workers
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
 from tests.recorded import LABEL_CONFIG, REPOSITORY
@@ -35,7 +36,7 @@ class Photographs(SimpleHTTPRequestHandler):
     """Every upload's address leads to the demo photograph of that name."""
 
     def translate_path(self, path: str) -> str:
-        return str(DEMO / Path(path.partition("?")[0]).name)
+        return str(PHOTOGRAPHS / Path(path.partition("?")[0]).name)
 
     def log_message(self, *_arguments: object) -> None:
         pass

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import count
 from typing import Any
 
 import cv2
@@ -16,9 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.robot_clicker import deepest_point
+from refcut_backend.demo.demo_projects import demo_mask
 
-DEMO = Path(__file__).parents[1] / "label_studio_demo"
-MASKS = Path(__file__).parents[1] / "tests" / "fixtures" / "demo_masks"
+PARTS = tuple(
+    (photograph, part)
+    for photograph, parts in (
+        ("car_parts_car118", ("back_door", "front_door", "hood", "wheel")),
+        ("car_parts_te20", ("front_door", "hood", "wheel")),
+        ("car_parts_te66", ("back_door", "front_door", "hood", "wheel")),
+    )
+    for part in parts
+)
 LABELS = {"wheel": "Wheel", "hood": "Hood", "front_door": "Door", "back_door": "Door"}
 CLICKS_A_PART = 3
 
@@ -33,31 +41,19 @@ class StreamClick:
 
 
 def clicks_of(annotator: int) -> Iterator[StreamClick]:
-    """Clicks without end. Annotators begin at different parts and never share a dot's id."""
-    parts = sorted(MASKS.glob("*.png"))
+    """Clicks without end. Annotators begin at different parts, and share neither a task nor a dot's id."""
     random = np.random.default_rng(annotator)
-    number = annotator
-    while True:
-        path = parts[number % len(parts)]
-        photograph, label = _split(path.stem)
+    for number in count(annotator):
+        photograph, part = PARTS[number % len(PARTS)]
         dots: tuple[dict[str, Any], ...] = ()
-        for x, y, positive in _points(path, random):
+        for x, y, positive in _points(demo_mask(photograph, part), random):
             click_id = f"{annotator}-{number}-{len(dots)}"
-            dots = (*dots, _dot(click_id, x, y, LABELS[label], positive))
-            yield StreamClick(1 + number % len(parts), photograph, dots)
-        number += 1
+            dots = (*dots, _dot(click_id, x, y, LABELS[part], positive))
+            yield StreamClick(1 + annotator * len(PARTS) + number % len(PARTS), photograph, dots)
 
 
-def _split(name: str) -> tuple[str, str]:
-    label = next(label for label in LABELS if name.endswith(f"_{label}"))
-    return name.removesuffix(f"_{label}"), label
-
-
-def _points(path: Path, random: np.random.Generator) -> Iterator[tuple[float, float, bool]]:
+def _points(mask_hw: NDArray[np.bool_], random: np.random.Generator) -> Iterator[tuple[float, float, bool]]:
     """Percent of width and height, and whether the dot belongs to the part."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    assert pixels is not None, path
-    mask_hw = np.asarray(pixels) > 127
     around_hw = cv2.dilate(mask_hw.astype(np.uint8), np.ones((31, 31), np.uint8)).astype(bool) & ~mask_hw
     yield *_percent(deepest_point(mask_hw), mask_hw), True
     for number in range(1, CLICKS_A_PART):
