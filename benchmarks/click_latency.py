@@ -37,7 +37,7 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[1]
 PHOTOGRAPH = ROOT / "label_studio_demo" / "car_parts_te66.jpg"
 REFERENCE = ROOT / "label_studio_demo" / "car_parts_car118.jpg"
-REFERENCE_MASK = ROOT / "tests" / "fixtures" / "demo_masks" / "car_parts_car118_wheel.png"
+REFERENCE_MASK = ROOT / "label_studio_demo" / "car_parts_car118_wheel.png"
 STEPS = ("reference", "first click", "later click", "click that moves the crop")
 BASELINE = "torch fp32"
 

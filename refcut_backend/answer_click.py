@@ -159,7 +159,7 @@ class ClickService:
         clicked = click.clicked = session.understand(context, takes_away=takes_away)
         note(label=clicked.label, clicks=len(clicked.clicks), region=clicked.region_id)
         control = controls.mask_control(clicked.label, clicked.to_name, self._rules.mask_output)
-        answer = self._ask(self._job(click.request, clicked, control))
+        answer = self._ask(self._job(click, clicked, control))
         if answer.error_code is not None:
             raise WorkerRefusalError(answer.error_code, answer.error_message or "")
         given = GivenMask(answer.width, answer.height, answer.rle, answer.score, answer.reference_versions)
@@ -173,7 +173,8 @@ class ClickService:
         )
         return answer, regions
 
-    def _job(self, request: ClickRequest, clicked: ClickedObject, control: Control) -> ClickJob:
+    def _job(self, click: _Click, clicked: ClickedObject, control: Control) -> ClickJob:
+        request = click.request
         found = self._references.newest(request.project_id, clicked.label, self._rules.max_references)
         return ClickJob(
             project_id=request.project_id,
@@ -182,7 +183,7 @@ class ClickService:
             label=clicked.label,
             clicks=clicked.clicks,
             reference_ids=tuple(reference.id for reference in found),
-            click_ids=clicked.click_ids,
+            click_ids=click.asked.context.ids,
             box=clicked.box,
         )
 

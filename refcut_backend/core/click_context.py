@@ -27,6 +27,11 @@ class ClickContext:
     dots: tuple[Dot, ...] = ()
     boxes: tuple[PercentBox, ...] = ()
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of what lies on this canvas: requests that share one are about the same object, others never are."""
+        return (*(dot.id for dot in self.dots), *(box.id for box in self.boxes))
+
     def key(self) -> str:
         """The same for the same context, and for no other: 16 hex digits."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]

@@ -40,11 +40,6 @@ class ClickedObject:
     borrowed: frozenset[str] = frozenset()
     lone: bool = False
 
-    @property
-    def click_ids(self) -> tuple[str, ...]:
-        """Ids of all that was clicked or drawn for it."""
-        return (*(click.id for click in self.clicks), *((self.box.id,) if self.box else ()))
-
     def click(self, click_id: str) -> PercentClick | None:
         return next((click for click in self.clicks if click.id == click_id), None)
 

@@ -207,10 +207,18 @@ def test_clicks_that_leave_nothing_are_an_empty_answer_with_its_reason(editor):
     )
 
 
-def test_jobs_name_all_clicks_of_the_object_so_that_newer_ones_take_over(editor, queue):
+def test_jobs_name_all_dots_of_their_own_canvas_so_that_newer_ones_take_over(editor, queue):
+    editor.send(dot("a", 20), dot("b", 25))
+    assert queue.jobs[-1].click_ids == ("a", "b")
+
+
+def test_promise_2_single_clicks_that_join_one_object_never_cancel_each_other(editor, queue):
     editor.send(dot("a", 20))
     editor.send(dot("b", 25))
-    assert queue.jobs[-1].click_ids == ("a", "b")
+    editor.send(dot("c", 22))
+    assert [len(job.clicks) for job in queue.jobs] == [1, 2, 3]
+    ids = [set(job.click_ids) for job in queue.jobs]
+    assert ids == [{"a"}, {"b"}, {"c"}]
 
 
 # Several labels pending.
@@ -329,7 +337,7 @@ def test_a_box_gives_a_mask_that_clicks_refine(service, queue):
     assert squares.given(editor.send(box_result("b", 20, 20, 40, 40, "Door"))) == {"rc-b": "Door"}
     assert squares.given(editor.send(dot("k", 30, y=30, positive=False))) == {"rc-b": "Door"}
     assert queue.jobs[-1].box is not None
-    assert queue.jobs[-1].click_ids == ("k", "b")
+    assert queue.jobs[-1].click_ids == ("k",)
     assert squares.given(editor.send(dot("far", 90))) == {"rc-far": "Door"}
 
 
