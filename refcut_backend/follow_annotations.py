@@ -13,7 +13,7 @@ from refcut_backend.core.reference_choice import Author
 from refcut_backend.core.references import LabelReference, read_references
 from refcut_backend.errors import LabelConfigError, RefCutError
 from refcut_backend.follow_extra_params import follow_extra_params
-from refcut_backend.payloads import AnnotationPayload, TaskPayload, Webhook, WebhookProject
+from refcut_backend.payloads import AnnotationPayload, ListedTask, Webhook, WebhookProject
 from refcut_backend.store.annotation_states import AnnotationNews
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
@@ -95,7 +95,7 @@ class AnnotationFollower:
             )
 
     def read(
-        self, project_id: int, annotation: AnnotationPayload, task: TaskPayload, label_config: str
+        self, project_id: int, annotation: AnnotationPayload, task: ListedTask, label_config: str
     ) -> AnnotationNews:
         """What an annotation says about labels now. Raises LabelConfigError."""
         controls = read_label_config(label_config)
@@ -123,6 +123,7 @@ class AnnotationFollower:
             found=tuple(found),
             author=self._author(project_id, annotation) if found else Author(annotation.author_id),
             problem="; ".join(problems) or None,
+            task_said=task.said if task.total_annotations + task.cancelled_annotations == 1 else None,
         )
 
     def _author(self, project_id: int, annotation: AnnotationPayload) -> Author:
@@ -131,7 +132,7 @@ class AnnotationFollower:
         return Author(user_id, self._email_of(project_id, user_id) if needs_address and user_id else None)
 
 
-def _image_of(reference: LabelReference, task: TaskPayload, controls: ProjectControls) -> str:
+def _image_of(reference: LabelReference, task: ListedTask, controls: ProjectControls) -> str:
     control = controls.region_control(reference.label, reference.to_name)
     if control is None:
         raise LabelConfigError(

@@ -37,6 +37,7 @@ def follow_extra_params(references: References, projects: Projects, project_id: 
         )
     references.rules.replace_extra_params(project_id, found.rules)
     references.drop_unnamed(project_id)
+    references.annotations.compare_anew(project_id, [rule.task_id for rule in found.rules if rule.task_id])
     projects.set_extra_params_digest(project_id, digest)
     log.info("extra parameters taken", extra={"project": project_id, "rules": len(found.rules)})
     return True

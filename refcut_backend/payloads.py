@@ -11,6 +11,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from refcut_backend.core.timestamps import sortable
+
 _PROJECT = re.compile(r"([0-9]{1,18})(\.[0-9]+)?")
 
 
@@ -142,6 +144,19 @@ class AnnotationPayload(_Payload):
         return self.completed_by if self.updated_by is None else self.updated_by
 
 
+class ListedTask(TaskPayload):
+    """A task in a webhook about an annotation, or in the API's list."""
+
+    updated_at: str = ""
+    total_annotations: int = 0
+    cancelled_annotations: int = 0
+
+    @property
+    def said(self) -> str:
+        """Changes whenever the task's annotations do; the same in a webhook and in the API's list."""
+        return f"{sortable(self.updated_at)}/{self.total_annotations}/{self.cancelled_annotations}"
+
+
 class WebhookProject(_Payload):
     """The project in a webhook."""
 
@@ -164,7 +179,7 @@ class Webhook(_Payload):
 
     action: str
     project: WebhookProject | None = None
-    task: TaskPayload | list[TaskPayload] | None = None
+    task: ListedTask | list[ListedTask] | None = None
     annotation: AnnotationPayload | list[AnnotationPayload] | None = None
     annotations: list[AnnotationPayload] = Field(default_factory=list)
     tasks: list[DeletedTask] = Field(default_factory=list)
@@ -173,7 +188,7 @@ class Webhook(_Payload):
         """The annotations that were made or changed, whether or not their tasks came along."""
         return _listed(self.annotation)
 
-    def states(self) -> list[tuple[AnnotationPayload, TaskPayload]]:
+    def states(self) -> list[tuple[AnnotationPayload, ListedTask]]:
         """Annotations with their tasks; those whose task did not come along are left out."""
         tasks = {task.id: task for task in _listed(self.task)}
         only = next(iter(tasks.values())) if len(tasks) == 1 else None

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from refcut_backend.core.reference_choice import Action
 from refcut_backend.core.timestamps import earlier
 from refcut_backend.follow_annotations import AnnotationFollower
-from refcut_backend.label_studio.annotation_source import (
-    AnnotationSource,
-    GoneError,
-    ListedTask,
-    open_source,
-)
+from refcut_backend.label_studio.annotation_source import AnnotationSource, GoneError, open_source
+from refcut_backend.payloads import ListedTask
 from refcut_backend.store.comparisons import Comparisons
 from refcut_backend.store.projects import Connection, Projects
 from refcut_backend.store.references import References
@@ -63,14 +59,17 @@ class Reconciler:
         try:
             newest = source.newest_change()
             tasks, gone = self._of_interest(source, project_id)
-            tasks |= self._changed_and_marked(source, project_id, newest)
             removed = [self._drop(project_id, task_id, asked_at) for task_id in gone]
-            removed += [self._read(source, project_id, task, asked_at) for task in tasks.values()]
+            removed += [self._read(source, project_id, task) for task in tasks]
+            read = {task.id for task in tasks}
+            for part in self._annotated_since_last_time(source, project_id, newest):
+                removed += [self._read(source, project_id, task) for task in part if task.id not in read]
+                read |= {task.id for task in part}
             self._learn_addresses(source, project_id)
         finally:
             source.close()
         self._comparisons.set_done_until(project_id, newest)
-        compared = Compared(len(tasks), tuple(id for ids in removed for id in ids))
+        compared = Compared(len(read), tuple(id for ids in removed for id in ids))
         if compared.annotations_gone:
             log.info(
                 "references removed: gone in Label Studio",
@@ -85,57 +84,53 @@ class Reconciler:
         try:
             listed = source.tasks([task_id])
             if listed:
-                self._read(source, project_id, listed[0], asked_at)
+                self._read(source, project_id, listed[0])
             else:
                 self._drop(project_id, task_id, asked_at)
             return bool(listed)
         finally:
             source.close()
 
-    def _of_interest(
-        self, source: AnnotationSource, project_id: int
-    ) -> tuple[dict[int, ListedTask], list[int]]:
+    def _of_interest(self, source: AnnotationSource, project_id: int) -> tuple[list[ListedTask], list[int]]:
         """Tasks that references come from or that the owner named: those that changed, and the ids of those gone."""
         named = {r.task_id for r in self._references.rules.of_project(project_id) if r.action is Action.ADD}
         ids = self._comparisons.tasks_of_interest(project_id) | {id for id in named if id is not None}
-        listed = {task.task.id: task for task in source.tasks(ids)}
-        return self._changed(project_id, listed.values()), sorted(ids - listed.keys())
+        listed = source.tasks(ids)
+        return self._changed(project_id, listed), sorted(ids - {task.id for task in listed})
 
-    def _changed_and_marked(
+    def _annotated_since_last_time(
         self, source: AnnotationSource, project_id: int, newest: str
-    ) -> dict[int, ListedTask]:
-        """Tasks with marked regions among those that changed since the last comparison."""
+    ) -> Iterator[list[ListedTask]]:
+        """Tasks with annotations that changed since the last comparison, without those whose webhook told everything.
+
+        The first time, or after another label config, these are all annotated tasks of the project; a comparison that is
+        cut off goes on where it ended.
+        """
         until = self._comparisons.done_until(project_id)
         if until and newest == self._quiet.get(project_id):
-            return {}
-        found: dict[int, ListedTask] = {}
-        for part in source.changed_since(earlier(until, OVERLAP_S) if until else ""):
-            changed = self._changed(project_id, part)
-            found |= {task_id: changed[task_id] for task_id in source.marked(changed)}
+            return
+        for part in source.annotated_since(earlier(until, OVERLAP_S) if until else ""):
+            yield self._changed(project_id, part)
         if newest == until:
             # Nothing has changed for a whole interval: whatever was still being committed has been seen now.
             self._quiet[project_id] = newest
-        return found
 
-    def _changed(self, project_id: int, listed: Iterable[ListedTask]) -> dict[int, ListedTask]:
-        tasks = {task.task.id: task for task in listed}
-        known = self._comparisons.said_of(project_id, tasks)
-        return {task_id: task for task_id, task in tasks.items() if known.get(task_id) != task.said}
+    def _changed(self, project_id: int, listed: Sequence[ListedTask]) -> list[ListedTask]:
+        known = self._comparisons.said_of(project_id, [task.id for task in listed])
+        return [task for task in listed if known.get(task.id) != task.said]
 
-    def _read(
-        self, source: AnnotationSource, project_id: int, listed: ListedTask, asked_at: float
-    ) -> list[int]:
+    def _read(self, source: AnnotationSource, project_id: int, task: ListedTask) -> list[int]:
         """Takes what a task's annotations say now; returns those whose references went."""
-        annotations = self._references.annotations
+        annotations, asked_at = self._references.annotations, self._now()
         try:
-            found = source.annotations(listed.task.id)
+            found = source.annotations(task.id)
         except GoneError:
             found = []
         config = self._projects.label_config(project_id) or ""
         for annotation in found:
-            annotations.listed(self._follower.read(project_id, annotation, listed.task, config), asked_at)
-        gone = annotations.unlisted(project_id, listed.task.id, [a.id for a in found], asked_at)
-        self._comparisons.confirm(project_id, listed.task.id, listed.said, asked_at)
+            annotations.listed(self._follower.read(project_id, annotation, task, config), asked_at)
+        gone = annotations.unlisted(project_id, task.id, [a.id for a in found], asked_at)
+        self._comparisons.confirm(project_id, task.id, task.said, asked_at)
         return gone
 
     def _drop(self, project_id: int, task_id: int, asked_at: float) -> list[int]:

@@ -21,7 +21,8 @@ TOKEN = "0123456789abcdef0123456789abcdef01234567"
 class LabelStudioApi:
     """Tasks and annotations of a project, and the webhooks that Label Studio would send about them.
 
-    requests: paths that were asked for. fails_with: an HTTP status to answer everything with. images: files by the last
+    requests: paths that were asked for. fails_with: an HTTP status to answer everything with; fails_on: a path to
+    answer with 500. images: files by the last
     part of their address.
     """
 
@@ -33,6 +34,7 @@ class LabelStudioApi:
         self.images: dict[str, bytes] = {}
         self.requests: list[str] = []
         self.fails_with: int | None = None
+        self.fails_on = ""
         self.url = ""
         self._ticks = itertools.count(1)
 
@@ -63,7 +65,7 @@ class LabelStudioApi:
         }
         self._touch(task_id)
         annotation, task = self.annotations[annotation_id], self.tasks[task_id]
-        return self._webhook(action, annotation=dict(annotation), task=dict(task))
+        return self._webhook(action, annotation=dict(annotation), task=self._shown(task))
 
     def delete_annotation(self, annotation_id: int) -> dict[str, Any]:
         """Returns the webhook about it."""
@@ -93,6 +95,8 @@ class LabelStudioApi:
         self.requests.append(path)
         if self.fails_with is not None:
             return self.fails_with, {"detail": "canary-in-the-body"}
+        if path == self.fails_on:
+            return 500, {}
         if token != f"Token {TOKEN}":
             return 401, {"detail": "Invalid token."}
         name = query.get("filepath", path).rpartition("/")[2]
@@ -103,6 +107,7 @@ class LabelStudioApi:
             return 200, self.users
         if parts == ["api", "tasks"] and query.get("project") == str(self.project_id):
             assert query["review"] == "true", "Label Studio would ask the ML backend for predictions"
+            assert query["fields"] == "task_only", "Label Studio would send every mask"
             return 200, self._list(query)
         if parts[:2] == ["api", "tasks"] and parts[3:] == ["annotations"] and int(parts[2]) in self.tasks:
             shown = [a for a in self.annotations.values() if a["task"] == int(parts[2])]
@@ -130,9 +135,8 @@ class LabelStudioApi:
             case "filter:tasks:updated_at", "greater_or_equal":
                 datetime.strptime(item["value"], "%Y-%m-%dT%H:%M:%S.%fZ")
                 return bool(row["updated_at"] >= item["value"])
-            case "filter:tasks:annotations_results", "contains":
-                results = [a["result"] for a in self.annotations.values() if a["task"] == row["id"]]
-                return item["value"] in json.dumps(results)
+            case "filter:tasks:total_annotations", "greater":
+                return bool(self._shown(row)["total_annotations"] > item["value"])
         raise AssertionError(f"a filter that was not tried with Label Studio: {item}")
 
     def _shown(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """What a project's annotations say, read from Label Studio's API: as little of it as tells what has changed.
 
 Tried with Label Studio 1.23: a task's `updated_at` moves whenever an annotation of it is made, changed, skipped or
-deleted, also in bulk; a filter for text in the results finds marked tasks without sending a mask; `review` keeps a list
-from asking the ML backend for predictions of every task on it.
+deleted, also in bulk. Listing a task costs Label Studio as much as reading its annotations, and a filter for text in the
+results reads all results of the project for every task on the list: so lists are kept short, and nothing is filtered by
+what it says. `review` keeps a list from asking the ML backend for predictions of every task on it.
 """
 
 from __future__ import annotations
@@ -10,30 +11,19 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
-from refcut_backend.core.label_config import REFERENCE_CHOICE
 from refcut_backend.core.timestamps import sortable
 from refcut_backend.errors import RefCutError, TokenError
 from refcut_backend.label_studio.client import READ_LIMIT_S, connect, open_http
-from refcut_backend.payloads import AnnotationPayload, TaskPayload
+from refcut_backend.payloads import AnnotationPayload, ListedTask
 from refcut_backend.store.projects import Connection
 
-PAGE = 100
-
-
-@dataclass(frozen=True)
-class ListedTask:
-    """A task in Label Studio's list, without its annotations. said: changes whenever they do."""
-
-    task: TaskPayload
-    updated_at: str
-    said: str
+PAGE = 25
 
 
 class SourceError(RefCutError):
@@ -52,11 +42,8 @@ class AnnotationSource(Protocol):
     def newest_change(self) -> str:
         """`updated_at` of the task that changed last; "" for a project without tasks."""
 
-    def changed_since(self, updated_at: str) -> Iterator[list[ListedTask]]:
-        """Tasks that changed at that time or later, in parts; "" = all."""
-
-    def marked(self, task_ids: Collection[int]) -> set[int]:
-        """Those of some tasks in which a region may be marked as a reference."""
+    def annotated_since(self, updated_at: str) -> Iterator[list[ListedTask]]:
+        """Tasks with annotations that changed at that time or later, in parts; "" = all."""
 
     def tasks(self, task_ids: Collection[int]) -> list[ListedTask]:
         """Those of some tasks that exist in this project."""
@@ -84,27 +71,31 @@ class ApiAnnotations:
         newest = self._list({"ordering": ["-tasks:updated_at"]}, page_size=1)
         return newest[0].updated_at if newest else ""
 
-    def changed_since(self, updated_at: str) -> Iterator[list[ListedTask]]:
+    def annotated_since(self, updated_at: str) -> Iterator[list[ListedTask]]:
         # Page by page a list would move under our hands while people work: each part begins behind the last id.
         last = 0
         while True:
-            items = [_filter("id", "greater", "Number", last)]
+            items = [
+                _filter("id", "greater", "Number", last),
+                _filter("total_annotations", "greater", "Number", 0),
+            ]
             if updated_at:
                 items.append(_filter("updated_at", "greater_or_equal", "Datetime", updated_at))
-            part = self._list({"filters": _all(items), "ordering": ["tasks:id"]})
+            filters = {"conjunction": "and", "items": items}
+            part = self._list({"filters": filters, "ordering": ["tasks:id"]})
             if part:
                 yield part
-                last = part[-1].task.id
+                last = part[-1].id
             if len(part) < PAGE:
                 return
 
-    def marked(self, task_ids: Collection[int]) -> set[int]:
-        marked = _filter("annotations_results", "contains", "String", f'"{REFERENCE_CHOICE}"')
-        query = {"filters": _all([marked])}
-        return {t.task.id for part in _parts(task_ids) for t in self._list(query | _only(part))}
-
     def tasks(self, task_ids: Collection[int]) -> list[ListedTask]:
-        return [task for part in _parts(task_ids) for task in self._list(_only(part))]
+        ordered, found = sorted(task_ids), []
+        # Never an empty part: for Label Studio that means all tasks.
+        for start in range(0, len(ordered), PAGE):
+            part = ordered[start : start + PAGE]
+            found += self._list({"selectedItems": {"all": False, "included": part}})
+        return found
 
     def annotations(self, task_id: int) -> list[AnnotationPayload]:
         with _explained(f"task {task_id}"):
@@ -125,9 +116,10 @@ class ApiAnnotations:
                 query=json.dumps(query),
                 page_size=page_size,
                 resolve_uri=False,
+                fields="task_only",
                 review=True,
             )
-            return [_listed(task) for task in pager.items or []]
+            return [_task(task) for task in pager.items or []]
 
 
 def open_source(project_id: int, connection: Connection) -> ApiAnnotations:
@@ -168,10 +160,14 @@ def _explained(what: str) -> Iterator[None]:
         ) from None
 
 
-def _listed(task: Any) -> ListedTask:
-    updated_at = _time(task.updated_at)
-    counts = f"{task.total_annotations}/{task.cancelled_annotations}"
-    return ListedTask(TaskPayload(id=task.id, data=task.data or {}), updated_at, f"{updated_at}/{counts}")
+def _task(task: Any) -> ListedTask:
+    return ListedTask(
+        id=task.id,
+        data=task.data or {},
+        updated_at=_time(task.updated_at),
+        total_annotations=task.total_annotations or 0,
+        cancelled_annotations=task.cancelled_annotations or 0,
+    )
 
 
 def _annotation(annotation: Any) -> AnnotationPayload:
@@ -192,18 +188,3 @@ def _time(value: Any) -> str:
 
 def _filter(field: str, operator: str, kind: str, value: str | int) -> dict[str, Any]:
     return {"filter": f"filter:tasks:{field}", "operator": operator, "type": kind, "value": value}
-
-
-def _all(items: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"conjunction": "and", "items": items}
-
-
-def _only(task_ids: list[int]) -> dict[str, Any]:
-    return {"selectedItems": {"all": False, "included": task_ids}}
-
-
-def _parts(task_ids: Collection[int]) -> Iterator[list[int]]:
-    """Never an empty part: for Label Studio that means all tasks."""
-    ordered = sorted(task_ids)
-    for start in range(0, len(ordered), PAGE):
-        yield ordered[start : start + PAGE]

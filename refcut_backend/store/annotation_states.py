@@ -35,7 +35,10 @@ CLOCKS_DIFFER_S = 5.0
 
 @dataclass(frozen=True)
 class AnnotationNews:
-    """What an annotation says now: (reference, image address) pairs, or none."""
+    """What an annotation says now: (reference, image address) pairs, or none.
+
+    task_said: what Label Studio's list will say of the task, when this is all that its annotations say.
+    """
 
     project_id: int
     annotation_id: int
@@ -44,6 +47,7 @@ class AnnotationNews:
     found: Sequence[tuple[LabelReference, str]] = ()
     author: Author = UNKNOWN
     problem: str | None = None
+    task_said: str | None = None
 
 
 class AnnotationStates:
@@ -66,6 +70,7 @@ class AnnotationStates:
             state.told_at = self._now()
             if task.deleted_at is not None or state.deleted_at is not None or state.updated_at >= said_at:
                 return False
+            task.compared = news.task_said
             self._take(session, state, news)
             return True
 
@@ -152,6 +157,15 @@ class AnnotationStates:
         if task is not None:
             task.compared, task.told_at = None, self._now()
             task.doubted = task.doubted or bool(gone.rowcount)  # type: ignore[attr-defined]
+
+    def compare_anew(self, project_id: int, task_ids: Collection[int]) -> None:
+        """Has the next comparison read the annotations of some tasks, though they have not changed."""
+        with Session(self._engine) as session, session.begin():
+            session.execute(
+                update(TaskState)
+                .where(TaskState.project_id == project_id, TaskState.task_id.in_(task_ids))
+                .values(compared=None)
+            )
 
     def _take(self, session: Session, state: AnnotationState, news: AnnotationNews) -> None:
         state.updated_at, state.task_id = sortable(news.updated_at), news.task_id

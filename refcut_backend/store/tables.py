@@ -123,7 +123,7 @@ class AnnotationState(Base):
 
     project_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
     annotation_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
-    task_id: Mapped[LabelStudioId | None] = mapped_column(index=True)
+    task_id: Mapped[LabelStudioId | None]
     updated_at: Mapped[str] = mapped_column(String(40), default="")
     told_at: Mapped[float | None] = mapped_column(Float)
     deleted_at: Mapped[float | None] = mapped_column(Float)
@@ -134,7 +134,8 @@ class TaskState(Base):
     """How far a task has been followed; stays when the task is deleted.
 
     told_at, deleted_at: when webhooks said something of it, and that it is deleted (seconds since 1970).
-    compared: what Label Studio's list said of the task when its annotations were last read; None = not since a webhook.
+    compared: what Label Studio's list said of the task when its annotations were last read, or will say now that a
+    webhook has told all of them; None = they must be read.
     doubted: a webhook took references away, and Label Studio's list has not confirmed that yet.
     """
 

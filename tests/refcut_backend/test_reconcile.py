@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from refcut_backend.core.reference_choice import Action, OwnerRule
 from refcut_backend.errors import NotConnectedError
 from refcut_backend.label_studio.annotation_source import GoneError, SourceError
 from refcut_backend.store.projects import Connection
@@ -98,6 +97,7 @@ def test_a_deletion_that_never_was_is_mended(registry, label_studio):
         {"action": "ANNOTATIONS_DELETED", "project": {"id": 7}, "annotations": [{"id": 1}]},
         {"action": "TASKS_DELETED", "project": {"id": 7}, "tasks": [{"id": 10}]},
     )
+    registry.follow(label_studio.annotate(1, 10, MOVED, marked(MOVED)))
     assert registry.in_use() == []
     later(registry, 60)
     registry.reconciler.compare(7)
@@ -125,28 +125,47 @@ def test_a_quiet_project_costs_two_requests_and_no_masks(registry, label_studio)
     assert label_studio.requests == ["/api/tasks/", "/api/tasks/"]
 
 
-def test_only_changed_tasks_with_marked_regions_are_read(registry, label_studio):
+def test_what_webhooks_have_told_is_not_read_again(registry, label_studio):
+    registry.reconciler.compare(7)
+    for number in range(1, 6):
+        registry.follow(label_studio.annotate(number, 10 * number, DOOR, marked(DOOR)))
+    registry.follow(label_studio.annotate(3, 30, MOVED, marked(MOVED)))
+    registry.reconciler.compare(7)
+    assert annotations_read(label_studio) == []
+
+
+def test_only_tasks_whose_webhooks_may_have_been_lost_are_read(registry, label_studio):
     for number in range(1, 6):
         label_studio.annotate(number, 10 * number, DOOR, marked(DOOR))
     registry.reconciler.compare(7)
     label_studio.requests.clear()
-    label_studio.annotate(2, 20, MOVED, marked(MOVED))
-    label_studio.annotate(9, 90, WHEEL)
+    lost = label_studio.annotate(2, 20, MOVED, marked(MOVED))
+    registry.follow(label_studio.annotate(9, 90, WHEEL))
+    lost_too = label_studio.annotate(8, 40, WHEEL)
+    registry.follow(label_studio.annotate(4, 40, DOOR, marked(DOOR)))
+    assert (lost["action"], lost_too["action"]) == ("ANNOTATION_UPDATED", "ANNOTATION_CREATED")
     registry.reconciler.compare(7)
-    assert annotations_read(label_studio) == ["/api/tasks/20/annotations/"]
+    assert annotations_read(label_studio) == ["/api/tasks/20/annotations/", "/api/tasks/40/annotations/"]
 
 
-def test_more_tasks_than_fit_one_answer_are_all_found(registry, label_studio):
-    for number in range(1, 251):
-        label_studio.annotate(number, number, DOOR, *([marked(DOOR)] if number in (1, 120, 250) else []))
+def test_a_first_comparison_that_is_cut_off_goes_on_where_it_ended(registry, label_studio):
+    for number in range(1, 61):
+        label_studio.annotate(number, number, DOOR, *([marked(DOOR)] if number in (1, 40, 60) else []))
+    label_studio.fails_on = "/api/tasks/40/annotations/"
+    with pytest.raises(SourceError):
+        registry.reconciler.compare(7)
+    assert registry.in_use() == [1]
+    label_studio.requests.clear()
+    label_studio.fails_on = ""
     registry.reconciler.compare(7)
-    assert sorted(registry.in_use()) == [1, 120, 250]
+    assert sorted(registry.in_use()) == [1, 40, 60]
+    assert len(annotations_read(label_studio)) == 21
 
 
 def test_a_task_that_the_owner_named_is_read_though_nothing_in_it_is_marked(registry, label_studio):
     label_studio.annotate(1, 10, DOOR, WHEEL)
     registry.reconciler.compare(7)
-    registry.references.rules.add(7, OwnerRule(Action.ADD, "Wheel", 10))
+    registry.follower.follow_extra_params(7, {"references": {"Wheel": [{"task": 10}]}})
     registry.reconciler.compare(7)
     assert registry.in_use("Wheel") == [1]
     label_studio.annotate(2, 10, WHEEL)
@@ -154,6 +173,14 @@ def test_a_task_that_the_owner_named_is_read_though_nothing_in_it_is_marked(regi
     assert registry.in_use("Wheel") == [2]
     label_studio.delete_annotation(2)
     later(registry, 60)
+    registry.reconciler.compare(7)
+    assert registry.in_use("Wheel") == [1]
+
+
+def test_a_task_that_is_named_after_it_was_read_is_read_again(registry, label_studio):
+    registry.follow(label_studio.annotate(1, 10, DOOR, WHEEL, marked(DOOR)))
+    registry.reconciler.compare(7)
+    registry.follower.follow_extra_params(7, {"references": {"Wheel": [{"task": 10}]}})
     registry.reconciler.compare(7)
     assert registry.in_use("Wheel") == [1]
 

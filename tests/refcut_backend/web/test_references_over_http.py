@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import httpx
 import pytest
@@ -17,10 +18,10 @@ import uvicorn
 from fastapi.testclient import TestClient
 from redis import Redis
 
-from refcut_backend.answer_click import ClickService
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.jobs.click_queue import ClickQueue
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.payloads import Webhook
 from refcut_backend.settings import Settings
@@ -56,24 +57,13 @@ def label_studio() -> Iterator[LabelStudioApi]:
         yield api
 
 
-class KeptJobs:
-    """A queue that keeps the jobs of clicks, and has no worker."""
-
-    def __init__(self) -> None:
-        self.jobs: list[ClickJob] = []
-
-    def ask(self, job: ClickJob) -> ClickAnswer:
-        self.jobs.append(job)
-        raise ClickTimeoutError("no worker")
-
-
 @dataclass
 class Web:
     """What `refcut serve` starts, and what its clicks ask of workers."""
 
     client: TestClient
     references: References
-    queue: KeptJobs
+    jobs: list[ClickJob]
 
     def references_of_a_click(self, label: str = "Door", project: int = 7) -> tuple[int, ...]:
         """Ids of the references that a click of the label takes along."""
@@ -84,19 +74,25 @@ class Web:
             "params": {"context": {"result": [click_result("a", 10, 20, label)]}},
         }
         self.client.post("/predict", json=body).raise_for_status()
-        return self.queue.jobs[-1].reference_ids
+        return self.jobs[-1].reference_ids
 
 
 @contextmanager
 def web_process(folder: Path, redis: Redis, **changes: Any) -> Iterator[Web]:
     """Every use is a restart."""
     settings = Settings(state_dir=folder, **({"reconcile_interval_s": 0} | changes))
-    services, queue = connect_services(settings, redis), KeptJobs()
     engine = open_database(settings.database)
-    references = References(engine)
-    services = replace(services, clicks=ClickService(queue, references, "test", 4))
-    with TestClient(create_app(services, 2**22)) as client:
-        yield Web(client, references, queue)
+    jobs: list[ClickJob] = []
+
+    def keep(_queue: ClickQueue, job: ClickJob) -> ClickAnswer:
+        jobs.append(job)
+        raise ClickTimeoutError("no worker")
+
+    with (
+        mock.patch.object(ClickQueue, "ask", keep),
+        TestClient(create_app(connect_services(settings, redis), 2**22)) as client,
+    ):
+        yield Web(client, References(engine), jobs)
     engine.dispose()
 
 
