@@ -38,8 +38,8 @@ class Settings(BaseSettings):
     )
     access_token: SecretStr | None = Field(
         None,
-        description="Label Studio token to use instead of the one that Label Studio hands over: "
-        "a personal access token or a legacy one",
+        description="Label Studio token to use instead of the one that Label Studio hands over: a personal access token "
+        "or a legacy one; set it together with REFCUT_LABEL_STUDIO_URL",
     )
     label_studio_url: str | None = Field(
         None,
@@ -124,7 +124,8 @@ class Settings(BaseSettings):
     reconcile_interval_s: int = Field(
         60,
         ge=0,
-        description="how often references are compared with Label Studio, for lost webhooks; 0 = never",
+        description="how often references are compared with Label Studio, for lost webhooks; "
+        "0 = only when a project is connected or its configuration changes",
     )
     request_max_bytes: int = Field(64 * 2**20, ge=1, description="largest request body that is read")
 
@@ -138,7 +139,14 @@ class Settings(BaseSettings):
         "needed for webhooks as soon as a password is set",
     )
 
-    @field_validator("basic_auth_user", "basic_auth_password", "webhook_secret", mode="before")
+    @field_validator(
+        "access_token",
+        "label_studio_url",
+        "basic_auth_user",
+        "basic_auth_password",
+        "webhook_secret",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
@@ -155,6 +163,11 @@ class Settings(BaseSettings):
         if (self.basic_auth_user is None) != (self.basic_auth_password is None):
             raise ValueError(
                 "REFCUT_BASIC_AUTH_USER and REFCUT_BASIC_AUTH_PASSWORD belong together, only one is set"
+            )
+        if self.access_token is not None and self.label_studio_url is None:
+            raise ValueError(
+                "REFCUT_ACCESS_TOKEN needs REFCUT_LABEL_STUDIO_URL: else whoever reaches /setup could have the token "
+                "sent to an address of his choice"
             )
         return self
 

@@ -7,8 +7,10 @@ connection, whichever redirect led to it, so that is where the check is.
 
 from __future__ import annotations
 
+import queue
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -75,7 +77,9 @@ class GuardedBackend(httpcore.NetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         """Raises AddressRefusedError before anything is sent to an address that is not allowed."""
-        targets = [host] if self._allowed.trusts(host, port) else self._checked(host, port)
+        targets = self._resolved(host, port, timeout)
+        if not self._allowed.trusts(host, port):
+            _check(targets, host, port)
         for position, target in enumerate(targets):
             try:
                 share = self._share(timeout, len(targets) - position)
@@ -91,17 +95,34 @@ class GuardedBackend(httpcore.NetworkBackend):
         left = self._budget.within(timeout)
         return None if left is None else left / targets
 
-    def _checked(self, host: str, port: int) -> list[str]:
+    def _resolved(self, host: str, port: int, timeout: float | None) -> list[str]:
+        """The addresses of a host, looked up on a thread of its own: the system's resolver takes no deadline."""
+        answer: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+
+        def look_up() -> None:
+            try:
+                answer.put(self._resolve(host, port))
+            except Exception as error:
+                answer.put(error)
+
+        threading.Thread(target=look_up, name="dns", daemon=True).start()
         try:
-            addresses = self._resolve(host, port)
-        except (OSError, UnicodeError):
+            found = answer.get(timeout=self._budget.within(timeout))
+        except queue.Empty:
+            raise httpcore.ConnectTimeout(f"{host} was not resolved in time") from None
+        if isinstance(found, (OSError, UnicodeError)):
             raise httpcore.ConnectError(f"{host} cannot be resolved") from None
-        if not all(is_public(address) for address in addresses):
-            raise AddressRefusedError(
-                f"{host} port {port} lies in a private network",
-                hint=f"add {host}:{port} to REFCUT_IMAGE_HOSTS if the backend may fetch images from it",
-            )
-        return addresses
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+def _check(addresses: list[str], host: str, port: int) -> None:
+    if not all(is_public(address) for address in addresses):
+        raise AddressRefusedError(
+            f"{host} port {port} lies in a private network",
+            hint=f"add {host}:{port} to REFCUT_IMAGE_HOSTS if the backend may fetch images from it",
+        )
 
 
 class _BudgetedStream(httpcore.NetworkStream):

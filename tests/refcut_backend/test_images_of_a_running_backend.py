@@ -66,6 +66,7 @@ def backend(tmp_path_factory) -> Iterator[Running]:
         stack.enter_context(running(storage))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("REFCUT_ACCESS_TOKEN", PERSONAL)
+        patch.setenv("REFCUT_LABEL_STUDIO_URL", label_studio.url)
         patch.setenv("REFCUT_IMAGE_HOSTS", f"127.0.0.1:{storage.port}")
         patch.setenv("REFCUT_LOCAL_FILES_DIR", str(folder / "shared"))
         process = start(folder / "state", port, server.url)

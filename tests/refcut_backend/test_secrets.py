@@ -98,6 +98,7 @@ def start_web_process(redis_url: str, state_dir: Path, port: int) -> subprocess.
         "BASIC_AUTH_PASSWORD": PASSWORD,
         "WEBHOOK_SECRET": SECRET,
         "ACCESS_TOKEN": OWN_TOKEN,
+        "LABEL_STUDIO_URL": "http://127.0.0.1:9",
     }
     return subprocess.Popen(
         [sys.executable, "-m", "refcut_backend", "serve"],

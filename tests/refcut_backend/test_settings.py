@@ -24,7 +24,22 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch):
 
 
 def test_a_token_never_shows():
-    assert "canary" not in repr(Settings(access_token="canary"))
+    settings = Settings(access_token="canary", label_studio_url="http://label-studio")
+    assert settings.own_token == "canary"
+    assert "canary" not in repr(settings)
+
+
+def test_a_token_is_not_sent_wherever_setup_says(monkeypatch):
+    monkeypatch.setenv("REFCUT_ACCESS_TOKEN", "canary")
+    with pytest.raises(ConfigError, match="REFCUT_LABEL_STUDIO_URL") as error:
+        read_settings()
+    assert "canary" not in str(error.value)
+
+
+def test_an_empty_token_is_none(monkeypatch):
+    monkeypatch.setenv("REFCUT_ACCESS_TOKEN", "")
+    monkeypatch.setenv("REFCUT_LABEL_STUDIO_URL", "")
+    assert read_settings().own_token is None
 
 
 def test_image_hosts_are_a_list_in_any_case():

@@ -61,6 +61,24 @@ def test_a_metadata_service_is_refused_without_a_packet(monkeypatch):
             get(f"http://{address}/latest/meta-data/")
 
 
+def test_a_resolver_that_hangs_does_not_outlast_the_deadline():
+    released = threading.Event()
+
+    def hang(*_: object) -> list[str]:
+        released.wait(30)
+        return []
+
+    transport = GuardedTransport(NOBODY, Budget(limit_s=0.2), hang)
+    try:
+        with (
+            httpx.Client(transport=transport, trust_env=False) as client,
+            pytest.raises(httpx.ConnectTimeout, match=r"pictures\.example was not resolved in time"),
+        ):
+            client.get("http://pictures.example/a.png")
+    finally:
+        released.set()
+
+
 def test_a_name_that_resolves_to_a_private_address_is_refused(label_studio):
     for answer in (["10.0.0.5"], ["8.8.8.8", "127.0.0.1"], ["::ffff:10.0.0.5"]):
         with pytest.raises(AddressRefusedError):
