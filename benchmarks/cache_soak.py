@@ -28,6 +28,7 @@ from model.weights import load_network
 from refcut_backend.core.clicks import PercentClick
 from refcut_backend.jobs.click_job import ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
+from refcut_backend.store.mask_files import mask_to_png
 from refcut_backend.store.projects import Connection
 from refcut_backend.store.references import StoredReference
 from refcut_backend.worker.engine import CacheLimits, ClickEngine
@@ -93,7 +94,7 @@ def soak(folder: Path, images: int, network: RefCut) -> list[tuple[int, float, f
     mask_hw = np.zeros((1050, 1600), bool)
     mask_hw[300:700, 400:900] = True
     references = {
-        number: StoredReference(f"v{number}", 1, number, address_of(number), mask_hw, None)
+        number: StoredReference(f"v{number}", 1, number, address_of(number), mask_to_png(mask_hw), None)
         for number in range(images // 10 + 1)
     }
     engine, process = make_engine(folder, references, network), psutil.Process()

@@ -24,6 +24,7 @@ from model.weights import load_network
 from refcut_backend.core.clicks import PercentClick
 from refcut_backend.jobs.click_job import ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
+from refcut_backend.store.mask_files import mask_to_png
 from refcut_backend.store.references import StoredReference
 
 SIZE = (6000, 4000)
@@ -40,7 +41,7 @@ def main() -> None:
     cv2.setNumThreads(arguments.threads)
     mask_hw = np.zeros(SIZE[::-1], bool)
     mask_hw[1000:2000, 1000:3000] = True
-    references = {1: StoredReference("v1", 1, 1, address_of(1), mask_hw, None)}
+    references = {1: StoredReference("v1", 1, 1, address_of(1), mask_to_png(mask_hw), None)}
     network = load_network()
     taken: dict[str, list[float]] = {"cold": [], "prepared": []}
     with tempfile.TemporaryDirectory(prefix="refcut-warm-") as name:

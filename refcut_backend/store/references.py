@@ -37,14 +37,24 @@ class ReferenceVersion:
 
 @dataclass(frozen=True)
 class StoredReference:
-    """A reference with its masks (H, W)."""
+    """A reference with its masks as 1-bit PNG files: a click whose worker knows the reference never decodes them."""
 
     version: str
     project_id: int
     task_id: int
     image_address: str
-    positive_hw: NDArray[np.bool_]
-    negative_hw: NDArray[np.bool_] | None
+    positive_png: bytes
+    negative_png: bytes | None
+
+    @property
+    def positive_hw(self) -> NDArray[np.bool_]:
+        """What the label means (H, W), in the image's frame."""
+        return png_to_mask(self.positive_png)
+
+    @property
+    def negative_hw(self) -> NDArray[np.bool_] | None:
+        """What must stay out (H, W), if anything."""
+        return None if self.negative_png is None else png_to_mask(self.negative_png)
 
 
 @dataclass(frozen=True)
@@ -150,8 +160,8 @@ class References:
                 project_id=row.project_id,
                 task_id=row.task_id,
                 image_address=row.image_address,
-                positive_hw=png_to_mask(row.positive_png),
-                negative_hw=None if row.negative_png is None else png_to_mask(row.negative_png),
+                positive_png=row.positive_png,
+                negative_png=row.negative_png,
             )
 
     def _candidates(self, query: Select[Reference]) -> list[tuple[Candidate, datetime]]:

@@ -20,6 +20,7 @@ from refcut_backend.core.clicks import PercentClick
 from refcut_backend.errors import ImageError, ModelOutputError, RefCutError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
+from refcut_backend.store.mask_files import mask_to_png
 from refcut_backend.store.references import StoredReference
 from refcut_backend.worker.engine import CacheLimits, ClickEngine
 from refcut_backend.worker.image_decode import decode_image
@@ -41,7 +42,7 @@ class Store:
         mask_hw = np.zeros((height, width), bool)
         mask_hw[5:20, 5:20] = True
         self.references = {
-            number: StoredReference(f"v{number}", project, 9, f"/ref{number}.jpg", mask_hw, None)
+            number: StoredReference(f"v{number}", project, 9, f"/ref{number}.jpg", mask_to_png(mask_hw), None)
             for number, project in ((1, 1), (2, 2), (3, 1))
         }
 
