@@ -17,6 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, Playwright, Response, ex
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 CLICK_CONTROL = "click"
+BOX_CONTROL = "box"
 VIEWPORT = {"width": 1400, "height": 1000}  # labels and roles fit below a landscape photograph
 ACTION_LIMIT_MS = 120_000  # on busy cores signing in alone has taken half a minute
 REQUEST_LIMIT_MS = 30_000  # the editor sends a click at once or never
@@ -79,7 +80,7 @@ class Editor:
         """Switch Auto-Annotation on, and Auto-Accept off; the browser context remembers both for later tasks."""
         # The real checkbox is invisible under a drawn switch, hence force.
         self.page.get_by_test_id("bottombar-auto-annotation-toggle").check(force=True)
-        self._smart_tool().wait_for()
+        self._smart_tool().first.wait_for()
         self.auto_accept(on=False)
 
     def auto_accept(self, on: bool) -> None:
@@ -142,6 +143,31 @@ class Editor:
         if response is None or not response.ok:
             raise EditorError(f"Label Studio refused the click: {response and response.text()[:500]}")
         answer: dict[str, Any] = response.json()
+        return answer
+
+    def draw_box(
+        self, label: str, top_left: tuple[float, float], bottom_right: tuple[float, float]
+    ) -> dict[str, Any]:
+        """Drag a box with the smart rectangle tool under a label of the control `box`; returns the answer.
+
+        Corners are (x, y). For a config that has the smart keypoint and the smart rectangle tool: Label Studio then
+        shows one Auto-Detect button, which goes from one to the other.
+        """
+        self._press("Escape")
+        chip = self._label_chip(label, BOX_CONTROL)
+        self._press(chip.locator(".lsf-label__hotkey").inner_text())
+        expect(chip).to_contain_class("lsf-label_selected")
+        rectangle = self._smart_tool().and_(self.page.get_by_label("rectangle-tool", exact=True))
+        while not self._has_class(rectangle, "lsf-tool_active"):
+            self._smart_tool().first.click()
+        start, end = self.page_point(*top_left), self.page_point(*bottom_right)
+        with self.page.expect_response("**/interactive-annotating*", timeout=ACTION_LIMIT_MS) as response:
+            self.page.mouse.move(*start)
+            self.page.mouse.down()
+            self.page.mouse.move(*end, steps=5)
+            self.page.mouse.up()
+        self.page.wait_for_function("() => !Htx.awaitingSuggestions")
+        answer: dict[str, Any] = response.value.json()
         return answer
 
     def page_point(self, x_fraction: float, y_fraction: float) -> tuple[float, float]:
@@ -222,10 +248,10 @@ class Editor:
             has=self.page.locator(".lsf-outliner-item")
         )
 
-    def _label_chip(self, name: str) -> Locator:
+    def _label_chip(self, name: str, control: str = CLICK_CONTROL) -> Locator:
         # Both controls list the same labels, and the page does not say which row is whose: the rows
         # follow the order of the controls in the config.
-        row: int = self.page.evaluate(_ROW_OF_CONTROL, CLICK_CONTROL)
+        row: int = self.page.evaluate(_ROW_OF_CONTROL, control)
         chips = self.page.locator(".lsf-labels").nth(row).locator(".lsf-label")
         return chips.filter(has=self.page.get_by_text(name, exact=True))
 

@@ -13,8 +13,22 @@ from refcut_backend.demo.label_studio_project import LabelStudioProject
 from tests.end_to_end.click_on import click_in_the_middle, mask_of
 from tests.end_to_end.editor import Editor
 from tests.end_to_end.world import World
+from tests.recorded import REPOSITORY
 
 PHOTOGRAPH = "car_parts_te66"
+
+
+@pytest.fixture
+def editor_with_boxes(world: World) -> Iterator[Editor]:
+    """The photograph in a project of its own that has the box tool, open with Auto-Annotation on."""
+    config = (REPOSITORY / "label_config" / "clicks_box_brush.xml").read_text()
+    with closing(LabelStudioProject.create(world.label_studio, "Boxes", config, world.token)) as project:
+        (task_id,) = project.upload_images([PHOTOGRAPHS / f"{PHOTOGRAPH}.jpg"])
+        project.connect_backend(world.backend)
+    world.editor.open_task(project.id, task_id)
+    world.editor.enable_auto_annotation()
+    yield world.editor
+    world.editor.leave()
 
 
 @pytest.fixture
@@ -73,3 +87,22 @@ def test_with_auto_accept_a_negative_click_refines_and_a_click_elsewhere_begins_
     stored = [result for result in editor.submit()["result"] if result["type"] == "brushlabels"]
     assert {result["id"] for result in stored} == {first["id"], light["id"]}
     assert np.array_equal(mask_of(next(r for r in stored if r["id"] == first["id"])), mask_of(refined))
+
+
+def test_a_box_gives_a_mask_inside_it_that_is_accepted_and_stored(editor_with_boxes: Editor) -> None:
+    wheel_hw = demo_mask(PHOTOGRAPH, "wheel")
+    height, width = wheel_hw.shape
+    rows, cols = np.nonzero(wheel_hw[:, : width // 2 + width // 10])  # the front wheel
+    top_left = cols.min() / width, rows.min() / height
+    bottom_right = (cols.max() + 1) / width, (rows.max() + 1) / height
+    answer = editor_with_boxes.draw_box("Wheel", top_left, bottom_right)
+    (region,) = answer["data"]["result"]
+    mask_hw = mask_of(region)
+    inside_hw = np.zeros_like(mask_hw)
+    inside_hw[rows.min() : rows.max() + 2, cols.min() : cols.max() + 2] = True
+    assert mask_hw.any()
+    assert not (mask_hw & ~inside_hw).any()
+    editor_with_boxes.accept_suggestion()
+    stored = [r for r in editor_with_boxes.submit()["result"] if r["type"] == "brushlabels"]
+    assert [r["id"] for r in stored] == [region["id"]]
+    assert np.array_equal(mask_of(stored[0]), mask_hw)
