@@ -35,6 +35,7 @@ class PairSettings:
     shared_click: float = 0.5
     """A view's three targets are nested and share one click, so that only the reference tells them apart."""
     zoom: float = 0.4
+    """One of the two views is close up, never both: a predictor's second look meets a reference of the whole object."""
     same_photo: float = 0.12
     """The reference is another view of the same photograph (always so where names do not carry over)."""
 
@@ -98,12 +99,13 @@ def _views(
     zoom_share: float,
 ) -> list[View]:
     shared = sorted(set(photos[0][1]) & set(photos[1][1]))
-    part = shared[rng.integers(len(shared))] if shared and rng.random() < 2 * zoom_share else None
-    views = []
-    for image, masks in photos:
-        zoom = part if part is not None and rng.random() < 0.5 else None
-        views.append(make_view(image, masks, size_px, rng, zoom))
-    return views
+    zoomed: list[str | None] = [None] * VIEWS_PER_GROUP
+    if shared and rng.random() < VIEWS_PER_GROUP * zoom_share:
+        zoomed[rng.integers(VIEWS_PER_GROUP)] = shared[rng.integers(len(shared))]
+    return [
+        make_view(image, masks, size_px, rng, part)
+        for (image, masks), part in zip(photos, zoomed, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

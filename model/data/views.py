@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from model.array_types import BoolMask, RgbImage
 
+WHOLE_SHARE = 0.6
+"""Of views that are not close up, so many show the whole photograph: references are given so, and first looks are."""
 MIN_VISIBLE_SHARE = 0.2
 """A part of which less is left in a crop is no target there: nobody could tell what was meant."""
 
@@ -71,7 +73,7 @@ def _crop(
         extent = np.array([rows[-1] + 1 - rows[0], cols[-1] + 1 - cols[0]], float)
         extent = np.maximum(extent * rng.uniform(1.2, 2.8), min(80, height, width))
         centre += rng.uniform(-0.15, 0.15, 2) * extent
-    elif rng.random() < 0.4:
+    elif rng.random() < WHOLE_SHARE:
         return 0, height, 0, width
     else:
         extent = np.array([height, width]) * rng.uniform(0.5, 1.0) * np.exp(rng.uniform(-0.15, 0.15, 2))
