@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,7 +42,7 @@ from refcut_backend.worker.prefetch import TaskImage
 PHOTOGRAPH = Path(__file__).parents[1] / "label_studio_demo" / "car_parts_te66.jpg"
 MIB = 2**20
 IMAGE_BYTES, LIMITS = 48 * MIB, CacheLimits(features=128 * MIB, references=16 * MIB)
-SMALL = {
+SMALL: dict[str, Any] = {
     "embed_dim": 48,
     "depth": 3,
     "heads": 2,

@@ -56,7 +56,7 @@ class Case:
         """One round: a reference, the first click on a fresh image, and the second one twice more: as a click on a crop
         that has been looked at, and as one that moves the crop, which has to be looked at first."""
         predictor, (height, width) = self._predictor, self._image.shape[:2]
-        mask_hw = read_mask(REFERENCE_MASK, self._reference.shape[:2])
+        mask_hw = read_mask(REFERENCE_MASK, (self._reference.shape[0], self._reference.shape[1]))
         # On a wheel, which is small: s14 looks at it twice.
         clicks = [Click(height * 0.65, width * 0.49), Click(height * 0.65, width * 0.47)]
         reference = self._timed(

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import sys
 import tempfile
@@ -14,15 +15,16 @@ import cv2
 import numpy as np
 import uvicorn
 
-from refcut_backend.answer_click import ClickService
+from refcut_backend.answer_click import AnswerRules, ClickService
+from refcut_backend.click_memory import ClickMemory
 from refcut_backend.core import brush_rle
-from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.queue_state import QueueState
+from refcut_backend.jobs.redis_server import connect_redis
+from refcut_backend.settings import Settings
 from refcut_backend.store.database import open_database
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
-from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, Services, create_app
+from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, Services, connect_services, create_app
 
 PORT_LINE = "port "
 LABEL_CONFIG = (Path(__file__).parents[1] / "label_config" / "clicks_brush.xml").read_text()
@@ -42,16 +44,16 @@ class InstantQueue:
 
 
 def services_in(folder: Path) -> Services:
-    """Services with their database in a folder."""
-    engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
-    projects, references = Projects(engine), References(engine)
-    return Services(
-        clicks=ClickService(InstantQueue(), references, "instant", 4),
-        projects=projects,
-        follower=AnnotationFollower(references, projects),
-        queue_state=lambda: QueueState(0, 1),
-        model_version="instant",
-        access_token=None,
+    """The server's own services on a database in a folder, without Redis and without a Label Studio to compare with."""
+    settings = Settings(state_dir=folder)
+    services = connect_services(settings, connect_redis(f"unix://{folder / 'no-redis'}"))
+    engine = open_database(settings.database)
+    memory = ClickMemory(engine, settings.click_memory_s)
+    clicks = ClickService(
+        InstantQueue(), References(engine), services.model_version, AnswerRules.of(settings), memory
+    )
+    return dataclasses.replace(
+        services, clicks=clicks, queue_state=lambda: QueueState(0, 0.0, (), {}), reconcile=None
     )
 
 

@@ -93,7 +93,7 @@ class Backend:
         self._worker = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.worker_without_network"], env=environment
         )
-        self._processes = {"server": self._server, "worker": self._worker}
+        self._processes: dict[str, subprocess.Popen[Any]] = {"server": self._server, "worker": self._worker}
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90, trust_env=False)
         self._lines: dict[str, dict[str, Any]] = {}
         self._arrived = threading.Condition()
@@ -176,7 +176,8 @@ def click(backend: Backend, size: tuple[int, int], x: float, y: float, number: i
 def measure(backend: Backend, size: tuple[int, int], rounds: int) -> dict[str, float]:
     """Milliseconds by phase and by process."""
     places = np.random.default_rng(0).uniform(20, 80, (rounds + 1, 2))
-    click(backend, size, *places[0], 0)
+    x, y = places[0]
+    click(backend, size, x, y, 0)
     before = backend.processor_ms()
     taken: dict[str, list[float]] = defaultdict(list)
     for number, (x, y) in enumerate(places[1:], 1):

@@ -33,5 +33,5 @@ def without_network(predictor: RefCutPredictor, _clicks: Sequence[Click], _box: 
 
 
 if __name__ == "__main__":
-    RefCutPredictor.predict = without_network  # type: ignore[method-assign]
+    RefCutPredictor.predict = without_network  # type: ignore[method-assign, assignment]
     app(["worker"])

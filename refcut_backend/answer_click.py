@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend.click_memory import AskedClick, ClickMemory
 from refcut_backend.core.click_context import read_context
@@ -15,7 +18,7 @@ from refcut_backend.core.label_config import Control, MaskKind, ProjectControls,
 from refcut_backend.core.pending import still_pending
 from refcut_backend.core.polygons import OutlineSettings
 from refcut_backend.core.regions import GivenMask, mask_regions, prediction
-from refcut_backend.errors import RefCutError
+from refcut_backend.errors import DatabaseFailsError, RefCutError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.logs import note
 from refcut_backend.payloads import Webhook
@@ -140,7 +143,8 @@ class ClickService:
 
     def _reply(self, click: _Click) -> ClickReply:
         try:
-            answer, regions = self._segment(click)
+            with _database_explained():
+                answer, regions = self._segment(click)
         except RefCutError as error:
             note(outcome=error.code, problem=str(error))
             return ClickReply(prediction(self._model_version, self._carried(click), 0.0), error.code)
@@ -222,6 +226,18 @@ class ClickService:
         finally:
             waited = 1000 * (time.monotonic() - asked) - sum(spent.values())
             note(milliseconds=spent | {"queue": round(waited, 1)})
+
+
+@contextmanager
+def _database_explained() -> Iterator[None]:
+    """Memory forgives a database that fails; without the references a click would get another mask than was meant."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise DatabaseFailsError(
+            f"the database fails ({type(error).__name__})",
+            hint="check that its disk has room, and REFCUT_DATABASE_URL",
+        ) from error
 
 
 class WorkerRefusalError(RefCutError):

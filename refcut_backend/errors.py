@@ -103,6 +103,12 @@ class QueueUnavailableError(RefCutError):
     code = "unavailable"
 
 
+class DatabaseFailsError(RefCutError):
+    """The database cannot be read, or does not take what must be stored."""
+
+    code = "database"
+
+
 class BusyError(RefCutError):
     """Too many clicks wait already."""
 

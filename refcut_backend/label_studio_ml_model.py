@@ -58,6 +58,7 @@ class RefCutModel(LabelStudioMLBase):  # type: ignore[misc]
         super().__init__(*args, **kwargs)
         if flask.has_request_context() and flask.request.path == "/setup":
             _take_webhooks()
+            _compare_from_now_on(os.getpid())
             answer_setup(services(), _read(SetupRequest, flask.request.get_json()))
 
     def setup(self) -> None:
@@ -132,6 +133,15 @@ def _take_webhooks() -> None:
     calls /setup before anything happens in a project; should an event come first, `fit` follows it.
     """
     flask.current_app.view_functions["webhook"] = _webhook
+
+
+@cache
+def _compare_from_now_on(_process: int) -> None:
+    """Finds references whose webhooks were lost, and those that the owner named: also a server that somebody else runs
+    must look for itself. One process among several does so."""
+    reconcile = services().reconcile
+    if reconcile is not None:
+        reconcile.start()
 
 
 def _webhook() -> flask.Response:

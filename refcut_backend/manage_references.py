@@ -82,6 +82,7 @@ class ReferenceManager:
         Without an annotation the task's newest submitted one that has the label is meant, also in future. Raises
         RefCutError when Label Studio has no such task or annotation, or when it lacks the label: nothing is kept then.
         """
+        self._projects.connection(project_id)
         assert place.task_id is not None, "a reference is named by its task"
         labels = self._labels_in_config(project_id)
         if labels is not None and place.label not in labels:
@@ -114,7 +115,8 @@ class ReferenceManager:
         self._references.drop_unnamed(project_id)
 
     def pin(self, project_id: int, place: Place) -> None:
-        """Has only the pinned references of a label used. Raises NoSuchReferenceError."""
+        """Has only the pinned references of a label used. Raises NoSuchReferenceError or NotConnectedError."""
+        self._projects.connection(project_id)
         if place.task_id is None and place.annotation_id is None:
             raise NoSuchReferenceError("a pin needs a task or an annotation", hint="--task or --annotation")
         self._say(project_id, place, Action.PIN)
@@ -124,7 +126,8 @@ class ReferenceManager:
         self._take_back(project_id, place, Action.PIN, "pinned")
 
     def disable(self, project_id: int, place: Place) -> None:
-        """Switches a reference off, or all of a label, also those that are still to come."""
+        """Switches a reference off, or all of a label, also those that are still to come. Raises NotConnectedError."""
+        self._projects.connection(project_id)
         if place.task_id is None and place.annotation_id is None:
             self._references.rules.add(project_id, place.rule(Action.DISABLE))
             return

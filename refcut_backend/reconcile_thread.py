@@ -114,6 +114,11 @@ class ReconcileThread:
         except RefCutError as error:
             self._note_trouble(project_id, str(error))
             return
+        except Exception as error:
+            # What one project holds must not keep the others from being compared.
+            log.exception("a comparison failed", extra={"project": project_id})
+            self._note_trouble(project_id, type(error).__name__)
+            return
         if self._trouble.pop(project_id, None) is not None:
             log.info("compared with Label Studio again", extra={"project": project_id})
         if compared.tasks_read:

@@ -13,6 +13,9 @@ from refcut_backend.core.label_config import MaskKind
 from refcut_backend.core.reference_choice import Authors
 from refcut_backend.errors import ConfigError
 
+LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses that stand for all of a machine's: one listens on them, and connects to another."""
+
 
 class Settings(BaseSettings):
     """Names carry their unit. `docs/settings.md` lists them, and a test holds that list to this class."""
@@ -175,6 +178,17 @@ class Settings(BaseSettings):
     def database(self) -> str:
         """SQLAlchemy URL of the database."""
         return self.database_url or f"sqlite:///{(self.state_dir / 'refcut.db').resolve()}"
+
+    @property
+    def listens_everywhere(self) -> bool:
+        """Whether the web server has no address of its own, but all those of the machine."""
+        return self.host in LOOPBACK_OF
+
+    @property
+    def local_address(self) -> str:
+        """The web server's address for programs on this machine."""
+        host = LOOPBACK_OF.get(self.host, self.host)
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def own_token(self) -> str | None:

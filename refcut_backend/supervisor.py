@@ -83,6 +83,7 @@ class Supervisor:
     def _watch(
         self, server: subprocess.Popen[bytes], crew: WorkerCrew, embedded: EmbeddedRedis | None
     ) -> int:
+        is_told = False
         while not self._stopping:
             if (status := server.poll()) is not None:
                 log.error("the web server stopped", extra={"status": status})
@@ -90,6 +91,9 @@ class Supervisor:
             if embedded is not None and embedded.start_again_if_dead():
                 log.error("the embedded Redis died and is started again")
             crew.check()
+            if not is_told and (worker := crew.ready()) is not None:
+                print(f"Ready for clicks; the model computes on {worker.device}.", flush=True)
+                is_told = True
             time.sleep(POLL_S)
         return 0
 
@@ -97,14 +101,20 @@ class Supervisor:
         self._stopping = True
 
     def _greeting(self) -> str:
-        address = f"http://{self._settings.host}:{self._settings.port}"
+        address = self._settings.local_address
+        elsewhere = f"http://NAME:{self._settings.port} with the NAME that Label Studio knows this machine by"
         return "\n".join(
             [
-                f"RefCut listens on {address}",
+                f"RefCut listens on {address}"
+                + (
+                    ", and on all other addresses of this machine"
+                    if self._settings.listens_everywhere
+                    else ""
+                ),
                 f"  model    {version_name(self._settings.model_dir)}",
-                f"  device   {self._settings.device} (the workers say which one they found)",
+                f"  device   {self._settings.device}; which one that is, is said when the model is loaded",
                 "  In Label Studio: Settings > Model > Connect Model, and enter",
-                f"    Backend URL              {address}",
+                f"    Backend URL              {elsewhere if self._settings.listens_everywhere else address}",
                 "    Interactive preannotations   on",
                 "  Ctrl-C stops everything.",
             ]

@@ -13,7 +13,7 @@ import redis
 from redis import Redis
 
 from refcut_backend.errors import CANNOT_START, WorkersGivenUpError
-from refcut_backend.jobs.presence import forget_worker, is_ready, new_worker_name
+from refcut_backend.jobs.presence import WorkerState, forget_worker, new_worker_name, ready_worker
 from refcut_backend.jobs.redis_server import stop_within
 
 log = logging.getLogger("refcut.run")
@@ -54,7 +54,12 @@ class WorkerPlace:
     def _start(self) -> None:
         self._name = new_worker_name()
         self._process: subprocess.Popen[bytes] | None = self._start_process(self._name)
-        self._had_been_ready = False
+        self._ready: WorkerState | None = None
+
+    @property
+    def ready(self) -> WorkerState | None:
+        """What the worker said when it had its model loaded; None until then."""
+        return self._ready
 
     def check(self) -> None:
         """Replaces a dead worker. Raises WorkersGivenUpError when that is in vain."""
@@ -64,7 +69,7 @@ class WorkerPlace:
             return
         status = self._process.poll()
         with suppress(redis.RedisError):
-            self._had_been_ready = self._had_been_ready or is_ready(self._connection, self._name)
+            self._ready = self._ready or ready_worker(self._connection, self._name)
             if status is not None:
                 forget_worker(self._connection, self._name)
         if status is not None:
@@ -72,7 +77,7 @@ class WorkerPlace:
 
     def _replace(self, status: int) -> None:
         self._process = None
-        pause_s = self._policy.pause_after_death(self._had_been_ready)
+        pause_s = self._policy.pause_after_death(self._ready is not None)
         if status == CANNOT_START:
             raise WorkersGivenUpError("a worker cannot start", hint="it has said why")
         if self._policy.is_given_up:
@@ -114,6 +119,10 @@ class WorkerCrew:
         """Replaces whoever died. Raises WorkersGivenUpError when a worker does not even get ready."""
         for place in self._places:
             place.check()
+
+    def ready(self) -> WorkerState | None:
+        """A worker that takes clicks, if there is one."""
+        return next((place.ready for place in self._places if place.ready is not None), None)
 
     def stop(self, limit_s: float) -> None:
         """Lets every worker finish its job, and kills those that take longer."""

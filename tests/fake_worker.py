@@ -38,6 +38,10 @@ class FakeEngine:
     def __init__(self, ballast: bytearray) -> None:
         self._ballast = ballast
 
+    @property
+    def device(self) -> str:
+        return "none"
+
     def answer(self, job: ClickJob) -> ClickAnswer:
         _log(job.image_address)
         order, _, argument = job.label.partition(" ")

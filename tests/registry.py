@@ -73,9 +73,9 @@ class Registry:
 
 
 @contextmanager
-def open_registry(folder: Path, authors: Authors = EVERYBODY) -> Iterator[Registry]:
-    """A registry on the database in a folder."""
-    engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
+def open_registry(place: Path | str, authors: Authors = EVERYBODY) -> Iterator[Registry]:
+    """A registry on the database in a folder, or on the one with this URL."""
+    engine = open_database(place if isinstance(place, str) else f"sqlite:///{place / 'refcut.db'}")
     references, projects, comparisons = References(engine, authors), Projects(engine), Comparisons(engine)
     follower = AnnotationFollower(references, projects, UserAddresses(projects).email_of)
     reconciler = Reconciler(references, projects, comparisons, follower)

@@ -20,7 +20,7 @@ from refcut_backend.core.clicks import PercentClick
 from refcut_backend.errors import RefCutError
 from refcut_backend.jobs.click_job import ClickJob
 from refcut_backend.jobs.click_queue import ANSWERED, ClickQueue
-from refcut_backend.jobs.presence import is_ready, new_worker_name
+from refcut_backend.jobs.presence import new_worker_name, ready_worker
 from refcut_backend.jobs.redis_server import connect_redis
 from tests.recorded import REPOSITORY
 
@@ -106,7 +106,7 @@ class WorkerFarm:
         worker = Worker(name, subprocess.Popen(command, env=self.environment, cwd=REPOSITORY))
         self.workers.append(worker)
         if ready:
-            wait_for(lambda: is_ready(self.connection, name), "the worker is ready")
+            wait_for(lambda: ready_worker(self.connection, name) is not None, "the worker is ready")
         return worker
 
     def queue(self, timeout_s: int = GENEROUS_S, limit: int = 50) -> ClickQueue:

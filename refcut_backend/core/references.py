@@ -104,9 +104,10 @@ def _roles(result: Sequence[dict[str, Any]], role_controls: frozenset[str]) -> d
     roles: dict[str, str] = {}
     for item in result:
         if item.get("type") == "choices" and item.get("from_name") in role_controls:
-            chosen = (item.get("value") or {}).get("choices") or []
+            value = item.get("value")
+            chosen = value.get("choices") if isinstance(value, dict) else None
             for choice in (REFERENCE_CHOICE, NEGATIVE_REFERENCE_CHOICE):
-                if choice in chosen:
+                if isinstance(chosen, list) and choice in chosen:
                     roles[str(item.get("id"))] = choice
     return roles
 

@@ -15,6 +15,8 @@ from refcut_backend.core import brush_rle
 from refcut_backend.errors import BadMaskError
 
 MAX_MASK_PIXELS = 100_000_000
+MAX_EDGE_PX = 1_000_000
+"""Up to here a corner as far outside as MAX_PERCENT, in fractions of a pixel, is a number that OpenCV can take."""
 MAX_POINTS = 100_000
 MAX_PERCENT = 1000.0
 """Farther outside the image than this, a corner is not a slip of the hand but nonsense."""
@@ -44,7 +46,7 @@ class Region:
 def read_region(item: dict[str, Any], role: str | None) -> Region | None:
     """A result as a region; None for results of other kinds. Raises BadMaskError when label or size are missing."""
     kind = item.get("type")
-    if kind not in _DRAWN:
+    if not isinstance(kind, str) or kind not in _DRAWN:
         return None
     try:
         height, width = int(item["original_height"]), int(item["original_width"])
@@ -53,7 +55,7 @@ def read_region(item: dict[str, Any], role: str | None) -> Region | None:
         raise BadMaskError("a region lacks its labels or its image's size", hint=_DRAW_AGAIN) from None
     if not isinstance(labels, list):
         raise BadMaskError("a region's labels are not a list", hint=_DRAW_AGAIN)
-    if height < 1 or width < 1 or height * width > MAX_MASK_PIXELS:
+    if min(height, width) < 1 or max(height, width) > MAX_EDGE_PX or height * width > MAX_MASK_PIXELS:
         raise BadMaskError(f"a region claims an image of {width} x {height} px", hint=_DRAW_AGAIN)
     return Region(
         kind, tuple(map(str, labels)), str(item.get("to_name", "")), width, height, role, item["value"]

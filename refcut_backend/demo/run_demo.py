@@ -41,7 +41,7 @@ def run_demo(settings: Settings, folder: Path, label_studio: Path, label_studio_
             f"{label_studio} is missing", hint="`make demo` installs Label Studio into .venv-label-studio"
         )
     owner = _owner(folder)
-    backend_url = f"http://{settings.host}:{settings.port}"
+    backend_url = settings.local_address
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _stop)
     try:

@@ -26,7 +26,7 @@ Check = Callable[[], Iterable[Finding]]
 
 
 def run_checks(checks: Iterable[tuple[str, Check]]) -> Iterator[Finding]:
-    """All findings in order. A check may raise RefCutError or ModelError: that is a finding too, and ends that check.
+    """All findings in order. What a check raises is a finding too, and ends that check alone.
 
     checks: (subject, check) pairs; the subject is used for what a check raises.
     """
@@ -35,3 +35,11 @@ def run_checks(checks: Iterable[tuple[str, Check]]) -> Iterator[Finding]:
             yield from check()
         except (RefCutError, ModelError) as error:
             yield Finding(subject, "wrong", error.message, error.hint)
+        except Exception as error:
+            # Its text may hold whatever was asked or answered, secrets included.
+            yield Finding(
+                subject,
+                "wrong",
+                f"the check failed unexpectedly ({type(error).__name__})",
+                "please report this",
+            )

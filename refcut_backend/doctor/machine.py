@@ -97,7 +97,7 @@ def check_model(settings: Settings) -> Iterator[Finding]:
 
 def check_web(settings: Settings) -> Iterator[Finding]:
     """Whether the web server runs and is ready for clicks."""
-    address = f"http://{settings.host}:{settings.port}"
+    address = settings.local_address
     try:
         with httpx.Client(base_url=address, timeout=HTTP_LIMIT_S, trust_env=False) as client:
             ready = client.get("/readyz")

@@ -7,7 +7,8 @@ import socket
 import threading
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
 from uuid import uuid4
 
 import redis
@@ -22,11 +23,14 @@ _NAMES = "refcut:workers"
 
 @dataclass(frozen=True)
 class WorkerState:
-    """What a worker says of itself. ready: the model is loaded and warm. click_s: seconds that a click took lately."""
+    """What a worker says of itself. ready: the model is loaded and warm, on `device`. click_s: seconds that a click took
+    lately.
+    """
 
     name: str
     queues: tuple[str, ...]
     ready: bool = False
+    device: str = ""
     click_s: float | None = None
 
 
@@ -58,9 +62,9 @@ class Presence:
             forget_worker(self._connection, self.name)
         self._connection.close()
 
-    def announce_ready(self) -> None:
-        """From now on the worker takes jobs."""
-        self._state = replace(self._state, ready=True)
+    def announce_ready(self, device: str = "") -> None:
+        """From now on the worker takes jobs. device: what computes its model."""
+        self._state = replace(self._state, ready=True, device=device)
         self._beat_now()
 
     def took(self, seconds: float) -> None:
@@ -97,9 +101,9 @@ def is_alive(connection: Redis, name: str) -> bool:
     return bool(connection.exists(_key(name)))
 
 
-def is_ready(connection: Redis, name: str) -> bool:
-    """Whether the worker lives and has its model loaded."""
-    return any(worker.name == name and worker.ready for worker in _read(connection, [name]))
+def ready_worker(connection: Redis, name: str) -> WorkerState | None:
+    """A worker that lives and has its model loaded."""
+    return next((worker for worker in _read(connection, [name]) if worker.ready), None)
 
 
 def forget_worker(connection: Redis, name: str) -> None:
@@ -122,8 +126,13 @@ def living_workers(connection: Redis) -> list[WorkerState]:
 
 def _read(connection: Redis, names: list[str]) -> list[WorkerState]:
     values = connection.mget([_key(name) for name in names]) if names else []
-    states = [json.loads(value) for value in values if value is not None]
-    return [WorkerState(**{**state, "queues": tuple(state["queues"])}) for state in states]
+    return [_state(json.loads(value)) for value in values if value is not None]
+
+
+def _state(said: dict[str, Any]) -> WorkerState:
+    """A worker of a later version may say more."""
+    known = {field.name: said[field.name] for field in fields(WorkerState) if field.name in said}
+    return WorkerState(**{**known, "queues": tuple(said["queues"])})
 
 
 def _key(name: str) -> str:

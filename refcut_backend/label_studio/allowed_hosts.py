@@ -17,8 +17,11 @@ _TRANSITION = tuple(
     for text in ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
 )
 """IPv6 ranges that carry an IPv4 address inside (compatible, translated, local NAT64, 6to4, Teredo)."""
-_AZURE_HOST = ipaddress.ip_address("168.63.129.16")
-"""Public by number, but inside Azure it is the machine's own host with its metadata."""
+_METADATA = tuple(
+    ipaddress.ip_network(text)
+    for text in ("169.254.0.0/16", "fd00:ec2::254/128", "100.100.100.200/32", "168.63.129.16/32")
+)
+"""Where clouds tell a machine its secrets: most of them, AWS over IPv6, Alibaba, and Azure, which is public by number."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -27,15 +30,29 @@ def is_public(address: str) -> bool:
 
     An IPv4 address inside an IPv6 one counts as the IPv4 one; ranges in which it could hide are never public.
     """
+    ip = _innermost(address)
+    if isinstance(ip, ipaddress.IPv6Address) and (
+        ip.is_site_local or any(ip in network for network in _TRANSITION)
+    ):
+        return False
+    return ip.is_global and not (ip.is_multicast or ip.is_reserved or is_metadata(address))
+
+
+def is_metadata(address: str) -> bool:
+    """Whether an IP address is a cloud's metadata service. Nothing that a project needs is there: it is never connected
+    to, even where whoever called /setup says that Label Studio is."""
+    return any(_innermost(address) in network for network in _METADATA)
+
+
+def _innermost(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address that an IPv6 one only wraps, else the address itself."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
-            return is_public(str(ip.ipv4_mapped))
+            return ip.ipv4_mapped
         if ip in NAT64:
-            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
-        if ip.is_site_local or any(ip in network for network in _TRANSITION):
-            return False
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved or ip == _AZURE_HOST)
+            return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip
 
 
 @dataclass(frozen=True)

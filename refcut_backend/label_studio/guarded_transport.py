@@ -20,7 +20,7 @@ import httpcore
 import httpx
 
 from refcut_backend.errors import AddressRefusedError, TooLargeError
-from refcut_backend.label_studio.allowed_hosts import AllowedHosts, is_public
+from refcut_backend.label_studio.allowed_hosts import AllowedHosts, is_metadata, is_public
 
 Resolve = Callable[[str, int], list[str]]
 
@@ -78,6 +78,11 @@ class GuardedBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """Raises AddressRefusedError before anything is sent to an address that is not allowed."""
         targets = self._resolved(host, port, timeout)
+        if any(is_metadata(target) for target in targets):
+            raise AddressRefusedError(
+                f"{host} is where a cloud tells its machines their secrets",
+                hint="no image is fetched from there",
+            )
         if not self._allowed.trusts(host, port):
             _check(targets, host, port)
         for position, target in enumerate(targets):

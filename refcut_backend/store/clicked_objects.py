@@ -68,7 +68,7 @@ class ClickedObjects:
     ) -> None:
         with Session(self._engine) as session, session.begin():
             session.execute(delete(State).where(State.asked_at_s < asked_at_s - self._memory_s))
-            row = session.get(State, (project_id, task_id, clicked.region_id))
+            row = session.get(State, (project_id, task_id, clicked.region_id), with_for_update=True)
             if row is None:
                 row = State(
                     project_id=project_id, task_id=task_id, region_id=clicked.region_id, accepted=False

@@ -50,6 +50,7 @@ log = logging.getLogger("refcut.web")
 
 REASON_HEADER = "X-RefCut-Reason"
 CLICK_THREADS = 100
+MAX_FAULTS = 20
 THREADS_SWITCH_AFTER_S = 0.0005
 """For `sys.setswitchinterval` where this application is served: a thread that decodes the masks of an event gives way to
 those whom somebody waits for ten times as often as Python's default would have it."""
@@ -239,6 +240,9 @@ def answer_predict(services: Services, request: PredictRequest, response: Respon
 async def _explain_bad_request(_request: Request, error: Exception) -> JSONResponse:
     """400 with the field and the fault; never the value, which may be a secret."""
     assert isinstance(error, RequestValidationError)
-    faults = [{"field": ".".join(str(part) for part in e["loc"]), "fault": e["msg"]} for e in error.errors()]
+    faults = [
+        {"field": ".".join(str(part) for part in e["loc"])[:200], "fault": e["msg"]}
+        for e in error.errors()[:MAX_FAULTS]
+    ]
     note(outcome="bad_request", faults=faults)
     return JSONResponse({"error": "bad_request", "faults": faults}, status_code=400)

@@ -92,6 +92,11 @@ class ClickEngine:
         self._made_by = (model_version, f"{DECODING_VERSION}-{WORKING_PX}", repr(self._settings))
         self._open_images.clear()  # they hold on to the network they were opened with
 
+    @property
+    def device(self) -> str:
+        """Where the model computes, as torch names it."""
+        return str(self._network.device)
+
     def warm_up(self) -> None:
         """One click on a grey picture, so that the first annotator does not wait for lazy initialisation."""
         predictor = RefCutPredictor(self._network, self._settings)

@@ -35,12 +35,13 @@ def work(
         signal.signal(signum, lambda *_: sys.exit(0))  # until the model is loaded; then rq takes over
     told_to_stop = threading.Event()
     with Presence(connect_redis(redis_url), name, queues) as presence:
-        care = serve_with(make_engine()) if make_engine else None
+        engine = make_engine() if make_engine else None
+        care = serve_with(engine) if engine else None
 
         def is_worn_out() -> bool:
             return care is not None and care.is_worn_out
 
-        presence.announce_ready()
+        presence.announce_ready(engine.device if engine else "")
         log.info("worker ready", extra={"worker": name, "queues": list(queues)})
         with connect_redis(redis_url) as connection:
             _work_while_redis_comes_and_goes(

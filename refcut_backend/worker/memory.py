@@ -18,6 +18,10 @@ _ALLOCATOR_WORDS = ("out of memory", "can't allocate memory", "not enough memory
 class AnswersClicks(Protocol):
     """What holds the model and its caches."""
 
+    @property
+    def device(self) -> str:
+        """Where the model computes."""
+
     def answer(self, job: ClickJob) -> ClickAnswer: ...
 
     def forget(self) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from refcut_backend.answer_click import AnswerRules, ClickService
@@ -448,6 +448,18 @@ def test_promise_25_renamed_tags_and_labels_work_with_the_next_click(editor):
 def test_promise_25_a_config_that_cannot_work_is_a_reason_and_no_exception(service, label_config):
     reply = Editor(service, label_config=label_config).send(dot("a", 20))
     assert (reply.reason, reply.prediction["result"]) == ("label_config", [])
+
+
+# Trouble with the database.
+
+
+def test_a_registry_that_cannot_be_read_is_a_reason_and_no_mask_of_something_else(service, engine, queue):
+    with engine.begin() as connection:
+        connection.execute(text('DROP TABLE "references"'))
+    with gather_facts() as facts:
+        reply = Editor(service).send(dot("a", 20))
+    assert (reply.reason, reply.prediction["result"], queue.jobs) == ("database", [], [])
+    assert "REFCUT_DATABASE_URL" in facts["problem"]
 
 
 # The log of clicks.

@@ -22,6 +22,7 @@ from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 from refcut_backend.web.app import REASON_HEADER
 from tests.fake_services import MASK, click_body
+from tests.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.recorded import (
     LABEL_CONFIG,
     REPOSITORY,
@@ -31,6 +32,7 @@ from tests.recorded import (
     recorded,
     role_result,
 )
+from tests.registry import DOOR, marked
 from tests.running_backend import free_port, wait_until_up
 
 FOLLOWED_WITHIN_S = 120
@@ -246,6 +248,14 @@ def test_label_studio_ml_start_hosts_us_on_a_real_redis_and_database(started):
     assert answer.headers[REASON_HEADER] == "no_clicks"
     assert started.client.post("/webhook", json=reference_event(1)).status_code == 200
     started.wait_for_references(1, "Door", 1)
+
+
+def test_what_was_marked_before_label_studio_ml_was_connected_is_found_by_setup(started):
+    with serving(LabelStudioApi(7)) as label_studio:
+        label_studio.annotate(1, 10, DOOR, marked(DOOR))
+        body = {"project": "7.1", "schema": LABEL_CONFIG, "hostname": label_studio.url, "access_token": TOKEN}
+        assert started.client.post("/setup", json=body).status_code == 200
+        started.wait_for_references(7, "Door", 1)
 
 
 @pytest.mark.parametrize(

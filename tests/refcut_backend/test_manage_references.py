@@ -160,3 +160,15 @@ def test_a_list_names_what_makes_a_reference_weak(owner):
 def test_an_unknown_project_says_how_to_connect_it(owner):
     with pytest.raises(NotConnectedError):
         owner.manager.rows(99)
+
+
+@pytest.mark.parametrize("method", ["add", "pin", "disable"])
+def test_nothing_is_said_of_a_project_that_is_not_known(owner, method):
+    with pytest.raises(NotConnectedError, match="99"):
+        getattr(owner.manager, method)(99, Place("Door", 10))
+    assert owner.registry.references.rules.of_project(99) == []
+
+
+def test_a_label_of_a_project_that_is_not_known_cannot_be_disabled(owner):
+    with pytest.raises(NotConnectedError):
+        owner.manager.disable(99, Place("Door"))

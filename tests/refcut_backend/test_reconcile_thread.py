@@ -153,3 +153,14 @@ def test_the_thread_survives_whatever_a_comparison_raises(registry, caplog):
     finally:
         thread.stop()
     assert "a bug" in caplog.text
+
+
+def test_a_project_whose_comparison_has_a_bug_does_not_keep_others_from_being_compared(registry, caplog):
+    for project in (7, 8):
+        registry.connect(LabelStudioApi(project))
+    reconciler = CountingReconciler()
+    reconciler.fails = {7: AttributeError("canary")}
+    thread_for(registry, reconciler).round()
+    assert reconciler.asked_for == [7, 8]
+    said = [record.problem for record in caplog.records if "cannot be compared" in record.message]
+    assert said == ["AttributeError"]

@@ -44,3 +44,18 @@ def test_an_empty_token_is_none(monkeypatch):
 
 def test_image_hosts_are_a_list_in_any_case():
     assert Settings(image_hosts="A.example, b.example,").allowed_image_hosts == {"a.example", "b.example"}
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "everywhere"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:9090", False),
+        ("refcut.example", "http://refcut.example:9090", False),
+        ("0.0.0.0", "http://127.0.0.1:9090", True),
+        ("::", "http://[::1]:9090", True),
+        ("fd00::7", "http://[fd00::7]:9090", False),
+    ],
+)
+def test_the_address_for_programs_on_this_machine_is_one_that_can_be_connected_to(host, address, everywhere):
+    settings = Settings(host=host)
+    assert (settings.local_address, settings.listens_everywhere) == (address, everywhere)

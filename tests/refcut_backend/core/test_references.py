@@ -69,6 +69,11 @@ def test_a_choice_of_another_control_marks_nothing():
     assert references(DOOR, other) == ()
 
 
+@pytest.mark.parametrize("value", [None, [], "Reference", {"choices": "Reference"}, {"choices": 7}])
+def test_a_choice_that_the_editor_would_not_make_marks_nothing(value):
+    assert references(DOOR, {**role_result(DOOR, "Reference"), "value": value}) == ()
+
+
 def test_the_version_changes_with_the_mask_and_with_the_image():
     (first,) = references(DOOR, role_result(DOOR, "Reference"))
     moved = brush_result("d", "Door", square(1, 0))

@@ -104,6 +104,7 @@ def test_a_rectangle_that_the_editor_would_not_make_is_refused(change):
         {"original_width": None},
         {"original_width": 0},
         {"original_width": 10**6, "original_height": 10**6},
+        {"original_width": 10**8, "original_height": 1},
         {"value": None},
         {"value": {"brushlabels": "Door"}},
     ],
@@ -114,6 +115,23 @@ def test_a_region_without_labels_or_a_possible_size_is_refused(change):
         read_region(item | change, None)
 
 
-@pytest.mark.parametrize("kind", ["keypointlabels", "choices", None])
+def test_corners_far_outside_of_the_widest_image_are_numbers_that_can_be_drawn():
+    region = read_region(
+        {
+            "type": "polygonlabels",
+            "original_width": 10**6,
+            "original_height": 1,
+            "value": {
+                "points": [[-1000, -1000], [1000, -1000], [1000, 1000], [-1000, 1000]],
+                "polygonlabels": ["A"],
+            },
+        },
+        None,
+    )
+    assert region is not None
+    assert region.mask_hw().all()
+
+
+@pytest.mark.parametrize("kind", ["keypointlabels", "choices", None, [], {}, 7])
 def test_results_that_are_no_masks_are_no_regions(kind):
     assert read_region({"type": kind}, None) is None

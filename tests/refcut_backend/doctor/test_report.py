@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from refcut_backend.doctor.findings import Finding
+from refcut_backend.doctor.findings import Finding, run_checks
 from refcut_backend.doctor.report import print_findings
 
 
@@ -27,3 +27,13 @@ def test_a_note_leaves_it_well() -> None:
 
 def test_brackets_in_a_message_are_shown_as_they_are() -> None:
     assert "labels ['a'] [bold]" in shown(Finding("x", "ok", "labels ['a'] [bold]"))[1]
+
+
+def test_a_check_that_breaks_is_a_finding_without_its_text_and_the_others_go_on() -> None:
+    def breaks() -> list[Finding]:
+        raise ValueError("canary")
+
+    first, second = run_checks([("a", breaks), ("b", lambda: [Finding("b", "ok", "answers")])])
+    assert (first.state, second.state) == ("wrong", "ok")
+    assert "ValueError" in first.what
+    assert "canary" not in first.what + first.advice

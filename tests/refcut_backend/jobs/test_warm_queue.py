@@ -34,6 +34,10 @@ class Engine:
         self.must_stop: Callable[[], bool] | None = None
         self.forgotten = False
 
+    @property
+    def device(self) -> str:
+        return "none"
+
     def answer(self, job: ClickJob) -> ClickAnswer:
         self.asked.append(f"click {job.task_id}")
         return ClickAnswer()

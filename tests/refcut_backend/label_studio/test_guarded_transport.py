@@ -56,9 +56,10 @@ def test_a_metadata_service_is_refused_without_a_packet(monkeypatch):
         pytest.fail("it was connected to")
 
     monkeypatch.setattr(socket, "create_connection", never)
-    for address in ("169.254.169.254", "[fd00:ec2::254]", "100.100.100.200"):
-        with pytest.raises(AddressRefusedError):
-            get(f"http://{address}/latest/meta-data/")
+    for host in ("169.254.169.254", "[::ffff:169.254.169.254]", "[fd00:ec2::254]", "100.100.100.200"):
+        for allowed in (NOBODY, AllowedHosts.of([f"http://{host}"]), AllowedHosts.of([], [host])):
+            with pytest.raises(AddressRefusedError):
+                get(f"http://{host}/latest/meta-data/", allowed)
 
 
 def test_a_resolver_that_hangs_does_not_outlast_the_deadline():

@@ -14,24 +14,22 @@ LIFE: list[dict[str, Any]] = [r["body"] for r in recorded("api_references_life")
 PROJECT = LIFE[0]["project"]["id"]
 
 
-def follow_shuffled(folder: str, seed: int, start: Any) -> None:
+def follow_shuffled(place: Path | str, seed: int, start: Any) -> None:
     events = LIFE * 2
     random.Random(seed).shuffle(events)
-    with open_registry(Path(folder)) as registry:
+    with open_registry(place) as registry:
         start.wait()
         registry.follow(*events)
 
 
-def test_processes_that_follow_the_same_events_at_once_leave_the_same_state_as_one(tmp_path, caplog):
+def check_processes_at_once(place: Path | str, alone_in: Path) -> None:
+    """Three processes on one database end up with what one process has on its own."""
     spawning = multiprocessing.get_context("spawn")
     start = spawning.Event()
-    processes = [
-        spawning.Process(target=follow_shuffled, args=(str(tmp_path / "many"), seed, start))
-        for seed in range(3)
-    ]
+    processes = [spawning.Process(target=follow_shuffled, args=(place, seed, start)) for seed in range(3)]
     for process in processes:
         process.start()
-    with open_registry(tmp_path / "one") as alone, open_registry(tmp_path / "many") as shared:
+    with open_registry(alone_in) as alone, open_registry(place) as shared:
         alone.follow(*LIFE)
         start.set()
         for process in processes:
@@ -39,3 +37,7 @@ def test_processes_that_follow_the_same_events_at_once_leave_the_same_state_as_o
         assert [process.exitcode for process in processes] == [0, 0, 0]
         assert shared.state(PROJECT) == alone.state(PROJECT)
         assert len(alone.state(PROJECT)) == 3
+
+
+def test_processes_that_follow_the_same_events_at_once_leave_the_same_state_as_one(tmp_path):
+    check_processes_at_once(tmp_path / "many", tmp_path / "one")

@@ -197,3 +197,9 @@ def test_the_web_process_never_imports_torch():
     script = "import sys, refcut_backend.web.app, refcut_backend.cli; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_request_that_is_wrong_all_over_is_explained_briefly(client):
+    answer = client.post("/predict", json={"project": "1.1", "tasks": [{"id": "no"}] * 5000})
+    assert answer.status_code == 400
+    assert 1 <= len(answer.json()["faults"]) <= 20

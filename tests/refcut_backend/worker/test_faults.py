@@ -9,7 +9,7 @@ import time
 import pytest
 
 from refcut_backend.errors import START_AGAIN
-from refcut_backend.jobs.presence import SILENT_S, is_alive, is_ready, living_workers
+from refcut_backend.jobs.presence import SILENT_S, is_alive, living_workers, ready_worker
 from refcut_backend.jobs.queue_state import read_queue_state
 from tests.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
 
@@ -101,7 +101,7 @@ def test_sigterm_stops_an_idle_worker_and_one_that_still_loads(farm):
     idle = farm.start_worker()
     loading = farm.start_worker("--load-s", "60", ready=False)
     wait_for(lambda: is_alive(farm.connection, loading.name), "it loads")
-    assert not is_ready(farm.connection, loading.name)
+    assert ready_worker(farm.connection, loading.name) is None
     assert [idle.stop(), loading.stop()] == [0, 0]
 
 

@@ -19,6 +19,10 @@ class Engine:
         self.errors = list(errors)
         self.forgot = 0
 
+    @property
+    def device(self) -> str:
+        return "none"
+
     def answer(self, job: ClickJob) -> ClickAnswer:
         if self.errors:
             raise self.errors.pop(0)

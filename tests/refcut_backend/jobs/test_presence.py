@@ -1,0 +1,30 @@
+"""What workers say of themselves."""
+
+from __future__ import annotations
+
+import json
+
+from refcut_backend.jobs.presence import Presence, living_workers, ready_worker
+from refcut_backend.jobs.redis_server import connect_redis
+
+
+def test_a_ready_worker_says_what_its_model_computes_on(redis_url, connection):
+    with Presence(connect_redis(redis_url), "w", ["clicks"]) as presence:
+        assert ready_worker(connection, "w") is None
+        presence.announce_ready("cuda:0")
+        ready = ready_worker(connection, "w")
+    assert ready is not None
+    assert ready.device == "cuda:0"
+    assert ready_worker(connection, "w") is None
+
+
+def test_a_worker_of_a_later_version_may_say_more_and_one_of_an_earlier_less(connection):
+    silent = Presence(connection, "w", ["clicks"])
+    for said in ({"mood": "good", "device": "cpu"}, {}):
+        with connection.pipeline() as pipeline:
+            silent.beat(pipeline)
+            state = {"name": "w", "queues": ["clicks"], "ready": True} | said
+            pipeline.set("refcut:worker:w", json.dumps(state))
+            pipeline.execute()
+        (worker,) = living_workers(connection)
+        assert (worker.name, worker.ready, worker.device) == ("w", True, said.get("device", ""))

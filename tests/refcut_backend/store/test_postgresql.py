@@ -1,0 +1,86 @@
+"""What several web servers and workers on one PostgreSQL rely on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import Engine, text
+
+from refcut_backend.click_memory import LOCK_TIMEOUT_MS, AskedClick, ClickMemory
+from refcut_backend.core import brush_rle
+from refcut_backend.core.click_context import read_context
+from refcut_backend.core.click_session import ClickedObject
+from refcut_backend.core.clicks import PercentClick
+from refcut_backend.core.regions import GivenMask
+from refcut_backend.store.clicked_objects import ClickedObjects
+from refcut_backend.store.database import open_database
+from tests.fake_services import MASK
+from tests.postgresql import running_postgresql
+from tests.recorded import click_result
+from tests.refcut_backend.store.test_annotation_states import check_processes_at_once
+
+DOOR = ClickedObject("Door", "image", "rc-a", (PercentClick(10, 10, True, "a"),), lone=True)
+GIVEN = GivenMask(8, 8, brush_rle.encode(MASK), 0.5, ())
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with running_postgresql() as url:
+        yield url
+
+
+@pytest.fixture
+def engine(url: str) -> Iterator[Engine]:
+    opened = open_database(url, LOCK_TIMEOUT_MS)
+    yield opened
+    opened.dispose()
+
+
+def ask() -> AskedClick:
+    context = read_context([click_result("a", 10, 10, "Door")])
+    assert context is not None
+    return AskedClick(1, 2, context, 50)
+
+
+def test_processes_that_follow_the_same_events_at_once_leave_the_same_state_as_one_on_sqlite(url, tmp_path):
+    check_processes_at_once(url, tmp_path / "one")
+
+
+def test_of_clicks_on_one_new_object_at_once_the_newest_is_remembered(engine):
+    objects = ClickedObjects(engine, 600)
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(
+                lambda at_s: objects.remember(1, 2, DOOR, GIVEN, asked=str(at_s), asked_at_s=at_s),
+                range(50, 66),
+            )
+        )
+    (remembered,) = objects.recall(1, 2, 65)
+    assert (remembered.clicked_at_s, remembered.clicked) == (65, DOOR)
+
+
+def test_a_locked_table_costs_the_memory_and_not_the_click(engine):
+    memory = ClickMemory(engine, 600)
+    with engine.connect() as other:
+        other.execute(text("LOCK TABLE clicked_objects, click_polarities IN ACCESS EXCLUSIVE MODE"))
+        started = time.monotonic()
+        session = memory.session(ask(), [])
+        taken_s = time.monotonic() - started
+        other.rollback()
+    assert session.objects == ()
+    assert taken_s < 5
+
+
+def test_connections_that_a_restarted_server_has_closed_are_opened_anew(engine, url):
+    objects = ClickedObjects(engine, 600)
+    objects.recall(1, 2, 50)
+    other = open_database(url)
+    with other.begin() as connection:
+        connection.execute(
+            text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid != pg_backend_pid()")
+        )
+    other.dispose()
+    assert isinstance(objects.recall(1, 2, 50), list)
