@@ -19,9 +19,11 @@ from refcut_backend.core import brush_rle
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.queue_state import QueueState
+from refcut_backend.settings import Settings
 from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
+from refcut_backend.training.services import connect_training
 from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, Services, create_app
 
 PORT_LINE = "port "
@@ -49,6 +51,7 @@ def services_in(folder: Path) -> Services:
         clicks=ClickService(InstantQueue(), references, "instant", 4),
         projects=projects,
         follower=AnnotationFollower(references, projects),
+        training=connect_training(engine, Settings(), projects, None),
         queue_state=lambda: QueueState(0, 1),
         model_version="instant",
         access_token=None,

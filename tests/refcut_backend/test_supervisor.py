@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from refcut_backend.jobs.functions import CLICK_QUEUE, TRAINING_QUEUE
 from refcut_backend.jobs.presence import WorkerState, living_workers
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.web.app import REASON_HEADER
@@ -104,12 +105,17 @@ def started(tmp_path) -> Iterator[Run]:
 
 def ready(url: str) -> list[WorkerState]:
     with connect_redis(url) as connection:
-        return [worker for worker in living_workers(connection) if worker.ready]
+        return [w for w in living_workers(connection) if w.ready and CLICK_QUEUE in w.queues]
 
 
 def pids_of_workers(run: Run) -> list[int]:
     children = psutil.Process(run.process.pid).children()
-    return [child.pid for child in children if "tests.fake_worker" in child.cmdline()]
+    commands = {child.pid: child.cmdline() for child in children}
+    return [
+        pid
+        for pid, command in commands.items()
+        if "tests.fake_worker" in command and TRAINING_QUEUE not in command
+    ]
 
 
 def test_several_workers_are_started_and_a_killed_one_is_replaced(started, server, callers):
@@ -140,7 +146,7 @@ def test_a_stopped_run_finishes_the_clicks_in_flight_and_leaves_nothing_behind(s
     replies = [callers.submit(run.click, "sleep 1", click_id) for click_id in "abc"]
     wait_for(run.is_computing, "a click is in work")
     children = psutil.Process(run.process.pid).children(recursive=True)
-    assert len(children) == 3
+    assert len(children) == 4
     assert run.stop(signum) == 0
     assert [REASON_HEADER in reply.result().headers for reply in replies] == [False] * 3
     assert [child for child in children if child.is_running()] == []
