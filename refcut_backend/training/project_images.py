@@ -60,10 +60,7 @@ class ProjectImages:
 
     def put_into(self, folder: Path, file_name: str) -> None:
         """The stored file in another folder too, without a copy where the file system can do that."""
-        folder.mkdir(parents=True, exist_ok=True)
         target = folder / file_name
-        if target.exists():
-            return
         try:
             os.link(self._folder / file_name, target)
         except OSError:

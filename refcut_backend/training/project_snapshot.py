@@ -108,6 +108,7 @@ class SnapshotMaker:
 
         # The database knows before anything is trained: whatever happens afterwards, the split holds.
         sides = self._sides.settle(project_id, decide)
+        (folder / IMAGES_DIR).mkdir(parents=True)
         for file_name in annotated | with_references:
             images.put_into(folder / IMAGES_DIR, file_name)
         scenes = sorted(gathered.scenes, key=lambda scene: (scene.file_name, scene.annotation))

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from model.data.snapshot import Snapshot
-from model.version_folder import version_name
 from refcut_backend.settings import Settings
 
 OnProgress = Callable[[Any], None]
@@ -57,17 +56,13 @@ class ModelLearner:
     """A Learner over `model/` and the settings' model store."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        store = import_module("refcut_backend.model_store")
-        self._store = store.ModelStore.open(
-            getattr(settings, "model_store", str(settings.state_dir / "models"))
-        )
+        self._store = import_module("refcut_backend.model_store.from_settings").open_model_store(settings)
+        choosing = import_module("refcut_backend.model_store.serving_choice")
+        self._choice = choosing.ServingChoice(self._store, settings.model_dir)
 
     def serving(self, project_id: int) -> Serving:
-        current = self._store.current(project_id)
-        if current is None:
-            return Serving(version_name(self._settings.model_dir), self._settings.model_dir)
-        return Serving(current, self._store.local_folder(current))
+        chosen = self._choice.of(project_id)
+        return Serving(chosen.version, chosen.folder or self._store.local_folder(chosen.version))
 
     def fine_tune(self, snapshot: Snapshot, parent_dir: Path, run_dir: Path, on_progress: OnProgress) -> Path:
         finetune = import_module("model.finetune")

@@ -116,8 +116,7 @@ class ProjectTraining:
             },
             "left_out": said["left_out"],
             "references": [{"label": r.label, "version": r.version} for r in snapshot.references],
-            "promoted": verdict.promote,
-            "reasons": list(verdict.reasons),
+            "decision": {"promote": verdict.promote, "reasons": list(verdict.reasons)},
             "judgement": verdict.figures,
         }
 

@@ -121,7 +121,6 @@ def create_app(services: Services, request_max_bytes: int, access: Access | None
     app.add_middleware(RequestLine, observe=metrics.observe)
     app.add_middleware(SafeHeaders)
     app.add_exception_handler(RequestValidationError, _explain_bad_request)
-    app.add_exception_handler(NotConnectedError, _explain_not_connected)
     return app
 
 
@@ -201,8 +200,12 @@ def follow_webhook(services: Services, webhook: Webhook) -> None:
 
 
 def answer_start_training(services: Services, project_id: int) -> dict[str, Any]:
-    """The button "Start training": says under which number it goes on. Raises NotConnectedError."""
-    run = services.training.requests.button_pressed(project_id)
+    """The button "Start training": says under which number it goes on."""
+    try:
+        run = services.training.requests.button_pressed(project_id)
+    except NotConnectedError as error:
+        log.warning("training not begun", extra={"project": project_id, "problem": str(error)})
+        return {"status": error.code, "hint": str(error)}
     note(job=run.id)
     return {"status": "accepted", "job": run.id}
 
@@ -266,10 +269,3 @@ async def _explain_bad_request(_request: Request, error: Exception) -> JSONRespo
     faults = [{"field": ".".join(str(part) for part in e["loc"]), "fault": e["msg"]} for e in error.errors()]
     note(outcome="bad_request", faults=faults)
     return JSONResponse({"error": "bad_request", "faults": faults}, status_code=400)
-
-
-async def _explain_not_connected(_request: Request, error: Exception) -> JSONResponse:
-    """409 for a project that Label Studio has not introduced yet."""
-    assert isinstance(error, NotConnectedError)
-    note(outcome=error.code, problem=str(error))
-    return JSONResponse({"error": error.code, "hint": str(error)}, status_code=409)
