@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from refcut_backend.errors import ImageError
 from refcut_backend.worker.image_shelf import shrunk
 
+SUFFIX = ".png"
 QUICK_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
@@ -34,7 +35,12 @@ class StoredImage:
 
     @property
     def file_name(self) -> str:
-        return f"{self.content}.png"
+        return f"{self.content}{SUFFIX}"
+
+
+def content_of(file_name: str) -> str:
+    """The hash that names a stored image's file."""
+    return file_name.removesuffix(SUFFIX)
 
 
 class ProjectImages:

@@ -27,7 +27,7 @@ from refcut_backend.store.projects import Connection, Projects
 from refcut_backend.store.references import References
 from refcut_backend.store.training_news import TrainingNews
 from refcut_backend.training.gather import Gathered, Gatherer, OnTask, images_of
-from refcut_backend.training.project_images import ProjectImages
+from refcut_backend.training.project_images import ProjectImages, content_of
 from refcut_backend.worker.image_source import read_image
 
 log = logging.getLogger("refcut.training")
@@ -104,7 +104,8 @@ class SnapshotMaker:
         annotated = images_of(gathered.scenes)
 
         def decide(known: Mapping[str, Side]) -> dict[str, Side]:
-            return decide_sides(annotated, known, with_references, self.rules)
+            contents, marked = map(content_of, annotated), {content_of(name) for name in with_references}
+            return decide_sides(contents, known, marked, self.rules)
 
         # The database knows before anything is trained: whatever happens afterwards, the split holds.
         sides = self._sides.settle(project_id, decide)
@@ -114,8 +115,8 @@ class SnapshotMaker:
         scenes = sorted(gathered.scenes, key=lambda scene: (scene.file_name, scene.annotation))
         return write_snapshot(
             folder,
-            train=[scene for scene in scenes if sides[scene.file_name] is Side.TRAIN],
-            holdout=[scene for scene in scenes if sides[scene.file_name] is Side.HOLDOUT],
+            train=[scene for scene in scenes if sides[content_of(scene.file_name)] is Side.TRAIN],
+            holdout=[scene for scene in scenes if sides[content_of(scene.file_name)] is Side.HOLDOUT],
             references=gathered.references,
             made_of={
                 "project": project_id,
