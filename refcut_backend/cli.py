@@ -103,6 +103,9 @@ def worker(
         settings = read_settings()
         names, own_name = read_queue_names(queues), name or new_worker_name()
         if TRAINING_QUEUE in names:
+            from refcut_backend.training.low_priority import give_way
+
+            give_way(settings.train_threads)  # before torch is imported
             from refcut_backend.training.training_process import run_training_worker
 
             status = run_training_worker(settings, _redis_url(settings), own_name)

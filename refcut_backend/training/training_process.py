@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 
@@ -16,15 +15,12 @@ from refcut_backend.store.projects import Projects
 from refcut_backend.store.training_news import TrainingNews
 from refcut_backend.store.training_runs import TrainingRuns
 from refcut_backend.training.ask_training import TrainingRequests
-from refcut_backend.training.low_priority import give_way
 from refcut_backend.training.project_snapshot import SnapshotMaker
 from refcut_backend.training.run_training import Learner, ModelLearner
 from refcut_backend.training.train_project import ProjectTraining
 from refcut_backend.training.training_job import train_with
 from refcut_backend.training.training_worker import TrainingWorker
 from refcut_backend.worker.loop import work
-
-log = logging.getLogger("refcut.training")
 
 LOCK_TIMEOUT_MS = 20_000
 """A training can wait longer than a click for another process that is writing."""
@@ -37,8 +33,6 @@ def run_training_worker(
     make_learner: Callable[[Settings], Learner] = ModelLearner,
 ) -> int:
     """Trains until told to stop. Returns the exit status, as `work` does. Raises RefCutError when it cannot start."""
-    threads = give_way(settings.train_threads)
-    log.info("training worker", extra={"worker": name, "threads": threads})
     engine = open_database(settings.database, LOCK_TIMEOUT_MS)
     runs = TrainingRuns(engine)
     queue = TrainingQueue(connect_redis(redis_url), settings.train_timeout_s)

@@ -16,7 +16,6 @@ from redis import Redis
 from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
 from refcut_backend.jobs.functions import TRAINING_QUEUE
-from refcut_backend.jobs.presence import living_workers
 from refcut_backend.jobs.registered_job import open_queue
 from refcut_backend.store.training_runs import Run
 from tests.fake_learner import PARENT
@@ -44,7 +43,8 @@ class Trainers:
     def start(self) -> subprocess.Popen[bytes]:
         name = f"trainer-{len(self.processes)}"
         command = [sys.executable, "-m", "tests.fake_learner", "--name", name]
-        self.processes.append(subprocess.Popen(command, env=self._environment, cwd=REPOSITORY))
+        process = subprocess.Popen(command, env=self._environment, cwd=REPOSITORY)
+        self.processes.append(process)
         return self.processes[-1]
 
     def ask(self) -> str:
@@ -86,12 +86,6 @@ def test_a_training_worker_trains_and_stays_for_the_next_one(trainers):
         ended = trainers.wait_for_end(trainers.ask())
         assert (ended.outcome, ended.attempt) == (Outcome.PROMOTED, 1)
     assert worker.poll() is None
-
-
-def test_it_gives_way_to_everything_else_on_the_machine(trainers):
-    worker = trainers.start()
-    wait_for(lambda: living_workers(trainers.connection), "it lives")
-    wait_for(lambda: os.getpriority(os.PRIO_PROCESS, worker.pid) == 19, "it is as nice as can be")
 
 
 def test_a_killed_workers_training_is_rerun_once_from_its_last_checkpoint(trainers):
