@@ -240,3 +240,22 @@ def test_a_full_queue_leaves_threads_for_everybody_else(started, server, callers
         assert run.client.get("/readyz").json()["redis"] == "up"
         assert run.click("mask", "one more").headers[REASON_HEADER] == "busy"
         assert not any(reply.done() for reply in waiting)
+
+
+def test_clicks_go_on_when_the_training_worker_cannot_start(started, server):
+    run = started("tests.fake_run", REFCUT_REDIS_URL=server.url, FAKE_WORKER_CRASHES=TRAINING_QUEUE)
+    wait_for(
+        lambda: "nothing is trained until the next start" in (run.log.parent / "stderr").read_text(),
+        "the training worker is given up",
+        3 * GENEROUS_S,
+    )
+    assert REASON_HEADER not in run.click("mask", "a").headers
+    assert run.stop() == 0
+
+
+def test_no_training_worker_is_started_where_none_is_wanted(started, server):
+    run = started("tests.fake_run", REFCUT_REDIS_URL=server.url, REFCUT_TRAINING_WORKER="false")
+    wait_for(lambda: ready(server.url), "the worker is ready")
+    commands = [child.cmdline() for child in psutil.Process(run.process.pid).children()]
+    assert not [command for command in commands if TRAINING_QUEUE in command]
+    assert run.stop() == 0
