@@ -20,7 +20,7 @@ from typing import Any
 from model.data.snapshot import Snapshot
 from refcut_backend.logs import set_up_logging
 from refcut_backend.settings import Settings, read_settings
-from refcut_backend.training.run_training import OnProgress, Serving, Verdict
+from refcut_backend.training.run_training import OnMask, OnProgress, Serving, Verdict
 from refcut_backend.training.training_process import run_training_worker
 
 PARENT = "s14-parent00"
@@ -81,7 +81,8 @@ class FakeLearner:
             _write(candidate / name, snapshot.digest)
         return candidate
 
-    def judge(self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path) -> Verdict:
+    def judge(self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask) -> Verdict:
+        on_mask(1, 1)
         assert serving_dir.is_dir()
         assert (candidate_dir / "version.safetensors").is_file()
         return Verdict(self.promote_it, self.reasons, {"first_click_iou": 0.6})

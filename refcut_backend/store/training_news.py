@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from refcut_backend.store.annotation_states import forget_masks
 from refcut_backend.store.tables import AnnotationState
 
+ROWS_AT_ONCE = 500
 _CAN_TEACH = AnnotationState.mask_regions > 0
 _IS_NEW: ColumnElement[bool] = and_(
     _CAN_TEACH,
@@ -55,13 +56,22 @@ class TrainingNews:
 
     def taken(self, project_id: int, states: Mapping[int, str], now: float) -> None:
         """Notes that a training has seen these annotations. states: annotation id to its sortable `updated_at`."""
-        with Session(self._engine) as session, session.begin():
-            for annotation_id, updated_at in states.items():
-                row: dict[str, Any] = {"project_id": project_id, "annotation_id": annotation_id}
-                statement = update(AnnotationState).filter_by(**row).values(trained_until=updated_at)
-                if not session.execute(statement).rowcount:  # type: ignore[attr-defined]
-                    # No webhook came and no comparison has been: either may still bring what it says.
-                    session.add(AnnotationState(**row, trained_until=updated_at, locked_at=now))
+        of_project = select(AnnotationState.annotation_id).where(AnnotationState.project_id == project_id)
+        rows: list[dict[str, Any]] = [
+            {"project_id": project_id, "annotation_id": id, "trained_until": said_at}
+            for id, said_at in states.items()
+        ]
+        # A few at a time: clicks are written to the same database meanwhile.
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[start : start + ROWS_AT_ONCE]
+            with Session(self._engine) as session, session.begin():
+                known = set(session.scalars(of_project))
+                old = [row for row in part if row["annotation_id"] in known]
+                if old:
+                    session.execute(update(AnnotationState), old)
+                # Of the others no webhook came and no comparison has been: either may still bring what they say.
+                new = [row for row in part if row["annotation_id"] not in known]
+                session.add_all(AnnotationState(**row, locked_at=now) for row in new)
 
     def absent(self, project_id: int, present: Collection[int], asked_at: float) -> None:
         """Takes annotations off that Label Studio's list of the whole project lacks, asked for at that time."""

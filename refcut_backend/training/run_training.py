@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
 from model.data.snapshot import Snapshot
 from refcut_backend.settings import Settings
+from refcut_backend.training.run_report import ToldToStopError
 
 OnProgress = Callable[[Any], None]
 """Is given `model.finetune.Progress`: stage, step, steps, eta_s, metrics. May raise to end the training."""
+
+OnMask = Callable[[int, int], None]
+"""(masks judged, masks in all). May raise to end the judging."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,9 @@ class Learner(Protocol):
         """The candidate's folder. Goes on from its last checkpoint when run_dir has one."""
         ...
 
-    def judge(self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path) -> Verdict: ...
+    def judge(
+        self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask
+    ) -> Verdict: ...
 
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
         """Stores the candidate, whole or not at all; returns its version."""
@@ -56,6 +62,7 @@ class ModelLearner:
     """A Learner over `model/` and the settings' model store."""
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._store = import_module("refcut_backend.model_store.from_settings").open_model_store(settings)
         choosing = import_module("refcut_backend.model_store.serving_choice")
         self._choice = choosing.ServingChoice(self._store, settings.model_dir)
@@ -66,17 +73,31 @@ class ModelLearner:
 
     def fine_tune(self, snapshot: Snapshot, parent_dir: Path, run_dir: Path, on_progress: OnProgress) -> Path:
         finetune = import_module("model.finetune")
-        folder: Path = finetune.fine_tune(
-            snapshot, parent_dir, run_dir, finetune.FineTuneSettings(), on_progress
-        )
+
+        def pass_on(said: Any) -> None:
+            try:
+                on_progress(said)
+            except ToldToStopError as stop:
+                raise finetune.StopTraining from stop  # what it knows: it writes a checkpoint first
+
+        try:
+            settings = finetune.FineTuneSettings()
+            folder: Path = finetune.fine_tune(snapshot, parent_dir, run_dir, settings, pass_on)
+        except finetune.StopTraining as stop:
+            raise ToldToStopError from stop
         return folder
 
-    def judge(self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path) -> Verdict:
+    def judge(self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask) -> Verdict:
         judging, gate = import_module("model.judge"), import_module("model.gate")
-        judgement = judging.judge(snapshot, serving_dir, candidate_dir, judging.JudgeSettings())
-        decision = gate.decide(judgement, gate.GateRules())
-        figures = asdict(judgement) if is_dataclass(judgement) and not isinstance(judgement, type) else {}
-        return Verdict(decision.promote, tuple(decision.reasons), figures)
+        how = judging.JudgeSettings(
+            max_references=self._settings.max_references_per_label,
+            runtime=self._settings.runtime,
+            runtime_cache_dir=self._settings.runtime_cache_dir,
+        )
+        judgement = judging.judge(snapshot, (serving_dir, candidate_dir), how, on_mask)
+        rules = gate.GateRules(min_images=self._settings.train_holdout_min_images)
+        decision = gate.decide(judgement, rules)
+        return Verdict(decision.promote, tuple(decision.reasons), judgement.to_json())
 
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
         return str(self._store.publish(project_id, candidate_dir, manifest))

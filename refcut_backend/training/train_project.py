@@ -77,7 +77,12 @@ class ProjectTraining:
             lambda said: report(Stage.TRAINING, said.step, said.steps, said.eta_s, said.metrics),
         )
         report(Stage.JUDGING)
-        verdict = self._judge(snapshot, serving, candidate, learner)
+        verdict = self._judge(
+            snapshot,
+            lambda: learner.judge(
+                snapshot, serving.folder, candidate, lambda done, of: report(Stage.JUDGING, done, of)
+            ),
+        )
         report.check()
         manifest = self._manifest(run_id, snapshot, serving, verdict)
         version = learner.publish(project_id, candidate, manifest)
@@ -87,16 +92,14 @@ class ProjectTraining:
         outcome = Outcome.PROMOTED if verdict.promote else Outcome.KEPT
         return self._ended(project_id, snapshot, outcome, "; ".join(verdict.reasons), version)
 
-    def _judge(self, snapshot: Snapshot, serving: Serving, candidate: Path, learner: Learner) -> Verdict:
+    def _judge(self, snapshot: Snapshot, judge: Callable[[], Verdict]) -> Verdict:
         """Nothing is promoted on the word of too few images."""
-        held_out, wanted = len(images_of(snapshot.holdout)), max(self._snapshots.rules.at_least, 1)
-        verdict = Verdict(False, ())
-        if held_out:
-            verdict = learner.judge(snapshot, serving.folder, candidate)
-        if held_out < wanted:
-            few = f"{held_out} images are held out and {wanted} are needed for a judgement"
-            return Verdict(False, (few, *verdict.reasons), verdict.figures)
-        return verdict
+        held_out, wanted = len(images_of(snapshot.holdout)), self._snapshots.rules.at_least
+        verdict = judge() if held_out else Verdict(False, ())
+        if held_out >= wanted or (verdict.reasons and not verdict.promote):
+            return verdict
+        few = f"{held_out} images are held out and {wanted} are needed for a judgement"
+        return Verdict(False, (few, *verdict.reasons), verdict.figures)
 
     def _manifest(
         self, run_id: str, snapshot: Snapshot, serving: Serving, verdict: Verdict

@@ -99,6 +99,14 @@ def test_a_lost_webhook_about_a_deletion_is_found_by_the_next_training(world):
     assert counts(world) == (5, 0)
 
 
+def test_what_a_training_has_seen_before_any_event_came_is_not_new_when_one_comes(world):
+    webhooks = [world.annotate(task) for task in range(1, 7)]
+    world.train()
+    world.registry.follow(*webhooks[:3])
+    world.registry.reconciler.compare(7)
+    assert counts(world) == (6, 0)
+
+
 def test_annotations_made_in_bulk_all_count(world):
     webhooks = [world.annotate(task) for task in (1, 2, 3)]
     bulk = {

@@ -213,7 +213,8 @@ def test_the_versions_route_answers_get_and_tolerates_post(client):
     assert client.post("/versions", json={"project": "7.1"}).json() == {"versions": ["s14-test"]}
 
 
-def test_the_web_process_never_imports_torch():
-    script = "import sys, refcut_backend.web.app, refcut_backend.cli; print('torch' in sys.modules)"
+def test_the_web_process_imports_neither_torch_nor_what_makes_snapshots():
+    heavy = "{'torch', 'pycocotools', 'model.data.snapshot'}"
+    script = f"import sys, refcut_backend.web.app, refcut_backend.cli; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.strip() == "set()"
