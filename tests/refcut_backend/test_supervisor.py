@@ -26,6 +26,8 @@ from tests.running_backend import free_port, wait_until_up
 from tests.worker_farm import GENEROUS_S, wait_for
 
 UNAVAILABLE_WITHIN_S = 1.0
+CLICK_WORKERS = "clicks,prelabel"
+"""What the fake workers that answer clicks serve."""
 
 
 @dataclass
@@ -178,7 +180,7 @@ def test_workers_that_crash_at_every_start_are_given_up_with_a_clear_line(tmp_pa
         "tests.fake_run",
         REFCUT_REDIS_URL=server.url,
         REFCUT_PORT=str(free_port()),
-        FAKE_WORKER_CRASHES="1",
+        FAKE_WORKER_CRASHES=CLICK_WORKERS,
     )
     assert process.wait(2 * GENEROUS_S) == 1
     said = (tmp_path / "stderr").read_text()
