@@ -100,7 +100,8 @@ class ModelLearner:
         return Verdict(decision.promote, tuple(decision.reasons), judgement.to_json())
 
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
-        return str(self._store.publish(project_id, candidate_dir, manifest))
+        settings = import_module("model.finetune").FineTuneSettings().model_dump(mode="json")
+        return str(self._store.publish(project_id, candidate_dir, manifest | {"settings": settings}))
 
     def promote(self, project_id: int, version: str) -> None:
         self._store.promote(project_id, version)

@@ -51,6 +51,7 @@ class TrainingThread:
         self._rules = rules
         self._silent_s = silent_s
         self._now = now
+        self._refused: set[int] = set()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="training", daemon=True)
 
@@ -92,7 +93,9 @@ class TrainingThread:
         try:
             self._requests.ask(project_id, AskedBy(reason))
         except RefCutError as error:
-            log.warning("training not begun", extra={"project": project_id, "problem": str(error)})
+            if project_id not in self._refused:
+                log.warning("training not begun", extra={"project": project_id, "problem": str(error)})
+            self._refused.add(project_id)
 
     def _run(self) -> None:
         while not self._stopping.wait(LOOK_EVERY_S):

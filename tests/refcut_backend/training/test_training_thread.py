@@ -123,6 +123,16 @@ def test_two_web_processes_that_ask_at_once_get_one_run_and_one_event(world, con
         assert first.button_pressed(7).id == second.button_pressed(7).id
 
 
+def test_a_project_that_is_not_connected_is_said_once_and_not_trained(world, thread, caplog):
+    for task in range(1, 6):
+        webhook = world.annotate(task)
+        world.registry.follow(webhook | {"project": webhook["project"] | {"id": 8}})
+    thread.look()
+    thread.look()
+    assert world.runs.all_under_way() == []
+    assert [record.project for record in caplog.records if record.message == "training not begun"] == [8]
+
+
 def test_projects_are_trained_side_by_side(world, connection, tmp_path):
     first, _ = world.runs.ask(7, AskedBy.COMMAND)
     second, _ = world.runs.ask(8, AskedBy.COMMAND)
