@@ -71,12 +71,11 @@ class ClickLog:
                 )
 
     def last_clicks(self, project_id: int, task_id: int) -> dict[str, list[list[Any]]]:
-        """Region id to the clicks of its last answer, [id, x, y, positive] in percent, for a task's accepted masks that
-        began with a click: what a box gave cannot be said in clicks alone."""
+        """Region id to the clicks of its last answer, [id, x, y, positive] in percent, accepted or not. Without what
+        began with a box: that cannot be said in clicks alone."""
         query = (
             select(ClickEvent)
             .where(ClickEvent.project_id == project_id, ClickEvent.task_id == task_id)
-            .where(ClickEvent.accepted_at.is_not(None))
             .order_by(ClickEvent.id)
         )
         with Session(self._engine) as session:

@@ -91,7 +91,6 @@ def test_logged_clicks_come_along_with_the_mask_that_they_gave(world):
     for count in (1, 2):
         clicked = ClickedObject("Door", "image", "rc-k", clicks[:count])
         log.add(7, 1, clicked, model_version="v", reference_versions=[], milliseconds=1.0)
-    log.accept(7, ["rc-k"])
     world.annotate(1, brush_result("rc-k", "Door", mask(5)))
     (scene,) = all_scenes(world.snapshot(world.train()))
     assert scene.masks[0].sessions == [[[10.0, 12.0, 1.0], [10.0, 54.0, 0.0]]]
