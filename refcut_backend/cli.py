@@ -12,13 +12,15 @@ import typer
 from refcut_backend.command_line import explained as _explained
 from refcut_backend.command_line import with_settings as _with_settings
 from refcut_backend.errors import CANNOT_START, ConfigError
-from refcut_backend.jobs.functions import FUNCTIONS, MODEL_QUEUES, read_queue_names
+from refcut_backend.jobs.functions import FUNCTIONS, MODEL_QUEUES, TRAINING_QUEUE, read_queue_names
 from refcut_backend.logs import set_up_logging
 from refcut_backend.references_cli import references_app
 from refcut_backend.settings import Settings, read_settings
+from refcut_backend.training_cli import train
 
 app = typer.Typer(help="RefCut for Label Studio.", no_args_is_help=True, add_completion=False)
 app.add_typer(references_app, name="references")
+app.command()(train)
 
 
 def _redis_url(settings: Settings) -> str:
@@ -95,13 +97,22 @@ def worker(
 ) -> None:
     """Start a worker: loads the model, answers clicks, and does other work while there is none."""
     from refcut_backend.jobs.presence import new_worker_name
-    from refcut_backend.worker.process import run_worker
 
     set_up_logging()
     with _explained(CANNOT_START):
         settings = read_settings()
-        names = read_queue_names(queues)
-        status = run_worker(settings, _redis_url(settings), names, name or new_worker_name())
+        names, own_name = read_queue_names(queues), name or new_worker_name()
+        if TRAINING_QUEUE in names:
+            from refcut_backend.training.low_priority import give_way
+
+            give_way(settings.train_threads)  # before torch is imported
+            from refcut_backend.training.training_process import run_training_worker
+
+            status = run_training_worker(settings, _redis_url(settings), own_name)
+        else:
+            from refcut_backend.worker.process import run_worker
+
+            status = run_worker(settings, _redis_url(settings), names, own_name)
     raise typer.Exit(status)
 
 

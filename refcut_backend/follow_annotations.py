@@ -11,6 +11,8 @@ from refcut_backend.core.image_address import image_of_task
 from refcut_backend.core.label_config import ProjectControls, read_label_config
 from refcut_backend.core.reference_choice import Author
 from refcut_backend.core.references import LabelReference, read_references
+from refcut_backend.core.timestamps import sortable
+from refcut_backend.core.training_masks import count_mask_regions
 from refcut_backend.errors import LabelConfigError, RefCutError
 from refcut_backend.follow_extra_params import follow_extra_params
 from refcut_backend.payloads import AnnotationPayload, ListedTask, Webhook, WebhookProject
@@ -69,6 +71,8 @@ class AnnotationFollower:
         elif webhook.action == TASKS_DELETED:
             annotations.remove_tasks(project.id, [t.id for t in webhook.tasks], TASKS_DELETED)
         elif webhook.action == PROJECT_UPDATED:
+            said_at = sortable(project.updated_at)
+            self._references.events.note(project.id, PROJECT_UPDATED, project.id, said_at)
             self._follow_label_config(project)
 
     def _follow_label_config(self, project: WebhookProject) -> None:
@@ -124,6 +128,7 @@ class AnnotationFollower:
             author=self._author(project_id, annotation) if found else Author(annotation.author_id),
             problem="; ".join(problems) or None,
             task_said=task.said if task.total_annotations + task.cancelled_annotations == 1 else None,
+            mask_regions=0 if annotation.was_cancelled else count_mask_regions(annotation.result, controls),
         )
 
     def _author(self, project_id: int, annotation: AnnotationPayload) -> Author:

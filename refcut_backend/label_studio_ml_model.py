@@ -24,11 +24,13 @@ from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.logs import gather_facts
 from refcut_backend.payloads import PredictRequest, SetupRequest, Webhook
 from refcut_backend.settings import read_settings
+from refcut_backend.training.ask_training import START_TRAINING
 from refcut_backend.web.app import (
     REASON_HEADER,
     Services,
     answer_predict,
     answer_setup,
+    answer_start_training,
     connect_services,
     follow_webhook,
     prepare_task,
@@ -145,7 +147,10 @@ def _compare_from_now_on(_process: int) -> None:
 
 
 def _webhook() -> flask.Response:
-    _follow(_read(Webhook, flask.request.get_json()))
+    webhook = _read(Webhook, flask.request.get_json())
+    if webhook.action == START_TRAINING and webhook.project is not None:
+        return flask.jsonify(answer_start_training(services(), webhook.project.id))
+    _follow(webhook)
     return flask.jsonify({"status": "accepted"})
 
 

@@ -127,6 +127,12 @@ class PredictRequest(_Payload):
     params: PredictParams = Field(default_factory=PredictParams)
 
 
+class JobStatusRequest(_Payload):
+    """POST /job_status: what has become of a training that the button began. job: what we had called it."""
+
+    job: Annotated[str, Field(max_length=128)]
+
+
 class AnnotationPayload(_Payload):
     """An annotation in a webhook or in the API's list; deleted ones carry their id alone."""
 

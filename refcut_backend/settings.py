@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from model.version_folder import SHIPPED_DIR
 from refcut_backend.core.label_config import MaskKind
 from refcut_backend.core.reference_choice import Authors
+from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.errors import ConfigError
 
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -28,7 +29,8 @@ class Settings(BaseSettings):
         None, description="a real Redis (redis://...); without it `refcut run` embeds one"
     )
     state_dir: Path = Field(
-        Path("refcut-state"), description="folder for the database and OpenVINO's form of the model"
+        Path("refcut-state"),
+        description="folder for the database, trainings and OpenVINO's form of the model",
     )
     database_url: str | None = Field(
         None, description="SQLAlchemy URL; default is SQLite in the state folder"
@@ -130,6 +132,30 @@ class Settings(BaseSettings):
         description="how often references are compared with Label Studio, for lost webhooks; "
         "0 = only when a project is connected or its configuration changes",
     )
+    train_after_annotations: int = Field(
+        20,
+        ge=0,
+        description="new or changed annotations after which a project is trained; 0 = never by their number",
+    )
+    train_min_interval_s: int = Field(
+        600, ge=0, description="shortest time between the beginnings of two trainings that nobody asked for"
+    )
+    train_cron: str = Field(
+        "",
+        description="times at which a project with new annotations is trained, in cron's form and this machine's time, "
+        "such as `30 2 * * *`; empty = never",
+    )
+    train_holdout_percent: float = Field(
+        20.0, ge=0, le=50, description="share of a project's images that is only judged on"
+    )
+    train_holdout_min_images: int = Field(
+        5, ge=1, description="images that must be held out for a new model to be promoted by itself"
+    )
+    train_timeout_s: int = Field(21600, ge=60, description="longest time that a training may take")
+    train_threads: int = Field(
+        0, ge=0, le=256, description="processor threads of a training; 0 = half of the processor's"
+    )
+    training_worker: bool = Field(True, description="whether `refcut run` starts a worker for trainings")
     request_max_bytes: int = Field(64 * 2**20, ge=1, description="largest request body that is read")
 
     basic_auth_user: str | None = Field(
@@ -201,6 +227,16 @@ class Settings(BaseSettings):
         return Authors.read(self.reference_authors)
 
     @property
+    def training_rules(self) -> TrainingRules:
+        """When projects are trained by themselves. Raises ConfigError."""
+        return TrainingRules.read(self.train_after_annotations, self.train_min_interval_s, self.train_cron)
+
+    @property
+    def training_dir(self) -> Path:
+        """Folder of trainings: below it, one a project, and in that one a run."""
+        return self.state_dir / "training"
+
+    @property
     def runtime_cache_dir(self) -> Path:
         """Folder where OpenVINO's form of the model is kept for the next start."""
         return self.state_dir / "openvino"
@@ -222,5 +258,5 @@ def read_settings() -> Settings:
         raise ConfigError(
             f"REFCUT_{variable}: {said}" if variable else said, hint="see docs/settings.md"
         ) from None
-    _ = settings.authors
+    _ = settings.authors, settings.training_rules
     return settings

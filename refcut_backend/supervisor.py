@@ -13,17 +13,44 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from types import FrameType
 
+from redis import Redis
+
 from model.version_folder import version_name
-from refcut_backend.errors import ConfigError
+from refcut_backend.errors import ConfigError, WorkersGivenUpError
+from refcut_backend.jobs.functions import TRAINING_QUEUE
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis, stop_within
 from refcut_backend.settings import Settings
 from refcut_backend.store.database import open_database
+from refcut_backend.training.low_priority import STOPS_WITHIN_S
 from refcut_backend.worker_crew import WORKER_COMMAND, WorkerCrew
 
 log = logging.getLogger("refcut.run")
 
 STOP_GRACE_S = 4
+TRAINING_STOP_LIMIT_S = STOPS_WITHIN_S + 5
 POLL_S = 0.2
+
+
+class TrainingCrew:
+    """The workers that train: without them clicks go on, so giving them up ends nothing."""
+
+    def __init__(self, crew: WorkerCrew) -> None:
+        self._crew: WorkerCrew | None = crew
+
+    def check(self) -> None:
+        """Replaces whoever died."""
+        if self._crew is None:
+            return
+        try:
+            self._crew.check()
+        except WorkersGivenUpError as error:
+            log.error("nothing is trained until the next start", extra={"problem": str(error)})
+            self._crew = None
+
+    def stop(self, limit_s: float) -> None:
+        """Has a training stored and put back."""
+        if self._crew is not None:
+            self._crew.stop(limit_s)
 
 
 class Supervisor:
@@ -54,10 +81,12 @@ class Supervisor:
             connection = stack.enter_context(connect_redis(redis_url))
             crew = WorkerCrew(self._settings.workers, connection, environment, self._worker_command)
             stack.callback(crew.stop, self._stop_limit_s)
+            trainers = TrainingCrew(self._start_trainers(connection, environment))
+            stack.callback(trainers.stop, TRAINING_STOP_LIMIT_S)
             server = self._start_server(environment)
             stack.callback(self._stop_server, server)
             print(self._greeting(), flush=True)
-            return self._watch(server, crew, embedded)
+            return self._watch(server, crew, trainers, embedded)
 
     @property
     def _stop_limit_s(self) -> float:
@@ -68,6 +97,10 @@ class Supervisor:
         open_database(self._settings.database).dispose()
         version_name(self._settings.model_dir)
         check_port_is_free(self._settings.host, self._settings.port)
+
+    def _start_trainers(self, connection: Redis, environment: dict[str, str]) -> WorkerCrew:
+        command = [*self._worker_command, "--queues", TRAINING_QUEUE]
+        return WorkerCrew(int(self._settings.training_worker), connection, environment, command)
 
     def _start_server(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C reaches only the supervisor, which then stops the children in order.
@@ -81,7 +114,11 @@ class Supervisor:
         stop_within(server, self._stop_limit_s)
 
     def _watch(
-        self, server: subprocess.Popen[bytes], crew: WorkerCrew, embedded: EmbeddedRedis | None
+        self,
+        server: subprocess.Popen[bytes],
+        crew: WorkerCrew,
+        trainers: TrainingCrew,
+        embedded: EmbeddedRedis | None,
     ) -> int:
         is_told = False
         while not self._stopping:
@@ -94,6 +131,7 @@ class Supervisor:
             if not is_told and (worker := crew.ready()) is not None:
                 print(f"Ready for clicks; the model computes on {worker.device}.", flush=True)
                 is_told = True
+            trainers.check()
             time.sleep(POLL_S)
         return 0
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import redis
+from sqlalchemy import Engine
 
 from refcut_backend.answer_click import AnswerRules, ClickService
 from refcut_backend.click_memory import ClickMemory
@@ -19,8 +20,14 @@ from refcut_backend.jobs.functions import CLICK_QUEUE
 from refcut_backend.jobs.presence import WorkerState
 from refcut_backend.jobs.queue_state import QueueState
 from refcut_backend.store.database import open_database
+from refcut_backend.store.event_log import EventLog
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
+from refcut_backend.store.training_news import TrainingNews
+from refcut_backend.store.training_runs import TrainingRuns
+from refcut_backend.training.ask_training import TrainingRequests
+from refcut_backend.training.services import TrainingServices
+from refcut_backend.training.training_status import TrainingStatus
 from refcut_backend.web.app import Services
 from tests.recorded import LABEL_CONFIG
 
@@ -81,8 +88,16 @@ def services_on(folder: Path, queue: FakeQueue, opener: FakeOpener | None = None
         opener=opener or FakeOpener(),  # type: ignore[arg-type]
         queue_state=queue.read_state,
         model_version=MODEL_VERSION,
+        training=training_on(engine, projects),
     )
     engine.dispose()
+
+
+def training_on(engine: Engine, projects: Projects) -> TrainingServices:
+    """Trainings that can be asked for and that nobody begins."""
+    runs = TrainingRuns(engine)
+    requests = TrainingRequests(runs, projects, EventLog(engine), None)
+    return TrainingServices(runs, requests, TrainingStatus(runs, TrainingNews(engine)))
 
 
 def click_body(*dots: dict[str, Any], task: int = 3, **more: Any) -> dict[str, Any]:

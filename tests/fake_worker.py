@@ -1,7 +1,7 @@
 """A real worker process around a model that does what a click's label says, for tests of everything but the network.
 
 `python -m tests.fake_worker --name NAME`: takes Redis from REFCUT_REDIS_URL and appends a line to FAKE_WORKER_LOG for
-every click that it begins to compute. FAKE_WORKER_CRASHES makes it die before it is ready.
+every click that it begins to compute. FAKE_WORKER_CRASHES names the queues of the workers that die before they are ready.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def main() -> None:
     arguments = parser.parse_args()
     set_up_logging()
     FUNCTIONS[PRELABEL_QUEUE] = frozenset({PRELABEL_FUNCTION})
-    if "FAKE_WORKER_CRASHES" in os.environ:
+    if os.environ.get("FAKE_WORKER_CRASHES") == arguments.queues:
         raise RuntimeError("crashes at every start")
 
     def make_engine() -> FakeEngine:

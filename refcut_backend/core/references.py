@@ -56,7 +56,7 @@ def read_references(
 
     named: labels whose regions count though none is marked: the owner named this annotation for them.
     """
-    roles = _roles(result, frozenset(role_controls))
+    roles = region_roles(result, frozenset(role_controls))
     if REFERENCE_CHOICE not in roles.values() and not named:
         return FoundReferences()
     regions, problems = _regions(result, roles)
@@ -99,7 +99,7 @@ def _union(regions: Sequence[Region], size: tuple[int, int]) -> NDArray[np.bool_
     return joined
 
 
-def _roles(result: Sequence[dict[str, Any]], role_controls: frozenset[str]) -> dict[str, str]:
+def region_roles(result: Sequence[dict[str, Any]], role_controls: frozenset[str]) -> dict[str, str]:
     """Region id to the choice made for it."""
     roles: dict[str, str] = {}
     for item in result:

@@ -8,7 +8,7 @@ from redis import Redis
 from redis.client import Pipeline
 from rq.utils import as_text, now
 
-from refcut_backend.jobs.functions import CLICK_QUEUE
+from refcut_backend.jobs.functions import CLICK_QUEUE, TRAINING_QUEUE
 from refcut_backend.jobs.presence import WorkerState, living_workers
 from refcut_backend.jobs.registered_job import open_queue
 
@@ -41,6 +41,11 @@ class QueueState:
         if not measured:
             return None
         return (self.waiting + 1) * sum(measured) / len(measured) / len(ready)
+
+    @property
+    def training_workers(self) -> int:
+        """Workers that train, or would if there were something to train."""
+        return sum(worker.ready and TRAINING_QUEUE in worker.queues for worker in self.workers)
 
     def _click_workers(self) -> list[WorkerState]:
         return [worker for worker in self.workers if worker.ready and CLICK_QUEUE in worker.queues]

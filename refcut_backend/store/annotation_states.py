@@ -23,8 +23,9 @@ from sqlalchemy.orm import Session
 from refcut_backend.core.reference_choice import UNKNOWN, Author
 from refcut_backend.core.references import LabelReference
 from refcut_backend.core.timestamps import sortable
+from refcut_backend.store.event_log import note_event
 from refcut_backend.store.mask_files import mask_to_png
-from refcut_backend.store.tables import AnnotationState, Reference, TaskState, WebhookEvent
+from refcut_backend.store.tables import AnnotationState, Reference, TaskState
 
 T = TypeVar("T")
 
@@ -38,6 +39,7 @@ class AnnotationNews:
     """What an annotation says now: (reference, image address) pairs, or none.
 
     task_said: what Label Studio's list will say of the task, when this is all that its annotations say.
+    mask_regions: how many regions it has that can be masks; 0 for a skipped one.
     """
 
     project_id: int
@@ -48,6 +50,7 @@ class AnnotationNews:
     author: Author = UNKNOWN
     problem: str | None = None
     task_said: str | None = None
+    mask_regions: int = 0
 
 
 class AnnotationStates:
@@ -64,7 +67,7 @@ class AnnotationStates:
             task = self._lock_task(session, news.project_id, news.task_id)
             state = self._lock_annotation(session, news.project_id, news.annotation_id)
             said_at = sortable(news.updated_at)
-            if not _note(session, news.project_id, action, news.annotation_id, said_at, news.problem):
+            if not note_event(session, news.project_id, action, news.annotation_id, said_at, news.problem):
                 return False
             task.compared, task.told_at = None, self._now()
             state.told_at = self._now()
@@ -97,7 +100,7 @@ class AnnotationStates:
         return self._run(work)
 
     def unlisted(self, project_id: int, task_id: int, present: Collection[int], asked_at: float) -> list[int]:
-        """Removes references of annotations that Label Studio's list of a task lacks; returns those annotations.
+        """Removes what annotations say that Label Studio's list of a task lacks; returns those that gave references.
 
         They are deleted or skipped. What a webhook has brought since the list was asked for stays.
         """
@@ -118,6 +121,7 @@ class AnnotationStates:
                 if reference.annotation_id not in present and is_old:
                     absent.add(reference.annotation_id)
                     session.delete(reference)
+            forget_masks(session, project_id, present, asked_at, AnnotationState.task_id == task_id)
             return sorted(absent)
 
         return self._run(work)
@@ -130,8 +134,8 @@ class AnnotationStates:
             task_id = session.scalar(select(AnnotationState.task_id).where(*of_it))
             task = None if task_id is None else self._lock_task(session, project_id, task_id)
             state = self._lock_annotation(session, project_id, annotation_id)
-            _note(session, project_id, action, annotation_id, "", None)
-            state.deleted_at = state.deleted_at or self._now()
+            note_event(session, project_id, action, annotation_id, "", None)
+            state.deleted_at, state.mask_regions = state.deleted_at or self._now(), 0
             self._take_away(session, project_id, task, Reference.annotation_id == annotation_id)
 
         for annotation_id in annotation_ids:
@@ -142,8 +146,10 @@ class AnnotationStates:
 
         def work(session: Session, task_id: int) -> None:
             task = self._lock_task(session, project_id, task_id)
-            _note(session, project_id, action, task_id, "", None)
+            note_event(session, project_id, action, task_id, "", None)
             task.deleted_at = task.deleted_at or self._now()
+            of_task = AnnotationState.project_id == project_id, AnnotationState.task_id == task_id
+            session.execute(update(AnnotationState).where(*of_task).values(mask_regions=0))
             self._take_away(session, project_id, task, Reference.task_id == task_id)
 
         for task_id in task_ids:
@@ -169,6 +175,7 @@ class AnnotationStates:
 
     def _take(self, session: Session, state: AnnotationState, news: AnnotationNews) -> None:
         state.updated_at, state.task_id = sortable(news.updated_at), news.task_id
+        state.mask_regions = news.mask_regions
         query = select(Reference).where(
             Reference.project_id == news.project_id, Reference.annotation_id == news.annotation_id
         )
@@ -222,31 +229,25 @@ class AnnotationStates:
             return work(session)
 
 
+def forget_masks(
+    session: Session, project_id: int, present: Collection[int], asked_at: float, *which: ColumnElement[bool]
+) -> None:
+    """Notes which annotations can teach nothing any more, since Label Studio's list lacks them.
+
+    present: those on the list. asked_at: when it was asked for; what a webhook has brought since stays.
+    """
+    known = select(AnnotationState).where(
+        AnnotationState.project_id == project_id, AnnotationState.mask_regions > 0, *which
+    )
+    for state in session.scalars(known):
+        is_old = state.told_at is None or state.told_at < asked_at - CLOCKS_DIFFER_S
+        if is_old and state.annotation_id not in present:
+            state.mask_regions = 0
+
+
 def _written(session: Session, statement: Update) -> int:
     """Runs an update; returns how many rows it met."""
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
-
-
-def _note(
-    session: Session, project_id: int, action: str, subject_id: int, said_at: str, problem: str | None
-) -> bool:
-    """Notes a webhook; "" is none. Returns False when it has been noted before."""
-    if not action:
-        return True
-    same = select(WebhookEvent.id).where(
-        WebhookEvent.project_id == project_id,
-        WebhookEvent.action == action,
-        WebhookEvent.subject_id == subject_id,
-        WebhookEvent.said_at == said_at,
-    )
-    if session.scalar(same) is not None:
-        return False
-    session.add(
-        WebhookEvent(
-            project_id=project_id, action=action, subject_id=subject_id, said_at=said_at, problem=problem
-        )
-    )
-    return True
 
 
 def _fill(row: Reference, reference: LabelReference, address: str, news: AnnotationNews) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import Engine, func, select, update
 from sqlalchemy.orm import Session
@@ -68,6 +69,18 @@ class ClickLog:
                     .where(ClickEvent.region_id.in_(ids[start : start + IDS_A_QUERY]))
                     .values(accepted_at=now)
                 )
+
+    def last_clicks(self, project_id: int, task_id: int) -> dict[str, list[list[Any]]]:
+        """Region id to the clicks of its last answer, [id, x, y, positive] in percent, accepted or not. Without what
+        began with a box: that cannot be said in clicks alone."""
+        query = (
+            select(ClickEvent)
+            .where(ClickEvent.project_id == project_id, ClickEvent.task_id == task_id)
+            .order_by(ClickEvent.id)
+        )
+        with Session(self._engine) as session:
+            last = {event.region_id: event for event in session.scalars(query)}
+            return {region_id: event.clicks for region_id, event in last.items() if event.box is None}
 
     def clicks_per_mask(self, project_id: int) -> list[ClickCost]:
         """For each label and model version, by label and then version. A mask counts for the version that gave it last,

@@ -13,16 +13,18 @@ from refcut_backend.core.timestamps import sortable
 from refcut_backend.errors import NotConnectedError
 from refcut_backend.store.tables import (
     AnnotationState,
+    ImageSide,
     OwnerRule,
     Project,
     Reference,
     TaskState,
+    TrainingRun,
     WebhookEvent,
 )
 
 log = logging.getLogger("refcut.store")
 
-OF_PROJECT = (Reference, OwnerRule, AnnotationState, TaskState, WebhookEvent)
+OF_PROJECT = (Reference, OwnerRule, AnnotationState, TaskState, WebhookEvent, TrainingRun, ImageSide)
 """What is known of a project besides its own row."""
 
 

@@ -22,6 +22,7 @@ from refcut_backend.core.reference_choice import (
     states,
 )
 from refcut_backend.store.annotation_states import AnnotationStates
+from refcut_backend.store.event_log import EventLog
 from refcut_backend.store.mask_files import png_to_mask
 from refcut_backend.store.owner_rules import OwnerRules
 from refcut_backend.store.tables import Reference
@@ -70,6 +71,7 @@ class References:
     """What Label Studio's annotations say, as last seen, and which of it is in use.
 
     annotations: follows annotations into the registry. rules: what the projects' owners say on top.
+    events: the log of webhooks.
     """
 
     def __init__(self, engine: Engine, authors: Authors = EVERYBODY) -> None:
@@ -78,6 +80,7 @@ class References:
         self.authors = authors
         self.annotations = AnnotationStates(engine)
         self.rules = OwnerRules(engine)
+        self.events = EventLog(engine)
 
     def newest(self, project_id: int, label: str, limit: int) -> list[ReferenceVersion]:
         """The references of a label that are in use: the owner's first, then the newest annotations'."""

@@ -97,7 +97,8 @@ class OwnerRule(Base):
 class WebhookEvent(Base):
     """A webhook that was applied, so that it is not applied again.
 
-    subject_id: the annotation, task or project it speaks of. said_at: that one's `updated_at`, "" after a deletion.
+    subject_id: the annotation, task or project it speaks of. said_at: that one's `updated_at`, "" after a deletion; of
+    START_TRAINING the run that it led to.
     """
 
     __tablename__ = "webhook_events"
@@ -117,6 +118,8 @@ class AnnotationState(Base):
 
     updated_at: of its newest state that is known. Our own times are seconds since 1970: told_at, when a webhook brought
     its state; deleted_at, when one said that it is deleted: late events about it change nothing.
+    mask_regions: how many regions it has that can be masks; 0 when it is skipped or gone, None when an earlier version of
+    this program followed it. trained_until: `updated_at` of the state that the last training has taken.
     """
 
     __tablename__ = "annotation_states"
@@ -128,6 +131,8 @@ class AnnotationState(Base):
     told_at: Mapped[float | None] = mapped_column(Float)
     deleted_at: Mapped[float | None] = mapped_column(Float)
     locked_at: Mapped[float] = mapped_column(Float)
+    mask_regions: Mapped[int | None]
+    trained_until: Mapped[str | None] = mapped_column(String(40))
 
 
 class TaskState(Base):
@@ -232,3 +237,48 @@ class ClickEvent(Base):
     milliseconds: Mapped[float]
     answered_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
     accepted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+
+
+class TrainingRun(Base):
+    """A training of a project, from the wish to its outcome. Times are seconds since 1970.
+
+    active_project: the project while the run is under way, None afterwards: unique, so there is one at a time.
+    asked_by: "annotations", "schedule", "button" or "command". stage: of `core/training_stage.py`.
+    attempt: how often a worker has taken it, so that one that was given up changes nothing any more. losses: how many
+    workers died over it. worker: who has it; None while it waits. seen_at: when that one was last heard of.
+    """
+
+    __tablename__ = "training_runs"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project_id: Mapped[LabelStudioId] = mapped_column(index=True)
+    active_project: Mapped[int | None] = mapped_column(BigInteger, unique=True)
+    asked_by: Mapped[str] = mapped_column(String(20))
+    asked_at: Mapped[float] = mapped_column(Float)
+    attempt: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str | None] = mapped_column(String(200))
+    seen_at: Mapped[float | None] = mapped_column(Float)
+    begun_at: Mapped[float | None] = mapped_column(Float)
+    ended_at: Mapped[float | None] = mapped_column(Float)
+    stage: Mapped[str] = mapped_column(String(20))
+    step: Mapped[int] = mapped_column(default=0)
+    steps: Mapped[int] = mapped_column(default=0)
+    eta_s: Mapped[float | None] = mapped_column(Float)
+    metrics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    left_out: Mapped[list[str]] = mapped_column(JSON, default=list)
+    outcome: Mapped[str | None] = mapped_column(String(20))
+    message: Mapped[str | None] = mapped_column(Text)
+    version: Mapped[str | None] = mapped_column(String(200))
+
+
+class ImageSide(Base):
+    """What an image of a project may be used for, decided once. content: SHA-256 of its pixels. side: of
+    `core/holdout.py`."""
+
+    __tablename__ = "image_sides"
+
+    project_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
+    content: Mapped[str] = mapped_column(String(64), primary_key=True)
+    side: Mapped[str] = mapped_column(String(10))
+    decided_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)

@@ -1,4 +1,4 @@
-"""The HTTP server that Label Studio calls: /health, /setup, /predict, /webhook, /versions."""
+"""The HTTP server that Label Studio calls: /health, /setup, /predict, /webhook, /versions, /job_status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from refcut_backend import __version__
 from refcut_backend.answer_click import AnswerRules, ClickReply, ClickRequest, ClickService
 from refcut_backend.click_memory import LOCK_TIMEOUT_MS, ClickMemory
 from refcut_backend.core.label_config import problems, read_label_config
-from refcut_backend.errors import LabelConfigError
+from refcut_backend.errors import LabelConfigError, NotConnectedError
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.jobs.click_queue import ClickQueue
@@ -31,13 +31,15 @@ from refcut_backend.jobs.warm_queue import WarmQueue
 from refcut_backend.label_studio.user_addresses import UserAddresses
 from refcut_backend.logs import note
 from refcut_backend.open_task import TaskOpener
-from refcut_backend.payloads import PredictRequest, SetupRequest, Webhook
+from refcut_backend.payloads import JobStatusRequest, PredictRequest, SetupRequest, Webhook
 from refcut_backend.reconcile_thread import ReconcileThread, reconcile_thread
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Connection, Projects
 from refcut_backend.store.references import References
+from refcut_backend.training.ask_training import START_TRAINING
+from refcut_backend.training.services import TrainingServices, connect_training
 from refcut_backend.web.access import Access, Guard
 from refcut_backend.web.body_limit import BodyLimit
 from refcut_backend.web.browser_rules import JsonOnly, SafeHeaders
@@ -67,6 +69,7 @@ class Services:
     opener: TaskOpener
     queue_state: Callable[[], QueueState]
     model_version: str
+    training: TrainingServices
     reconcile: ReconcileThread | None = None
 
 
@@ -89,6 +92,7 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
         opener=TaskOpener(WarmQueue(connection), references, addresses, settings.max_references_per_label),
         queue_state=lambda: read_queue_state(connection),
         model_version=version,
+        training=connect_training(engine, settings, projects, connection),
         reconcile=reconcile_thread(engine, references, projects, follower, settings.reconcile_interval_s),
     )
 
@@ -98,17 +102,19 @@ def create_app(services: Services, request_max_bytes: int, access: Access | None
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        if services.reconcile is not None:
-            services.reconcile.start()
+        threads = [thread for thread in (services.reconcile, services.training.thread) if thread is not None]
+        for thread in threads:
+            thread.start()
         yield
-        if services.reconcile is not None:
-            await run_sync(services.reconcile.stop)
+        for thread in threads:
+            await run_sync(thread.stop)
 
     app = FastAPI(title="RefCut for Label Studio", version=__version__, openapi_url=None, lifespan=lifespan)
     _add_label_studio_routes(app, services)
     paths = [route.path for route in app.routes if isinstance(route, Route)]
-    metrics = Metrics(services.model_version, [*paths, *PATHS], services.queue_state)
-    app.include_router(operations(metrics, services.queue_state, services.projects.can_be_read))
+    training = services.training.status
+    metrics = Metrics(services.model_version, [*paths, *PATHS], services.queue_state, training)
+    app.include_router(operations(metrics, services.queue_state, services.projects.can_be_read, training))
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
     app.add_middleware(JsonOnly)
@@ -149,12 +155,22 @@ def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
         return await run_sync(answer_predict, services, request, response, limiter=click_threads)
 
     @app.post("/webhook")
-    async def webhook(request: Request, background: BackgroundTasks) -> dict[str, str]:
+    async def webhook(request: Request, background: BackgroundTasks) -> dict[str, Any]:
         body = await request.body()
         said = _parsed(Webhook, without_masks(body))
         note(action=said.action, project=said.project.id if said.project else None)
+        if said.action == START_TRAINING and said.project is not None:
+            return await run_sync(answer_start_training, services, said.project.id)
         background.add_task(_follow_in_turn, services, body, event_thread)
         return {"status": "accepted"}
+
+    @app.post("/job_status")
+    def job_status(request: JobStatusRequest) -> JSONResponse:
+        job = services.training.status.job(request.job)
+        if job is None:
+            # The status at which Label Studio takes a job for removed.
+            return JSONResponse({"error": "no such job"}, status_code=410)
+        return JSONResponse(job)
 
 
 async def _read_predict_request(request: Request) -> PredictRequest:
@@ -182,6 +198,17 @@ def follow_webhook(services: Services, webhook: Webhook) -> None:
     """What an event means for references and for the click log."""
     services.follower.apply(webhook)
     services.clicks.follow(webhook)
+
+
+def answer_start_training(services: Services, project_id: int) -> dict[str, Any]:
+    """The button "Start training": says under which number it goes on."""
+    try:
+        run = services.training.requests.button_pressed(project_id)
+    except NotConnectedError as error:
+        log.warning("training not begun", extra={"project": project_id, "problem": str(error)})
+        return {"status": error.code, "hint": str(error)}
+    note(job=run.id)
+    return {"status": "accepted", "job": run.id}
 
 
 def answer_setup(services: Services, request: SetupRequest) -> dict[str, str]:

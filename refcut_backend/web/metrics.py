@@ -20,6 +20,8 @@ from prometheus_client.registry import Collector
 from refcut_backend import __version__
 from refcut_backend.answer_click import ANSWERED
 from refcut_backend.jobs.queue_state import QueueState
+from refcut_backend.training.training_status import TrainingStatus
+from refcut_backend.web.training_metrics import TrainingCollector
 
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 RECENT_CLICKS = 1000
@@ -34,7 +36,13 @@ class Metrics:
     paths: those that the server has; requests to any other are counted together.
     """
 
-    def __init__(self, model_version: str, paths: Iterable[str], read_queue_state: ReadQueueState) -> None:
+    def __init__(
+        self,
+        model_version: str,
+        paths: Iterable[str],
+        read_queue_state: ReadQueueState,
+        training: TrainingStatus,
+    ) -> None:
         self.model_version = model_version
         self._paths = frozenset(paths)
         self._started = time.monotonic()
@@ -58,6 +66,7 @@ class Metrics:
         build = Info("refcut_build", "Versions of the server and of the model", registry=self._registry)
         build.info({"version": __version__, "model_version": model_version})
         self._registry.register(_QueueCollector(read_queue_state))
+        self._registry.register(TrainingCollector(training))
         self._outcomes: defaultdict[str, int] = defaultdict(int)
         self._recent_ms: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT_CLICKS))
 
@@ -108,6 +117,9 @@ class _QueueCollector(Collector):
             "refcut_queue_depth", "Clicks that no worker has taken yet", value=state.waiting
         )
         yield GaugeMetricFamily("refcut_workers_ready", "Workers that take clicks", value=state.ready_workers)
+        yield GaugeMetricFamily(
+            "refcut_training_workers_ready", "Workers that train", value=state.training_workers
+        )
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Nothing: else Redis would be asked when the process starts."""

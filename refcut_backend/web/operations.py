@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import redis
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend import __version__
+from refcut_backend.training.training_status import TrainingStatus
 from refcut_backend.web.metrics import Metrics, ReadQueueState
 
 PATHS = ("/livez", "/readyz", "/metrics", "/status")
 
 
 def operations(
-    metrics: Metrics, read_queue_state: ReadQueueState, database_answers: Callable[[], bool]
+    metrics: Metrics,
+    read_queue_state: ReadQueueState,
+    database_answers: Callable[[], bool],
+    training: TrainingStatus,
 ) -> APIRouter:
     """The routes. database_answers: whether the database can be read now."""
     router = APIRouter()
@@ -50,9 +56,20 @@ def operations(
             "version": __version__,
             "model_version": metrics.model_version,
             "queue": _queue(read_queue_state),
+            "training": _training(read_queue_state, training),
         } | metrics.summary()
 
     return router
+
+
+def _training(read_queue_state: ReadQueueState, training: TrainingStatus) -> dict[str, Any]:
+    """How many workers train, and each project's run; the database may fail and Redis be away."""
+    said: dict[str, Any] = {"workers": None, "projects": None}
+    with suppress(redis.RedisError):
+        said["workers"] = read_queue_state().training_workers
+    with suppress(SQLAlchemyError):
+        said["projects"] = training.summary()
+    return said
 
 
 def _queue(read_queue_state: ReadQueueState) -> dict[str, Any]:

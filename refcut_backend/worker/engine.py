@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from model.geometry import Roi
 from model.held_bytes import held_bytes
@@ -21,6 +19,7 @@ from model.runtime.stages import NetworkStages
 from refcut_backend.core import brush_rle
 from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.clicks import PercentClick, to_pixel
+from refcut_backend.core.mask_size import fitted_mask
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
@@ -28,7 +27,7 @@ from refcut_backend.store.references import StoredReference
 from refcut_backend.worker.byte_cache import ByteCache
 from refcut_backend.worker.full_size import full_size_mask
 from refcut_backend.worker.image_decode import DECODING_VERSION
-from refcut_backend.worker.image_shelf import WORKING_PX, ImageShelf, WorkingImage
+from refcut_backend.worker.image_shelf import WORKING_PX, ImageShelf
 from refcut_backend.worker.prefetch import TaskImage
 
 LOOK_EVERY_S = 0.05
@@ -220,10 +219,11 @@ class ClickEngine:
         if tokens is None:
             image = self._images.open(where)
             key = (*self._made_by, reference.version, image.content)
+            size_hw = image.pixels.shape[:2]
             tokens = RefCutPredictor(self._network, self._settings).encode_reference(
                 image.pixels,
-                _fitted(reference.positive_hw, image),
-                None if reference.negative_hw is None else _fitted(reference.negative_hw, image),
+                fitted_mask(reference.positive_hw, *size_hw),
+                None if reference.negative_hw is None else fitted_mask(reference.negative_hw, *size_hw),
             )
             self._reference_tokens.keep(key, tokens)
         return key, tokens
@@ -231,15 +231,6 @@ class ClickEngine:
 
 def _image_of(reference: StoredReference) -> TaskImage:
     return TaskImage(reference.project_id, reference.task_id, reference.image_address)
-
-
-def _fitted(mask_hw: NDArray[np.bool_], image: WorkingImage) -> NDArray[np.bool_]:
-    """A mask in the frame of the working copy of its image."""
-    height, width = image.pixels.shape[:2]
-    if mask_hw.shape == (height, width):
-        return mask_hw
-    shares = cv2.resize(mask_hw.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    return shares > 0.5
 
 
 def _in_pixels(clicks: Sequence[PercentClick], height: int, width: int) -> list[Click]:

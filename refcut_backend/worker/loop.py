@@ -25,15 +25,20 @@ REDIS_PAUSE_S = 1.0
 
 
 def work(
-    redis_url: str, queues: Sequence[str], name: str, make_engine: Callable[[], AnswersClicks] | None
+    redis_url: str,
+    queues: Sequence[str],
+    name: str,
+    make_engine: Callable[[], AnswersClicks] | None,
+    told_to_stop: threading.Event | None = None,
 ) -> int:
     """Answers jobs until told to stop (SIGTERM or SIGINT: the job in hand is finished first).
 
-    Returns the exit status: 0, or START_AGAIN when memory ran out too often. Redis may be away at any time.
+    told_to_stop: is set then, for jobs that end early. Returns the exit status: 0, or START_AGAIN when memory ran out
+    too often. Redis may be away at any time.
     """
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: sys.exit(0))  # until the model is loaded; then rq takes over
-    told_to_stop = threading.Event()
+    told_to_stop = told_to_stop or threading.Event()
     with Presence(connect_redis(redis_url), name, queues) as presence:
         engine = make_engine() if make_engine else None
         care = serve_with(engine) if engine else None

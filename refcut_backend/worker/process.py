@@ -14,7 +14,6 @@ from model.runtime.choose import with_runtime
 from model.version_folder import version_name
 from model.weights import load_network
 from refcut_backend.errors import ConfigError
-from refcut_backend.jobs.functions import MODEL_QUEUES
 from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.jobs.warm_queue import WarmQueue
 from refcut_backend.settings import Settings
@@ -81,5 +80,4 @@ def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: 
         warm_with(engine, WarmQueue(connect_redis(redis_url)).a_click_waits)
         return engine
 
-    needs_model = any(queue in MODEL_QUEUES for queue in queues)
-    return work(redis_url, queues, name, make if needs_model else None)
+    return work(redis_url, queues, name, make)

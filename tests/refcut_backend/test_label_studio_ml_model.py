@@ -187,9 +187,12 @@ def test_references_follow_webhooks_deletion_included(server):
     server.wait_for_references(41, "Door", 0)
 
 
-def test_start_training_is_acknowledged(server):
-    server.setup(1, LABEL_CONFIG)
-    assert server.client.post("/webhook", json=backend_request("api_train", "/webhook")).status_code == 200
+def test_start_training_pressed_twice_is_one_job(server):
+    server.setup(2, LABEL_CONFIG)
+    first, second = (
+        server.client.post("/webhook", json=backend_request("api_train", "/webhook")).json() for _ in range(2)
+    )
+    assert first == second == {"status": "accepted", "job": first["job"]}
 
 
 def test_a_forged_project_is_refused_without_its_value(server):

@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from refcut_backend.jobs.functions import CLICK_QUEUE, TRAINING_QUEUE
 from refcut_backend.jobs.presence import WorkerState, living_workers
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.web.app import REASON_HEADER
@@ -25,6 +26,8 @@ from tests.running_backend import free_port, wait_until_up
 from tests.worker_farm import GENEROUS_S, wait_for
 
 UNAVAILABLE_WITHIN_S = 1.0
+CLICK_WORKERS = "clicks,prelabel"
+"""What the fake workers that answer clicks serve."""
 
 
 @dataclass
@@ -104,12 +107,17 @@ def started(tmp_path) -> Iterator[Run]:
 
 def ready(url: str) -> list[WorkerState]:
     with connect_redis(url) as connection:
-        return [worker for worker in living_workers(connection) if worker.ready]
+        return [w for w in living_workers(connection) if w.ready and CLICK_QUEUE in w.queues]
 
 
 def pids_of_workers(run: Run) -> list[int]:
     children = psutil.Process(run.process.pid).children()
-    return [child.pid for child in children if "tests.fake_worker" in child.cmdline()]
+    commands = {child.pid: child.cmdline() for child in children}
+    return [
+        pid
+        for pid, command in commands.items()
+        if "tests.fake_worker" in command and TRAINING_QUEUE not in command
+    ]
 
 
 def test_several_workers_are_started_and_a_killed_one_is_replaced(started, server, callers):
@@ -140,7 +148,7 @@ def test_a_stopped_run_finishes_the_clicks_in_flight_and_leaves_nothing_behind(s
     replies = [callers.submit(run.click, "sleep 1", click_id) for click_id in "abc"]
     wait_for(run.is_computing, "a click is in work")
     children = psutil.Process(run.process.pid).children(recursive=True)
-    assert len(children) == 3
+    assert len(children) == 4
     assert run.stop(signum) == 0
     assert [REASON_HEADER in reply.result().headers for reply in replies] == [False] * 3
     assert [child for child in children if child.is_running()] == []
@@ -172,7 +180,7 @@ def test_workers_that_crash_at_every_start_are_given_up_with_a_clear_line(tmp_pa
         "tests.fake_run",
         REFCUT_REDIS_URL=server.url,
         REFCUT_PORT=str(free_port()),
-        FAKE_WORKER_CRASHES="1",
+        FAKE_WORKER_CRASHES=CLICK_WORKERS,
     )
     assert process.wait(2 * GENEROUS_S) == 1
     said = (tmp_path / "stderr").read_text()
@@ -234,3 +242,22 @@ def test_a_full_queue_leaves_threads_for_everybody_else(started, server, callers
         assert run.client.get("/readyz").json()["redis"] == "up"
         assert run.click("mask", "one more").headers[REASON_HEADER] == "busy"
         assert not any(reply.done() for reply in waiting)
+
+
+def test_clicks_go_on_when_the_training_worker_cannot_start(started, server):
+    run = started("tests.fake_run", REFCUT_REDIS_URL=server.url, FAKE_WORKER_CRASHES=TRAINING_QUEUE)
+    wait_for(
+        lambda: "nothing is trained until the next start" in (run.log.parent / "stderr").read_text(),
+        "the training worker is given up",
+        3 * GENEROUS_S,
+    )
+    assert REASON_HEADER not in run.click("mask", "a").headers
+    assert run.stop() == 0
+
+
+def test_no_training_worker_is_started_where_none_is_wanted(started, server):
+    run = started("tests.fake_run", REFCUT_REDIS_URL=server.url, REFCUT_TRAINING_WORKER="false")
+    wait_for(lambda: ready(server.url), "the worker is ready")
+    commands = [child.cmdline() for child in psutil.Process(run.process.pid).children()]
+    assert not [command for command in commands if TRAINING_QUEUE in command]
+    assert run.stop() == 0

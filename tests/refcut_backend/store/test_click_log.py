@@ -65,3 +65,12 @@ def test_an_annotation_with_very_many_regions_is_no_problem(log):
     add(log, DOOR)
     log.accept(1, [f"rc-{number}" for number in range(100_000)] + ["rc-a"])
     assert [cost.masks for cost in log.clicks_per_mask(1)] == [1]
+
+
+def test_the_last_clicks_of_a_region_are_those_of_its_last_answer_and_not_those_that_a_box_began(log):
+    add(log, replace(DOOR, clicks=CLICKS))
+    add(log, replace(DOOR, clicks=CLICKS[:2]))
+    add(log, replace(DOOR, region_id="rc-w", box=PercentBox(1, 2, 3, 4, "x")))
+    add(log, replace(DOOR, region_id="rc-elsewhere"), project=9)
+    assert log.last_clicks(1, 2) == {"rc-a": [["a", 1.5, 2.5, True], ["b", 3, 4, False]]}
+    assert log.last_clicks(1, 3) == {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fastapi.testclient import TestClient
 
 from refcut_backend.click_memory import ClickMemory
 from refcut_backend.core import brush_rle
@@ -155,9 +156,28 @@ def test_a_mask_in_the_tasks_draft_does_not_come_along_with_another_labels(clien
     assert labels(click_result("w", 1, 1, "Wheel"), drafts=[accepted]) == ["Wheel"]
 
 
-@pytest.mark.parametrize("name", ["api_annotation_create", "api_annotation_delete", "api_train"])
+@pytest.mark.parametrize("name", ["api_annotation_create", "api_annotation_delete"])
 def test_recorded_webhooks_are_acknowledged(client, name):
     assert client.post("/webhook", json=backend_request(name, "/webhook")).json() == {"status": "accepted"}
+
+
+def press_start_training(client: TestClient) -> dict[str, object]:
+    answer = client.post("/webhook", json=backend_request("api_train", "/webhook"))
+    assert answer.status_code == 200
+    said: dict[str, object] = answer.json()
+    return said
+
+
+def test_start_training_pressed_twice_is_one_job_and_a_project_without_setup_has_none(client):
+    assert "job" not in press_start_training(client)
+    client.post("/setup", json=backend_request("api_list_ml", "/setup"))
+    first, second = press_start_training(client), press_start_training(client)
+    assert first == {"status": "accepted", "job": first["job"]} == second
+    assert client.post("/job_status", json={"job": first["job"]}).json()["job_status"] == "queued"
+
+
+def test_a_job_that_is_not_known_is_gone(client):
+    assert client.post("/job_status", json={"job": "of-an-earlier-installation"}).status_code == 410
 
 
 FORGED = ["1/../2", "", None, -1, 0, "1" * 40, "1e3", "٣", {"id": 1}, [1], True, 2**60]
@@ -193,10 +213,11 @@ def test_the_versions_route_answers_get_and_tolerates_post(client):
     assert client.post("/versions", json={"project": "7.1"}).json() == {"versions": ["s14-test"]}
 
 
-def test_the_web_process_never_imports_torch():
-    script = "import sys, refcut_backend.web.app, refcut_backend.cli; print('torch' in sys.modules)"
+def test_the_web_process_imports_neither_torch_nor_what_makes_snapshots():
+    heavy = "{'torch', 'pycocotools', 'model.data.snapshot'}"
+    script = f"import sys, refcut_backend.web.app, refcut_backend.cli; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_request_that_is_wrong_all_over_is_explained_briefly(client):

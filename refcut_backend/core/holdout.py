@@ -1,0 +1,69 @@
+"""Which images a model is judged on: never one that any run has trained on, and the other way round.
+
+Images are known by their content, so the same photograph under two addresses is one image. Whatever was decided for an
+image holds for ever; only what is seen for the first time is decided anew, by a hash of its content alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Side(StrEnum):
+    """What an image may be used for.
+
+    SPENT: was held out until a label's reference was given on it. What references show is known to the training, so
+    such an image is neither trained on nor judged on, also when the reference is taken back.
+    """
+
+    TRAIN = "train"
+    HOLDOUT = "holdout"
+    SPENT = "spent"
+
+
+@dataclass(frozen=True)
+class HoldoutRules:
+    """share: of the images that are seen for the first time, 0..1. at_least: images, where there are twice as many."""
+
+    share: float = 0.2
+    at_least: int = 5
+
+
+def decide_sides(
+    contents: Iterable[str],
+    known: Mapping[str, Side],
+    with_references: Collection[str],
+    rules: HoldoutRules,
+) -> dict[str, Side]:
+    """The side of every image of a run and of every reference's image; those in `known` keep theirs.
+
+    contents: SHA-256 of the annotated images. known: what was decided at earlier runs. with_references: images that
+    labels' references are on. The same whatever the order of the images.
+    """
+    present = set(contents) | set(with_references)
+    sides = {content: _kept(known[content], content in with_references) for content in present & known.keys()}
+    undecided = sorted(present - known.keys(), key=_place)
+    for content in undecided:
+        may_be_held_out = content not in with_references
+        sides[content] = Side.HOLDOUT if may_be_held_out and _place(content) < rules.share else Side.TRAIN
+    missing = min(rules.at_least, len(present) // 2) - _held_out(sides)
+    spare = [c for c in undecided if sides[c] is Side.TRAIN and c not in with_references]
+    if rules.share > 0:
+        sides |= dict.fromkeys(spare[: max(missing, 0)], Side.HOLDOUT)
+    return sides
+
+
+def _kept(side: Side, has_reference: bool) -> Side:
+    return Side.SPENT if side is Side.HOLDOUT and has_reference else side
+
+
+def _held_out(sides: Mapping[str, Side]) -> int:
+    return sum(side is Side.HOLDOUT for side in sides.values())
+
+
+def _place(content: str) -> float:
+    """A number in 0..1 that depends on the image alone."""
+    return int.from_bytes(hashlib.sha256(f"holdout {content}".encode()).digest()[:6]) / 2**48

@@ -1,0 +1,240 @@
+"""Trainings under way and ended: one row each, one under way for a project at a time.
+
+A worker that was given up (killed, or silent for too long) may come back: every change it makes names its attempt, and
+changes nothing when another attempt has begun.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, Update, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
+from refcut_backend.store.tables import TrainingRun
+
+RERUNS = 1
+"""After a worker died over a run, it is tried so many times more."""
+MESSAGE_LENGTH = 2000
+ASK_TRIES = 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training as it stands. Times are seconds since 1970; the rest as in the table."""
+
+    id: str
+    project_id: int
+    asked_by: str
+    asked_at: float
+    stage: Stage
+    attempt: int = 0
+    worker: str | None = None
+    begun_at: float | None = None
+    ended_at: float | None = None
+    step: int = 0
+    steps: int = 0
+    eta_s: float | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    left_out: Sequence[str] = ()
+    outcome: Outcome | None = None
+    message: str | None = None
+    version: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        return self.ended_at is not None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's right to a run."""
+
+    run_id: str
+    project_id: int
+    attempt: int
+
+
+class TrainingRuns:
+    """For all web processes, commands and workers on one database."""
+
+    def __init__(self, engine: Engine, now: Callable[[], float] = time.time) -> None:
+        self._engine = engine
+        self._now = now
+
+    def ask(self, project_id: int, asked_by: AskedBy) -> tuple[Run, bool]:
+        """A new run of the project, or the one that is under way; and whether it is new."""
+        for _ in range(ASK_TRIES):
+            under_way = self.under_way(project_id)
+            if under_way is not None:
+                return under_way, False
+            run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(self._now()))}-{secrets.token_hex(3)}"
+            row = TrainingRun(
+                id=run_id,
+                project_id=project_id,
+                active_project=project_id,
+                asked_by=asked_by.value,
+                asked_at=self._now(),
+                stage=Stage.QUEUED.value,
+            )
+            try:
+                with Session(self._engine) as session, session.begin():
+                    session.add(row)
+                    session.flush()
+                    return _read(row), True
+            except IntegrityError:
+                continue  # another process has just asked
+        raise RuntimeError("trainings begin and end faster than they can be asked for")
+
+    def of(self, run_id: str) -> Run | None:
+        with Session(self._engine) as session:
+            row = session.get(TrainingRun, run_id)
+            return None if row is None else _read(row)
+
+    def under_way(self, project_id: int) -> Run | None:
+        query = select(TrainingRun).where(TrainingRun.active_project == project_id)
+        with Session(self._engine) as session:
+            row = session.scalar(query)
+            return None if row is None else _read(row)
+
+    def all_under_way(self) -> list[Run]:
+        query = select(TrainingRun).where(TrainingRun.active_project.is_not(None)).order_by(TrainingRun.id)
+        with Session(self._engine) as session:
+            return [_read(row) for row in session.scalars(query)]
+
+    def latest(self, project_id: int, limit: int = 1) -> list[Run]:
+        """A project's runs, the newest first."""
+        query = (
+            select(TrainingRun)
+            .where(TrainingRun.project_id == project_id)
+            .order_by(TrainingRun.asked_at.desc(), TrainingRun.id.desc())
+            .limit(limit)
+        )
+        with Session(self._engine) as session:
+            return [_read(row) for row in session.scalars(query)]
+
+    def projects(self) -> set[int]:
+        """Projects that a training was ever asked for."""
+        with Session(self._engine) as session:
+            return set(session.scalars(select(TrainingRun.project_id).distinct()))
+
+    def outcomes(self) -> dict[Outcome, int]:
+        """How many trainings ended how, over all projects."""
+        query = (
+            select(TrainingRun.outcome, func.count())
+            .where(TrainingRun.outcome.is_not(None))
+            .group_by(TrainingRun.outcome)
+        )
+        with Session(self._engine) as session:
+            return {Outcome(outcome): count for outcome, count in session.execute(query) if outcome}
+
+    def claim(self, run_id: str, worker: str) -> Claim | None:
+        """The run is this worker's; None when another has it, or when it has ended."""
+        begun_at = func.coalesce(TrainingRun.begun_at, self._now())
+        statement = (
+            update(TrainingRun)
+            .where(TrainingRun.id == run_id, TrainingRun.worker.is_(None))
+            .where(TrainingRun.active_project.is_not(None))
+            .values(worker=worker, attempt=TrainingRun.attempt + 1, seen_at=self._now(), begun_at=begun_at)
+        )
+        with Session(self._engine) as session, session.begin():
+            if not session.execute(statement).rowcount:  # type: ignore[attr-defined]
+                return None
+            row = session.get_one(TrainingRun, run_id, populate_existing=True)
+            return Claim(run_id, row.project_id, row.attempt)
+
+    def beat(self, claim: Claim) -> bool:
+        """Says that the worker lives. Returns False when the run is no longer its own."""
+        return self._change(claim, {})
+
+    def progress(
+        self,
+        claim: Claim,
+        stage: Stage,
+        step: int = 0,
+        steps: int = 0,
+        eta_s: float | None = None,
+        metrics: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """How far the run is; metrics None = as they were. Returns as `beat`."""
+        values = {"stage": stage.value, "step": step, "steps": steps, "eta_s": eta_s}
+        return self._change(claim, values if metrics is None else values | {"metrics": dict(metrics)})
+
+    def leave_out(self, claim: Claim, problems: Sequence[str]) -> bool:
+        """What the training set lacks, and why: a sentence each. Returns as `beat`."""
+        return self._change(claim, {"left_out": list(problems)})
+
+    def give_back(self, claim: Claim) -> bool:
+        """The run waits for a worker again; what it has stored stays. Returns as `beat`."""
+        return self._change(claim, {"worker": None, "stage": Stage.QUEUED.value, "eta_s": None})
+
+    def end(self, claim: Claim, outcome: Outcome, message: str, version: str | None = None) -> bool:
+        """The run is over. Returns as `beat`."""
+        return self._change(claim, self._ended(outcome, message) | {"version": version})
+
+    def give_up_silent(self, silent_s: float) -> list[Run]:
+        """Takes runs from workers that were not heard of for so long; those wait again, or have failed after a second
+        such worker. Returns them as they were."""
+        is_silent = TrainingRun.seen_at < self._now() - silent_s
+        query = select(TrainingRun).where(TrainingRun.worker.is_not(None), is_silent)
+        with Session(self._engine) as session:
+            silent = [(_read(row), row.losses) for row in session.scalars(query)]
+        given_up = []
+        for run, losses in silent:
+            values: dict[str, Any] = {"worker": None, "stage": Stage.QUEUED.value, "eta_s": None}
+            if losses >= RERUNS:
+                values = self._ended(Outcome.FAILED, "two workers died over it; the kernel's log may say why")
+            claim = Claim(run.id, run.project_id, run.attempt)
+            if self._change(claim, values | {"losses": losses + 1}, is_silent):
+                given_up.append(run)
+        return given_up
+
+    def _ended(self, outcome: Outcome, message: str) -> dict[str, Any]:
+        stage = Stage.FAILED if outcome is Outcome.FAILED else Stage.DONE
+        return {
+            "active_project": None,
+            "worker": None,
+            "ended_at": self._now(),
+            "stage": stage.value,
+            "eta_s": None,
+            "outcome": outcome.value,
+            "message": message[:MESSAGE_LENGTH],
+        }
+
+    def _change(self, claim: Claim, values: Mapping[str, Any], *also: ColumnElement[bool]) -> bool:
+        statement: Update = (
+            update(TrainingRun)
+            .where(TrainingRun.id == claim.run_id, TrainingRun.attempt == claim.attempt)
+            .where(TrainingRun.worker.is_not(None), *also)
+            .values(seen_at=self._now(), **values)
+        )
+        with Session(self._engine) as session, session.begin():
+            return bool(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def _read(row: TrainingRun) -> Run:
+    return Run(
+        id=row.id,
+        project_id=row.project_id,
+        asked_by=row.asked_by,
+        asked_at=row.asked_at,
+        stage=Stage(row.stage),
+        attempt=row.attempt or 0,
+        worker=row.worker,
+        begun_at=row.begun_at,
+        ended_at=row.ended_at,
+        step=row.step or 0,
+        steps=row.steps or 0,
+        eta_s=row.eta_s,
+        metrics=row.metrics or {},
+        left_out=tuple(row.left_out or ()),
+        outcome=None if row.outcome is None else Outcome(row.outcome),
+        message=row.message,
+        version=row.version,
+    )

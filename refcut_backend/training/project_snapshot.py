@@ -1,0 +1,139 @@
+"""The snapshot that a training begins with: what the project says now, split into what is trained and judged on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine
+
+from model.data.snapshot import HEAD_FILE, IMAGES_DIR, Snapshot, read_snapshot, write_snapshot
+from model.errors import DataError
+from refcut_backend.core.holdout import HoldoutRules, Side, decide_sides
+from refcut_backend.core.label_config import read_label_config
+from refcut_backend.label_studio.annotation_source import AnnotationSource, open_source
+from refcut_backend.settings import Settings
+from refcut_backend.store.addresses import Addresses
+from refcut_backend.store.click_log import ClickLog
+from refcut_backend.store.image_sides import ImageSides
+from refcut_backend.store.projects import Connection, Projects
+from refcut_backend.store.references import References
+from refcut_backend.store.training_news import TrainingNews
+from refcut_backend.training.gather import Gathered, Gatherer, OnTask, images_of
+from refcut_backend.training.project_images import ProjectImages, content_of
+from refcut_backend.worker.image_source import read_image
+
+log = logging.getLogger("refcut.training")
+
+SHARED_IMAGES_DIR = "images"
+
+
+class SnapshotMaker:
+    """Makes snapshots of projects, with the settings' limits and tokens."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        open_source: Callable[[int, Connection], AnnotationSource] = open_source,
+    ) -> None:
+        self._settings = settings
+        self._projects = Projects(engine, settings.own_token, settings.label_studio_url)
+        self._references = References(engine, settings.authors)
+        self._addresses = Addresses(engine)
+        self._clicks = ClickLog(engine)
+        self._sides = ImageSides(engine)
+        self._news = TrainingNews(engine)
+        self._open_source = open_source
+
+    @property
+    def rules(self) -> HoldoutRules:
+        """How images are split."""
+        return HoldoutRules(
+            self._settings.train_holdout_percent / 100, self._settings.train_holdout_min_images
+        )
+
+    def make(self, project_id: int, folder: Path, on_task: OnTask) -> Snapshot:
+        """The snapshot in a folder: the one that is there, complete, or a new one.
+
+        Raises RefCutError when Label Studio cannot be read, OSError when the disk is full, and what on_task raises.
+        """
+        if (folder / HEAD_FILE).exists():
+            try:
+                return read_snapshot(folder)
+            except DataError as error:
+                log.warning("a snapshot is made anew", extra={"problem": error.message})
+        shutil.rmtree(folder, ignore_errors=True)
+        images = ProjectImages(folder.parent.parent / SHARED_IMAGES_DIR)
+        label_config = self._projects.label_config(project_id) or ""
+        gathered = self._gather(project_id, label_config, images, on_task)
+        return self._write(project_id, folder, label_config, gathered, images)
+
+    def _gather(self, project_id: int, label_config: str, images: ProjectImages, on_task: OnTask) -> Gathered:
+        source = self._open_source(project_id, self._projects.connection(project_id))
+        try:
+            gatherer = Gatherer(
+                project_id,
+                read_label_config(label_config),
+                source,
+                lambda where: read_image(self._settings, self._projects, self._addresses, where),
+                images,
+                self._clicks,
+                self._references,
+                self._settings.max_references_per_label,
+            )
+            asked_at = time.time()
+            gathered = gatherer.gather(on_task)
+            present = {annotation for annotation, _, _ in gathered.annotations}
+            self._news.absent(project_id, present, asked_at)
+            return gathered
+        finally:
+            source.close()
+
+    def _write(
+        self, project_id: int, folder: Path, label_config: str, gathered: Gathered, images: ProjectImages
+    ) -> Snapshot:
+        with_references = images_of(gathered.references)
+        annotated = images_of(gathered.scenes)
+
+        def decide(known: Mapping[str, Side]) -> dict[str, Side]:
+            contents, marked = map(content_of, annotated), {content_of(name) for name in with_references}
+            return decide_sides(contents, known, marked, self.rules)
+
+        # The database knows before anything is trained: whatever happens afterwards, the split holds.
+        sides = self._sides.settle(project_id, decide)
+        (folder / IMAGES_DIR).mkdir(parents=True)
+        for file_name in annotated | with_references:
+            images.put_into(folder / IMAGES_DIR, file_name)
+        scenes = sorted(gathered.scenes, key=lambda scene: (scene.file_name, scene.annotation))
+        return write_snapshot(
+            folder,
+            train=[scene for scene in scenes if sides[content_of(scene.file_name)] is Side.TRAIN],
+            holdout=[scene for scene in scenes if sides[content_of(scene.file_name)] is Side.HOLDOUT],
+            references=gathered.references,
+            made_of={
+                "project": project_id,
+                "label_config": hashlib.sha256(label_config.encode()).hexdigest(),
+                "annotations": sorted(gathered.annotations),
+                "left_out": gathered.problems,
+                "holdout": asdict(self.rules),
+            },
+        )
+
+
+def made_of(snapshot: Snapshot) -> dict[str, Any]:
+    """What a snapshot says that it was made of."""
+    said: dict[str, Any] = json.loads((snapshot.folder / HEAD_FILE).read_text())["made_of"]
+    return said
+
+
+def annotations_of(snapshot: Snapshot) -> dict[int, str]:
+    """Annotation id to the `updated_at` of the state that the snapshot has."""
+    return {annotation: updated_at for annotation, _, updated_at in made_of(snapshot)["annotations"]}

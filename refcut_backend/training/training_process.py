@@ -1,0 +1,50 @@
+"""A training worker's process. It loads no model until there is something to train."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from refcut_backend.jobs.functions import TRAINING_QUEUE
+from refcut_backend.jobs.redis_server import connect_redis
+from refcut_backend.jobs.training_queue import TrainingQueue
+from refcut_backend.settings import Settings
+from refcut_backend.store.database import open_database
+from refcut_backend.store.event_log import EventLog
+from refcut_backend.store.projects import Projects
+from refcut_backend.store.training_news import TrainingNews
+from refcut_backend.store.training_runs import TrainingRuns
+from refcut_backend.training.ask_training import TrainingRequests
+from refcut_backend.training.project_snapshot import SnapshotMaker
+from refcut_backend.training.run_training import Learner, ModelLearner
+from refcut_backend.training.train_project import ProjectTraining
+from refcut_backend.training.training_job import train_with
+from refcut_backend.training.training_worker import TrainingWorker
+from refcut_backend.worker.loop import work
+
+LOCK_TIMEOUT_MS = 20_000
+"""A training can wait longer than a click for another process that is writing."""
+
+
+def run_training_worker(
+    settings: Settings,
+    redis_url: str,
+    name: str,
+    make_learner: Callable[[Settings], Learner] = ModelLearner,
+) -> int:
+    """Trains until told to stop. Returns the exit status, as `work` does. Raises RefCutError when it cannot start."""
+    engine = open_database(settings.database, LOCK_TIMEOUT_MS)
+    runs = TrainingRuns(engine)
+    queue = TrainingQueue(connect_redis(redis_url), settings.train_timeout_s)
+    projects = Projects(engine, settings.own_token, settings.label_studio_url)
+    requests = TrainingRequests(runs, projects, EventLog(engine), queue)
+
+    def put_back(run_id: str) -> None:
+        run = runs.of(run_id)
+        if run is not None:
+            requests.put_on_queue(run)
+
+    told_to_stop = threading.Event()
+    training = ProjectTraining(settings.training_dir, SnapshotMaker(settings, engine), TrainingNews(engine))
+    train_with(TrainingWorker(name, runs, training, lambda: make_learner(settings), put_back, told_to_stop))
+    return work(redis_url, (TRAINING_QUEUE,), name, None, told_to_stop)

@@ -1,0 +1,84 @@
+"""What is known of trainings, for `/status`, Prometheus, Label Studio's question after a job, and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from refcut_backend.core.training_stage import Outcome, Stage
+from refcut_backend.store.training_news import News, TrainingNews
+from refcut_backend.store.training_runs import Run, TrainingRuns
+
+IN_LABEL_STUDIO = {Stage.QUEUED: "queued", Stage.DONE: "finished", Stage.FAILED: "failed"}
+
+
+class TrainingStatus:
+    """Reads the database when asked. Every method raises SQLAlchemyError when that fails."""
+
+    def __init__(self, runs: TrainingRuns, news: TrainingNews) -> None:
+        self._runs = runs
+        self._news = news
+
+    def summary(self) -> dict[str, Any]:
+        """By project: how much there is to learn from, and the run under way or the last one."""
+        news = self._news.by_project()
+        projects = set(news) | self._runs.projects()
+        return {
+            str(project_id): project_status(
+                news.get(project_id, News()), next(iter(self._runs.latest(project_id)), None)
+            )
+            for project_id in sorted(projects)
+        }
+
+    def stages(self) -> Mapping[Stage, int]:
+        """How many trainings under way are in which stage."""
+        counts = dict.fromkeys((Stage.QUEUED, Stage.SNAPSHOT, Stage.TRAINING, Stage.JUDGING), 0)
+        for run in self._runs.all_under_way():
+            counts[run.stage] += 1
+        return counts
+
+    def outcomes(self) -> Mapping[Outcome, int]:
+        """How many trainings ended how."""
+        return dict.fromkeys(Outcome, 0) | self._runs.outcomes()
+
+    def job(self, run_id: str) -> dict[str, Any] | None:
+        """A run in the words of Label Studio, which asks for the jobs that its button began; None = unknown."""
+        run = self._runs.of(run_id)
+        if run is None:
+            return None
+        failed = run.outcome is Outcome.FAILED
+        return {
+            "job_status": IN_LABEL_STUDIO.get(run.stage, "started"),
+            "error": run.message if failed else "",
+            **run_status(run),
+        }
+
+
+def project_status(news: News, run: Run | None) -> dict[str, Any]:
+    """One project."""
+    return {
+        "annotations": news.annotations,
+        "new_annotations": news.new,
+        "run": None if run is None else run_status(run),
+    }
+
+
+def run_status(run: Run) -> dict[str, Any]:
+    """One run. Times are seconds since 1970."""
+    return {
+        "id": run.id,
+        "asked_by": run.asked_by,
+        "asked_at": run.asked_at,
+        "begun_at": run.begun_at,
+        "ended_at": run.ended_at,
+        "attempt": run.attempt,
+        "stage": run.stage.value,
+        "step": run.step,
+        "steps": run.steps,
+        "eta_s": run.eta_s,
+        "metrics": dict(run.metrics),
+        "left_out": list(run.left_out),
+        "outcome": None if run.outcome is None else run.outcome.value,
+        "reason": run.message,
+        "version": run.version,
+    }

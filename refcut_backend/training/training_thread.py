@@ -1,0 +1,115 @@
+"""Begins trainings that are due and looks after those under way, in one web process among several."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from refcut_backend.core.training_schedule import Standing, TrainingRules, reason_to_train
+from refcut_backend.core.training_stage import AskedBy, Outcome
+from refcut_backend.errors import RefCutError
+from refcut_backend.store.leases import LeaseHolder
+from refcut_backend.store.training_news import News, TrainingNews
+from refcut_backend.store.training_runs import TrainingRuns
+from refcut_backend.training.ask_training import TrainingRequests
+
+log = logging.getLogger("refcut.training")
+
+LEASE = "training"
+LEASE_S = 30.0
+LOOK_EVERY_S = 5.0
+SILENT_S = 30.0
+"""A training worker says every few seconds that it lives; after so long it counts as dead."""
+STOP_LIMIT_S = 2.0
+FAILURES_LOOKED_AT = 20
+
+
+class TrainingThread:
+    """A daemon thread of the web process."""
+
+    def __init__(
+        self,
+        requests: TrainingRequests,
+        runs: TrainingRuns,
+        news: TrainingNews,
+        lease: LeaseHolder,
+        rules: TrainingRules,
+        *,
+        silent_s: float = SILENT_S,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """silent_s: a worker that was not heard of for so long has lost its run."""
+        self._requests = requests
+        self._runs = runs
+        self._news = news
+        self._lease = lease
+        self._rules = rules
+        self._silent_s = silent_s
+        self._now = now
+        self._refused: set[int] = set()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="training", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread, and gives the lease back so that another process goes on at once."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_LIMIT_S)
+        self._lease.release()
+
+    def look(self) -> None:
+        """Once, if this process has the lease."""
+        if not self._lease.hold():
+            return
+        for run in self._runs.give_up_silent(self._silent_s):
+            log.error("a training lost its worker", extra={"project": run.project_id, "run": run.id})
+        for run in self._runs.all_under_way():
+            self._requests.put_on_queue(run)
+        if self._rules.is_automatic:
+            for project_id, news in self._news.by_project().items():
+                self._begin_if_due(project_id, news)
+
+    def _begin_if_due(self, project_id: int, news: News) -> None:
+        if news.new == 0:
+            return
+        latest = self._runs.latest(project_id, FAILURES_LOOKED_AT)
+        if latest and not latest[0].has_ended:
+            return
+        outcomes = [run.outcome for run in latest]
+        failures = next((n for n, o in enumerate(outcomes) if o is not Outcome.FAILED), len(outcomes))
+        begun_at = latest[0].asked_at if latest else None
+        standing = Standing(news.new, news.since, begun_at, failures)
+        reason = reason_to_train(self._rules, standing, self._now())
+        if reason is None:
+            return
+        try:
+            self._requests.ask(project_id, AskedBy(reason))
+        except RefCutError as error:
+            if project_id not in self._refused:
+                log.warning("training not begun", extra={"project": project_id, "problem": str(error)})
+            self._refused.add(project_id)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_EVERY_S):
+            try:
+                self.look()
+            except SQLAlchemyError as error:
+                log.error("no training: the database fails", extra={"problem": type(error).__name__})
+            except Exception:
+                log.exception("no training")
+
+
+def training_thread(
+    engine: Engine, requests: TrainingRequests, runs: TrainingRuns, rules: TrainingRules
+) -> TrainingThread:
+    """The thread on a database, not started."""
+    lease = LeaseHolder(engine, LEASE, LEASE_S)
+    return TrainingThread(requests, runs, TrainingNews(engine), lease, rules)

@@ -1,0 +1,153 @@
+"""What a training worker does with a run: takes it, keeps saying that it lives, and ends it one way or another."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from rq.timeouts import JobTimeoutException
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
+
+from model.errors import ModelError
+from refcut_backend.core.training_stage import Outcome
+from refcut_backend.errors import RefCutError
+from refcut_backend.store.training_runs import Claim, TrainingRuns
+from refcut_backend.training.low_priority import STOPS_WITHIN_S
+from refcut_backend.training.run_report import RunLostError, RunReport, ToldToStopError
+from refcut_backend.training.run_training import Learner
+from refcut_backend.training.train_project import Ended, ProjectTraining
+
+log = logging.getLogger("refcut.training")
+
+BEAT_S = 5.0
+TICK_S = 0.2
+LOCK_FILE = "lock"
+
+
+class TrainingWorker:
+    """Works on one run at a time.
+
+    make_learner: called when a run has something to learn from. put_back: has another worker take the run.
+    told_to_stop: set at SIGTERM.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        runs: TrainingRuns,
+        training: ProjectTraining,
+        make_learner: Callable[[], Learner],
+        put_back: Callable[[str], None],
+        told_to_stop: threading.Event,
+        *,
+        beat_s: float = BEAT_S,
+    ) -> None:
+        self._name = name
+        self._runs = runs
+        self._training = training
+        self._make_learner = make_learner
+        self._put_back = put_back
+        self._told_to_stop = told_to_stop
+        self._beat_s = beat_s
+
+    def work_on(self, run_id: str) -> None:
+        """Never raises for what may go wrong in a run: the row says it."""
+        run = self._runs.of(run_id)
+        if run is None or run.has_ended or self._told_to_stop.is_set():
+            return
+        with _locked(self._training.folder_of(run.project_id, run_id) / LOCK_FILE) as is_ours:
+            # A worker of this machine that was silent for too long, and lives: it still writes there.
+            claim = self._runs.claim(run_id, self._name) if is_ours else None
+            if claim is not None:
+                self._work_with(claim)
+
+    def _work_with(self, claim: Claim) -> None:
+        where = {"project": claim.project_id, "run": claim.run_id, "attempt": claim.attempt}
+        log.info("training begins", extra=where)
+        report = RunReport(self._runs, claim, self._told_to_stop)
+        try:
+            with self._heart(report, claim):
+                ended = self._training.train(claim.project_id, claim.run_id, self._make_learner, report)
+        except ToldToStopError:
+            self._interrupt(claim)
+        except RunLostError:
+            log.error("training given up: the run is no longer this worker's", extra=where)
+        except Exception as error:
+            message = _explained(error)
+            log.error("training failed", extra=where | {"problem": message}, exc_info=error)
+            self._end(claim, Ended(Outcome.FAILED, message, None))
+        else:
+            log.info("training ended", extra=where | {"outcome": ended.outcome, "why": ended.message})
+            self._end(claim, ended)
+
+    @retry(
+        retry=retry_if_exception_type(OperationalError),
+        stop=stop_after_attempt(5),
+        wait=wait_fixed(1.0),
+        reraise=True,
+    )
+    def _end(self, claim: Claim, ended: Ended) -> None:
+        self._runs.end(claim, ended.outcome, ended.message, ended.version)
+
+    def _interrupt(self, claim: Claim) -> None:
+        with suppress(SQLAlchemyError):
+            if self._runs.give_back(claim):
+                log.info("training goes on later", extra={"project": claim.project_id, "run": claim.run_id})
+                self._put_back(claim.run_id)
+
+    @contextmanager
+    def _heart(self, report: RunReport, claim: Claim) -> Iterator[None]:
+        """Beats from a thread, which also sees to it that SIGTERM ends the process in time."""
+        over = threading.Event()
+
+        def live() -> None:
+            beat_at, stop_at = time.monotonic() + self._beat_s, math.inf
+            while not over.wait(TICK_S):
+                now = time.monotonic()
+                if now >= beat_at:
+                    report.beat()
+                    beat_at = now + self._beat_s
+                if self._told_to_stop.is_set():
+                    stop_at = min(stop_at, now + STOPS_WITHIN_S)
+                if now >= stop_at:
+                    self._interrupt(claim)
+                    os._exit(0)
+
+        threading.Thread(target=live, name="training-heart", daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether this process has the lock; the kernel gives it back when the process ends, however that happens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _explained(error: Exception) -> str:
+    """What happened and what to do, in a line that anybody may read."""
+    if isinstance(error, (RefCutError, ModelError)):
+        return str(error)
+    if isinstance(error, JobTimeoutException):
+        return "the training took too long; REFCUT_TRAIN_TIMEOUT_S sets the limit"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space in REFCUT_STATE_DIR, nothing of the training is used"
+    return f"unexpected ({type(error).__name__}); the training worker's log has the traceback"

@@ -1,0 +1,128 @@
+"""`refcut train`: trains a project now, and says how its trainings stand."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from refcut_backend.command_line import with_settings
+from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
+from refcut_backend.settings import Settings
+
+if TYPE_CHECKING:
+    from refcut_backend.store.training_news import News
+    from refcut_backend.store.training_runs import Run, TrainingRuns
+
+PIPE_COLUMNS = 200
+POLL_S = 1.0
+RUNS_SHOWN = 10
+
+
+def train(
+    project: Annotated[int | None, typer.Option(min=1, help="Label Studio's project id")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="until it has ended; status 1 when it failed")] = False,
+    status: Annotated[bool, typer.Option("--status", help="only say how trainings stand")] = False,
+) -> None:
+    """Train a project on its annotations. The new model serves only if it is better."""
+    if project is None and not status:
+        raise typer.BadParameter("name the project to train, or ask for --status", param_hint="--project")
+
+    def action(settings: Settings) -> None:
+        if status:
+            _show(settings, project)
+        elif project is not None:
+            _train(settings, project, wait)
+
+    with_settings(action)
+
+
+def _train(settings: Settings, project: int, wait: bool) -> None:
+    from refcut_backend.jobs.redis_server import connect_redis
+    from refcut_backend.store.database import open_database
+    from refcut_backend.store.projects import Projects
+    from refcut_backend.training.services import connect_training
+
+    engine = open_database(settings.database)
+    try:
+        projects = Projects(engine, settings.own_token, settings.label_studio_url)
+        connection = connect_redis(settings.redis_url) if settings.redis_url else None
+        services = connect_training(engine, settings, projects, connection)
+        run, is_new = services.requests.ask(project, AskedBy.COMMAND)
+        print(f"training {run.id}" + ("" if is_new else " is under way already"), flush=True)
+        if wait:
+            _wait(services.runs, run)
+    finally:
+        engine.dispose()
+
+
+def _wait(runs: TrainingRuns, run: Run) -> None:
+    """Prints a line whenever something has changed."""
+    said = ""
+    while True:
+        now = runs.of(run.id)
+        if now is None:
+            print("the training is gone: the project was set up anew")
+            raise typer.Exit(1)
+        line = _progress(now)
+        if line != said:
+            print(line, flush=True)
+            said = line
+        if now.has_ended:
+            raise typer.Exit(1 if now.outcome is Outcome.FAILED else 0)
+        time.sleep(POLL_S)
+
+
+def _progress(run: Run) -> str:
+    if run.has_ended:
+        version = f" {run.version}" if run.version else ""
+        return f"{run.outcome}{version}: {run.message}" if run.outcome else str(run.stage)
+    if run.stage is Stage.QUEUED:
+        return "queued (a worker takes it: `refcut run` or `refcut worker --queues training`)"
+    steps = f" {run.step}/{run.steps}" if run.steps else ""
+    eta = f", about {run.eta_s:.0f} s left" if run.eta_s is not None else ""
+    metrics = "".join(f", {name} {_short(value)}" for name, value in run.metrics.items())
+    return f"{run.stage}{steps}{eta}{metrics}"
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _show(settings: Settings, project: int | None) -> None:
+    from refcut_backend.store.database import open_database
+    from refcut_backend.store.training_news import News, TrainingNews
+    from refcut_backend.store.training_runs import TrainingRuns
+
+    engine = open_database(settings.database)
+    try:
+        runs, news = TrainingRuns(engine), TrainingNews(engine).by_project()
+        projects = sorted(news.keys() | runs.projects()) if project is None else [project]
+        console = Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
+        for number in projects:
+            print(_standing(number, news.get(number, News())))
+            latest = runs.latest(number, RUNS_SHOWN)
+            if latest:
+                console.print(_table(latest))
+        if not projects:
+            print("no annotations yet")
+    finally:
+        engine.dispose()
+
+
+def _standing(project: int, news: News) -> str:
+    return f"project {project}: {news.annotations} annotations to learn from, {news.new} new or changed"
+
+
+def _table(runs: list[Run]) -> Table:
+    table = Table("run", "asked by", "asked at (UTC)", "how it stands", "left out")
+    for run in runs:
+        asked_at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(run.asked_at))
+        left_out = Text("\n".join(run.left_out), style="yellow")
+        table.add_row(run.id, run.asked_by, asked_at, Text(_progress(run)), left_out)
+    return table

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+from typer.testing import CliRunner
+
+from refcut_backend.cli import app
+from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
+from refcut_backend.store.projects import Connection
+from refcut_backend.store.training_runs import TrainingRuns
+from tests.registry import open_registry
+from tests.worker_farm import wait_for
+
+
+@pytest.fixture
+def runs(tmp_path, monkeypatch):
+    """The trainings of a database that the commands use too; project 7 is connected."""
+    monkeypatch.setenv("REFCUT_STATE_DIR", str(tmp_path))
+    monkeypatch.delenv("REFCUT_REDIS_URL", raising=False)
+    with open_registry(tmp_path) as registry:
+        registry.projects.remember(7, Connection("http://ls", "t"), "<View/>")
+        yield TrainingRuns(registry.engine)
+
+
+def train(*arguments: str):
+    return CliRunner().invoke(app, ["train", *arguments])
+
+
+def test_a_training_is_asked_for_without_redis_and_the_web_process_takes_it_from_there(runs):
+    done = train("--project", "7")
+    run = runs.under_way(7)
+    assert done.exit_code == 0, done.output
+    assert run.id in done.output
+    assert run.asked_by == AskedBy.COMMAND
+
+
+def test_whoever_asks_meanwhile_is_told_what_is_under_way(runs):
+    run, _ = runs.ask(7, AskedBy.BUTTON)
+    assert f"training {run.id} is under way already" in train("--project", "7").output
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"), [(Outcome.PROMOTED, 0), (Outcome.KEPT, 0), (Outcome.FAILED, 1)]
+)
+def test_waiting_ends_with_the_training_and_says_how_it_ended(runs, outcome, status):
+    def work() -> None:
+        wait_for(lambda: runs.under_way(7), "it was asked for")
+        claim = runs.claim(runs.under_way(7).id, "trainer")
+        runs.progress(claim, Stage.TRAINING, 1, 2)
+        runs.end(claim, outcome, "the reason", "s14-1234abcd")
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    done = train("--project", "7", "--wait")
+    worker.join()
+    assert done.exit_code == status
+    assert f"{outcome.value} s14-1234abcd: the reason" in done.output
+
+
+def test_the_status_lists_the_runs_of_a_project_with_what_was_left_out(runs):
+    claim = runs.claim(runs.ask(7, AskedBy.BUTTON)[0].id, "trainer")
+    runs.progress(claim, Stage.TRAINING, 3, 10, 42.0, {"loss": 0.123456})
+    runs.leave_out(claim, ["task 3, annotation 9: the image is damaged"])
+    for arguments in (["--status"], ["--status", "--project", "7"]):
+        output = train(*arguments).output
+        assert "project 7: 0 annotations to learn from, 0 new or changed" in output
+        assert "training 3/10, about 42 s left, loss 0.1235" in output
+        assert "task 3, annotation 9: the image is damaged" in output
+
+
+def test_without_any_annotation_the_status_says_so(runs):
+    assert "no annotations yet" in train("--status").output
+
+
+def test_an_unknown_project_is_one_clear_line(runs):
+    done = train("--project", "8")
+    assert done.exit_code == 1
+    assert runs.under_way(8) is None
+
+
+def test_no_project_is_a_usage_error(runs):
+    assert train().exit_code == 2

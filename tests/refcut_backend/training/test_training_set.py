@@ -1,0 +1,200 @@
+"""What of a project gets into a snapshot."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from refcut_backend.core.click_session import ClickedObject
+from refcut_backend.core.clicks import PercentClick
+from refcut_backend.core.holdout import Side
+from refcut_backend.core.training_stage import Outcome
+from refcut_backend.store.click_log import ClickLog
+from refcut_backend.store.image_sides import ImageSides
+from refcut_backend.worker.image_shelf import WORKING_PX
+from tests.recorded import brush_result
+from tests.refcut_backend.training.world import mask, open_world, parts, photograph, png
+from tests.registry import marked
+
+
+def scenes_of(snapshot) -> dict[str, list]:
+    return {"train": snapshot.train, "holdout": snapshot.holdout}
+
+
+def all_scenes(snapshot) -> list:
+    return [*snapshot.train, *snapshot.holdout]
+
+
+def names(scenes) -> set[str]:
+    return {scene.file_name for scene in scenes}
+
+
+def test_each_label_of_an_annotation_is_a_part_with_its_mask(world):
+    world.annotate_many(4)
+    scene = all_scenes(world.snapshot(world.train()))[0]
+    assert [part.label for part in scene.masks] == ["Door", "Wheel"]
+    assert (scene.width, scene.height) == (60, 20)
+    assert np.array_equal(coco_mask.decode(scene.masks[0].rle).astype(bool), mask(5))
+
+
+def test_the_image_is_stored_by_the_hash_of_its_pixels_and_reads_as_it_was(world):
+    world.annotate_many(1)
+    (scene,) = all_scenes(world.snapshot(run := world.train()))
+    stored = cv2.imread(str(world.snapshot(run).image_dir / scene.file_name))
+    assert np.array_equal(stored, photograph(1))
+
+
+def test_skipped_and_deleted_annotations_teach_nothing(world):
+    world.annotate_many(6)
+    world.api.annotations[2]["was_cancelled"] = True
+    world.api.delete_annotation(3)
+    world.api.delete_task(4)
+    snapshot = world.snapshot(world.train())
+    assert {scene.annotation for scene in all_scenes(snapshot)} == {"1-image", "5-image", "6-image"}
+
+
+def test_one_damaged_image_or_annotation_is_named_and_left_out(world):
+    world.annotate_many(14)
+    world.api.images["2.png"] = b"no image"
+    world.api.images["3.png"] = png(photograph(3, (30, 30)))
+    broken = brush_result("b", "Door", mask(5))
+    broken["value"]["rle"] = [1, 2, 3]
+    world.annotate(4, broken)
+    run = world.train()
+    assert run.outcome is Outcome.PROMOTED
+    told = "\n".join(run.left_out)
+    assert len(run.left_out) == 3
+    for task in (2, 3, 4):
+        assert f"task {task}, annotation {task}: " in told
+    assert len(all_scenes(world.snapshot(run))) == 11
+
+
+def test_a_label_studio_that_is_away_fails_the_training_instead_of_shrinking_its_data(world):
+    world.annotate_many(12)
+    world.api.fails_on = "/api/tasks/7/annotations/"
+    run = world.train()
+    assert run.outcome is Outcome.FAILED
+    assert "Label Studio" in (run.message or "")
+    assert world.news().new == 12
+
+
+def test_logged_clicks_come_along_with_the_mask_that_they_gave(world):
+    log = ClickLog(world.registry.engine)
+    clicks = (PercentClick(20.0, 50.0, True, "k"), PercentClick(90.0, 50.0, False, "m"))
+    for count in (1, 2):
+        clicked = ClickedObject("Door", "image", "rc-k", clicks[:count])
+        log.add(7, 1, clicked, model_version="v", reference_versions=[], milliseconds=1.0)
+    world.annotate(1, brush_result("rc-k", "Door", mask(5)))
+    (scene,) = all_scenes(world.snapshot(world.train()))
+    assert scene.masks[0].sessions == [[[10.0, 12.0, 1.0], [10.0, 54.0, 0.0]]]
+
+
+def test_an_image_is_turned_as_the_browser_shows_it(world):
+    upright = photograph(1)
+    turned = np.ascontiguousarray(np.rot90(upright, 1))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(turned[:, :, ::-1]).save(file, "PNG", exif=exif)
+    world.api.images["1.png"] = file.getvalue()
+    world.annotate(1)
+    (scene,) = all_scenes(world.snapshot(run := world.train()))
+    assert (run.left_out, scene.width, scene.height) == ((), 60, 20)
+    assert np.array_equal(cv2.imread(str(world.snapshot(run).image_dir / scene.file_name)), upright)
+
+
+def test_a_large_image_is_kept_at_the_size_that_clicks_are_computed_on_and_its_masks_with_it(world):
+    size_hw = (400, 2 * WORKING_PX)
+    world.api.images["1.png"] = png(photograph(1, size_hw))
+    mask_hw = np.zeros(size_hw, bool)
+    mask_hw[100:300, 400:800] = True
+    world.annotate(1, brush_result("a", "Door", mask_hw))
+    (scene,) = all_scenes(world.snapshot(world.train()))
+    assert (scene.width, scene.height) == (WORKING_PX, 200)
+    small_hw = coco_mask.decode(scene.masks[0].rle).astype(bool)
+    assert small_hw[50:150, 200:400].all()
+    assert small_hw.sum() == 100 * 200
+
+
+def test_chosen_references_come_along_and_their_images_are_not_held_out(world):
+    world.annotate_many(20)
+    for task in range(1, 6):
+        door, wheel = parts()
+        world.registry.follow(world.annotate(task, door, marked(door), wheel))
+    snapshot = world.snapshot(world.train())
+    assert {reference.label for reference in snapshot.references} == {"Door"}
+    assert len(snapshot.references) == world.settings.max_references_per_label
+    assert not names(snapshot.references) & names(snapshot.holdout)
+    newest = world.registry.references.newest(7, "Door", 4)
+    assert [reference.version for reference in snapshot.references] == [found.version for found in newest]
+
+
+def test_the_same_photograph_under_two_addresses_is_on_one_side(world):
+    world.annotate_many(20)
+    for task in range(21, 41):
+        world.annotate(task, photo=task - 20)
+    snapshot = world.snapshot(world.train())
+    assert len(all_scenes(snapshot)) == 40
+    assert not names(snapshot.train) & names(snapshot.holdout)
+
+
+def test_references_of_another_project_never_come_along(tmp_path, world):
+    world.annotate_many(4)
+    door, _ = parts()
+    webhook = world.api.annotate(99, 1, door, marked(door))
+    world.registry.follow(webhook | {"project": webhook["project"] | {"id": 8}})
+    world.api.delete_annotation(99)
+    assert world.snapshot(world.train()).references == []
+
+
+@pytest.fixture(scope="module")
+def long_lived(tmp_path_factory):
+    with open_world(tmp_path_factory.mktemp("long")) as opened:
+        opened.judged, opened.trained = set(), set()
+        yield opened
+
+
+DAY = st.tuples(st.sets(st.integers(1, 30), max_size=12), st.sets(st.integers(1, 30), max_size=2))
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(DAY)
+def test_no_order_or_number_of_retrains_puts_a_holdout_image_into_a_train_set(long_lived, day):
+    """Row 17, on one project over all examples: photographs come, are deleted, come under another address, are marked
+    as references; images and snapshots are real."""
+    photos, references = day
+    world = long_lived
+    world.api.tasks.clear()
+    world.api.annotations.clear()
+    start = 1000 * (1 + len(world.runs.latest(7, 1000)))
+    for photo in photos:
+        door, wheel = parts()
+        said = [door, marked(door), wheel] if photo in references else [door, wheel]
+        world.registry.follow(world.annotate(start + photo, *said, photo=photo))
+    run = world.train()
+    assert run.outcome is not Outcome.FAILED, run.message
+    snapshot = world.snapshot(run)
+    world.judged |= names(snapshot.holdout)
+    world.trained |= names(snapshot.train)
+    assert not world.judged & world.trained
+    assert not names(snapshot.references) & names(snapshot.holdout)
+
+
+def test_what_is_held_out_is_remembered_when_annotations_are_gone_for_a_while(world):
+    world.annotate_many(20)
+    first = world.snapshot(world.train())
+    sides = ImageSides(world.registry.engine).known(7)
+    held_out = {f"{content}.png" for content, side in sides.items() if side is Side.HOLDOUT}
+    assert held_out == names(first.holdout)
+    kept = dict(world.api.annotations)
+    world.api.annotations.clear()
+    world.train()
+    world.api.annotations.update(kept)
+    assert names(world.snapshot(world.train()).holdout) == held_out

@@ -1,0 +1,113 @@
+"""A project in a Label Studio in memory, with photographs, and all that trains it on one database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from model.data.snapshot import Snapshot, read_snapshot
+from refcut_backend.core.training_stage import AskedBy
+from refcut_backend.settings import Settings
+from refcut_backend.store.training_news import News, TrainingNews
+from refcut_backend.store.training_runs import Run, TrainingRuns
+from refcut_backend.training.project_snapshot import SnapshotMaker
+from refcut_backend.training.train_project import SNAPSHOT_DIR, ProjectTraining
+from refcut_backend.training.training_worker import TrainingWorker
+from tests.fake_learner import FakeLearner
+from tests.label_studio_api import LabelStudioApi, serving
+from tests.recorded import brush_result
+from tests.registry import Registry, open_registry
+
+SIZE_HW = (20, 60)
+
+
+def photograph(number: int, size_hw: tuple[int, int] = SIZE_HW) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) that no other number has."""
+    return np.random.default_rng(number).integers(0, 255, (*size_hw, 3), dtype=np.uint8)
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    ok, data = cv2.imencode(".png", pixels)
+    assert ok
+    return data.tobytes()
+
+
+def mask(left: int, size_hw: tuple[int, int] = SIZE_HW) -> NDArray[np.bool_]:
+    mask_hw = np.zeros(size_hw, bool)
+    mask_hw[5:12, left : left + 7] = True
+    return mask_hw
+
+
+def parts(door: int = 5, wheel: int = 30) -> list[dict[str, Any]]:
+    return [brush_result("d", "Door", mask(door)), brush_result("w", "Wheel", mask(wheel))]
+
+
+@dataclass
+class World:
+    """learner: what trains. told_to_stop: as the worker's process has it."""
+
+    folder: Path
+    api: LabelStudioApi
+    registry: Registry
+    learner: FakeLearner
+    told_to_stop: threading.Event
+
+    def __post_init__(self) -> None:
+        self.settings = Settings(state_dir=self.folder, image_cache_max_bytes=16 * 2**20)
+        self.runs = TrainingRuns(self.registry.engine)
+        self.news_store = TrainingNews(self.registry.engine)
+
+    @property
+    def project(self) -> int:
+        return self.api.project_id
+
+    def annotate(self, task: int, *result: dict[str, Any], photo: int | None = None) -> dict[str, Any]:
+        """A submitted annotation of the same number on a photograph; returns the webhook."""
+        name = f"{task}.png"
+        self.api.images.setdefault(name, png(photograph(task if photo is None else photo)))
+        return self.api.annotate(task, task, *(result or parts()))
+
+    def annotate_many(self, count: int, first: int = 1) -> None:
+        for task in range(first, first + count):
+            self.registry.follow(self.annotate(task))
+
+    def news(self) -> News:
+        return self.news_store.of(self.project)
+
+    def worker(
+        self, name: str = "trainer", put_back: Callable[[str], None] = lambda run: None
+    ) -> TrainingWorker:
+        maker = SnapshotMaker(self.settings, self.registry.engine)
+        training = ProjectTraining(self.settings.training_dir, maker, self.news_store)
+        return TrainingWorker(
+            name, self.runs, training, lambda: self.learner, put_back, self.told_to_stop, beat_s=0.05
+        )
+
+    def train(self) -> Run:
+        """Asks for a training, does it in this process, and returns how it ended."""
+        run, _ = self.runs.ask(self.project, AskedBy.COMMAND)
+        self.worker().work_on(run.id)
+        ended = self.runs.of(run.id)
+        assert ended is not None
+        return ended
+
+    def snapshot(self, run: Run) -> Snapshot:
+        return read_snapshot(self.settings.training_dir / str(self.project) / run.id / SNAPSHOT_DIR)
+
+
+@contextmanager
+def open_world(folder: Path, api: LabelStudioApi | None = None) -> Iterator[World]:
+    """A connected project without annotations."""
+    with serving(api or LabelStudioApi()) as served, open_registry(folder) as registry:
+        registry.connect(served)
+        store = folder / "models"
+        store.mkdir(exist_ok=True)
+        yield World(folder, served, registry, FakeLearner(store), threading.Event())
