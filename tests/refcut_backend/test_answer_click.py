@@ -18,6 +18,7 @@ from refcut_backend.click_memory import ClickMemory
 from refcut_backend.core.label_config import MASK_KINDS
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.logs import gather_facts
+from refcut_backend.model_store.project_versions import OneVersion
 from refcut_backend.payloads import Webhook
 from refcut_backend.store.database import open_database
 from refcut_backend.store.references import References
@@ -68,7 +69,12 @@ def clock() -> Clock:
 
 def make_service(engine: Engine, queue: SquareQueue, clock: Clock, **rules: Any) -> ClickService:
     return ClickService(
-        queue, References(engine), "s14-test", AnswerRules(**rules), ClickMemory(engine, 600), clock
+        queue,
+        References(engine),
+        OneVersion("s14-test"),
+        AnswerRules(**rules),
+        ClickMemory(engine, 600),
+        clock,
     )
 
 
