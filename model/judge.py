@@ -33,6 +33,8 @@ from model.weights import load_network
 NOC_IOU = 0.85
 FIRST_CLICKS = 5
 """So many clicks are made in any case."""
+MIN_ROOM_PX = 2
+"""A negative click is tried at least so far inside the mask, and twice as far from the positive one."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def _negative_click_changes(predictor: Predictor, first: Click, mask_hw: BoolMas
     away = np.hypot(rows - first.row, cols - first.col)
     places = np.where(depth > 0, np.minimum(depth, away / 2), 0)
     row, col = np.unravel_index(int(places.argmax()), places.shape)
-    if places[row, col] < 3:
+    if places[row, col] < MIN_ROOM_PX:
         return None
     after_hw = predictor.predict([first, Click(float(row), float(col), False)]).mask_hw
     return bool((after_hw != mask_hw).any())
