@@ -18,10 +18,10 @@ from model.command_line import OneLineParser
 from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import ModelError, TrainingError
 from model.finetuning.run import FineTuning
-from model.finetuning.settings import FineTuneSettings, Progress
+from model.finetuning.settings import FineTuneSettings, Progress, StopTraining
 from model.training.processes import ALONE, Processes
 
-__all__ = ["FineTuneSettings", "Progress", "fine_tune"]
+__all__ = ["FineTuneSettings", "Progress", "StopTraining", "fine_tune"]
 
 
 def fine_tune(
@@ -34,6 +34,7 @@ def fine_tune(
 ) -> Path:
     """Trains a child of the version in `parent_dir`, or goes on where a run in `run_dir` was killed.
 
+    on_progress is called often, and may raise StopTraining: the run is saved, and that error goes on to the caller.
     Returns the folder with base.safetensors and version.safetensors. Raises DataError when there is nothing to learn
     from, TrainingError when memory does not do or numbers are none, WeightsError for a parent that cannot be used.
     """

@@ -19,11 +19,10 @@ OTHER_SHARE = 0.2
 
 @dataclass(frozen=True)
 class Plan:
-    """steps: of the whole run. step_s: as measured at the start. spent_s: before this process took over."""
+    """steps: of the whole run. step_s: as measured at the start."""
 
     steps: int
     step_s: float
-    spent_s: float = 0.0
 
 
 def read_plan(run_dir: Path) -> Plan | None:

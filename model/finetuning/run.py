@@ -19,7 +19,7 @@ from model.finetuning.checks import BestWeights, CheckedMask, score
 from model.finetuning.draw import FineTuneDraw, Shares, reference_scenes
 from model.finetuning.plan import Plan, make_plan, read_plan, write_plan
 from model.finetuning.sessions import logged_scenes
-from model.finetuning.settings import FineTuneSettings, Progress
+from model.finetuning.settings import FineTuneSettings, Progress, StopTraining
 from model.network.encoder import use_plain_attention
 from model.training.batches import Batch, Batches, Part, batch_loader
 from model.training.config import Stage, TrainConfig
@@ -94,9 +94,14 @@ class FineTuning:
             batches = Batches(self._draw, stage, self._settings.seed, trainer.step, part)
             loader = batch_loader(batches, self._settings.loader_workers)
             with trainer.log:
-                trainer.run_stage(self._until_done(iter(loader), trainer, plan), stage)
+                try:
+                    trainer.run_stage(self._until_done(iter(loader), trainer, plan), stage)
+                except StopTraining:
+                    trainer.save()
+                    raise
+            if self._processes.writes:
+                self._check(trainer)
         if self._processes.writes:
-            self._check(trainer)
             self._export(self._best.load() or trainer.average.values)
         self._processes.wait()
         self._say("done", plan.steps, plan.steps)

@@ -12,7 +12,7 @@ from model.training.config import CocoSource
 
 
 class FineTuneSettings(BaseModel):
-    """time_limit_s: of the whole run, resumed ones counted together. steps: None = `steps_per_image` for each image,
+    """time_limit_s: of a run; it begins anew when a run is resumed. steps: None = `steps_per_image` for each image,
     between `min_steps` and `max_steps`, and no more than fit into the time, which is measured once at the start.
 
     reference_share: of project pairs, those whose reference is one of the project's own. session_share: of project
@@ -51,6 +51,10 @@ class FineTuneSettings(BaseModel):
     checkpoint_minutes: float = 2.0
     loader_workers: int = 1
     bfloat16: bool | None = None
+
+
+class StopTraining(Exception):  # noqa: N818
+    """To be raised in `on_progress`: ends a run after its checkpoint, to be resumed later."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import torch
 from model.data.scenes import Scene
 from model.errors import DataError, TrainingError, WeightsError
 from model.finetune import fine_tune, main
-from model.finetuning.settings import Progress
+from model.finetuning.settings import Progress, StopTraining
 from model.training import loop
 from model.training.loop import Trainer
 from model.weights import BASE_FILE, VERSION_FILE, load_network
@@ -62,6 +62,20 @@ def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, parent):
     assert [p.step for p in resumed if p.stage == "training"] == [3, 4]
     losses = [[step["loss"] for step in logged(tmp_path / name)] for name in ("whole", "killed")]
     assert losses[1] == pytest.approx(losses[0])
+
+
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(tmp_path, parent):
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise StopTraining
+
+    with pytest.raises(StopTraining):
+        fine_tune(snapshot, parent, tmp_path / "run", QUICK, stop)
+    resumed: list[Progress] = []
+    fine_tune(snapshot, parent, tmp_path / "run", QUICK, resumed.append)
+    assert [p.step for p in resumed if p.stage == "training"] == [4]
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, parent):
