@@ -167,7 +167,7 @@ class FineTuning:
         every = max(plan.steps // self._settings.checks, 1)
         alone = self._processes.count == 1
         for batches in steps:
-            if alone and trainer.step and trainer.step % every == 0:
+            if alone and (trainer.step % every == 0 if trainer.step else not self._best.scores):
                 self._check(trainer)
                 if self._best.since_best() >= self._settings.patience:
                     return

@@ -120,7 +120,7 @@ def test_it_stops_early_when_checks_find_nothing_better_and_keeps_the_best(tmp_p
         tmp_path / "run",
         QUICK.model_copy(update=changes),
     )
-    assert len(logged(run)) == 8
+    assert len(logged(run)) == 6
     after = load_network(run).state_dict()
     for name, value in after.items():
         torch.testing.assert_close(value, kept[1][name], atol=2e-3, rtol=2e-3)
