@@ -124,11 +124,11 @@ def test_label_studio_is_told_each_projects_own_version_whatever_becomes_of_redi
         shared = told(7)
         assert shared.startswith("tiny-")
         refcut("promote", "--project", "7", version)
-        wait_for(lambda: told(7) == version, "the promoted version is told", limit_s=5)
+        wait_for(lambda: told(7) == version, "the promoted version is told")
         assert told(8) == shared
         assert client.get("/versions").json() == {"versions": [shared, version]}
         connection.flushall()
         assert told(7) == version
         assert "refcut_models_fallen_back 0.0" in client.get("/metrics").text
         refcut("rollback", "--project", "7")
-        wait_for(lambda: told(7) == shared, "the shared model is told again", limit_s=5)
+        wait_for(lambda: told(7) == shared, "the shared model is told again")

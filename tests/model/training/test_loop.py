@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from model.errors import TrainingError
 from model.training.loop import Trainer
 from tests.model.made_up import drawn_scenes
 from tests.model.training.runs import batches_of, make_trainer
@@ -67,3 +68,13 @@ def test_without_averaging_the_last_weights_are_shipped(tmp_path: Path) -> None:
     trainer._train_step(batches_of(trainer, scenes, 0)[0], trainer.config.stages[0])
     for name, value in trainer.average.values.items():
         assert torch.equal(value, trainer.network.get_parameter(name))
+
+
+def test_weights_that_are_no_numbers_are_never_written(tmp_path: Path) -> None:
+    trainer = make_trainer("frozen", tmp_path)
+    trainer.save()
+    before = trainer.checkpoint_path.read_bytes()
+    next(iter(trainer.average.values.values())).fill_(torch.nan)
+    with pytest.raises(TrainingError, match="not numbers"):
+        trainer.save()
+    assert trainer.checkpoint_path.read_bytes() == before

