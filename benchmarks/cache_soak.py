@@ -38,6 +38,7 @@ from refcut_backend.worker.image_fetch import Fetched, ImageFetcher, Stamp
 from refcut_backend.worker.image_shelf import ImageShelf
 from refcut_backend.worker.mounted_files import MountedFolders
 from refcut_backend.worker.prefetch import TaskImage
+from refcut_backend.worker.served_model import OneModel
 
 PHOTOGRAPH = Path(__file__).parents[1] / "label_studio_demo" / "car_parts_te66.jpg"
 MIB = 2**20
@@ -71,7 +72,7 @@ def make_engine(folder: Path, references: dict[int, StoredReference], network: R
     shelf = ImageShelf(
         fetch, lambda data: decode_image(data, 10**8), max_bytes=IMAGE_BYTES, limit_s=6, recheck_s=60
     )
-    return ClickEngine(network, shelf, references.get, LIMITS, "soak")
+    return ClickEngine(OneModel(network, "soak"), shelf, references.get, LIMITS)
 
 
 def address_of(number: int) -> str:

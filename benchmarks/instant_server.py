@@ -50,7 +50,7 @@ def services_in(folder: Path) -> Services:
     engine = open_database(settings.database)
     memory = ClickMemory(engine, settings.click_memory_s)
     clicks = ClickService(
-        InstantQueue(), References(engine), services.model_version, AnswerRules.of(settings), memory
+        InstantQueue(), References(engine), services.versions, AnswerRules.of(settings), memory
     )
     return dataclasses.replace(
         services, clicks=clicks, queue_state=lambda: QueueState(0, 0.0, (), {}), reconcile=None

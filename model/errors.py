@@ -20,5 +20,9 @@ class RuntimeChoiceError(ModelError):
     """The network cannot be computed by the runtime that was asked for."""
 
 
+class TrainingError(ModelError):
+    """A training run cannot go on: no memory, or numbers that are none."""
+
+
 class DataError(ModelError):
     """A data set, image or mask cannot be used."""

@@ -63,9 +63,11 @@ def save_network(tensors: dict[str, Tensor], config: NetworkConfig, path: Path) 
     _save(values, path, {"format": NETWORK_FORMAT, "config": config.to_json()})
 
 
-def load_network(path: Path = SHIPPED_DIR) -> RefCut:
+def load_network(path: Path = SHIPPED_DIR, relative: RefCut | None = None) -> RefCut:
     """A network in evaluation mode from a folder with base and version, or from a file with a whole network.
 
+    relative: a network that may have been trained on the same base; the frozen tensors are then one in memory, and on
+    its device.
     Raises WeightsError when a file is missing, damaged, of another format, or belongs to another base.
     """
     if path.is_file() or path.suffix == ".safetensors":
@@ -82,7 +84,20 @@ def load_network(path: Path = SHIPPED_DIR) -> RefCut:
             f"{version_path} was trained on another base than {base_path}",
             hint="put the base file that belongs to it beside it",
         )
-    return _filled(RefCut(NetworkConfig.from_json(base_meta.get("config", ""))), base | version, version_path)
+    network = _filled(
+        RefCut(NetworkConfig.from_json(base_meta.get("config", ""))), base | version, version_path
+    )
+    if relative is not None:
+        _share_base(network, relative)
+    return network
+
+
+def _share_base(network: RefCut, relative: RefCut) -> None:
+    """Frozen tensors that are equal become those of `relative`."""
+    own, others = network.state_dict(), relative.state_dict()
+    names = [name for name in own if _is_base(name)]
+    if all(name in others and torch.equal(own[name], others[name].cpu()) for name in names):
+        network.load_state_dict({name: others[name] for name in names}, strict=False, assign=True)
 
 
 def initial_network(preset: str, encoder_path: Path) -> RefCut:

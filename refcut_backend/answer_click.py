@@ -21,6 +21,7 @@ from refcut_backend.core.regions import GivenMask, mask_regions, prediction
 from refcut_backend.errors import DatabaseFailsError, RefCutError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.logs import note
+from refcut_backend.model_store.project_versions import ProjectVersions
 from refcut_backend.payloads import Webhook
 from refcut_backend.settings import Settings
 from refcut_backend.store.references import References
@@ -82,11 +83,12 @@ class AsksWorkers(Protocol):
 
 @dataclass
 class _Click:
-    """A request on its way: what is known of it so far."""
+    """A request on its way: what is known of it so far. model_version: what should answer, then what did."""
 
     request: ClickRequest
     asked: AskedClick
     started: float
+    model_version: str
     controls: ProjectControls | None = None
     objects: Sequence[RememberedObject] = ()
     clicked: ClickedObject | None = None
@@ -103,14 +105,14 @@ class ClickService:
         self,
         queue: AsksWorkers,
         references: References,
-        model_version: str,
+        versions: ProjectVersions,
         rules: AnswerRules,
         memory: ClickMemory,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue
         self._references = references
-        self._model_version = model_version
+        self._versions = versions
         self._rules = rules
         self._memory = memory
         self._clock = clock
@@ -121,16 +123,17 @@ class ClickService:
             context = read_context(request.regions)
         except RefCutError as error:
             note(outcome=error.code, problem=str(error))
-            return ClickReply(prediction(self._model_version, [], 0.0), error.code)
+            return ClickReply(self._nothing(request), error.code)
         if context is None:
             if not request.regions:
                 # Sent after a submit (contract, section 3, rule 10).
                 self._memory.forget(request.project_id, request.task_id)
             note(outcome=EMPTY_CONTEXT)
-            return ClickReply(prediction(self._model_version, [], 0.0), EMPTY_CONTEXT)
+            return ClickReply(self._nothing(request), EMPTY_CONTEXT)
         note(label=context.label)
         asked = AskedClick(request.project_id, request.task_id, context, self._clock())
-        return self._reply(_Click(request, asked, time.monotonic()))
+        version = self._versions.of(request.project_id)
+        return self._reply(_Click(request, asked, time.monotonic(), version))
 
     def follow(self, webhook: Webhook) -> None:
         """Notes which masks an annotation has taken, for the click log."""
@@ -141,17 +144,20 @@ class ClickService:
                 ids = {str(region.get("id")) for region in annotation.result}
                 self._memory.submitted(webhook.project.id, ids)
 
+    def _nothing(self, request: ClickRequest) -> dict[str, Any]:
+        return prediction(self._versions.of(request.project_id), [], 0.0)
+
     def _reply(self, click: _Click) -> ClickReply:
         try:
             with _database_explained():
                 answer, regions = self._segment(click)
         except RefCutError as error:
             note(outcome=error.code, problem=str(error))
-            return ClickReply(prediction(self._model_version, self._carried(click), 0.0), error.code)
+            return ClickReply(prediction(click.model_version, self._carried(click), 0.0), error.code)
         reason = None if regions else EMPTY_MASK
         note(outcome=reason or ANSWERED, references=list(answer.reference_versions))
         regions = [*regions, *self._carried(click)]
-        return ClickReply(prediction(self._model_version, regions, answer.score), reason)
+        return ClickReply(prediction(click.model_version, regions, answer.score), reason)
 
     def _segment(self, click: _Click) -> tuple[ClickAnswer, list[dict[str, Any]]]:
         """A worker's answer, and the regions that it makes. Raises RefCutError when there is none."""
@@ -166,13 +172,15 @@ class ClickService:
         answer = self._ask(self._job(click, clicked, control))
         if answer.error_code is not None:
             raise WorkerRefusalError(answer.error_code, answer.error_message or "")
+        click.model_version = answer.model_version or click.model_version
+        note(model=click.model_version)
         given = GivenMask(answer.width, answer.height, answer.rle, answer.score, answer.reference_versions)
         regions = mask_regions(clicked.region_id, clicked.label, control, given, self._rules.outlines)
         self._memory.answered(
             click.asked,
             clicked,
             given,
-            model_version=self._model_version,
+            model_version=click.model_version,
             milliseconds=click.milliseconds(),
         )
         return answer, regions

@@ -149,3 +149,9 @@ class WorkersGivenUpError(RefCutError):
     """Workers die before they are ready, or have said that they cannot start."""
 
     code = "workers_given_up"
+
+
+class ModelStoreError(RefCutError):
+    """A version of the model is not there, damaged, or another project's; or the store cannot be written."""
+
+    code = "model_store"

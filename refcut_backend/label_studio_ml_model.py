@@ -22,7 +22,7 @@ from starlette.responses import Response
 from refcut_backend.errors import BadRequestError, ConfigError
 from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.logs import gather_facts
-from refcut_backend.payloads import PredictRequest, SetupRequest, Webhook
+from refcut_backend.payloads import PredictRequest, ProjectId, SetupRequest, Webhook
 from refcut_backend.settings import read_settings
 from refcut_backend.training.ask_training import START_TRAINING
 from refcut_backend.web.app import (
@@ -39,6 +39,10 @@ from refcut_backend.web.app import (
 log = logging.getLogger("refcut.request")
 
 P = TypeVar("P", bound=BaseModel)
+
+
+class _OfProject(BaseModel):
+    project: ProjectId
 
 
 class RefCutModel(LabelStudioMLBase):  # type: ignore[misc]
@@ -65,12 +69,16 @@ class RefCutModel(LabelStudioMLBase):  # type: ignore[misc]
 
     def setup(self) -> None:
         """Called by the GitHub version alone, which tells Label Studio what is stored here."""
-        self.set("model_version", services().model_version)
+        self.set("model_version", self.model_version)
 
     @property
     def model_version(self) -> str:
-        """The weights that serve."""
-        return services().model_version
+        """The weights that serve the project that is asked about."""
+        said = flask.request.get_json(silent=True) if flask.has_request_context() else None
+        try:
+            return services().versions.of(_OfProject.model_validate(said).project)
+        except ValidationError:
+            return services().versions.shared
 
     def predict(
         self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **_kwargs: Any

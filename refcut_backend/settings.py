@@ -36,6 +36,14 @@ class Settings(BaseSettings):
         None, description="SQLAlchemy URL; default is SQLite in the state folder"
     )
     model_dir: Path = Field(SHIPPED_DIR, description="folder with base.safetensors and version.safetensors")
+    model_store: str | None = Field(
+        None,
+        description="folder or fsspec URL (s3://...) of the versions that projects have learned; default is `models` in "
+        "the state folder. Web servers and workers on all machines must see the same",
+    )
+    models_in_memory: int = Field(
+        4, ge=1, le=100, description="learned versions that a worker keeps loaded, besides the shared model"
+    )
     device: str = Field("auto", pattern="^(auto|cpu|cuda(:\\d+)?)$", description="auto, cpu, cuda or cuda:N")
     runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto",
@@ -171,6 +179,7 @@ class Settings(BaseSettings):
     @field_validator(
         "access_token",
         "label_studio_url",
+        "model_store",
         "basic_auth_user",
         "basic_auth_password",
         "webhook_secret",
@@ -215,6 +224,11 @@ class Settings(BaseSettings):
         """The web server's address for programs on this machine."""
         host = LOOPBACK_OF.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    @property
+    def model_store_url(self) -> str:
+        """Where learned versions are."""
+        return self.model_store or str((self.state_dir / "models").resolve())
 
     @property
     def own_token(self) -> str | None:

@@ -20,7 +20,7 @@ from typing import Any
 from model.data.snapshot import Snapshot
 from refcut_backend.logs import set_up_logging
 from refcut_backend.settings import Settings, read_settings
-from refcut_backend.training.run_training import OnMask, OnProgress, Serving, Verdict
+from refcut_backend.training.learner import OnMask, OnProgress, Serving, Verdict
 from refcut_backend.training.training_process import run_training_worker
 
 PARENT = "s14-parent00"

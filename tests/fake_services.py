@@ -19,6 +19,7 @@ from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.functions import CLICK_QUEUE
 from refcut_backend.jobs.presence import WorkerState
 from refcut_backend.jobs.queue_state import QueueState
+from refcut_backend.model_store.project_versions import OneVersion
 from refcut_backend.store.database import open_database
 from refcut_backend.store.event_log import EventLog
 from refcut_backend.store.projects import Projects
@@ -82,12 +83,14 @@ def services_on(folder: Path, queue: FakeQueue, opener: FakeOpener | None = None
     engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
     projects, references = Projects(engine), References(engine)
     yield Services(
-        clicks=ClickService(queue, references, MODEL_VERSION, AnswerRules(), ClickMemory(engine, 600)),
+        clicks=ClickService(
+            queue, references, OneVersion(MODEL_VERSION), AnswerRules(), ClickMemory(engine, 600)
+        ),
         projects=projects,
         follower=AnnotationFollower(references, projects),
         opener=opener or FakeOpener(),  # type: ignore[arg-type]
         queue_state=queue.read_state,
-        model_version=MODEL_VERSION,
+        versions=OneVersion(MODEL_VERSION),
         training=training_on(engine, projects),
     )
     engine.dispose()

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from model.array_types import BoolMask, RgbImage
+from model.array_types import RgbImage
 from model.data.readers.rle import decode
 from model.data.scenes import Scene, union
 from model.evaluation.combinations import KINDS, Sample
@@ -17,12 +17,9 @@ from model.evaluation.modes import Mode
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceFinder
 from model.evaluation.runner import EvaluationSet
+from model.evaluation.tiles import BLUE, GREEN, MARGIN_PX, RED, fitted, tile, tinted, with_click
 
 ROWS_PER_KIND = 2
-TILE_PX = 240
-CAPTION_PX = 22
-MARGIN_PX = 4
-GREEN, RED, BLUE = (40, 200, 60), (230, 50, 40), (50, 110, 240)
 
 
 @dataclass(frozen=True)
@@ -73,15 +70,15 @@ def _row(pair: _Pair) -> RgbImage:
     click = pair.right.clicks[0]
     with_hw, without_hw = decode(pair.right.first_mask), decode(pair.none.first_mask)
     pictures = {
-        f"{pair.sample.kind}: {' + '.join(pair.sample.parts)}": _tinted(photo, [(target_hw, BLUE)]),
-        "first click": _with_click(photo, click),
+        f"{pair.sample.kind}: {' + '.join(pair.sample.parts)}": tinted(photo, [(target_hw, BLUE)]),
+        "first click": with_click(photo, click),
         "reference": _reference(pair),
-        f"with: IoU {pair.right.ious[0]:.2f}": _tinted(photo, [(with_hw, BLUE)]),
-        f"without: IoU {pair.none.ious[0]:.2f}": _tinted(photo, [(without_hw, BLUE)]),
+        f"with: IoU {pair.right.ious[0]:.2f}": tinted(photo, [(with_hw, BLUE)]),
+        f"without: IoU {pair.none.ious[0]:.2f}": tinted(photo, [(without_hw, BLUE)]),
     }
-    fitted = {caption: _fitted(picture) for caption, picture in pictures.items()}
-    height = max(picture.shape[0] for picture in fitted.values()) + MARGIN_PX
-    return np.concatenate([_tile(fitted[caption], caption, height) for caption in fitted], axis=1)
+    shown = {caption: fitted(picture) for caption, picture in pictures.items()}
+    height = max(picture.shape[0] for picture in shown.values()) + MARGIN_PX
+    return np.concatenate([tile(shown[caption], caption, height) for caption in shown], axis=1)
 
 
 def _reference(pair: _Pair) -> RgbImage:
@@ -93,40 +90,4 @@ def _reference(pair: _Pair) -> RgbImage:
         for names, colour in ((choice.negative, RED), (choice.positive, GREEN))
         if names
     ]
-    return _tinted(scene.image(), layers)
-
-
-def _tinted(photo: RgbImage, layers: list[tuple[BoolMask, tuple[int, int, int]]]) -> RgbImage:
-    """The photograph with each mask (H, W) in its colour; a later one lies on top."""
-    out = photo.astype(np.float32)
-    for mask_hw, colour in layers:
-        out[mask_hw] = 0.4 * photo[mask_hw] + 0.6 * np.array(colour, np.float32)
-    return out.round().astype(np.uint8)
-
-
-def _with_click(photo: RgbImage, click: list[float]) -> RgbImage:
-    out = photo.copy()
-    radius = max(4, round(max(photo.shape[:2]) / 50))
-    place = round(click[1]), round(click[0])
-    cv2.circle(out, place, radius, (255, 255, 255), -1)
-    cv2.circle(out, place, max(2, radius - 2), GREEN if click[2] else RED, -1)
-    return out
-
-
-def _fitted(picture: RgbImage) -> RgbImage:
-    """A picture as large as fits into a tile."""
-    height, width = picture.shape[:2]
-    scale = (TILE_PX - MARGIN_PX) / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _tile(picture: RgbImage, caption: str, height: int) -> RgbImage:
-    """A fitted picture in the middle of a white tile with a line of text above."""
-    tile = np.full((height + CAPTION_PX, TILE_PX, 3), 255, np.uint8)
-    top = CAPTION_PX + (height - picture.shape[0]) // 2
-    left = (TILE_PX - picture.shape[1]) // 2
-    tile[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
-    shown = caption if len(caption) <= 34 else caption[:32] + ".."
-    cv2.putText(tile, shown, (4, CAPTION_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
-    return tile
+    return tinted(scene.image(), layers)

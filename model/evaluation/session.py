@@ -50,9 +50,15 @@ class Session:
 
 
 def annotate(
-    predictor: Predictor, target_hw: BoolMask, robot: RobotClicker, *, max_clicks: int, min_clicks: int
+    predictor: Predictor,
+    target_hw: BoolMask,
+    robot: RobotClicker,
+    *,
+    max_clicks: int,
+    min_clicks: int,
+    stop_iou: float = STOP_IOU,
 ) -> Session:
-    """Clicks until the IoU is STOP_IOU, but at least `min_clicks` and at most `max_clicks` times (from 1).
+    """Clicks until the IoU is `stop_iou`, but at least `min_clicks` and at most `max_clicks` times (from 1).
 
     The predictor must have its image and reference.
     """
@@ -62,7 +68,7 @@ def annotate(
     ious: list[float] = []
     seconds: list[float] = []
     removed: list[float] = []
-    while len(clicks) < max_clicks and not (len(clicks) >= min_clicks and ious[-1] >= STOP_IOU):
+    while len(clicks) < max_clicks and not (len(clicks) >= min_clicks and ious[-1] >= stop_iou):
         click = robot.next_click(mask_hw)
         clicks.append(click)
         started = time.perf_counter()

@@ -40,6 +40,11 @@ def with_runtime(
     return network
 
 
+def can_use_openvino(network: RefCut, settings: PredictorSettings) -> bool:
+    """Whether OpenVINO is for this use; it may be missing all the same."""
+    return _problem(network, settings) is None
+
+
 def _problem(network: RefCut, settings: PredictorSettings) -> str | None:
     """Why OpenVINO is not for this use."""
     if network.device.type != "cpu":

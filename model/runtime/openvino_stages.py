@@ -26,7 +26,7 @@ from model.runtime.openvino_model import (
 
 FORMAT = 1
 """Part of the name of what is kept; a change of `openvino_model` needs another."""
-KEPT_NETWORKS = 4
+KEPT_NETWORKS = 12
 
 
 class OpenVinoStages:
@@ -98,6 +98,11 @@ class OpenVinoStages:
         request = self._requests[stage]
         request.infer([np.ascontiguousarray(tensor.detach().numpy()) for tensor in inputs])
         return [torch.from_numpy(np.array(output.data)) for output in request.output_tensors]
+
+
+def is_kept(network: RefCut, size_px: int, cache_dir: Path) -> bool:
+    """Whether a network's converted form lies in `cache_dir`. Raises ImportError where OpenVINO is not installed."""
+    return (cache_dir / _key(network, size_px)).is_dir()
 
 
 def _compiled(network: RefCut, models: dict[str, Any]) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class TrainConfig(_Strict):
     views: "zoomed" crops and squashes as annotators and predictor do; "simpleclick" is SimpleClick's augmentation.
     accumulate: a step's gradient is computed in so many parts, one after another. What a step sees depends on neither
         this nor the number of processes.
-    bfloat16: None = on a GPU only.
+    bfloat16: None = where the device computes it natively (GPUs, and processors with AVX-512 BF16 or AMX).
     clip_norm: longest gradient; None = no limit. average_decay: 0 ships the weights of the last step.
     """
 

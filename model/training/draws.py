@@ -52,11 +52,12 @@ class GroupDraw:
         grid = stage.size_px // self._patch_px
         groups = []
         for _ in range(parts[-1].stop):
-            first, second = self._pair(rng)
+            first, second = self.pair(rng)
             groups.append(sample_group(first, second, stage.size_px, grid, self._settings, rng, self._view))
         return [joined_groups(groups[part.start : part.stop]) for part in parts]
 
-    def _pair(self, rng: Generator) -> tuple[Scene, Scene]:
+    def pair(self, rng: Generator) -> tuple[Scene, Scene]:
+        """Two scenes whose views are each other's reference; one and the same where there is no other."""
         scenes = self._sources[rng.choice(len(self._sources), p=self._shares)].scenes
         first = scenes[rng.integers(len(scenes))]
         if not first.names_carry or rng.random() < self._settings.same_photo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,12 +13,14 @@ from numpy.random import default_rng
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from model.errors import TrainingError
 from model.network.refcut import RefCut
 from model.training.average import WeightAverage
 from model.training.batches import Batch
 from model.training.config import Stage, TrainConfig
 from model.training.forward import click_through
 from model.training.losses import LOSSES
+from model.training.numbers import check_finite, computes_bfloat16
 from model.training.optimiser import make_optimiser, scheduled_share
 from model.training.processes import ALONE, Processes
 from model.training.run_log import RunLog, StepRecord
@@ -35,10 +38,12 @@ class Trainer:
         on_save: Callable[[dict[str, Tensor]], None],
         processes: Processes = ALONE,
         milestone_steps: tuple[int, ...] = (),
+        on_step: Callable[[StepRecord], None] = lambda record: None,
     ) -> None:
         """config: its stages are measured in steps. on_save is given the averaged weights whenever a checkpoint has
-        been written. milestone_steps: where the learning rate drops."""
+        been written. milestone_steps: where the learning rate drops. on_step is told of each step."""
         self._on_save = on_save
+        self._on_step = on_step
         self.network = network.to(device)
         self.config = config
         self.run_dir = run_dir
@@ -51,7 +56,7 @@ class Trainer:
         self.log = RunLog(run_dir, config.stages)
         self._milestone_steps = milestone_steps
         self._saved_at = time.monotonic()
-        self._bfloat16 = device.type == "cuda" if config.bfloat16 is None else config.bfloat16
+        self._bfloat16 = computes_bfloat16(device) if config.bfloat16 is None else config.bfloat16
         if processes.writes:
             run_dir.mkdir(parents=True, exist_ok=True)
 
@@ -76,9 +81,11 @@ class Trainer:
         return found
 
     def save(self) -> None:
-        """Writes the checkpoint; a kill in the middle leaves the one before."""
+        """Writes the checkpoint; a kill in the middle leaves the one before. Raises TrainingError for weights that are no
+        numbers, and leaves the one before, too."""
         if not self.processes.writes:
             return
+        check_finite(self.average.values)
         temporary = self.checkpoint_path.with_suffix(".partial")
         torch.save(
             {
@@ -119,30 +126,41 @@ class Trainer:
                 group["lr"] = group["base_lr"] * share
             loss, iou = self._train_step(batches, stage)
             self.step += 1
+            record = StepRecord(self.stage, stage.size_px, self.step, loss, iou, share)
             if self.processes.writes:
-                self.log.append(StepRecord(self.stage, stage.size_px, self.step, loss, iou, share))
+                self.log.append(record)
             bar.set_postfix(loss=f"{loss:.3f}", iou=f"{iou:.3f}", refresh=False)
             bar.update()
             if time.monotonic() - self._saved_at > 60 * self.config.checkpoint_minutes:
                 self.save()
+            self._on_step(record)
         bar.close()
         self.stage, self.step = self.stage + 1, 0
         self.save()
 
     def _train_step(self, batches: list[Batch], stage: Stage) -> tuple[float, float]:
-        """Loss and IoU of the whole step, over all batches of all processes."""
+        """Loss and IoU of the whole step, over all batches of all processes. Raises TrainingError for a loss that is no
+        number; the weights are as they were then."""
         self.optimiser.zero_grad(set_to_none=True)
         figures = torch.zeros(2, device=self.device)
         for number, batch in enumerate(batches):
             figures += self._add_gradient(batch, stage, number, len(batches))
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.processes.mean([figures, *(p.grad for p in parameters if p.grad is not None)])
+        loss, iou = figures.tolist()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                "the loss is not a number", hint="lower the learning rates, or leave bfloat16 off"
+            )
         if self.config.clip_norm is not None:
             nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
         self.optimiser.step()
         self.average.update(self.network)
-        loss, iou = figures.tolist()
         return loss, iou
+
+    def add_gradient(self, batch: Batch, stage: Stage) -> None:
+        """Computes what a step costs most time with, and takes none."""
+        self._add_gradient(batch, stage, 0, 1)
 
     def _add_gradient(self, batch: Batch, stage: Stage, number: int, count: int) -> Tensor:
         """Adds the gradient of one of `count` batches; returns (loss, IoU), both as shares of the step's.

@@ -68,7 +68,7 @@ def check_model(settings: Settings) -> Iterator[Finding]:
     from model.robot_clicker import Click
     from model.runtime.choose import with_runtime
     from model.weights import load_network
-    from refcut_backend.worker.process import choose_device
+    from refcut_backend.worker.load_model import choose_device
 
     device = choose_device(settings.device)
     if device.type == "cpu" and shutil.which("nvidia-smi"):

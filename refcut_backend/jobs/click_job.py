@@ -48,13 +48,17 @@ class ClickJob:
 
 @dataclass(frozen=True)
 class ClickAnswer:
-    """A mask on its way back, as Label Studio's brush RLE; or the reason why there is none."""
+    """A mask on its way back, as Label Studio's brush RLE; or the reason why there is none.
+
+    model_version: of the weights that it was computed with.
+    """
 
     width: int = 0
     height: int = 0
     rle: list[int] = field(default_factory=list)
     score: float = 0.0
     reference_versions: tuple[str, ...] = ()
+    model_version: str = ""
     error_code: str | None = None
     error_message: str | None = None
     milliseconds: dict[str, float] = field(default_factory=dict)

@@ -15,9 +15,9 @@ from refcut_backend import __version__
 from refcut_backend.core.training_stage import Outcome, Stage
 from refcut_backend.store.training_news import TrainingNews
 from refcut_backend.training.gather import images_of
+from refcut_backend.training.learner import Learner, Serving, Verdict
 from refcut_backend.training.project_snapshot import SnapshotMaker, annotations_of, made_of
 from refcut_backend.training.run_report import RunReport
-from refcut_backend.training.run_training import Learner, Serving, Verdict
 
 log = logging.getLogger("refcut.training")
 

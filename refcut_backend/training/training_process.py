@@ -15,8 +15,8 @@ from refcut_backend.store.projects import Projects
 from refcut_backend.store.training_news import TrainingNews
 from refcut_backend.store.training_runs import TrainingRuns
 from refcut_backend.training.ask_training import TrainingRequests
+from refcut_backend.training.learner import Learner
 from refcut_backend.training.project_snapshot import SnapshotMaker
-from refcut_backend.training.run_training import Learner, ModelLearner
 from refcut_backend.training.train_project import ProjectTraining
 from refcut_backend.training.training_job import train_with
 from refcut_backend.training.training_worker import TrainingWorker
@@ -26,11 +26,18 @@ LOCK_TIMEOUT_MS = 20_000
 """A training can wait longer than a click for another process that is writing."""
 
 
+def load_learner(settings: Settings) -> Learner:
+    """What learns, with torch behind it: loaded when a run has something to learn from."""
+    from refcut_backend.training.model_learner import ModelLearner
+
+    return ModelLearner(settings)
+
+
 def run_training_worker(
     settings: Settings,
     redis_url: str,
     name: str,
-    make_learner: Callable[[Settings], Learner] = ModelLearner,
+    make_learner: Callable[[Settings], Learner] = load_learner,
 ) -> int:
     """Trains until told to stop. Returns the exit status, as `work` does. Raises RefCutError when it cannot start."""
     engine = open_database(settings.database, LOCK_TIMEOUT_MS)

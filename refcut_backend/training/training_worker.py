@@ -21,9 +21,9 @@ from model.errors import ModelError
 from refcut_backend.core.training_stage import Outcome
 from refcut_backend.errors import RefCutError
 from refcut_backend.store.training_runs import Claim, TrainingRuns
+from refcut_backend.training.learner import Learner
 from refcut_backend.training.low_priority import STOPS_WITHIN_S
 from refcut_backend.training.run_report import RunLostError, RunReport, ToldToStopError
-from refcut_backend.training.run_training import Learner
 from refcut_backend.training.train_project import Ended, ProjectTraining
 
 log = logging.getLogger("refcut.training")

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ValidationError
 from redis import Redis
 from starlette.routing import Route
 
-from model.version_folder import version_name
 from refcut_backend import __version__
 from refcut_backend.answer_click import AnswerRules, ClickReply, ClickRequest, ClickService
 from refcut_backend.click_memory import LOCK_TIMEOUT_MS, ClickMemory
@@ -30,6 +29,8 @@ from refcut_backend.jobs.queue_state import QueueState, read_queue_state
 from refcut_backend.jobs.warm_queue import WarmQueue
 from refcut_backend.label_studio.user_addresses import UserAddresses
 from refcut_backend.logs import note
+from refcut_backend.model_store.from_settings import open_project_versions
+from refcut_backend.model_store.project_versions import ProjectVersions
 from refcut_backend.open_task import TaskOpener
 from refcut_backend.payloads import JobStatusRequest, PredictRequest, SetupRequest, Webhook
 from refcut_backend.reconcile_thread import ReconcileThread, reconcile_thread
@@ -68,7 +69,7 @@ class Services:
     follower: AnnotationFollower
     opener: TaskOpener
     queue_state: Callable[[], QueueState]
-    model_version: str
+    versions: ProjectVersions
     training: TrainingServices
     reconcile: ReconcileThread | None = None
 
@@ -81,17 +82,17 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
     follower = AnnotationFollower(references, projects, UserAddresses(projects).email_of)
     queue = ClickQueue(connection, settings.click_timeout_s, settings.click_queue_limit)
     addresses = Addresses(engine)
-    version = version_name(settings.model_dir)
+    versions = open_project_versions(settings)
     memory = ClickMemory(open_database(settings.database, LOCK_TIMEOUT_MS), settings.click_memory_s)
     return Services(
         clicks=ClickService(
-            HidesAddresses(queue, addresses), references, version, AnswerRules.of(settings), memory
+            HidesAddresses(queue, addresses), references, versions, AnswerRules.of(settings), memory
         ),
         projects=projects,
         follower=follower,
         opener=TaskOpener(WarmQueue(connection), references, addresses, settings.max_references_per_label),
         queue_state=lambda: read_queue_state(connection),
-        model_version=version,
+        versions=versions,
         training=connect_training(engine, settings, projects, connection),
         reconcile=reconcile_thread(engine, references, projects, follower, settings.reconcile_interval_s),
     )
@@ -113,7 +114,7 @@ def create_app(services: Services, request_max_bytes: int, access: Access | None
     _add_label_studio_routes(app, services)
     paths = [route.path for route in app.routes if isinstance(route, Route)]
     training = services.training.status
-    metrics = Metrics(services.model_version, [*paths, *PATHS], services.queue_state, training)
+    metrics = Metrics(services.versions, [*paths, *PATHS], services.queue_state, training)
     app.include_router(operations(metrics, services.queue_state, services.projects.can_be_read, training))
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
@@ -141,7 +142,7 @@ def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
 
     @app.api_route("/versions", methods=["GET", "POST"])
     async def versions() -> dict[str, list[str]]:
-        return {"versions": [services.model_version]}
+        return {"versions": services.versions.all()}
 
     @app.post("/predict")
     async def predict(
@@ -222,7 +223,7 @@ def answer_setup(services: Services, request: SetupRequest) -> dict[str, str]:
     is_news |= services.follower.follow_extra_params(request.project, request.extra_params)
     if is_news and services.reconcile is not None:
         services.reconcile.soon(request.project)
-    return {"model_version": services.model_version}
+    return {"model_version": services.versions.of(request.project)}
 
 
 def _log_problems(request: SetupRequest) -> None:
@@ -248,7 +249,7 @@ def answer_predict(services: Services, request: PredictRequest, response: Respon
     note(project=request.project, task=task.id)
     if context is None:
         # A task is being opened: any result here would be stored as a prediction of its own (contract, section 3).
-        return {"results": [], "model_version": services.model_version}
+        return {"results": [], "model_version": services.versions.of(request.project)}
     reply: ClickReply = services.clicks.answer(
         ClickRequest(
             request.project,
@@ -261,7 +262,7 @@ def answer_predict(services: Services, request: PredictRequest, response: Respon
     )
     if reply.reason is not None:
         response.headers[REASON_HEADER] = reply.reason
-    return {"results": [reply.prediction], "model_version": services.model_version}
+    return {"results": [reply.prediction], "model_version": reply.prediction["model_version"]}
 
 
 async def _explain_bad_request(_request: Request, error: Exception) -> JSONResponse:

@@ -13,13 +13,14 @@ from statistics import quantiles
 from typing import Any
 
 import redis
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from refcut_backend import __version__
 from refcut_backend.answer_click import ANSWERED
 from refcut_backend.jobs.queue_state import QueueState
+from refcut_backend.model_store.project_versions import ProjectVersions
 from refcut_backend.training.training_status import TrainingStatus
 from refcut_backend.web.training_metrics import TrainingCollector
 
@@ -38,12 +39,12 @@ class Metrics:
 
     def __init__(
         self,
-        model_version: str,
+        versions: ProjectVersions,
         paths: Iterable[str],
         read_queue_state: ReadQueueState,
         training: TrainingStatus,
     ) -> None:
-        self.model_version = model_version
+        self.versions = versions
         self._paths = frozenset(paths)
         self._started = time.monotonic()
         self._registry = CollectorRegistry()
@@ -64,7 +65,13 @@ class Metrics:
             registry=self._registry,
         )
         build = Info("refcut_build", "Versions of the server and of the model", registry=self._registry)
-        build.info({"version": __version__, "model_version": model_version})
+        build.info({"version": __version__, "model_version": versions.shared})
+        fallen_back = Gauge(
+            "refcut_models_fallen_back",
+            "Projects whose current version of the model is damaged, so that an earlier one serves",
+            registry=self._registry,
+        )
+        fallen_back.set_function(lambda: versions.fallen_back)
         self._registry.register(_QueueCollector(read_queue_state))
         self._registry.register(TrainingCollector(training))
         self._outcomes: defaultdict[str, int] = defaultdict(int)

@@ -54,7 +54,8 @@ def operations(
     def status() -> dict[str, Any]:
         return {
             "version": __version__,
-            "model_version": metrics.model_version,
+            "model_version": metrics.versions.shared,
+            "models_fallen_back": metrics.versions.fallen_back,
             "queue": _queue(read_queue_state),
             "training": _training(read_queue_state, training),
         } | metrics.summary()

@@ -38,6 +38,11 @@ class ByteCache(Generic[Key, Value]):
     def __len__(self) -> int:
         return len(self._cache)
 
+    def keep_only(self, wanted: Callable[[Key], bool]) -> None:
+        """Drops every value whose key is not wanted."""
+        for key in [key for key in self._cache if not wanted(key)]:
+            del self._cache[key]
+
     def clear(self) -> None:
         """Drops everything."""
         self._cache.clear()

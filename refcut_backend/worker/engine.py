@@ -13,9 +13,8 @@ import torch
 from model.geometry import Roi
 from model.held_bytes import held_bytes
 from model.network.prompts import ReferenceTokens
-from model.predictor import PredictorSettings, RefCutPredictor, serving_settings
+from model.predictor import RefCutPredictor
 from model.robot_clicker import Click
-from model.runtime.stages import NetworkStages
 from refcut_backend.core import brush_rle
 from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.clicks import PercentClick, to_pixel
@@ -29,9 +28,13 @@ from refcut_backend.worker.full_size import full_size_mask
 from refcut_backend.worker.image_decode import DECODING_VERSION
 from refcut_backend.worker.image_shelf import WORKING_PX, ImageShelf
 from refcut_backend.worker.prefetch import TaskImage
+from refcut_backend.worker.served_model import ServedModel, ServedModels
 
 LOOK_EVERY_S = 0.05
 """How often preparing an image looks whether a click waits."""
+
+NO_PROJECT = 0
+"""Label Studio's ids begin at 1: what the shared model answers."""
 
 LoadReference = Callable[[int], StoredReference | None]
 ContentKey = tuple[str, ...]
@@ -59,19 +62,19 @@ class _OpenImage:
 class ClickEngine:
     """One per worker process; not for several threads at once.
 
-    images: where images come from. load_reference: row id to masks, None when it is gone. model_version: names the
-    weights; nothing computed under another name is used.
+    models: the network of each project. images: where images come from. load_reference: row id to masks, None when it
+    is gone. Images stay at hand when a project gets another model; nothing computed with other weights is used.
     """
 
     def __init__(
         self,
-        network: NetworkStages,
+        models: ServedModels,
         images: ImageShelf,
         load_reference: LoadReference,
         limits: CacheLimits,
-        model_version: str,
-        settings: PredictorSettings | None = None,
     ) -> None:
+        self._models = models
+        self._loaded = models.loaded()
         self._images = images
         self._load_reference = load_reference
         self._open_images: ByteCache[tuple[int, ContentKey], _OpenImage] = ByteCache(
@@ -80,25 +83,16 @@ class ClickEngine:
         self._reference_tokens: ByteCache[ContentKey, ReferenceTokens] = ByteCache(
             limits.references, held_bytes
         )
-        self.serve(network, model_version, settings)
-
-    def serve(
-        self, network: NetworkStages, model_version: str, settings: PredictorSettings | None = None
-    ) -> None:
-        """Answers with these weights from now on. Images stay at hand, nothing computed with other weights is used."""
-        self._network = network
-        self._settings = settings or serving_settings(network.config)
-        self._made_by = (model_version, f"{DECODING_VERSION}-{WORKING_PX}", repr(self._settings))
-        self._open_images.clear()  # they hold on to the network they were opened with
 
     @property
     def device(self) -> str:
         """Where the model computes, as torch names it."""
-        return str(self._network.device)
+        return str(self._models.of(NO_PROJECT).network.device)
 
     def warm_up(self) -> None:
         """One click on a grey picture, so that the first annotator does not wait for lazy initialisation."""
-        predictor = RefCutPredictor(self._network, self._settings)
+        model = self._models.of(NO_PROJECT)
+        predictor = RefCutPredictor(model.network, model.settings)
         predictor.set_image(np.full((64, 64, 3), 127, np.uint8))
         predictor.predict([Click(32.0, 32.0)])
 
@@ -121,20 +115,22 @@ class ClickEngine:
         must_stop: asked between the steps, and all through a download; true leaves the rest undone. Raises RefCutError
         when an image cannot be had.
         """
+        model = self._model_of(job.project_id)
         for address in job.image_addresses:
             where = TaskImage(job.project_id, job.task_id, address)
             if not self._arrives(where, must_stop, recheck=True):
                 return False
-            key, opened = self._open(where, recheck=True)
+            key, opened = self._open(model, where, recheck=True)
             if must_stop():
                 return False
             opened.predictor.warm()
             self._open_images.keep(key, opened)
         for reference_id in job.reference_ids:
             for reference in self._references(job.project_id, [reference_id]):
-                if not (self._is_encoded(reference) or self._arrives(_image_of(reference), must_stop)):
+                is_encoded = self._is_encoded(model, reference)
+                if not (is_encoded or self._arrives(_image_of(reference), must_stop)):
                     return False
-                self._tokens(reference)
+                self._tokens(model, reference)
         return True
 
     def _arrives(self, where: TaskImage, must_stop: Callable[[], bool], *, recheck: bool = False) -> bool:
@@ -147,18 +143,29 @@ class ClickEngine:
                 return False
         return not must_stop()
 
-    def _is_encoded(self, reference: StoredReference) -> bool:
+    def _model_of(self, project_id: int) -> ServedModel:
+        """The network of a project's next click. Opened images hold on to theirs: those of others are closed."""
+        model = self._models.of(project_id)
+        if (loaded := self._models.loaded()) != self._loaded:
+            self._loaded = loaded
+            self._open_images.keep_only(lambda key: key[1][:2] in loaded)
+        return model
+
+    def _is_encoded(self, model: ServedModel, reference: StoredReference) -> bool:
         content = self._images.known_content(_image_of(reference))
-        return content is not None and (*self._made_by, reference.version, content) in self._reference_tokens
+        return (
+            content is not None and (*_made_by(model), reference.version, content) in self._reference_tokens
+        )
 
     def answer(self, job: ClickJob) -> ClickAnswer:
         """The mask for a job's clicks. Raises RefCutError when the image cannot be had, or the network's output is
         no mask.
         """
         started = time.monotonic()
-        key, open_image = self._open(TaskImage(job.project_id, job.task_id, job.image_address))
+        model = self._model_of(job.project_id)
+        key, open_image = self._open(model, TaskImage(job.project_id, job.task_id, job.image_address))
         fetched = time.monotonic()
-        versions = self._set_references(open_image, job)
+        versions = self._set_references(model, open_image, job)
         predicted_from = time.monotonic()
         size_hw = open_image.predictor.image_size
         box = None if job.box is None else _box_in_pixels(job.box, *size_hw)
@@ -171,15 +178,16 @@ class ClickEngine:
             )
         self._open_images.keep(key, open_image)
         predicted = time.monotonic()
-        threshold = self._settings.threshold
+        threshold = model.settings.threshold
         mask_hw = full_size_mask(probability, open_image.height, open_image.width, threshold)
         rle = brush_rle.encode(mask_hw) if mask_hw.any() else []
         return ClickAnswer(
             width=open_image.width,
             height=open_image.height,
             rle=rle,
-            score=float(probability[probability > self._settings.threshold].mean()) if rle else 0.0,
+            score=float(probability[probability > threshold].mean()) if rle else 0.0,
             reference_versions=versions,
+            model_version=model.version,
             milliseconds={
                 "image": _ms(started, fetched),
                 "references": _ms(fetched, predicted_from),
@@ -188,12 +196,14 @@ class ClickEngine:
             },
         )
 
-    def _open(self, where: TaskImage, *, recheck: bool = False) -> tuple[tuple[int, ContentKey], _OpenImage]:
+    def _open(
+        self, model: ServedModel, where: TaskImage, *, recheck: bool = False
+    ) -> tuple[tuple[int, ContentKey], _OpenImage]:
         image = self._images.open(where, recheck=recheck)
-        key = (where.project_id, (*self._made_by, image.content))
+        key = (where.project_id, (*_made_by(model), image.content))
         opened = self._open_images.get(key)
         if opened is None:
-            predictor = RefCutPredictor(self._network, self._settings)
+            predictor = RefCutPredictor(model.network, model.settings)
             predictor.set_image(image.pixels)
             opened = _OpenImage(predictor, image.height, image.width)
         return key, opened
@@ -202,9 +212,9 @@ class ClickEngine:
         stored = [r for r in map(self._load_reference, ids) if r is not None]
         return [r for r in stored if r.project_id == project_id]
 
-    def _set_references(self, open_image: _OpenImage, job: ClickJob) -> tuple[str, ...]:
+    def _set_references(self, model: ServedModel, open_image: _OpenImage, job: ClickJob) -> tuple[str, ...]:
         stored = self._references(job.project_id, job.reference_ids)
-        encoded = [self._tokens(reference) for reference in stored]
+        encoded = [self._tokens(model, reference) for reference in stored]
         keys = tuple(key for key, _ in encoded)
         if keys != open_image.reference_keys:
             joined = ReferenceTokens.join([tokens for _, tokens in encoded]) if encoded else None
@@ -212,21 +222,25 @@ class ClickEngine:
             open_image.reference_keys = keys
         return tuple(reference.version for reference in stored)
 
-    def _tokens(self, reference: StoredReference) -> tuple[ContentKey, ReferenceTokens]:
+    def _tokens(self, model: ServedModel, reference: StoredReference) -> tuple[ContentKey, ReferenceTokens]:
         where = _image_of(reference)
-        key = (*self._made_by, reference.version, self._images.content_of(where))
+        key = (*_made_by(model), reference.version, self._images.content_of(where))
         tokens = self._reference_tokens.get(key)
         if tokens is None:
             image = self._images.open(where)
-            key = (*self._made_by, reference.version, image.content)
+            key = (*_made_by(model), reference.version, image.content)
             size_hw = image.pixels.shape[:2]
-            tokens = RefCutPredictor(self._network, self._settings).encode_reference(
+            tokens = RefCutPredictor(model.network, model.settings).encode_reference(
                 image.pixels,
                 fitted_mask(reference.positive_hw, *size_hw),
                 None if reference.negative_hw is None else fitted_mask(reference.negative_hw, *size_hw),
             )
             self._reference_tokens.keep(key, tokens)
         return key, tokens
+
+
+def _made_by(model: ServedModel) -> ContentKey:
+    return (*model.computes_as, f"{DECODING_VERSION}-{WORKING_PX}")
 
 
 def _image_of(reference: StoredReference) -> TaskImage:

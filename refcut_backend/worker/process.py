@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 
 import torch
 
-from model.errors import RuntimeChoiceError
-from model.predictor_settings import serving_settings
-from model.runtime.choose import with_runtime
-from model.version_folder import version_name
-from model.weights import load_network
-from refcut_backend.errors import ConfigError
 from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.jobs.warm_queue import WarmQueue
+from refcut_backend.model_store.from_settings import open_model_store
+from refcut_backend.model_store.serving_choice import ServingChoice
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.database import open_database
@@ -23,50 +18,48 @@ from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 from refcut_backend.worker.engine import CacheLimits, ClickEngine
 from refcut_backend.worker.image_source import open_image_shelf
+from refcut_backend.worker.load_model import ModelLoader, choose_device, share_cores
 from refcut_backend.worker.loop import work
+from refcut_backend.worker.project_models import ProjectModels
 from refcut_backend.worker.run_warm import warm_with
+from refcut_backend.worker.served_model import ServedModel
 
 log = logging.getLogger("refcut.worker")
 
 
-def choose_device(wanted: str) -> torch.device:
-    """`auto` takes a GPU when there is one. Raises ConfigError when a GPU was asked for and there is none."""
-    available = torch.cuda.is_available()
-    if wanted.startswith("cuda") and not available:
-        raise ConfigError(
-            "REFCUT_DEVICE asks for CUDA, but torch sees no GPU", hint="use auto or cpu, or mend the driver"
-        )
-    return torch.device(("cuda" if available else "cpu") if wanted == "auto" else wanted)
-
-
 def make_engine(settings: Settings) -> ClickEngine:
-    """The engine with the settings' model, database and limits, warmed up."""
+    """The engine with the settings' models, database and limits, warmed up."""
     device = choose_device(settings.device)
-    if device.type == "cpu":
-        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // settings.workers, 1))
+    share_cores(device, settings.workers)
     engine = open_database(settings.database)
     projects = Projects(engine, settings.own_token, settings.label_studio_url)
     references = References(engine)
 
-    network = load_network(settings.model_dir).to(device)
-    served = serving_settings(network.config)
-    try:
-        stages = with_runtime(network, served, settings.runtime, settings.runtime_cache_dir)
-    except RuntimeChoiceError as error:
-        raise ConfigError(f"REFCUT_RUNTIME: {error.message}", hint=error.hint) from None
-    runtime = type(stages).__name__
+    models = load_models(settings, device)
     click_engine = ClickEngine(
-        stages,
+        models,
         open_image_shelf(settings, projects, Addresses(engine)),
         references.load,
         CacheLimits(settings.feature_cache_max_bytes, settings.reference_cache_max_bytes),
-        f"{version_name(settings.model_dir)}-{runtime}",
-        served,
     )
     click_engine.warm_up()
     threads = torch.get_num_threads()
+    runtime = type(models.shared.network).__name__
     log.info("model loaded", extra={"device": str(device), "threads": threads, "runtime": runtime})
     return click_engine
+
+
+def load_models(settings: Settings, device: torch.device) -> ProjectModels:
+    """The shared model, and the store's versions as they are asked for."""
+    store = open_model_store(settings)
+    choice = ServingChoice(store, settings.model_dir, store.local_folder)
+    loader = ModelLoader(device, settings.runtime, settings.runtime_cache_dir)
+    shared = loader.load_shared(settings.model_dir, choice.shared.version)
+
+    def load(version: str) -> ServedModel:
+        return loader.load(store.local_folder(version), version)
+
+    return ProjectModels(choice, shared, load, settings.models_in_memory)
 
 
 def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,6 +19,7 @@ from refcut_backend.click_memory import ClickMemory
 from refcut_backend.core.label_config import MASK_KINDS
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.logs import gather_facts
+from refcut_backend.model_store.project_versions import OneVersion
 from refcut_backend.payloads import Webhook
 from refcut_backend.store.database import open_database
 from refcut_backend.store.references import References
@@ -68,7 +70,12 @@ def clock() -> Clock:
 
 def make_service(engine: Engine, queue: SquareQueue, clock: Clock, **rules: Any) -> ClickService:
     return ClickService(
-        queue, References(engine), "s14-test", AnswerRules(**rules), ClickMemory(engine, 600), clock
+        queue,
+        References(engine),
+        OneVersion("s14-test"),
+        AnswerRules(**rules),
+        ClickMemory(engine, 600),
+        clock,
     )
 
 
@@ -496,3 +503,14 @@ def test_masks_in_a_submitted_annotation_are_counted_with_their_clicks(editor, s
         service.follow(Webhook.model_validate(body))
     (cost,) = ClickMemory(engine, 600).clicks_per_mask(7)
     assert (cost.label, cost.masks, cost.clicks_per_mask) == ("Door", 1, 2)
+
+
+def test_a_prediction_carries_the_version_that_computed_it(editor, queue, clock, engine):
+    class Switched(SquareQueue):
+        def ask(self, job):
+            return dataclasses.replace(super().ask(job), model_version="s14-new")
+
+    service = make_service(engine, Switched(), clock)
+    reply = Editor(service).send(dot("a", 50))
+    assert reply.prediction["model_version"] == "s14-new"
+    assert editor.send().prediction["model_version"] == "s14-test"

@@ -42,7 +42,7 @@ class KilledError(Exception):
 def make_trainer(kind: str, run_dir: Path, **options: Any) -> Trainer:
     """A trainer of a network of random weights. options: of `TrainConfig`."""
     torch.manual_seed(0)
-    given = {"stages": STAGES, "warmup_steps": 2, "checkpoint_minutes": 1000} | options
+    given = {"stages": STAGES, "warmup_steps": 2, "checkpoint_minutes": 1000, "bfloat16": False} | options
     config = TrainConfig.model_validate({"preset": kind, "sources": []} | given)
     milestones = tuple(config.schedule.milestones)
     return Trainer(

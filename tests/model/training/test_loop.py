@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from model.errors import TrainingError
 from model.training.loop import Trainer
 from tests.model.made_up import drawn_scenes
 from tests.model.training.runs import batches_of, make_trainer
@@ -45,13 +46,18 @@ def test_accumulated_gradients_are_those_of_one_large_batch(sampling: str, loss:
         assert (one - other).abs().max() < 1e-4 * max(float(one.abs().max()), 1e-2)
 
 
-def test_bfloat16_is_left_to_gpus_unless_told_otherwise(tmp_path: Path) -> None:
+@pytest.mark.parametrize("native", [True, False])
+def test_bfloat16_is_used_where_it_is_native_unless_told_otherwise(
+    native: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
     scenes = drawn_scenes(tmp_path, 4)
     losses = {}
     for bfloat16 in (None, False, True):
         trainer = without_chance("simpleclick", tmp_path / str(bfloat16), bfloat16=bfloat16)
         losses[bfloat16] = trainer._train_step(batches_of(trainer, scenes, 0)[0], trainer.config.stages[0])[0]
-    assert losses[None] == losses[False]
+    assert losses[None] == losses[native]
     assert losses[True] != losses[False]
     assert losses[True] == pytest.approx(losses[False], rel=0.05)
 
@@ -62,3 +68,13 @@ def test_without_averaging_the_last_weights_are_shipped(tmp_path: Path) -> None:
     trainer._train_step(batches_of(trainer, scenes, 0)[0], trainer.config.stages[0])
     for name, value in trainer.average.values.items():
         assert torch.equal(value, trainer.network.get_parameter(name))
+
+
+def test_weights_that_are_no_numbers_are_never_written(tmp_path: Path) -> None:
+    trainer = make_trainer("frozen", tmp_path)
+    trainer.save()
+    before = trainer.checkpoint_path.read_bytes()
+    next(iter(trainer.average.values.values())).fill_(torch.nan)
+    with pytest.raises(TrainingError, match="not numbers"):
+        trainer.save()
+    assert trainer.checkpoint_path.read_bytes() == before

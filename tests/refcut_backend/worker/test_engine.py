@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from model.network.refcut import RefCut
-from model.predictor import SERVING, RefCutPredictor
+from model.predictor import SERVING, PredictorSettings, RefCutPredictor
 from refcut_backend.core import brush_rle
 from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.clicks import PercentClick
@@ -27,6 +27,7 @@ from refcut_backend.worker.image_decode import decode_image
 from refcut_backend.worker.image_fetch import Fetched, Stamp
 from refcut_backend.worker.image_shelf import ImageShelf
 from refcut_backend.worker.prefetch import TaskImage
+from refcut_backend.worker.served_model import OneModel, ServedModel
 from tests.model.made_up import TINY_FROZEN, random_network
 
 
@@ -84,7 +85,12 @@ def make_engine(
         limit_s=60,
         recheck_s=recheck_s,
     )
-    return ClickEngine(network(), shelf, store.references.get, limits, "model-1", SETTINGS)
+    return ClickEngine(OneModel(network(), "model-1", SETTINGS), shelf, store.references.get, limits)
+
+
+def serve(engine: ClickEngine, network: RefCut, version: str, settings: PredictorSettings) -> None:
+    """All projects get another model."""
+    engine._models.model = ServedModel(version, network, settings)
 
 
 def mask_of(answer: ClickAnswer) -> tuple[list[int], float]:
@@ -234,13 +240,13 @@ def test_what_another_model_or_preprocessing_computed_is_not_used(monkeypatch, p
     asked = job((50, 50), references=[1])
     first = engine.answer(asked)
     if part == "model":
-        engine.serve(network(7), "model-2", SETTINGS)
+        serve(engine, network(7), "model-2", SETTINGS)
     else:
-        engine.serve(network(), "model-1", dataclasses.replace(SETTINGS, network_px=56))
+        serve(engine, network(), "model-1", dataclasses.replace(SETTINGS, network_px=56))
     changed = engine.answer(asked)
     assert len(encoded) == 2
     assert mask_of(changed) != mask_of(first)
-    engine.serve(network(), "model-1", SETTINGS)
+    serve(engine, network(), "model-1", SETTINGS)
     assert mask_of(engine.answer(asked)) == mask_of(first)
     assert len(encoded) == 2
     assert store.loaded == ["/a.jpg", "/ref1.jpg"]
@@ -334,13 +340,14 @@ def test_forgetting_leaves_nothing_and_the_next_click_works():
 
 def test_an_output_that_is_not_a_number_is_a_reason_and_the_next_click_is_answered():
     engine = make_engine(Store())
-    bias = engine._network.state_dict()
+    network = engine._models.of(1).network
+    bias = network.state_dict()
     broken = {name: torch.full_like(value, torch.nan) for name, value in bias.items()}
     healthy = {name: value.clone() for name, value in bias.items()}
-    engine._network.load_state_dict(broken)
+    network.load_state_dict(broken)
     with pytest.raises(ModelOutputError):
         engine.answer(job((50, 50)))
-    engine._network.load_state_dict(healthy)
+    network.load_state_dict(healthy)
     assert engine.answer(job((50, 50))).error_code is None
 
 

@@ -27,7 +27,7 @@ def settings(tmp_path: Path) -> Settings:
 
 def stages_of(settings: Settings) -> object:
     settings.state_dir.mkdir(exist_ok=True)
-    return process.make_engine(settings)._network
+    return process.make_engine(settings)._models.of(1).network
 
 
 def test_a_worker_takes_openvino_on_a_processor_and_keeps_its_form_of_the_model(settings: Settings) -> None:

@@ -1,0 +1,88 @@
+"""Looks at a few masks that are not trained on, to stop early and to keep the best weights."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from model.array_types import BoolMask
+from model.data.scenes import Scene, union
+from model.evaluation.session import annotate
+from model.network.prompts import ReferenceTokens
+from model.network.refcut import RefCut
+from model.predictor import RefCutPredictor
+from model.predictor_settings import serving_settings
+from model.robot_clicker import RobotClicker
+
+BEST_FILE, BEST_SCORE_FILE = "best.safetensors", "best.json"
+CLICKS = 3
+
+
+@dataclass(frozen=True)
+class CheckedMask:
+    """A label of a scene, and the scene that says what it means (None: none does)."""
+
+    scene: Scene
+    label: str
+    reference: Scene | None
+
+
+def score(network: RefCut, masks: list[CheckedMask]) -> float:
+    """Mean IoU over the first three clicks of the robot, each counted once. At least one mask."""
+    predictor = RefCutPredictor(network.eval(), serving_settings(network.config))
+    found = []
+    for mask in masks:
+        target_hw = mask.scene.masks()[mask.label]
+        predictor.set_image(mask.scene.image())
+        predictor.set_reference(_encoded(predictor, mask))
+        session = annotate(
+            predictor, target_hw, RobotClicker(target_hw), max_clicks=CLICKS, min_clicks=CLICKS
+        )
+        found.append(statistics.mean(session.ious))
+    return statistics.mean(found)
+
+
+def _encoded(predictor: RefCutPredictor, mask: CheckedMask) -> ReferenceTokens | None:
+    if mask.reference is None:
+        return None
+    masks = mask.reference.masks()
+    others: list[BoolMask] = [own for name, own in masks.items() if name != mask.label]
+    negative_hw = union(others) & ~masks[mask.label] if others else None
+    return predictor.encode_reference(mask.reference.image(), masks[mask.label], negative_hw)
+
+
+class BestWeights:
+    """The best checked weights of a run, in its folder, so that a resumed run knows them."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+        self.scores: list[float] = []
+        if (run_dir / BEST_SCORE_FILE).is_file():
+            self.scores = list(json.loads((run_dir / BEST_SCORE_FILE).read_text())["scores"])
+
+    def add(self, score: float, tensors: dict[str, Tensor]) -> None:
+        """Keeps the weights when none were better."""
+        if not self.scores or score > max(self.scores):
+            temporary = self._run_dir / f"{BEST_FILE}.partial"
+            save_file(
+                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary
+            )
+            os.replace(temporary, self._run_dir / BEST_FILE)
+        self.scores.append(score)
+        temporary = self._run_dir / f"{BEST_SCORE_FILE}.partial"
+        temporary.write_text(json.dumps({"scores": self.scores}))
+        os.replace(temporary, self._run_dir / BEST_SCORE_FILE)
+
+    def since_best(self) -> int:
+        """Checks since the best one."""
+        return len(self.scores) - 1 - self.scores.index(max(self.scores)) if self.scores else 0
+
+    def load(self) -> dict[str, Tensor] | None:
+        """None where nothing was checked."""
+        return load_file(self._run_dir / BEST_FILE) if self.scores else None

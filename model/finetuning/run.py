@@ -1,0 +1,258 @@
+"""One fine-tuning from its first step to its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.data.scenes import Scene, read_scenes
+from model.data.snapshot import Snapshot, read_snapshot
+from model.errors import DataError
+from model.finetuning.checks import BestWeights, CheckedMask, score
+from model.finetuning.draw import FineTuneDraw, Shares, reference_scenes
+from model.finetuning.plan import Plan, make_plan, read_plan, write_plan
+from model.finetuning.progress import Progress, StopTraining
+from model.finetuning.sessions import logged_scenes
+from model.finetuning.settings import FineTuneSettings
+from model.network.encoder import use_plain_attention
+from model.training.batches import Batch, Batches, Part, batch_loader
+from model.training.config import Stage, TrainConfig
+from model.training.draws import SourcedScenes
+from model.training.loop import Trainer
+from model.training.numbers import check_finite
+from model.training.processes import Processes
+from model.training.run_log import StepRecord
+from model.weights import BASE_FILE, VERSION_FILE, load_network, save_version
+
+
+class FineTuning:
+    """A run in its folder. accumulate: parts that a step is computed in."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        parent_dir: Path,
+        run_dir: Path,
+        settings: FineTuneSettings,
+        on_progress: Callable[[Progress], None],
+        processes: Processes,
+        accumulate: int = 1,
+    ) -> None:
+        """Raises DataError when there is nothing to learn from, WeightsError for a parent that cannot be used."""
+        self._parent_dir, self._run_dir = parent_dir, run_dir
+        self._settings = settings
+        self._on_progress = on_progress
+        self._processes = processes
+        self._accumulate = accumulate
+        self._started = time.monotonic()
+        self._metrics: dict[str, float] = {}
+        scenes = [dataclasses.replace(scene, has_whole=False) for scene in snapshot.train_scenes()]
+        if not scenes:
+            raise DataError("the snapshot has nothing to train on", hint="annotate and submit some tasks")
+        self._images = len({scene.image_path for scene in scenes})
+        self._checked, learned = _split(scenes, snapshot, settings)
+        references = [
+            one for one in reference_scenes(snapshot, learned) if one.image_path not in _paths(self._checked)
+        ]
+        self._masks = _checked_masks(self._checked, references, settings.checked_masks)
+        device = (
+            torch.device("cuda", processes.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+        )
+        torch.manual_seed(settings.seed)
+        self._network = load_network(parent_dir)
+        self._parent = {n: p.detach().clone() for n, p in self._network.named_parameters() if p.requires_grad}
+        self._device = device
+        self._draw = FineTuneDraw(
+            learned,
+            references,
+            logged_scenes(snapshot.train, learned),
+            replayed(settings),
+            Shares(settings.reference_share, settings.session_share, settings.replay_share),
+            self._network.config.patch_px,
+        )
+        self._best = BestWeights(run_dir)
+
+    def run(self) -> Path:
+        """Trains all that is left. Returns the run's folder."""
+        self._say("preparing")
+        if self._device.type == "cpu":
+            use_plain_attention(self._network)
+        self._copy_base()
+        plan = self._plan()
+        trainer = self._trainer(plan)
+        trainer.resume()
+        self._processes.share_weights(self._network)
+        if trainer.stage == 0:
+            stage = trainer.config.stages[0]
+            part = Part(self._processes.rank, self._processes.count, self._accumulate)
+            batches = Batches(self._draw, stage, self._settings.seed, trainer.step, part)
+            loader = batch_loader(batches, self._settings.loader_workers)
+            with trainer.log:
+                try:
+                    trainer.run_stage(self._until_done(iter(loader), trainer, plan), stage)
+                except StopTraining:
+                    trainer.save()
+                    raise
+            if self._processes.writes:
+                self._check(trainer)
+        if self._processes.writes:
+            self._export(self._best.load() or trainer.average.values)
+        self._processes.wait()
+        self._say("done", plan.steps, plan.steps)
+        return self._run_dir
+
+    def _plan(self) -> Plan:
+        plan = read_plan(self._run_dir)
+        if plan is None and self._processes.writes:
+            trainer = self._trainer(Plan(1, 1.0))
+            stage = trainer.config.stages[0]
+            part = Part(self._processes.rank, self._processes.count, self._accumulate)
+
+            def take_step(number: int) -> None:
+                for batch in Batches(self._draw, stage, self._settings.seed, number, part)[0]:
+                    trainer.add_gradient(batch, stage)
+
+            plan = make_plan(self._images, self._settings, take_step)
+            self._network.zero_grad(set_to_none=True)
+            write_plan(plan, self._run_dir)
+        self._processes.wait()
+        found = plan or read_plan(self._run_dir)
+        assert found is not None
+        return found
+
+    def _trainer(self, plan: Plan) -> Trainer:
+        settings = self._settings
+        config = TrainConfig(
+            preset="finetune",
+            sources=[],
+            stages=[Stage(size_px=settings.size_px, steps=plan.steps, groups=settings.groups)],
+            seed=settings.seed,
+            rate_head=settings.rate_head,
+            rate_prompts=settings.rate_prompts,
+            rate_blocks=settings.rate_blocks,
+            warmup_steps=settings.warmup_steps,
+            average_decay=settings.average_decay,
+            accumulate=self._accumulate,
+            bfloat16=settings.bfloat16,
+            checkpoint_minutes=settings.checkpoint_minutes,
+        )
+
+        def on_step(record: StepRecord) -> None:
+            self._metrics |= {"loss": round(record.loss, 4), "iou": round(record.iou, 4)}
+            left_s = (plan.steps - record.step) * (time.monotonic() - self._started) / max(self._taken, 1)
+            self._taken += 1
+            self._say("training", record.step, plan.steps, left_s)
+
+        self._taken = 0
+        return Trainer(
+            self._network,
+            config,
+            self._run_dir,
+            self._device,
+            lambda averaged: self._export(averaged),
+            self._processes,
+            on_step=on_step,
+        )
+
+    def _until_done(
+        self, steps: Iterator[list[Batch]], trainer: Trainer, plan: Plan
+    ) -> Iterator[list[Batch]]:
+        """The steps until time is over, or until checks have found nothing better for a while."""
+        every = max(plan.steps // self._settings.checks, 1)
+        alone = self._processes.count == 1
+        for batches in steps:
+            if alone and (trainer.step % every == 0 if trainer.step else not self._best.scores):
+                self._check(trainer)
+                if self._best.since_best() >= self._settings.patience:
+                    return
+            if alone and time.monotonic() - self._started > self._settings.time_limit_s:
+                return
+            yield batches
+
+    def _check(self, trainer: Trainer) -> None:
+        """Scores the averaged weights, where images were kept aside for that."""
+        if not self._masks:
+            return
+        self._say("checking", trainer.step)
+        averaged = self._blended(trainer.average.values)
+        own = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
+        self._network.load_state_dict(averaged, strict=False)
+        found = score(self._network, self._masks)
+        self._network.load_state_dict(own)
+        self._network.train()
+        self._metrics["checked_iou"] = round(found, 4)
+        self._best.add(found, trainer.average.values)
+
+    def _blended(self, averaged: dict[str, Tensor]) -> dict[str, Tensor]:
+        share = self._settings.parent_share
+        return {
+            name: value.lerp(self._parent[name].to(value.device), share) for name, value in averaged.items()
+        }
+
+    def _export(self, averaged: dict[str, Tensor]) -> None:
+        tensors = self._blended(averaged)
+        check_finite(tensors)
+        base = self._run_dir / BASE_FILE
+        save_version(
+            self._network.state_dict() | tensors, self._network.config, base, self._run_dir / VERSION_FILE
+        )
+
+    def _copy_base(self) -> None:
+        """A child's base is its parent's very file, as a version names its base by hash."""
+        if self._processes.writes and not (self._run_dir / BASE_FILE).exists():
+            temporary = self._run_dir / f"{BASE_FILE}.partial"
+            shutil.copyfile(self._parent_dir / BASE_FILE, temporary)
+            temporary.replace(self._run_dir / BASE_FILE)
+
+    def _say(self, stage: str, step: int = 0, steps: int = 0, eta_s: float | None = None) -> None:
+        if self._processes.writes:
+            eta = None if eta_s is None else round(eta_s, 1)
+            self._on_progress(Progress(stage, step, steps, eta, dict(self._metrics)))
+
+
+def replayed(settings: FineTuneSettings) -> list[SourcedScenes]:
+    """What is drawn beside the project's own, so that it is not forgotten. Raises DataError."""
+    scenes = [read_snapshot(folder).train_scenes() for folder in settings.replay_snapshots]
+    sources = [SourcedScenes(own, 1.0) for own in scenes if own]
+    for source in settings.replay_sources:
+        read = read_scenes(source.json_path, source.image_dir, grouping=source.grouping)
+        sources.append(SourcedScenes(read, source.share))
+    return sources
+
+
+def _split(
+    scenes: list[Scene], snapshot: Snapshot, settings: FineTuneSettings
+) -> tuple[list[Scene], list[Scene]]:
+    """(to check on, to learn from): a stable choice by image; references are learned from."""
+    shown = {reference.file_name for reference in snapshot.references}
+    if len({scene.image_path for scene in scenes}) < settings.min_checked_images:
+        return [], scenes
+
+    def is_checked(scene: Scene) -> bool:
+        name = scene.image_path.name
+        return name not in shown and zlib.crc32(name.encode()) % 1000 < 1000 * settings.checked_share
+
+    checked = [scene for scene in scenes if is_checked(scene)]
+    learned = [scene for scene in scenes if not is_checked(scene)]
+    return (checked, learned) if learned else ([], scenes)
+
+
+def _checked_masks(checked: list[Scene], references: list[Scene], limit: int) -> list[CheckedMask]:
+    pairs = [(scene, label) for scene in checked for label in scene.part_rles]
+    count = min(limit, len(pairs))
+    chosen = [pairs[int((place + 0.5) * len(pairs) / count)] for place in range(count)]
+    return [
+        CheckedMask(scene, label, next((one for one in references if label in one.part_rles), None))
+        for scene, label in chosen
+    ]
+
+
+def _paths(scenes: list[Scene]) -> set[Path]:
+    return {scene.image_path for scene in scenes}

@@ -1,0 +1,51 @@
+"""What a fine-tuning is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.training.config import CocoSource
+
+
+class FineTuneSettings(BaseModel):
+    """time_limit_s: of a run; it begins anew when a run is resumed. steps: None = `steps_per_image` for each image,
+    between `min_steps` and `max_steps`, and no more than fit into the time, which is measured once at the start.
+
+    reference_share: of project pairs, those whose reference is one of the project's own. session_share: of project
+        groups, those that begin with clicks that people made. replay_share: of all groups, those of `replay_snapshots`
+        (folders of earlier snapshots) and `replay_sources`.
+    parent_share: what ships is the tuned weights, averaged with the parent's by this share (against forgetting).
+    checked_share: of the images, kept aside to stop early; with fewer than `min_checked_images` in all, none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int = 0
+    time_limit_s: float = Field(720.0, gt=0)
+    steps: int | None = Field(None, ge=1)
+    steps_per_image: int = Field(12, ge=1)
+    min_steps: int = Field(100, ge=1)
+    max_steps: int = Field(600, ge=1)
+    size_px: int = 280
+    groups: int = Field(2, ge=1)
+    rate_head: float = 2e-4
+    rate_prompts: float = 5e-5
+    rate_blocks: float = 2e-5
+    warmup_steps: int = Field(20, ge=1)
+    average_decay: float = 0.98
+    reference_share: float = Field(0.5, ge=0, le=1)
+    session_share: float = Field(0.25, ge=0, le=1)
+    replay_share: float = Field(0.3, ge=0, lt=1)
+    replay_snapshots: tuple[Path, ...] = ()
+    replay_sources: tuple[CocoSource, ...] = ()
+    parent_share: float = Field(0.0, ge=0, lt=1)
+    checked_share: float = Field(0.1, ge=0, lt=1)
+    min_checked_images: int = 20
+    checked_masks: int = 24
+    checks: int = Field(5, ge=1)
+    patience: int = Field(2, ge=1)
+    checkpoint_minutes: float = 2.0
+    loader_workers: int = 1
+    bfloat16: bool | None = None

@@ -1,0 +1,99 @@
+"""Whether a candidate may serve: a pure decision on the figures of a holdout, with its reasons in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from model.judgement import Figures, Judgement, NetworkFigures
+
+
+@dataclass(frozen=True)
+class GateRules:
+    """What a candidate must show on images that it has not learned from.
+
+    min_images: with fewer in the holdout nothing is promoted.
+    iou_margin, noc_margin: the first click's mean IoU rises at least so much, or the mean number of clicks to .85 falls
+        by at least this share; and the other of the two is not worse by more than a third of its margin.
+    label_iou_loss, label_noc_loss: a label is clearly worse when its first click's IoU falls by more, or its clicks rise
+        by more than this share and by half a click. label_min_masks: labels with fewer masks count in the mean only.
+    flat: what still counts as rising with the clicks.
+    negative_share: so many of the negative clicks must change the mask.
+    """
+
+    min_images: int = 5
+    iou_margin: float = 0.015
+    noc_margin: float = 0.05
+    label_iou_loss: float = 0.08
+    label_noc_loss: float = 0.25
+    label_min_masks: int = 3
+    flat: float = 0.005
+    negative_share: float = 0.9
+
+
+@dataclass(frozen=True)
+class Decision:
+    """reasons: for people; what speaks against it when it is not promoted, else what speaks for it."""
+
+    promote: bool
+    reasons: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"promote": self.promote, "reasons": list(self.reasons)}
+
+
+def decide(judgement: Judgement, rules: GateRules | None = None) -> Decision:
+    """Promoted only if nothing speaks against it."""
+    rules = rules or GateRules()
+    against = tuple(_against(judgement, rules))
+    return Decision(not against, against or (_gain(judgement),))
+
+
+def _against(judgement: Judgement, rules: GateRules) -> Iterator[str]:
+    serving, candidate = judgement.serving, judgement.candidate
+    if judgement.images < rules.min_images:
+        yield f"the holdout has {judgement.images} images, {rules.min_images} are needed to tell"
+    if not _is_better(serving, candidate, rules):
+        yield f"not better by the margin: {_gain(judgement)}"
+    for label, before in serving.by_label.items():
+        after = candidate.by_label.get(label)
+        if after is not None and _is_clearly_worse(before, after, rules):
+            yield (
+                f"{label} is worse: first click {before.first_click_iou:.3f} to {after.first_click_iou:.3f}, "
+                f"clicks {before.noc85:.2f} to {after.noc85:.2f}"
+            )
+    yield from _misbehaviour(candidate, rules)
+
+
+def _is_better(serving: Figures, candidate: Figures, rules: GateRules) -> bool:
+    iou = (candidate.first_click_iou - serving.first_click_iou) / rules.iou_margin
+    saved = (serving.noc85 - candidate.noc85) / max(serving.noc85, 1e-9) / rules.noc_margin
+    return max(iou, saved) >= 1 and min(iou, saved) >= -1 / 3
+
+
+def _is_clearly_worse(before: Figures, after: Figures, rules: GateRules) -> bool:
+    if before.masks < rules.label_min_masks:
+        return False
+    more = after.noc85 - before.noc85
+    return before.first_click_iou - after.first_click_iou > rules.label_iou_loss or more > max(
+        rules.label_noc_loss * before.noc85, 0.5
+    )
+
+
+def _misbehaviour(candidate: NetworkFigures, rules: GateRules) -> Iterator[str]:
+    """What a network that annotators can steer does not do."""
+    rising = [candidate.iou_after[clicks] for clicks in sorted(candidate.iou_after)]
+    if any(later < earlier - rules.flat for earlier, later in pairwise(rising)):
+        yield f"more clicks do not help: IoU {', '.join(f'{iou:.3f}' for iou in rising)}"
+    if candidate.negative_clicks is not None and candidate.negative_clicks < rules.negative_share:
+        yield f"only {candidate.negative_clicks:.0%} of negative clicks change the mask"
+
+
+def _gain(judgement: Judgement) -> str:
+    before, after = judgement.serving, judgement.candidate
+    return (
+        f"first click {before.first_click_iou:.3f} to {after.first_click_iou:.3f}, "
+        f"clicks to .85 {before.noc85:.2f} to {after.noc85:.2f} on {after.masks} masks"
+    )

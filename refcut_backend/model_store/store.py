@@ -1,0 +1,258 @@
+"""Versions of the model, one folder each, and which one serves each project.
+
+    versions/NAME/manifest.json       written last: a folder without it is no version
+    versions/NAME/version.safetensors what training changed, and pictures beside it
+    bases/SHA256.safetensors          the frozen encoder, once for all that share it
+    projects/ID/current.json          which version serves, and which ones did before
+
+Everything that is read again is held to the hashes in the manifest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from model.version_folder import BASE_FILE, VERSION_FILE, file_digest
+from refcut_backend.errors import ModelStoreError
+from refcut_backend.model_store.manifest import MANIFEST_FILE, Manifest, check_name, name_of
+from refcut_backend.model_store.pointer import Pointer
+from refcut_backend.model_store.store_files import StoreFiles, copy_whole
+from refcut_backend.model_store.sweep import HALF_FOLDER_S, sweep
+from refcut_backend.model_store.weights_check import check_weights
+
+MIN_KEPT = 3
+_LIST_HINT = "`refcut models list` shows them"
+
+
+class ModelStore:
+    """Any number of processes and machines may use one at once. cache_dir: where versions of a store that lies
+    elsewhere are copied to."""
+
+    def __init__(
+        self, files: StoreFiles, cache_dir: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._files = files
+        self._cache_dir = cache_dir
+        self._now = now
+        self._known: dict[str, Manifest] = {}
+        self._verified: dict[tuple[str, int, int], str] = {}
+
+    @classmethod
+    def open(cls, url: str, cache_dir: Path = Path("refcut-state/model-cache")) -> ModelStore:
+        """The store in a folder or at an fsspec URL, which need not exist yet. Raises ModelStoreError."""
+        return cls(StoreFiles(url), cache_dir)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether looking into it costs next to nothing."""
+        return self._files.local_root is not None
+
+    def publish(self, project_id: int, run_dir: Path, manifest: dict[str, Any]) -> str:
+        """Copies a trained folder's weights and pictures there, beside what is said of them. Nothing serves it yet.
+
+        Publishing the same again changes nothing. Returns the version's name. Raises ModelStoreError when the folder
+        has no weights, or the store cannot be written; there is no such version then.
+        """
+        base, version = check_weights(run_dir)
+        self.sweep()
+        name, is_there = self._free_name(project_id, version, manifest)
+        if is_there:
+            return name
+        if self._files.size(_base_path(base)) != (run_dir / BASE_FILE).stat().st_size:
+            self._files.put(run_dir / BASE_FILE, _base_path(base))
+        for path in (run_dir / VERSION_FILE, *sorted(run_dir.glob("*.png"))):
+            self._files.put(path, f"versions/{name}/{path.name}")
+        sizes = {file: (run_dir / file).stat().st_size for file in (BASE_FILE, VERSION_FILE)}
+        at = self._now().isoformat(timespec="microseconds")
+        complete = Manifest(name, project_id, at, base, version, sizes, manifest)
+        self._files.write(f"versions/{name}/{MANIFEST_FILE}", complete.to_json())
+        if self.is_local:
+            self.local_folder(name)  # so that it can be read where nothing may be written
+        return name
+
+    def promote(self, project_id: int, version: str) -> None:
+        """Makes a version the one that serves. Raises ModelStoreError for another project's, or a damaged one."""
+        if self.manifest(version).project_id != project_id:
+            raise ModelStoreError(f"{version} is not a version of project {project_id}", hint=_LIST_HINT)
+        self.local_folder(version)
+        self._point(project_id, self.pointer(project_id).promoted(version))
+
+    def rollback(self, project_id: int) -> str | None:
+        """Goes back to what served before. Returns its name; None = the model of projects without own versions.
+
+        Raises ModelStoreError when nothing did.
+        """
+        pointer = self.pointer(project_id).rolled_back(frozenset(self.versions(project_id)))
+        if pointer is None:
+            raise ModelStoreError(
+                f"nothing served project {project_id} before", hint="`refcut models promote` names a version"
+            )
+        self._point(project_id, pointer)
+        return pointer.version
+
+    def current(self, project_id: int) -> str | None:
+        """The version that shall serve; None = the model of projects without versions of their own."""
+        return self.pointer(project_id).version
+
+    def pointer(self, project_id: int) -> Pointer:
+        """What serves, and what served before. Raises ModelStoreError when that cannot be read."""
+        try:
+            return Pointer.from_json(self._files.read(_pointer_path(project_id)))
+        except FileNotFoundError:
+            return Pointer()
+        except (OSError, ValueError) as error:
+            raise ModelStoreError(
+                f"what serves project {project_id} cannot be read ({error})",
+                hint="`refcut models promote` writes it anew",
+            ) from None
+
+    def versions(self, project_id: int) -> list[str]:
+        """All versions of a project, newest first."""
+        found = [m for m in self._manifests() if m.project_id == project_id]
+        return [m.version for m in sorted(found, key=lambda m: m.published_at, reverse=True)]
+
+    def manifest(self, version: str) -> Manifest:
+        """Raises ModelStoreError when there is no such version."""
+        check_name(version)
+        if version not in self._known:
+            try:
+                self._known[version] = Manifest.from_json(
+                    self._files.read(f"versions/{version}/{MANIFEST_FILE}")
+                )
+            except FileNotFoundError:
+                raise ModelStoreError(f"there is no version {version}", hint=_LIST_HINT) from None
+        return self._known[version]
+
+    def check(self, version: str) -> None:
+        """Raises ModelStoreError for a version that is not whole: by its hashes where looking costs little, by its
+        files' sizes elsewhere."""
+        if self.is_local:
+            self.local_folder(version)
+            return
+        manifest = self.manifest(version)
+        for name, path in _paths(manifest).items():
+            if self._files.size(path) != manifest.sizes[name]:
+                raise _damaged(version, name)
+
+    def local_folder(self, version: str) -> Path:
+        """A folder of this machine with base and version, which are what they were when published.
+
+        Raises ModelStoreError for a damaged version, or one that is not there.
+        """
+        manifest = self.manifest(version)
+        root = self._files.local_root or self._cache_dir
+        wanted = {BASE_FILE: manifest.base_sha256, VERSION_FILE: manifest.version_sha256}
+        for name, path in _paths(manifest).items():
+            if not self._files.local_root and not self._is(root / path, wanted[name]):
+                self._download(path, root / path, version)
+            if not self._is(root / path, wanted[name]):
+                raise _damaged(version, name)
+        folder = root / "versions" / version
+        if not self._is(folder / BASE_FILE, manifest.base_sha256):
+            _link(root / _base_path(manifest.base_sha256), folder / BASE_FILE)
+        return folder
+
+    def save_pictures(self, version: str, folder: Path) -> list[Path]:
+        """Copies what was drawn of a version. Returns the files."""
+        source = f"versions/{self.manifest(version).version}"
+        names = [name for name in self._files.files(source) if name.endswith(".png")]
+        for name in names:
+            self._files.get(f"{source}/{name}", folder / name)
+        return [folder / name for name in names]
+
+    def prune(self, project_id: int, keep: int = MIN_KEPT) -> list[str]:
+        """Removes a project's versions but the newest `keep` (at least 3), the one that serves and the one that a
+        rollback would bring back. Returns their names."""
+        versions = self.versions(project_id)
+        pointer = self.pointer(project_id)
+        before = pointer.rolled_back(frozenset(versions))
+        kept = {*versions[: max(keep, MIN_KEPT)], pointer.version, before.version if before else None}
+        removed = [version for version in versions if version not in kept]
+        for version in removed:
+            self._files.remove(f"versions/{version}/{MANIFEST_FILE}")
+            self._files.remove(f"versions/{version}")
+            self._known.pop(version, None)
+        self.sweep()
+        return removed
+
+    def sweep(self, older_than_s: float = HALF_FOLDER_S) -> None:
+        """Removes what was left half written for so long, and bases that no version needs."""
+        sweep(self._files, {manifest.base_sha256 for manifest in self._manifests()}, older_than_s)
+
+    def _free_name(self, project_id: int, sha256: str, said: dict[str, Any]) -> tuple[str, bool]:
+        """A name for this content, and whether it is published under that name already."""
+        for digits in (8, 16, 64):
+            name = name_of(said, project_id, sha256, digits)
+            if self._files.size(f"versions/{name}/{MANIFEST_FILE}") is None:
+                return name, False
+            manifest = self.manifest(name)
+            if (manifest.project_id, manifest.version_sha256) == (project_id, sha256):
+                return name, True
+        raise AssertionError("two contents of one SHA-256")
+
+    def _manifests(self) -> list[Manifest]:
+        """Of all whole versions."""
+        found = []
+        for name in self._files.folders("versions"):
+            try:
+                found.append(self.manifest(name))
+            except ModelStoreError:
+                continue
+        return found
+
+    def _point(self, project_id: int, pointer: Pointer) -> None:
+        self._files.write(_pointer_path(project_id), pointer.to_json())
+
+    def _is(self, path: Path, sha256: str) -> bool:
+        """Whether a file has this hash; it is computed once as long as the file does not change."""
+        try:
+            status = path.stat()
+        except FileNotFoundError:
+            return False
+        key = (str(path), status.st_mtime_ns, status.st_size)
+        if key not in self._verified:
+            self._verified[key] = file_digest(path)
+        return self._verified[key] == sha256
+
+    def _download(self, path: str, target: Path, version: str) -> None:
+        try:
+            self._files.get(path, target)
+        except FileNotFoundError:
+            raise _damaged(version, Path(path).name) from None
+
+
+def _paths(manifest: Manifest) -> dict[str, str]:
+    """Where a version's two files are in the store."""
+    return {
+        BASE_FILE: _base_path(manifest.base_sha256),
+        VERSION_FILE: f"versions/{manifest.version}/{VERSION_FILE}",
+    }
+
+
+def _base_path(sha256: str) -> str:
+    return f"bases/{sha256}.safetensors"
+
+
+def _pointer_path(project_id: int) -> str:
+    return f"projects/{int(project_id)}/current.json"
+
+
+def _link(base: Path, place: Path) -> None:
+    """The base under the name that `model.weights` looks for it; the same file where the disk can do that."""
+    place.unlink(missing_ok=True)
+    try:
+        os.link(base, place)
+    except FileExistsError:
+        return
+    except OSError:
+        copy_whole(base, place)
+
+
+def _damaged(version: str, name: str) -> ModelStoreError:
+    return ModelStoreError(
+        f"{name} of {version} is damaged or missing", hint="`refcut models rollback`, or restore the file"
+    )

@@ -1,0 +1,184 @@
+"""`refcut models`: which versions a project has learned, which one serves, and back to the one before."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from refcut_backend.command_line import with_settings
+from refcut_backend.errors import ModelStoreError, RefCutError
+from refcut_backend.model_store.pointer import Pointer
+from refcut_backend.settings import Settings
+
+if TYPE_CHECKING:
+    from refcut_backend.model_store.manifest import Manifest
+    from refcut_backend.model_store.store import ModelStore
+
+log = logging.getLogger("refcut.models")
+
+PIPE_COLUMNS = 200
+"""Width of a table that nobody looks at in a terminal: nothing is cut off."""
+SERVES = "serves"
+
+models_app = typer.Typer(
+    help="Look at what projects have learned, promote it, go back.", no_args_is_help=True
+)
+
+ProjectOption = Annotated[int, typer.Option("--project", min=1, help="Label Studio's project id")]
+VersionArgument = Annotated[str, typer.Argument(help="name of a version, as `list` shows it")]
+
+
+@models_app.command("list")
+def list_models(project: ProjectOption) -> None:
+    """Show all versions of a project, newest first, and which one serves."""
+
+    def action(store: ModelStore, settings: Settings) -> None:
+        pointer = store.pointer(project)
+        manifests = [store.manifest(version) for version in store.versions(project)]
+        if manifests:
+            console = Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
+            console.print(_table(manifests, pointer))
+        else:
+            print("no versions")
+        if pointer.version is None:
+            print(f"the shared model serves: {_shared_name(settings)}")
+
+    _with_store(action)
+
+
+@models_app.command()
+def show(
+    version: VersionArgument,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="folder to write its pictures to")
+    ] = None,
+) -> None:
+    """Print everything that is known of a version, as JSON: parent, data, settings, figures, decision."""
+
+    def action(store: ModelStore, _settings: Settings) -> None:
+        manifest = store.manifest(version)
+        print(json.dumps(vars(manifest), indent=2, sort_keys=True))
+        if pictures is not None:
+            for path in store.save_pictures(version, pictures):
+                print(path, file=sys.stderr)
+
+    _with_store(action)
+
+
+@models_app.command()
+def promote(project: ProjectOption, version: VersionArgument) -> None:
+    """Make a version the one that answers the project's clicks, whatever the gate said of it."""
+
+    def action(store: ModelStore, settings: Settings) -> None:
+        if store.manifest(version).project_id == project:
+            _prepare(store.local_folder(version), settings)
+        store.promote(project, version)
+        print(f"{version} serves project {project}")
+
+    _with_store(action)
+
+
+@models_app.command()
+def rollback(project: ProjectOption) -> None:
+    """Go back to what served before; within seconds, and for this project only."""
+
+    def action(store: ModelStore, settings: Settings) -> None:
+        version = store.rollback(project)
+        print(f"{version or _shared_name(settings)} serves project {project}")
+
+    _with_store(action)
+
+
+@models_app.command()
+def prune(
+    project: ProjectOption,
+    keep: Annotated[int, typer.Option("--keep", min=3, help="newest versions that stay")] = 3,
+) -> None:
+    """Remove old versions; what serves and what a rollback would bring back stays."""
+
+    def action(store: ModelStore, _settings: Settings) -> None:
+        removed = store.prune(project, keep)
+        print("\n".join(f"removed {version}" for version in removed) or "nothing to remove")
+
+    _with_store(action)
+
+
+def _with_store(action: Callable[[ModelStore, Settings], None]) -> None:
+    def run(settings: Settings) -> None:
+        from refcut_backend.model_store.from_settings import open_model_store
+
+        try:
+            action(open_model_store(settings), settings)
+        except RefCutError:
+            raise
+        except OSError as error:
+            raise ModelStoreError(
+                f"the model store cannot be used ({error})", hint="see REFCUT_MODEL_STORE"
+            ) from None
+
+    with_settings(run)
+
+
+def _prepare(folder: Path, settings: Settings) -> None:
+    """Workers of this machine find the version's form for their runtime and switch at once."""
+    from model.errors import ModelError
+    from refcut_backend.worker.load_model import prepare_version
+
+    try:
+        prepare_version(folder, settings)
+    except ModelError as error:
+        log.warning("workers will take longer to switch", extra={"problem": str(error)})
+
+
+def _shared_name(settings: Settings) -> str:
+    from model.version_folder import version_name
+
+    return version_name(settings.model_dir)
+
+
+def _table(manifests: list[Manifest], pointer: Pointer) -> Table:
+    table = Table(
+        "version", "published (UTC)", "parent", "images", "clicks to 85 %", "first click", "gate", ""
+    )
+    for manifest in manifests:
+        said = manifest.said
+        table.add_row(
+            manifest.version,
+            manifest.published_at[:19].replace("T", " "),
+            _plain(said.get("parent", "")),
+            _plain(said.get("images", "")),
+            _change(said, "noc85"),
+            _change(said, "first_click_iou"),
+            {True: "passed", False: "refused", None: "not asked"}[manifest.is_approved],
+            Text(_state(manifest.version, pointer), style="bold green"),
+        )
+    return table
+
+
+def _state(version: str, pointer: Pointer) -> str:
+    if version == pointer.version:
+        return SERVES
+    return "served before" if version in pointer.earlier else ""
+
+
+def _change(said: dict[str, Any], figure: str) -> str:
+    """Before and after, on the holdout."""
+    try:
+        judged = said["judgement"]
+        return f"{judged['serving'][figure]:.2f} > {judged['candidate'][figure]:.2f}"
+    except (KeyError, TypeError, ValueError):
+        return ""
+
+
+def _plain(value: object) -> Text:
+    """Text that anybody may have written, without what a terminal would obey."""
+    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value)))

@@ -1,0 +1,59 @@
+"""The one place where the backend calls what learns, judges and stores models. Imported when a training has something to
+learn from: torch takes seconds and hundreds of megabytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from model.data.snapshot import Snapshot
+from model.finetune import FineTuneSettings, Progress, StopTraining, fine_tune
+from model.gate import GateRules, decide
+from model.judge import JudgeSettings, judge
+from refcut_backend.model_store.from_settings import open_model_store
+from refcut_backend.model_store.serving_choice import ServingChoice
+from refcut_backend.settings import Settings
+from refcut_backend.training.learner import OnMask, OnProgress, Serving, Verdict
+from refcut_backend.training.run_report import ToldToStopError
+
+
+class ModelLearner:
+    """A Learner over `model/` and the settings' model store."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = open_model_store(settings)
+        self._choice = ServingChoice(self._store, settings.model_dir)
+
+    def serving(self, project_id: int) -> Serving:
+        chosen = self._choice.of(project_id)
+        return Serving(chosen.version, chosen.folder or self._store.local_folder(chosen.version))
+
+    def fine_tune(self, snapshot: Snapshot, parent_dir: Path, run_dir: Path, on_progress: OnProgress) -> Path:
+        def pass_on(said: Progress) -> None:
+            try:
+                on_progress(said)
+            except ToldToStopError as stop:
+                raise StopTraining from stop  # what it knows: it writes a checkpoint first
+
+        try:
+            return fine_tune(snapshot, parent_dir, run_dir, FineTuneSettings(), pass_on)
+        except StopTraining as stop:
+            raise ToldToStopError from stop
+
+    def judge(self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask) -> Verdict:
+        how = JudgeSettings(
+            max_references=self._settings.max_references_per_label,
+            runtime=self._settings.runtime,
+            runtime_cache_dir=self._settings.runtime_cache_dir,
+        )
+        judgement = judge(snapshot, (serving_dir, candidate_dir), how, on_mask)
+        decision = decide(judgement, GateRules(min_images=self._settings.train_holdout_min_images))
+        return Verdict(decision.promote, tuple(decision.reasons), judgement.to_json())
+
+    def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
+        settings = FineTuneSettings().model_dump(mode="json")
+        return self._store.publish(project_id, candidate_dir, manifest | {"settings": settings})
+
+    def promote(self, project_id: int, version: str) -> None:
+        self._store.promote(project_id, version)

@@ -1,0 +1,63 @@
+"""A small snapshot of drawn fish, and a parent version of a tiny network to learn from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from model.data.readers.rle import encode
+from model.data.snapshot import (
+    Snapshot,
+    SnapshotMask,
+    SnapshotReference,
+    SnapshotScene,
+    write_snapshot,
+)
+from model.finetuning.settings import FineTuneSettings
+from model.weights import BASE_FILE, VERSION_FILE, save_base, save_version
+from tests.model.made_up import TINY_FROZEN, drawn_scenes, random_network
+
+QUICK = FineTuneSettings(
+    steps=4,
+    size_px=112,
+    groups=2,
+    warmup_steps=1,
+    loader_workers=0,
+    checkpoint_minutes=1000,
+    min_checked_images=1000,
+    bfloat16=False,
+)
+
+
+def fish_snapshot(folder: Path, train: int = 4, holdout: int = 5, *, clicked: bool = True) -> Snapshot:
+    """Two labels on every picture. The first picture to train on is the reference of both."""
+    images = folder / "images"
+    images.mkdir(parents=True)
+    scenes = [
+        SnapshotScene(scene.image_path.name, 128, 96, "1", [_mask(name, m, clicked) for name, m in parts])
+        for scene in drawn_scenes(images, train + holdout)
+        for parts in [sorted(scene.masks().items())]
+    ]
+    (images / "parts.json").unlink()
+    references = [
+        SnapshotReference(mask.label, scenes[0].file_name, mask.rle, None, "0123456789ab")
+        for mask in scenes[0].masks
+    ]
+    return write_snapshot(
+        folder, train=scenes[:train], holdout=scenes[train:], references=references, made_of={}
+    )
+
+
+def _mask(label: str, mask_hw: np.ndarray, clicked: bool) -> SnapshotMask:
+    """With a session of two clicks: one in the middle of the mask, a negative one in the image's corner."""
+    row, col = (float(values.mean()) for values in np.nonzero(mask_hw))
+    sessions = [[[row, col, 1], [2.0, 3.0, 0]]] if clicked else []
+    return SnapshotMask(label, encode(mask_hw), sessions)
+
+
+def parent_version(folder: Path) -> Path:
+    network = random_network(TINY_FROZEN)
+    save_base(network, folder / BASE_FILE)
+    save_version(network.state_dict(), network.config, folder / BASE_FILE, folder / VERSION_FILE)
+    return folder

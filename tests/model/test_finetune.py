@@ -1,0 +1,220 @@
+"""From a snapshot to a child of a version."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from model.data.scenes import Scene
+from model.errors import DataError, TrainingError, WeightsError
+from model.finetune import fine_tune, main
+from model.finetuning.progress import Progress, StopTraining
+from model.training import loop
+from model.training.loop import Trainer
+from model.weights import BASE_FILE, VERSION_FILE, load_network
+from tests.model.finetuning.made_up_snapshot import QUICK, fish_snapshot, parent_version
+from tests.model.training.runs import logged
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Path:
+    return parent_version(tmp_path / "parent")
+
+
+class KilledError(Exception):
+    """What ends a run in the middle here."""
+
+
+def test_a_child_has_its_parents_base_and_other_weights(tmp_path, parent):
+    said: list[Progress] = []
+    run = fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", QUICK, said.append)
+    assert (run / BASE_FILE).read_bytes() == (parent / BASE_FILE).read_bytes()
+    before, after = load_network(parent).state_dict(), load_network(run).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("click_blocks.") for name in changed)
+    assert any(name.startswith("head.") for name in changed)
+    assert not any(name.startswith("backbone.") for name in changed)
+    assert [p.step for p in said if p.stage == "training"] == [1, 2, 3, 4]
+    assert {"loss", "iou"} <= set(said[-1].metrics)
+    assert (said[0].stage, said[-1].stage) == ("preparing", "done")
+    assert (run / "curves.png").stat().st_size > 0
+
+
+def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, parent):
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    settings = QUICK.model_copy(update={"checkpoint_minutes": 0.0})
+    fine_tune(snapshot, parent, tmp_path / "whole", settings)
+
+    def die(progress: Progress) -> None:
+        if progress.step == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fine_tune(snapshot, parent, tmp_path / "killed", settings, die)
+    resumed: list[Progress] = []
+    fine_tune(snapshot, parent, tmp_path / "killed", settings, resumed.append)
+    assert [p.step for p in resumed if p.stage == "training"] == [3, 4]
+    losses = [[step["loss"] for step in logged(tmp_path / name)] for name in ("whole", "killed")]
+    assert losses[1] == pytest.approx(losses[0])
+
+
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(tmp_path, parent):
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+
+    def stop(progress: Progress) -> None:
+        if progress.step == 3:
+            raise StopTraining
+
+    with pytest.raises(StopTraining):
+        fine_tune(snapshot, parent, tmp_path / "run", QUICK, stop)
+    resumed: list[Progress] = []
+    fine_tune(snapshot, parent, tmp_path / "run", QUICK, resumed.append)
+    assert [p.step for p in resumed if p.stage == "training"] == [4]
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path, parent):
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    fine_tune(snapshot, parent, tmp_path / "run", QUICK)
+    said: list[Progress] = []
+    fine_tune(snapshot, parent, tmp_path / "run", QUICK, said.append)
+    assert not [p for p in said if p.stage == "training"]
+
+
+def test_no_image_of_the_holdout_is_ever_opened(tmp_path, parent, monkeypatch):
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    opened: set[str] = set()
+    read = Scene.image
+
+    def noted(scene: Scene) -> Any:
+        opened.add(scene.image_path.name)
+        return read(scene)
+
+    monkeypatch.setattr(Scene, "image", noted)
+    settings = QUICK.model_copy(
+        update={"steps": 30, "min_checked_images": 1, "checked_share": 0.4, "checks": 2}
+    )
+    fine_tune(snapshot, parent, tmp_path / "run", settings)
+    assert opened == {scene.file_name for scene in snapshot.train}
+    assert not opened & {scene.file_name for scene in snapshot.holdout}
+
+
+def test_it_stops_early_when_checks_find_nothing_better_and_keeps_the_best(tmp_path, parent, monkeypatch):
+    scores = iter([0.5, 0.6, 0.4, 0.3, 0.2])
+    kept: list[dict[str, torch.Tensor]] = []
+
+    def scored(network: Any, _masks: object) -> float:
+        kept.append({name: value.clone() for name, value in network.state_dict().items()})
+        return next(scores)
+
+    monkeypatch.setattr("model.finetuning.run.score", scored)
+    changes = {"steps": 20, "checks": 10, "min_checked_images": 1, "checked_share": 0.4}
+    run = fine_tune(
+        fish_snapshot(tmp_path / "snapshot", train=8),
+        parent,
+        tmp_path / "run",
+        QUICK.model_copy(update=changes),
+    )
+    assert len(logged(run)) == 6
+    after = load_network(run).state_dict()
+    for name, value in after.items():
+        torch.testing.assert_close(value, kept[1][name], atol=2e-3, rtol=2e-3)
+
+
+def test_time_limits_the_steps(tmp_path, parent):
+    settings = QUICK.model_copy(update={"steps": 10_000, "time_limit_s": 3.0})
+    run = fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", settings)
+    assert 1 <= len(logged(run)) < 10_000
+    assert json.loads((run / "plan.json").read_text())["steps"] < 10_000
+    load_network(run)
+
+
+@pytest.mark.parametrize("enough", [True, False])
+def test_when_the_gpu_runs_out_of_memory_a_smaller_batch_is_tried_once(tmp_path, parent, monkeypatch, enough):
+    computed: list[int] = []
+    original = Trainer._add_gradient
+
+    def short_of_memory(trainer: Trainer, batch: Any, *rest: Any) -> Any:
+        computed.append(len(batch.images))
+        if len(batch.images) > 2 or not enough:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return original(trainer, batch, *rest)
+
+    monkeypatch.setattr(Trainer, "_add_gradient", short_of_memory)
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    if enough:
+        load_network(fine_tune(snapshot, parent, tmp_path / "run", QUICK))
+        assert (computed[0], set(computed[1:])) == (4, {2})
+        return
+    with pytest.raises(TrainingError, match="no memory for one group"):
+        fine_tune(snapshot, parent, tmp_path / "run", QUICK)
+    assert len(computed) == 2
+    assert not (tmp_path / "run" / VERSION_FILE).exists()
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_and_leaves_no_version(tmp_path, parent, monkeypatch):
+    monkeypatch.setitem(loop.LOSSES, "bce_and_dice", lambda logits, _targets: logits.mean() * torch.nan)
+    with pytest.raises(TrainingError, match="loss is not a number"):
+        fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", QUICK)
+    assert not (tmp_path / "run" / VERSION_FILE).exists()
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_replay_draws_from_earlier_snapshots(tmp_path, parent, monkeypatch):
+    earlier = fish_snapshot(tmp_path / "earlier")
+    opened: set[Path] = set()
+    read = Scene.image
+    monkeypatch.setattr(Scene, "image", lambda scene: (opened.add(scene.image_path.parent), read(scene))[1])
+    settings = QUICK.model_copy(
+        update={"steps": 10, "replay_snapshots": (earlier.folder,), "replay_share": 0.5}
+    )
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    fine_tune(snapshot, parent, tmp_path / "run", settings)
+    assert opened == {earlier.image_dir, snapshot.image_dir}
+
+
+def test_the_parents_share_stays_in_the_weights(tmp_path, parent):
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    distances = []
+    for share in (0.0, 0.5):
+        settings = QUICK.model_copy(update={"parent_share": share})
+        run = fine_tune(snapshot, parent, tmp_path / str(share), settings)
+        before, after = load_network(parent).state_dict(), load_network(run).state_dict()
+        distances.append(sum(float((before[name] - after[name]).abs().sum()) for name in before))
+    assert distances[1] == pytest.approx(distances[0] / 2, rel=0.2)
+
+
+def test_nothing_to_learn_from_is_said(tmp_path, parent):
+    with pytest.raises(DataError, match="nothing to train on"):
+        fine_tune(fish_snapshot(tmp_path / "snapshot", train=0, holdout=2), parent, tmp_path / "run", QUICK)
+
+
+def test_a_parent_that_is_a_pickle_is_refused_and_not_run(tmp_path, parent):
+    (parent / VERSION_FILE).write_bytes(pickle.dumps({"a": 1}))
+    with pytest.raises(WeightsError):
+        fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", QUICK)
+
+
+def test_the_command_trains_and_says_what_is_wrong_in_one_line(tmp_path, parent, capsys):
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    arguments = [
+        str(snapshot.folder),
+        "--parent",
+        str(parent),
+        "--out",
+        str(tmp_path / "run"),
+        "--threads",
+        "1",
+    ]
+    main([*arguments, "--settings", QUICK.model_dump_json(exclude_defaults=True)])
+    load_network(tmp_path / "run")
+    shutil.rmtree(snapshot.folder)
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()[-1:]) == 1

@@ -1,0 +1,81 @@
+"""What a candidate must show before it serves."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from model.gate import GateRules, decide
+from model.judgement import Figures, Judgement, NetworkFigures
+
+
+def label(iou: float = 0.6, noc: float = 4.0, masks: int = 10) -> Figures:
+    return Figures(masks, noc, iou, {1: iou, 3: iou + 0.1, 5: iou + 0.15})
+
+
+def network(iou: float = 0.6, noc: float = 4.0, **changes: Any) -> NetworkFigures:
+    own = {"negative_clicks": 1.0, "by_label": {"door": label(iou, noc), "wheel": label(iou, noc)}} | changes
+    return NetworkFigures(**{**vars(label(iou, noc, 20)), **own})
+
+
+def judged(candidate: NetworkFigures, images: int = 8) -> Judgement:
+    return Judgement("digest", images, network(), candidate)
+
+
+def test_a_better_network_is_promoted_and_the_reason_has_the_figures():
+    decision = decide(judged(network(iou=0.7, noc=3.0)))
+    assert decision.promote
+    assert decision.reasons == ("first click 0.600 to 0.700, clicks to .85 4.00 to 3.00 on 20 masks",)
+
+
+@pytest.mark.parametrize(("iou", "noc"), [(0.65, 4.0), (0.6, 3.5), (0.65, 4.05), (0.598, 3.5)])
+def test_either_figure_may_carry_it_while_the_other_holds(iou, noc):
+    assert decide(judged(network(iou, noc))).promote
+
+
+@pytest.mark.parametrize(
+    ("candidate", "why"),
+    [
+        (network(), "not better by the margin"),
+        (network(iou=0.61, noc=3.9), "not better by the margin"),
+        (network(iou=0.5, noc=5.0, by_label={}), "not better by the margin"),
+        (network(iou=0.65, noc=4.5), "not better by the margin"),
+        (network(iou=0.55, noc=3.0), "not better by the margin"),
+        (network(0.7, 3.0, by_label={"door": label(0.5, 3.0), "wheel": label(0.9)}), "door is worse"),
+        (network(0.7, 3.0, by_label={"door": label(0.7, 5.5), "wheel": label(0.7)}), "door is worse"),
+        (network(0.7, 3.0, iou_after={1: 0.7, 3: 0.6, 5: 0.8}), "more clicks do not help"),
+        (network(0.7, 3.0, iou_after={1: 0.7, 3: 0.8, 5: 0.7}), "more clicks do not help"),
+        (network(0.7, 3.0, negative_clicks=0.5), "only 50% of negative clicks change the mask"),
+    ],
+)
+def test_what_speaks_against_a_network_is_said(candidate, why):
+    decision = decide(judged(candidate))
+    assert not decision.promote
+    (reason,) = decision.reasons
+    assert reason.startswith(why)
+
+
+def test_with_fewer_than_five_images_nothing_is_promoted():
+    decision = decide(judged(network(0.9, 1.0), images=4))
+    assert not decision.promote
+    assert decision.reasons == ("the holdout has 4 images, 5 are needed to tell",)
+
+
+def test_a_label_with_hardly_any_masks_does_not_decide():
+    serving = network(by_label={"door": label(0.9, 1.0, masks=2)})
+    candidate = network(0.7, 3.0, by_label={"door": label(0.2, 9.0, masks=2)})
+    assert decide(Judgement("digest", 8, serving, candidate)).promote
+
+
+def test_rules_are_the_callers():
+    rules = dataclasses.replace(GateRules(), iou_margin=0.2, noc_margin=0.9)
+    assert not decide(judged(network(0.7, 3.0)), rules).promote
+
+
+def test_all_reasons_are_told_at_once():
+    candidate = network(0.5, 5.0, negative_clicks=0.0, iou_after={1: 0.5, 3: 0.4, 5: 0.3})
+    reasons = decide(judged(candidate, images=1)).reasons
+    wanted = ("the holdout", "not better", "door is worse", "wheel is worse", "more clicks", "only 0%")
+    assert [reason.startswith(why) for reason, why in zip(reasons, wanted, strict=True)] == [True] * 6

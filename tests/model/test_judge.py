@@ -1,0 +1,88 @@
+"""Two networks on a holdout, with real figures and a real decision."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.evaluation.before_after import draw_before_after
+from model.finetuning.record import training_record
+from model.finetuning.settings import FineTuneSettings
+from model.gate import decide
+from model.judge import JudgeSettings, holdout_masks, judge, judge_mask, main
+from model.weights import BASE_FILE, VERSION_FILE, load_network, save_version
+from tests.model.colour_world import ColourPredictor, make_scene
+from tests.model.finetuning.made_up_snapshot import fish_snapshot, parent_version
+
+SETTINGS = JudgeSettings(max_clicks=6, runtime="torch")
+
+
+@pytest.fixture
+def parent(tmp_path: Path) -> Path:
+    return parent_version(tmp_path / "parent")
+
+
+def test_a_worse_model_is_refused_with_reasons_and_figures(tmp_path, parent):
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    network, worse = load_network(parent), tmp_path / "worse"
+    worse.mkdir()
+    (worse / BASE_FILE).write_bytes((parent / BASE_FILE).read_bytes())
+    silent = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
+    save_version(silent, network.config, worse / BASE_FILE, worse / VERSION_FILE)
+    done: list[tuple[int, int]] = []
+    judgement = judge(snapshot, (parent, worse), SETTINGS, lambda *progress: done.append(progress))
+    decision = decide(judgement)
+    assert not decision.promote
+    assert done[-1] == (20, 20)
+    said = judgement.to_json()
+    assert json.loads(json.dumps(said)) == said
+    assert (said["images"], said["serving"]["masks"], said["snapshot"]) == (5, 10, snapshot.digest)
+    assert set(said["candidate"]["by_label"]) == {"head", "tail"}
+    assert set(said["candidate"]["iou_after"]) == {"1", "3", "5"}
+    record = training_record(snapshot, "tiny-00000000", FineTuneSettings(), judgement, decision, "0.1.0")
+    assert json.loads(json.dumps(record)) == record
+    assert (record["judgement"], record["decision"]["promote"], record["images"]) == (said, False, 4)
+    assert record["decision"]["reasons"] == list(decision.reasons)
+    picture = tmp_path / "before_after.png"
+    assert draw_before_after(picture, judgement, snapshot.image_dir)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_network_is_not_better_than_itself(tmp_path, parent):
+    judgement = judge(fish_snapshot(tmp_path / "snapshot"), (parent, parent), SETTINGS)
+    assert judgement.candidate.first_click_iou == pytest.approx(judgement.serving.first_click_iou, abs=0.002)
+    assert judgement.candidate.noc85 == judgement.serving.noc85
+    assert not decide(judgement).promote
+
+
+def test_figures_are_those_of_the_robots_clicks(tmp_path):
+    scene = make_scene(tmp_path / "car.png", ["wheel", "door"])
+    judged = judge_mask(ColourPredictor(), scene, "wheel", None, 20)
+    assert judged.ious == [1.0] * 5
+    assert judged.negative_click_changes
+
+
+def test_a_network_that_ignores_negative_clicks_is_found_out(tmp_path):
+    class Stubborn(ColourPredictor):
+        def predict(self, clicks):
+            return super().predict([click for click in clicks if click.positive])
+
+    scene = make_scene(tmp_path / "car.png", ["wheel", "door"])
+    assert judge_mask(Stubborn(), scene, "door", None, 20).negative_click_changes is False
+
+
+def test_a_large_holdout_is_sampled_with_every_label(tmp_path):
+    snapshot = fish_snapshot(tmp_path / "snapshot", holdout=9)
+    chosen = holdout_masks(snapshot, 6)
+    assert sorted(label for _, label in chosen) == ["head"] * 3 + ["tail"] * 3
+    assert chosen == holdout_masks(snapshot, 6)
+
+
+def test_the_command_writes_all_figures(tmp_path, parent):
+    snapshot = fish_snapshot(tmp_path / "snapshot", holdout=1)
+    out = tmp_path / "judgement.json"
+    main([str(snapshot.folder), str(parent), str(parent), "--out", str(out), "--max-masks", "1"])
+    assert json.loads(out.read_text())["images"] == 1

@@ -1,0 +1,38 @@
+"""Folders as a training run leaves them, of a network that loads in no time."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from model.weights import BASE_FILE, VERSION_FILE, save_base, save_version
+from tests.model.made_up import TINY_FROZEN, random_network
+
+PARENT = "tiny-00000000"
+
+
+def trained_folder(folder: Path, seed: int = 0) -> Path:
+    """Weights that differ with the seed, on one base; and a picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / BASE_FILE).write_bytes(_base())
+    torch.manual_seed(0)
+    tensors = random_network(TINY_FROZEN, seed).state_dict()
+    save_version(tensors, TINY_FROZEN, folder / BASE_FILE, folder / VERSION_FILE)
+    (folder / "curves.png").write_bytes(b"a picture")
+    return folder
+
+
+@cache
+def _base() -> bytes:
+    """The same bytes for all: safetensors writes its header in any order."""
+    with TemporaryDirectory() as folder:
+        save_base(random_network(TINY_FROZEN), Path(folder) / BASE_FILE)
+        return (Path(folder) / BASE_FILE).read_bytes()
+
+
+def said(**more: object) -> dict[str, object]:
+    """What a trainer says of a version."""
+    return {"parent": PARENT} | more

@@ -1,0 +1,141 @@
+"""Promote and rollback of a running backend, by the command and under clicks: nobody is turned away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import redis
+
+from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.model_store.store import ModelStore
+from tests.recorded import LABEL_CONFIG, REPOSITORY, click_result
+from tests.refcut_backend.model_store.trained import said, trained_folder
+from tests.running_backend import free_port, start, wait_until_up
+from tests.worker_farm import wait_for
+
+PHOTOGRAPH = (REPOSITORY / "label_studio_demo" / "car_parts_te66.jpg").read_bytes()
+NO_MASK_IS_FINE = {None, "empty_mask"}
+
+
+@dataclass
+class Backend:
+    """A running backend with tiny networks. answers: (project, model_version, reason) of every click so far."""
+
+    client: httpx.Client
+    redis: redis.Redis
+    folder: Path
+    answers: list[tuple[int, str, str | None]] = field(default_factory=list)
+
+    def click(self, project: int) -> str:
+        body = {
+            "tasks": [{"id": 2, "data": {"image": "/data/local-files/?d=a.jpg"}}],
+            "project": f"{project}.1",
+            "label_config": LABEL_CONFIG,
+            "params": {"context": {"result": [click_result(f"dot{len(self.answers)}", 50, 50, "Wheel")]}},
+        }
+        answer = self.client.post("/predict", json=body).raise_for_status()
+        version = str(answer.json()["results"][0]["model_version"])
+        self.answers.append((project, version, answer.headers.get("X-RefCut-Reason")))
+        return version
+
+    def refcut_models(self, *arguments: str) -> None:
+        """Runs the command as its user does."""
+        subprocess.run(
+            [sys.executable, "-m", "refcut_backend", "models", *arguments],
+            env=os.environ | {"REFCUT_STATE_DIR": str(self.folder / "state"), "REFCUT_RUNTIME": "torch"},
+            cwd=REPOSITORY,
+            check=True,
+            timeout=120,
+            capture_output=True,
+        )
+
+
+@pytest.fixture
+def backend(tmp_path: Path) -> Iterator[Backend]:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "a.jpg").write_bytes(PHOTOGRAPH)
+    port = free_port()
+    with ExitStack() as stack:
+        server = stack.enter_context(EmbeddedRedis())
+        check_redis(server.url)
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("REFCUT_LOCAL_FILES_DIR", str(tmp_path / "shared"))
+        patch.setenv("REFCUT_MODEL_DIR", str(trained_folder(tmp_path / "tiny")))
+        process = start(tmp_path / "state", port, server.url)
+        # Its log is longer than a pipe: somebody has to read it.
+        reader = threading.Thread(target=lambda: list(process.stdout or ()))
+        reader.start()
+        stack.callback(process.communicate)
+        stack.callback(process.wait)
+        stack.callback(reader.join)
+        stack.callback(process.send_signal, signal.SIGTERM)
+        address = f"http://127.0.0.1:{port}"
+        client = stack.enter_context(httpx.Client(base_url=address, timeout=90, trust_env=False))
+        wait_until_up(client, process)
+        said_of = {
+            "project": "1.1",
+            "schema": LABEL_CONFIG,
+            "hostname": "http://127.0.0.1:1",
+            "access_token": "x",
+        }
+        for project in ("1.1", "2.1"):
+            client.post("/setup", json=said_of | {"project": project}).raise_for_status()
+        connection = connect_redis(server.url)
+        stack.callback(connection.close)
+        yield Backend(client, connection, tmp_path)
+
+
+def test_promote_and_rollback_switch_between_two_clicks_and_drop_none(backend, tmp_path):
+    store = ModelStore.open(str(tmp_path / "state" / "models"))
+    versions = [store.publish(1, trained_folder(tmp_path / f"run-{seed}", seed), said()) for seed in (1, 2)]
+    shared = backend.click(1)
+    assert backend.click(2) == shared
+    stopping = threading.Event()
+
+    def annotate() -> None:
+        while not stopping.is_set():
+            backend.click(1)
+            backend.click(2)
+
+    annotator = threading.Thread(target=annotate)
+    annotator.start()
+    try:
+        for arguments, expected in (
+            (("promote", "--project", "1", versions[0]), versions[0]),
+            (("promote", "--project", "1", versions[1]), versions[1]),
+            (("rollback", "--project", "1"), versions[0]),
+            (("rollback", "--project", "1"), shared),
+        ):
+            backend.refcut_models(*arguments)
+            wait_for(lambda version=expected: latest(backend, 1) == version, f"{expected} answers")
+            assert backend.client.get("/versions").json()["versions"][0] == shared
+    finally:
+        stopping.set()
+        annotator.join()
+    assert {reason for _, _, reason in backend.answers} <= NO_MASK_IS_FINE, "no click was dropped"
+    assert {version for project, version, _ in backend.answers if project == 2} == {shared}
+
+
+def latest(backend: Backend, project: int) -> str | None:
+    return next((version for p, version, _ in reversed(backend.answers) if p == project), None)
+
+
+def test_emptying_redis_loses_no_version(backend, tmp_path):
+    store = ModelStore.open(str(tmp_path / "state" / "models"))
+    version = store.publish(1, trained_folder(tmp_path / "run", 1), said())
+    store.promote(1, version)
+    assert backend.click(1) == version
+    backend.redis.flushall()
+    wait_for(lambda: backend.client.get("/readyz").status_code == 200, "the worker is known again")
+    assert backend.click(1) == version
+    assert backend.click(2) != version

@@ -1,0 +1,209 @@
+"""Each project's clicks are answered by its own version, which is exchanged between two clicks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.network.refcut import RefCut
+from model.version_folder import VERSION_FILE
+from model.weights import load_network
+from refcut_backend.core.clicks import PercentClick
+from refcut_backend.jobs.click_job import ClickJob
+from refcut_backend.model_store.serving_choice import ServingChoice
+from refcut_backend.model_store.store import ModelStore
+from refcut_backend.worker import project_models
+from refcut_backend.worker.engine import ClickEngine
+from refcut_backend.worker.image_decode import decode_image
+from refcut_backend.worker.image_shelf import ImageShelf
+from refcut_backend.worker.load_model import ModelLoader
+from refcut_backend.worker.project_models import ProjectModels
+from refcut_backend.worker.served_model import ServedModel
+from tests.refcut_backend.model_store.trained import said, trained_folder
+from tests.refcut_backend.worker.test_engine import LIMITS, Store
+from tests.worker_farm import wait_for
+
+
+class World:
+    """A store with versions of tiny networks, and what a worker makes of it. gates: versions whose loading is held up
+    until their event is set; refused: versions that cannot be loaded."""
+
+    def __init__(self, folder: Path, limit: int = 2) -> None:
+        self.folder = folder
+        self.store = ModelStore.open(str(folder / "models"), folder / "cache")
+        self.shared_dir = trained_folder(folder / "shared")
+        self.choice = ServingChoice(self.store, self.shared_dir, self.store.local_folder)
+        self.loader = ModelLoader(torch.device("cpu"), "torch", folder / "openvino")
+        shared = self.loader.load_shared(self.shared_dir, self.choice.shared.version)
+        self.loads: list[str] = []
+        self.gates: dict[str, threading.Event] = {}
+        self.refused: set[str] = set()
+        self.models = ProjectModels(self.choice, shared, self.load, limit, first_wait_s=30)
+
+    def load(self, version: str) -> ServedModel:
+        self.loads.append(version)
+        if version in self.gates:
+            assert self.gates[version].wait(60)
+        if version in self.refused:
+            raise RuntimeError("cannot be loaded")
+        return self.loader.load(self.store.local_folder(version), version)
+
+    def publish(self, seed: int, project: int = 1) -> str:
+        return self.store.publish(project, trained_folder(self.folder / f"run-{seed}", seed), said())
+
+    def serves(self, project: int = 1) -> str:
+        return self.models.of(project).version
+
+    def wait_until(self, version: str, project: int = 1) -> None:
+        wait_for(lambda: self.serves(project) == version, f"{version} serves project {project}")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    for gate in world.gates.values():
+        gate.set()
+    world.models.stop()
+
+
+def test_a_project_without_versions_is_served_by_the_shared_model(world):
+    assert world.serves() == world.choice.shared.version
+    assert world.loads == []
+
+
+def test_the_first_click_of_a_project_waits_for_its_version(world):
+    version = world.publish(1)
+    world.store.promote(1, version)
+    assert world.serves() == version
+
+
+def test_promote_and_rollback_serve_their_project_and_no_other(world):
+    first, second = world.publish(1), world.publish(2)
+    world.store.promote(1, first)
+    assert world.serves(1) == first
+    assert world.serves(2) == world.choice.shared.version
+    for change, expected in (
+        (lambda: world.store.promote(1, second), second),
+        (lambda: world.store.rollback(1), first),
+        (lambda: world.store.rollback(1), world.choice.shared.version),
+    ):
+        change()
+        world.wait_until(expected)
+        assert world.serves(2) == world.choice.shared.version
+
+
+def test_clicks_are_answered_by_the_old_version_until_the_new_one_is_ready(world):
+    first, second = world.publish(1), world.publish(2)
+    world.store.promote(1, first)
+    assert world.serves() == first
+    world.gates[second] = threading.Event()
+    world.store.promote(1, second)
+    wait_for(lambda: second in world.loads, "the new version is being loaded")
+    began = time.monotonic()
+    assert world.serves() == first
+    assert time.monotonic() - began < 1, "no click waits for a load"
+    world.gates[second].set()
+    world.wait_until(second)
+
+
+def test_a_slow_load_of_one_project_holds_up_no_other(world):
+    slow, quick = world.publish(1, project=1), world.publish(2, project=2)
+    assert world.serves(1) == world.choice.shared.version
+    world.gates[slow] = threading.Event()
+    world.store.promote(1, slow)
+    wait_for(lambda: slow in world.loads, "it is being loaded")
+    world.store.promote(2, quick)
+    assert world.serves(2) == quick
+
+
+def test_a_current_version_that_is_corrupt_falls_back_to_the_previous_good_one(tmp_path, caplog):
+    world = World(tmp_path)
+    first, second = world.publish(1), world.publish(2)
+    world.store.promote(1, first)
+    world.store.promote(1, second)
+    weights = tmp_path / "models" / "versions" / second / VERSION_FILE
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    restarted = World(tmp_path)
+    assert restarted.serves() == first
+    assert restarted.choice.fallen_back == 1
+    assert any(record.msg == "a version of the model is damaged" for record in caplog.records)
+    restarted.models.stop()
+
+
+def test_a_version_that_cannot_be_loaded_falls_back_too(world):
+    first, second = world.publish(1), world.publish(2)
+    world.store.promote(1, first)
+    assert world.serves() == first
+    world.refused.add(second)
+    world.store.promote(1, second)
+    wait_for(lambda: world.choice.fallen_back == 1, "it has been refused")
+    assert world.serves() == first
+    world.store.rollback(1)
+    wait_for(lambda: world.choice.fallen_back == 0, "all is well again")
+
+
+def test_a_store_that_cannot_be_asked_changes_nothing(world, monkeypatch):
+    version = world.publish(1)
+    world.store.promote(1, version)
+    assert world.serves() == version
+
+    def broken(_project: int) -> None:
+        raise OSError("the disk is away")
+
+    monkeypatch.setattr(world.store, "pointer", broken)
+    monkeypatch.setattr(project_models, "LOOK_EVERY_S", 0.01)
+    time.sleep(0.2)
+    assert world.serves(1) == version
+    assert world.serves(2) == world.choice.shared.version
+
+
+def test_the_frozen_base_is_in_memory_once(world):
+    version = world.publish(1)
+    world.store.promote(1, version)
+    shared, own = world.models.shared.network, world.models.of(1).network
+    assert isinstance(shared, RefCut)
+    assert isinstance(own, RefCut)
+    assert own.backbone.pos_embed.data_ptr() == shared.backbone.pos_embed.data_ptr()
+    assert own.comparison_mean.data_ptr() == shared.comparison_mean.data_ptr()
+    separate = load_network(world.store.local_folder(version))
+    assert all(torch.equal(own.state_dict()[name], value) for name, value in separate.state_dict().items())
+
+
+def test_only_so_many_versions_are_kept_and_the_engine_lets_go_of_the_others(world):
+    for project in (1, 2, 3):
+        version = world.publish(project, project)
+        world.store.promote(project, version)
+    versions = [world.serves(project) for project in (1, 2, 3)]
+    kept = {name for name, _ in world.models.loaded()}
+    assert len(kept) == 3, "the shared one and two of their own"
+    assert f"{versions[0]}-RefCut" not in kept
+
+
+def test_a_click_is_answered_with_its_projects_version_and_says_so(world):
+    images = Store()
+    shelf = ImageShelf(
+        images.fetch, lambda data: decode_image(data, 10**8), max_bytes=2**25, limit_s=60, recheck_s=1e9
+    )
+    engine = ClickEngine(world.models, shelf, images.references.get, LIMITS)
+    click = ClickJob(1, 2, "/a.jpg", "Door", (PercentClick(50, 50, True),), ())
+    before = engine.answer(click)
+    version = world.publish(5)
+    world.store.promote(1, version)
+    world.wait_until(version)
+    after = engine.answer(click)
+    assert (before.model_version, after.model_version) == (world.choice.shared.version, version)
+    assert before.rle != after.rle or before.score != after.score
+    world.store.rollback(1)
+    world.wait_until(world.choice.shared.version)
+    again = engine.answer(click)
+    assert (again.model_version, again.rle) == (before.model_version, before.rle)
+    assert images.loaded == ["/a.jpg"], "the image stays at hand"
+    assert {key[1][0] for key in engine._open_images._cache} == {f"{before.model_version}-RefCut"}
