@@ -130,6 +130,8 @@ def _with_store(action: Callable[[ModelStore, Settings], None]) -> None:
 
 def _prepare(folder: Path, settings: Settings) -> None:
     """Workers of this machine find the version's form for their runtime and switch at once."""
+    if settings.runtime == "torch":
+        return
     from model.errors import ModelError
     from refcut_backend.worker.load_model import prepare_version
 
