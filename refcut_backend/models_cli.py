@@ -157,7 +157,7 @@ def _table(manifests: list[Manifest], pointer: Pointer) -> Table:
             manifest.version,
             manifest.published_at[:19].replace("T", " "),
             _plain(said.get("parent", "")),
-            _plain(said.get("images", "")),
+            _plain(_images(said)),
             _change(said, "noc85"),
             _change(said, "first_click_iou"),
             {True: "passed", False: "refused", None: "not asked"}[manifest.is_approved],
@@ -170,6 +170,12 @@ def _state(version: str, pointer: Pointer) -> str:
     if version == pointer.version:
         return SERVES
     return "served before" if version in pointer.earlier else ""
+
+
+def _images(said: dict[str, Any]) -> object:
+    """How many were learned from."""
+    images = said.get("images")
+    return images.get("train", "") if isinstance(images, dict) else ""
 
 
 def _change(said: dict[str, Any], figure: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from model.data.snapshot import Snapshot
+from model.evaluation.before_after import draw_before_after
 from model.finetune import FineTuneSettings, Progress, StopTraining, fine_tune
 from model.gate import GateRules, decide
 from model.judge import JudgeSettings, judge
@@ -15,6 +16,9 @@ from refcut_backend.model_store.serving_choice import ServingChoice
 from refcut_backend.settings import Settings
 from refcut_backend.training.learner import OnMask, OnProgress, Serving, Verdict
 from refcut_backend.training.run_report import ToldToStopError
+
+BEFORE_AFTER_FILE = "before_after.png"
+"""Published with the candidate, like every picture in its folder."""
 
 
 class ModelLearner:
@@ -48,6 +52,7 @@ class ModelLearner:
             runtime_cache_dir=self._settings.runtime_cache_dir,
         )
         judgement = judge(snapshot, (serving_dir, candidate_dir), how, on_mask)
+        draw_before_after(candidate_dir / BEFORE_AFTER_FILE, judgement, snapshot.image_dir)
         decision = decide(judgement, GateRules(min_images=self._settings.train_holdout_min_images))
         return Verdict(decision.promote, tuple(decision.reasons), judgement.to_json())
 

@@ -109,8 +109,8 @@ class ProjectTraining:
             "run": run_id,
             "project": said["project"],
             "parent": serving.version,
-            "data": snapshot.digest,
-            "code": __version__,
+            "snapshot": snapshot.digest,
+            "code_version": __version__,
             "labels": snapshot.labels,
             "annotations": len(said["annotations"]),
             "images": {

@@ -65,9 +65,11 @@ def test_the_list_shows_figures_decision_and_what_serves(store, tmp_path, refcut
         "candidate": {"noc85": 4.2, "first_click_iou": 0.61},
     }
     good = published(
-        store, tmp_path, 1, judgement=figures, decision={"promote": True, "reasons": []}, images=50
+        store, tmp_path, 1, judgement=figures, decision={"promote": True, "reasons": []}, images={"train": 50}
     )
-    bad = published(store, tmp_path, 2, decision={"promote": False, "reasons": ["worse"]}, images="\x1b[31m9")
+    bad = published(
+        store, tmp_path, 2, decision={"promote": False, "reasons": ["worse"]}, images={"train": "\x1b[31m9"}
+    )
     refcut("promote", "--project", "7", good)
     shown = refcut("list", "--project", "7")
     (first,) = (line for line in shown.splitlines() if good in line)

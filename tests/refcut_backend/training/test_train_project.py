@@ -19,7 +19,7 @@ def test_a_better_model_is_promoted_and_its_manifest_says_what_it_was_made_of(wo
     assert (run.outcome, run.stage, run.message) == (Outcome.PROMOTED, Stage.DONE, world.learner.reasons[0])
     said = world.learner.manifest(run.version or "")
     assert (said["run"], said["project"], said["parent"]) == (run.id, 7, PARENT)
-    assert said["data"] == world.snapshot(run).digest
+    assert said["snapshot"] == world.snapshot(run).digest
     assert said["decision"] == {"promote": True, "reasons": list(world.learner.reasons)}
     assert said["judgement"] == {"first_click_iou": 0.6}
     assert said["images"]["train"] + said["images"]["holdout"] == 20
