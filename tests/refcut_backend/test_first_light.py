@@ -25,13 +25,13 @@ from model.robot_clicker import deepest_point, intersection_over_union
 from model.version_folder import BASE_FILE, VERSION_FILE
 from refcut_backend.core import brush_rle
 from refcut_backend.demo.demo_projects import demo_mask
+from tests.demo_regions import CAR, demo_region, other_regions
 from tests.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result, role_result
 from tests.running_backend import free_port, start, wait_until_up
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 DEMO = REPOSITORY / "label_studio_demo"
 TARGET, REFERENCE = "car_parts_te66", "car_parts_car118"
-PARTS = ("wheel", "hood", "front_door")
 FOLLOWED_WITHIN_S = 2
 REPLACED_WITHIN_S = 15
 
@@ -65,10 +65,11 @@ class Backend:
         body = {"project": f"{project}.1", "schema": LABEL_CONFIG, "hostname": self.label_studio}
         self.client.post("/setup", json=body | {"access_token": TOKEN}).raise_for_status()
 
-    def give_reference(self, project: int, part: str) -> None:
-        """An annotation on the reference photograph: `part` is marked as the reference of Wheel."""
-        wheel = brush_result("r", "Wheel", demo_mask(REFERENCE, part))
-        others = [brush_result(name, "Door", demo_mask(REFERENCE, name)) for name in PARTS if name != part]
+    def give_reference(self, project: int, meaning: str) -> None:
+        """An annotation on the reference photograph: a part or the whole car is marked as the reference of Wheel."""
+        wheel = brush_result("r", "Wheel", demo_region(REFERENCE, meaning))
+        rest = other_regions(REFERENCE, meaning).items()
+        others = [brush_result(name, "Door", mask_hw) for name, mask_hw in rest]
         annotation = {
             "id": 5,
             "result": [wheel, *others, role_result(wheel, "Reference")],
@@ -135,24 +136,19 @@ def wheel_click(click_id: str = "a") -> dict[str, Any]:
     return click_result(click_id, 100 * col / wheels.shape[1], 100 * row / wheels.shape[0], "Wheel")
 
 
-def test_a_click_with_a_reference_gives_what_the_reference_means(backend):
-    wheels_hw = demo_mask(TARGET, "wheel")
-    backend.connect(1)
-    without_hw, region = backend.click(1, wheel_click())
+@pytest.mark.parametrize(("meaning", "project"), [("wheel", 1), (CAR, 2)])
+def test_the_same_click_gives_what_the_reference_means(backend, meaning, project):
+    meant_hw = demo_region(TARGET, meaning)
+    backend.connect(project)
+    backend.give_reference(project, meaning)
+    assert intersection_over_union(meant_hw, click_once_followed(backend, project)) > 0.65
+
+
+def test_a_click_without_a_reference_does_not_know_that_the_whole_car_is_meant(backend):
+    backend.connect(3)
+    mask_hw, region = backend.click(3, wheel_click())
     assert region["meta"]["text"] == ["RefCut reference: none"]
-    backend.give_reference(1, "wheel")
-    with_hw = click_once_followed(backend, 1)
-    assert intersection_over_union(wheels_hw, with_hw) > 0.65
-    assert intersection_over_union(wheels_hw, with_hw) > intersection_over_union(wheels_hw, without_hw) + 0.1
-
-
-def test_the_same_click_with_a_reference_of_another_part_gives_another_mask(backend):
-    masks = []
-    for project, part in ((2, "wheel"), (3, "hood")):
-        backend.connect(project)
-        backend.give_reference(project, part)
-        masks.append(click_once_followed(backend, project))
-    assert intersection_over_union(*masks) < 0.5
+    assert intersection_over_union(demo_region(TARGET, CAR), mask_hw) < 0.3
 
 
 def test_a_negative_click_takes_away_what_it_points_at(backend):
