@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +17,7 @@ from refcut_backend.command_line import with_settings
 from refcut_backend.errors import ModelStoreError, RefCutError
 from refcut_backend.model_store.pointer import Pointer
 from refcut_backend.settings import Settings
+from refcut_backend.terminal import open_console, plain
 
 if TYPE_CHECKING:
     from refcut_backend.model_store.manifest import Manifest
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("refcut.models")
 
-PIPE_COLUMNS = 200
-"""Width of a table that nobody looks at in a terminal: nothing is cut off."""
 SERVES = "serves"
 
 models_app = typer.Typer(
@@ -45,8 +43,7 @@ def list_models(project: ProjectOption) -> None:
         pointer = store.pointer(project)
         manifests = [store.manifest(version) for version in store.versions(project)]
         if manifests:
-            console = Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
-            console.print(_table(manifests, pointer))
+            open_console().print(_table(manifests, pointer))
         else:
             print("no versions")
         if pointer.version is None:
@@ -156,8 +153,8 @@ def _table(manifests: list[Manifest], pointer: Pointer) -> Table:
         table.add_row(
             manifest.version,
             manifest.published_at[:19].replace("T", " "),
-            _plain(said.get("parent", "")),
-            _plain(_images(said)),
+            plain(said.get("parent", "")),
+            plain(_images(said)),
             _change(said, "noc85"),
             _change(said, "first_click_iou"),
             {True: "passed", False: "refused", None: "not asked"}[manifest.is_approved],
@@ -185,8 +182,3 @@ def _change(said: dict[str, Any], figure: str) -> str:
         return f"{judged['serving'][figure]:.2f} > {judged['candidate'][figure]:.2f}"
     except (KeyError, TypeError, ValueError):
         return ""
-
-
-def _plain(value: object) -> Text:
-    """Text that anybody may have written, without what a terminal would obey."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value)))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -16,13 +14,12 @@ from refcut_backend.command_line import with_settings
 from refcut_backend.core.reference_choice import IN_USE, OwnerRule, Place
 from refcut_backend.errors import RefCutError
 from refcut_backend.settings import Settings
+from refcut_backend.terminal import open_console, plain
 
 if TYPE_CHECKING:
     # Label Studio's SDK takes a second to import: other commands do without.
     from refcut_backend.manage_references import ReferenceManager, ReferenceRow
 
-PIPE_COLUMNS = 200
-"""Width of a table that nobody looks at in a terminal: nothing is cut off."""
 
 references_app = typer.Typer(help="Look at references, name, pin and switch them off.", no_args_is_help=True)
 
@@ -41,8 +38,7 @@ def list_references(project: ProjectOption, label: SomeLabelOption = None) -> No
     def action(manager: ReferenceManager, _settings: Settings) -> None:
         rows = manager.rows(project, label)
         if rows:
-            console = Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
-            console.print(_table(rows))
+            open_console().print(_table(rows))
         else:
             print("no references")
         for rule in manager.rules_without_reference(project):
@@ -192,7 +188,7 @@ def _table(rows: list[ReferenceRow]) -> Table:
     for row in rows:
         candidate = row.candidate
         table.add_row(
-            _plain(candidate.label),
+            plain(candidate.label),
             str(candidate.task_id),
             str(candidate.annotation_id),
             candidate.version,
@@ -204,10 +200,5 @@ def _table(rows: list[ReferenceRow]) -> Table:
 
 
 def _without_reference(rule: OwnerRule) -> str:
-    place = Place(_plain(rule.label).plain, rule.task_id, rule.annotation_id)
+    place = Place(plain(rule.label).plain, rule.task_id, rule.annotation_id)
     return f"{rule.action} {place}: there is no such reference; was it deleted?"
-
-
-def _plain(text: str) -> Text:
-    """Text that anybody may have written, without what a terminal would obey."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))

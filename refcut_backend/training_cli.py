@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from refcut_backend.command_line import with_settings
 from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
 from refcut_backend.settings import Settings
+from refcut_backend.terminal import open_console, plain
 
 if TYPE_CHECKING:
     from refcut_backend.store.training_news import News
     from refcut_backend.store.training_runs import Run, TrainingRuns
 
-PIPE_COLUMNS = 200
 POLL_S = 1.0
 RUNS_SHOWN = 10
 
@@ -103,7 +100,7 @@ def _show(settings: Settings, project: int | None) -> None:
     try:
         runs, news = TrainingRuns(engine), TrainingNews(engine).by_project()
         projects = sorted(news.keys() | runs.projects()) if project is None else [project]
-        console = Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
+        console = open_console()
         for number in projects:
             print(_standing(number, news.get(number, News())))
             latest = runs.latest(number, RUNS_SHOWN)
@@ -123,6 +120,6 @@ def _table(runs: list[Run]) -> Table:
     table = Table("run", "asked by", "asked at (UTC)", "how it stands", "left out")
     for run in runs:
         asked_at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(run.asked_at))
-        left_out = Text("\n".join(run.left_out), style="yellow")
-        table.add_row(run.id, run.asked_by, asked_at, Text(_progress(run)), left_out)
+        left_out = plain("\n".join(run.left_out), style="yellow")
+        table.add_row(run.id, run.asked_by, asked_at, plain(_progress(run)), left_out)
     return table
