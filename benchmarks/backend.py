@@ -114,6 +114,7 @@ def running_backend(workers: int = 1, click_timeout_s: int = 8) -> Iterator[Back
             "REFCUT_STATE_DIR": str(folder),
             "REFCUT_REDIS_URL": redis.url,
             "REFCUT_WORKERS": str(workers),
+            "REFCUT_TRAINING_WORKER": "false",
             "REFCUT_CLICK_TIMEOUT_S": str(click_timeout_s),
         }
         process = subprocess.Popen(
