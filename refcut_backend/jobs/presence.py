@@ -44,6 +44,7 @@ class Presence:
         self._connection = connection
         self._state = WorkerState(name, tuple(queues))
         self._stopped = threading.Event()
+        self._one_at_a_time = threading.Lock()
         self._thread = threading.Thread(target=self._beat_until_stopped, name="presence", daemon=True)
 
     @property
@@ -80,7 +81,8 @@ class Presence:
         pipeline.set(_key(self.name), json.dumps(asdict(self._state)), px=round(1000 * SILENT_S))
 
     def _beat_now(self) -> None:
-        with suppress(redis.RedisError), self._connection.pipeline() as pipeline:
+        """What was read first is written first: otherwise the thread could take back that the worker is ready."""
+        with self._one_at_a_time, suppress(redis.RedisError), self._connection.pipeline() as pipeline:
             self.beat(pipeline)
             pipeline.execute()
 
