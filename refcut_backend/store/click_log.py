@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Engine, func, select, update
+from sqlalchemy import Engine, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from refcut_backend.core.click_session import ClickedObject
@@ -44,19 +44,19 @@ class ClickLog:
         milliseconds: float,
     ) -> None:
         """An answered click."""
-        event = ClickEvent(
-            project_id=project_id,
-            task_id=task_id,
-            label=clicked.label,
-            region_id=clicked.region_id,
-            clicks=clicks_to_json(clicked.clicks),
-            box=box_to_json(clicked.box),
-            model_version=model_version,
-            reference_versions=list(reference_versions),
-            milliseconds=milliseconds,
-        )
-        with Session(self._engine) as session, session.begin():
-            session.add(event)
+        event = {
+            "project_id": project_id,
+            "task_id": task_id,
+            "label": clicked.label,
+            "region_id": clicked.region_id,
+            "clicks": clicks_to_json(clicked.clicks),
+            "box": box_to_json(clicked.box),
+            "model_version": model_version,
+            "reference_versions": list(reference_versions),
+            "milliseconds": milliseconds,
+        }
+        with self._engine.begin() as connection:
+            connection.execute(insert(ClickEvent), event)
 
     def accept(self, project_id: int, region_ids: Collection[str]) -> None:
         """Regions that are in an annotation now; ids that are no answers of ours are ignored."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from sqlalchemy import Engine, select
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
 from refcut_backend.core.clicks import Dot
 from refcut_backend.store.tables import ClickPolarity
+from refcut_backend.store.upsert import upsert
 
 
 class ClickPolarities:
@@ -18,31 +17,23 @@ class ClickPolarities:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def resolve(self, project_id: int, dots: Iterable[Dot]) -> dict[str, bool]:
+    def resolve(self, project_id: int, dots: Sequence[Dot]) -> dict[str, bool]:
         """Remembers what dots say; returns by id what is known of those that say nothing."""
-        said = {dot.id: dot.positive for dot in dots}
-        known = self._known(project_id, said.keys())
-        news = {
-            id: positive
-            for id, positive in said.items()
-            if positive is not None and known.get(id) != positive
-        }
-        if news:
-            try:
-                self._remember(project_id, news)
-            except IntegrityError:
-                # The same click twice at once: the other request has just stored a dot.
-                self._remember(project_id, news)
-        return {id: known[id] for id, positive in said.items() if positive is None and id in known}
+        said = {dot.id: dot.positive for dot in dots if dot.positive is not None}
+        silent = [dot.id for dot in dots if dot.positive is None]
+        if said:
+            self._remember(project_id, said)
+        return self._known(project_id, silent) if silent else {}
 
-    def _known(self, project_id: int, ids: Iterable[str]) -> dict[str, bool]:
+    def _known(self, project_id: int, ids: Sequence[str]) -> dict[str, bool]:
         query = select(ClickPolarity.click_id, ClickPolarity.positive).where(
-            ClickPolarity.project_id == project_id, ClickPolarity.click_id.in_(list(ids))
+            ClickPolarity.project_id == project_id, ClickPolarity.click_id.in_(ids)
         )
-        with Session(self._engine) as session:
-            return {id: positive for id, positive in session.execute(query)}
+        with self._engine.connect() as connection:
+            return {id: positive for id, positive in connection.execute(query)}
 
-    def _remember(self, project_id: int, news: dict[str, bool]) -> None:
-        with Session(self._engine) as session, session.begin():
-            for click_id, positive in news.items():
-                session.merge(ClickPolarity(project_id=project_id, click_id=click_id, positive=positive))
+    def _remember(self, project_id: int, said: dict[str, bool]) -> None:
+        # In one order always: PostgreSQL lets nobody wait in a circle for rows that others have just written.
+        rows = [{"project_id": project_id, "click_id": id, "positive": said[id]} for id in sorted(said)]
+        with self._engine.begin() as connection:
+            connection.execute(upsert(self._engine, ClickPolarity, ["positive"]), rows)

@@ -28,14 +28,6 @@ def test_an_image_that_is_its_own_working_copy_is_only_cut():
     assert np.array_equal(full_size_mask(probability_hw, 20, 30, 0.5), probability_hw > 0.5)
 
 
-def test_what_is_not_a_number_is_background():
-    probability_hw = np.full((4, 4), np.nan, np.float32)
-    probability_hw[2:] = 1
-    mask_hw = full_size_mask(probability_hw, 40, 40, 0.5)
-    assert not mask_hw[:15].any()
-    assert mask_hw[25:].all()
-
-
 @pytest.mark.parametrize(("value", "expected"), [(0.0, False), (1.0, True)])
 def test_empty_and_full_stay_empty_and_full(value, expected):
     mask_hw = full_size_mask(np.full((3, 5), value, np.float32), 70, 90, 0.5)
