@@ -90,6 +90,10 @@ class FakeLearner:
         assert (self.store / version / "manifest.json").is_file()
         _write(self.store / f"current-{project_id}", version)
 
+    def runs_to_keep(self, project_id: int) -> frozenset[str]:
+        current = self.store / f"current-{project_id}"
+        return frozenset({self.manifest(current.read_text())["run"]} if current.exists() else ())
+
     def manifest(self, version: str) -> dict[str, Any]:
         said: dict[str, Any] = json.loads((self.store / version / "manifest.json").read_text())
         return said

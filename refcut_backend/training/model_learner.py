@@ -75,3 +75,7 @@ class ModelLearner:
         except ModelError as error:
             log.warning("workers will take longer to switch", extra={"problem": str(error)})
         self._store.promote(project_id, version)
+
+    def runs_to_keep(self, project_id: int) -> frozenset[str]:
+        manifests = [self._store.manifest(version) for version in self._store.lasting(project_id)]
+        return frozenset(str(manifest.said["run"]) for manifest in manifests if "run" in manifest.said)
