@@ -23,6 +23,7 @@ from model.errors import DataError, ModelError
 from model.network.encoder import use_plain_attention
 from model.network.refcut import RefCut
 from model.training.batches import Batches, Part, batch_loader
+from model.training.child_signals import child_signal_kept
 from model.training.comparison_statistics import measure_comparison_statistics
 from model.training.config import CocoSource, PartImageNetSource, Stage, TrainConfig, read_config
 from model.training.draws import SourcedScenes, make_draw, steps_per_epoch
@@ -109,7 +110,7 @@ def train(config: TrainConfig, run_dir: Path, device: torch.device, processes: P
         print(f"going on at stage {trainer.stage}, step {trainer.step}")
     processes.share_weights(network)
     part = Part(processes.rank, processes.count, config.accumulate)
-    with trainer.log:
+    with trainer.log, child_signal_kept():
         for number in range(trainer.stage, len(config.stages)):
             stage = config.stages[number]
             batches = Batches(draw, stage, config.seed + number, trainer.step, part)

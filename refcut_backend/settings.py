@@ -160,6 +160,11 @@ class Settings(BaseSettings):
         5, ge=1, description="images that must be held out for a new model to be promoted by itself"
     )
     train_timeout_s: int = Field(21600, ge=60, description="longest time that a training may take")
+    train_keep_runs: int = Field(
+        10,
+        ge=1,
+        description="newest trainings of a project whose snapshots stay; those of versions that last stay, too",
+    )
     train_threads: int = Field(
         0, ge=0, le=256, description="processor threads of a training; 0 = half of the processor's"
     )

@@ -18,23 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from model.data.snapshot import Snapshot
+from model.finetuning.progress import Progress
 from refcut_backend.logs import set_up_logging
 from refcut_backend.settings import Settings, read_settings
 from refcut_backend.training.learner import OnMask, OnProgress, Serving, Verdict
 from refcut_backend.training.training_process import run_training_worker
 
 PARENT = "s14-parent00"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """As model.finetune's."""
-
-    stage: str
-    step: int
-    steps: int
-    eta_s: float | None
-    metrics: dict[str, Any]
 
 
 @dataclass
@@ -99,6 +89,10 @@ class FakeLearner:
     def promote(self, project_id: int, version: str) -> None:
         assert (self.store / version / "manifest.json").is_file()
         _write(self.store / f"current-{project_id}", version)
+
+    def runs_to_keep(self, project_id: int) -> frozenset[str]:
+        current = self.store / f"current-{project_id}"
+        return frozenset({self.manifest(current.read_text())["run"]} if current.exists() else ())
 
     def manifest(self, version: str) -> dict[str, Any]:
         said: dict[str, Any] = json.loads((self.store / version / "manifest.json").read_text())

@@ -62,27 +62,32 @@ class BestWeights:
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
-        self.scores: list[float] = []
+        self._scores: dict[int, float] = {}
         if (run_dir / BEST_SCORE_FILE).is_file():
-            self.scores = list(json.loads((run_dir / BEST_SCORE_FILE).read_text())["scores"])
+            self._scores = dict(json.loads((run_dir / BEST_SCORE_FILE).read_text())["scores"])
 
-    def add(self, score: float, tensors: dict[str, Tensor]) -> None:
+    def knows(self, step: int) -> bool:
+        """Whether the weights after that step were checked: a resumed run comes by them again."""
+        return step in self._scores
+
+    def add(self, step: int, score: float, tensors: dict[str, Tensor]) -> None:
         """Keeps the weights when none were better."""
-        if not self.scores or score > max(self.scores):
+        if not self._scores or score > max(self._scores.values()):
             temporary = self._run_dir / f"{BEST_FILE}.partial"
             save_file(
                 {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary
             )
             os.replace(temporary, self._run_dir / BEST_FILE)
-        self.scores.append(score)
+        self._scores[step] = score
         temporary = self._run_dir / f"{BEST_SCORE_FILE}.partial"
-        temporary.write_text(json.dumps({"scores": self.scores}))
+        temporary.write_text(json.dumps({"scores": sorted(self._scores.items())}))
         os.replace(temporary, self._run_dir / BEST_SCORE_FILE)
 
     def since_best(self) -> int:
         """Checks since the best one."""
-        return len(self.scores) - 1 - self.scores.index(max(self.scores)) if self.scores else 0
+        scores = [score for _, score in sorted(self._scores.items())]
+        return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
     def load(self) -> dict[str, Tensor] | None:
         """None where nothing was checked."""
-        return load_file(self._run_dir / BEST_FILE) if self.scores else None
+        return load_file(self._run_dir / BEST_FILE) if self._scores else None

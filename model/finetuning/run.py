@@ -17,12 +17,13 @@ from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import DataError
 from model.finetuning.checks import BestWeights, CheckedMask, score
 from model.finetuning.draw import FineTuneDraw, Shares, reference_scenes
-from model.finetuning.plan import Plan, make_plan, read_plan, write_plan
+from model.finetuning.plan import make_plan, read_plan, write_plan
 from model.finetuning.progress import Progress, StopTraining
 from model.finetuning.sessions import logged_scenes
 from model.finetuning.settings import FineTuneSettings
 from model.network.encoder import use_plain_attention
 from model.training.batches import Batch, Batches, Part, batch_loader
+from model.training.child_signals import child_signal_kept
 from model.training.config import Stage, TrainConfig
 from model.training.draws import SourcedScenes
 from model.training.loop import Trainer
@@ -33,7 +34,7 @@ from model.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 
 
 class FineTuning:
-    """A run in its folder. accumulate: parts that a step is computed in."""
+    """A run in its folder. accumulate: parts that a step is computed in. clock: seconds, of this process."""
 
     def __init__(
         self,
@@ -44,6 +45,7 @@ class FineTuning:
         on_progress: Callable[[Progress], None],
         processes: Processes,
         accumulate: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Raises DataError when there is nothing to learn from, WeightsError for a parent that cannot be used."""
         self._parent_dir, self._run_dir = parent_dir, run_dir
@@ -51,7 +53,6 @@ class FineTuning:
         self._on_progress = on_progress
         self._processes = processes
         self._accumulate = accumulate
-        self._started = time.monotonic()
         self._metrics: dict[str, float] = {}
         scenes = [dataclasses.replace(scene, has_whole=False) for scene in snapshot.train_scenes()]
         if not scenes:
@@ -78,6 +79,12 @@ class FineTuning:
             self._network.config.patch_px,
         )
         self._best = BestWeights(run_dir)
+        self._plan = read_plan(run_dir) or make_plan(self._images, settings)
+        self._clock = clock
+        self._started = clock()
+        self._spent_before_s = 0.0
+        self._looked: tuple[int, float] | None = None
+        self._taken = 0
 
     def run(self) -> Path:
         """Trains all that is left. Returns the run's folder."""
@@ -85,54 +92,36 @@ class FineTuning:
         if self._device.type == "cpu":
             use_plain_attention(self._network)
         self._copy_base()
-        plan = self._plan()
-        trainer = self._trainer(plan)
+        if self._processes.writes:
+            write_plan(self._plan, self._run_dir)
+        trainer = self._trainer()
         trainer.resume()
         self._processes.share_weights(self._network)
         if trainer.stage == 0:
+            self._spent_before_s = self._plan.spent_s(trainer.step)
             stage = trainer.config.stages[0]
             part = Part(self._processes.rank, self._processes.count, self._accumulate)
             batches = Batches(self._draw, stage, self._settings.seed, trainer.step, part)
-            loader = batch_loader(batches, self._settings.loader_workers)
-            with trainer.log:
+            with trainer.log, child_signal_kept():
+                steps = iter(batch_loader(batches, self._settings.loader_workers))
                 try:
-                    trainer.run_stage(self._until_done(iter(loader), trainer, plan), stage)
+                    trainer.run_stage(self._until_done(steps, trainer), stage)
                 except StopTraining:
                     trainer.save()
                     raise
-            if self._processes.writes:
-                self._check(trainer)
         if self._processes.writes:
+            self._check(trainer, trainer.log.read()[-1].step)
             self._export(self._best.load() or trainer.average.values)
         self._processes.wait()
-        self._say("done", plan.steps, plan.steps)
+        self._say("done", self._plan.steps)
         return self._run_dir
 
-    def _plan(self) -> Plan:
-        plan = read_plan(self._run_dir)
-        if plan is None and self._processes.writes:
-            trainer = self._trainer(Plan(1, 1.0))
-            stage = trainer.config.stages[0]
-            part = Part(self._processes.rank, self._processes.count, self._accumulate)
-
-            def take_step(number: int) -> None:
-                for batch in Batches(self._draw, stage, self._settings.seed, number, part)[0]:
-                    trainer.add_gradient(batch, stage)
-
-            plan = make_plan(self._images, self._settings, take_step)
-            self._network.zero_grad(set_to_none=True)
-            write_plan(plan, self._run_dir)
-        self._processes.wait()
-        found = plan or read_plan(self._run_dir)
-        assert found is not None
-        return found
-
-    def _trainer(self, plan: Plan) -> Trainer:
+    def _trainer(self) -> Trainer:
         settings = self._settings
         config = TrainConfig(
             preset="finetune",
             sources=[],
-            stages=[Stage(size_px=settings.size_px, steps=plan.steps, groups=settings.groups)],
+            stages=[Stage(size_px=settings.size_px, steps=self._plan.wanted, groups=settings.groups)],
             seed=settings.seed,
             rate_head=settings.rate_head,
             rate_prompts=settings.rate_prompts,
@@ -146,11 +135,10 @@ class FineTuning:
 
         def on_step(record: StepRecord) -> None:
             self._metrics |= {"loss": round(record.loss, 4), "iou": round(record.iou, 4)}
-            left_s = (plan.steps - record.step) * (time.monotonic() - self._started) / max(self._taken, 1)
             self._taken += 1
-            self._say("training", record.step, plan.steps, left_s)
+            left_s = (self._plan.steps - record.step) * (self._clock() - self._started) / self._taken
+            self._say("training", record.step, left_s)
 
-        self._taken = 0
         return Trainer(
             self._network,
             config,
@@ -159,28 +147,58 @@ class FineTuning:
             lambda averaged: self._export(averaged),
             self._processes,
             on_step=on_step,
+            place_in_schedule=lambda step: self._plan.progress(step) * self._plan.wanted,
         )
 
-    def _until_done(
-        self, steps: Iterator[list[Batch]], trainer: Trainer, plan: Plan
-    ) -> Iterator[list[Batch]]:
-        """The steps until time is over, or until checks have found nothing better for a while."""
-        every = max(plan.steps // self._settings.checks, 1)
+    def _until_done(self, steps: Iterator[list[Batch]], trainer: Trainer) -> Iterator[list[Batch]]:
+        """The steps until the plan or the time is over, or until checks have found nothing better for a while."""
         alone = self._processes.count == 1
         for batches in steps:
-            if alone and (trainer.step % every == 0 if trainer.step else not self._best.scores):
-                self._check(trainer)
+            taken = trainer.step
+            self._review(taken)
+            if self._plan.is_over(taken):
+                return
+            if alone and self._is_check_due(taken):
+                self._check(trainer, taken)
                 if self._best.since_best() >= self._settings.patience:
                     return
-            if alone and time.monotonic() - self._started > self._settings.time_limit_s:
+            if alone and taken and self._spent_s() > self._settings.time_limit_s:
                 return
             yield batches
 
-    def _check(self, trainer: Trainer) -> None:
-        """Scores the averaged weights, where images were kept aside for that."""
-        if not self._masks:
+    def _spent_s(self) -> float:
+        """Seconds of the whole run, those before it was resumed included."""
+        return self._spent_before_s + self._clock() - self._started
+
+    def _review(self, taken: int) -> None:
+        """Looks whether the plan fits into the time, where that is due; all processes come to the same."""
+        now = self._clock()
+        if self._taken <= 1 or self._looked is None:
+            # The first step also waits for the first batch: it says nothing of the others.
+            self._looked = taken, now
+        elif self._plan.is_due(taken):
+            since, at = self._looked
+            figures = torch.tensor(
+                [(now - at) / (taken - since), self._spent_s()], dtype=torch.float64, device=self._device
+            )
+            self._processes.mean([figures])
+            step_s, spent_s = figures.tolist()
+            self._plan = self._plan.reviewed(taken, step_s, spent_s, self._settings.time_limit_s)
+            self._looked = (taken, now)
+            if self._processes.writes:
+                write_plan(self._plan, self._run_dir)
+
+    def _is_check_due(self, taken: int) -> bool:
+        def passed(step: int) -> int:
+            return int(self._plan.progress(step) * self._settings.checks + 1e-9)
+
+        return taken == 0 or passed(taken) > passed(taken - 1)
+
+    def _check(self, trainer: Trainer, taken: int) -> None:
+        """Scores the averaged weights, where images were kept aside for that, once after the same step."""
+        if not self._masks or self._best.knows(taken):
             return
-        self._say("checking", trainer.step)
+        self._say("checking", taken)
         averaged = self._blended(trainer.average.values)
         own = {name: value.detach().clone() for name, value in self._network.state_dict().items()}
         self._network.load_state_dict(averaged, strict=False)
@@ -188,7 +206,7 @@ class FineTuning:
         self._network.load_state_dict(own)
         self._network.train()
         self._metrics["checked_iou"] = round(found, 4)
-        self._best.add(found, trainer.average.values)
+        self._best.add(taken, found, trainer.average.values)
 
     def _blended(self, averaged: dict[str, Tensor]) -> dict[str, Tensor]:
         share = self._settings.parent_share
@@ -211,9 +229,10 @@ class FineTuning:
             shutil.copyfile(self._parent_dir / BASE_FILE, temporary)
             temporary.replace(self._run_dir / BASE_FILE)
 
-    def _say(self, stage: str, step: int = 0, steps: int = 0, eta_s: float | None = None) -> None:
+    def _say(self, stage: str, step: int = 0, eta_s: float | None = None) -> None:
         if self._processes.writes:
             eta = None if eta_s is None else round(eta_s, 1)
+            steps = self._plan.steps if step else 0
             self._on_progress(Progress(stage, step, steps, eta, dict(self._metrics)))
 
 

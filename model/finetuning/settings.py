@@ -10,8 +10,8 @@ from model.training.config import CocoSource
 
 
 class FineTuneSettings(BaseModel):
-    """time_limit_s: of a run; it begins anew when a run is resumed. steps: None = `steps_per_image` for each image,
-    between `min_steps` and `max_steps`, and no more than fit into the time, which is measured once at the start.
+    """time_limit_s: of a run, however often it is resumed. steps: None = `steps_per_image` for each image, between
+    `min_steps` and `max_steps`; and no more than fit into the time (`model/finetuning/plan.py`).
 
     reference_share: of project pairs, those whose reference is one of the project's own. session_share: of project
         groups, those that begin with clicks that people made. replay_share: of all groups, those of `replay_snapshots`

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ class OpenVinoStages:
         if folder.is_dir():
             try:
                 self._requests = _compiled(network, _kept(folder))
+                with suppress(OSError):
+                    os.utime(folder)
                 return
             except RuntimeError:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -131,7 +134,7 @@ def _kept(folder: Path) -> dict[str, str]:
 
 
 def _keep(models: dict[str, Any], folder: Path) -> None:
-    """Writes a network beside its place and moves it there; of others only the newest stay."""
+    """Writes a network beside its place and moves it there; of others only those used last stay."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="partial-"))
     for name, model in models.items():

@@ -39,20 +39,25 @@ def prepare(weights: Path, cache_dir: Path) -> None:
 def prepare_aside(network: RefCut, weights: Path, runtime: RuntimeName, cache_dir: Path) -> None:
     """The same in another process of low priority, where it is of use and not done yet.
 
-    network: those weights, where they shall serve. Raises RuntimeChoiceError when that process fails.
+    network: those weights, where they shall serve. Raises RuntimeChoiceError when that process fails or takes too long.
     """
     settings = serving_settings(network.config)
     if runtime == "torch" or not can_use_openvino(network, settings) or _is_kept(network, cache_dir):
         return
     command = [sys.executable, "-m", "model.runtime.prepare", str(weights), "--cache", str(cache_dir)]
-    done = subprocess.run(
-        ["nice", "-n", str(NICE), *command],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            ["nice", "-n", str(NICE), *command],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RuntimeChoiceError(
+            f"OpenVINO's form of {weights.name} was not made within {LIMIT_S} s", hint="is the machine busy?"
+        ) from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason"])[-1]
         raise RuntimeChoiceError(f"OpenVINO's form of {weights.name} was not made ({last})", hint="")

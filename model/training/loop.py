@@ -39,11 +39,14 @@ class Trainer:
         processes: Processes = ALONE,
         milestone_steps: tuple[int, ...] = (),
         on_step: Callable[[StepRecord], None] = lambda record: None,
+        place_in_schedule: Callable[[int], float] = float,
     ) -> None:
         """config: its stages are measured in steps. on_save is given the averaged weights whenever a checkpoint has
-        been written. milestone_steps: where the learning rate drops. on_step is told of each step."""
+        been written. milestone_steps: where the learning rate drops. on_step is told of each step. place_in_schedule:
+        the step whose learning rate a step is taken at, for a run that turns out longer or shorter than its stages."""
         self._on_save = on_save
         self._on_step = on_step
+        self._place_in_schedule = place_in_schedule
         self.network = network.to(device)
         self.config = config
         self.run_dir = run_dir
@@ -116,7 +119,7 @@ class Trainer:
         )
         for batches in steps:
             share = stage.learning_rate_scale * scheduled_share(
-                before + self.step,
+                self._place_in_schedule(before + self.step),
                 total,
                 self.config.warmup_steps,
                 self.config.schedule,

@@ -42,14 +42,14 @@ def parameter_groups(network: RefCut, config: TrainConfig) -> list[dict[str, Any
 
 
 def scheduled_share(
-    step: int, total: int, warmup: int, schedule: Schedule, milestone_steps: Sequence[int] = ()
+    step: float, total: int, warmup: int, schedule: Schedule, milestone_steps: Sequence[int] = ()
 ) -> float:
     """Share of the base learning rate at a step of `total`: linear warm-up, then as the schedule says.
 
     milestone_steps: steps from which on the share is a factor smaller.
     """
     if step < warmup:
-        return (step + 1) / warmup
+        return min((step + 1) / warmup, 1.0)
     if schedule.kind == "multistep":
         return float(schedule.factor ** sum(step >= milestone for milestone in milestone_steps))
     progress = (step - warmup) / max(total - warmup, 1)

@@ -164,14 +164,19 @@ class ModelStore:
             self._files.get(f"{source}/{name}", folder / name)
         return [folder / name for name in names]
 
-    def prune(self, project_id: int, keep: int = MIN_KEPT) -> list[str]:
-        """Removes a project's versions but the newest `keep` (at least 3), the one that serves and the one that a
-        rollback would bring back. Returns their names."""
+    def lasting(self, project_id: int, keep: int = MIN_KEPT) -> list[str]:
+        """What pruning leaves: the newest `keep` versions (at least 3), the one that serves, and the one that a rollback
+        would bring back."""
         versions = self.versions(project_id)
         pointer = self.pointer(project_id)
         before = pointer.rolled_back(frozenset(versions))
         kept = {*versions[: max(keep, MIN_KEPT)], pointer.version, before.version if before else None}
-        removed = [version for version in versions if version not in kept]
+        return [version for version in versions if version in kept]
+
+    def prune(self, project_id: int, keep: int = MIN_KEPT) -> list[str]:
+        """Removes a project's versions but the lasting ones. Returns their names."""
+        lasting = self.lasting(project_id, keep)
+        removed = [version for version in self.versions(project_id) if version not in lasting]
         for version in removed:
             self._files.remove(f"versions/{version}/{MANIFEST_FILE}")
             self._files.remove(f"versions/{version}")

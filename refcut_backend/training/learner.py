@@ -54,3 +54,7 @@ class Learner(Protocol):
     def promote(self, project_id: int, version: str) -> None:
         """From now on clicks are answered with that version."""
         ...
+
+    def runs_to_keep(self, project_id: int) -> frozenset[str]:
+        """Runs whose snapshots are needed to repeat the versions that matter: those that `models prune` leaves."""
+        ...

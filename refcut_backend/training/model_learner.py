@@ -3,12 +3,16 @@ learn from: torch takes seconds and hundreds of megabytes."""
 
 from __future__ import annotations
 
+import json
+import logging
 from pathlib import Path
 from typing import Any
 
 from model.data.snapshot import Snapshot
+from model.errors import ModelError
 from model.evaluation.before_after import draw_before_after
 from model.finetune import FineTuneSettings, Progress, StopTraining, fine_tune
+from model.finetuning.plan import PLAN_FILE
 from model.gate import GateRules, decide
 from model.judge import JudgeSettings, judge
 from refcut_backend.model_store.from_settings import open_model_store
@@ -16,16 +20,20 @@ from refcut_backend.model_store.serving_choice import ServingChoice
 from refcut_backend.settings import Settings
 from refcut_backend.training.learner import OnMask, OnProgress, Serving, Verdict
 from refcut_backend.training.run_report import ToldToStopError
+from refcut_backend.worker.load_model import prepare_version
+
+log = logging.getLogger("refcut.training")
 
 BEFORE_AFTER_FILE = "before_after.png"
 """Published with the candidate, like every picture in its folder."""
 
 
 class ModelLearner:
-    """A Learner over `model/` and the settings' model store."""
+    """A Learner over `model/` and the settings' model store. fine_tuning: how it trains."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, fine_tuning: FineTuneSettings | None = None) -> None:
         self._settings = settings
+        self._fine_tuning = fine_tuning or FineTuneSettings()
         self._store = open_model_store(settings)
         self._choice = ServingChoice(self._store, settings.model_dir)
 
@@ -41,7 +49,7 @@ class ModelLearner:
                 raise StopTraining from stop  # what it knows: it writes a checkpoint first
 
         try:
-            return fine_tune(snapshot, parent_dir, run_dir, FineTuneSettings(), pass_on)
+            return fine_tune(snapshot, parent_dir, run_dir, self._fine_tuning, pass_on)
         except StopTraining as stop:
             raise ToldToStopError from stop
 
@@ -57,8 +65,17 @@ class ModelLearner:
         return Verdict(decision.promote, tuple(decision.reasons), judgement.to_json())
 
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
-        settings = FineTuneSettings().model_dump(mode="json")
-        return self._store.publish(project_id, candidate_dir, manifest | {"settings": settings})
+        settings = self._fine_tuning.model_dump(mode="json")
+        plan = json.loads((candidate_dir / PLAN_FILE).read_text())
+        return self._store.publish(project_id, candidate_dir, manifest | {"settings": settings, "plan": plan})
 
     def promote(self, project_id: int, version: str) -> None:
+        try:
+            prepare_version(self._store.local_folder(version), self._settings)
+        except ModelError as error:
+            log.warning("workers will take longer to switch", extra={"problem": str(error)})
         self._store.promote(project_id, version)
+
+    def runs_to_keep(self, project_id: int) -> frozenset[str]:
+        manifests = [self._store.manifest(version) for version in self._store.lasting(project_id)]
+        return frozenset(str(manifest.said["run"]) for manifest in manifests if "run" in manifest.said)

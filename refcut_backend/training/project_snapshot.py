@@ -33,6 +33,8 @@ from refcut_backend.worker.image_source import read_image
 log = logging.getLogger("refcut.training")
 
 SHARED_IMAGES_DIR = "images"
+SNAPSHOT_DIR = "snapshot"
+"""In a run's folder."""
 
 
 class SnapshotMaker:

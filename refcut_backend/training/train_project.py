@@ -13,17 +13,19 @@ from typing import Any
 from model.data.snapshot import Snapshot
 from refcut_backend import __version__
 from refcut_backend.core.training_stage import Outcome, Stage
+from refcut_backend.errors import RefCutError
 from refcut_backend.store.training_news import TrainingNews
 from refcut_backend.training.gather import images_of
 from refcut_backend.training.learner import Learner, Serving, Verdict
-from refcut_backend.training.project_snapshot import SnapshotMaker, annotations_of, made_of
+from refcut_backend.training.old_runs import remove_old_runs
+from refcut_backend.training.project_snapshot import SNAPSHOT_DIR, SnapshotMaker, annotations_of, made_of
 from refcut_backend.training.run_report import RunReport
 
 log = logging.getLogger("refcut.training")
 
-SNAPSHOT_DIR = "snapshot"
 WORK_DIR = "work"
 """What fine-tuning keeps for itself: checkpoints. Dropped when the project's next training begins."""
+KEPT_RUNS = 10
 FEWEST_SCENES = 2
 """A pair needs a target and a reference."""
 
@@ -40,9 +42,12 @@ class Ended:
 class ProjectTraining:
     """Trains projects. What it does twice, after a kill, it does to the same end."""
 
-    def __init__(self, folder: Path, snapshots: SnapshotMaker, news: TrainingNews) -> None:
-        """folder: below it, one a project, and in that one a run."""
+    def __init__(
+        self, folder: Path, snapshots: SnapshotMaker, news: TrainingNews, keep_runs: int = KEPT_RUNS
+    ) -> None:
+        """folder: below it, one a project, and in that one a run. keep_runs: newest ones whose folders stay."""
         self._folder = folder
+        self._keep_runs = keep_runs
         self._snapshots = snapshots
         self._news = news
 
@@ -89,6 +94,7 @@ class ProjectTraining:
         report.check()
         if verdict.promote:
             learner.promote(project_id, version)
+        self._remove_old_runs(project_id, run_id, learner)
         outcome = Outcome.PROMOTED if verdict.promote else Outcome.KEPT
         return self._ended(project_id, snapshot, outcome, "; ".join(verdict.reasons), version)
 
@@ -128,6 +134,14 @@ class ProjectTraining:
     ) -> Ended:
         self._news.taken(project_id, annotations_of(snapshot), time.time())
         return Ended(outcome, message, version)
+
+    def _remove_old_runs(self, project_id: int, run_id: str, learner: Learner) -> None:
+        """A training that is done has not failed when this does."""
+        try:
+            needed = learner.runs_to_keep(project_id) | {run_id}
+            remove_old_runs(self._folder / str(project_id), self._keep_runs, needed)
+        except (OSError, RefCutError) as error:
+            log.warning("old trainings are still there", extra={"problem": str(error)})
 
     def _drop_work_of_others(self, folder: Path) -> None:
         """One training of a project at a time: whatever others have left is of ended ones."""

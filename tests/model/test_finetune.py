@@ -5,18 +5,25 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import signal
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.data._utils import signal_handling
 
 from model.data.scenes import Scene
+from model.data.snapshot import Snapshot
 from model.errors import DataError, TrainingError, WeightsError
 from model.finetune import fine_tune, main
 from model.finetuning.progress import Progress, StopTraining
+from model.finetuning.run import FineTuning
 from model.training import loop
 from model.training.loop import Trainer
+from model.training.processes import Processes
 from model.weights import BASE_FILE, VERSION_FILE, load_network
 from tests.model.finetuning.made_up_snapshot import QUICK, fish_snapshot, parent_version
 from tests.model.training.runs import logged
@@ -78,6 +85,27 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(tmp_path, parent):
     assert [p.step for p in resumed if p.stage == "training"] == [4]
 
 
+@pytest.mark.parametrize("cut_short", [False, True])
+def test_a_run_leaves_no_handler_of_ended_children_behind(tmp_path, parent, monkeypatch, cut_short):
+    def own(*_: object) -> None:
+        """What the process had before."""
+
+    def stop(progress: Progress) -> None:
+        if cut_short and progress.step == 2:
+            raise StopTraining
+
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
+    before = signal.signal(signal.SIGCHLD, own)
+    try:
+        settings = QUICK.model_copy(update={"loader_workers": 1})
+        with pytest.raises(StopTraining) if cut_short else nullcontext():
+            fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", settings, stop)
+        assert signal.getsignal(signal.SIGCHLD) is own
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    assert signal_handling._SIGCHLD_handler_set, "torch installed none: there was nothing to test"
+
+
 def test_a_finished_run_is_not_trained_again(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot")
     fine_tune(snapshot, parent, tmp_path / "run", QUICK)
@@ -130,8 +158,90 @@ def test_time_limits_the_steps(tmp_path, parent):
     settings = QUICK.model_copy(update={"steps": 10_000, "time_limit_s": 3.0})
     run = fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", settings)
     assert 1 <= len(logged(run)) < 10_000
-    assert json.loads((run / "plan.json").read_text())["steps"] < 10_000
     load_network(run)
+
+
+class Machine:
+    """A clock on which the n-th step takes as long as `step_s` says, however long it really takes."""
+
+    def __init__(self, step_s: Callable[[int], float], dies_after: int = -1, stops_after: int = -1) -> None:
+        self._step_s, self._dies_after, self._stops_after = step_s, dies_after, stops_after
+        self.now_s = 0.0
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def on_progress(self, progress: Progress) -> None:
+        if progress.stage == "training":
+            self.now_s += self._step_s(progress.step)
+            if progress.step == self._dies_after:
+                raise KilledError
+            if progress.step == self._stops_after:
+                raise StopTraining
+
+    def fine_tune(self, snapshot: Snapshot, parent: Path, run: Path) -> list[dict[str, float]]:
+        """The steps that are logged in the end."""
+        settings = QUICK.model_copy(update={"steps": 60, "time_limit_s": 100.0, "warmup_steps": 2})
+        run.mkdir(parents=True, exist_ok=True)
+        tuning = FineTuning(snapshot, parent, run, settings, self.on_progress, Processes(), clock=self.clock)
+        tuning.run()
+        return logged(run)
+
+
+def test_a_machine_that_is_busy_at_the_start_does_not_shorten_the_run(tmp_path, parent):
+    machine = Machine(lambda step: 5.0 if step <= 7 else 0.5)
+    steps = machine.fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run")
+    assert len(steps) == 60
+    reviews = json.loads((tmp_path / "run" / "plan.json").read_text())["reviews"]
+    assert reviews[0][1] < 25, "when it was busy it looked as if there were no time"
+    assert steps[-1]["rate"] < 0.02
+
+
+def test_a_slow_machine_ends_in_time_and_with_a_small_learning_rate(tmp_path, parent):
+    machine = Machine(lambda step: 4.0)
+    steps = machine.fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run")
+    assert 20 <= len(steps) <= 25
+    assert machine.now_s <= 100.0
+    assert steps[-1]["rate"] < 0.05
+
+
+def test_a_resumed_run_keeps_what_was_decided_of_its_length(tmp_path, parent):
+    snapshot, run = fish_snapshot(tmp_path / "snapshot"), tmp_path / "run"
+    with pytest.raises(StopTraining):
+        Machine(lambda step: 5.0, stops_after=8).fine_tune(snapshot, parent, run)
+    with pytest.raises(KilledError):
+        Machine(lambda step: 0.5, dies_after=25).fine_tune(snapshot, parent, run)
+    killed = logged(run)
+    slow = Machine(lambda step: 4.0).fine_tune(snapshot, parent, run)
+    assert [step["rate"] for step in slow[:25]] == [step["rate"] for step in killed]
+    assert [step["loss"] for step in slow[:25]] == pytest.approx([step["loss"] for step in killed])
+    assert len(slow) < 60, "after that it is as long as its time allows"
+
+
+def test_a_resumed_run_counts_the_time_before(tmp_path, parent):
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    with pytest.raises(StopTraining):
+        Machine(lambda step: 4.0, stops_after=20).fine_tune(snapshot, parent, tmp_path / "run")
+    assert len(Machine(lambda step: 4.0).fine_tune(snapshot, parent, tmp_path / "run")) <= 25
+
+
+def test_weights_are_checked_once_after_a_step_however_often_the_run_comes_by(tmp_path, parent, monkeypatch):
+    checked: list[int] = []
+    monkeypatch.setattr("model.finetuning.run.score", lambda *_: checked.append(1) or 0.5 + len(checked))
+    settings = QUICK.model_copy(
+        update={"steps": 8, "checks": 2, "min_checked_images": 1, "checked_share": 0.4}
+    )
+    snapshot = fish_snapshot(tmp_path / "snapshot", train=8)
+
+    def die(progress: Progress) -> None:
+        if progress.step == 6:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        fine_tune(snapshot, parent, tmp_path / "run", settings, die)
+    assert len(checked) == 2
+    fine_tune(snapshot, parent, tmp_path / "run", settings)
+    assert len(checked) == 3
 
 
 @pytest.mark.parametrize("enough", [True, False])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.errors import RuntimeChoiceError
 from model.predictor_settings import serving_settings
-from model.runtime import prepare
+from model.runtime import openvino_stages, prepare
 from model.runtime.choose import with_runtime
 from model.runtime.openvino_stages import OpenVinoStages
 from model.runtime.prepare import prepare_aside
@@ -40,6 +42,31 @@ def test_a_version_is_converted_aside_and_only_loaded_afterwards(weights, tmp_pa
 def test_nothing_is_prepared_where_torch_serves(weights, tmp_path):
     prepare_aside(load_network(weights), weights, "torch", tmp_path / "openvino")
     assert not (tmp_path / "openvino").exists()
+
+
+def test_a_conversion_that_takes_too_long_says_so(weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "LIMIT_S", 0.01)
+    with pytest.raises(RuntimeChoiceError, match=r"not made within 0\.01 s"):
+        prepare_aside(load_network(weights), weights, "auto", tmp_path / "openvino")
+
+
+def test_forms_that_were_used_last_stay(tmp_path, monkeypatch):
+    monkeypatch.setattr(openvino_stages, "KEPT_NETWORKS", 2)
+    cache = tmp_path / "openvino"
+
+    def use(seed: int) -> None:
+        torch.manual_seed(0)
+        network = random_network(TINY_FROZEN, seed)
+        with_runtime(network, serving_settings(network.config), "openvino", cache)
+        for place, folder in enumerate(sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime)):
+            os.utime(folder, (place, place))
+
+    use(1)
+    use(2)
+    use(1)
+    use(3)
+    monkeypatch.setattr(openvino_stages, "convert", None)
+    use(1)
 
 
 def test_a_conversion_that_fails_says_why(weights, tmp_path):

@@ -31,7 +31,9 @@ def test_a_new_model_that_is_worse_is_not_promoted_and_the_reason_is_kept(world)
     world.learner.promote_it, world.learner.reasons = False, ("worse on 'Door'",)
     run = world.train()
     assert (run.outcome, run.message) == (Outcome.KEPT, "worse on 'Door'")
-    assert world.learner.manifest(run.version or "")["decision"]["promote"] is False
+    said = world.learner.manifest(run.version or "")
+    assert said["decision"] == {"promote": False, "reasons": ["worse on 'Door'"]}
+    assert said["judgement"] == {"first_click_iou": 0.6}
     assert world.learner.serving(7).version == PARENT
 
 

@@ -18,8 +18,8 @@ from refcut_backend.core.training_stage import AskedBy
 from refcut_backend.settings import Settings
 from refcut_backend.store.training_news import News, TrainingNews
 from refcut_backend.store.training_runs import Run, TrainingRuns
-from refcut_backend.training.project_snapshot import SnapshotMaker
-from refcut_backend.training.train_project import SNAPSHOT_DIR, ProjectTraining
+from refcut_backend.training.project_snapshot import SNAPSHOT_DIR, SnapshotMaker
+from refcut_backend.training.train_project import ProjectTraining
 from refcut_backend.training.training_worker import TrainingWorker
 from tests.fake_learner import FakeLearner
 from tests.label_studio_api import LabelStudioApi, serving
@@ -86,7 +86,8 @@ class World:
         self, name: str = "trainer", put_back: Callable[[str], None] = lambda run: None
     ) -> TrainingWorker:
         maker = SnapshotMaker(self.settings, self.registry.engine)
-        training = ProjectTraining(self.settings.training_dir, maker, self.news_store)
+        keep = self.settings.train_keep_runs
+        training = ProjectTraining(self.settings.training_dir, maker, self.news_store, keep)
         return TrainingWorker(
             name, self.runs, training, lambda: self.learner, put_back, self.told_to_stop, beat_s=0.05
         )

@@ -52,6 +52,11 @@ def test_the_status_tells_why_a_model_was_not_promoted_or_a_training_failed(clie
     assert client.post("/job_status", json={"job": job}).json()["error"] == "the disk is full"
 
 
+def test_the_button_pressed_twice_is_one_training(client, runs):
+    assert press(client)["job"] == press(client)["job"]
+    assert len(runs.latest(7, 10)) == 1
+
+
 def test_after_the_end_of_a_training_the_button_begins_another(client, runs):
     first = press(client)["job"]
     runs.end(runs.claim(first, "trainer"), Outcome.KEPT, "")

@@ -1,0 +1,99 @@
+"""What the backend does with a candidate: stores what is needed to repeat it, and converts it before it serves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.finetune import FineTuneSettings
+from model.finetuning.plan import PLAN_FILE
+from model.runtime.openvino_stages import OpenVinoStages
+from refcut_backend.model_store.from_settings import open_model_store
+from refcut_backend.model_store.store import ModelStore
+from refcut_backend.settings import Settings
+from refcut_backend.training.model_learner import ModelLearner
+from refcut_backend.worker.load_model import ModelLoader
+from tests.refcut_backend.model_store.trained import said, trained_folder
+
+PLAN = {"wanted": 30, "steps": 25, "reviews": [[20, 25, 3.5]]}
+
+
+def candidate(folder: Path, seed: int = 1) -> Path:
+    """As fine-tuning leaves it."""
+    trained_folder(folder, seed)
+    (folder / PLAN_FILE).write_text(json.dumps(PLAN))
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(
+        state_dir=tmp_path / "state",
+        model_dir=trained_folder(tmp_path / "tiny"),
+        runtime="auto",
+        device="cpu",
+    )
+
+
+@pytest.fixture
+def store(settings: Settings) -> ModelStore:
+    return open_model_store(settings)
+
+
+def forms(settings: Settings) -> list[Path]:
+    """What OpenVINO would only have to load."""
+    folder = settings.runtime_cache_dir
+    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+
+
+def test_a_version_is_converted_before_it_serves(tmp_path, settings, store, monkeypatch):
+    there: list[int] = []
+    promote = ModelStore.promote
+
+    def noted(self: ModelStore, project_id: int, version: str) -> None:
+        there.append(len(forms(settings)))
+        promote(self, project_id, version)
+
+    monkeypatch.setattr(ModelStore, "promote", noted)
+    learner = ModelLearner(settings)
+    version = learner.publish(7, candidate(tmp_path / "run"), said())
+    assert forms(settings) == []
+    learner.promote(7, version)
+    assert there == [1]
+    assert store.current(7) == version
+
+
+def test_a_version_that_cannot_be_converted_is_promoted_all_the_same(tmp_path, settings, store, monkeypatch):
+    monkeypatch.setattr("model.runtime.prepare.LIMIT_S", 0.01)
+    learner = ModelLearner(settings)
+    version = learner.publish(7, candidate(tmp_path / "run"), said())
+    learner.promote(7, version)
+    assert forms(settings) == []
+    assert store.current(7) == version
+
+
+def test_the_manifest_has_what_a_repetition_needs(tmp_path, settings, store):
+    learner = ModelLearner(settings, FineTuneSettings(steps=30, seed=5))
+    version = learner.publish(7, candidate(tmp_path / "run"), said(snapshot="0" * 64))
+    found = store.manifest(version).said
+    assert found["plan"] == PLAN
+    assert FineTuneSettings.model_validate(found["settings"]) == FineTuneSettings(steps=30, seed=5)
+    assert found["snapshot"] == "0" * 64
+
+
+def test_a_rollback_converts_nothing_where_the_version_has_served_before(
+    tmp_path, settings, store, monkeypatch
+):
+    learner = ModelLearner(settings)
+    versions = [learner.publish(7, candidate(tmp_path / str(seed), seed), said()) for seed in (1, 2)]
+    for version in versions:
+        learner.promote(7, version)
+    monkeypatch.setattr("model.runtime.openvino_stages.convert", None)
+    monkeypatch.setattr("model.runtime.prepare.subprocess.run", None)
+    assert store.rollback(7) == versions[0]
+    loader = ModelLoader(torch.device("cpu"), "openvino", settings.runtime_cache_dir)
+    served = loader.load(store.local_folder(versions[0]), versions[0])
+    assert isinstance(served.network, OpenVinoStages)
