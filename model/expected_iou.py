@@ -1,8 +1,8 @@
 """The IoU to expect of a mask that nobody clicked: a logistic curve over its evidence.
 
-Fitted by `python -m benchmarks.prelabel_score --fit` on training photographs of the sets that `s14` was trained on (cars and
-clothing; figures in docs/prelabelling.md). The weights belong to networks that compare features as `s14` does, whatever a
-project has taught them on top; for any other the order of masks may still be right, their level is not.
+Fitted by `python -m benchmarks.prelabel_score --fit` on training photographs of cars and clothing (figures on others: see
+docs/prelabelling.md). The weights belong to networks that compare features as `s14` does, whatever a project has taught
+them on top; for any other the order of masks may still be right, their level is not.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class AsksForMasks(Protocol):
     """Whatever carries a task to a worker and back."""
 
     def ask(
-        self, job: PrelabelJob, deadline: float, is_unwanted: Callable[[], bool] = ...
+        self, job: PrelabelJob, deadline: float, is_unwanted: Callable[[], bool], *, goes_on: bool
     ) -> PrelabelAnswer: ...
 
 
@@ -75,7 +75,8 @@ class TaskPrelabeller:
         version = ""
         while len(found) < len(wanted):
             left = tuple(label for label in wanted if label not in found)
-            answer = self._queue.ask(PrelabelJob(task.project_id, task.task_id, left), deadline, is_unwanted)
+            job = PrelabelJob(task.project_id, task.task_id, left)
+            answer = self._queue.ask(job, deadline, is_unwanted, goes_on=bool(found))
             if answer.error_code is not None:
                 raise TaskRefusalError(answer.error_code, answer.error_message)
             if answer.found and answer.model_version != version:

@@ -47,17 +47,23 @@ class PrelabelQueue:
             raise _unavailable(error) from error
 
     def ask(
-        self, job: PrelabelJob, deadline: float, is_unwanted: Callable[[], bool] = lambda: False
+        self,
+        job: PrelabelJob,
+        deadline: float,
+        is_unwanted: Callable[[], bool] = lambda: False,
+        *,
+        goes_on: bool = False,
     ) -> PrelabelAnswer:
         """What a worker found, by a deadline (`time.monotonic()`).
 
+        goes_on: the rest of a task, which comes before other tasks: the worker still has its image at hand.
         is_unwanted: asked while waiting; true ends the wait as a deadline does. Raises ClickTimeoutError,
         WorkerLostError or QueueUnavailableError when no worker answers.
         """
         losses = 0
         try:
             while True:
-                answer = self._ask_once(job, deadline, is_unwanted)
+                answer = self._ask_once(job, deadline, is_unwanted, goes_on)
                 if answer is not None:
                     return answer
                 losses += 1
@@ -70,12 +76,12 @@ class PrelabelQueue:
             raise _unavailable(error) from error
 
     def _ask_once(
-        self, job: PrelabelJob, deadline: float, is_unwanted: Callable[[], bool]
+        self, job: PrelabelJob, deadline: float, is_unwanted: Callable[[], bool], goes_on: bool
     ) -> PrelabelAnswer | None:
         """None when the worker died."""
         name = uuid4().hex
         try:
-            self._send(job, name)
+            self._send(job, name, goes_on)
             while (left_s := deadline - time.monotonic()) > 0 and not is_unwanted():
                 said = read_result(self._connection, name, min(left_s, LOOK_EVERY_S))
                 if said is not None:
@@ -86,8 +92,9 @@ class PrelabelQueue:
             self._withdraw(name)
         raise ClickTimeoutError("it was not its turn in time", hint="clicks go first; more workers help")
 
-    def _send(self, job: PrelabelJob, name: str) -> None:
+    def _send(self, job: PrelabelJob, name: str, at_front: bool) -> None:
         with self._connection.pipeline() as pipeline:
+            pipeline.multi()
             ticket.issue(pipeline, name, TICKET_S)
             self._queue.enqueue_call(
                 PRELABEL_FUNCTION,
@@ -97,6 +104,7 @@ class PrelabelQueue:
                 failure_ttl=KEPT_S,
                 description="prelabel",
                 job_id=name,
+                at_front=at_front,
                 pipeline=pipeline,
             )
             pipeline.execute()
@@ -107,7 +115,7 @@ class PrelabelQueue:
             ticket.renew(pipeline, name, TICKET_S)
             was_there = bool(pipeline.execute()[0])
         if not was_there:
-            self._send(job, name)
+            self._send(job, name, at_front=False)
             return False
         state = ticket.read(self._connection, name)
         if state is None or state.worker is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from rq.timeouts import JobTimeoutException
@@ -10,9 +11,16 @@ from rq.timeouts import JobTimeoutException
 from refcut_backend.errors import ClickTimeoutError, OutOfMemoryError, RefCutError
 from refcut_backend.jobs.prelabel_job import PrelabelAnswer, PrelabelJob
 from refcut_backend.worker.memory import is_out_of_memory
-from refcut_backend.worker.prelabeller import Prelabeller
 
 log = logging.getLogger("refcut.worker")
+
+
+class LooksAtTasks(Protocol):
+    """`worker.prelabeller.Prelabeller`."""
+
+    def look(self, job: PrelabelJob, is_turn_over: Callable[[], bool]) -> PrelabelAnswer: ...
+
+    def forget(self) -> None: ...
 
 
 class TakesTurns(Protocol):
@@ -23,11 +31,11 @@ class TakesTurns(Protocol):
     def is_over(self) -> bool: ...
 
 
-_prelabeller: Prelabeller | None = None
+_prelabeller: LooksAtTasks | None = None
 _turn: TakesTurns | None = None
 
 
-def prelabel_with(prelabeller: Prelabeller, turn: TakesTurns) -> None:
+def prelabel_with(prelabeller: LooksAtTasks, turn: TakesTurns) -> None:
     """Makes `prelabeller` the one that this process looks at tasks with."""
     global _prelabeller, _turn
     _prelabeller, _turn = prelabeller, turn
