@@ -128,6 +128,19 @@ class RefCutPredictor:
             self._features(roi)
 
     @torch.inference_mode()
+    def reference_channels(self) -> NDArray[np.float32] | None:
+        """The channels of `model.network.similarity.reference_channels` of the whole image: float32 (rows, columns, 12)
+        of its patches. None without a reference, and for a network that does not compare."""
+        roi = Roi.whole(*self.image_size)
+        with self._precision():
+            features = self._features(roi)
+            prepared = self._prepare(roi, features)
+        if prepared is None or prepared.channels is None:
+            return None
+        channels: NDArray[np.float32] = prepared.channels[0].float().cpu().numpy()
+        return channels.reshape(*features.grid, -1)
+
+    @torch.inference_mode()
     def predict(self, clicks: Sequence[Click], box: Roi | None = None) -> MaskResult:
         """The mask after `clicks`, applied one after another, each with the mask before it, as an annotator would.
 

@@ -15,6 +15,7 @@ from refcut_backend.errors import CANNOT_START, ConfigError
 from refcut_backend.jobs.functions import FUNCTIONS, MODEL_QUEUES, TRAINING_QUEUE, read_queue_names
 from refcut_backend.logs import set_up_logging
 from refcut_backend.models_cli import models_app
+from refcut_backend.prelabel_cli import prelabel
 from refcut_backend.references_cli import references_app
 from refcut_backend.settings import Settings, read_settings
 from refcut_backend.training_cli import train
@@ -23,6 +24,7 @@ app = typer.Typer(help="RefCut for Label Studio.", no_args_is_help=True, add_com
 app.add_typer(references_app, name="references")
 app.add_typer(models_app, name="models")
 app.command()(train)
+app.command()(prelabel)
 
 
 def _redis_url(settings: Settings) -> str:

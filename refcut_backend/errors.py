@@ -91,6 +91,12 @@ class NotConnectedError(RefCutError):
     code = "not_connected"
 
 
+class NoReferenceError(RefCutError):
+    """Nothing says what any of the labels means."""
+
+    code = "no_reference"
+
+
 class ClickTimeoutError(RefCutError):
     """No worker answered within the deadline."""
 

@@ -156,6 +156,7 @@ class ListedTask(TaskPayload):
     updated_at: str = ""
     total_annotations: int = 0
     cancelled_annotations: int = 0
+    total_predictions: int = 0
 
     @property
     def said(self) -> str:

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.version_folder import SHIPPED_DIR
 from refcut_backend.core.label_config import MaskKind
+from refcut_backend.core.prelabel_rules import PrelabelRules, PrelabelWhen
 from refcut_backend.core.reference_choice import Authors
 from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.errors import ConfigError
@@ -128,6 +129,21 @@ class Settings(BaseSettings):
     )
     polygon_min_area_percent: float = Field(
         1.0, ge=0, le=100, description="pieces of a mask below this percentage of its largest are no polygons"
+    )
+    prelabel: PrelabelWhen = Field(
+        "off",
+        description="when Label Studio gets masks that nobody clicked: `off`, `open` (a task is opened that has no "
+        "prediction of the serving model) or `batch` (also when it asks for many, as by Retrieve Predictions)",
+    )
+    prelabel_open_timeout_s: int = Field(
+        10, ge=1, le=90, description="longest time that opening a task may wait for such masks"
+    )
+    prelabel_batch_timeout_s: int = Field(
+        90,
+        ge=1,
+        le=95,
+        description="longest time for a batch; what is not done by then is left for the next one "
+        "(Label Studio itself gives up after 100)",
     )
     reference_authors: str = Field(
         "",
@@ -249,6 +265,11 @@ class Settings(BaseSettings):
     def training_rules(self) -> TrainingRules:
         """When projects are trained by themselves. Raises ConfigError."""
         return TrainingRules.read(self.train_after_annotations, self.train_min_interval_s, self.train_cron)
+
+    @property
+    def prelabel_rules(self) -> PrelabelRules:
+        """When masks are made that nobody clicked, and how long that may take."""
+        return PrelabelRules(self.prelabel, self.prelabel_open_timeout_s, self.prelabel_batch_timeout_s)
 
     @property
     def training_dir(self) -> Path:

@@ -18,6 +18,7 @@ from redis import Redis
 from model.version_folder import version_name
 from refcut_backend.errors import ConfigError, WorkersGivenUpError
 from refcut_backend.jobs.functions import TRAINING_QUEUE
+from refcut_backend.jobs.named_redis import named_redis
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis, stop_within
 from refcut_backend.settings import Settings
 from refcut_backend.store.database import open_database
@@ -78,6 +79,8 @@ class Supervisor:
             redis_url = embedded.url if embedded else str(self._settings.redis_url)
             check_redis(redis_url)
             environment = os.environ | {"REFCUT_REDIS_URL": redis_url}
+            if embedded is not None:
+                stack.enter_context(named_redis(self._settings.state_dir, redis_url))
             connection = stack.enter_context(connect_redis(redis_url))
             crew = WorkerCrew(self._settings.workers, connection, environment, self._worker_command)
             stack.callback(crew.stop, self._stop_limit_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,12 +15,17 @@ from sqlalchemy import Engine
 from refcut_backend.answer_click import AnswerRules, ClickService
 from refcut_backend.click_memory import ClickMemory
 from refcut_backend.core import brush_rle
+from refcut_backend.core.prelabel_rules import PrelabelRules
+from refcut_backend.core.regions import prediction
+from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.functions import CLICK_QUEUE
 from refcut_backend.jobs.presence import WorkerState
 from refcut_backend.jobs.queue_state import QueueState
 from refcut_backend.model_store.project_versions import OneVersion
+from refcut_backend.prelabel_batch import BatchPrelabeller
+from refcut_backend.prelabel_task import Prelabelled, TaskToPrelabel
 from refcut_backend.store.database import open_database
 from refcut_backend.store.event_log import EventLog
 from refcut_backend.store.projects import Projects
@@ -77,8 +83,31 @@ class FakeOpener:
         self.opened.append((project_id, task_id))
 
 
+class FakePrelabeller:
+    """Finds one region on every task, once the gate is open; tasks in `problems` cannot be looked at."""
+
+    def __init__(self) -> None:
+        self.asked: list[TaskToPrelabel] = []
+        self.problems: dict[int, Exception] = {}
+        self.gate: threading.Event | None = None
+
+    def prelabel(self, task: TaskToPrelabel, limit_s: float) -> Prelabelled:
+        self.asked.append(task)
+        if self.gate is not None and not self.gate.wait(limit_s):
+            raise ClickTimeoutError("not in time")
+        if task.task_id in self.problems:
+            raise self.problems[task.task_id]
+        return Prelabelled(prediction(MODEL_VERSION, [{"id": f"of-{task.task_id}"}], 0.5), 1)
+
+
 @contextmanager
-def services_on(folder: Path, queue: FakeQueue, opener: FakeOpener | None = None) -> Iterator[Services]:
+def services_on(
+    folder: Path,
+    queue: FakeQueue,
+    opener: FakeOpener | None = None,
+    prelabeller: FakePrelabeller | None = None,
+    prelabel_rules: PrelabelRules | None = None,
+) -> Iterator[Services]:
     """Services with their database in a folder."""
     engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
     projects, references = Projects(engine), References(engine)
@@ -92,6 +121,7 @@ def services_on(folder: Path, queue: FakeQueue, opener: FakeOpener | None = None
         queue_state=queue.read_state,
         versions=OneVersion(MODEL_VERSION),
         training=training_on(engine, projects),
+        batches=BatchPrelabeller(prelabeller or FakePrelabeller(), prelabel_rules or PrelabelRules()),
     )
     engine.dispose()
 

@@ -11,14 +11,24 @@ import ctypes
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
+from refcut_backend.core import brush_rle
+from refcut_backend.errors import ImageError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.functions import FUNCTIONS, PRELABEL_QUEUE, read_queue_names
+from refcut_backend.jobs.prelabel_job import FoundLabel, FoundMask, LabelToFind, PrelabelAnswer, PrelabelJob
+from refcut_backend.jobs.prelabel_turn import Turn
+from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.logs import set_up_logging
 from refcut_backend.worker.loop import work
+from refcut_backend.worker.run_prelabel import prelabel_with
 
 FOREVER_S = 600
+MASK = brush_rle.encode(np.eye(2, 4, dtype=bool))
 PRELABEL_FUNCTION = "tests.fake_worker.prelabel"
 
 
@@ -63,6 +73,39 @@ class FakeEngine:
         pass
 
 
+class FakePrelabeller:
+    """Image addresses are orders: `wait FILE` (until that is there, or its turn is over), `die`, `bad`.
+
+    Anything else is an image on which each label is found once.
+    """
+
+    def look(self, job: PrelabelJob, is_turn_over: Callable[[], bool]) -> PrelabelAnswer:
+        found: list[FoundLabel] = []
+        for label in job.labels:
+            _log(f"task {job.task_id} {label.label}")
+            if not self._is_done(label, is_turn_over):
+                break
+            found.append(FoundLabel(label.label, label.to_name, 4, 2, (FoundMask(MASK, 0.5),), ("v",)))
+        return PrelabelAnswer(tuple(found), "s14-94e0c28f")
+
+    def _is_done(self, label: LabelToFind, is_turn_over: Callable[[], bool]) -> bool:
+        order, _, argument = label.image_address.rpartition("/")[2].partition(" ")
+        if order == "die":
+            os._exit(9)
+        if order == "bad":
+            raise ImageError("the image is damaged")
+        if order == "wait":
+            deadline = time.monotonic() + FOREVER_S
+            while not Path(os.environ["FAKE_WORKER_LOG"]).with_name(argument).exists():
+                if is_turn_over() or time.monotonic() > deadline:
+                    return False
+                time.sleep(0.01)
+        return not is_turn_over()
+
+    def forget(self) -> None:
+        pass
+
+
 def _sleep_in_python(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -87,15 +130,17 @@ def main() -> None:
     parser.add_argument("--ballast-mb", type=int, default=0, help="memory that the model would take")
     arguments = parser.parse_args()
     set_up_logging()
-    FUNCTIONS[PRELABEL_QUEUE] = frozenset({PRELABEL_FUNCTION})
+    FUNCTIONS[PRELABEL_QUEUE] |= {PRELABEL_FUNCTION}
     if os.environ.get("FAKE_WORKER_CRASHES") == arguments.queues:
         raise RuntimeError("crashes at every start")
 
+    url = os.environ["REFCUT_REDIS_URL"]
+
     def make_engine() -> FakeEngine:
         time.sleep(arguments.load_s)
+        prelabel_with(FakePrelabeller(), Turn(connect_redis(url), arguments.name))
         return FakeEngine(bytearray(b"x") * (arguments.ballast_mb << 20))
 
-    url = os.environ["REFCUT_REDIS_URL"]
     sys.exit(work(url, read_queue_names(arguments.queues), arguments.name, make_engine))
 
 

@@ -23,13 +23,17 @@ class LabelStudioApi:
 
     requests: paths that were asked for. fails_with: an HTTP status to answer everything with; fails_on: a path to
     answer with 500. images: files by the last
-    part of their address.
+    part of their address. predictions: as they were posted, and lost_answers of them get an error although they are
+    stored. shown_version: whose predictions are shown.
     """
 
     def __init__(self, project_id: int = 7) -> None:
         self.project_id = project_id
         self.tasks: dict[int, dict[str, Any]] = {}
         self.annotations: dict[int, dict[str, Any]] = {}
+        self.predictions: list[dict[str, Any]] = []
+        self.shown_version = "RefCut"
+        self.lost_answers = 0
         self.users = [{"id": 1, "email": "lead@example.com"}, {"id": 2, "email": "annotator@example.com"}]
         self.images: dict[str, bytes] = {}
         self.requests: list[str] = []
@@ -99,6 +103,8 @@ class LabelStudioApi:
             return 500, {}
         if token != f"Token {TOKEN}":
             return 401, {"detail": "Invalid token."}
+        if path == f"/api/projects/{self.project_id}/":
+            return 200, {"id": self.project_id, "title": "Cars", "model_version": self.shown_version}
         name = query.get("filepath", path).rpartition("/")[2]
         if name in self.images:
             return 200, self.images[name]
@@ -113,6 +119,22 @@ class LabelStudioApi:
             shown = [a for a in self.annotations.values() if a["task"] == int(parts[2])]
             return 200, [a for a in shown if not a["was_cancelled"]]
         return 404, {"detail": "No match for the given query."}
+
+    def receive(self, method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
+        """Status and JSON for what changes something."""
+        self.requests.append(path)
+        if token != f"Token {TOKEN}":
+            return 401, {"detail": "Invalid token."}
+        if method == "PATCH" and path == f"/api/projects/{self.project_id}/":
+            self.shown_version = body["model_version"]
+            return 200, {"id": self.project_id, "title": "Cars", "model_version": self.shown_version}
+        if path != "/api/predictions/" or body["task"] not in self.tasks:
+            return 404, {"detail": "No match for the given query."}
+        self.predictions.append(body)
+        if self.lost_answers:
+            self.lost_answers -= 1
+            return 502, {}
+        return 201, {"id": len(self.predictions)} | body
 
     def _list(self, query: dict[str, str]) -> dict[str, Any]:
         asked = json.loads(query["query"])
@@ -135,6 +157,9 @@ class LabelStudioApi:
             case "filter:tasks:updated_at", "greater_or_equal":
                 datetime.strptime(item["value"], "%Y-%m-%dT%H:%M:%S.%fZ")
                 return bool(row["updated_at"] >= item["value"])
+            case "filter:tasks:predictions_model_versions", "contains":
+                (version,) = item["value"]
+                return any(version in p["model_version"] for p in self._predictions_of(row))
             case "filter:tasks:total_annotations", "greater":
                 return bool(self._shown(row)["total_annotations"] > item["value"])
         raise AssertionError(f"a filter that was not tried with Label Studio: {item}")
@@ -142,7 +167,11 @@ class LabelStudioApi:
     def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
         mine = [a for a in self.annotations.values() if a["task"] == row["id"]]
         skipped = sum(a["was_cancelled"] for a in mine)
-        return row | {"total_annotations": len(mine) - skipped, "cancelled_annotations": skipped}
+        counts = {"total_annotations": len(mine) - skipped, "cancelled_annotations": skipped}
+        return row | counts | {"total_predictions": len(self._predictions_of(row))}
+
+    def _predictions_of(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [prediction for prediction in list(self.predictions) if prediction["task"] == row["id"]]
 
 
 @contextmanager
@@ -153,7 +182,19 @@ def serving(api: LabelStudioApi) -> Iterator[LabelStudioApi]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            status, answer = api.answer(parts.path, query, self.headers.get("Authorization"))
+            self._send(*api.answer(parts.path, query, self.headers.get("Authorization")))
+
+        def do_POST(self) -> None:
+            self._receive()
+
+        def do_PATCH(self) -> None:
+            self._receive()
+
+        def _receive(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            self._send(*api.receive(self.command, self.path, body, self.headers.get("Authorization")))
+
+        def _send(self, status: int, answer: Any) -> None:
             body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

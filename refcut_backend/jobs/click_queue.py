@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
-from typing import Any
 from uuid import uuid4
 
 import redis
@@ -34,6 +33,7 @@ from refcut_backend.jobs.functions import CLICK_FUNCTION, CLICK_QUEUE
 from refcut_backend.jobs.presence import is_alive
 from refcut_backend.jobs.queue_state import QueueState, count_outcome, read_queue_state
 from refcut_backend.jobs.registered_job import open_queue
+from refcut_backend.jobs.rq_result import read_result, results_key
 
 RESULT_TTL_S = 30
 LOOK_EVERY_S = 0.25
@@ -145,15 +145,8 @@ class ClickQueue:
 
     def _read_answer(self, click_id: str, wait_s: float) -> ClickAnswer | None:
         """The first result that arrives within the time."""
-        block_ms = max(round(1000 * wait_s), 1)
-        found: Any = self._connection.xread({_results_key(click_id): "0-0"}, count=1, block=block_ms)
-        if not found:
-            return None
-        ((_, ((result_id, payload),)),) = found
-        result = Result.restore(click_id, as_text(result_id), payload, self._connection, JSONSerializer)
-        if result.type != Result.Type.SUCCESSFUL or result.return_value is None:
-            raise RefCutError("the worker failed on this click", hint="the worker's log has the traceback")
-        return ClickAnswer.from_json(result.return_value)
+        said = read_result(self._connection, click_id, wait_s)
+        return None if said is None else ClickAnswer.from_json(said)
 
     def _look_after(self, job: ClickJob, click_id: str, deadline: float) -> None:
         """Puts the click back where no worker holds it any more; raises WorkerLostError where one was computing it."""
@@ -185,7 +178,7 @@ class ClickQueue:
             ticket.withdraw(pipeline, click_id)
             pipeline.hdel(_unanswered_key(job), click_id)
             self._queue.remove(click_id, pipeline=pipeline)
-            pipeline.delete(_results_key(click_id))
+            pipeline.delete(results_key(click_id))
             count_outcome(pipeline, outcome)
             pipeline.execute()
 
@@ -204,10 +197,6 @@ def _unavailable(error: redis.RedisError) -> QueueUnavailableError:
         f"Redis cannot be reached ({type(error).__name__})",
         hint="check that Redis runs, and REFCUT_REDIS_URL",
     )
-
-
-def _results_key(click_id: str) -> str:
-    return str(Result.get_key(click_id))  # type: ignore[no-untyped-call]
 
 
 def _unanswered_key(job: ClickJob) -> str:

@@ -11,12 +11,13 @@ TRAINING_QUEUE = "training"
 
 CLICK_FUNCTION = "refcut_backend.worker.run_click.run_click"
 WARM_FUNCTION = "refcut_backend.worker.run_warm.run_warm"
+PRELABEL_FUNCTION = "refcut_backend.worker.run_prelabel.run_prelabel"
 TRAINING_FUNCTION = "refcut_backend.training.training_job.run_training_job"
 
 FUNCTIONS: dict[str, frozenset[str]] = {
     CLICK_QUEUE: frozenset({CLICK_FUNCTION}),
     WARM_QUEUE: frozenset({WARM_FUNCTION}),
-    PRELABEL_QUEUE: frozenset(),
+    PRELABEL_QUEUE: frozenset({PRELABEL_FUNCTION}),
     TRAINING_QUEUE: frozenset({TRAINING_FUNCTION}),
 }
 """Queue to the functions of its jobs. The order is the order in which a worker looks for work."""

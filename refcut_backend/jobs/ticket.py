@@ -61,6 +61,11 @@ def read(connection: Redis, click_id: str) -> TicketState | None:
     return TicketState(text == SUPERSEDED, worker)
 
 
+def renew(pipeline: Pipeline, click_id: str, lasts_s: float) -> None:
+    """Somebody still waits. The pipeline's answer is 0 when the ticket is gone."""
+    pipeline.pexpire(_key(click_id), max(round(1000 * lasts_s), 1))
+
+
 def withdraw(pipeline: Pipeline, click_id: str) -> None:
     """The caller has its answer or has gone."""
     pipeline.delete(_key(click_id))

@@ -76,11 +76,11 @@ class ApiAnnotations:
         last = 0
         while True:
             items = [
-                _filter("id", "greater", "Number", last),
-                _filter("total_annotations", "greater", "Number", 0),
+                filtered("id", "greater", "Number", last),
+                filtered("total_annotations", "greater", "Number", 0),
             ]
             if updated_at:
-                items.append(_filter("updated_at", "greater_or_equal", "Datetime", updated_at))
+                items.append(filtered("updated_at", "greater_or_equal", "Datetime", updated_at))
             filters = {"conjunction": "and", "items": items}
             part = self._list({"filters": filters, "ordering": ["tasks:id"]})
             if part:
@@ -98,11 +98,11 @@ class ApiAnnotations:
         return found
 
     def annotations(self, task_id: int) -> list[AnnotationPayload]:
-        with _explained(f"task {task_id}"):
+        with explained(f"task {task_id}"):
             return [_annotation(a) for a in self._client.annotations.list(id=task_id)]
 
     def emails(self) -> dict[int, str]:
-        with _explained("the list of users"):
+        with explained("the list of users"):
             return {user.id: user.email for user in self._client.users.list() if user.email}
 
     def close(self) -> None:
@@ -110,16 +110,23 @@ class ApiAnnotations:
             self._http.close()
 
     def _list(self, query: dict[str, Any], page_size: int = PAGE) -> list[ListedTask]:
-        with _explained(f"project {self._project_id}"):
-            pager = self._client.tasks.list(
-                project=self._project_id,
-                query=json.dumps(query),
-                page_size=page_size,
-                resolve_uri=False,
-                fields="task_only",
-                review=True,
-            )
-            return [_task(task) for task in pager.items or []]
+        with explained(f"project {self._project_id}"):
+            return list_tasks(self._client, self._project_id, query, page_size)
+
+
+def list_tasks(
+    client: LabelStudio, project_id: int, query: dict[str, Any], page_size: int = PAGE
+) -> list[ListedTask]:
+    """The first page of a list of tasks. Raises what the SDK raises: `explained` says what that means."""
+    pager = client.tasks.list(
+        project=project_id,
+        query=json.dumps(query),
+        page_size=page_size,
+        resolve_uri=False,
+        fields="task_only",
+        review=True,
+    )
+    return [_task(task) for task in pager.items or []]
 
 
 def open_source(project_id: int, connection: Connection) -> ApiAnnotations:
@@ -131,7 +138,7 @@ def open_source(project_id: int, connection: Connection) -> ApiAnnotations:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def explained(what: str) -> Iterator[None]:
     """The SDK's errors as SourceError. Its own messages repeat bodies and headers, so none of them is kept."""
     try:
         yield
@@ -167,6 +174,7 @@ def _task(task: Any) -> ListedTask:
         updated_at=_time(task.updated_at),
         total_annotations=task.total_annotations or 0,
         cancelled_annotations=task.cancelled_annotations or 0,
+        total_predictions=task.total_predictions or 0,
     )
 
 
@@ -186,5 +194,6 @@ def _time(value: Any) -> str:
     return sortable(value if isinstance(value, str) else value.isoformat())
 
 
-def _filter(field: str, operator: str, kind: str, value: str | int) -> dict[str, Any]:
+def filtered(field: str, operator: str, kind: str, value: str | int | list[str]) -> dict[str, Any]:
+    """An item of a list's filters."""
     return {"filter": f"filter:tasks:{field}", "operator": operator, "type": kind, "value": value}

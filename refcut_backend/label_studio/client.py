@@ -35,14 +35,15 @@ def connect(
     )
 
 
-def open_http(connection: Connection, limit_s: float) -> httpx.Client:
+def open_http(connection: Connection, limit_s: float, *, tries_again: bool = True) -> httpx.Client:
     """What the SDK's client sends with: token, retries, and the rules of whom may be called.
 
     limit_s: longest wait for Label Studio to start or go on answering, and for it to be less busy (429, 5xx).
+    tries_again: false for requests that must not come twice: a busy server may have done what it did not confirm.
     """
     transport = GuardedTransport(AllowedHosts.of([connection.label_studio]), Budget())
     return httpx.Client(
-        transport=RetryingTransport(transport, lambda: limit_s),
+        transport=RetryingTransport(transport, lambda: limit_s) if tries_again else transport,
         auth=shared_auth(connection.label_studio, connection.access_token),
         timeout=limit_s,
         follow_redirects=True,

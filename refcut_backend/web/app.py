@@ -25,6 +25,7 @@ from refcut_backend.errors import LabelConfigError, NotConnectedError
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.jobs.click_queue import ClickQueue
+from refcut_backend.jobs.prelabel_queue import PrelabelQueue
 from refcut_backend.jobs.queue_state import QueueState, read_queue_state
 from refcut_backend.jobs.warm_queue import WarmQueue
 from refcut_backend.label_studio.user_addresses import UserAddresses
@@ -33,6 +34,8 @@ from refcut_backend.model_store.from_settings import open_project_versions
 from refcut_backend.model_store.project_versions import ProjectVersions
 from refcut_backend.open_task import TaskOpener
 from refcut_backend.payloads import JobStatusRequest, PredictRequest, SetupRequest, Webhook
+from refcut_backend.prelabel_batch import BatchPrelabeller
+from refcut_backend.prelabel_task import TaskPrelabeller, TaskToPrelabel
 from refcut_backend.reconcile_thread import ReconcileThread, reconcile_thread
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
@@ -53,6 +56,7 @@ log = logging.getLogger("refcut.web")
 
 REASON_HEADER = "X-RefCut-Reason"
 CLICK_THREADS = 100
+PRELABEL_THREADS = 20
 MAX_FAULTS = 20
 THREADS_SWITCH_AFTER_S = 0.0005
 """For `sys.setswitchinterval` where this application is served: a thread that decodes the masks of an event gives way to
@@ -71,6 +75,7 @@ class Services:
     queue_state: Callable[[], QueueState]
     versions: ProjectVersions
     training: TrainingServices
+    batches: BatchPrelabeller
     reconcile: ReconcileThread | None = None
 
 
@@ -84,15 +89,16 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
     addresses = Addresses(engine)
     versions = open_project_versions(settings)
     memory = ClickMemory(open_database(settings.database, LOCK_TIMEOUT_MS), settings.click_memory_s)
+    rules = AnswerRules.of(settings)
+    prelabeller = TaskPrelabeller(PrelabelQueue(connection), references, addresses, rules)
     return Services(
-        clicks=ClickService(
-            HidesAddresses(queue, addresses), references, versions, AnswerRules.of(settings), memory
-        ),
+        clicks=ClickService(HidesAddresses(queue, addresses), references, versions, rules, memory),
         projects=projects,
         follower=follower,
         opener=TaskOpener(WarmQueue(connection), references, addresses, settings.max_references_per_label),
         queue_state=lambda: read_queue_state(connection),
         versions=versions,
+        batches=BatchPrelabeller(prelabeller, settings.prelabel_rules),
         training=connect_training(engine, settings, projects, connection),
         reconcile=reconcile_thread(engine, references, projects, follower, settings.reconcile_interval_s),
     )
@@ -129,6 +135,7 @@ def create_app(services: Services, request_max_bytes: int, access: Access | None
 def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
     # Clicks wait for their worker on threads of their own: else a slow worker would keep /setup from being answered.
     click_threads = CapacityLimiter(CLICK_THREADS)
+    prelabel_threads = CapacityLimiter(PRELABEL_THREADS)
     # One event at a time, in the order in which they came: decoding masks shall not crowd out what somebody waits for.
     event_thread = CapacityLimiter(1)
 
@@ -152,7 +159,9 @@ def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
     ) -> dict[str, Any]:
         if request.params.context is None:
             background.add_task(prepare_task, services, request)
-            return answer_predict(services, request, response)
+            if not services.batches.is_on:
+                return answer_predict(services, request, response)
+            return await run_sync(answer_predict, services, request, response, limiter=prelabel_threads)
         return await run_sync(answer_predict, services, request, response, limiter=click_threads)
 
     @app.post("/webhook")
@@ -248,8 +257,7 @@ def answer_predict(services: Services, request: PredictRequest, response: Respon
     task, context = request.tasks[0], request.params.context
     note(project=request.project, task=task.id)
     if context is None:
-        # A task is being opened: any result here would be stored as a prediction of its own (contract, section 3).
-        return {"results": [], "model_version": services.versions.of(request.project)}
+        return _answer_without_click(services, request, response)
     reply: ClickReply = services.clicks.answer(
         ClickRequest(
             request.project,
@@ -263,6 +271,20 @@ def answer_predict(services: Services, request: PredictRequest, response: Respon
     if reply.reason is not None:
         response.headers[REASON_HEADER] = reply.reason
     return {"results": [reply.prediction], "model_version": reply.prediction["model_version"]}
+
+
+def _answer_without_click(services: Services, request: PredictRequest, response: Response) -> dict[str, Any]:
+    """A task is being opened, or many are to be predicted. Any result is stored as a prediction of its own (contract,
+    section 3)."""
+    version = services.versions.of(request.project)
+    if not services.batches.is_on:
+        return {"results": [], "model_version": version}
+    reply = services.batches.answer(
+        [TaskToPrelabel(request.project, task.id, task.data, request.label_config) for task in request.tasks]
+    )
+    if reply.reasons:
+        response.headers[REASON_HEADER] = ", ".join(sorted(reply.reasons))
+    return {"results": reply.results, "model_version": version}
 
 
 async def _explain_bad_request(_request: Request, error: Exception) -> JSONResponse:

@@ -49,6 +49,20 @@ class CacheLimits:
     references: int
 
 
+@dataclass(frozen=True)
+class View:
+    """An image with references set, for looking at it without a click.
+
+    predictor works on the shrunk image; height, width: of the image itself.
+    """
+
+    predictor: RefCutPredictor
+    height: int
+    width: int
+    model: ServedModel
+    reference_versions: tuple[str, ...]
+
+
 @dataclass
 class _OpenImage:
     """An image that clicks may still come to. predictor works on the shrunk image."""
@@ -83,6 +97,7 @@ class ClickEngine:
         self._reference_tokens: ByteCache[ContentKey, ReferenceTokens] = ByteCache(
             limits.references, held_bytes
         )
+        self._viewed: tuple[tuple[int, ContentKey], RefCutPredictor] | None = None
 
     @property
     def device(self) -> str:
@@ -101,13 +116,16 @@ class ClickEngine:
         self._images.forget()
         self._open_images.clear()
         self._reference_tokens.clear()
+        self._viewed = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     @property
     def held_bytes(self) -> int:
         """Memory that is kept for later clicks."""
-        return self._images.held_bytes + self._open_images.held_bytes + self._reference_tokens.held_bytes
+        viewed = 0 if self._viewed is None else self._viewed[1].held_bytes
+        kept = (self._images, self._open_images, self._reference_tokens)
+        return viewed + sum(cache.held_bytes for cache in kept)
 
     def warm(self, job: WarmJob, must_stop: Callable[[], bool]) -> bool:
         """Gets ready what the first click on a task needs. Returns whether it came to its end.
@@ -133,6 +151,28 @@ class ClickEngine:
                 self._tokens(model, reference)
         return True
 
+    def view(
+        self, where: TaskImage, reference_ids: Sequence[int], must_stop: Callable[[], bool]
+    ) -> View | None:
+        """An image with references, apart from the images that are clicked on: one is kept, for the next references.
+
+        must_stop: asked all through downloads; true gives None. Raises RefCutError when an image cannot be had.
+        """
+        model = self._model_of(where.project_id)
+        stored = self._references(where.project_id, reference_ids)
+        needed = [_image_of(reference) for reference in stored if not self._is_encoded(model, reference)]
+        if not all(self._arrives(image, must_stop) for image in (where, *needed)):
+            return None
+        image = self._images.open(where)
+        key = (where.project_id, (*_made_by(model), image.content))
+        if self._viewed is None or self._viewed[0] != key:
+            self._viewed = key, RefCutPredictor(model.network, model.settings)
+            self._viewed[1].set_image(image.pixels)
+        predictor = self._viewed[1]
+        tokens = [self._tokens(model, reference)[1] for reference in stored]
+        predictor.set_reference(ReferenceTokens.join(tokens) if tokens else None)
+        return View(predictor, image.height, image.width, model, tuple(one.version for one in stored))
+
     def _arrives(self, where: TaskImage, must_stop: Callable[[], bool], *, recheck: bool = False) -> bool:
         """Waits until an image can be opened at once; False when it must not be waited for."""
         if self._images.needs_fetching(where, recheck=recheck):
@@ -149,6 +189,7 @@ class ClickEngine:
         if (loaded := self._models.loaded()) != self._loaded:
             self._loaded = loaded
             self._open_images.keep_only(lambda key: key[1][:2] in loaded)
+            self._viewed = None
         return model
 
     def _is_encoded(self, model: ServedModel, reference: StoredReference) -> bool:

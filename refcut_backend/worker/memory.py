@@ -46,7 +46,7 @@ class MemoryCare:
         try:
             answer = self._answer_or_free(job) or self._engine.answer(job)
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             self._failures += 1
             self._free()
@@ -61,7 +61,7 @@ class MemoryCare:
         try:
             return self._engine.answer(job)
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             log.warning("out of memory, once more with empty caches", extra={"problem": str(error)[:200]})
         self._free()
@@ -72,6 +72,6 @@ class MemoryCare:
         self._engine.forget()
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """torch raises a RuntimeError for a full GPU and for full main memory, numpy and Python a MemoryError."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _ALLOCATOR_WORDS)

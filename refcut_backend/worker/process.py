@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from refcut_backend.jobs.prelabel_turn import Turn
 from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.jobs.warm_queue import WarmQueue
 from refcut_backend.model_store.from_settings import open_model_store
@@ -20,7 +21,9 @@ from refcut_backend.worker.engine import CacheLimits, ClickEngine
 from refcut_backend.worker.image_source import open_image_shelf
 from refcut_backend.worker.load_model import ModelLoader, choose_device, share_cores
 from refcut_backend.worker.loop import work
+from refcut_backend.worker.prelabeller import Prelabeller
 from refcut_backend.worker.project_models import ProjectModels
+from refcut_backend.worker.run_prelabel import prelabel_with
 from refcut_backend.worker.run_warm import warm_with
 from refcut_backend.worker.served_model import ServedModel
 
@@ -71,6 +74,7 @@ def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: 
     def make() -> ClickEngine:
         engine = make_engine(settings)
         warm_with(engine, WarmQueue(connect_redis(redis_url)).a_click_waits)
+        prelabel_with(Prelabeller(engine), Turn(connect_redis(redis_url), name))
         return engine
 
     return work(redis_url, queues, name, make)

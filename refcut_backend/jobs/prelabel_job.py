@@ -1,0 +1,108 @@
+"""What prelabelling a task asks of a worker, and what the worker found: small JSON, no pixels, no tokens."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from refcut_backend.errors import RefCutError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class LabelToFind:
+    """A label on one of a task's images. reference_ids: rows of the reference table that say what it means."""
+
+    label: str
+    to_name: str
+    image_address: str
+    reference_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PrelabelJob:
+    """A task to look at. ticket: name of the key in Redis that says whether anybody still waits."""
+
+    project_id: int
+    task_id: int
+    labels: tuple[LabelToFind, ...]
+    ticket: str = ""
+    format: int = FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> PrelabelJob:
+        """Raises ValueError for a job of another version."""
+        if data.get("format") != FORMAT:
+            raise ValueError(f"prelabel job of format {data.get('format')}, this worker reads {FORMAT}")
+        labels = tuple(
+            LabelToFind(**{**label, "reference_ids": tuple(label["reference_ids"])})
+            for label in data["labels"]
+        )
+        return cls(**{**data, "labels": labels})
+
+
+@dataclass(frozen=True)
+class FoundMask:
+    """An object of a label, as Label Studio's brush RLE. score: the IoU to expect of it, 0..1."""
+
+    rle: list[int]
+    score: float
+
+
+@dataclass(frozen=True)
+class FoundLabel:
+    """What was found of a label, the surest first; nothing is an answer too. width, height: of the image."""
+
+    label: str
+    to_name: str
+    width: int
+    height: int
+    masks: tuple[FoundMask, ...]
+    reference_versions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PrelabelAnswer:
+    """What a worker got done. Labels of the job that are not in `found` were left because a click came or the time was
+    up: ask for them again. error_code: why nothing more will come.
+    """
+
+    found: tuple[FoundLabel, ...] = ()
+    model_version: str = ""
+    error_code: str | None = None
+    error_message: str = ""
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def refused(cls, error: RefCutError) -> PrelabelAnswer:
+        """Nothing, and why."""
+        return cls(error_code=error.code, error_message=str(error))
+
+    def to_json(self) -> dict[str, Any]:
+        """The RLE as base64: as a list it would be walked number by number several times on its way."""
+        said = asdict(self)
+        for label in said["found"]:
+            for mask in label["masks"]:
+                mask["rle"] = b64encode(bytes(mask["rle"])).decode()
+        return said
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> PrelabelAnswer:
+        found = tuple(
+            FoundLabel(
+                **{
+                    **label,
+                    "masks": tuple(
+                        FoundMask(list(b64decode(mask["rle"])), mask["score"]) for mask in label["masks"]
+                    ),
+                    "reference_versions": tuple(label["reference_versions"]),
+                }
+            )
+            for label in data["found"]
+        )
+        return cls(**{**data, "found": found})

@@ -1,0 +1,81 @@
+"""Label Studio asks for predictions without a click: when a task is opened, and for batches of tasks.
+
+It waits for one answer with an entry for each task, in their order. An entry may be a list of predictions, so a task
+without one gets an empty list: nothing is stored for it, and it is asked for again. (An empty prediction would be stored,
+and shown as a tab of its own.)
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from refcut_backend.core.prelabel_rules import PrelabelRules
+from refcut_backend.errors import RefCutError
+from refcut_backend.logs import note
+from refcut_backend.prelabel_task import Prelabelled, TaskToPrelabel
+
+AT_ONCE = 4
+"""Tasks of a batch that are under way together: enough to keep several workers busy."""
+NAMED_IN_LOG = 20
+SEVERAL_REFUSED = "prelabel_open_only"
+
+
+class PrelabelsTasks(Protocol):
+    """`TaskPrelabeller`."""
+
+    def prelabel(self, task: TaskToPrelabel, limit_s: float) -> Prelabelled: ...
+
+
+@dataclass(frozen=True)
+class BatchReply:
+    """results: one entry for each task. reasons: why tasks have none, by code."""
+
+    results: list[Any]
+    reasons: dict[str, int]
+
+
+class BatchPrelabeller:
+    """Answers such requests. Never raises."""
+
+    def __init__(self, prelabeller: PrelabelsTasks, rules: PrelabelRules) -> None:
+        self._prelabeller = prelabeller
+        self._rules = rules
+
+    @property
+    def is_on(self) -> bool:
+        """Whether requests without a click are computed at all."""
+        return self._rules.is_on
+
+    def answer(self, tasks: Sequence[TaskToPrelabel]) -> BatchReply:
+        """What is found on each task within the limit, in the order of the tasks."""
+        limit_s = self._rules.limit_s(len(tasks))
+        if limit_s is None:
+            return BatchReply([[] for _ in tasks], {SEVERAL_REFUSED: len(tasks)})
+        deadline = time.monotonic() + limit_s
+        with ThreadPoolExecutor(min(AT_ONCE, len(tasks)), "prelabel") as threads:
+            outcomes = list(threads.map(lambda task: self._one(task, deadline), tasks))
+        failed = [
+            (task.task_id, said) for task, said in zip(tasks, outcomes, strict=True) if isinstance(said, str)
+        ]
+        note(prelabelled=len(tasks) - len(failed), failed=failed[:NAMED_IN_LOG])
+        results = [[] if isinstance(said, str) else said for said in outcomes]
+        return BatchReply(results, dict(Counter(code for _, code in failed)))
+
+    def _one(self, task: TaskToPrelabel, deadline: float) -> dict[str, Any] | str:
+        """A prediction, or the code of why there is none."""
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            return "timeout"
+        try:
+            return self._prelabeller.prelabel(task, left_s).prediction
+        except RefCutError as error:
+            return error.code
+        except SQLAlchemyError:
+            return "database"

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from refcut_backend.answer_click import AnswerRules
+from refcut_backend.core import brush_rle
+from refcut_backend.core.references import LabelReference
+from refcut_backend.errors import ImageError, NoReferenceError, RefCutError
+from refcut_backend.jobs.prelabel_job import FoundLabel, FoundMask, PrelabelAnswer, PrelabelJob
+from refcut_backend.prelabel_task import TaskPrelabeller, TaskToPrelabel
+from refcut_backend.store.addresses import Addresses
+from refcut_backend.store.annotation_states import AnnotationNews
+from refcut_backend.store.database import open_database
+from refcut_backend.store.references import References
+from tests.recorded import LABEL_CONFIG
+
+RLE = brush_rle.encode(np.eye(4, dtype=bool))
+SIGNED = "https://bucket.s3.amazonaws.com/a.png?X-Amz-Signature=canary"
+
+
+class Queue:
+    """Answers each job by `answers`, in turn; the last one again and again."""
+
+    def __init__(self, *answers: Callable[[PrelabelJob], PrelabelAnswer]) -> None:
+        self.jobs: list[PrelabelJob] = []
+        self.goes_on: list[bool] = []
+        self._answers = list(answers)
+
+    def ask(
+        self, job: PrelabelJob, _deadline: float, _is_unwanted: object, *, goes_on: bool
+    ) -> PrelabelAnswer:
+        self.jobs.append(job)
+        self.goes_on.append(goes_on)
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return answer(job)
+
+
+def finding(*scores: float, labels: int = 9, version: str = "s14"):
+    """A worker that finds masks with these scores of the first few labels."""
+
+    def answer(job: PrelabelJob) -> PrelabelAnswer:
+        masks = tuple(FoundMask(RLE, score) for score in scores)
+        found = [FoundLabel(one.label, one.to_name, 4, 4, masks, ("v",)) for one in job.labels[:labels]]
+        return PrelabelAnswer(tuple(found), version)
+
+    return answer
+
+
+@pytest.fixture
+def engine(tmp_path):
+    engine = open_database(f"sqlite:///{tmp_path / 'refcut.db'}")
+    references = References(engine)
+    for annotation, label in enumerate(("Wheel", "Hood", "Wheel", "Elsewhere"), start=1):
+        reference = LabelReference(label, "image", np.eye(4, dtype=bool), None)
+        said_at = f"2026-01-{annotation:02}T00:00:00Z"
+        news = AnnotationNews(7, annotation, annotation, said_at, [(reference, "/r.png")])
+        references.annotations.told(news, "ANNOTATION_CREATED")
+    yield engine
+    engine.dispose()
+
+
+def prelabel(
+    engine, queue: Queue, image: object = "/a.png", labels: frozenset[str] | None = None, project: int = 7
+):
+    prelabeller = TaskPrelabeller(queue, References(engine), Addresses(engine), AnswerRules())
+    return prelabeller.prelabel(TaskToPrelabel(project, 3, {"image": image}, LABEL_CONFIG, labels), 60)
+
+
+def test_every_label_with_references_is_looked_for_with_its_newest_ones(engine):
+    queue = Queue(finding(0.5))
+    prelabel(engine, queue)
+    (job,) = queue.jobs
+    newest = {
+        label: tuple(r.id for r in References(engine).newest(7, label, 4)) for label in ("Hood", "Wheel")
+    }
+    assert {one.label: one.reference_ids for one in job.labels} == newest
+
+
+def test_masks_are_regions_as_a_click_gives_them_with_ids_of_their_own_and_scores(engine):
+    found = prelabel(engine, Queue(finding(0.75, 0.5)))
+    regions = found.prediction["result"]
+    assert found.masks == len(regions) == 4
+    assert len({region["id"] for region in regions}) == 4
+    assert [region["value"]["brushlabels"] for region in regions] == [
+        ["Hood"],
+        ["Hood"],
+        ["Wheel"],
+        ["Wheel"],
+    ]
+    assert [region["score"] for region in regions] == [0.75, 0.5, 0.75, 0.5]
+    (first, *_) = regions
+    assert (first["from_name"], first["to_name"], first["type"], first["origin"]) == (
+        "brush",
+        "image",
+        "brushlabels",
+        "prediction",
+    )
+    assert first["meta"]["text"] == ["RefCut reference: v"]
+    assert (found.prediction["model_version"], found.prediction["score"]) == ("s14", 0.5)
+
+
+def test_what_a_click_has_left_undone_is_asked_for_again_and_the_task_is_whole(engine):
+    queue = Queue(finding(0.5, labels=0), finding(0.5, labels=1), finding(0.7))
+    found = prelabel(engine, queue)
+    assert [[one.label for one in job.labels] for job in queue.jobs] == [["Hood", "Wheel"]] * 2 + [["Wheel"]]
+    assert queue.goes_on == [False, False, True]
+    assert found.masks == 2
+
+
+def test_masks_of_two_model_versions_are_not_mixed(engine):
+    queue = Queue(finding(0.5, labels=1, version="old"), finding(0.6, version="new"))
+    found = prelabel(engine, queue)
+    assert found.model_version == "new"
+    assert [region["score"] for region in found.prediction["result"]] == [0.6, 0.6]
+
+
+def test_a_label_that_is_found_nowhere_lowers_the_tasks_score(engine):
+    def only_hood(job: PrelabelJob) -> PrelabelAnswer:
+        found = finding(0.8)(job).found
+        return PrelabelAnswer(
+            tuple(FoundLabel(f.label, f.to_name, 4, 4, f.masks[: f.label == "Hood"], ("v",)) for f in found),
+            "s14",
+        )
+
+    assert prelabel(engine, Queue(only_hood)).prediction["score"] == 0.4
+    assert prelabel(engine, Queue(finding())).prediction == {
+        "model_version": "s14",
+        "score": 0.0,
+        "result": [],
+    }
+
+
+def test_only_the_labels_that_were_named_are_looked_for(engine):
+    queue = Queue(finding(0.5))
+    prelabel(engine, queue, labels=frozenset({"Wheel"}))
+    assert [one.label for one in queue.jobs[0].labels] == ["Wheel"]
+
+
+def test_without_references_or_image_there_is_a_reason_and_no_worker_is_asked(engine):
+    queue = Queue(finding(0.5))
+    with pytest.raises(NoReferenceError):
+        prelabel(engine, queue, project=8)
+    with pytest.raises(ImageError):
+        prelabel(engine, queue, image=None)
+    assert not queue.jobs
+
+
+def test_a_workers_refusal_is_the_reason(engine):
+    queue = Queue(lambda _job: PrelabelAnswer(error_code="image", error_message="the image is damaged"))
+    with pytest.raises(RefCutError, match="the image is damaged") as refused:
+        prelabel(engine, queue)
+    assert refused.value.code == "image"
+
+
+def test_a_signed_link_does_not_reach_the_queue(engine):
+    queue = Queue(finding(0.5))
+    prelabel(engine, queue, image=SIGNED)
+    assert "canary" not in str(queue.jobs)
+    assert Addresses(engine).read(queue.jobs[0].labels[0].image_address) == SIGNED
