@@ -94,7 +94,9 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
         queue_state=lambda: read_queue_state(connection),
         versions=versions,
         training=connect_training(engine, settings, projects, connection),
-        reconcile=reconcile_thread(engine, references, projects, follower, settings.reconcile_interval_s),
+        reconcile=reconcile_thread(
+            engine, references, projects, follower, settings.reconcile_interval_s, settings.clicks_kept_days
+        ),
     )
 
 
