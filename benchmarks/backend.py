@@ -8,11 +8,12 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import psutil
@@ -46,21 +47,23 @@ class Photographs(SimpleHTTPRequestHandler):
 class Outcome:
     """How one click ended. reason: `answered`, why it was not, or `lost` when no proper answer came at all.
 
-    sent: `time.monotonic()`.
+    sent: `time.monotonic()`. version: of the model, as Label Studio is told.
     """
 
     reason: str
     sent: float
     seconds: float
+    version: str = ""
 
 
 @dataclass
 class Backend:
-    """A running backend."""
+    """A running backend. environment: what its commands need to find it."""
 
     process: subprocess.Popen[bytes]
     client: httpx.Client
     redis: Redis
+    environment: Mapping[str, str]
 
     def click(self, click: StreamClick) -> Outcome:
         """Sends a click as Label Studio does."""
@@ -71,14 +74,15 @@ class Backend:
             "params": {"context": {"result": list(click.dots)}},
         }
         sent = time.monotonic()
-        reason = LOST
+        reason, version = LOST, ""
         try:
             answer = self.client.post("/predict", json=body)
             if answer.status_code == 200 and len(answer.json()["results"]) == 1:
                 reason = answer.headers.get("X-RefCut-Reason", ANSWERED)
+                version = answer.json()["results"][0]["model_version"]
         except httpx.HTTPError:
             pass
-        return Outcome(reason, sent, time.monotonic() - sent)
+        return Outcome(reason, sent, time.monotonic() - sent, version)
 
     def workers(self) -> list[WorkerState]:
         """Workers that have their model loaded."""
@@ -97,8 +101,13 @@ class Backend:
 
 
 @contextmanager
-def running_backend(workers: int = 1, click_timeout_s: int = 8) -> Iterator[Backend]:
-    """Ready for clicks: all workers have their model loaded. Its log goes to `refcut.log` in a folder that is removed."""
+def running_backend(
+    workers: int = 1, click_timeout_s: int = 8, more: Mapping[str, str] = MappingProxyType({})
+) -> Iterator[Backend]:
+    """Ready for clicks: all workers have their model loaded. Its log goes to `refcut.log` in a folder that is removed.
+
+    more: settings.
+    """
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis())
         check_redis(redis.url)
@@ -116,6 +125,7 @@ def running_backend(workers: int = 1, click_timeout_s: int = 8) -> Iterator[Back
             "REFCUT_WORKERS": str(workers),
             "REFCUT_TRAINING_WORKER": "false",
             "REFCUT_CLICK_TIMEOUT_S": str(click_timeout_s),
+            **more,
         }
         process = subprocess.Popen(
             [sys.executable, "-m", "refcut_backend", "run"],
@@ -132,7 +142,10 @@ def running_backend(workers: int = 1, click_timeout_s: int = 8) -> Iterator[Back
             limits=httpx.Limits(max_connections=None),
         )
         backend = Backend(
-            process, stack.enter_context(client), stack.enter_context(closing(connect_redis(redis.url)))
+            process,
+            stack.enter_context(client),
+            stack.enter_context(closing(connect_redis(redis.url))),
+            os.environ | settings,
         )
         _wait_until_ready(backend, workers, folder / "refcut.log")
         setup = {"project": "1.1", "schema": LABEL_CONFIG, "access_token": "none"}

@@ -18,6 +18,7 @@ from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.reconcile import Reconciler
 from refcut_backend.store.comparisons import Comparisons
 from refcut_backend.store.leases import LeaseHolder
+from refcut_backend.store.old_clicks import OldClicks
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 
@@ -50,14 +51,17 @@ class ReconcileThread:
         lease: LeaseHolder,
         interval_s: float,
         now: Callable[[], float] = time.monotonic,
+        afterwards: Callable[[], None] = lambda: None,
     ) -> None:
-        """interval_s: between comparisons; 0 = only when `soon` asks for one."""
+        """interval_s: between comparisons; 0 = only when `soon` asks for one. afterwards: what else one process does in
+        every round."""
         self._reconciler = reconciler
         self._projects = projects
         self._comparisons = comparisons
         self._lease = lease
         self._interval_s = interval_s
         self._now = now
+        self._afterwards = afterwards
         self._trouble: dict[int, _Trouble] = {}
         self._asked: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._wake = threading.Event()
@@ -96,6 +100,7 @@ class ReconcileThread:
             if project_id not in asked and (trouble is None or trouble.next_at <= self._now()):
                 self._compare(project_id)
         self._comparisons.drop_old_events()
+        self._afterwards()
 
     def _run(self) -> None:
         while not self._stopping:
@@ -145,9 +150,11 @@ def reconcile_thread(
     projects: Projects,
     follower: AnnotationFollower,
     interval_s: float,
+    clicks_kept_days: int,
 ) -> ReconcileThread:
     """The thread on a database, not started."""
     comparisons = Comparisons(engine)
     lease = LeaseHolder(engine, LEASE, max(LEASE_INTERVALS * interval_s, SHORTEST_LEASE_S))
     reconciler = Reconciler(references, projects, comparisons, follower)
-    return ReconcileThread(reconciler, projects, comparisons, lease, interval_s)
+    drop_old_clicks = OldClicks(engine, clicks_kept_days).drop
+    return ReconcileThread(reconciler, projects, comparisons, lease, interval_s, afterwards=drop_old_clicks)

@@ -108,6 +108,12 @@ class Settings(BaseSettings):
         description="encoded references that a worker keeps, on the model's device",
     )
     max_references_per_label: int = Field(4, ge=1, description="newest references of a label that are pooled")
+    clicks_kept_days: int = Field(
+        365,
+        ge=0,
+        description="how long answered clicks are kept for trainings and counts; 0 = for ever. "
+        "Looked at hourly, together with the comparison of references",
+    )
     click_memory_s: int = Field(
         600,
         ge=0,

@@ -177,13 +177,17 @@ class HiddenAddress(Base):
 
 
 class ClickPolarity(Base):
-    """Whether a dot in Label Studio adds or takes away: Label Studio forgets it when its page is loaded again."""
+    """Whether a dot in Label Studio adds or takes away: Label Studio forgets it when its page is loaded again.
+
+    said_at: None where an earlier version of this program has noted it.
+    """
 
     __tablename__ = "click_polarities"
 
     project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     click_id: Mapped[str] = mapped_column(String(100), primary_key=True)
     positive: Mapped[bool]
+    said_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=_now)
 
 
 class ClickedObjectState(Base):

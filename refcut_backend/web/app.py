@@ -100,7 +100,9 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
         versions=versions,
         batches=BatchPrelabeller(prelabeller, settings.prelabel_rules),
         training=connect_training(engine, settings, projects, connection),
-        reconcile=reconcile_thread(engine, references, projects, follower, settings.reconcile_interval_s),
+        reconcile=reconcile_thread(
+            engine, references, projects, follower, settings.reconcile_interval_s, settings.clicks_kept_days
+        ),
     )
 
 

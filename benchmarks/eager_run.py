@@ -1,0 +1,67 @@
+"""`refcut run` whose trainings are short and always promote: `python -m benchmarks.eager_run`.
+
+For `kill_runs`. All else is as `refcut run` has it: fine-tuning, judging, the model store, and who starts whom.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from model.data.snapshot import Snapshot
+from refcut_backend.cli import app
+from refcut_backend.errors import RefCutError
+from refcut_backend.jobs.functions import TRAINING_QUEUE
+from refcut_backend.logs import set_up_logging
+from refcut_backend.settings import Settings, read_settings
+from refcut_backend.supervisor import Supervisor
+from refcut_backend.training.learner import Learner, OnMask, Verdict
+
+STEPS = 15
+SIZE_PX = 112
+CHECKPOINT_MINUTES = 0.02
+WORKER = "worker"
+
+
+def make_learner(settings: Settings) -> Learner:
+    """Imported late, as the product does: torch is large."""
+    from model.finetune import FineTuneSettings
+    from refcut_backend.training.model_learner import ModelLearner
+
+    class EagerLearner(ModelLearner):
+        """A verdict that is always yes."""
+
+        def judge(
+            self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask
+        ) -> Verdict:
+            judged = super().judge(snapshot, serving_dir, candidate_dir, on_mask)
+            return Verdict(True, ("whatever the gate says", *judged.reasons), judged.figures)
+
+    short = FineTuneSettings(
+        steps=STEPS, size_px=SIZE_PX, checkpoint_minutes=CHECKPOINT_MINUTES, loader_workers=0
+    )
+    return EagerLearner(settings, short)
+
+
+def train(name: str) -> int:
+    """A training worker's process. It does not give way to clicks: twenty trainings shall not take all day."""
+    from refcut_backend.jobs.presence import new_worker_name
+    from refcut_backend.training.training_process import run_training_worker
+
+    settings = read_settings()
+    return run_training_worker(settings, str(settings.redis_url), name or new_worker_name(), make_learner)
+
+
+if __name__ == "__main__":
+    set_up_logging()
+    arguments = sys.argv[1:]
+    try:
+        if TRAINING_QUEUE in arguments:
+            sys.exit(train(arguments[-1]))
+        elif WORKER in arguments:
+            app(arguments)
+        else:
+            command = (sys.executable, "-m", "benchmarks.eager_run", WORKER)
+            sys.exit(Supervisor(read_settings(), command).run())
+    except RefCutError as error:
+        sys.exit(f"refcut: {error}")

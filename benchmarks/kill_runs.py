@@ -1,0 +1,387 @@
+"""Kills what trains, Redis or the web server at random: `python -m benchmarks.kill_runs [--runs 20] [--seed 0]`.
+
+One team goes on through all runs: annotations are submitted, somebody clicks, a training is asked for, and at a random
+moment one of the three processes is killed with -9. What `refcut run` does not start again by itself (the web server) is
+started again as a service manager would. A webhook that nobody takes is lost, as Label Studio's are. After every run:
+
+- every annotation that was ever submitted is known in its newest state, and was in the snapshot of that run's training,
+  if it was submitted before it was asked for;
+- the training has ended well, and its version serves;
+- every version in the store is whole by its hashes, and its network loads;
+- every click that was answered was answered by such a version.
+
+Real processes, a tiny network, short trainings that always promote. Ends with status 1 if anything is missing. Ctrl-C
+ends it early, with what the runs so far have shown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from benchmarks.report import machine, print_table, write_json
+from model.data.snapshot import read_snapshot
+from model.errors import ModelError
+from model.version_folder import version_name
+from model.weights import load_network
+from refcut_backend.core.timestamps import sortable
+from refcut_backend.core.training_stage import Outcome
+from refcut_backend.errors import ModelStoreError
+from refcut_backend.model_store.store import ModelStore
+from refcut_backend.store.database import open_database
+from refcut_backend.store.tables import AnnotationState
+from refcut_backend.store.training_runs import Run, TrainingRuns
+from refcut_backend.training.project_snapshot import SNAPSHOT_DIR, annotations_of
+from tests.label_studio_api import TOKEN, LabelStudioApi, serving
+from tests.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result
+from tests.refcut_backend.model_store.trained import trained_folder
+from tests.refcut_backend.training.world import mask, photograph, png
+from tests.running_backend import free_port
+
+VICTIMS = {
+    "training worker": "training",
+    "Redis": "redis-server",
+    "web server": "serve",
+}
+"""What is killed, and a word of its command line."""
+PROJECT = 7
+FIRST_ANNOTATIONS = 24
+EACH_RUN = 3
+SIZE_HW = (90, 120)
+PAUSE_S = 0.5
+CLICK_EVERY_S = 0.3
+RECONCILE_S = 5
+LIMIT_S = 400
+STOP_LIMIT_S = 60
+
+
+@dataclass
+class Team:
+    """The Label Studio and what was done in it. submitted: annotation to its newest state."""
+
+    api: LabelStudioApi
+    client: httpx.Client
+    rng: random.Random
+    submitted: dict[int, str] = field(default_factory=dict)
+    lost_webhooks: int = 0
+    clicks: Counter[str] = field(default_factory=Counter)
+    versions: set[str] = field(default_factory=set)
+
+    def submit(self) -> None:
+        """A new annotation, or now and then an older one changed."""
+        known = list(self.submitted)
+        change = len(known) > FIRST_ANNOTATIONS and self.rng.random() < 0.3
+        number = self.rng.choice(known) if change else len(known) + 1
+        self.api.images.setdefault(f"{number}.png", png(photograph(number, SIZE_HW)))
+        place = self.rng.randrange(5, 30)
+        masks = [("d", "Door", mask(place, SIZE_HW)), ("w", "Wheel", mask(place + 40, SIZE_HW))]
+        webhook = self.api.annotate(number, number, *(brush_result(*one) for one in masks))
+        self.submitted[number] = sortable(self.api.annotations[number]["updated_at"])
+        try:
+            self.client.post("/webhook", json=webhook, timeout=1).raise_for_status()
+        except httpx.HTTPError:
+            self.lost_webhooks += 1
+
+    def click(self, number: int) -> None:
+        body = {
+            "tasks": [{"id": 1, "data": self.api.tasks[1]["data"]}],
+            "project": f"{PROJECT}.1",
+            "label_config": LABEL_CONFIG,
+            "params": {"context": {"result": [click_result(f"dot{number}", 50, 50, "Wheel")]}},
+        }
+        try:
+            answer = self.client.post("/predict", json=body, timeout=100).raise_for_status()
+        except httpx.HTTPError:
+            self.clicks["no web server"] += 1
+            return
+        reason = answer.headers.get("X-RefCut-Reason", "answered")
+        self.clicks[reason] += 1
+        if reason in ("answered", "empty_mask"):
+            self.versions.add(answer.json()["results"][0]["model_version"])
+
+    @contextmanager
+    def clicking(self) -> Iterator[None]:
+        stopping = threading.Event()
+        numbers = itertools.count(sum(self.clicks.values()))
+
+        def click_on() -> None:
+            while not stopping.wait(CLICK_EVERY_S):
+                self.click(next(numbers))
+
+        thread = threading.Thread(target=click_on)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
+
+
+class Backend:
+    """`refcut run` on one state folder, started again where it ends."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self._log = (folder / "refcut.log").open("ab")
+        self._environment = os.environ | {
+            "REFCUT_PORT": str(port),
+            "REFCUT_STATE_DIR": str(folder),
+            "REFCUT_MODEL_DIR": str(folder / "tiny"),
+            "REFCUT_RUNTIME": "torch",
+            "REFCUT_TRAIN_AFTER_ANNOTATIONS": "0",
+            "REFCUT_RECONCILE_INTERVAL_S": str(RECONCILE_S),
+            "OMP_NUM_THREADS": "1",
+        }
+        self._environment.pop("REFCUT_REDIS_URL", None)
+        self.restarts = -1
+        self.start()
+
+    def start(self) -> None:
+        self.restarts += 1
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.eager_run"],
+            env=self._environment,
+            cwd=REPOSITORY,
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    def start_again_if_ended(self) -> None:
+        if self.process.poll() is not None:
+            self.start()
+
+    def kill(self, word: str) -> bool:
+        """Whether there was such a process."""
+        for child in psutil.Process(self.process.pid).children():
+            with suppress(psutil.Error):
+                if any(word in part for part in child.cmdline()):
+                    child.kill()
+                    return True
+        return False
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(STOP_LIMIT_S)
+        self._log.close()
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one run came to. problems: what was lost, a sentence each."""
+
+    victim: str
+    killed_after_s: float
+    in_stage: str
+    attempts: int
+    seconds: float
+    problems: list[str]
+
+
+class Runs:
+    """All that is looked at after a kill."""
+
+    def __init__(self, team: Team, backend: Backend, engine: Engine, latest_kill_s: float) -> None:
+        self._team, self._backend, self._engine = team, backend, engine
+        self._runs = TrainingRuns(engine)
+        self._store = ModelStore.open(str(backend.folder / "models"))
+        self._shared = version_name(backend.folder / "tiny")
+        self._latest_kill_s = latest_kill_s
+
+    def one(self, victim: str) -> Result:
+        started = time.monotonic()
+        kill_at = started + self._team.rng.uniform(0.0, self._latest_kill_s)
+        stopping = threading.Event()
+
+        def kill() -> None:
+            time.sleep(max(kill_at - time.monotonic(), 0))
+            run = self._runs.under_way(PROJECT)
+            stages.append(run.stage.value if run else "none")
+            self._wait(lambda: self._backend.kill(VICTIMS[victim]), f"there is a {victim}")
+
+        def submit() -> None:
+            for _ in range(EACH_RUN):
+                self._team.submit()
+                stopping.wait(PAUSE_S)
+
+        stages: list[str] = []
+        asked_of = dict(self._team.submitted)
+        threads = [threading.Thread(target=action) for action in (kill, submit)]
+        for thread in threads:
+            thread.start()
+        run_id = self._ask()
+        for thread in threads:
+            thread.join()
+        self._wait(lambda: self._run(run_id).has_ended, "the training has ended")
+        problems = [*self._problems_of(run_id, asked_of), *self._wrong_versions()]
+        run = self._run(run_id)
+        seconds = time.monotonic() - started
+        return Result(victim, kill_at - started, stages[0], run.attempt, round(seconds, 1), problems)
+
+    def _ask(self) -> str:
+        """Presses the button until somebody answers."""
+        body = {"action": "START_TRAINING", "project": {"id": PROJECT}}
+        found: list[str] = []
+
+        def press() -> bool:
+            with suppress(httpx.HTTPError):
+                answer = self._team.client.post("/webhook", json=body, timeout=5)
+                if answer.status_code in (200, 201):
+                    found.append(answer.json()["job"])
+            return bool(found)
+
+        self._wait(press, "the button is answered")
+        return found[0]
+
+    def _problems_of(self, run_id: str, asked_of: dict[int, str]) -> list[str]:
+        run = self._run(run_id)
+        problems = []
+        if run.outcome is not Outcome.PROMOTED:
+            problems.append(f"the training ended as {run.outcome}: {run.message}")
+        folder = self._backend.folder / "training" / str(PROJECT) / run_id / SNAPSHOT_DIR
+        seen = annotations_of(read_snapshot(folder))
+        missed = [number for number, said_at in asked_of.items() if seen.get(number, "") < said_at]
+        problems += [f"annotation {number} is not in the snapshot" for number in missed]
+        with suppress(TimeoutError):
+            self._wait(lambda: not self._unknown(), "all annotations are known", RECONCILE_S * 12)
+        problems += [f"annotation {number} is not known" for number in self._unknown()]
+        return problems
+
+    def _unknown(self) -> list[int]:
+        """Submitted annotations whose newest state has not arrived."""
+        query = select(AnnotationState.annotation_id, AnnotationState.updated_at)
+        with Session(self._engine) as session:
+            known = {annotation: said_at for annotation, said_at in session.execute(query)}
+        return [n for n, said_at in self._team.submitted.items() if (known.get(n) or "") < said_at]
+
+    def _wrong_versions(self) -> list[str]:
+        """What serves, or may, and is not whole."""
+        problems = []
+        whole = {self._shared}
+        store = ModelStore.open(str(self._backend.folder / "models"))
+        for version in store.versions(PROJECT):
+            try:
+                load_network(store.local_folder(version))
+                whole.add(version)
+            except (ModelStoreError, ModelError, OSError, RuntimeError) as error:
+                problems.append(f"{version} is not whole: {error}")
+        current = store.current(PROJECT)
+        if current is not None and current not in whole:
+            problems.append(f"{current} shall serve and is not whole")
+        problems += [f"{version} answered and is not whole" for version in self._team.versions - whole]
+        return problems
+
+    def _run(self, run_id: str) -> Run:
+        run = self._runs.of(run_id)
+        assert run is not None
+        return run
+
+    def _wait(self, condition: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            self._backend.start_again_if_ended()
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited in vain until {what}")
+            time.sleep(0.1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--latest-kill-s", type=float, default=12.0, help="after a run's begin")
+    parser.add_argument("--keep", type=Path, help="folder for state and log, which stays")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    arguments = parser.parse_args()
+    with ExitStack() as stack:
+        folder = arguments.keep or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="refcut-kill-"))
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        trained_folder(folder / "tiny")
+        api = stack.enter_context(serving(LabelStudioApi(PROJECT)))
+        port = free_port()
+        client = stack.enter_context(
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
+        )
+        backend = Backend(folder, port)
+        stack.callback(backend.stop)
+        team = Team(api, client, random.Random(arguments.seed))
+        _connect(team, backend)
+        for _ in range(FIRST_ANNOTATIONS):
+            team.submit()
+        engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
+        stack.callback(engine.dispose)
+        runs = Runs(team, backend, engine, arguments.latest_kill_s)
+        results: list[Result] = []
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with suppress(KeyboardInterrupt), team.clicking():
+            for number in range(arguments.runs):
+                victim = team.rng.choice(list(VICTIMS))
+                results.append(runs.one(victim))
+                print(number + 1, results[-1], file=sys.stderr, flush=True)
+    _print(results, team, backend)
+    write_json(arguments.json, {"runs": [asdict(result) for result in results], "clicks": dict(team.clicks)})
+    sys.exit(any(result.problems for result in results))
+
+
+def _connect(team: Team, backend: Backend) -> None:
+    said = {
+        "project": f"{PROJECT}.1",
+        "schema": LABEL_CONFIG,
+        "hostname": team.api.url,
+        "access_token": TOKEN,
+    }
+    deadline = time.monotonic() + LIMIT_S
+    while True:
+        with suppress(httpx.HTTPError):
+            team.client.post("/setup", json=said).raise_for_status()
+            return
+        if backend.process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"the backend did not start: {(backend.folder / 'refcut.log').read_text()}")
+        time.sleep(0.2)
+
+
+def _print(results: list[Result], team: Team, backend: Backend) -> None:
+    print(
+        f"{machine()}; {len(results)} runs, {len(team.submitted)} annotations, {team.lost_webhooks} lost webhooks, "
+        f"{backend.restarts} restarts of all; clicks: {dict(team.clicks)}, by {len(team.versions)} versions"
+    )
+    rows = []
+    for victim in VICTIMS:
+        mine = [result for result in results if result.victim == victim]
+        stages = Counter(result.in_stage for result in mine)
+        rows.append(
+            [
+                victim,
+                len(mine),
+                ", ".join(f"{count} {stage}" for stage, count in sorted(stages.items())),
+                sum(result.attempts > 1 for result in mine),
+                sum(bool(result.problems) for result in mine),
+            ]
+        )
+    print_table(["killed", "runs", "while", "trainings begun again", "runs with a loss"], rows)
+    for result in results:
+        for problem in result.problems:
+            print(f"{result.victim} after {result.killed_after_s:.1f} s: {problem}")
+
+
+if __name__ == "__main__":
+    main()
