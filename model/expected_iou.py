@@ -27,4 +27,5 @@ WEIGHTS = Evidence(
 def expected_iou(evidence: Evidence) -> float:
     """Between 0 and 1."""
     pairs = zip(dataclasses.astuple(WEIGHTS), dataclasses.astuple(evidence), strict=True)
-    return 1 / (1 + math.exp(-(BIAS + sum(weight * value for weight, value in pairs))))
+    # The logistic function, in a form that no evidence makes overflow.
+    return 0.5 + 0.5 * math.tanh(0.5 * (BIAS + sum(weight * value for weight, value in pairs)))
