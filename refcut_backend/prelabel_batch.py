@@ -21,14 +21,14 @@ from refcut_backend.errors import RefCutError
 from refcut_backend.logs import note
 from refcut_backend.prelabel_task import Prelabelled, TaskToPrelabel
 
-AT_ONCE = 4
-"""Tasks of a batch that are under way together: enough to keep several workers busy."""
 NAMED_IN_LOG = 20
 SEVERAL_REFUSED = "prelabel_open_only"
 
 
 class PrelabelsTasks(Protocol):
     """`TaskPrelabeller`."""
+
+    def at_once(self) -> int: ...
 
     def prelabel(self, task: TaskToPrelabel, limit_s: float) -> Prelabelled: ...
 
@@ -59,7 +59,7 @@ class BatchPrelabeller:
         if limit_s is None:
             return BatchReply([[] for _ in tasks], {SEVERAL_REFUSED: len(tasks)})
         deadline = time.monotonic() + limit_s
-        with ThreadPoolExecutor(min(AT_ONCE, len(tasks)), "prelabel") as threads:
+        with ThreadPoolExecutor(self._prelabeller.at_once(), "prelabel") as threads:
             outcomes = list(threads.map(lambda task: self._one(task, deadline), tasks))
         failed = [
             (task.task_id, said) for task, said in zip(tasks, outcomes, strict=True) if isinstance(said, str)

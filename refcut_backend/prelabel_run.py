@@ -50,8 +50,7 @@ def run_prelabel(settings: Settings, project_id: int, labels: frozenset[str], sh
         references = References(engine, settings.authors)
         prelabeller = TaskPrelabeller(queue, references, Addresses(engine), AnswerRules.of(settings))
         _check_labels(labels, prelabeller.labels_with_references(project_id, config))
-        workers = len(queue.workers())
-        if not workers:
+        if not queue.workers():
             raise ConfigError(
                 "no worker is ready", hint="start `refcut run`, or `refcut worker`, and wait for it"
             )
@@ -59,7 +58,7 @@ def run_prelabel(settings: Settings, project_id: int, labels: frozenset[str], sh
         version = open_project_versions(settings).of(project_id)
         asked = ProjectToPrelabel(project_id, config, version, labels or None)
         run = ProjectPrelabeller(asked, predictions, prelabeller, is_lost)
-        summary, was_interrupted = _work(run, workers + 1)
+        summary, was_interrupted = _work(run, prelabeller.at_once())
         _report(summary, version)
         if show:
             predictions.show(version)

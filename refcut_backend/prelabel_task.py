@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from refcut_backend.core.image_address import image_of_task
 from refcut_backend.core.label_config import ProjectControls, read_label_config
 from refcut_backend.core.regions import GivenMask, mask_regions, prediction
 from refcut_backend.core.task_score import task_score
-from refcut_backend.errors import ImageError, NoReferenceError, RefCutError
+from refcut_backend.errors import ImageError, NoReferenceError, QueueUnavailableError, RefCutError
 from refcut_backend.jobs.prelabel_job import FoundLabel, LabelToFind, PrelabelAnswer, PrelabelJob
 from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.references import References
@@ -44,6 +44,8 @@ class Prelabelled:
 class AsksForMasks(Protocol):
     """Whatever carries a task to a worker and back."""
 
+    def workers(self) -> Sized: ...
+
     def ask(
         self, job: PrelabelJob, deadline: float, is_unwanted: Callable[[], bool], *, goes_on: bool
     ) -> PrelabelAnswer: ...
@@ -59,6 +61,13 @@ class TaskPrelabeller:
         self._references = references
         self._addresses = addresses
         self._rules = rules
+
+    def at_once(self) -> int:
+        """How many tasks to begin together, at least 1: on fewer workers they would only take turns, and end late."""
+        try:
+            return max(len(self._queue.workers()), 1)
+        except QueueUnavailableError:
+            return 1
 
     def prelabel(
         self, task: TaskToPrelabel, limit_s: float, is_unwanted: Callable[[], bool] = lambda: False

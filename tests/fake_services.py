@@ -91,6 +91,9 @@ class FakePrelabeller:
         self.problems: dict[int, Exception] = {}
         self.gate: threading.Event | None = None
 
+    def at_once(self) -> int:
+        return 2
+
     def prelabel(self, task: TaskToPrelabel, limit_s: float) -> Prelabelled:
         self.asked.append(task)
         if self.gate is not None and not self.gate.wait(limit_s):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from model.proposals import Proposal, propose
+from model.proposals import Proposal, ProposalLimits, propose
 from refcut_backend.core import brush_rle
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.jobs.prelabel_job import FoundLabel, FoundMask, LabelToFind, PrelabelAnswer, PrelabelJob
@@ -22,8 +22,14 @@ SLICE_S = 8.0
 class Prelabeller:
     """One per worker process, beside the clicks' engine; not for several threads at once."""
 
-    def __init__(self, engine: ClickEngine, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        engine: ClickEngine,
+        limits: ProposalLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._engine = engine
+        self._limits = limits
         self._clock = clock
 
     def look(self, job: PrelabelJob, is_turn_over: Callable[[], bool]) -> PrelabelAnswer:
@@ -43,7 +49,7 @@ class Prelabeller:
             if view is None or version not in ("", view.model.version):
                 break
             # Without any reference nothing says what the label means: it was taken back a moment ago.
-            proposals = propose(view.predictor, must_stop=is_turn_over) if view.reference_versions else []
+            proposals = propose(view.predictor, self._limits, is_turn_over) if view.reference_versions else []
             if proposals is None:
                 break
             version = view.model.version

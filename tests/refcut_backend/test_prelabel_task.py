@@ -29,6 +29,9 @@ class Queue:
         self.goes_on: list[bool] = []
         self._answers = list(answers)
 
+    def workers(self) -> list[str]:
+        return []
+
     def ask(
         self, job: PrelabelJob, _deadline: float, _is_unwanted: object, *, goes_on: bool
     ) -> PrelabelAnswer:

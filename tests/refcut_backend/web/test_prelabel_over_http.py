@@ -11,7 +11,6 @@ from fastapi.testclient import TestClient
 
 from refcut_backend.core.prelabel_rules import PrelabelRules
 from refcut_backend.errors import ImageError, NoReferenceError
-from refcut_backend.prelabel_batch import AT_ONCE
 from refcut_backend.web.app import REASON_HEADER, create_app
 from tests.fake_services import FakePrelabeller, FakeQueue, click_body, services_on
 
@@ -66,7 +65,7 @@ def test_open_answers_for_the_task_that_is_opened_and_not_for_batches(make_clien
 
 def test_a_batch_of_any_size_has_exactly_one_result_a_task_in_their_order(make_client):
     client = make_client(PrelabelRules("batch"))
-    for count in (1, 2, 3 * AT_ONCE + 1):
+    for count in (1, 2, 13):
         tasks = [100 - number for number in range(count)]
         assert found_on(predict(client, *tasks)) == [f"of-{task}" for task in tasks]
 

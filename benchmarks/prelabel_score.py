@@ -1,0 +1,272 @@
+"""Does the score of a mask that nobody clicked say how good it is?
+
+    python -m benchmarks.prelabel_score --data coco:../shared/data/car_parts/val.json,name=car --out DIR [--fit]
+
+On each photograph up to four labels that are there and one that is not are looked for, as `refcut prelabel` does, with
+the next photograph that has the label as reference. Run again with the same --out to go on. --fit prints the constants of
+model/expected_iou.py; give it training photographs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+from scipy.stats import spearmanr  # type: ignore[import-untyped]
+
+from benchmarks.report import machine, print_table
+from model.array_types import BoolMask
+from model.data.readers.rle import encode
+from model.data.readers.sets import SetDescription
+from model.data.scenes import Scene, union
+from model.evaluate import PredictorFactory, parse_set
+from model.evaluation.references import ReferenceChoice
+from model.expected_iou import expected_iou
+from model.geometry import Roi
+from model.mask_evidence import Evidence
+from model.predictor import MaskResult, RefCutPredictor
+from model.proposals import Proposal, ProposalLimits, find_candidates, without_overlaps
+from model.robot_clicker import intersection_over_union
+from model.weights import SHIPPED_DIR
+from refcut_backend.core.task_score import task_score
+
+THERE, ABSENT = 4, 1
+"""Labels of a photograph that are looked for."""
+PIECE = 0.1
+"""A piece of a label's mask counts as an object of its own from this share of the largest one on."""
+BINS = (0.3, 0.4, 0.5, 0.6, 0.7, 1.0)
+SEED = 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """A mask that was tried, and the IoU with the label's mask or the one of its pieces that it fits best."""
+
+    proposal: Proposal
+    iou: float
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A label on a photograph. target_hw: its mask (H, W), empty where it is not there."""
+
+    set_name: str
+    photograph: str
+    label: str
+    target_hw: BoolMask
+    found: list[Found]
+
+    def kept(self, limits: ProposalLimits) -> list[Found]:
+        """What would be proposed."""
+        iou_of = {id(found.proposal): found.iou for found in self.found}
+        wanted = [f.proposal for f in self.found if f.proposal.score >= limits.min_score]
+        return [Found(p, iou_of[id(p)]) for p in without_overlaps(wanted, limits.overlap)]
+
+
+def look(description: SetDescription, count: int, predictor: RefCutPredictor, out: Path) -> None:
+    """Looks at the photographs of a set that are not in the file yet, and appends a line for each label."""
+    scenes = description.read()
+    done = {(line["set"], line["photograph"]) for line in _lines(out)}
+    random = np.random.default_rng(SEED)
+    for number in random.permutation(len(scenes))[:count]:
+        scene = scenes[number]
+        if (description.name, scene.image_path.name) in done:
+            continue
+        predictor.set_image(scene.image())
+        lines = [
+            {"set": description.name, "photograph": scene.image_path.name}
+            | _look_for(label, scenes, number, predictor)
+            for label in _labels(scenes, number)
+        ]
+        with out.open("a") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+
+
+def _labels(scenes: Sequence[Scene], number: int) -> list[str]:
+    """Labels with a reference elsewhere: some that are on the photograph, and one that is not."""
+    random = np.random.default_rng([SEED, number])
+    there = {name for name, mask in scenes[number].masks().items() if mask.any()}
+    known = {name for scene in scenes for name in scene.part_rles}
+    chosen = []
+    for names, wanted in ((there, THERE), (known - there, ABSENT)):
+        shuffled = [str(name) for name in random.permutation(sorted(names))]
+        chosen += [name for name in shuffled if _reference(scenes, number, name)][:wanted]
+    return chosen
+
+
+def _reference(scenes: Sequence[Scene], number: int, label: str) -> ReferenceChoice | None:
+    """The next photograph that has the label and something beside it."""
+    for other in (*range(number + 1, len(scenes)), *range(number)):
+        parts = scenes[other].part_rles
+        if label in parts and len(parts) > 1 and scenes[other].image_path != scenes[number].image_path:
+            return ReferenceChoice(other, (label,), tuple(name for name in parts if name != label))
+    return None
+
+
+def _look_for(label: str, scenes: Sequence[Scene], number: int, predictor: RefCutPredictor) -> dict[str, Any]:
+    choice = _reference(scenes, number, label)
+    assert choice is not None
+    reference, masks = scenes[choice.scene], scenes[choice.scene].masks()
+    rest = union(masks[name] for name in choice.negative)
+    predictor.set_reference(predictor.encode_reference(reference.image(), masks[label], rest))
+    target_hw = scenes[number].masks().get(label, np.zeros(predictor.image_size, bool))
+    candidates = find_candidates(predictor, ProposalLimits().places) or []
+    return {
+        "label": label,
+        "target": encode(target_hw),
+        "masks": [encode(c.result.mask_hw) for c in candidates],
+        "evidence": [dataclasses.asdict(c.evidence) for c in candidates],
+    }
+
+
+def read(out: Path) -> list[Looked]:
+    """What was found, scored as the program would do now."""
+    return [_looked(line) for line in _lines(out)]
+
+
+def _looked(line: dict[str, Any]) -> Looked:
+    target_hw = coco_mask.decode(line["target"]).astype(bool)
+    objects = list(_objects(target_hw))
+    found = []
+    for rle, said in zip(line["masks"], line["evidence"], strict=True):
+        mask_hw, evidence = coco_mask.decode(rle).astype(bool), Evidence(**said)
+        result = MaskResult(mask_hw, mask_hw.astype(np.float32), Roi.whole(*mask_hw.shape))
+        iou = max(intersection_over_union(one, mask_hw) for one in objects)
+        found.append(Found(Proposal(result, evidence, expected_iou(evidence)), iou))
+    return Looked(line["set"], line["photograph"], line["label"], target_hw, found)
+
+
+def _objects(target_hw: BoolMask) -> Iterator[BoolMask]:
+    """A label's mask, and its larger pieces: one of two wheels is as good a mask as both."""
+    yield target_hw
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(target_hw.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    for piece in range(1, count):
+        if areas[piece - 1] >= PIECE * areas.max():
+            yield pieces == piece
+
+
+def report(looked: Sequence[Looked]) -> None:
+    """Tables: how scores and IoUs go together, score by score."""
+    limits = ProposalLimits()
+    kept = [found for one in looked for found in one.kept(limits)]
+    there = [one for one in looked if one.target_hw.any()]
+    absent = [one for one in looked if not one.target_hw.any()]
+    print(f"{machine()}; {len({(o.set_name, o.photograph) for o in looked})} photographs\n")
+    print_table(
+        ["what is compared", "n", "Spearman"],
+        [
+            _correlation("each mask's score, its IoU", [(f.proposal.score, f.iou) for f in kept]),
+            _correlation(
+                "... of all that were tried", [(f.proposal.score, f.iou) for o in looked for f in o.found]
+            ),
+            _correlation("each task's score, the mean IoU of its labels", list(_tasks(looked, limits))),
+        ],
+    )
+    print()
+    print_table(["score", "masks", "mean score", "mean IoU", "IoU at least .5"], list(_reliability(kept)))
+    print()
+    found = [one for one in there if one.kept(limits)]
+    best = [max(f.iou for f in one.kept(limits)) for one in found]
+    print_table(
+        ["labels", "n", "with a mask", "best mask's mean IoU"],
+        [
+            ["on the photograph", len(there), len(found), f"{np.mean(best or [0]):.2f}"],
+            ["not on it", len(absent), sum(bool(one.kept(limits)) for one in absent), "-"],
+        ],
+    )
+
+
+def _tasks(looked: Sequence[Looked], limits: ProposalLimits) -> Iterator[tuple[float, float]]:
+    """Of each photograph: its prediction's score, and the mean IoU of what is proposed of the labels that are there."""
+    by_task: dict[tuple[str, str], list[Looked]] = {}
+    for one in looked:
+        by_task.setdefault((one.set_name, one.photograph), []).append(one)
+    for labels in by_task.values():
+        kept = [one.kept(limits) for one in labels]
+        ious = [
+            intersection_over_union(
+                one.target_hw,
+                union([np.zeros_like(one.target_hw), *(f.proposal.result.mask_hw for f in masks)]),
+            )
+            for one, masks in zip(labels, kept, strict=True)
+            if one.target_hw.any()
+        ]
+        if ious:
+            yield task_score([[f.proposal.score for f in masks] for masks in kept]), float(np.mean(ious))
+
+
+def _correlation(name: str, pairs: Sequence[tuple[float, float]]) -> list[object]:
+    found = spearmanr(np.array(pairs)) if len(pairs) > 2 else None
+    return [name, len(pairs), "-" if found is None else f"{found.statistic:.2f}"]
+
+
+def _reliability(kept: Sequence[Found]) -> Iterator[list[object]]:
+    for low, high in pairwise(BINS):
+        chosen = [(f.proposal.score, f.iou) for f in kept if low <= f.proposal.score < high]
+        if chosen:
+            scores, ious = np.array(chosen).T
+            row = [f"{scores.mean():.2f}", f"{ious.mean():.2f}", f"{100 * (ious >= 0.5).mean():.0f} %"]
+            yield [f"{low:.1f} to {high:.1f}", len(chosen), *row]
+
+
+def fit(looked: Sequence[Looked], ridge: float = 1.0) -> tuple[float, Evidence]:
+    """Bias and weights of the logistic curve under which the IoUs are likeliest (every mask that was tried counts).
+
+    ridge: pull of the standardised weights towards 0. Newton's method.
+    """
+    found = [found for one in looked for found in one.found]
+    ious = np.array([f.iou for f in found])
+    values = np.array([dataclasses.astuple(f.proposal.evidence) for f in found])
+    mean, spread = values.mean(axis=0), values.std(axis=0)
+    columns = np.c_[np.ones(len(values)), (values - mean) / spread]
+    pull = ridge * np.r_[0, np.ones(values.shape[1])]
+    weights: NDArray[np.float64] = np.zeros(columns.shape[1])
+    for _ in range(50):
+        said = 1 / (1 + np.exp(-columns @ weights))
+        curvature = (columns * (said * (1 - said))[:, None]).T @ columns + np.diag(pull)
+        weights = weights + np.linalg.solve(curvature, columns.T @ (ious - said) - pull * weights)
+    slopes = weights[1:] / spread
+    return float(weights[0] - slopes @ mean), Evidence(*(round(float(slope), 3) for slope in slopes))
+
+
+def _lines(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=parse_set, action="append", required=True, metavar="SET")
+    parser.add_argument("--out", type=Path, required=True, help="file of what was found, a line a label")
+    parser.add_argument(
+        "--photographs", type=int, default=40, help="of each set, chosen at random but always the same"
+    )
+    parser.add_argument("--runtime", choices=("auto", "openvino", "torch"), default="auto")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--fit", action="store_true", help="print the constants that these photographs give")
+    arguments = parser.parse_args()
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    predictor = PredictorFactory(SHIPPED_DIR, {}, arguments.threads, arguments.runtime)()
+    for description in arguments.data:
+        look(description, arguments.photographs, predictor, arguments.out)
+    looked = read(arguments.out)
+    report(looked)
+    if arguments.fit:
+        bias, weights = fit(looked)
+        print(f"\nBIAS = {bias:.2f}\nWEIGHTS = {weights}")
+
+
+if __name__ == "__main__":
+    main()
