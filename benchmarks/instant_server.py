@@ -21,10 +21,11 @@ from refcut_backend.core import brush_rle
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.queue_state import QueueState
 from refcut_backend.jobs.redis_server import connect_redis
+from refcut_backend.services import Services, connect_services
 from refcut_backend.settings import Settings
 from refcut_backend.store.database import open_database
 from refcut_backend.store.references import References
-from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, Services, connect_services, create_app
+from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, create_app
 
 PORT_LINE = "port "
 LABEL_CONFIG = (Path(__file__).parents[1] / "label_config" / "clicks_brush.xml").read_text()

@@ -72,8 +72,9 @@ def serve() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     from refcut_backend.jobs.redis_server import connect_redis
+    from refcut_backend.services import connect_services
     from refcut_backend.web.access import Access, warn_when_open
-    from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, connect_services, create_app
+    from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, create_app
 
     def action(settings: Settings) -> None:
         services = connect_services(settings, connect_redis(_redis_url(settings)))

@@ -19,22 +19,21 @@ from label_studio_ml.model import LabelStudioMLBase
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
+from refcut_backend.answer_request import (
+    REASON_HEADER,
+    answer_predict,
+    answer_setup,
+    answer_start_training,
+    follow_webhook,
+    prepare_task,
+)
 from refcut_backend.errors import BadRequestError, ConfigError
 from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.logs import gather_facts
 from refcut_backend.payloads import PredictRequest, ProjectId, SetupRequest, Webhook
+from refcut_backend.services import Services, connect_services
 from refcut_backend.settings import read_settings
 from refcut_backend.training.ask_training import START_TRAINING
-from refcut_backend.web.app import (
-    REASON_HEADER,
-    Services,
-    answer_predict,
-    answer_setup,
-    answer_start_training,
-    connect_services,
-    follow_webhook,
-    prepare_task,
-)
 
 log = logging.getLogger("refcut.request")
 

@@ -23,7 +23,7 @@ def prelabel(
 
     def action(settings: Settings) -> None:
         # Label Studio's SDK takes a second to import: other commands do without.
-        from refcut_backend.prelabel_run import run_prelabel
+        from refcut_backend.prelabel.command import run_prelabel
 
         status = run_prelabel(settings, project, frozenset(label or ()), show)
         if status:

@@ -24,8 +24,9 @@ from refcut_backend.jobs.functions import CLICK_QUEUE
 from refcut_backend.jobs.presence import WorkerState
 from refcut_backend.jobs.queue_state import QueueState
 from refcut_backend.model_store.project_versions import OneVersion
-from refcut_backend.prelabel_batch import BatchPrelabeller
-from refcut_backend.prelabel_task import Prelabelled, TaskToPrelabel
+from refcut_backend.prelabel.batches import BatchPrelabeller
+from refcut_backend.prelabel.tasks import Prelabelled, TaskToPrelabel
+from refcut_backend.services import Services
 from refcut_backend.store.database import open_database
 from refcut_backend.store.event_log import EventLog
 from refcut_backend.store.projects import Projects
@@ -35,7 +36,6 @@ from refcut_backend.store.training_runs import TrainingRuns
 from refcut_backend.training.ask_training import TrainingRequests
 from refcut_backend.training.services import TrainingServices
 from refcut_backend.training.training_status import TrainingStatus
-from refcut_backend.web.app import Services
 from tests.recorded import LABEL_CONFIG
 
 MASK = np.eye(8, dtype=bool)

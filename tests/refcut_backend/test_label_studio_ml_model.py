@@ -15,12 +15,12 @@ import httpx
 import numpy as np
 import pytest
 
+from refcut_backend.answer_request import REASON_HEADER
 from refcut_backend.core import brush_rle
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis
 from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
-from refcut_backend.web.app import REASON_HEADER
 from tests.fake_services import MASK, click_body
 from tests.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.recorded import (

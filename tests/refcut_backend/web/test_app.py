@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from refcut_backend.answer_request import REASON_HEADER
 from refcut_backend.click_memory import ClickMemory
 from refcut_backend.core import brush_rle
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.jobs.click_job import ClickAnswer
 from refcut_backend.store.database import open_database
-from refcut_backend.web.app import REASON_HEADER
 from tests.fake_services import MASK, click_body
 from tests.recorded import (
     PROJECT,

@@ -24,10 +24,11 @@ from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.click_queue import ClickQueue
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.payloads import Webhook
+from refcut_backend.services import connect_services
 from refcut_backend.settings import Settings
 from refcut_backend.store.database import open_database
 from refcut_backend.store.references import References
-from refcut_backend.web.app import connect_services, create_app
+from refcut_backend.web.app import create_app
 from tests.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.recorded import LABEL_CONFIG, backend_request, click_result
 from tests.registry import DOOR, marked

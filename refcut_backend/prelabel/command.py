@@ -16,8 +16,8 @@ from refcut_backend.jobs.prelabel_queue import PrelabelQueue
 from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.label_studio.predictions import ProjectPredictions
 from refcut_backend.model_store.from_settings import open_project_versions
-from refcut_backend.prelabel_project import Outcome, ProjectPrelabeller, ProjectToPrelabel, Summary
-from refcut_backend.prelabel_task import TaskPrelabeller
+from refcut_backend.prelabel.project import Outcome, ProjectPrelabeller, ProjectToPrelabel, Summary
+from refcut_backend.prelabel.tasks import TaskPrelabeller
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.database import open_database

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from refcut_backend.core.prelabel_rules import PrelabelRules
 from refcut_backend.errors import RefCutError
 from refcut_backend.logs import note
-from refcut_backend.prelabel_task import Prelabelled, TaskToPrelabel
+from refcut_backend.prelabel.tasks import Prelabelled, TaskToPrelabel
 
 NAMED_IN_LOG = 20
 SEVERAL_REFUSED = "prelabel_open_only"

@@ -18,7 +18,7 @@ from refcut_backend.errors import RefCutError
 from refcut_backend.label_studio.annotation_source import GoneError, SourceError
 from refcut_backend.label_studio.predictions import ProjectTask
 from refcut_backend.payloads import ListedTask
-from refcut_backend.prelabel_task import Prelabelled, TaskToPrelabel
+from refcut_backend.prelabel.tasks import Prelabelled, TaskToPrelabel
 
 TASK_LIMIT_S = 600.0
 """A task that has not had its turn by then has failed: nobody else would say that the workers are gone."""

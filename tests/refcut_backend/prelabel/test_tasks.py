@@ -10,7 +10,7 @@ from refcut_backend.core import brush_rle
 from refcut_backend.core.references import LabelReference
 from refcut_backend.errors import ImageError, NoReferenceError, RefCutError
 from refcut_backend.jobs.prelabel_job import FoundLabel, FoundMask, PrelabelAnswer, PrelabelJob
-from refcut_backend.prelabel_task import TaskPrelabeller, TaskToPrelabel
+from refcut_backend.prelabel.tasks import TaskPrelabeller, TaskToPrelabel
 from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.annotation_states import AnnotationNews
 from refcut_backend.store.database import open_database

@@ -1,0 +1,104 @@
+"""What Label Studio is answered, whatever server took its request."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from starlette.responses import Response
+
+from refcut_backend.answer_click import ClickReply, ClickRequest
+from refcut_backend.core.label_config import problems, read_label_config
+from refcut_backend.errors import LabelConfigError, NotConnectedError
+from refcut_backend.logs import note
+from refcut_backend.payloads import PredictRequest, SetupRequest, Webhook
+from refcut_backend.prelabel.tasks import TaskToPrelabel
+from refcut_backend.services import Services
+from refcut_backend.store.projects import Connection
+
+log = logging.getLogger("refcut.web")
+
+REASON_HEADER = "X-RefCut-Reason"
+
+
+def follow_webhook(services: Services, webhook: Webhook) -> None:
+    """What an event means for references and for the click log."""
+    services.follower.apply(webhook)
+    services.clicks.follow(webhook)
+
+
+def answer_start_training(services: Services, project_id: int) -> dict[str, Any]:
+    """The button "Start training": says under which number it goes on."""
+    try:
+        run = services.training.requests.button_pressed(project_id)
+    except NotConnectedError as error:
+        log.warning("training not begun", extra={"project": project_id, "problem": str(error)})
+        return {"status": error.code, "hint": str(error)}
+    note(job=run.id)
+    return {"status": "accepted", "job": run.id}
+
+
+def answer_setup(services: Services, request: SetupRequest) -> dict[str, str]:
+    """Remembers where the project is; says which model serves."""
+    note(project=request.project)
+    connection = Connection(request.hostname.rstrip("/"), request.access_token or "")
+    is_news = services.projects.remember(request.project, connection, request.label_config, request.born)
+    if is_news:
+        _log_problems(request)
+        services.follower.report_lost_labels(request.project, request.label_config)
+    is_news |= services.follower.follow_extra_params(request.project, request.extra_params)
+    if is_news and services.reconcile is not None:
+        services.reconcile.soon(request.project)
+    return {"model_version": services.versions.of(request.project)}
+
+
+def _log_problems(request: SetupRequest) -> None:
+    """What the project's owner should mend; once a change, since /setup comes with every page."""
+    try:
+        found = problems(read_label_config(request.label_config))
+    except LabelConfigError as error:
+        found = [str(error)]
+    for problem in found:
+        log.warning("label config", extra={"project": request.project, "problem": problem})
+
+
+def prepare_task(services: Services, request: PredictRequest) -> None:
+    """For a task that has just been opened, after its answer; several are a batch that nobody is about to click on."""
+    if len(request.tasks) == 1:
+        task = request.tasks[0]
+        services.opener.task_opened(request.project, task.id, task.data, request.label_config)
+
+
+def answer_predict(services: Services, request: PredictRequest, response: Response) -> dict[str, Any]:
+    """The answer to /predict, whatever server took it; the reason why there is no mask goes into the headers."""
+    task, context = request.tasks[0], request.params.context
+    note(project=request.project, task=task.id)
+    if context is None:
+        return _answer_without_click(services, request, response)
+    reply: ClickReply = services.clicks.answer(
+        ClickRequest(
+            request.project,
+            task.id,
+            task.data,
+            request.label_config,
+            context.result,
+            task.seen_region_ids(),
+        )
+    )
+    if reply.reason is not None:
+        response.headers[REASON_HEADER] = reply.reason
+    return {"results": [reply.prediction], "model_version": reply.prediction["model_version"]}
+
+
+def _answer_without_click(services: Services, request: PredictRequest, response: Response) -> dict[str, Any]:
+    """A task is being opened, or many are to be predicted. Any result is stored as a prediction of its own (contract,
+    section 3)."""
+    version = services.versions.of(request.project)
+    if not services.batches.is_on:
+        return {"results": [], "model_version": version}
+    reply = services.batches.answer(
+        [TaskToPrelabel(request.project, task.id, task.data, request.label_config) for task in request.tasks]
+    )
+    if reply.reasons:
+        response.headers[REASON_HEADER] = ", ".join(sorted(reply.reasons))
+    return {"results": reply.results, "model_version": version}

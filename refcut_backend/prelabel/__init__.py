@@ -1,0 +1,1 @@
+"""Masks on tasks that nobody has clicked on: one task, a batch of them, a whole project."""

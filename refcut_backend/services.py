@@ -1,0 +1,72 @@
+"""What answering Label Studio takes, connected as the settings say, for whatever server takes the requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from redis import Redis
+
+from refcut_backend.answer_click import AnswerRules, ClickService
+from refcut_backend.click_memory import LOCK_TIMEOUT_MS, ClickMemory
+from refcut_backend.follow_annotations import AnnotationFollower
+from refcut_backend.hide_addresses import HidesAddresses
+from refcut_backend.jobs.click_queue import ClickQueue
+from refcut_backend.jobs.prelabel_queue import PrelabelQueue
+from refcut_backend.jobs.queue_state import QueueState, read_queue_state
+from refcut_backend.jobs.warm_queue import WarmQueue
+from refcut_backend.label_studio.user_addresses import UserAddresses
+from refcut_backend.model_store.from_settings import open_project_versions
+from refcut_backend.model_store.project_versions import ProjectVersions
+from refcut_backend.open_task import TaskOpener
+from refcut_backend.prelabel.batches import BatchPrelabeller
+from refcut_backend.prelabel.tasks import TaskPrelabeller
+from refcut_backend.reconcile_thread import ReconcileThread, reconcile_thread
+from refcut_backend.settings import Settings
+from refcut_backend.store.addresses import Addresses
+from refcut_backend.store.database import open_database
+from refcut_backend.store.projects import Projects
+from refcut_backend.store.references import References
+from refcut_backend.training.services import TrainingServices, connect_training
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the routes need."""
+
+    clicks: ClickService
+    projects: Projects
+    follower: AnnotationFollower
+    opener: TaskOpener
+    queue_state: Callable[[], QueueState]
+    versions: ProjectVersions
+    training: TrainingServices
+    batches: BatchPrelabeller
+    reconcile: ReconcileThread | None = None
+
+
+def connect_services(settings: Settings, connection: Redis) -> Services:
+    """Services on the settings' database and a Redis connection. Redis need not answer yet."""
+    engine = open_database(settings.database)
+    projects = Projects(engine, settings.own_token, settings.label_studio_url)
+    references = References(engine, settings.authors)
+    follower = AnnotationFollower(references, projects, UserAddresses(projects).email_of)
+    queue = ClickQueue(connection, settings.click_timeout_s, settings.click_queue_limit)
+    addresses = Addresses(engine)
+    versions = open_project_versions(settings)
+    memory = ClickMemory(open_database(settings.database, LOCK_TIMEOUT_MS), settings.click_memory_s)
+    rules = AnswerRules.of(settings)
+    prelabeller = TaskPrelabeller(PrelabelQueue(connection), references, addresses, rules)
+    return Services(
+        clicks=ClickService(HidesAddresses(queue, addresses), references, versions, rules, memory),
+        projects=projects,
+        follower=follower,
+        opener=TaskOpener(WarmQueue(connection), references, addresses, settings.max_references_per_label),
+        queue_state=lambda: read_queue_state(connection),
+        versions=versions,
+        batches=BatchPrelabeller(prelabeller, settings.prelabel_rules),
+        training=connect_training(engine, settings, projects, connection),
+        reconcile=reconcile_thread(
+            engine, references, projects, follower, settings.reconcile_interval_s, settings.clicks_kept_days
+        ),
+    )
