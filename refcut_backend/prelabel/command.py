@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from types import FrameType
 
 from sqlalchemy import Engine
 from tqdm import tqdm
@@ -101,18 +104,35 @@ def _work(run: ProjectPrelabeller, at_once: int) -> tuple[Summary, bool]:
     skipped, wanted = run.skipped_and_open()
     for said in skipped:
         summary.add(said)
-    try:
-        with (
-            tqdm(total=len(wanted), unit="task", disable=None) as bar,
-            closing(run.work_on(wanted, at_once)) as outcomes,
-        ):
-            for said in outcomes:
-                summary.add(said)
+    with (
+        _stopped_by_ctrl_c(run) as interrupted,
+        tqdm(total=len(wanted), unit="task", disable=None) as bar,
+        closing(run.work_on(wanted, at_once)) as outcomes,
+    ):
+        for said in outcomes:
+            summary.add(said)
+            if said.outcome is not Outcome.LEFT:
                 bar.set_postfix(masks=summary.masks, failed=summary.counts[Outcome.FAILED], refresh=False)
                 bar.update()
-    except KeyboardInterrupt:
-        return summary, True
-    return summary, False
+    return summary, interrupted.is_set()
+
+
+@contextmanager
+def _stopped_by_ctrl_c(run: ProjectPrelabeller) -> Iterator[threading.Event]:
+    """The first Ctrl-C lets what is being stored be stored, and counted; the second one ends everything."""
+    interrupted = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(_signum: int, _frame: FrameType | None) -> None:
+        interrupted.set()
+        run.stop()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _report(summary: Summary, version: str) -> None:
