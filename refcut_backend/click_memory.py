@@ -126,8 +126,8 @@ def _forgiving(subject: str) -> Iterator[None]:
 
 
 def _covers(given: GivenMask, x_percent: float, y_percent: float) -> bool:
+    row, col = int(to_pixel(y_percent, given.height)), int(to_pixel(x_percent, given.width))
     try:
-        mask_hw = brush_rle.decode(given.rle, given.height, given.width)
+        return brush_rle.is_set(given.rle, given.height, given.width, row, col)
     except BadMaskError:
         return False
-    return bool(mask_hw[int(to_pixel(y_percent, given.height)), int(to_pixel(x_percent, given.width))])

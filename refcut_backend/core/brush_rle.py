@@ -64,6 +64,29 @@ def decode(rle: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
     return _alpha(stream, runs).reshape(height, width)
 
 
+def is_set(rle: Sequence[int], height: int, width: int, row: int, col: int) -> bool:
+    """What `decode` has at one pixel, at about half the cost: it looks at no run behind that pixel, nor at errors there.
+
+    Raises BadMaskError when the list does not declare exactly this size, or ends before the pixel.
+    """
+    stream = BitStream(_as_bytes(rle))
+    length_bits = _read_header(stream, height * width * CHANNELS)
+    widest = max(length_bits)
+    wanted, at, first = CHANNELS * (row * width + col) + CHANNELS - 1, HEADER_BITS, 0
+    while at + KIND_BITS < stream.size:
+        head = stream.read(at, KIND_BITS + widest)
+        kind = head >> widest
+        bits = length_bits[kind & ~REPEAT]
+        length = (head >> widest - bits & (1 << bits) - 1) + 1
+        value_at = at + KIND_BITS + bits
+        if first + length > wanted:
+            nth = 0 if kind & REPEAT else wanted - first
+            return stream.read(value_at + VALUE_BITS * nth, VALUE_BITS) > 0
+        first += length
+        at = value_at + VALUE_BITS * (1 if kind & REPEAT else length)
+    raise BadMaskError("a brush mask ends too early", hint=HINT)
+
+
 @dataclass(frozen=True)
 class _Runs:
     """Runs in their order. first: number of a run's first value. value_at: bit where its value is, or its values are.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import from_json
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -28,7 +29,9 @@ def open_database(url: str, lock_timeout_ms: int = 5000) -> Engine:
     """
     try:
         parsed = make_url(url)
-        engine = create_engine(parsed, hide_parameters=True, **_options(parsed, lock_timeout_ms))
+        engine = create_engine(
+            parsed, hide_parameters=True, json_deserializer=from_json, **_options(parsed, lock_timeout_ms)
+        )
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             _prepare_sqlite(engine, Path(parsed.database), lock_timeout_ms)
         make_current(engine)

@@ -29,6 +29,7 @@ from refcut_backend.jobs.registered_job import RegisteredJob, open_queue
 log = logging.getLogger("refcut.worker")
 
 HANG_GRACE_S = 1
+HEARTBEAT_EVERY_S = 1.0
 RQ_TTL_S = 20
 """rq waits for a job this long less 15 s before it looks around, and 10 s more for a connection that is silent."""
 
@@ -78,6 +79,7 @@ class JobWorker(SimpleWorker):
         self._presence = presence
         self._told_to_stop = told_to_stop
         self._is_worn_out = is_worn_out
+        self._next_heartbeat = -math.inf
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Runs the job; a click only if this worker gets hold of it, and no longer than its caller waits."""
@@ -107,13 +109,16 @@ class JobWorker(SimpleWorker):
             return ticket.seconds_left(pipeline.execute()[-1])
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """rq's, which asks Redis three times for every job, in one go."""
+        """rq's, which asks Redis three times, four times a job: in one go, and once in a while."""
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
+            return
+        if timeout is None and time.monotonic() < self._next_heartbeat:
             return
         with self.connection.pipeline() as own:
             super().heartbeat(timeout, own)
             own.execute()
+        self._next_heartbeat = time.monotonic() + HEARTBEAT_EVERY_S
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT: the job in hand is finished first."""

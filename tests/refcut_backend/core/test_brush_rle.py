@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from label_studio_sdk.converter import brush
+from numpy.typing import NDArray
 
 from refcut_backend.core import brush_rle
 from refcut_backend.core.bit_stream import join_codes
@@ -36,6 +37,11 @@ def run(length_bits: list[int], place: int, values: list[int], repeat: int = 0) 
 
 def sdk_alpha(rle: list[int], shape: tuple[int, ...]) -> np.ndarray:
     return brush.decode_rle(rle).reshape(*shape[:2], 4)[..., 3] > 0
+
+
+def pixel_by_pixel(rle: list[int], height: int, width: int) -> NDArray[np.bool_]:
+    rows_cols = np.ndindex(height, width)
+    return np.array([brush_rle.is_set(rle, height, width, *at) for at in rows_cols]).reshape(height, width)
 
 
 @given(masks)
@@ -78,6 +84,21 @@ def test_we_decode_literal_runs_and_length_classes_that_the_sdk_never_writes(ima
     decoded = brush_rle.decode(rle, *image_hwc.shape[:2])
     assert np.array_equal(decoded, image_hwc[..., 3] > 0)
     assert np.array_equal(decoded, sdk_alpha(rle, image_hwc.shape))
+    assert np.array_equal(pixel_by_pixel(rle, *decoded.shape), decoded)
+
+
+@given(masks)
+def test_a_single_pixel_is_what_it_is_in_the_whole_mask(mask_hw):
+    assert np.array_equal(pixel_by_pixel(brush_rle.encode(mask_hw), *mask_hw.shape), mask_hw)
+
+
+def test_a_pixel_behind_the_end_of_a_mask_that_was_cut_short_is_an_error():
+    rle = brush_rle.encode(np.eye(9, dtype=bool))
+    assert brush_rle.is_set(rle[:30], 9, 9, 0, 0)
+    with pytest.raises(BadMaskError, match="too early"):
+        brush_rle.is_set(rle[:30], 9, 9, 8, 8)
+    with pytest.raises(BadMaskError, match="declares"):
+        brush_rle.is_set(rle, 9, 10, 0, 0)
 
 
 def test_a_recorded_mask_is_decoded_as_the_sdk_does():
