@@ -7,7 +7,7 @@ for `model.gate` to decide.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,9 +66,9 @@ def judge(
         predictor = make_predictor(folder, settings)
         references = encode_references(predictor, snapshot, settings.max_references)
         own = []
-        for place, (scene, label) in enumerate(chosen):
-            own.append(judge_mask(predictor, scene, label, references.get(label), settings.max_clicks))
-            on_progress(number * len(chosen) + place + 1, 2 * len(chosen))
+        for mask in judge_masks(predictor, chosen, references, settings.max_clicks):
+            own.append(mask)
+            on_progress(number * len(chosen) + len(own), 2 * len(chosen))
         judged.append(own)
     return Judgement(
         snapshot=snapshot.digest,
@@ -81,8 +81,9 @@ def judge(
 
 def holdout_masks(snapshot: Snapshot, max_masks: int) -> list[tuple[Scene, str]]:
     """What is annotated: every label of every annotation, or as many, evenly spread, as shall be."""
+    scenes = snapshot.holdout_scenes()
     by_label = {
-        label: [(scene, label) for scene in snapshot.holdout_scenes() if label in scene.part_rles]
+        label: [(scene, label) for scene in scenes if label in scene.part_rles]
         for label in snapshot.labels
     }
     each = max(1, max_masks // max(len(by_label), 1))
@@ -123,13 +124,25 @@ def _encode(predictor: Predictor, snapshot: Snapshot, reference: SnapshotReferen
     return predictor.encode_reference(image, decode(reference.positive), negative_hw)
 
 
-def judge_mask(
-    predictor: Predictor, scene: Scene, label: str, reference: ReferenceTokens | None, max_clicks: int
-) -> JudgedMask:
-    """One mask annotated by the robot, and whether a negative click in the first mask changes it."""
+def judge_masks(
+    predictor: Predictor,
+    chosen: Sequence[tuple[Scene, str]],
+    references: Mapping[str, ReferenceTokens],
+    max_clicks: int,
+) -> Iterator[JudgedMask]:
+    """Each mask annotated by the robot. An image whose masks follow one another is encoded once."""
+    shown: Path | None = None
+    for scene, label in chosen:
+        if scene.image_path != shown:
+            predictor.set_image(scene.image())
+            shown = scene.image_path
+        predictor.set_reference(references.get(label))
+        yield _judge_mask(predictor, scene, label, max_clicks)
+
+
+def _judge_mask(predictor: Predictor, scene: Scene, label: str, max_clicks: int) -> JudgedMask:
+    """One mask of the image that is set, and whether a negative click in the first mask changes it."""
     target_hw = scene.masks()[label]
-    predictor.set_image(scene.image())
-    predictor.set_reference(reference)
     robot = RobotClicker(target_hw)
     session = annotate(
         predictor, target_hw, robot, max_clicks=max_clicks, min_clicks=FIRST_CLICKS, stop_iou=NOC_IOU

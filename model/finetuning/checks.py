@@ -37,10 +37,17 @@ def score(network: RefCut, masks: list[CheckedMask]) -> float:
     """Mean IoU over the first three clicks of the robot, each counted once. At least one mask."""
     predictor = RefCutPredictor(network.eval(), serving_settings(network.config))
     found = []
+    shown: Scene | None = None
+    encoded: dict[tuple[Path | None, str], ReferenceTokens | None] = {}
     for mask in masks:
         target_hw = mask.scene.masks()[mask.label]
-        predictor.set_image(mask.scene.image())
-        predictor.set_reference(_encoded(predictor, mask))
+        if mask.scene is not shown:
+            predictor.set_image(mask.scene.image())
+            shown = mask.scene
+        of = (mask.reference.image_path if mask.reference else None, mask.label)
+        if of not in encoded:
+            encoded[of] = _encoded(predictor, mask)
+        predictor.set_reference(encoded[of])
         session = annotate(
             predictor, target_hw, RobotClicker(target_hw), max_clicks=CLICKS, min_clicks=CLICKS
         )

@@ -101,6 +101,19 @@ class LabelStudioProject:
         """Submits an annotation with these regions; returns its id. Fires ANNOTATION_CREATED."""
         return int(self._api.annotations.create(id=task_id, result=_results(regions)).id)
 
+    def submit(self, task_id: int, results: list[dict[str, Any]]) -> int:
+        """Submits an annotation of results as the editor has them, such as accepted masks; returns its id."""
+        return int(self._api.annotations.create(id=task_id, result=results).id)
+
+    def task(self, task_id: int) -> dict[str, Any]:
+        """A task as Label Studio's API gives it."""
+        return dict(self._http.get(f"/api/tasks/{task_id}/").raise_for_status().json())
+
+    def start_training(self) -> None:
+        """The button "Start training" of the attached backend."""
+        for backend_id in self.backends().values():
+            self._http.post(f"/api/ml/{backend_id}/train", json={}).raise_for_status()
+
     def annotations(self, task_id: int) -> list[dict[str, Any]]:
         """The submitted annotations of a task, as Label Studio stores them."""
         answer = self._http.get(f"/api/tasks/{task_id}/annotations/")

@@ -10,7 +10,7 @@ import torch
 
 from model.evaluation.before_after import draw_before_after
 from model.gate import decide
-from model.judge import JudgeSettings, holdout_masks, judge, judge_mask, main
+from model.judge import JudgeSettings, holdout_masks, judge, judge_masks, main
 from model.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 from tests.model.colour_world import ColourPredictor, make_scene
 from tests.model.finetuning.made_up_snapshot import fish_snapshot, parent_version
@@ -54,7 +54,7 @@ def test_a_network_is_not_better_than_itself(tmp_path, parent):
 
 def test_figures_are_those_of_the_robots_clicks(tmp_path):
     scene = make_scene(tmp_path / "car.png", ["wheel", "door"])
-    judged = judge_mask(ColourPredictor(), scene, "wheel", None, 20)
+    (judged,) = judge_masks(ColourPredictor(), [(scene, "wheel")], {}, 20)
     assert judged.ious == [1.0] * 5
     assert judged.negative_click_changes
 
@@ -65,7 +65,23 @@ def test_a_network_that_ignores_negative_clicks_is_found_out(tmp_path):
             return super().predict([click for click in clicks if click.positive])
 
     scene = make_scene(tmp_path / "car.png", ["wheel", "door"])
-    assert judge_mask(Stubborn(), scene, "door", None, 20).negative_click_changes is False
+    (judged,) = judge_masks(Stubborn(), [(scene, "door")], {}, 20)
+    assert judged.negative_click_changes is False
+
+
+def test_an_image_is_encoded_once_for_all_its_masks(tmp_path):
+    class Counting(ColourPredictor):
+        images = 0
+
+        def set_image(self, image_rgb):
+            self.images += 1
+            super().set_image(image_rgb)
+
+    predictor = Counting()
+    scenes = [make_scene(tmp_path / f"{name}.png", ["wheel", "door"]) for name in ("car", "van")]
+    chosen = [(scene, label) for scene in scenes for label in ("door", "wheel")]
+    assert [judged.ious[0] for judged in judge_masks(predictor, chosen, {}, 20)] == [1.0] * 4
+    assert predictor.images == 2
 
 
 def test_a_large_holdout_is_sampled_with_every_label(tmp_path):

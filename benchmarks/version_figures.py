@@ -1,0 +1,106 @@
+"""How good one version's weights are: on photographs of a project, as `model.judge` does it, and on general sets."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from model.data.readers.sets import SetDescription
+from model.data.snapshot import Snapshot
+from model.evaluation.combinations import enumerate_samples, evenly_spread
+from model.evaluation.modes import Mode
+from model.evaluation.runner import ClickLimits, EvaluationSet, Evaluator, Task
+from model.evaluation.summary import clicks_needed
+from model.judge import (
+    NOC_IOU,
+    JudgeSettings,
+    encode_references,
+    holdout_masks,
+    judge_masks,
+    make_predictor,
+)
+from model.judgement import JudgedMask, figures_of
+from model.version_folder import VERSION_FILE, file_digest
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What versions are measured on. Figures are kept in `folder`, by weights, and not computed twice.
+
+    general_sets: named as for `model.evaluate`. general_limit: samples of each kind in a set.
+    """
+
+    folder: Path
+    general_sets: tuple[str, ...] = ()
+    general_limit: int = 24
+    judge: JudgeSettings = field(default_factory=JudgeSettings)
+
+    def project(self, weights: Path, snapshot: Snapshot) -> list[JudgedMask]:
+        """The masks of the snapshot's holdout, annotated with its references."""
+        predictor = make_predictor(weights, self.judge)
+        references = encode_references(predictor, snapshot, self.judge.max_references)
+        chosen = holdout_masks(snapshot, self.judge.max_masks)
+        return list(judge_masks(predictor, chosen, references, self.judge.max_clicks))
+
+    def project_summary(self, weights: Path, snapshot: Snapshot) -> dict[str, Any]:
+        """Clicks to .85 and first-click IoU, in the mean and by label."""
+        path = self._path(weights, f"project-{snapshot.digest[:8]}-{self.judge.max_masks}")
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(summary(self.project(weights, snapshot), self.judge.max_clicks)))
+        return dict(json.loads(path.read_text()))
+
+    def general(self, weights: Path) -> dict[str, float]:
+        """Mean IoU of the first click with the right reference, by set."""
+        path = self._path(weights, f"general-{self.general_limit}")
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(self._first_clicks(weights)))
+        return dict(json.loads(path.read_text()))
+
+    def _path(self, weights: Path, what: str) -> Path:
+        return self.folder / f"{file_digest(weights / VERSION_FILE)[:12]}-{what}.json"
+
+    def _first_clicks(self, weights: Path) -> dict[str, float]:
+        sets = [_read(text) for text in self.general_sets]
+        evaluator = Evaluator(sets, make_predictor(weights, self.judge), ClickLimits(1, 1))
+        return {one.name: self._first_click(evaluator, number, one) for number, one in enumerate(sets)}
+
+    def _first_click(self, evaluator: Evaluator, number: int, one: EvaluationSet) -> float:
+        right = (Mode.parse("right"),)
+        samples = evenly_spread(enumerate_samples(one.scenes)[0], self.general_limit)
+        records = [record for sample in samples for record in evaluator.run(Task(number, sample, right))]
+        return statistics.mean(record.ious[0] for record in records if record.referenced)
+
+
+def summary(masks: list[JudgedMask], max_clicks: int) -> dict[str, Any]:
+    """What tables and plots show of one network. by_mask: image, label, clicks, first IoU."""
+    figures = figures_of(masks, max_clicks, NOC_IOU)
+    by_label = {
+        label: {"noc85": own.noc85, "first_click_iou": own.first_click_iou}
+        for label, own in figures.by_label.items()
+    }
+    return {
+        "masks": figures.masks,
+        "noc85": figures.noc85,
+        "first_click_iou": figures.first_click_iou,
+        "by_label": by_label,
+        "by_mask": [
+            [mask.image, mask.label, clicks_needed(mask.ious, NOC_IOU, max_clicks), mask.ious[0]]
+            for mask in masks
+        ],
+    }
+
+
+def _read(text: str) -> EvaluationSet:
+    description = SetDescription.parse(text)
+    return EvaluationSet(description.name, description.read())
+
+
+def general_sets(folder: Path, names: Sequence[str] = ("car_parts", "ccp")) -> tuple[str, ...]:
+    """The general sets of a folder that has them as docs/data-formats.md describes."""
+    return tuple(f"{folder / name / 'val.json'},name={name}" for name in names)
