@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import statistics
+import sys
 import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -237,6 +239,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.folder = arguments.folder.resolve()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # both servers are stopped on the way out
     started = time.monotonic()
     found = run(arguments)
     (arguments.folder / "results.json").write_text(json.dumps(found, indent=2) + "\n")

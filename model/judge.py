@@ -83,8 +83,7 @@ def holdout_masks(snapshot: Snapshot, max_masks: int) -> list[tuple[Scene, str]]
     """What is annotated: every label of every annotation, or as many, evenly spread, as shall be."""
     scenes = snapshot.holdout_scenes()
     by_label = {
-        label: [(scene, label) for scene in scenes if label in scene.part_rles]
-        for label in snapshot.labels
+        label: [(scene, label) for scene in scenes if label in scene.part_rles] for label in snapshot.labels
     }
     each = max(1, max_masks // max(len(by_label), 1))
     chosen = []

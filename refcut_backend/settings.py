@@ -182,6 +182,12 @@ class Settings(BaseSettings):
         5, ge=1, description="images that must be held out for a new model to be promoted by itself"
     )
     train_timeout_s: int = Field(21600, ge=60, description="longest time that a training may take")
+    train_learning_s: int = Field(
+        720,
+        ge=10,
+        description="what a training may spend on learning itself: it takes as many steps as fit, up to what its images "
+        "can use; making the snapshot and judging come on top",
+    )
     train_keep_runs: int = Field(
         10,
         ge=1,

@@ -28,11 +28,11 @@ class FineTuneSettings(BaseModel):
     steps_per_image: int = Field(12, ge=1)
     min_steps: int = Field(100, ge=1)
     max_steps: int = Field(600, ge=1)
-    size_px: int = 280
+    size_px: int = 336
     groups: int = Field(2, ge=1)
-    rate_head: float = 2e-4
-    rate_prompts: float = 5e-5
-    rate_blocks: float = 2e-5
+    rate_head: float = 4e-4
+    rate_prompts: float = 1e-4
+    rate_blocks: float = 4e-5
     warmup_steps: int = Field(20, ge=1)
     average_decay: float = 0.98
     reference_share: float = Field(0.5, ge=0, le=1)
@@ -40,7 +40,7 @@ class FineTuneSettings(BaseModel):
     replay_share: float = Field(0.3, ge=0, lt=1)
     replay_snapshots: tuple[Path, ...] = ()
     replay_sources: tuple[CocoSource, ...] = ()
-    parent_share: float = Field(0.0, ge=0, lt=1)
+    parent_share: float = Field(0.5, ge=0, lt=1)
     checked_share: float = Field(0.1, ge=0, lt=1)
     min_checked_images: int = 20
     checked_masks: int = 24

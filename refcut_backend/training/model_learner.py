@@ -33,7 +33,7 @@ class ModelLearner:
 
     def __init__(self, settings: Settings, fine_tuning: FineTuneSettings | None = None) -> None:
         self._settings = settings
-        self._fine_tuning = fine_tuning or FineTuneSettings()
+        self._fine_tuning = fine_tuning or FineTuneSettings(time_limit_s=settings.train_learning_s)
         self._store = open_model_store(settings)
         self._choice = ServingChoice(self._store, settings.model_dir)
 
