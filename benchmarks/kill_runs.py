@@ -20,6 +20,7 @@ import argparse
 import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -57,11 +58,11 @@ from tests.refcut_backend.training.world import mask, photograph, png
 from tests.running_backend import free_port
 
 VICTIMS = {
-    "training worker": "training",
-    "Redis": "redis-server",
-    "web server": "serve",
+    "training worker": r"--queues training",
+    "Redis": r"redis-server",
+    "web server": r"refcut_backend serve$",
 }
-"""What is killed, and a word of its command line."""
+"""What is killed, and what its command line has that no other's has."""
 PROJECT = 7
 FIRST_ANNOTATIONS = 24
 EACH_RUN = 3
@@ -168,11 +169,11 @@ class Backend:
         if self.process.poll() is not None:
             self.start()
 
-    def kill(self, word: str) -> bool:
+    def kill(self, pattern: str) -> bool:
         """Whether there was such a process."""
-        for child in psutil.Process(self.process.pid).children():
-            with suppress(psutil.Error):
-                if any(word in part for part in child.cmdline()):
+        with suppress(psutil.Error):
+            for child in psutil.Process(self.process.pid).children():
+                if re.search(pattern, " ".join(child.cmdline()).strip()):
                     child.kill()
                     return True
         return False
@@ -306,6 +307,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=VICTIMS, help="kill nothing else")
     parser.add_argument("--latest-kill-s", type=float, default=12.0, help="after a run's begin")
     parser.add_argument("--keep", type=Path, help="folder for state and log, which stays")
     parser.add_argument("--json", type=Path, help="file for the figures")
@@ -334,7 +336,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt), team.clicking():
             for number in range(arguments.runs):
-                victim = team.rng.choice(list(VICTIMS))
+                victim = arguments.only or team.rng.choice(list(VICTIMS))
                 results.append(runs.one(victim))
                 print(number + 1, results[-1], file=sys.stderr, flush=True)
     _print(results, team, backend)
