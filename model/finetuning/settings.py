@@ -28,13 +28,13 @@ class FineTuneSettings(BaseModel):
     steps_per_image: int = Field(12, ge=1)
     min_steps: int = Field(100, ge=1)
     max_steps: int = Field(600, ge=1)
-    size_px: int = 336
+    size_px: int = 224
     groups: int = Field(2, ge=1)
-    rate_head: float = 4e-4
-    rate_prompts: float = 1e-4
-    rate_blocks: float = 4e-5
+    rate_head: float = 1e-3
+    rate_prompts: float = 2.5e-4
+    rate_blocks: float = 1e-4
     warmup_steps: int = Field(20, ge=1)
-    average_decay: float = 0.98
+    average_decay: float = 0.95
     reference_share: float = Field(0.5, ge=0, le=1)
     session_share: float = Field(0.25, ge=0, le=1)
     replay_share: float = Field(0.3, ge=0, lt=1)
