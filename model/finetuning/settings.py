@@ -42,7 +42,7 @@ class FineTuneSettings(BaseModel):
     replay_sources: tuple[CocoSource, ...] = ()
     parent_share: float = Field(0.5, ge=0, lt=1)
     checked_share: float = Field(0.1, ge=0, lt=1)
-    min_checked_images: int = 20
+    min_checked_images: int = 100
     checked_masks: int = 24
     checks: int = Field(5, ge=1)
     patience: int = Field(2, ge=1)
