@@ -138,7 +138,7 @@ def main() -> None:
 
     def make_engine() -> FakeEngine:
         time.sleep(arguments.load_s)
-        prelabel_with(FakePrelabeller(), Turn(connect_redis(url), arguments.name))
+        prelabel_with(FakePrelabeller(), Turn(connect_redis(url)))
         return FakeEngine(bytearray(b"x") * (arguments.ballast_mb << 20))
 
     sys.exit(work(url, read_queue_names(arguments.queues), arguments.name, make_engine))

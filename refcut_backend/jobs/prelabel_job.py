@@ -23,12 +23,11 @@ class LabelToFind:
 
 @dataclass(frozen=True)
 class PrelabelJob:
-    """A task to look at. ticket: name of the key in Redis that says whether anybody still waits."""
+    """A task to look at."""
 
     project_id: int
     task_id: int
     labels: tuple[LabelToFind, ...]
-    ticket: str = ""
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:

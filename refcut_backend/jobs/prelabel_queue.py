@@ -6,7 +6,6 @@ computed. Looking at a task twice does no harm, so one whose worker died is sent
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -98,7 +97,7 @@ class PrelabelQueue:
             ticket.issue(pipeline, name, TICKET_S)
             self._queue.enqueue_call(
                 PRELABEL_FUNCTION,
-                args=(dataclasses.replace(job, ticket=name).to_json(),),
+                args=(job.to_json(),),
                 timeout=RUNS_AT_MOST_S,
                 result_ttl=KEPT_S,
                 failure_ttl=KEPT_S,

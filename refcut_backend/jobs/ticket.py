@@ -1,4 +1,4 @@
-"""What becomes of one click: a small key in Redis, written when the click is sent and gone at its deadline.
+"""What becomes of one click, or of a task to prelabel: a small key in Redis, gone when nobody waits any more.
 
 `waiting` until a worker claims it, then `held by` that worker; `superseded` from the moment a newer click replaces it. A
 worker computes a click only after a claim, so no click is computed that nobody waits for, and none twice.

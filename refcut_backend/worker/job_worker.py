@@ -1,4 +1,4 @@
-"""The rq worker of this program: claims a click before computing it, and ends what takes too long."""
+"""The rq worker of this program: claims what somebody waits for before computing it, and ends what takes too long."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rq.timeouts import UnixSignalDeathPenalty
 from rq.worker import WorkerStatus
 
 from refcut_backend.jobs import ticket
-from refcut_backend.jobs.functions import CLICK_QUEUE
+from refcut_backend.jobs.functions import CLICK_QUEUE, PRELABEL_QUEUE
 from refcut_backend.jobs.presence import Presence
 from refcut_backend.jobs.registered_job import RegisteredJob, open_queue
 
@@ -82,30 +82,32 @@ class JobWorker(SimpleWorker):
         self._next_heartbeat = -math.inf
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Runs the job; a click only if this worker gets hold of it, and no longer than its caller waits."""
+        """Runs the job; one that somebody waits for only if this worker gets hold of it: nothing is said of others."""
         self._state = WorkerStatus.BUSY  # from here on a signal to stop waits for the job's end
-        if queue.name == CLICK_QUEUE:
-            self._execute_click(job, queue)
+        left_s = self._claim(job.id) if queue.name in (CLICK_QUEUE, PRELABEL_QUEUE) else math.inf
+        if left_s is None:
+            queue.intermediate_queue.remove(job.id)
+        elif queue.name == CLICK_QUEUE:
+            self._execute_click(job, queue, left_s)
         else:
             super().execute_job(job, queue)
         if self._is_worn_out():
             self._stop_requested = True
 
-    def _execute_click(self, job: Job, queue: Queue) -> None:
-        left_s = self._claim(job.id)
-        if left_s is None:
-            queue.intermediate_queue.remove(job.id)
-            return
+    def _execute_click(self, job: Job, queue: Queue, left_s: float) -> None:
+        """No longer than its caller waits."""
         job.timeout = max(math.ceil(left_s), 1)
         started = time.monotonic()
         super().execute_job(job, queue)
         self._presence.took(time.monotonic() - started)
 
-    def _claim(self, click_id: str) -> float | None:
-        """Seconds for the click, None when it is not this worker's. Its holder is known to live before it is known."""
+    def _claim(self, job_id: str) -> float | None:
+        """Seconds that it is waited for, None when it is not this worker's. Its holder is known to live before it is
+        known.
+        """
         with self.connection.pipeline() as pipeline:
             self._presence.beat(pipeline)
-            ticket.claim(pipeline, click_id, self._presence.name)
+            ticket.claim(pipeline, job_id, self._presence.name)
             return ticket.seconds_left(pipeline.execute()[-1])
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:

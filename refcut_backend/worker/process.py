@@ -74,7 +74,7 @@ def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: 
     def make() -> ClickEngine:
         engine = make_engine(settings)
         warm_with(engine, WarmQueue(connect_redis(redis_url)).a_click_waits)
-        prelabel_with(Prelabeller(engine), Turn(connect_redis(redis_url), name))
+        prelabel_with(Prelabeller(engine), Turn(connect_redis(redis_url)))
         return engine
 
     return work(redis_url, queues, name, make)

@@ -26,8 +26,6 @@ class LooksAtTasks(Protocol):
 class TakesTurns(Protocol):
     """`jobs.prelabel_turn.Turn`."""
 
-    def claim(self, name: str) -> bool: ...
-
     def is_over(self) -> bool: ...
 
 
@@ -42,12 +40,10 @@ def prelabel_with(prelabeller: LooksAtTasks, turn: TakesTurns) -> None:
 
 
 def run_prelabel(job: dict[str, Any]) -> dict[str, Any]:
-    """JSON job to JSON answer. Every problem is an answer too; a job that nobody waits for any more is left alone."""
+    """JSON job to JSON answer. Every problem is an answer too."""
     if _prelabeller is None or _turn is None:
         raise RuntimeError("this worker has no engine; start workers with `refcut worker`")
     asked = PrelabelJob.from_json(job)
-    if not _turn.claim(asked.ticket):
-        return PrelabelAnswer().to_json()
     outcome = {"project": asked.project_id, "task": asked.task_id}
     try:
         answer = _prelabeller.look(asked, _turn.is_over)

@@ -93,8 +93,7 @@ def test_a_task_that_nobody_waits_for_any_more_is_not_looked_at(farm: WorkerFarm
         pipeline.execute()
     unwanted = prelabels.fetch_job(name)
     assert unwanted is not None
-    kept = unwanted.args[0] | {"ticket": "long gone"}
-    prelabels.enqueue_call(unwanted.func_name, args=(kept,), at_front=True, timeout=60)
+    prelabels.enqueue_call(unwanted.func_name, args=unwanted.args, at_front=True, timeout=60)
     farm.start_worker()
     assert left.result().found
     assert farm.computed() == ["task 1 Wheel"]
@@ -109,6 +108,21 @@ def test_a_task_whose_worker_dies_is_looked_at_by_another(farm: WorkerFarm, queu
     farm.start_worker()
     assert reply.result().found
     assert farm.computed() == ["task 1 Wheel"] * 2
+
+
+def test_a_task_that_was_put_back_as_a_worker_took_it_is_answered_by_that_worker(
+    farm: WorkerFarm, queue, callers
+):
+    farm.start_worker()
+    reply = ask(callers, queue, task(1, "Wheel", image="/wait go"))
+    wait_for(lambda: farm.computed() == ["task 1 Wheel"], "it is looked at")
+    (key,) = farm.connection.keys("refcut:ticket:*")
+    open_queue(PRELABEL_QUEUE, farm.connection).push_job_id(key.decode().rpartition(":")[2])
+    farm.start_worker("--queues", "prelabel")
+    wait_for(lambda: open_queue(PRELABEL_QUEUE, farm.connection).count == 0, "another takes it as well")
+    (farm.folder / "go").touch()
+    assert reply.result().found
+    assert farm.computed() == ["task 1 Wheel"]
 
 
 def test_a_task_that_kills_two_workers_is_given_up(farm: WorkerFarm, queue, callers):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from refcut_backend.errors import CANNOT_START
+from refcut_backend.jobs import ticket
 from refcut_backend.jobs.functions import PRELABEL_QUEUE
 from refcut_backend.jobs.presence import living_workers
 from refcut_backend.jobs.registered_job import open_queue
@@ -16,17 +17,21 @@ from tests.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
 
 
 def prelabel(farm: WorkerFarm, name: str) -> None:
-    open_queue(PRELABEL_QUEUE, farm.connection).enqueue_call(PRELABEL_FUNCTION, args=(name,), timeout=60)
+    with farm.connection.pipeline() as pipeline:
+        ticket.issue(pipeline, name, GENEROUS_S)
+        pipeline.execute()
+    queue = open_queue(PRELABEL_QUEUE, farm.connection)
+    queue.enqueue_call(PRELABEL_FUNCTION, args=(name,), timeout=60, job_id=name)
 
 
 def test_a_click_overtakes_the_other_work_that_waits(farm):
     for number in range(3):
-        prelabel(farm, f"prelabel {number}")
+        prelabel(farm, f"prelabel-{number}")
     reply = farm.ask_waiting(click("mask", "a", name="click"))
     farm.start_worker()
     assert reply.result().reason == "answered"
     wait_for(lambda: len(farm.computed()) == 4, "all is done")
-    assert farm.computed() == ["click", "prelabel 0", "prelabel 1", "prelabel 2"]
+    assert farm.computed() == ["click", "prelabel-0", "prelabel-1", "prelabel-2"]
 
 
 def test_a_worker_takes_only_the_work_that_it_was_told_to(farm):
