@@ -87,7 +87,7 @@ def test_nothing_of_answered_and_superseded_clicks_stays_in_redis(farm):
     assert (slow.result().reason, newer.result().reason) == ("superseded", "answered")
     worker.stop()
     forever = [key for key in farm.connection.keys("*") if farm.connection.ttl(key) == -1]
-    assert sorted(forever) == [b"refcut:click-outcomes", b"rq:finished:clicks", b"rq:queues"]
+    assert sorted(forever) == [b"refcut:click-outcomes", b"rq:queues"]
     assert farm.connection.keys("refcut:ticket:*") == farm.connection.keys("refcut:unanswered:*") == []
 
 
