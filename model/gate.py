@@ -7,18 +7,23 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from model.judgement import Figures, Judgement, NetworkFigures
+from model.judgement import Figures, Judgement, NetworkFigures, Spread
 
 
 @dataclass(frozen=True)
 class GateRules:
     """What a candidate must show on images that it has not learned from.
 
+    A holdout has few masks, and a network that is as good as another needs up to a tenth more or fewer clicks on fifty
+    of them: so what counts as better or worse also depends on the spread that the two networks show mask by mask.
+
     min_images: with fewer in the holdout nothing is promoted.
     iou_margin, noc_margin: the first click's mean IoU rises at least so much, or the mean number of clicks to .85 falls
-        by at least this share; and the other of the two is not worse by more than a third of its margin.
+        by at least this share, and by more than `errors` standard errors; the other of the two is not worse by more than
+        a third of its margin, or `errors` standard errors.
     label_iou_loss, label_noc_loss: a label is clearly worse when its first click's IoU falls by more, or its clicks rise
-        by more than this share and by half a click. label_min_masks: labels with fewer masks count in the mean only.
+        by more than this share and by half a click; and by more than `label_errors` standard errors. label_min_masks:
+        labels with fewer masks count in the mean only.
     flat: what still counts as rising with the clicks.
     negative_share: so many of the negative clicks must change the mask.
     """
@@ -26,8 +31,10 @@ class GateRules:
     min_images: int = 5
     iou_margin: float = 0.015
     noc_margin: float = 0.05
+    errors: float = 1.0
     label_iou_loss: float = 0.08
     label_noc_loss: float = 0.25
+    label_errors: float = 1.645
     label_min_masks: int = 3
     flat: float = 0.005
     negative_share: float = 0.9
@@ -55,11 +62,12 @@ def _against(judgement: Judgement, rules: GateRules) -> Iterator[str]:
     serving, candidate = judgement.serving, judgement.candidate
     if judgement.images < rules.min_images:
         yield f"the holdout has {judgement.images} images, {rules.min_images} are needed to tell"
-    if not _is_better(serving, candidate, rules):
+    if not _is_better(serving, candidate, judgement.spread, rules):
         yield f"not better by the margin: {_gain(judgement)}"
     for label, before in serving.by_label.items():
         after = candidate.by_label.get(label)
-        if after is not None and _is_clearly_worse(before, after, rules):
+        spread = judgement.spread_by_label.get(label, Spread())
+        if after is not None and _is_clearly_worse(before, after, spread, rules):
             yield (
                 f"{label} is worse: first click {before.first_click_iou:.3f} to {after.first_click_iou:.3f}, "
                 f"clicks {before.noc85:.2f} to {after.noc85:.2f}"
@@ -67,18 +75,22 @@ def _against(judgement: Judgement, rules: GateRules) -> Iterator[str]:
     yield from _misbehaviour(candidate, rules)
 
 
-def _is_better(serving: Figures, candidate: Figures, rules: GateRules) -> bool:
-    iou = (candidate.first_click_iou - serving.first_click_iou) / rules.iou_margin
-    saved = (serving.noc85 - candidate.noc85) / max(serving.noc85, 1e-9) / rules.noc_margin
-    return max(iou, saved) >= 1 and min(iou, saved) >= -1 / 3
+def _is_better(serving: Figures, candidate: Figures, spread: Spread, rules: GateRules) -> bool:
+    gains = (
+        (candidate.first_click_iou - serving.first_click_iou, rules.iou_margin, spread.first_click_iou),
+        (serving.noc85 - candidate.noc85, rules.noc_margin * serving.noc85, spread.noc85),
+    )
+    gained = any(gain >= margin and gain > rules.errors * error for gain, margin, error in gains)
+    return gained and all(gain >= -max(margin / 3, rules.errors * error) for gain, margin, error in gains)
 
 
-def _is_clearly_worse(before: Figures, after: Figures, rules: GateRules) -> bool:
+def _is_clearly_worse(before: Figures, after: Figures, spread: Spread, rules: GateRules) -> bool:
     if before.masks < rules.label_min_masks:
         return False
+    lost = before.first_click_iou - after.first_click_iou
     more = after.noc85 - before.noc85
-    return before.first_click_iou - after.first_click_iou > rules.label_iou_loss or more > max(
-        rules.label_noc_loss * before.noc85, 0.5
+    return lost > max(rules.label_iou_loss, rules.label_errors * spread.first_click_iou) or more > max(
+        rules.label_noc_loss * before.noc85, 0.5, rules.label_errors * spread.noc85
     )
 
 

@@ -22,7 +22,7 @@ from model.data.snapshot import Snapshot, SnapshotReference, read_snapshot
 from model.errors import ModelError
 from model.evaluation.session import Predictor, annotate
 from model.images import read_image
-from model.judgement import JudgedMask, Judgement, figures_of
+from model.judgement import JudgedMask, Judgement, Spread, figures_of, spread_of
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
 from model.predictor_settings import serving_settings
@@ -70,11 +70,19 @@ def judge(
             own.append(mask)
             on_progress(number * len(chosen) + len(own), 2 * len(chosen))
         judged.append(own)
+    labels = sorted({label for _, label in chosen})
+
+    def spread(*labels: str) -> Spread:
+        own = [[mask for mask in masks if mask.label in labels] for masks in judged]
+        return spread_of(own[0], own[1], settings.max_clicks, NOC_IOU)
+
     return Judgement(
         snapshot=snapshot.digest,
         images=len({scene.image_path for scene, _ in chosen}),
         serving=figures_of(judged[0], settings.max_clicks, NOC_IOU),
         candidate=figures_of(judged[1], settings.max_clicks, NOC_IOU),
+        spread=spread(*labels),
+        spread_by_label={label: spread(label) for label in labels},
         masks=(tuple(judged[0]), tuple(judged[1])),
     )
 

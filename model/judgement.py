@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -47,14 +48,25 @@ class NetworkFigures(Figures):
 
 
 @dataclass(frozen=True)
+class Spread:
+    """Standard errors of the difference between two networks, mask by mask: how far the holdout's choice of masks alone
+    may carry it. Zero where there are no two masks."""
+
+    noc85: float = 0.0
+    first_click_iou: float = 0.0
+
+
+@dataclass(frozen=True)
 class Judgement:
-    """snapshot: its digest. images: of the holdout, as far as they were looked at. masks: what the figures are of, the
-    same masks in the same order for both."""
+    """snapshot: its digest. images: of the holdout, as far as they were looked at. spread: of all masks; spread_by_label:
+    of a label's. masks: what the figures are of, the same masks in the same order for both."""
 
     snapshot: str
     images: int
     serving: NetworkFigures
     candidate: NetworkFigures
+    spread: Spread = Spread()
+    spread_by_label: dict[str, Spread] = field(default_factory=dict)
     masks: tuple[tuple[JudgedMask, ...], tuple[JudgedMask, ...]] = ((), ())
 
     def to_json(self) -> dict[str, Any]:
@@ -64,6 +76,8 @@ class Judgement:
             "images": self.images,
             "serving": _as_json(self.serving),
             "candidate": _as_json(self.candidate),
+            "spread": _rounded(self.spread),
+            "spread_by_label": {label: _rounded(own) for label, own in self.spread_by_label.items()},
         }
 
 
@@ -82,12 +96,32 @@ def figures_of(masks: Sequence[JudgedMask], max_clicks: int, noc_iou: float) -> 
     )
 
 
+def spread_of(
+    serving: Sequence[JudgedMask], candidate: Sequence[JudgedMask], max_clicks: int, noc_iou: float
+) -> Spread:
+    """Of the same masks in the same order."""
+    pairs = list(zip(serving, candidate, strict=True))
+    if len(pairs) < 2:
+        return Spread()
+    clicks = [
+        clicks_needed(after.ious, noc_iou, max_clicks) - clicks_needed(before.ious, noc_iou, max_clicks)
+        for before, after in pairs
+    ]
+    ious = [iou_after(after.ious, 1) - iou_after(before.ious, 1) for before, after in pairs]
+    root = math.sqrt(len(pairs))
+    return Spread(statistics.stdev(clicks) / root, statistics.stdev(ious) / root)
+
+
 def _figures(masks: Sequence[JudgedMask], max_clicks: int, noc_iou: float) -> Figures:
     if not masks:
         return Figures(0, 0.0, 0.0, dict.fromkeys(IOU_CLICKS, 0.0))
     after = {clicks: statistics.mean(iou_after(mask.ious, clicks) for mask in masks) for clicks in IOU_CLICKS}
     needed = [clicks_needed(mask.ious, noc_iou, max_clicks) for mask in masks]
     return Figures(len(masks), statistics.mean(needed), after[1], after)
+
+
+def _rounded(spread: Spread) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in vars(spread).items()}
 
 
 def _as_json(figures: Figures) -> dict[str, Any]:

@@ -127,6 +127,7 @@ class FineTuning:
             rate_prompts=settings.rate_prompts,
             rate_blocks=settings.rate_blocks,
             warmup_steps=settings.warmup_steps,
+            max_click_rounds=settings.max_click_rounds,
             average_decay=settings.average_decay,
             accumulate=self._accumulate,
             bfloat16=settings.bfloat16,

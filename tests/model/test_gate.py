@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from model.gate import GateRules, decide
-from model.judgement import Figures, Judgement, NetworkFigures
+from model.judgement import Figures, Judgement, NetworkFigures, Spread
 
 
 def label(iou: float = 0.6, noc: float = 4.0, masks: int = 10) -> Figures:
@@ -55,6 +55,34 @@ def test_what_speaks_against_a_network_is_said(candidate, why):
     assert not decision.promote
     (reason,) = decision.reasons
     assert reason.startswith(why)
+
+
+def test_a_gain_that_the_choice_of_masks_explains_does_not_count():
+    def decided(spread: Spread) -> bool:
+        return decide(Judgement("digest", 8, network(), network(0.6, 3.6), spread)).promote
+
+    assert decided(Spread(noc85=0.3))
+    assert not decided(Spread(noc85=0.5))
+
+
+def test_a_loss_that_the_choice_of_masks_explains_does_not_hold_up_a_gain():
+    def decided(spread: Spread) -> bool:
+        return decide(Judgement("digest", 8, network(), network(0.58, 3.0), spread)).promote
+
+    assert not decided(Spread(noc85=0.3))
+    assert decided(Spread(noc85=0.3, first_click_iou=0.03))
+
+
+def test_a_label_is_worse_only_by_more_than_its_masks_spread():
+    candidate = network(0.7, 3.0, by_label={"door": label(0.5, 5.5), "wheel": label(0.8)})
+
+    def decided(spread: Spread) -> bool:
+        return decide(Judgement("digest", 8, network(), candidate, spread_by_label={"door": spread})).promote
+
+    assert not decided(Spread(noc85=0.5, first_click_iou=0.03))
+    assert not decided(Spread(noc85=1.0, first_click_iou=0.03))
+    assert not decided(Spread(noc85=0.5, first_click_iou=0.1))
+    assert decided(Spread(noc85=1.0, first_click_iou=0.1))
 
 
 def test_with_fewer_than_five_images_nothing_is_promoted():

@@ -40,6 +40,8 @@ def test_a_worse_model_is_refused_with_reasons_and_figures(tmp_path, parent):
     assert (said["images"], said["serving"]["masks"], said["snapshot"]) == (5, 10, snapshot.digest)
     assert set(said["candidate"]["by_label"]) == {"head", "tail"}
     assert set(said["candidate"]["iou_after"]) == {"1", "3", "5"}
+    assert set(said["spread_by_label"]) == {"head", "tail"}
+    assert said["spread"].keys() == {"noc85", "first_click_iou"}
     picture = tmp_path / "before_after.png"
     assert draw_before_after(picture, judgement, snapshot.image_dir)
     assert picture.read_bytes().startswith(b"\x89PNG")
