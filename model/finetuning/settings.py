@@ -26,9 +26,9 @@ class FineTuneSettings(BaseModel):
     seed: int = 0
     time_limit_s: float = Field(720.0, gt=0)
     steps: int | None = Field(None, ge=1)
-    steps_per_image: int = Field(12, ge=1)
-    min_steps: int = Field(100, ge=1)
-    max_steps: int = Field(600, ge=1)
+    steps_per_image: int = Field(6, ge=1)
+    min_steps: int = Field(120, ge=1)
+    max_steps: int = Field(400, ge=1)
     size_px: int = 224
     groups: int = Field(2, ge=1)
     rate_head: float = 1e-3
@@ -42,7 +42,7 @@ class FineTuneSettings(BaseModel):
     replay_share: float = Field(0.3, ge=0, lt=1)
     replay_snapshots: tuple[Path, ...] = ()
     replay_sources: tuple[CocoSource, ...] = ()
-    parent_share: float = Field(0.5, ge=0, lt=1)
+    parent_share: float = Field(0.3, ge=0, lt=1)
     checked_share: float = Field(0.1, ge=0, lt=1)
     min_checked_images: int = 100
     checked_masks: int = 24

@@ -89,7 +89,7 @@ def test_a_run_without_time_left_is_over() -> None:
     assert not plan.is_over(19), "what came before that look goes on as it was"
 
 
-@pytest.mark.parametrize(("images", "steps"), [(1, 100), (20, 240), (500, 600)])
+@pytest.mark.parametrize(("images", "steps"), [(1, 120), (30, 180), (500, 400)])
 def test_images_say_how_many_steps_are_wanted(images: int, steps: int) -> None:
     assert make_plan(images, FineTuneSettings()).steps == steps
     assert make_plan(images, FineTuneSettings(steps=7)).steps == 7
