@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,19 @@ from refcut_backend.store.event_log import EventLog
 from refcut_backend.store.mask_files import png_to_mask
 from refcut_backend.store.owner_rules import OwnerRules
 from refcut_backend.store.tables import Reference
+
+_WITHOUT_MASKS = (
+    Reference.id,
+    Reference.version,
+    Reference.label,
+    Reference.task_id,
+    Reference.annotation_id,
+    Reference.annotated_at,
+    Reference.named,
+    Reference.author_id,
+    Reference.author_email,
+    Reference.seen_at,
+)
 
 
 @dataclass(frozen=True)
@@ -167,8 +181,8 @@ class References:
                 negative_png=row.negative_png,
             )
 
-    def _candidates(self, query: Select[Reference]) -> list[tuple[Candidate, datetime]]:
-        with Session(self._engine) as session:
+    def _candidates(self, query: Select[*tuple[Any, ...]]) -> list[tuple[Candidate, datetime]]:
+        with self._engine.connect() as connection:
             return [
                 (
                     Candidate(
@@ -183,9 +197,10 @@ class References:
                     ),
                     row.seen_at,
                 )
-                for row in session.scalars(query)
+                for row in connection.execute(query)
             ]
 
 
-def _of_project(project_id: int) -> Select[Reference]:
-    return select(Reference).where(Reference.project_id == project_id)
+def _of_project(project_id: int) -> Select[*tuple[Any, ...]]:
+    """Without the masks: every click asks."""
+    return select(*_WITHOUT_MASKS).where(Reference.project_id == project_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import cache
 
 from sqlalchemy import Engine
 from sqlalchemy.dialects import postgresql, sqlite
@@ -18,7 +19,15 @@ def upsert(
 
     newest_by: column in which a row that exists must not be larger than the new one; else it stays as it is.
     """
-    insert: Upsert = postgresql.insert(table) if engine.dialect.name == "postgresql" else sqlite.insert(table)
+    return _statement(engine.dialect.name, table, tuple(columns), newest_by)
+
+
+@cache
+def _statement(
+    dialect: str, table: type[DeclarativeBase], columns: tuple[str, ...], newest_by: str | None
+) -> Upsert:
+    """Made once: making it takes longer than running it."""
+    insert: Upsert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     where = None
     if newest_by is not None:
         where = table.__table__.columns[newest_by] <= insert.excluded[newest_by]
