@@ -32,24 +32,37 @@ def fine_tune(
     settings: FineTuneSettings | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     processes: Processes = ALONE,
+    origin_dir: Path | None = None,
 ) -> Path:
     """Trains a child of the version in `parent_dir`, or goes on where a run in `run_dir` was killed.
 
+    origin_dir: the weights with which the outcome is averaged, the parent's by default. A child of a child of them is not
+    further away from them than a child.
     on_progress is called often, and may raise StopTraining: the run is saved, and that error goes on to the caller.
     Returns the folder with base.safetensors and version.safetensors. Raises DataError when there is nothing to learn
-    from, TrainingError when memory does not do or numbers are none, WeightsError for a parent that cannot be used.
+    from, TrainingError when memory does not do or numbers are none, WeightsError for weights that cannot be used.
     """
     settings = settings or FineTuneSettings()
     run_dir.mkdir(parents=True, exist_ok=True)
+
+    def run(accumulate: int) -> Path:
+        return FineTuning(
+            snapshot,
+            parent_dir,
+            run_dir,
+            settings,
+            on_progress,
+            processes,
+            accumulate=accumulate,
+            origin_dir=origin_dir,
+        ).run()
+
     try:
-        return FineTuning(snapshot, parent_dir, run_dir, settings, on_progress, processes).run()
+        return run(accumulate=1)
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
     try:
-        smaller = FineTuning(
-            snapshot, parent_dir, run_dir, settings, on_progress, processes, accumulate=settings.groups
-        )
-        return smaller.run()
+        return run(accumulate=settings.groups)
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             "the GPU has no memory for one group at a time either",
@@ -62,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = OneLineParser(prog="python -m model.finetune", description=__doc__)
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("--parent", type=Path, required=True, help="folder of the version to go on from")
+    parser.add_argument(
+        "--origin",
+        type=Path,
+        help="folder of the weights with which the outcome is averaged (default: --parent)",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument(
         "--settings", default="{}", help="FineTuneSettings that differ from the default, JSON"
@@ -84,7 +102,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = FineTuneSettings.model_validate_json(arguments.settings)
         with processes:
             fine_tune(
-                read_snapshot(arguments.snapshot), arguments.parent, arguments.out, settings, show, processes
+                read_snapshot(arguments.snapshot),
+                arguments.parent,
+                arguments.out,
+                settings,
+                show,
+                processes,
+                arguments.origin,
             )
     except (ModelError, ValueError) as error:
         parser.error(str(error))

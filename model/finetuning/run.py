@@ -17,6 +17,7 @@ from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import DataError
 from model.finetuning.checks import BestWeights, CheckedMask, score
 from model.finetuning.draw import FineTuneDraw, Shares, reference_scenes
+from model.finetuning.origin import origin_weights
 from model.finetuning.plan import make_plan, read_plan, write_plan
 from model.finetuning.progress import Progress, StopTraining
 from model.finetuning.sessions import logged_scenes
@@ -46,8 +47,9 @@ class FineTuning:
         processes: Processes,
         accumulate: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        origin_dir: Path | None = None,
     ) -> None:
-        """Raises DataError when there is nothing to learn from, WeightsError for a parent that cannot be used."""
+        """Raises DataError when there is nothing to learn from, WeightsError for weights that cannot be used."""
         self._parent_dir, self._run_dir = parent_dir, run_dir
         self._settings = settings
         self._on_progress = on_progress
@@ -68,7 +70,7 @@ class FineTuning:
         )
         torch.manual_seed(settings.seed)
         self._network = load_network(parent_dir)
-        self._parent = {n: p.detach().clone() for n, p in self._network.named_parameters() if p.requires_grad}
+        self._origin = origin_weights(self._network, origin_dir)
         self._device = device
         self._draw = FineTuneDraw(
             learned,
@@ -210,9 +212,9 @@ class FineTuning:
         self._best.add(taken, found, trainer.average.values)
 
     def _blended(self, averaged: dict[str, Tensor]) -> dict[str, Tensor]:
-        share = self._settings.parent_share
+        share = self._settings.origin_share
         return {
-            name: value.lerp(self._parent[name].to(value.device), share) for name, value in averaged.items()
+            name: value.lerp(self._origin[name].to(value.device), share) for name, value in averaged.items()
         }
 
     def _export(self, averaged: dict[str, Tensor]) -> None:

@@ -17,7 +17,7 @@ class FineTuneSettings(BaseModel):
     reference_share: of project pairs, those whose reference is one of the project's own. session_share: of project
         groups, those that begin with clicks that people made. replay_share: of all groups, those of `replay_snapshots`
         (folders of earlier snapshots) and `replay_sources`.
-    parent_share: what ships is the tuned weights, averaged with the parent's by this share (against forgetting).
+    origin_share: what ships is the tuned weights, averaged by this share with those of the origin (against forgetting).
     checked_share: of the images, kept aside to stop early; with fewer than `min_checked_images` in all, none.
     """
 
@@ -42,7 +42,7 @@ class FineTuneSettings(BaseModel):
     replay_share: float = Field(0.3, ge=0, lt=1)
     replay_snapshots: tuple[Path, ...] = ()
     replay_sources: tuple[CocoSource, ...] = ()
-    parent_share: float = Field(0.3, ge=0, lt=1)
+    origin_share: float = Field(0.5, ge=0, lt=1)
     checked_share: float = Field(0.1, ge=0, lt=1)
     min_checked_images: int = 100
     checked_masks: int = 24

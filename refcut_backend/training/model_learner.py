@@ -49,7 +49,14 @@ class ModelLearner:
                 raise StopTraining from stop  # what it knows: it writes a checkpoint first
 
         try:
-            return fine_tune(snapshot, parent_dir, run_dir, self._fine_tuning, pass_on)
+            return fine_tune(
+                snapshot,
+                parent_dir,
+                run_dir,
+                self._fine_tuning,
+                pass_on,
+                origin_dir=self._choice.shared.folder,
+            )
         except StopTraining as stop:
             raise ToldToStopError from stop
 
@@ -67,7 +74,8 @@ class ModelLearner:
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
         settings = self._fine_tuning.model_dump(mode="json")
         plan = json.loads((candidate_dir / PLAN_FILE).read_text())
-        return self._store.publish(project_id, candidate_dir, manifest | {"settings": settings, "plan": plan})
+        how = {"origin": self._choice.shared.version, "settings": settings, "plan": plan}
+        return self._store.publish(project_id, candidate_dir, manifest | how)
 
     def promote(self, project_id: int, version: str) -> None:
         try:

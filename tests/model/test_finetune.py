@@ -24,7 +24,7 @@ from model.finetuning.run import FineTuning
 from model.training import loop
 from model.training.loop import Trainer
 from model.training.processes import Processes
-from model.weights import BASE_FILE, VERSION_FILE, load_network
+from model.weights import BASE_FILE, VERSION_FILE, load_network, save_base, save_version
 from tests.model.finetuning.made_up_snapshot import QUICK, fish_snapshot, parent_version
 from tests.model.training.runs import logged
 
@@ -292,11 +292,42 @@ def test_the_parents_share_stays_in_the_weights(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot")
     distances = []
     for share in (0.0, 0.5):
-        settings = QUICK.model_copy(update={"parent_share": share})
+        settings = QUICK.model_copy(update={"origin_share": share})
         run = fine_tune(snapshot, parent, tmp_path / str(share), settings)
         before, after = load_network(parent).state_dict(), load_network(run).state_dict()
         distances.append(sum(float((before[name] - after[name]).abs().sum()) for name in before))
     assert distances[1] == pytest.approx(distances[0] / 2, rel=0.2)
+
+
+def test_a_child_of_a_child_is_averaged_with_the_weights_that_both_come_from(tmp_path, parent):
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    child = fine_tune(snapshot, parent, tmp_path / "child", QUICK)
+    shared = load_network(parent).state_dict()
+
+    def distance(run: Path) -> float:
+        return sum(float((shared[n] - v).abs().sum()) for n, v in load_network(run).state_dict().items())
+
+    tuned = fine_tune(snapshot, child, tmp_path / "tuned", QUICK.model_copy(update={"origin_share": 0.0}))
+    averaged = fine_tune(snapshot, child, tmp_path / "averaged", QUICK, origin_dir=parent)
+    assert distance(averaged) == pytest.approx(distance(tuned) / 2, rel=0.05)
+    wandering = fine_tune(snapshot, child, tmp_path / "wandering", QUICK)
+    assert distance(averaged) < distance(wandering)
+
+
+def test_weights_with_another_encoder_are_not_averaged_with(tmp_path, parent):
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    other = tmp_path / "other"
+    other.mkdir()
+    network = load_network(parent)
+    with torch.no_grad():
+        for value in network.parameters():
+            value += 0.1
+    save_base(network, other / BASE_FILE)
+    save_version(network.state_dict(), network.config, other / BASE_FILE, other / VERSION_FILE)
+    alone = fine_tune(snapshot, parent, tmp_path / "alone", QUICK)
+    beside = fine_tune(snapshot, parent, tmp_path / "beside", QUICK, origin_dir=other)
+    for name, value in load_network(alone).state_dict().items():
+        assert torch.equal(value, load_network(beside).state_dict()[name]), name
 
 
 def test_nothing_to_learn_from_is_said(tmp_path, parent):
