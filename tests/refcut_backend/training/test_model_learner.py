@@ -11,7 +11,7 @@ import torch
 from model.finetune import FineTuneSettings
 from model.finetuning.plan import PLAN_FILE
 from model.runtime.openvino_stages import OpenVinoStages
-from model.version_folder import SHIPPED_DIR, version_name
+from model.version_folder import version_name
 from refcut_backend.model_store.from_settings import open_model_store
 from refcut_backend.model_store.store import ModelStore
 from refcut_backend.settings import Settings
@@ -81,7 +81,7 @@ def test_the_manifest_has_what_a_repetition_needs(tmp_path, settings, store):
     version = learner.publish(7, candidate(tmp_path / "run"), said(snapshot="0" * 64))
     found = store.manifest(version).said
     assert found["plan"] == PLAN
-    assert found["origin"] == version_name(SHIPPED_DIR)
+    assert found["origin"] == version_name(settings.model_dir)
     assert FineTuneSettings.model_validate(found["settings"]) == FineTuneSettings(steps=30, seed=5)
     assert found["snapshot"] == "0" * 64
 
