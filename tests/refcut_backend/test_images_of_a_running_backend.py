@@ -8,12 +8,14 @@ import subprocess
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import redis
 
@@ -21,6 +23,7 @@ from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect
 from tests.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
 from tests.recorded import LABEL_CONFIG, REPOSITORY, click_result
 from tests.running_backend import free_port, start, wait_until_up
+from tests.worker_farm import wait_for
 
 PHOTOGRAPH = (REPOSITORY / "label_studio_demo" / "car_parts_te66.jpg").read_bytes()
 UPLOAD = "/data/upload/1/te66.jpg"
@@ -152,9 +155,29 @@ def in_redis(connection: redis.Redis) -> bytes:
     return found
 
 
+@contextmanager
+def workers_standing_still(backend: Running) -> Iterator[None]:
+    """What they take would be gone before anybody can look at it."""
+    children = psutil.Process(backend.process.pid).children(recursive=True)
+    workers = [child for child in children if "worker" in child.cmdline()]
+    assert workers
+    for worker in workers:
+        worker.suspend()
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.resume()
+
+
 def test_no_token_and_no_signature_is_in_redis_or_in_any_output(backend):
-    backend.click(backend.storage.url + SIGNED)
-    held = in_redis(backend.redis)
+    with ThreadPoolExecutor(1) as clicking:
+        with workers_standing_still(backend):
+            answer = clicking.submit(backend.click, backend.storage.url + SIGNED)
+            wait_for(lambda: b"run_click" in in_redis(backend.redis), "the click is in Redis")
+            held = in_redis(backend.redis)
+        answer.result()
+    held += in_redis(backend.redis)
     assert b"run_click" in held
     backend.process.send_signal(signal.SIGTERM)
     output, _ = backend.process.communicate(timeout=WAIT_S)
