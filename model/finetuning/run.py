@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from model.data.scenes import Scene, read_scenes
+from model.data.scenes import read_scenes
 from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import DataError
-from model.finetuning.checks import BestWeights, CheckedMask, score
+from model.finetuning.checks import BestWeights, score
 from model.finetuning.draw import FineTuneDraw, Shares, reference_scenes
+from model.finetuning.kept_aside import checked_masks, keep_aside
 from model.finetuning.origin import origin_weights
 from model.finetuning.plan import make_plan, read_plan, write_plan
 from model.finetuning.progress import Progress, StopTraining
@@ -60,11 +60,10 @@ class FineTuning:
         if not scenes:
             raise DataError("the snapshot has nothing to train on", hint="annotate and submit some tasks")
         self._images = len({scene.image_path for scene in scenes})
-        self._checked, learned = _split(scenes, snapshot, settings)
-        references = [
-            one for one in reference_scenes(snapshot, learned) if one.image_path not in _paths(self._checked)
-        ]
-        self._masks = _checked_masks(self._checked, references, settings.checked_masks)
+        self._checked, learned = keep_aside(scenes, snapshot, settings)
+        aside = {scene.image_path for scene in self._checked}
+        references = [one for one in reference_scenes(snapshot, learned) if one.image_path not in aside]
+        self._masks = checked_masks(self._checked, references, settings.checked_masks)
         device = (
             torch.device("cuda", processes.local_rank) if torch.cuda.is_available() else torch.device("cpu")
         )
@@ -247,34 +246,3 @@ def replayed(settings: FineTuneSettings) -> list[SourcedScenes]:
         read = read_scenes(source.json_path, source.image_dir, grouping=source.grouping)
         sources.append(SourcedScenes(read, source.share))
     return sources
-
-
-def _split(
-    scenes: list[Scene], snapshot: Snapshot, settings: FineTuneSettings
-) -> tuple[list[Scene], list[Scene]]:
-    """(to check on, to learn from): a stable choice by image; references are learned from."""
-    shown = {reference.file_name for reference in snapshot.references}
-    if len({scene.image_path for scene in scenes}) < settings.min_checked_images:
-        return [], scenes
-
-    def is_checked(scene: Scene) -> bool:
-        name = scene.image_path.name
-        return name not in shown and zlib.crc32(name.encode()) % 1000 < 1000 * settings.checked_share
-
-    checked = [scene for scene in scenes if is_checked(scene)]
-    learned = [scene for scene in scenes if not is_checked(scene)]
-    return (checked, learned) if learned else ([], scenes)
-
-
-def _checked_masks(checked: list[Scene], references: list[Scene], limit: int) -> list[CheckedMask]:
-    pairs = [(scene, label) for scene in checked for label in scene.part_rles]
-    count = min(limit, len(pairs))
-    chosen = [pairs[int((place + 0.5) * len(pairs) / count)] for place in range(count)]
-    return [
-        CheckedMask(scene, label, next((one for one in references if label in one.part_rles), None))
-        for scene, label in chosen
-    ]
-
-
-def _paths(scenes: list[Scene]) -> set[Path]:
-    return {scene.image_path for scene in scenes}
