@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Engine, Row, delete, select, update
+from sqlalchemy import Engine, Row, bindparam, delete, select, update
 
 from refcut_backend.core.click_session import ClickedObject, RememberedObject
 from refcut_backend.core.regions import GivenMask
@@ -43,10 +43,25 @@ _REPLACED = (
 """Of an object that is known; one that was accepted stays so."""
 
 
+_RECALL = (
+    select(*_WITHOUT_MASK)
+    .where(State.project_id == bindparam("project_id"), State.task_id == bindparam("task_id"))
+    .where(State.asked_at_s >= bindparam("since_s"))
+    .order_by(State.asked_at_s.desc(), State.region_id)
+)
+_MASK = select(State.width, State.height, State.rle, State.score, State.reference_versions).where(
+    State.project_id == bindparam("project_id"),
+    State.task_id == bindparam("task_id"),
+    State.region_id == bindparam("region_id"),
+)
+_DROP_OLD = delete(State).where(State.asked_at_s < bindparam("before_s"))
+
+
 class ClickedObjects:
     """What ClickSession needs of earlier clicks. memory_s: how long an object is kept after its last click.
 
-    Without the ORM, whose objects cost as much as the rest of the click's way through the web server.
+    Without the ORM, whose objects cost as much as the rest of the click's way through the web server; statements are made
+    once.
     """
 
     def __init__(self, engine: Engine, memory_s: float) -> None:
@@ -55,22 +70,15 @@ class ClickedObjects:
 
     def recall(self, project_id: int, task_id: int, now_s: float) -> list[RememberedObject]:
         """The task's objects, newest first, without their masks."""
-        query = (
-            select(*_WITHOUT_MASK)
-            .where(State.project_id == project_id, State.task_id == task_id)
-            .where(State.asked_at_s >= now_s - self._memory_s)
-            .order_by(State.asked_at_s.desc(), State.region_id)
-        )
+        wanted = {"project_id": project_id, "task_id": task_id, "since_s": now_s - self._memory_s}
         with self._engine.connect() as connection:
-            return [_remembered(row) for row in connection.execute(query)]
+            return [_remembered(row) for row in connection.execute(_RECALL, wanted)]
 
     def mask(self, project_id: int, task_id: int, region_id: str) -> GivenMask | None:
         """The mask that was last given as this region; None when it is gone."""
-        query = select(State.width, State.height, State.rle, State.score, State.reference_versions).where(
-            State.project_id == project_id, State.task_id == task_id, State.region_id == region_id
-        )
+        wanted = {"project_id": project_id, "task_id": task_id, "region_id": region_id}
         with self._engine.connect() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(_MASK, wanted).first()
         if row is None:
             return None
         return GivenMask(row.width, row.height, list(row.rle), row.score, tuple(row.reference_versions))
@@ -106,7 +114,7 @@ class ClickedObjects:
             "reference_versions": list(given.reference_versions),
         }
         with self._engine.begin() as connection:
-            connection.execute(delete(State).where(State.asked_at_s < asked_at_s - self._memory_s))
+            connection.execute(_DROP_OLD, {"before_s": asked_at_s - self._memory_s})
             connection.execute(upsert(self._engine, State, _REPLACED, newest_by="asked_at_s"), row)
 
     def accept(self, project_id: int, task_id: int, region_ids: Collection[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, Select, delete, select, update
+from sqlalchemy import Engine, Row, Select, bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from refcut_backend.core.reference_choice import (
@@ -40,6 +40,10 @@ _WITHOUT_MASKS = (
     Reference.author_email,
     Reference.seen_at,
 )
+_OF_LABEL = select(*_WITHOUT_MASKS).where(
+    Reference.project_id == bindparam("project_id"), Reference.label == bindparam("label")
+)
+"""Every click asks: made once."""
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,9 @@ class References:
 
     def of_label(self, project_id: int, label: str) -> list[Candidate]:
         """All references of a label, in use or not."""
-        return [
-            found for found, _ in self._candidates(_of_project(project_id).where(Reference.label == label))
-        ]
+        wanted = {"project_id": project_id, "label": label}
+        with self._engine.connect() as connection:
+            return [_candidate(row) for row in connection.execute(_OF_LABEL, wanted)]
 
     def overview(
         self, project_id: int, limit: int, labels_in_config: Collection[str] | None = None
@@ -183,24 +187,21 @@ class References:
 
     def _candidates(self, query: Select[*tuple[Any, ...]]) -> list[tuple[Candidate, datetime]]:
         with self._engine.connect() as connection:
-            return [
-                (
-                    Candidate(
-                        id=row.id,
-                        version=row.version,
-                        label=row.label,
-                        task_id=row.task_id,
-                        annotation_id=row.annotation_id,
-                        annotated_at=row.annotated_at,
-                        named=bool(row.named),
-                        author=Author(row.author_id, row.author_email),
-                    ),
-                    row.seen_at,
-                )
-                for row in connection.execute(query)
-            ]
+            return [(_candidate(row), row.seen_at) for row in connection.execute(query)]
 
 
 def _of_project(project_id: int) -> Select[*tuple[Any, ...]]:
-    """Without the masks: every click asks."""
     return select(*_WITHOUT_MASKS).where(Reference.project_id == project_id)
+
+
+def _candidate(row: Row[*tuple[Any, ...]]) -> Candidate:
+    return Candidate(
+        id=row.id,
+        version=row.version,
+        label=row.label,
+        task_id=row.task_id,
+        annotation_id=row.annotation_id,
+        annotated_at=row.annotated_at,
+        named=bool(row.named),
+        author=Author(row.author_id, row.author_email),
+    )
