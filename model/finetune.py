@@ -36,8 +36,8 @@ def fine_tune(
 ) -> Path:
     """Trains a child of the version in `parent_dir`, or goes on where a run in `run_dir` was killed.
 
-    origin_dir: the weights with which the outcome is averaged, the parent's by default. A child of a child of them is not
-    further away from them than a child.
+    origin_dir: the weights with which the outcome is averaged, the parent's by default. They are to be those that the
+    parent comes from: with a share of a half no descendant gets further away from them than one training goes.
     on_progress is called often, and may raise StopTraining: the run is saved, and that error goes on to the caller.
     Returns the folder with base.safetensors and version.safetensors. Raises DataError when there is nothing to learn
     from, TrainingError when memory does not do or numbers are none, WeightsError for weights that cannot be used.

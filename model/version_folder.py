@@ -18,6 +18,12 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def have_one_base(first: Path, second: Path) -> bool:
+    """Whether two folders hold versions with one frozen encoder, and so of one shape; never for single files."""
+    bases = [folder / BASE_FILE for folder in (first, second)]
+    return all(base.is_file() for base in bases) and file_digest(bases[0]) == file_digest(bases[1])
+
+
 def version_name(directory: Path = SHIPPED_DIR) -> str:
     """Short stable name of the weights in a folder or single file, from their content: its name and 8 hex digits.
 

@@ -69,7 +69,7 @@ class FineTuning:
         )
         torch.manual_seed(settings.seed)
         self._network = load_network(parent_dir)
-        self._origin = origin_weights(self._network, origin_dir)
+        self._origin = origin_weights(self._network, parent_dir, origin_dir)
         self._device = device
         self._draw = FineTuneDraw(
             learned,

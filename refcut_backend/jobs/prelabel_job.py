@@ -8,7 +8,7 @@ from typing import Any
 
 from refcut_backend.errors import RefCutError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -40,9 +40,8 @@ _WITHOUT_MASKS = (
     Reference.author_email,
     Reference.seen_at,
 )
-_OF_LABEL = select(*_WITHOUT_MASKS).where(
-    Reference.project_id == bindparam("project_id"), Reference.label == bindparam("label")
-)
+_OF_PROJECT = select(*_WITHOUT_MASKS).where(Reference.project_id == bindparam("project_id"))
+_OF_LABEL = _OF_PROJECT.where(Reference.label == bindparam("label"))
 """Every click asks: made once."""
 
 
@@ -108,9 +107,7 @@ class References:
 
     def of_label(self, project_id: int, label: str) -> list[Candidate]:
         """All references of a label, in use or not."""
-        wanted = {"project_id": project_id, "label": label}
-        with self._engine.connect() as connection:
-            return [_candidate(row) for row in connection.execute(_OF_LABEL, wanted)]
+        return [_candidate(row) for row in self._rows(_OF_LABEL, project_id=project_id, label=label)]
 
     def overview(
         self, project_id: int, limit: int, labels_in_config: Collection[str] | None = None
@@ -121,9 +118,9 @@ class References:
         """
         by_label: dict[str, list[Candidate]] = {}
         seen: dict[int, datetime] = {}
-        for candidate, seen_at in self._candidates(_of_project(project_id)):
-            by_label.setdefault(candidate.label, []).append(candidate)
-            seen[candidate.id] = seen_at
+        for row in self._rows(_OF_PROJECT, project_id=project_id):
+            by_label.setdefault(row.label, []).append(_candidate(row))
+            seen[row.id] = row.seen_at
         rules = self.rules.of_project(project_id)
         return [
             ListedReference(candidate, state, seen[candidate.id])
@@ -146,9 +143,10 @@ class References:
     def drop_unnamed(self, project_id: int) -> None:
         """Removes references that were only there because the owner named them, and no longer does."""
         rules = [rule for rule in self.rules.of_project(project_id) if rule.action is Action.ADD]
-        named = self._candidates(_of_project(project_id).where(Reference.named.is_(True)))
         left = [
-            c.id for c, _ in named if not any(r.covers(c.label, c.task_id, c.annotation_id) for r in rules)
+            row.id
+            for row in self._rows(_OF_PROJECT, project_id=project_id)
+            if row.named and not any(r.covers(row.label, row.task_id, row.annotation_id) for r in rules)
         ]
         with Session(self._engine) as session, session.begin():
             session.execute(delete(Reference).where(Reference.id.in_(left), Reference.named.is_(True)))
@@ -185,13 +183,9 @@ class References:
                 negative_png=row.negative_png,
             )
 
-    def _candidates(self, query: Select[*tuple[Any, ...]]) -> list[tuple[Candidate, datetime]]:
+    def _rows(self, query: Select[*tuple[Any, ...]], **wanted: int | str) -> Sequence[Row[*tuple[Any, ...]]]:
         with self._engine.connect() as connection:
-            return [(_candidate(row), row.seen_at) for row in connection.execute(query)]
-
-
-def _of_project(project_id: int) -> Select[*tuple[Any, ...]]:
-    return select(*_WITHOUT_MASKS).where(Reference.project_id == project_id)
+            return connection.execute(query, wanted).all()
 
 
 def _candidate(row: Row[*tuple[Any, ...]]) -> Candidate:

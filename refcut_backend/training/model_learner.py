@@ -15,6 +15,7 @@ from model.finetune import FineTuneSettings, Progress, StopTraining, fine_tune
 from model.finetuning.plan import PLAN_FILE
 from model.gate import GateRules, decide
 from model.judge import JudgeSettings, judge
+from model.version_folder import have_one_base
 from refcut_backend.model_store.from_settings import open_model_store
 from refcut_backend.model_store.serving_choice import ServingChoice
 from refcut_backend.settings import Settings
@@ -55,7 +56,7 @@ class ModelLearner:
                 run_dir,
                 self._fine_tuning,
                 pass_on,
-                origin_dir=self._choice.shared.folder,
+                origin_dir=self._choice.shared.folder if self._descends_from_shared(parent_dir) else None,
             )
         except StopTraining as stop:
             raise ToldToStopError from stop
@@ -74,7 +75,9 @@ class ModelLearner:
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
         settings = self._fine_tuning.model_dump(mode="json")
         plan = json.loads((candidate_dir / PLAN_FILE).read_text())
-        how = {"origin": self._choice.shared.version, "settings": settings, "plan": plan}
+        shared = self._choice.shared.version
+        origin = shared if self._descends_from_shared(candidate_dir) else manifest["parent"]
+        how = {"origin": origin, "settings": settings, "plan": plan}
         return self._store.publish(project_id, candidate_dir, manifest | how)
 
     def promote(self, project_id: int, version: str) -> None:
@@ -83,6 +86,11 @@ class ModelLearner:
         except ModelError as error:
             log.warning("workers will take longer to switch", extra={"problem": str(error)})
         self._store.promote(project_id, version)
+
+    def _descends_from_shared(self, folder: Path) -> bool:
+        """Not when a project's versions were begun before the shared model got another encoder."""
+        shared = self._choice.shared.folder
+        return shared is not None and have_one_base(shared, folder)
 
     def runs_to_keep(self, project_id: int) -> frozenset[str]:
         manifests = [self._store.manifest(version) for version in self._store.lasting(project_id)]

@@ -109,7 +109,8 @@ class JobWorker(SimpleWorker):
             outcome = Result.Type.FAILED
             self.handle_exception(job, *sys.exc_info())
         with self.connection.pipeline() as pipeline:
-            Result.create(job, outcome, job.result_ttl, return_value=answer, pipeline=pipeline)
+            kept_s = job.get_result_ttl(self.default_result_ttl)
+            Result.create(job, outcome, kept_s, return_value=answer, pipeline=pipeline)
             pipeline.delete(job.key)
             pipeline.execute()
         self._presence.took(time.monotonic() - started)

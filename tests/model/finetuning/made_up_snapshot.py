@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from model.data.readers.rle import encode
 from model.data.snapshot import (
@@ -15,7 +16,7 @@ from model.data.snapshot import (
     write_snapshot,
 )
 from model.finetuning.settings import FineTuneSettings
-from model.weights import BASE_FILE, VERSION_FILE, save_base, save_version
+from model.weights import BASE_FILE, VERSION_FILE, load_network, save_base, save_version
 from tests.model.made_up import TINY_FROZEN, drawn_scenes, random_network
 
 QUICK = FineTuneSettings(
@@ -54,6 +55,18 @@ def _mask(label: str, mask_hw: np.ndarray, clicked: bool) -> SnapshotMask:
     row, col = (float(values.mean()) for values in np.nonzero(mask_hw))
     sessions = [[[row, col, 1], [2.0, 3.0, 0]]] if clicked else []
     return SnapshotMask(label, encode(mask_hw), sessions)
+
+
+def with_another_encoder(version_dir: Path, folder: Path) -> Path:
+    """Weights of the same shape on another base."""
+    network = load_network(version_dir)
+    with torch.no_grad():
+        for value in network.parameters():
+            value += 0.1
+    folder.mkdir()
+    save_base(network, folder / BASE_FILE)
+    save_version(network.state_dict(), network.config, folder / BASE_FILE, folder / VERSION_FILE)
+    return folder
 
 
 def parent_version(folder: Path) -> Path:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
 
+from model.data.snapshot import Snapshot
 from model.finetune import FineTuneSettings
 from model.finetuning.plan import PLAN_FILE
 from model.runtime.openvino_stages import OpenVinoStages
@@ -17,6 +19,7 @@ from refcut_backend.model_store.store import ModelStore
 from refcut_backend.settings import Settings
 from refcut_backend.training.model_learner import ModelLearner
 from refcut_backend.worker.load_model import ModelLoader
+from tests.model.finetuning.made_up_snapshot import with_another_encoder
 from tests.refcut_backend.model_store.trained import said, trained_folder
 
 PLAN = {"wanted": 30, "steps": 25, "reviews": [[20, 25, 3.5]]}
@@ -74,6 +77,31 @@ def test_a_version_that_cannot_be_converted_is_promoted_all_the_same(tmp_path, s
     learner.promote(7, version)
     assert forms(settings) == []
     assert store.current(7) == version
+
+
+def test_a_training_is_averaged_with_the_shared_model_unless_its_parent_has_another_encoder(
+    tmp_path, settings, monkeypatch
+):
+    asked: list[Path | None] = []
+
+    def noted(*_arguments: object, origin_dir: Path | None) -> Path:
+        asked.append(origin_dir)
+        return tmp_path
+
+    monkeypatch.setattr("refcut_backend.training.model_learner.fine_tune", noted)
+    learner, nothing = ModelLearner(settings), cast(Snapshot, None)
+    child = trained_folder(tmp_path / "child", seed=3)
+    other = with_another_encoder(child, tmp_path / "other")
+    for parent in (settings.model_dir, child, other):
+        learner.fine_tune(nothing, parent, tmp_path / "run", lambda progress: None)
+    assert asked == [settings.model_dir, settings.model_dir, None]
+
+
+def test_the_manifest_names_the_parent_where_that_was_averaged_with(tmp_path, settings, store):
+    other = with_another_encoder(candidate(tmp_path / "run"), tmp_path / "other")
+    (other / PLAN_FILE).write_text(json.dumps(PLAN))
+    version = ModelLearner(settings).publish(7, other, said())
+    assert store.manifest(version).said["origin"] == said()["parent"]
 
 
 def test_the_manifest_has_what_a_repetition_needs(tmp_path, settings, store):
