@@ -10,23 +10,24 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.geometry import Roi
-from model.held_bytes import held_bytes
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
 from model.robot_clicker import Click
 from refcut_backend.core import brush_rle
-from refcut_backend.core.boxes import PercentBox
-from refcut_backend.core.clicks import PercentClick, to_pixel
-from refcut_backend.core.mask_size import fitted_mask
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
-from refcut_backend.store.references import StoredReference
 from refcut_backend.worker.byte_cache import ByteCache
+from refcut_backend.worker.encoded_references import (
+    ContentKey,
+    EncodedReferences,
+    LoadReference,
+    image_of,
+    made_by,
+)
 from refcut_backend.worker.full_size import full_size_mask
-from refcut_backend.worker.image_decode import DECODING_VERSION
-from refcut_backend.worker.image_shelf import WORKING_PX, ImageShelf
+from refcut_backend.worker.image_shelf import ImageShelf
+from refcut_backend.worker.in_pixels import box_in_pixels, clicks_in_pixels
 from refcut_backend.worker.prefetch import TaskImage
 from refcut_backend.worker.served_model import ServedModel, ServedModels
 
@@ -35,10 +36,6 @@ LOOK_EVERY_S = 0.05
 
 NO_PROJECT = 0
 """Label Studio's ids begin at 1: what the shared model answers."""
-
-LoadReference = Callable[[int], StoredReference | None]
-ContentKey = tuple[str, ...]
-"""Model, preprocessing and content: what has the same key would be computed from the same bytes in the same way."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +87,9 @@ class ClickEngine:
         self._models = models
         self._loaded = models.loaded()
         self._images = images
-        self._load_reference = load_reference
+        self._references = EncodedReferences(images, load_reference, limits.references)
         self._open_images: ByteCache[tuple[int, ContentKey], _OpenImage] = ByteCache(
             limits.features, lambda opened: opened.predictor.held_bytes
-        )
-        self._reference_tokens: ByteCache[ContentKey, ReferenceTokens] = ByteCache(
-            limits.references, held_bytes
         )
         self._viewed: tuple[tuple[int, ContentKey], RefCutPredictor] | None = None
 
@@ -115,7 +109,7 @@ class ClickEngine:
         """Drops everything that is kept for later clicks: also after a failure, when it may be half changed."""
         self._images.forget()
         self._open_images.clear()
-        self._reference_tokens.clear()
+        self._references.clear()
         self._viewed = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -124,7 +118,7 @@ class ClickEngine:
     def held_bytes(self) -> int:
         """Memory that is kept for later clicks."""
         viewed = 0 if self._viewed is None else self._viewed[1].held_bytes
-        kept = (self._images, self._open_images, self._reference_tokens)
+        kept = (self._images, self._open_images, self._references)
         return viewed + sum(cache.held_bytes for cache in kept)
 
     def warm(self, job: WarmJob, must_stop: Callable[[], bool]) -> bool:
@@ -144,11 +138,11 @@ class ClickEngine:
             opened.predictor.warm()
             self._open_images.keep(key, opened)
         for reference_id in job.reference_ids:
-            for reference in self._references(job.project_id, [reference_id]):
-                is_encoded = self._is_encoded(model, reference)
-                if not (is_encoded or self._arrives(_image_of(reference), must_stop)):
+            for reference in self._references.stored(job.project_id, [reference_id]):
+                is_encoded = self._references.has(model, reference)
+                if not (is_encoded or self._arrives(image_of(reference), must_stop)):
                     return False
-                self._tokens(model, reference)
+                self._references.get(model, reference)
         return True
 
     def view(
@@ -159,17 +153,17 @@ class ClickEngine:
         must_stop: asked all through downloads; true gives None. Raises RefCutError when an image cannot be had.
         """
         model = self._model_of(where.project_id)
-        stored = self._references(where.project_id, reference_ids)
-        needed = [_image_of(reference) for reference in stored if not self._is_encoded(model, reference)]
+        stored = self._references.stored(where.project_id, reference_ids)
+        needed = [image_of(reference) for reference in stored if not self._references.has(model, reference)]
         if not all(self._arrives(image, must_stop) for image in (where, *needed)):
             return None
         image = self._images.open(where)
-        key = (where.project_id, (*_made_by(model), image.content))
+        key = (where.project_id, (*made_by(model), image.content))
         if self._viewed is None or self._viewed[0] != key:
             self._viewed = key, RefCutPredictor(model.network, model.settings)
             self._viewed[1].set_image(image.pixels)
         predictor = self._viewed[1]
-        tokens = [self._tokens(model, reference)[1] for reference in stored]
+        tokens = [self._references.get(model, reference)[1] for reference in stored]
         predictor.set_reference(ReferenceTokens.join(tokens) if tokens else None)
         return View(predictor, image.height, image.width, model, tuple(one.version for one in stored))
 
@@ -192,12 +186,6 @@ class ClickEngine:
             self._viewed = None
         return model
 
-    def _is_encoded(self, model: ServedModel, reference: StoredReference) -> bool:
-        content = self._images.known_content(_image_of(reference))
-        return (
-            content is not None and (*_made_by(model), reference.version, content) in self._reference_tokens
-        )
-
     def answer(self, job: ClickJob) -> ClickAnswer:
         """The mask for a job's clicks. Raises RefCutError when the image cannot be had, or the network's output is
         no mask.
@@ -209,8 +197,8 @@ class ClickEngine:
         versions = self._set_references(model, open_image, job)
         predicted_from = time.monotonic()
         size_hw = open_image.predictor.image_size
-        box = None if job.box is None else _box_in_pixels(job.box, *size_hw)
-        probability = open_image.predictor.predict(_in_pixels(job.clicks, *size_hw), box).probability_hw
+        box = None if job.box is None else box_in_pixels(job.box, *size_hw)
+        probability = open_image.predictor.predict(clicks_in_pixels(job.clicks, *size_hw), box).probability_hw
         if not np.isfinite(probability).all():
             self.forget()
             raise ModelOutputError(
@@ -241,7 +229,7 @@ class ClickEngine:
         self, model: ServedModel, where: TaskImage, *, recheck: bool = False
     ) -> tuple[tuple[int, ContentKey], _OpenImage]:
         image = self._images.open(where, recheck=recheck)
-        key = (where.project_id, (*_made_by(model), image.content))
+        key = (where.project_id, (*made_by(model), image.content))
         opened = self._open_images.get(key)
         if opened is None:
             predictor = RefCutPredictor(model.network, model.settings)
@@ -249,64 +237,15 @@ class ClickEngine:
             opened = _OpenImage(predictor, image.height, image.width)
         return key, opened
 
-    def _references(self, project_id: int, ids: Sequence[int]) -> list[StoredReference]:
-        stored = [r for r in map(self._load_reference, ids) if r is not None]
-        return [r for r in stored if r.project_id == project_id]
-
     def _set_references(self, model: ServedModel, open_image: _OpenImage, job: ClickJob) -> tuple[str, ...]:
-        stored = self._references(job.project_id, job.reference_ids)
-        encoded = [self._tokens(model, reference) for reference in stored]
+        stored = self._references.stored(job.project_id, job.reference_ids)
+        encoded = [self._references.get(model, reference) for reference in stored]
         keys = tuple(key for key, _ in encoded)
         if keys != open_image.reference_keys:
             joined = ReferenceTokens.join([tokens for _, tokens in encoded]) if encoded else None
             open_image.predictor.set_reference(joined)
             open_image.reference_keys = keys
         return tuple(reference.version for reference in stored)
-
-    def _tokens(self, model: ServedModel, reference: StoredReference) -> tuple[ContentKey, ReferenceTokens]:
-        where = _image_of(reference)
-        key = (*_made_by(model), reference.version, self._images.content_of(where))
-        tokens = self._reference_tokens.get(key)
-        if tokens is None:
-            image = self._images.open(where)
-            key = (*_made_by(model), reference.version, image.content)
-            size_hw = image.pixels.shape[:2]
-            tokens = RefCutPredictor(model.network, model.settings).encode_reference(
-                image.pixels,
-                fitted_mask(reference.positive_hw, *size_hw),
-                None if reference.negative_hw is None else fitted_mask(reference.negative_hw, *size_hw),
-            )
-            self._reference_tokens.keep(key, tokens)
-        return key, tokens
-
-
-def _made_by(model: ServedModel) -> ContentKey:
-    return (*model.computes_as, f"{DECODING_VERSION}-{WORKING_PX}")
-
-
-def _image_of(reference: StoredReference) -> TaskImage:
-    return TaskImage(reference.project_id, reference.task_id, reference.image_address)
-
-
-def _in_pixels(clicks: Sequence[PercentClick], height: int, width: int) -> list[Click]:
-    return [
-        Click(to_pixel(click.y_percent, height), to_pixel(click.x_percent, width), click.positive)
-        for click in clicks
-    ]
-
-
-def _box_in_pixels(box: PercentBox, height: int, width: int) -> Roi:
-    """All pixels that a box covers half or more of; at least the one under its middle."""
-    row, col = (
-        int(to_pixel((start + end) / 2, length))
-        for start, end, length in ((box.top, box.bottom, height), (box.left, box.right, width))
-    )
-    return Roi(
-        min(row, round(box.top / 100 * height)),
-        max(row, round(box.bottom / 100 * height) - 1),
-        min(col, round(box.left / 100 * width)),
-        max(col, round(box.right / 100 * width) - 1),
-    )
 
 
 def _ms(start: float, end: float) -> float:
