@@ -1,0 +1,162 @@
+"""A team that annotates and clicks at a backend of its own, which others kill now and then."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+
+from refcut_backend.core.timestamps import sortable
+from tests.label_studio_api import TOKEN, LabelStudioApi
+from tests.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result
+from tests.refcut_backend.training.world import mask, photograph, png
+
+PROJECT = 7
+FIRST_ANNOTATIONS = 24
+SIZE_HW = (90, 120)
+CLICK_EVERY_S = 0.3
+RECONCILE_S = 5
+LIMIT_S = 400
+STOP_LIMIT_S = 60
+
+
+@dataclass
+class Team:
+    """The Label Studio and what was done in it. submitted: annotation to its newest state."""
+
+    api: LabelStudioApi
+    client: httpx.Client
+    rng: random.Random
+    submitted: dict[int, str] = field(default_factory=dict)
+    lost_webhooks: int = 0
+    clicks: Counter[str] = field(default_factory=Counter)
+    versions: set[str] = field(default_factory=set)
+
+    def submit(self) -> None:
+        """A new annotation, or now and then an older one changed."""
+        known = list(self.submitted)
+        change = len(known) > FIRST_ANNOTATIONS and self.rng.random() < 0.3
+        number = self.rng.choice(known) if change else len(known) + 1
+        self.api.images.setdefault(f"{number}.png", png(photograph(number, SIZE_HW)))
+        place = self.rng.randrange(5, 30)
+        masks = [("d", "Door", mask(place, SIZE_HW)), ("w", "Wheel", mask(place + 40, SIZE_HW))]
+        webhook = self.api.annotate(number, number, *(brush_result(*one) for one in masks))
+        self.submitted[number] = sortable(self.api.annotations[number]["updated_at"])
+        try:
+            self.client.post("/webhook", json=webhook, timeout=1).raise_for_status()
+        except httpx.HTTPError:
+            self.lost_webhooks += 1
+
+    def click(self, number: int) -> None:
+        body = {
+            "tasks": [{"id": 1, "data": self.api.tasks[1]["data"]}],
+            "project": f"{PROJECT}.1",
+            "label_config": LABEL_CONFIG,
+            "params": {"context": {"result": [click_result(f"dot{number}", 50, 50, "Wheel")]}},
+        }
+        try:
+            answer = self.client.post("/predict", json=body, timeout=100).raise_for_status()
+        except httpx.HTTPError:
+            self.clicks["no web server"] += 1
+            return
+        reason = answer.headers.get("X-RefCut-Reason", "answered")
+        self.clicks[reason] += 1
+        if reason in ("answered", "empty_mask"):
+            self.versions.add(answer.json()["results"][0]["model_version"])
+
+    @contextmanager
+    def clicking(self) -> Iterator[None]:
+        stopping = threading.Event()
+        numbers = itertools.count(sum(self.clicks.values()))
+
+        def click_on() -> None:
+            while not stopping.wait(CLICK_EVERY_S):
+                self.click(next(numbers))
+
+        thread = threading.Thread(target=click_on)
+        thread.start()
+        try:
+            yield
+        finally:
+            stopping.set()
+            thread.join()
+
+
+class Backend:
+    """`refcut run` on one state folder, started again where it ends."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self._log = (folder / "refcut.log").open("ab")
+        self._environment = os.environ | {
+            "REFCUT_PORT": str(port),
+            "REFCUT_STATE_DIR": str(folder),
+            "REFCUT_MODEL_DIR": str(folder / "tiny"),
+            "REFCUT_RUNTIME": "torch",
+            "REFCUT_TRAIN_AFTER_ANNOTATIONS": "0",
+            "REFCUT_RECONCILE_INTERVAL_S": str(RECONCILE_S),
+            "OMP_NUM_THREADS": "1",
+        }
+        self._environment.pop("REFCUT_REDIS_URL", None)
+        self.restarts = -1
+        self.start()
+
+    def start(self) -> None:
+        self.restarts += 1
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.eager_run"],
+            env=self._environment,
+            cwd=REPOSITORY,
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    def start_again_if_ended(self) -> None:
+        if self.process.poll() is not None:
+            self.start()
+
+    def kill(self, pattern: str) -> bool:
+        """Whether there was such a process."""
+        with suppress(psutil.Error):
+            for child in psutil.Process(self.process.pid).children():
+                if re.search(pattern, " ".join(child.cmdline()).strip()):
+                    child.kill()
+                    return True
+        return False
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(STOP_LIMIT_S)
+        self._log.close()
+
+
+def connect(team: Team, backend: Backend) -> None:
+    """As Label Studio does when the backend is added to a project. Raises SystemExit when it does not start."""
+    said = {
+        "project": f"{PROJECT}.1",
+        "schema": LABEL_CONFIG,
+        "hostname": team.api.url,
+        "access_token": TOKEN,
+    }
+    deadline = time.monotonic() + LIMIT_S
+    while True:
+        with suppress(httpx.HTTPError):
+            team.client.post("/setup", json=said).raise_for_status()
+            return
+        if backend.process.poll() is not None or time.monotonic() > deadline:
+            raise SystemExit(f"the backend did not start: {(backend.folder / 'refcut.log').read_text()}")
+        time.sleep(0.2)
