@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 from pathlib import Path
@@ -81,11 +80,8 @@ def serve() -> None:
         services = connect_services(settings, connect_redis(_redis_url(settings)))
         warn_when_open(settings)
         sys.setswitchinterval(THREADS_SWITCH_AFTER_S)
-        app = create_app(services, settings.request_max_bytes, Access.of(settings))
-        # What lasts as long as the process need not be looked through for garbage again and again.
-        gc.freeze()
         uvicorn.run(
-            app,
+            create_app(services, settings.request_max_bytes, Access.of(settings)),
             host=settings.host,
             port=settings.port,
             log_config=None,
