@@ -10,7 +10,11 @@ import pytest
 import torch
 
 from model.data.made_up import write_made_up
+from model.finetuning.run import FineTuning
 from model.train import train
+from model.training.processes import ALONE
+from model.weights import load_network
+from tests.model.finetuning.made_up_snapshot import QUICK, fish_snapshot, parent_version
 from tests.model.training.one_of_several import config_of
 from tests.model.training.runs import logged
 from tests.recorded import REPOSITORY
@@ -19,10 +23,14 @@ LIMIT_S = 400
 
 
 def two_processes(data: Path, out: Path, stages: int, folders: str) -> str:
+    return torchrun("-m", "tests.model.training.one_of_several", str(data), str(out), str(stages), folders)
+
+
+def torchrun(*module: str) -> str:
+    """What two processes print that run a module together."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    module = ["-m", "tests.model.training.one_of_several", str(data), str(out), str(stages), folders]
     done = subprocess.run(
-        launcher + module, cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        [*launcher, *module], cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -46,3 +54,18 @@ def test_two_processes_take_the_steps_of_one_and_go_on_after_a_stop(tmp_path: Pa
         float((value - one[name]).abs().max()) for name, value in network.state_dict().items() if name in one
     ]
     assert max(moved) < 2e-3
+
+
+def test_two_processes_fine_tune_to_the_weights_of_one(tmp_path: Path) -> None:
+    snapshot, parent = fish_snapshot(tmp_path / "snapshot"), parent_version(tmp_path / "parent")
+    command = ["-m", "model.finetune", str(tmp_path / "snapshot"), "--parent", str(parent)]
+    torchrun(*command, "--out", str(tmp_path / "several"), "--settings", QUICK.model_dump_json())
+    (tmp_path / "single").mkdir()
+    FineTuning(snapshot, parent, tmp_path / "single", QUICK, lambda progress: None, ALONE, accumulate=2).run()
+    before, single, several = (
+        load_network(folder).state_dict() for folder in (parent, tmp_path / "single", tmp_path / "several")
+    )
+    learned = max(float((single[name] - before[name]).abs().max()) for name in before)
+    apart = max(float((single[name] - several[name]).abs().max()) for name in before)
+    assert apart < learned / 5
+    assert len(logged(tmp_path / "several")) == QUICK.steps

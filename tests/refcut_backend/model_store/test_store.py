@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,15 +22,25 @@ from refcut_backend.model_store.store import ModelStore
 from refcut_backend.model_store.store_files import StoreFiles
 from tests.recorded import REPOSITORY
 from tests.refcut_backend.model_store.trained import said, trained_folder
+from tests.s3_server import new_bucket, running_s3_server
 
 PROJECT = 7
 
 
-@pytest.fixture(params=["folder", "elsewhere"])
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[str]:
+    with running_s3_server() as address:
+        yield address
+
+
+@pytest.fixture(params=["folder", "memory", "s3"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A folder; or a file system of another kind, as buckets are."""
+    """A folder, or a file system of another kind."""
     if request.param == "folder":
         return str(tmp_path / "models")
+    if request.param == "s3":
+        server, environment = (request.getfixturevalue(name) for name in ("s3_server", "monkeypatch"))
+        return f"s3://{new_bucket(server, environment)}/models"
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
     return "memory://models"
