@@ -25,6 +25,8 @@ class NetworkConfig:
         are compared ("frozen" only; the paper uses the last block as it comes).
     similarity: dense channels "how much does this place look like the reference / the clicked place" beside the
         prompts. Not in the paper.
+    likeness_dim: width of a learned space in which target and reference are compared as well, for more of those
+        channels; 0 leaves it out.
     detail_channels: width of a small convolutional branch on the pixels that sharpens borders; 0 leaves it out.
     prompt_hidden_dim: hidden width of the prompt MLPs; None = embed_dim.
     neck_inner_32_dim: inner width of the neck's coarsest level; None = SimpleClick's max(out, 2 * embed_dim).
@@ -43,6 +45,7 @@ class NetworkConfig:
     reference_features: ReferenceFeatures = "shared"
     comparison_blocks: tuple[int, ...] = ()
     similarity: bool = False
+    likeness_dim: int = 0
     prompt_norm: bool = False
     neck_channels: tuple[int, int, int, int] = (128, 256, 512, 1024)
     head_channels: int = 256
@@ -57,6 +60,8 @@ class NetworkConfig:
             raise ValueError(f"fusion_block {self.fusion_block} must lie in 0..{self.depth - 1}")
         if self.similarity and self.reference_features != "frozen":
             raise ValueError("similarity channels need reference_features='frozen'")
+        if self.likeness_dim and not self.similarity:
+            raise ValueError("likeness_dim needs similarity")
         if self.reference_features == "frozen" and not self.comparison_blocks:
             raise ValueError("reference_features='frozen' needs comparison_blocks")
 
@@ -112,6 +117,7 @@ PRESETS: dict[str, NetworkConfig] = {
         reference_features="frozen",
         comparison_blocks=(8, 9),
         similarity=True,
+        likeness_dim=64,
         prompt_norm=True,
         neck_channels=(64, 96, 192, 384),
         head_channels=96,

@@ -19,6 +19,7 @@ from model.held_bytes import held_bytes
 from model.network.click_maps import disk_maps
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference
+from model.network.similarity import REFERENCE_CHANNELS
 from model.predictor_settings import SERVING, PredictorSettings, serving_settings
 from model.robot_clicker import Click
 from model.runtime.stages import NetworkStages
@@ -130,14 +131,15 @@ class RefCutPredictor:
     @torch.inference_mode()
     def reference_channels(self) -> NDArray[np.float32] | None:
         """The channels of `model.network.similarity.reference_channels` of the whole image: float32 (rows, columns, 12)
-        of its patches. None without a reference, and for a network that does not compare."""
+        of its patches, not those of a learned space. None without a reference, and for a network that does not
+        compare."""
         roi = Roi.whole(*self.image_size)
         with self._precision():
             features = self._features(roi)
             prepared = self._prepare(roi, features)
         if prepared is None or prepared.channels is None:
             return None
-        channels: NDArray[np.float32] = prepared.channels[0].float().cpu().numpy()
+        channels: NDArray[np.float32] = prepared.channels[0, :, :REFERENCE_CHANNELS].float().cpu().numpy()
         return channels.reshape(*features.grid, -1)
 
     @torch.inference_mode()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from model.errors import WeightsError
 
 SHIPPED_DIR = Path(__file__).parent / "weights" / "s14"
@@ -18,10 +20,22 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def have_one_base(first: Path, second: Path) -> bool:
-    """Whether two folders hold versions with one frozen encoder, and so of one shape; never for single files."""
+def can_be_averaged(first: Path, second: Path) -> bool:
+    """Whether two folders hold versions of one shape on one frozen encoder; never for single files."""
     bases = [folder / BASE_FILE for folder in (first, second)]
-    return all(base.is_file() for base in bases) and file_digest(bases[0]) == file_digest(bases[1])
+    if not all(base.is_file() for base in bases) or file_digest(bases[0]) != file_digest(bases[1]):
+        return False
+    return _shape_of_version(first) == _shape_of_version(second)
+
+
+def _shape_of_version(folder: Path) -> dict[str, str]:
+    """What a version's file says of itself. Raises WeightsError for one that cannot be read."""
+    path = folder / VERSION_FILE
+    try:
+        with safe_open(path, framework="np") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path} cannot be read ({error})", hint="restore the file") from error
 
 
 def version_name(directory: Path = SHIPPED_DIR) -> str:

@@ -77,7 +77,7 @@ def load_network(path: Path = SHIPPED_DIR, relative: RefCut | None = None) -> Re
         own = network.rpg.state_dict(prefix=PROMPT_PREFIX) if without_prompts else {}
         return _filled(network, own | tensors, path)
     base_path, version_path = path / BASE_FILE, path / VERSION_FILE
-    base, base_meta = _load(base_path, BASE_FORMAT)
+    base, _ = _load(base_path, BASE_FORMAT)
     version, version_meta = _load(version_path, VERSION_FORMAT)
     if version_meta.get("base_sha256") != file_digest(base_path):
         raise WeightsError(
@@ -85,7 +85,7 @@ def load_network(path: Path = SHIPPED_DIR, relative: RefCut | None = None) -> Re
             hint="put the base file that belongs to it beside it",
         )
     network = _filled(
-        RefCut(NetworkConfig.from_json(base_meta.get("config", ""))), base | version, version_path
+        RefCut(NetworkConfig.from_json(version_meta.get("config", ""))), base | version, version_path
     )
     if relative is not None:
         _share_base(network, relative)

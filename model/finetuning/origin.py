@@ -8,21 +8,21 @@ from torch import Tensor
 
 from model.errors import WeightsError
 from model.network.refcut import RefCut
-from model.version_folder import have_one_base
+from model.version_folder import can_be_averaged
 from model.weights import load_network
 
 
 def origin_weights(parent: RefCut, parent_dir: Path, origin_dir: Path | None) -> dict[str, Tensor]:
     """What training changes, by name, as it is in `origin_dir`; None = in the parent.
 
-    Raises WeightsError for an origin that cannot be read or has another base than the parent: their average would be no
-    network that anybody has trained.
+    Raises WeightsError for an origin that cannot be read, or has another base or shape than the parent: the average would
+    be no network that anybody has trained.
     """
     origin = parent
     if origin_dir is not None:
-        if not have_one_base(parent_dir, origin_dir):
+        if not can_be_averaged(parent_dir, origin_dir):
             raise WeightsError(
-                f"{origin_dir} has another base than {parent_dir}",
+                f"{origin_dir} has another base or shape than {parent_dir}",
                 hint="average with weights that the parent comes from, or leave the origin out",
             )
         origin = load_network(origin_dir)

@@ -22,7 +22,15 @@ from model.network.encoder import Encoder, Grid, make_block, patch_tokens, run_b
 from model.network.head import DetailBranch, MlpHead
 from model.network.neck import SimpleFpn
 from model.network.prompts import PromptGenerator, ReferenceTokens, area_weights
-from model.network.similarity import CLICK_CHANNELS, SimilarityMlp, click_channels, reference_channels
+from model.network.similarity import (
+    CLICK_CHANNELS,
+    LEARNED_CHANNELS,
+    REFERENCE_CHANNELS,
+    LearnedLikeness,
+    SimilarityMlp,
+    click_channels,
+    reference_channels,
+)
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -56,7 +64,8 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class PreparedReference:
-    """A reference against one image: prompt (B, C), and similarity channels (B, N, 12) where the network uses them."""
+    """A reference against one image: prompt (B, C), and similarity channels (B, N, `similarity_channels`) where the
+    network uses them: those of `reference_channels`, then those of `LearnedLikeness`."""
 
     prompt: Tensor
     channels: Tensor | None
@@ -82,8 +91,11 @@ class RefCut(nn.Module):
         if config.detail_channels:
             self.detail = DetailBranch(config.detail_channels)
         if config.similarity:
-            self.similarity_in = SimilarityMlp(dim)
-            self.similarity_out = SimilarityMlp(dim)
+            channels = self.similarity_channels + CLICK_CHANNELS
+            self.similarity_in = SimilarityMlp(channels, dim)
+            self.similarity_out = SimilarityMlp(channels, dim)
+        if config.likeness_dim:
+            self.likeness = LearnedLikeness(config.comparison_dim, config.likeness_dim)
         if config.reference_features == "frozen":
             count = len(config.comparison_blocks)
             self.register_buffer("comparison_mean", torch.zeros(count, dim))
@@ -97,6 +109,11 @@ class RefCut(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.backbone.pos_embed.device
+
+    @property
+    def similarity_channels(self) -> int:
+        """How many channels say how much a place looks like the reference."""
+        return REFERENCE_CHANNELS + (LEARNED_CHANNELS if self.config.likeness_dim else 0)
 
     @property
     def _frozen(self) -> bool:
@@ -142,6 +159,9 @@ class RefCut(nn.Module):
         if features.comparison is not None:
             with torch.autocast(features.tokens.device.type, enabled=False):
                 channels = reference_channels(features.comparison, reference)
+                if self.config.likeness_dim:
+                    learned = self.likeness(features.comparison, reference)
+                    channels = torch.cat([channels, learned], dim=-1)
         return PreparedReference(self.rpg(reference), channels)
 
     def segment(
@@ -192,7 +212,7 @@ class RefCut(nn.Module):
         with torch.autocast(coords.device.type, enabled=False):
             clicked = click_channels(features.comparison, weights)
         if reference is None or reference.channels is None:
-            shape = (*clicked.shape[:2], self.similarity_in.fc1.in_features - CLICK_CHANNELS)
+            shape = (*clicked.shape[:2], self.similarity_channels)
             return torch.cat([clicked.new_zeros(shape), clicked], dim=-1)
         return torch.cat([reference.channels, clicked], dim=-1)
 

@@ -13,8 +13,11 @@ from torch.nn import functional as F
 from model.network.prompts import ReferenceTokens, masked_average
 
 REFERENCE_CHANNELS = 12
+LEARNED_CHANNELS = 6
 CLICK_CHANNELS = 4
 NEAREST = 3
+SHARPNESS = 20.0
+"""The likeness to a set of patches counts the likest most: a soft maximum over cosines times this."""
 INSIDE_SHARE = 0.5
 """A reference patch counts as inside a mask when the mask covers this share of the best covered patch's share."""
 
@@ -77,12 +80,56 @@ def _z_score(channel: Tensor) -> Tensor:
     return (channel - mean) / channel.std(dim=1, keepdim=True).clamp_min(1e-3)
 
 
-class SimilarityMlp(nn.Module):
-    """Similarity channels (B, N, 16) to an addition to the tokens (B, N, C); starts at zero."""
+class LearnedLikeness(nn.Module):
+    """Likeness in a space that is learned: what sets one part apart from another, where untouched features mostly tell
+    one kind of surface from another. It stands beside `reference_channels`, which carry over to other kinds of things.
+    """
 
-    def __init__(self, out_dim: int, hidden: int = 64) -> None:
+    def __init__(self, comparison_dim: int, likeness_dim: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(REFERENCE_CHANNELS + CLICK_CHANNELS, hidden)
+        self.project = nn.Linear(comparison_dim, likeness_dim, bias=False)
+
+    def forward(self, target: Tensor, reference: ReferenceTokens) -> Tensor:
+        """Of target tokens (B, N, D) to what the reference has inside its positive mask, inside its negative one, and
+        outside both: each the cosine to the mean and to the likest tokens, (B, N, 6). Zero where there is no such place,
+        and everywhere when neither mask says anything.
+        """
+        target = F.normalize(self.project(target.float()), dim=-1)
+        tokens = F.normalize(self.project(reference.tokens.float()), dim=-1)
+        cosines = torch.bmm(target, tokens.transpose(1, 2))
+        positive, negative, outside = _shares(reference)
+        channels = []
+        for weights in (positive, negative, outside):
+            present = (weights.sum(dim=1) > 0).float()[:, None]
+            to_mean = torch.einsum("bnd,bd->bn", target, F.normalize(masked_average(tokens, weights), dim=-1))
+            channels += [to_mean * present, _likest(cosines, weights) * present]
+        return torch.stack(channels, dim=-1)
+
+
+def _shares(reference: ReferenceTokens) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each patch, how much counts as inside the positive mask, inside the negative one, and outside both, (B, M).
+
+    The patch that is covered best counts as a whole one. Without any mask all three are zero.
+    """
+    best = torch.maximum(reference.positive, reference.negative).amax(dim=1, keepdim=True)
+    positive, negative = (
+        weights / best.clamp_min(1e-12) for weights in (reference.positive, reference.negative)
+    )
+    return positive, negative, (1 - positive - negative).clamp_min(0) * (best > 0)
+
+
+def _likest(cosines: Tensor, weights: Tensor) -> Tensor:
+    """Soft maximum of cosines (B, N, M) over the reference tokens that weights (B, M) count, (B, N)."""
+    counted = torch.log(weights.clamp_min(1e-12))[:, None]
+    return torch.logsumexp(SHARPNESS * cosines + counted, dim=-1) / SHARPNESS
+
+
+class SimilarityMlp(nn.Module):
+    """Similarity channels (B, N, channels) to an addition to the tokens (B, N, C); starts at zero."""
+
+    def __init__(self, channels: int, out_dim: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden)
         self.fc2 = nn.Linear(hidden, out_dim)
         nn.init.zeros_(self.fc2.weight)
         nn.init.zeros_(self.fc2.bias)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut
-from model.network.similarity import REFERENCE_CHANNELS
 
 MIN_WEIGHTS = 10_000
 """Smaller layers keep float32: they cost nothing."""
@@ -97,7 +96,7 @@ def click_inputs(
         assert features.comparison is not None
         channels = None if reference is None else reference.channels
         if channels is None:
-            channels = torch.zeros(1, rows * cols, REFERENCE_CHANNELS)
+            channels = torch.zeros(1, rows * cols, network.similarity_channels)
         inputs += [features.comparison, channels]
     if config.detail_channels:
         assert features.detail is not None

@@ -15,7 +15,7 @@ from model.finetune import FineTuneSettings, Progress, StopTraining, fine_tune
 from model.finetuning.plan import PLAN_FILE
 from model.gate import GateRules, decide
 from model.judge import JudgeSettings, judge
-from model.version_folder import have_one_base
+from model.version_folder import can_be_averaged
 from refcut_backend.model_store.from_settings import open_model_store
 from refcut_backend.model_store.serving_choice import ServingChoice
 from refcut_backend.settings import Settings
@@ -88,9 +88,9 @@ class ModelLearner:
         self._store.promote(project_id, version)
 
     def _descends_from_shared(self, folder: Path) -> bool:
-        """Not when a project's versions were begun before the shared model got another encoder."""
+        """Not when a project's versions were begun before the shared model got another encoder or shape."""
         shared = self._choice.shared.folder
-        return shared is not None and have_one_base(shared, folder)
+        return shared is not None and can_be_averaged(shared, folder)
 
     def runs_to_keep(self, project_id: int) -> frozenset[str]:
         manifests = [self._store.manifest(version) for version in self._store.lasting(project_id)]

@@ -41,6 +41,7 @@ TINY_FROZEN = NetworkConfig(
     reference_features="frozen",
     comparison_blocks=(2, 3),
     similarity=True,
+    likeness_dim=8,
     prompt_norm=True,
     neck_channels=(8, 8, 8, 8),
     head_channels=8,

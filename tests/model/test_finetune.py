@@ -25,7 +25,13 @@ from model.training import loop
 from model.training.loop import Trainer
 from model.training.processes import Processes
 from model.weights import BASE_FILE, VERSION_FILE, load_network
-from tests.model.finetuning.made_up_snapshot import QUICK, fish_snapshot, parent_version, with_another_encoder
+from tests.model.finetuning.made_up_snapshot import (
+    QUICK,
+    fish_snapshot,
+    parent_version,
+    with_another_encoder,
+    with_another_shape,
+)
 from tests.model.training.runs import logged
 
 
@@ -314,8 +320,9 @@ def test_a_child_of_a_child_is_averaged_with_the_weights_that_both_come_from(tmp
     assert distance(averaged) < distance(wandering)
 
 
-def test_weights_with_another_encoder_are_not_averaged_with(tmp_path, parent):
-    snapshot, other = fish_snapshot(tmp_path / "snapshot"), with_another_encoder(parent, tmp_path / "other")
+@pytest.mark.parametrize("changed", [with_another_encoder, with_another_shape])
+def test_weights_of_another_encoder_or_shape_are_not_averaged_with(tmp_path, parent, changed):
+    snapshot, other = fish_snapshot(tmp_path / "snapshot"), changed(parent, tmp_path / "other")
     with pytest.raises(WeightsError, match="another base"):
         fine_tune(snapshot, parent, tmp_path / "run", QUICK, origin_dir=other)
 

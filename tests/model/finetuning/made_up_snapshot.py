@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,15 @@ def with_another_encoder(version_dir: Path, folder: Path) -> Path:
             value += 0.1
     folder.mkdir()
     save_base(network, folder / BASE_FILE)
+    save_version(network.state_dict(), network.config, folder / BASE_FILE, folder / VERSION_FILE)
+    return folder
+
+
+def with_another_shape(version_dir: Path, folder: Path) -> Path:
+    """Weights on the same base without a learned likeness."""
+    network = random_network(dataclasses.replace(TINY_FROZEN, likeness_dim=0))
+    folder.mkdir()
+    shutil.copy(version_dir / BASE_FILE, folder / BASE_FILE)
     save_version(network.state_dict(), network.config, folder / BASE_FILE, folder / VERSION_FILE)
     return folder
 
