@@ -27,7 +27,8 @@ from model.training.child_signals import child_signal_kept
 from model.training.comparison_statistics import measure_comparison_statistics
 from model.training.config import CocoSource, PartImageNetSource, Stage, TrainConfig, read_config
 from model.training.draws import SourcedScenes, make_draw, steps_per_epoch
-from model.training.loop import Trainer
+from model.training.learned_likeness import fit_likeness, with_likeness
+from model.training.loop import CHECKPOINT_FILE, Trainer
 from model.training.processes import ALONE, Processes
 from model.weights import (
     BASE_FILE,
@@ -73,7 +74,10 @@ def starting_network(config: TrainConfig) -> RefCut:
     """The network before the first step: the parent version, a frozen encoder with fresh parts, a whole converted
     SimpleClick, or nothing but chance. Raises DataError where a frozen encoder has no weights."""
     if config.parent is not None:
-        return load_network(config.parent)
+        parent = load_network(config.parent)
+        wanted = PRESETS[config.preset]
+        grows = wanted.likeness_dim > 0 and not parent.config.likeness_dim
+        return with_likeness(parent, wanted) if grows else parent
     if PRESETS[config.preset].reference_features == "frozen":
         if config.base_weights is None:
             raise DataError(f"{config.preset} needs base_weights", hint="name the file of its frozen encoder")
@@ -98,6 +102,9 @@ def train(config: TrainConfig, run_dir: Path, device: torch.device, processes: P
         measure_comparison_statistics(network, scenes, config.seed)
     if processes.writes:
         write_base(network, config, run_dir)
+    if config.likeness is not None and not (run_dir / CHECKPOINT_FILE).exists():
+        alone = Batches(draw, config.likeness, config.seed, 0, Part())
+        fit_likeness(network, iter(batch_loader(alone, config.loader_workers)), len(alone), device)
 
     def export(averaged: dict[str, Tensor]) -> None:
         if network.config.reference_features == "frozen":

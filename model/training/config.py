@@ -94,6 +94,8 @@ class TrainConfig(_Strict):
     """Folder of a version to go on from (relative to the configuration's file), or None to begin with fresh parts."""
     sources: list[CocoSource | PartImageNetSource]
     stages: list[Stage]
+    likeness: Stage | None = None
+    """What the learned likeness sees before the stages, while nothing else learns; None: it learns with the rest only."""
     sampling: Literal["groups", "refcut"] = "groups"
     views: Literal["zoomed", "simpleclick"] = "zoomed"
     no_reference: float = Field(0.0, ge=0, le=1)

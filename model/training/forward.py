@@ -21,7 +21,7 @@ def click_through(network: RefCut, batch: Batch, rounds: int, rng: Generator, de
     images = batch.images.to(device).float() / 255
     views = network.encode_image(images)
     features = views.repeated(batch.target_view.to(device))
-    prepared = network.prepare_reference(features, _references(network, batch, images, views.comparison))
+    prepared = network.prepare_reference(features, references(network, batch, images, views.comparison))
     table = batch.clicks.clone()
     previous = torch.zeros(len(table), 1, size_px, size_px, device=device)
     wanted = batch.targets[:, 0].numpy()
@@ -35,7 +35,7 @@ def click_through(network: RefCut, batch: Batch, rounds: int, rng: Generator, de
     return _upsample(network.segment(features, _coords(table, previous), prepared), size_px)
 
 
-def _references(network: RefCut, batch: Batch, images: Tensor, comparison: Tensor | None) -> ReferenceTokens:
+def references(network: RefCut, batch: Batch, images: Tensor, comparison: Tensor | None) -> ReferenceTokens:
     """Tokens of each target's reference; views that are nobody's reference are not encoded for it."""
     view = batch.reference_view.to(images.device)
     if comparison is None:

@@ -25,6 +25,8 @@ from model.training.optimiser import make_optimiser, scheduled_share
 from model.training.processes import ALONE, Processes
 from model.training.run_log import RunLog, StepRecord
 
+CHECKPOINT_FILE = "checkpoint.pt"
+
 
 class Trainer:
     """A run that can be killed and goes on where it last saved."""
@@ -65,7 +67,7 @@ class Trainer:
 
     @property
     def checkpoint_path(self) -> Path:
-        return self.run_dir / "checkpoint.pt"
+        return self.run_dir / CHECKPOINT_FILE
 
     def resume(self) -> bool:
         """Goes on from the run's checkpoint, if there is one. The file is our own and read with weights_only.

@@ -31,7 +31,7 @@ def parameter_groups(network: RefCut, config: TrainConfig) -> list[dict[str, Any
         if name.startswith("click_blocks."):
             block = network.config.fusion_block + int(name.split(".")[1])
             rate = config.rate_blocks * config.block_decay ** (last - block)
-        elif name.startswith(("rpg.", "patch_embed_coords.")):
+        elif name.startswith(("rpg.", "patch_embed_coords.", "likeness.")):
             rate = config.rate_prompts
         elif name.startswith("backbone."):
             rate = config.rate_blocks

@@ -1,0 +1,56 @@
+"""A learned likeness joins a trained network without a change, and learns what a reference shows before the rest does."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+
+from model.network.refcut import RefCut
+from model.training.batches import Batches, Part
+from model.training.config import Stage, TrainConfig
+from model.training.draws import SourcedScenes, make_draw
+from model.training.learned_likeness import fit_likeness, with_likeness
+from tests.model.made_up import TINY_FROZEN, drawn_scenes, random_network
+
+WITHOUT = dataclasses.replace(TINY_FROZEN, likeness_dim=0)
+CPU = torch.device("cpu")
+
+
+@torch.no_grad()
+def logits(network: RefCut) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    image, other = torch.rand(2, 1, 3, 56, 56, generator=generator)
+    positive = torch.zeros(1, 1, 56, 56)
+    positive[..., :28, :28] = 1
+    coords = torch.zeros(1, 3, 56, 56)
+    coords[:, 1, 20:30, 20:30] = 1
+    features = network.encode_image(image)
+    reference = network.encode_reference(other, positive, 1 - positive)
+    return network.segment(features, coords, network.prepare_reference(features, reference))
+
+
+def test_a_network_that_gains_a_likeness_computes_what_it_did() -> None:
+    parent = random_network(WITHOUT)
+    torch.testing.assert_close(logits(with_likeness(parent, TINY_FROZEN)), logits(parent))
+
+
+def steps(folder: Path, count: int) -> Batches:
+    stage = Stage(size_px=112, steps=count, groups=2)
+    config = TrainConfig(preset="s14", sources=[], stages=[stage])
+    draw = make_draw([SourcedScenes(drawn_scenes(folder, 6), 1.0)], TINY_FROZEN.patch_px, config)
+    return Batches(draw, stage, 0, 0, Part())
+
+
+def test_fitting_changes_the_likeness_alone_and_finds_targets_better(tmp_path: Path) -> None:
+    network = random_network(TINY_FROZEN)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    batches = steps(tmp_path, 60)
+    first = fit_likeness(network, iter(batches[n] for n in range(6)), 6, CPU)
+    last = fit_likeness(network, iter(batches[n] for n in range(60)), 60, CPU)
+    assert last < first
+    after = network.state_dict()
+    assert {name for name in before if not torch.equal(before[name], after[name])} == {
+        "likeness.project.weight"
+    }
