@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class ModelError(Exception):
     """Base of every error that `model` raises on purpose."""
@@ -10,6 +12,14 @@ class ModelError(Exception):
         super().__init__(f"{message}: {hint}" if hint else message)
         self.message = message
         self.hint = hint
+
+    def __reduce__(self) -> tuple[Callable[..., ModelError], tuple[type[ModelError], str, str]]:
+        """So that it arrives from a process of `--workers` as what it was there."""
+        return _again, (type(self), self.message, self.hint)
+
+
+def _again(kind: type[ModelError], message: str, hint: str) -> ModelError:
+    return kind(message, hint=hint)
 
 
 class WeightsError(ModelError):
