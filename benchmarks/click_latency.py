@@ -76,6 +76,8 @@ class Case:
     def _timed(self, name: str, action: Callable[[], T]) -> T:
         started = time.perf_counter()
         result = action()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.milliseconds[name].append(1000 * (time.perf_counter() - started))
         return result
 
@@ -108,7 +110,7 @@ def table(measured: dict[str, dict[str, Case]], rounds: int) -> str:
             for form, case in forms.items()
         }
         for form, case in forms.items():
-            row = [f"{medians[form][step]:.0f}" for step in STEPS]
+            row = [f"{medians[form][step]:.1f}" for step in STEPS]
             for step in STEPS[2:]:
                 row.append(f"{medians[BASELINE][step] / medians[form][step]:.2f}")
             expected = forms[BASELINE].first_mask
@@ -117,6 +119,11 @@ def table(measured: dict[str, dict[str, Case]], rounds: int) -> str:
             row.append(f"{100 * np.mean(case.first_mask != expected):.2f} %")
             lines.append(f"| {name}: {form} | " + " | ".join(row) + " |")
     return "\n".join(lines)
+
+
+def device_name() -> str:
+    """What computes the clicks: the GPU's name, or else the processor's."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
 
 
 def processor() -> str:
@@ -141,7 +148,7 @@ def main() -> None:
         for forms in measured.values():
             for case in forms.values():
                 case.measure()
-    print(f"{processor()}, {arguments.threads} threads, torch {torch.__version__}\n")
+    print(f"{device_name()}, {arguments.threads} threads, torch {torch.__version__}\n")
     print(table(measured, arguments.rounds))
 
 
