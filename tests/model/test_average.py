@@ -1,0 +1,75 @@
+"""What lies between two versions, as a version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.average import average, main
+from model.errors import WeightsError
+from model.weights import VERSION_FILE, load_network, save_version
+from tests.model.finetuning.made_up_snapshot import (
+    parent_version,
+    with_another_encoder,
+    with_another_shape,
+)
+
+
+@pytest.fixture
+def begin(tmp_path: Path) -> Path:
+    return parent_version(tmp_path / "begin")
+
+
+@pytest.fixture
+def end(tmp_path: Path, begin: Path) -> Path:
+    """`begin` after some training: every learned number is 0.5 larger."""
+    folder = tmp_path / "end"
+    folder.mkdir()
+    base = begin / "base.safetensors"
+    (folder / base.name).write_bytes(base.read_bytes())
+    network = load_network(begin)
+    learned = {name: p.detach() + 0.5 for name, p in network.named_parameters() if p.requires_grad}
+    save_version(learned, network.config, folder / base.name, folder / VERSION_FILE)
+    return folder
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_learned_weights_lie_between_by_the_share_and_the_encoder_is_kept(
+    tmp_path: Path, begin: Path, end: Path, share: float
+) -> None:
+    main([str(begin), str(end), "--share", str(share), "--out", str(tmp_path / "out")])
+
+    before, after = load_network(begin), load_network(tmp_path / "out")
+    moved = dict(after.named_parameters())
+    for name, parameter in before.named_parameters():
+        expected = parameter + 0.5 * share if parameter.requires_grad else parameter
+        assert torch.allclose(moved[name], expected, atol=2e-3), name
+
+
+@pytest.mark.parametrize("other", [with_another_encoder, with_another_shape])
+def test_versions_of_another_base_or_shape_are_refused_and_nothing_is_written(
+    tmp_path: Path, begin: Path, other: Callable[[Path, Path], Path]
+) -> None:
+    with pytest.raises(WeightsError, match="same shape and base"):
+        average(begin, other(begin, tmp_path / "other"), 0.5, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_outcome_in_the_place_of_a_version_is_refused(begin: Path, end: Path) -> None:
+    before = (begin / VERSION_FILE).read_bytes()
+    with pytest.raises(WeightsError, match="another folder"):
+        average(begin, end, 0.5, begin)
+    assert (begin / VERSION_FILE).read_bytes() == before
+
+
+@pytest.mark.parametrize("share", ["1.5", "half"])
+def test_a_share_that_is_none_is_said_in_one_line(
+    begin: Path, end: Path, share: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main([str(begin), str(end), "--share", share, "--out", "out"])
+    assert exit_info.value.code == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
