@@ -86,7 +86,7 @@ class FakePrelabeller:
             if not self._is_done(label, is_turn_over):
                 break
             found.append(FoundLabel(label.label, label.to_name, 4, 2, (FoundMask(MASK, 0.5),), ("v",)))
-        return PrelabelAnswer(tuple(found), "s14-94e0c28f")
+        return PrelabelAnswer(tuple(found), "s14-b81af1d8")
 
     def _is_done(self, label: LabelToFind, is_turn_over: Callable[[], bool]) -> bool:
         order, _, argument = label.image_address.rpartition("/")[2].partition(" ")

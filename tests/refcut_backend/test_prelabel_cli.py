@@ -18,7 +18,7 @@ from tests.worker_farm import GENEROUS_S, WorkerFarm, wait_for
 
 LIMIT_S = 3 * GENEROUS_S
 TASKS = range(101, 111)
-SHIPPED = "s14-94e0c28f"
+SHIPPED = "s14-b81af1d8"
 
 
 @pytest.fixture
