@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
+from model.config import NetworkConfig
 from model.errors import WeightsError
 
 SHIPPED_DIR = Path(__file__).parent / "weights" / "s14"
@@ -21,21 +22,25 @@ def file_digest(path: Path) -> str:
 
 
 def can_be_averaged(first: Path, second: Path) -> bool:
-    """Whether two folders hold versions of one shape on one frozen encoder; never for single files."""
+    """Whether two folders hold versions of one shape on one frozen encoder; never for single files.
+
+    Raises WeightsError for a version that cannot be read.
+    """
     bases = [folder / BASE_FILE for folder in (first, second)]
     if not all(base.is_file() for base in bases) or file_digest(bases[0]) != file_digest(bases[1]):
         return False
     return _shape_of_version(first) == _shape_of_version(second)
 
 
-def _shape_of_version(folder: Path) -> dict[str, str]:
-    """What a version's file says of itself. Raises WeightsError for one that cannot be read."""
+def _shape_of_version(folder: Path) -> NetworkConfig:
+    """As its file describes it: versions from before a part was thought of do not name it. Raises WeightsError."""
     path = folder / VERSION_FILE
     try:
         with safe_open(path, framework="np") as file:
-            return file.metadata() or {}
+            description = (file.metadata() or {}).get("config", "")
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be read ({error})", hint="restore the file") from error
+    return NetworkConfig.from_json(description)
 
 
 def version_name(directory: Path = SHIPPED_DIR) -> str:
