@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import time
 from pathlib import Path
 
@@ -21,21 +20,16 @@ import torch
 from benchmarks.face_snapshot import face_snapshot, faces
 from benchmarks.report import print_table, write_json
 from benchmarks.version_figures import Measure, general_sets
+from model.average import average
 from model.finetune import FineTuneSettings, fine_tune
 from model.judge import JudgeSettings
-from model.version_folder import BASE_FILE, SHIPPED_DIR, VERSION_FILE
-from model.weights import load_network, save_version
+from model.version_folder import SHIPPED_DIR
 
 
 def blended(run_dir: Path, share: float) -> Path:
     """A folder with the average of a run's weights and the shipped ones."""
     folder = run_dir / f"share-{share}"
-    folder.mkdir(exist_ok=True)
-    shutil.copyfile(run_dir / BASE_FILE, folder / BASE_FILE)
-    network = load_network(run_dir)
-    shipped = load_network(SHIPPED_DIR).state_dict()
-    tensors = {name: value.lerp(shipped[name], share) for name, value in network.state_dict().items()}
-    save_version(tensors, network.config, folder / BASE_FILE, folder / VERSION_FILE)
+    average(run_dir, SHIPPED_DIR, share, folder)
     return folder
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from model.command_line import OneLineParser
 from model.errors import ModelError, WeightsError
-from model.version_folder import BASE_FILE, VERSION_FILE, can_be_averaged
+from model.finetuning.origin import origin_weights
+from model.version_folder import BASE_FILE, VERSION_FILE
 from model.weights import load_network, save_version
 
 
@@ -25,18 +26,10 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
     """
     if out.resolve() in (first.resolve(), second.resolve()):
         raise WeightsError(f"{out} is one of the versions to average", hint="name another folder for --out")
-    if not can_be_averaged(first, second):
-        raise WeightsError(
-            f"{first} and {second} have not the same shape and base",
-            hint="average a version with one that it comes from",
-        )
-    begin, end = load_network(first), load_network(second)
-    learned = {name: p.detach() for name, p in begin.named_parameters() if p.requires_grad}
-    between = {
-        name: (1 - share) * learned[name] + share * p.detach()
-        for name, p in end.named_parameters()
-        if name in learned
-    }
+    end = load_network(second)
+    begin = origin_weights(end, second, first)
+    learned = end.state_dict()
+    between = {name: value.lerp(learned[name], share) for name, value in begin.items()}
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(first / BASE_FILE, out / BASE_FILE)
     save_version(between, end.config, out / BASE_FILE, out / VERSION_FILE)

@@ -1,4 +1,4 @@
-"""The weights that a fine-tuning must not wander away from: its outcome is averaged with them."""
+"""The weights that a version must not wander away from, and is averaged with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def origin_weights(parent: RefCut, parent_dir: Path, origin_dir: Path | None) ->
         if not can_be_averaged(parent_dir, origin_dir):
             raise WeightsError(
                 f"{origin_dir} has another base or shape than {parent_dir}",
-                hint="average with weights that the parent comes from, or leave the origin out",
+                hint="average with weights that it comes from",
             )
         origin = load_network(origin_dir)
     return {name: p.detach().clone() for name, p in origin.named_parameters() if p.requires_grad}

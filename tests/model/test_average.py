@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 
 from model.average import average, main
 from model.errors import WeightsError
-from model.weights import VERSION_FILE, load_network, save_version
+from model.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 from tests.model.finetuning.made_up_snapshot import (
     parent_version,
     with_another_encoder,
@@ -27,12 +28,10 @@ def begin(tmp_path: Path) -> Path:
 def end(tmp_path: Path, begin: Path) -> Path:
     """`begin` after some training: every learned number is 0.5 larger."""
     folder = tmp_path / "end"
-    folder.mkdir()
-    base = begin / "base.safetensors"
-    (folder / base.name).write_bytes(base.read_bytes())
+    shutil.copytree(begin, folder)
     network = load_network(begin)
     learned = {name: p.detach() + 0.5 for name, p in network.named_parameters() if p.requires_grad}
-    save_version(learned, network.config, folder / base.name, folder / VERSION_FILE)
+    save_version(learned, network.config, folder / BASE_FILE, folder / VERSION_FILE)
     return folder
 
 
@@ -53,7 +52,7 @@ def test_learned_weights_lie_between_by_the_share_and_the_encoder_is_kept(
 def test_versions_of_another_base_or_shape_are_refused_and_nothing_is_written(
     tmp_path: Path, begin: Path, other: Callable[[Path, Path], Path]
 ) -> None:
-    with pytest.raises(WeightsError, match="same shape and base"):
+    with pytest.raises(WeightsError, match="another base or shape"):
         average(begin, other(begin, tmp_path / "other"), 0.5, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
