@@ -71,13 +71,16 @@ def in_steps(config: TrainConfig, scenes: int) -> tuple[TrainConfig, tuple[int, 
 
 
 def starting_network(config: TrainConfig) -> RefCut:
-    """The network before the first step: the parent version, a frozen encoder with fresh parts, a whole converted
-    SimpleClick, or nothing but chance. Raises DataError where a frozen encoder has no weights."""
+    """The network before the first step: the parent version (with a fresh likeness where the preset has one and the
+    parent none), a frozen encoder with fresh parts, a whole converted SimpleClick, or nothing but chance.
+
+    Raises DataError where a frozen encoder has no weights.
+    """
     if config.parent is not None:
         parent = load_network(config.parent)
-        wanted = PRESETS[config.preset]
-        grows = wanted.likeness_dim > 0 and not parent.config.likeness_dim
-        return with_likeness(parent, wanted) if grows else parent
+        likeness_dim = PRESETS[config.preset].likeness_dim
+        grows = likeness_dim and parent.config.similarity and not parent.config.likeness_dim
+        return with_likeness(parent, likeness_dim) if grows else parent
     if PRESETS[config.preset].reference_features == "frozen":
         if config.base_weights is None:
             raise DataError(f"{config.preset} needs base_weights", hint="name the file of its frozen encoder")
@@ -102,6 +105,8 @@ def train(config: TrainConfig, run_dir: Path, device: torch.device, processes: P
         measure_comparison_statistics(network, scenes, config.seed)
     if processes.writes:
         write_base(network, config, run_dir)
+    if config.likeness is not None and not network.config.likeness_dim:
+        raise DataError(f"{config.preset} has no learned likeness", hint="leave `likeness` out, or take s14")
     if config.likeness is not None and not (run_dir / CHECKPOINT_FILE).exists():
         alone = Batches(draw, config.likeness, config.seed, 0, Part())
         fit_likeness(network, iter(batch_loader(alone, config.loader_workers)), len(alone), device)

@@ -7,13 +7,13 @@ each of cars and people it found parts of other photographs by their likeness wi
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model.config import NetworkConfig
 from model.network.prompts import area_weights
 from model.network.refcut import RefCut
 from model.network.similarity import LEARNED_CHANNELS, REFERENCE_CHANNELS
@@ -26,9 +26,10 @@ FIRST_READING = (5.0, 5.0, -5.0, -5.0, -5.0, -5.0)
 """Like the positive mask is for, like anything else against."""
 
 
-def with_likeness(network: RefCut, config: NetworkConfig) -> RefCut:
-    """The same network with a fresh `LearnedLikeness`, whose channels change nothing yet."""
-    grown = RefCut(config)
+def with_likeness(network: RefCut, likeness_dim: int) -> RefCut:
+    """The same network with a fresh `LearnedLikeness`, whose channels change nothing yet. It must have similarity
+    channels and no likeness."""
+    grown = RefCut(dataclasses.replace(network.config, likeness_dim=likeness_dim))
     tensors = network.state_dict()
     for name in ("similarity_in.fc1.weight", "similarity_out.fc1.weight"):
         reference, clicks = tensors[name].split(

@@ -24,6 +24,7 @@ from model.train import main, starting_network, train
 from model.training.config import TrainConfig, read_config
 from model.weights import BASE_FILE, VERSION_FILE, file_digest, load_network, save_base, save_version
 from tests.model.data.test_part_imagenet import write_photo
+from tests.model.finetuning.made_up_snapshot import with_another_shape
 from tests.model.made_up import TINY_FROZEN, random_network
 from tests.model.recordings import CHECKPOINT
 from tests.model.training.runs import logged
@@ -179,3 +180,52 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert message.startswith("error: ")
     assert "is not a part file" in message
     assert message.count("\n") == 1
+
+
+@pytest.fixture
+def parent_without_likeness(parent: Path, tmp_path: Path) -> Path:
+    return with_another_shape(parent, tmp_path / "without")
+
+
+UNMOVED = {"rate_head": 0, "rate_prompts": 0, "rate_blocks": 0}
+LIKENESS = {"likeness": {"size_px": 112, "steps": 4, "groups": 2}}
+
+
+def test_a_parent_without_a_likeness_gains_one_that_learns_before_the_rest(
+    parent_without_likeness: Path, tmp_path: Path
+) -> None:
+    config = child_of(parent_without_likeness, tmp_path, **UNMOVED, **LIKENESS)
+    torch.manual_seed(config.seed)
+    fresh = starting_network(config).state_dict()
+    train(config, tmp_path / "child", CPU)
+    child = load_network(tmp_path / "child")
+    assert child.config.likeness_dim == 64
+    learned = child.state_dict()
+    moved = {name for name in fresh if not torch.allclose(fresh[name], learned[name], atol=1e-3)}
+    assert moved == {"likeness.project.weight"}
+
+
+def test_a_run_that_goes_on_does_not_begin_its_likeness_again(
+    parent_without_likeness: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = child_of(parent_without_likeness, tmp_path, **UNMOVED, **LIKENESS)
+    train(config, tmp_path / "child", CPU)
+    first = load_network(tmp_path / "child").likeness.project.weight
+
+    def again(*_given: object) -> float:
+        raise AssertionError("it had learned alone already")
+
+    monkeypatch.setattr("model.train.fit_likeness", again)
+    stage = {"size_px": 56, "steps": 1, "groups": 1}
+    longer = child_of(parent_without_likeness, tmp_path, **UNMOVED, **LIKENESS, stages=[stage, stage])
+    train(longer, tmp_path / "child", CPU)
+    assert len(logged(tmp_path / "child")) == 2
+    assert torch.equal(load_network(tmp_path / "child").likeness.project.weight, first)
+
+
+def test_a_likeness_that_the_network_does_not_have_cannot_be_trained(tmp_path: Path) -> None:
+    source = {"json_path": write_made_up(tmp_path), "image_dir": tmp_path / "made_up", "grouping": "object"}
+    stages = [{"size_px": 112, "steps": 1}]
+    given = {"preset": "xtiny", "sources": [source], "stages": stages, "loader_workers": 0} | LIKENESS
+    with pytest.raises(DataError, match="no learned likeness"):
+        train(TrainConfig.model_validate(given), tmp_path / "run", CPU)

@@ -33,7 +33,7 @@ def logits(network: RefCut) -> torch.Tensor:
 
 def test_a_network_that_gains_a_likeness_computes_what_it_did() -> None:
     parent = random_network(WITHOUT)
-    torch.testing.assert_close(logits(with_likeness(parent, TINY_FROZEN)), logits(parent))
+    torch.testing.assert_close(logits(with_likeness(parent, 8)), logits(parent))
 
 
 def steps(folder: Path, count: int) -> Batches:
