@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from refcut_backend.command_line import checked_settings
 from refcut_backend.command_line import explained as _explained
 from refcut_backend.command_line import with_settings as _with_settings
 from refcut_backend.errors import CANNOT_START, ConfigError
@@ -17,7 +18,7 @@ from refcut_backend.logs import set_up_logging
 from refcut_backend.models_cli import models_app
 from refcut_backend.prelabel_cli import prelabel
 from refcut_backend.references_cli import references_app
-from refcut_backend.settings import Settings, read_settings
+from refcut_backend.settings import Settings
 from refcut_backend.training_cli import train
 
 app = typer.Typer(help="RefCut for Label Studio.", no_args_is_help=True, add_completion=False)
@@ -42,7 +43,7 @@ def run() -> None:
 
     set_up_logging()
     with _explained():
-        status = Supervisor(read_settings()).run()
+        status = Supervisor(checked_settings()).run()
     raise typer.Exit(status)
 
 
@@ -59,7 +60,7 @@ def demo(
 
     set_up_logging()
     with _explained():
-        status = run_demo(read_settings(), folder.resolve(), label_studio.resolve(), label_studio_port)
+        status = run_demo(checked_settings(), folder.resolve(), label_studio.resolve(), label_studio_port)
     raise typer.Exit(status)
 
 
@@ -105,7 +106,7 @@ def worker(
 
     set_up_logging()
     with _explained(CANNOT_START):
-        settings = read_settings()
+        settings = checked_settings()
         names, own_name = read_queue_names(queues), name or new_worker_name()
         if TRAINING_QUEUE in names:
             from refcut_backend.training.low_priority import give_way

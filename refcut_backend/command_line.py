@@ -14,6 +14,14 @@ from refcut_backend.logs import set_up_logging
 from refcut_backend.settings import Settings, read_settings
 
 
+def checked_settings() -> Settings:
+    """Settings from the environment. Raises ConfigError that names the variable."""
+    # The wiring imports most of the backend: `refcut --help` does without it.
+    from refcut_backend.services import check_settings
+
+    return check_settings(read_settings())
+
+
 @contextmanager
 def explained(status: int = 1) -> Iterator[None]:
     """Expected errors as one line and an exit status."""
@@ -28,4 +36,4 @@ def with_settings(action: Callable[[Settings], None], status: int = 1) -> None:
     """Runs a command's action with the settings."""
     set_up_logging()
     with explained(status):
-        action(read_settings())
+        action(checked_settings())

@@ -31,7 +31,7 @@ from refcut_backend.errors import BadRequestError, ConfigError
 from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.logs import gather_facts
 from refcut_backend.payloads import PredictRequest, ProjectId, SetupRequest, Webhook
-from refcut_backend.services import Services, connect_services
+from refcut_backend.services import Services, check_settings, connect_services
 from refcut_backend.settings import read_settings
 from refcut_backend.training.ask_training import START_TRAINING
 
@@ -124,7 +124,7 @@ def services() -> Services:
 @cache
 def _services_of(_process: int) -> Services:
     """Connections do not survive a fork, and both versions fork servers or jobs."""
-    settings = read_settings()
+    settings = check_settings(read_settings())
     if settings.basic_auth_user is not None or settings.webhook_secret is not None:
         raise ConfigError(
             "REFCUT_BASIC_AUTH_* and REFCUT_WEBHOOK_SECRET work with `refcut serve` only",

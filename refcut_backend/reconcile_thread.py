@@ -18,7 +18,6 @@ from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.reconcile import Reconciler
 from refcut_backend.store.comparisons import Comparisons
 from refcut_backend.store.leases import LeaseHolder
-from refcut_backend.store.old_clicks import OldClicks
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 
@@ -150,11 +149,10 @@ def reconcile_thread(
     projects: Projects,
     follower: AnnotationFollower,
     interval_s: float,
-    clicks_kept_days: int,
+    afterwards: Callable[[], None],
 ) -> ReconcileThread:
-    """The thread on a database, not started."""
+    """The thread on a database, not started. afterwards: what else one process does in every round."""
     comparisons = Comparisons(engine)
     lease = LeaseHolder(engine, LEASE, max(LEASE_INTERVALS * interval_s, SHORTEST_LEASE_S))
     reconciler = Reconciler(references, projects, comparisons, follower)
-    drop_old_clicks = OldClicks(engine, clicks_kept_days).drop
-    return ReconcileThread(reconciler, projects, comparisons, lease, interval_s, afterwards=drop_old_clicks)
+    return ReconcileThread(reconciler, projects, comparisons, lease, interval_s, afterwards=afterwards)

@@ -157,6 +157,7 @@ def _say(method: Callable[[ReferenceManager], None], said: str) -> None:
 
 def _manage(action: Callable[[ReferenceManager, Settings], None]) -> None:
     """Runs an action on the registry of the settings' database."""
+    from refcut_backend.core.reference_choice import Authors
     from refcut_backend.follow_annotations import AnnotationFollower
     from refcut_backend.label_studio.user_addresses import UserAddresses
     from refcut_backend.manage_references import ReferenceManager
@@ -169,7 +170,7 @@ def _manage(action: Callable[[ReferenceManager, Settings], None]) -> None:
     def run(settings: Settings) -> None:
         engine = open_database(settings.database)
         try:
-            references = References(engine, settings.authors)
+            references = References(engine, Authors.read(settings.reference_authors))
             projects = Projects(engine, settings.own_token, settings.label_studio_url)
             follower = AnnotationFollower(references, projects, UserAddresses(projects).email_of)
             reconciler = Reconciler(references, projects, Comparisons(engine), follower)

@@ -9,6 +9,9 @@ from redis import Redis
 
 from refcut_backend.answer_click import AnswerRules, ClickService
 from refcut_backend.click_memory import LOCK_TIMEOUT_MS, ClickMemory
+from refcut_backend.core.prelabel_rules import PrelabelRules
+from refcut_backend.core.reference_choice import Authors
+from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.jobs.click_queue import ClickQueue
@@ -25,9 +28,18 @@ from refcut_backend.reconcile_thread import ReconcileThread, reconcile_thread
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.database import open_database
+from refcut_backend.store.old_clicks import OldClicks
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 from refcut_backend.training.services import TrainingServices, connect_training
+
+
+def check_settings(settings: Settings) -> Settings:
+    """The same settings. Raises ConfigError if a setting with a syntax of its own (authors, cron) cannot be read, so
+    that every command reports it at its start."""
+    Authors.read(settings.reference_authors)
+    TrainingRules.of(settings)
+    return settings
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
     """Services on the settings' database and a Redis connection. Redis need not answer yet."""
     engine = open_database(settings.database)
     projects = Projects(engine, settings.own_token, settings.label_studio_url)
-    references = References(engine, settings.authors)
+    references = References(engine, Authors.read(settings.reference_authors))
     follower = AnnotationFollower(references, projects, UserAddresses(projects).email_of)
     queue = ClickQueue(connection, settings.click_timeout_s, settings.click_queue_limit)
     addresses = Addresses(engine)
@@ -64,9 +76,14 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
         opener=TaskOpener(WarmQueue(connection), references, addresses, settings.max_references_per_label),
         queue_state=lambda: read_queue_state(connection),
         versions=versions,
-        batches=BatchPrelabeller(prelabeller, settings.prelabel_rules),
+        batches=BatchPrelabeller(prelabeller, PrelabelRules.of(settings)),
         training=connect_training(engine, settings, projects, connection),
         reconcile=reconcile_thread(
-            engine, references, projects, follower, settings.reconcile_interval_s, settings.clicks_kept_days
+            engine,
+            references,
+            projects,
+            follower,
+            settings.reconcile_interval_s,
+            OldClicks(engine, settings.clicks_kept_days).drop,
         ),
     )

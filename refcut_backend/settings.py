@@ -9,10 +9,6 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from model.version_folder import SHIPPED_DIR
-from refcut_backend.core.label_config import MaskKind
-from refcut_backend.core.prelabel_rules import PrelabelRules, PrelabelWhen
-from refcut_backend.core.reference_choice import Authors
-from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.errors import ConfigError
 
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -124,7 +120,7 @@ class Settings(BaseSettings):
         ge=0,
         description="how long unaccepted masks of other labels come along with an answer; 0 = never",
     )
-    mask_output: MaskKind = Field(
+    mask_output: Literal["brush", "polygon", "rectangle"] = Field(
         "brush", description="what masks come back as if a label has several: brush, polygon or rectangle"
     )
     polygon_tolerance_px: float = Field(
@@ -136,7 +132,7 @@ class Settings(BaseSettings):
     polygon_min_area_percent: float = Field(
         1.0, ge=0, le=100, description="pieces of a mask below this percentage of its largest are no polygons"
     )
-    prelabel: PrelabelWhen = Field(
+    prelabel: Literal["off", "open", "batch"] = Field(
         "off",
         description="when Label Studio gets masks that nobody clicked: `off`, `open` (a task is opened that has no "
         "prediction of the serving model) or `batch` (also when it asks for many, as by Retrieve Predictions)",
@@ -269,21 +265,6 @@ class Settings(BaseSettings):
         return self.access_token.get_secret_value() if self.access_token else None
 
     @property
-    def authors(self) -> Authors:
-        """Who may give references. Raises ConfigError."""
-        return Authors.read(self.reference_authors)
-
-    @property
-    def training_rules(self) -> TrainingRules:
-        """When projects are trained by themselves. Raises ConfigError."""
-        return TrainingRules.read(self.train_after_annotations, self.train_min_interval_s, self.train_cron)
-
-    @property
-    def prelabel_rules(self) -> PrelabelRules:
-        """When masks are made that nobody clicked, and how long that may take."""
-        return PrelabelRules(self.prelabel, self.prelabel_open_timeout_s, self.prelabel_batch_timeout_s)
-
-    @property
     def training_dir(self) -> Path:
         """Folder of trainings: below it, one a project, and in that one a run."""
         return self.state_dir / "training"
@@ -302,7 +283,7 @@ class Settings(BaseSettings):
 def read_settings() -> Settings:
     """Settings from the environment. Raises ConfigError that names the variable."""
     try:
-        settings = Settings()
+        return Settings()
     except ValidationError as error:
         first = error.errors()[0]
         said = first["msg"].removeprefix("Value error, ")
@@ -310,5 +291,3 @@ def read_settings() -> Settings:
         raise ConfigError(
             f"REFCUT_{variable}: {said}" if variable else said, hint="see docs/settings.md"
         ) from None
-    _ = settings.authors, settings.training_rules
-    return settings

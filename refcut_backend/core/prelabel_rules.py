@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from refcut_backend.settings import Settings
+
 PrelabelWhen = Literal["off", "open", "batch"]
 
 
@@ -18,6 +20,11 @@ class PrelabelRules:
     when: PrelabelWhen = "off"
     open_limit_s: float = 10
     batch_limit_s: float = 90
+
+    @classmethod
+    def of(cls, settings: Settings) -> PrelabelRules:
+        """As the settings say."""
+        return cls(settings.prelabel, settings.prelabel_open_timeout_s, settings.prelabel_batch_timeout_s)
 
     @property
     def is_on(self) -> bool:

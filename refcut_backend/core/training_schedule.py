@@ -8,6 +8,7 @@ from datetime import datetime
 from croniter import croniter
 
 from refcut_backend.errors import ConfigError
+from refcut_backend.settings import Settings
 
 LONGEST_PAUSE_S = 86_400.0
 """A project whose trainings fail is tried at least once a day."""
@@ -34,6 +35,11 @@ class TrainingRules:
                 "REFCUT_TRAIN_CRON is no cron string", hint="such as '30 2 * * *' for every night at 2:30"
             )
         return cls(after_annotations, min_interval_s, cron)
+
+    @classmethod
+    def of(cls, settings: Settings) -> TrainingRules:
+        """As the settings say. Raises ConfigError."""
+        return cls.read(settings.train_after_annotations, settings.train_min_interval_s, settings.train_cron)
 
     @property
     def is_automatic(self) -> bool:

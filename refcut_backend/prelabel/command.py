@@ -13,6 +13,7 @@ from sqlalchemy import Engine
 from tqdm import tqdm
 
 from refcut_backend.answer_click import AnswerRules
+from refcut_backend.core.reference_choice import Authors
 from refcut_backend.errors import ConfigError, NoReferenceError
 from refcut_backend.jobs.named_redis import find_redis
 from refcut_backend.jobs.prelabel_queue import PrelabelQueue
@@ -50,7 +51,7 @@ def run_prelabel(settings: Settings, project_id: int, labels: frozenset[str], sh
         stack.callback(predictions.close)
         config = projects.label_config(project_id) or ""
         queue = PrelabelQueue(stack.enter_context(connect_redis(find_redis(settings))))
-        references = References(engine, settings.authors)
+        references = References(engine, Authors.read(settings.reference_authors))
         prelabeller = TaskPrelabeller(queue, references, Addresses(engine), AnswerRules.of(settings))
         _check_labels(labels, prelabeller.labels_with_references(project_id, config))
         if not queue.workers():

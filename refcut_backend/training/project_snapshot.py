@@ -18,6 +18,7 @@ from model.data.snapshot import HEAD_FILE, IMAGES_DIR, Snapshot, read_snapshot, 
 from model.errors import DataError
 from refcut_backend.core.holdout import HoldoutRules, Side, decide_sides
 from refcut_backend.core.label_config import read_label_config
+from refcut_backend.core.reference_choice import Authors
 from refcut_backend.label_studio.annotation_source import AnnotationSource, open_source
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
@@ -48,7 +49,7 @@ class SnapshotMaker:
     ) -> None:
         self._settings = settings
         self._projects = Projects(engine, settings.own_token, settings.label_studio_url)
-        self._references = References(engine, settings.authors)
+        self._references = References(engine, Authors.read(settings.reference_authors))
         self._addresses = Addresses(engine)
         self._clicks = ClickLog(engine)
         self._sides = ImageSides(engine)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from redis import Redis
 from sqlalchemy import Engine
 
+from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.jobs.training_queue import TrainingQueue
 from refcut_backend.settings import Settings
 from refcut_backend.store.event_log import EventLog
@@ -35,5 +36,5 @@ def connect_training(
     runs, news = TrainingRuns(engine), TrainingNews(engine)
     queue = None if connection is None else TrainingQueue(connection, settings.train_timeout_s)
     requests = TrainingRequests(runs, projects, EventLog(engine), queue)
-    thread = training_thread(engine, requests, runs, settings.training_rules)
+    thread = training_thread(engine, requests, runs, TrainingRules.of(settings))
     return TrainingServices(runs, requests, TrainingStatus(runs, news), thread)

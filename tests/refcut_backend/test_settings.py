@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from refcut_backend.command_line import checked_settings
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings, read_settings
 from refcut_backend.settings_table import settings_table
@@ -40,6 +41,17 @@ def test_an_empty_token_is_none(monkeypatch):
     monkeypatch.setenv("REFCUT_ACCESS_TOKEN", "")
     monkeypatch.setenv("REFCUT_LABEL_STUDIO_URL", "")
     assert read_settings().own_token is None
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("REFCUT_REFERENCE_AUTHORS", "somebody"), ("REFCUT_TRAIN_CRON", "at night")]
+)
+def test_a_setting_with_a_syntax_of_its_own_is_checked_at_the_start_of_every_command(
+    monkeypatch, variable, value
+):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match=variable):
+        checked_settings()
 
 
 def test_image_hosts_are_a_list_in_any_case():

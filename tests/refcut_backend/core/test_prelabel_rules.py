@@ -8,7 +8,7 @@ from refcut_backend.settings import Settings
 
 def test_nothing_is_prelabelled_unless_somebody_says_so(monkeypatch):
     monkeypatch.delenv("REFCUT_PRELABEL", raising=False)
-    rules = Settings().prelabel_rules
+    rules = PrelabelRules.of(Settings())
     assert not rules.is_on
     assert (rules.limit_s(1), rules.limit_s(2)) == (None, None)
 
@@ -18,7 +18,7 @@ def test_open_is_for_single_tasks_and_batch_for_any_number(when, limits, monkeyp
     monkeypatch.setenv("REFCUT_PRELABEL", when)
     monkeypatch.setenv("REFCUT_PRELABEL_OPEN_TIMEOUT_S", "3")
     monkeypatch.setenv("REFCUT_PRELABEL_BATCH_TIMEOUT_S", "60")
-    rules = Settings().prelabel_rules
+    rules = PrelabelRules.of(Settings())
     assert rules.is_on
     assert (rules.limit_s(1), rules.limit_s(7)) == limits
 
