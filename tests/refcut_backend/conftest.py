@@ -4,8 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 from redis import Redis
+from sqlalchemy import Engine
 
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.store.database import open_database
+from tests.fake_label_studio import FakeLabelStudio, running
 from tests.worker_farm import WorkerFarm
 
 
@@ -30,3 +33,17 @@ def farm(redis_url: str, connection: Redis, tmp_path) -> Iterator[WorkerFarm]:
     """Fake workers and callers on an empty Redis."""
     with WorkerFarm(redis_url, tmp_path) as farm:
         yield farm
+
+
+@pytest.fixture
+def engine(tmp_path) -> Iterator[Engine]:
+    """A fresh database."""
+    opened = open_database(f"sqlite:///{tmp_path / 'state' / 'refcut.db'}")
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def label_studio() -> Iterator[FakeLabelStudio]:
+    with running(FakeLabelStudio()) as fake:
+        yield fake
