@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask
-from model.box_prompt import box_limits, cut_off
+from model.box_prompts import box_limits, cut_off
 from model.data.readers.sets import SetDescription
-from model.data.scenes import Scene, is_development, union
+from model.data.scenes import Scene, is_development
 from model.evaluation.combinations import Sample, enumerate_samples, evenly_spread
 from model.evaluation.modes import Mode
 from model.evaluation.references import ReferenceFinder
-from model.geometry import Roi, bounding_roi
+from model.masks import deepest_point, intersection_over_union, union
 from model.predictor import RefCutPredictor, serving_settings
-from model.robot_clicker import Click, deepest_point, intersection_over_union
+from model.transforms import Roi, bounding_roi
+from model.types import BoolMask, Click
 from model.weights import load_network
 
 DEVELOPMENT_SHARE = 0.05

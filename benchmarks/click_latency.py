@@ -27,10 +27,10 @@ from model.config import PRESETS
 from model.images import read_image, read_mask
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
-from model.predictor_settings import PredictorSettings, serving_settings
-from model.robot_clicker import Click
+from model.predictor_config import PredictorSettings, serving_settings
 from model.runtime.choose import with_runtime
 from model.runtime.stages import NetworkStages
+from model.types import Click
 from model.weights import load_network
 
 T = TypeVar("T")

@@ -22,9 +22,9 @@ import torch
 from benchmarks.click_latency import PHOTOGRAPH, REFERENCE, REFERENCE_MASK, device_name
 from model.images import read_image, read_mask
 from model.predictor import RefCutPredictor
-from model.predictor_settings import serving_settings
-from model.robot_clicker import Click
+from model.predictor_config import serving_settings
 from model.runtime.choose import with_runtime
+from model.types import Click
 from model.weights import load_network
 
 WARM_UP_S = 3.0

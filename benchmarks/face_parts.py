@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask, RgbImage
-from model.data.readers.rle import encode
+from model.masks import encode
+from model.types import BoolMask, RgbImage
 
 COLOURS = {
     "skin": (255, 255, 0),

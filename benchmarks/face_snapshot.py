@@ -10,8 +10,7 @@ from pathlib import Path
 
 import cv2
 
-from model.data.readers.rle import encode
-from model.data.scenes import Scene, read_scenes, union
+from model.data.scenes import Scene, read_scenes
 from model.data.snapshot import (
     IMAGES_DIR,
     Snapshot,
@@ -20,6 +19,7 @@ from model.data.snapshot import (
     SnapshotScene,
     write_snapshot,
 )
+from model.masks import encode, union
 
 
 def in_annotation_order(scenes: Sequence[Scene]) -> list[Scene]:

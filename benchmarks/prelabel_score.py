@@ -4,7 +4,7 @@
 
 On each photograph up to four labels that are there and one that is not are looked for, as `refcut prelabel` does, with
 the next photograph that has the label as reference. Run again with the same --out to go on. --fit prints the constants of
-model/expected_iou.py; give it training photographs.
+model/proposals.py; give it training photographs.
 """
 
 from __future__ import annotations
@@ -25,18 +25,22 @@ from pycocotools import mask as coco_mask
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from benchmarks.report import machine, print_table
-from model.array_types import BoolMask
-from model.data.readers.rle import encode
 from model.data.readers.sets import SetDescription
-from model.data.scenes import Scene, union
+from model.data.scenes import Scene
 from model.evaluate import PredictorFactory, parse_set
 from model.evaluation.references import ReferenceChoice
-from model.expected_iou import expected_iou
-from model.geometry import Roi
-from model.mask_evidence import Evidence
+from model.masks import encode, intersection_over_union, union
 from model.predictor import MaskResult, RefCutPredictor
-from model.proposals import Proposal, ProposalLimits, find_candidates, without_overlaps
-from model.robot_clicker import intersection_over_union
+from model.proposals import (
+    Evidence,
+    Proposal,
+    ProposalLimits,
+    expected_iou,
+    find_candidates,
+    without_overlaps,
+)
+from model.transforms import Roi
+from model.types import BoolMask
 from model.weights import SHIPPED_DIR
 from refcut_backend.core.task_score import task_score
 

@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import numpy as np
 
-from model.array_types import BoolMask
 from model.data.scenes import Scene
-from model.robot_clicker import Click, RobotClicker, intersection_over_union
+from model.masks import intersection_over_union
+from model.robot_clicker import RobotClicker
+from model.types import BoolMask, Click
 from refcut_backend.core import brush_rle
 from refcut_backend.demo.label_studio_project import BrushRegion
 

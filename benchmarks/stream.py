@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.robot_clicker import deepest_point
+from model.masks import deepest_point
 from refcut_backend.demo.demo_projects import demo_mask
 
 PARTS = tuple(

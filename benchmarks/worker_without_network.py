@@ -8,9 +8,9 @@ from functools import cache
 import cv2
 import numpy as np
 
-from model.geometry import Roi
 from model.predictor import MaskResult, RefCutPredictor
-from model.robot_clicker import Click
+from model.transforms import Roi
+from model.types import Click
 from refcut_backend.cli import app
 
 

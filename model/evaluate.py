@@ -31,7 +31,7 @@ from model.evaluation.report import as_markdown, file_safe, write_results
 from model.evaluation.runner import ClickLimits, EvaluationSet, Task, run_tasks
 from model.evaluation.summary import summarise
 from model.predictor import RefCutPredictor
-from model.predictor_settings import SERVING, PredictorSettings, serving_settings
+from model.predictor_config import SERVING, PredictorSettings, serving_settings
 from model.runtime.choose import RuntimeName, with_runtime
 from model.weights import SHIPPED_DIR, load_network, version_name
 

@@ -14,20 +14,20 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.array_types import BoolMask
 from model.command_line import OneLineParser
-from model.data.readers.rle import decode
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot, SnapshotReference, read_snapshot
 from model.errors import ModelError
 from model.evaluation.session import Predictor, annotate
 from model.images import read_image
 from model.judgement import JudgedMask, Judgement, Spread, figures_of, spread_of
+from model.masks import decode, distance_inside
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
-from model.predictor_settings import serving_settings
-from model.robot_clicker import Click, RobotClicker, distance_inside
+from model.predictor_config import serving_settings
+from model.robot_clicker import RobotClicker
 from model.runtime.choose import RuntimeName, with_runtime
+from model.types import BoolMask, Click
 from model.weights import load_network
 
 NOC_IOU = 0.85

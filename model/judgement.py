@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from model.array_types import BoolMask
 from model.evaluation.summary import IOU_CLICKS, clicks_needed, iou_after
-from model.robot_clicker import Click
+from model.types import BoolMask, Click
 
 
 @dataclass(frozen=True)

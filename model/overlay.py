@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.robot_clicker import Click
+from model.types import Click
 
 GREEN, RED, BLUE = (40, 200, 60), (230, 50, 40), (50, 110, 240)
 TINT = 0.5

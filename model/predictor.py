@@ -12,17 +12,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.box_prompt import box_clicks, box_limits, box_map, box_surroundings, cut_off
-from model.crops import click_table, crop_image, crop_map, crop_mask, paste_map
-from model.geometry import EXPANSION, Roi, bounding_roi, clicks_to_network, expanded_roi, mirrored, next_roi
-from model.held_bytes import held_bytes
+from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings, cut_off
+from model.memory import held_bytes
 from model.network.click_maps import disk_maps
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference
 from model.network.similarity import REFERENCE_CHANNELS
-from model.predictor_settings import SERVING, PredictorSettings, serving_settings
-from model.robot_clicker import Click
+from model.predictor_config import SERVING, PredictorSettings, serving_settings
 from model.runtime.stages import NetworkStages
+from model.transforms import (
+    EXPANSION,
+    Roi,
+    bounding_roi,
+    click_table,
+    clicks_to_network,
+    crop_image,
+    crop_map,
+    crop_mask,
+    expanded_roi,
+    mirrored,
+    next_roi,
+    paste_map,
+)
+from model.types import Click
 
 __all__ = ["SERVING", "MaskResult", "PredictorSettings", "RefCutPredictor", "serving_settings"]
 

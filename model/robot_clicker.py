@@ -2,35 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from model.array_types import BoolMask
-
-
-@dataclass(frozen=True)
-class Click:
-    """A click in pixels of the image: row, column (float allowed), and whether it adds or takes away."""
-
-    row: float
-    col: float
-    positive: bool = True
-
-
-def distance_inside(mask_hw: BoolMask) -> NDArray[np.float32]:
-    """Exact Euclidean distance of each pixel to the outside; the image's border counts as outside."""
-    padded = np.pad(mask_hw.astype(np.uint8), 1)
-    return cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]  # type: ignore[return-value]
-
-
-def deepest_point(mask_hw: BoolMask) -> tuple[int, int]:
-    """(row, column) farthest from the mask's border; the first such in row-major order."""
-    distance = distance_inside(mask_hw)
-    row, col = np.unravel_index(int(distance.argmax()), distance.shape)
-    return int(row), int(col)
+from model.masks import distance_inside
+from model.types import BoolMask, Click
 
 
 class RobotClicker:
@@ -54,15 +29,3 @@ class RobotClicker:
         row, col = np.unravel_index(int(distance.argmax()), distance.shape)
         self._free[row, col] = False
         return Click(float(row), float(col), positive)
-
-
-def intersection_over_union(target_hw: BoolMask, mask_hw: BoolMask) -> float:
-    """IoU of two masks; 1.0 when both are empty."""
-    either = np.count_nonzero(target_hw | mask_hw)
-    return np.count_nonzero(target_hw & mask_hw) / either if either else 1.0
-
-
-def connected(first_hw: BoolMask, second_hw: BoolMask) -> bool:
-    """Whether two parts touch: 8-neighbourhood."""
-    grown = cv2.dilate(first_hw.astype(np.uint8), np.ones((3, 3), np.uint8))
-    return bool(np.any((grown > 0) & second_hw))

@@ -26,7 +26,7 @@ from model.images import read_image, read_mask
 from model.network.prompts import ReferenceTokens
 from model.overlay import draw_overlay
 from model.predictor import MaskResult, PredictorSettings, RefCutPredictor, serving_settings
-from model.robot_clicker import Click
+from model.types import Click
 from model.weights import SHIPPED_DIR, load_network
 
 Zoom = Literal["simpleclick", "none"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.scenes import read_scenes, union
+from model.data.scenes import read_scenes
+from model.masks import union
 from refcut_backend.demo.demo_projects import PARTS_FILE, PHOTOGRAPHS, demo_mask
 
 CAR = "car"

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask
 from model.network.click_maps import ABSENT
+from model.types import BoolMask
 
 SLOTS = 24
 """At most so many clicks of each sign."""

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask
-from model.data.readers.rle import encode
+from model.masks import encode
+from model.types import BoolMask
 
 FOLDER = "made_up"
 SIDE_PX = 128

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask, RgbImage
-from model.data.scenes import Scene, union
+from model.data.scenes import Scene
 from model.data.views import MakeView, View, random_view
-from model.robot_clicker import connected, deepest_point
+from model.masks import connected, deepest_point, union
+from model.types import BoolMask, RgbImage
 
 TARGETS_PER_VIEW = 3
 VIEWS_PER_GROUP = 2

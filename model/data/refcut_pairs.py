@@ -14,11 +14,12 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask
 from model.data.first_points import first_points
 from model.data.pairs import patch_shares, plain_view
-from model.data.scenes import Scene, union
+from model.data.scenes import Scene
 from model.data.views import MakeView, View
+from model.masks import union
+from model.types import BoolMask
 
 ONLY_POSITIVE, ONLY_NEGATIVE = 0.125, 0.125
 KEPT_SHARE = 0.01

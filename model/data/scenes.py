@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,8 @@ import cv2
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from model.array_types import BoolMask, RgbImage
 from model.errors import DataError
+from model.types import BoolMask, RgbImage
 
 
 @dataclass(frozen=True)
@@ -94,9 +93,3 @@ def read_scenes(json_path: Path, image_dir: Path, *, grouping: str) -> list[Scen
 def is_development(scene: Scene, share: float) -> bool:
     """Whether a training scene is kept apart to choose settings on: a stable choice by file name."""
     return zlib.crc32(scene.image_path.name.encode()) % 1000 < share * 1000
-
-
-def union(masks: Iterable[BoolMask]) -> BoolMask:
-    """The union of at least one mask (H, W)."""
-    joined: BoolMask = np.logical_or.reduce(list(masks))
-    return joined

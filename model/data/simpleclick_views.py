@@ -14,8 +14,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask, RgbImage
 from model.data.views import View
+from model.types import BoolMask, RgbImage
 
 SCALES = (0.75, 1.25)
 FLIP, TURN, SHIFT_AND_ROTATE, CONTRAST, COLOUR = 0.5, 0.5, 0.75, 0.75, 0.75

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask, RgbImage
+from model.types import BoolMask, RgbImage
 
 WHOLE_SHARE = 0.6
 """Of views that are not close up, so many show the whole photograph: references are given so, and first looks are."""

@@ -7,10 +7,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from model.array_types import RgbImage
 from model.evaluation.tiles import BLUE, GREEN, MARGIN_PX, fitted, tile, tinted, with_click
 from model.images import read_image
 from model.judgement import JudgedMask, Judgement
+from model.types import RgbImage
 
 ROWS = 6
 

@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from model.array_types import BoolMask
 from model.data.scenes import Scene
-from model.robot_clicker import connected
+from model.masks import connected
+from model.types import BoolMask
 
 Kind = Literal["single", "pair", "whole"]
 KINDS: tuple[Kind, ...] = ("single", "pair", "whole")

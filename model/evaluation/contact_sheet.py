@@ -9,15 +9,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from model.array_types import RgbImage
-from model.data.readers.rle import decode
-from model.data.scenes import Scene, union
+from model.data.scenes import Scene
 from model.evaluation.combinations import KINDS, Sample
 from model.evaluation.modes import Mode
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceFinder
 from model.evaluation.runner import EvaluationSet
 from model.evaluation.tiles import BLUE, GREEN, MARGIN_PX, RED, fitted, tile, tinted, with_click
+from model.masks import decode, union
+from model.types import RgbImage
 
 ROWS_PER_KIND = 2
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask, RgbImage
+from model.types import BoolMask, RgbImage
 
 
 def as_polygons(mask_hw: BoolMask, max_vertices: int) -> BoolMask:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from model.array_types import BoolMask
-from model.robot_clicker import Click, RobotClicker, distance_inside
+from model.masks import distance_inside
+from model.robot_clicker import RobotClicker
+from model.types import BoolMask, Click
 
 SPREAD = 0.5
 """Standard deviation of a click, as a share of how deep the middle of the error lies inside it."""

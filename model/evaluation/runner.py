@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.array_types import BoolMask
-from model.data.readers.rle import encode
-from model.data.scenes import Scene, union
+from model.data.scenes import Scene
 from model.evaluation.combinations import Sample
 from model.evaluation.degrade import as_polygons, shrunk_image, shrunk_mask
 from model.evaluation.jitter import UnsteadyClicker
@@ -19,8 +17,10 @@ from model.evaluation.modes import Mode
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceChoice, ReferenceFinder
 from model.evaluation.session import Predictor, Session, annotate
+from model.masks import encode, union
 from model.network.prompts import ReferenceTokens
 from model.robot_clicker import RobotClicker
+from model.types import BoolMask
 
 RIGHT = Mode.parse("right")
 

@@ -11,10 +11,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask
+from model.masks import intersection_over_union
 from model.network.prompts import ReferenceTokens
 from model.predictor import MaskResult
-from model.robot_clicker import Click, RobotClicker, intersection_over_union
+from model.robot_clicker import RobotClicker
+from model.types import BoolMask, Click
 
 STOP_IOU = 0.9
 """The robot is content from here on; one run up to it gives the number of clicks at every lower IoU too."""

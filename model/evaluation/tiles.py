@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from model.array_types import BoolMask, RgbImage
+from model.types import BoolMask, RgbImage
 
 TILE_PX = 240
 CAPTION_PX = 22

@@ -11,14 +11,15 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.array_types import BoolMask
-from model.data.scenes import Scene, union
+from model.data.scenes import Scene
 from model.evaluation.session import annotate
+from model.masks import union
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
-from model.predictor_settings import serving_settings
+from model.predictor_config import serving_settings
 from model.robot_clicker import RobotClicker
+from model.types import BoolMask
 
 BEST_FILE, BEST_SCORE_FILE = "best.safetensors", "best.json"
 CLICKS = 3

@@ -10,13 +10,14 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask
 from model.data.pairs import patch_shares, plain_view
-from model.data.scenes import Scene, union
+from model.data.scenes import Scene
 from model.data.snapshot import ClickSession, SnapshotScene
+from model.masks import union
 from model.network.click_maps import ABSENT
 from model.training.batches import Batch
-from model.training.click_rounds import SLOTS
+from model.training.click_rounds import ROUND_SLOTS
+from model.types import BoolMask
 
 TARGETS = 3
 MAX_CLICKS = 5
@@ -104,7 +105,7 @@ def _table(
     rng: Generator,
 ) -> NDArray[np.float32]:
     """The first few clicks of a session as rows (row, column, order); a click on the target where there is none."""
-    table = np.full((2 * SLOTS, 3), ABSENT, np.float32)
+    table = np.full((2 * ROUND_SLOTS, 3), ABSENT, np.float32)
     clicks = list(sessions[rng.integers(len(sessions))]) if sessions else []
     clicks = clicks[: 1 + int(rng.integers(len(clicks)))] if clicks else []
     counts = {True: 0, False: 0}
@@ -114,7 +115,7 @@ def _table(
             continue
         place_row = min(row * scale[0], size_px - 1)
         place_col = min(col * scale[1], size_px - 1)
-        slot = counts[positive] + (0 if positive else SLOTS)
+        slot = counts[positive] + (0 if positive else ROUND_SLOTS)
         table[slot] = place_row, size_px - 1 - place_col if flipped else place_col, order
         counts[positive] += 1
     if not counts[True]:

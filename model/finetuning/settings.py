@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.training.click_rounds import SLOTS
+from model.training.click_rounds import ROUND_SLOTS
 from model.training.config import CocoSource
 
 
@@ -35,7 +35,7 @@ class FineTuneSettings(BaseModel):
     rate_prompts: float = 2.5e-4
     rate_blocks: float = 1e-4
     warmup_steps: int = Field(20, ge=1)
-    max_click_rounds: int = Field(2, ge=0, lt=SLOTS)
+    max_click_rounds: int = Field(2, ge=0, lt=ROUND_SLOTS)
     average_decay: float = 0.95
     reference_share: float = Field(0.5, ge=0, le=1)
     session_share: float = Field(0.25, ge=0, le=1)

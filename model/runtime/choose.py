@@ -8,7 +8,7 @@ from typing import Literal
 
 from model.errors import RuntimeChoiceError
 from model.network.refcut import RefCut
-from model.predictor_settings import PredictorSettings
+from model.predictor_config import PredictorSettings
 from model.runtime.openvino_stages import OpenVinoStages
 from model.runtime.stages import NetworkStages
 

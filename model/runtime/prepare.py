@@ -18,7 +18,7 @@ import torch
 from model.command_line import OneLineParser
 from model.errors import ModelError, RuntimeChoiceError
 from model.network.refcut import RefCut
-from model.predictor_settings import serving_settings
+from model.predictor_config import serving_settings
 from model.runtime.choose import RuntimeName, can_use_openvino, with_runtime
 from model.runtime.openvino_stages import is_kept
 from model.weights import load_network

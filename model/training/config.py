@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.errors import DataError
-from model.training.click_rounds import SLOTS
+from model.training.click_rounds import ROUND_SLOTS
 
 
 class _Strict(BaseModel):
@@ -111,7 +111,7 @@ class TrainConfig(_Strict):
     block_decay: float = 0.8
     weight_decay: float = 0.02
     warmup_steps: int = 100
-    max_click_rounds: int = Field(2, ge=0, lt=SLOTS)
+    max_click_rounds: int = Field(2, ge=0, lt=ROUND_SLOTS)
     clip_norm: float | None = 1.0
     average_decay: float = 0.995
     accumulate: int = Field(1, ge=1)

@@ -65,8 +65,8 @@ def check_model(settings: Settings) -> Iterator[Finding]:
     import torch  # only here: the other checks need not wait for it
 
     from model.predictor import RefCutPredictor, serving_settings
-    from model.robot_clicker import Click
     from model.runtime.choose import with_runtime
+    from model.types import Click
     from model.weights import load_network
     from refcut_backend.worker.load_model import choose_device
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from model.held_bytes import held_bytes
+from model.memory import held_bytes
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
 from refcut_backend.core.mask_size import fitted_mask

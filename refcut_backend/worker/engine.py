@@ -12,7 +12,7 @@ import torch
 
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
-from model.robot_clicker import Click
+from model.types import Click
 from refcut_backend.core import brush_rle
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob

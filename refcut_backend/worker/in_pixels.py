@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from model.geometry import Roi
-from model.robot_clicker import Click
+from model.transforms import Roi
+from model.types import Click
 from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.clicks import PercentClick, to_pixel
 

@@ -11,7 +11,7 @@ import torch
 
 from model.errors import RuntimeChoiceError
 from model.network.refcut import RefCut
-from model.predictor_settings import serving_settings
+from model.predictor_config import serving_settings
 from model.runtime.choose import RuntimeName, with_runtime
 from model.runtime.prepare import prepare_aside
 from model.weights import load_network

@@ -6,7 +6,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from typing import Protocol
 
-from model.predictor_settings import PredictorSettings, serving_settings
+from model.predictor_config import PredictorSettings, serving_settings
 from model.runtime.stages import NetworkStages
 
 

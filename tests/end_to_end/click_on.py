@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.robot_clicker import deepest_point
+from model.masks import deepest_point
 from refcut_backend.core import brush_rle
 from tests.end_to_end.editor import Editor
 

@@ -8,8 +8,8 @@ from contextlib import closing
 import numpy as np
 import pytest
 
-from model.box_prompt import SLACK
-from model.geometry import Roi, expanded_roi
+from model.box_prompts import SLACK
+from model.transforms import Roi, expanded_roi
 from refcut_backend.demo.demo_projects import DEMO_PROJECTS, PHOTOGRAPHS, demo_mask
 from refcut_backend.demo.label_studio_project import LabelStudioProject
 from tests.end_to_end.click_on import click_in_the_middle, mask_of

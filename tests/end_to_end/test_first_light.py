@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from model.robot_clicker import intersection_over_union
+from model.masks import intersection_over_union
 from refcut_backend.demo.demo_projects import demo_mask
 from refcut_backend.demo.label_studio_project import BrushRegion, LabelStudioProject
 from tests.demo_regions import CAR, demo_region, other_regions

@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.array_types import BoolMask
-from model.data.readers.rle import encode
-from model.data.scenes import Scene, union
-from model.geometry import Roi
+from model.data.scenes import Scene
+from model.masks import encode, union
 from model.network.prompts import ReferenceTokens
 from model.predictor import MaskResult
-from model.predictor_settings import PredictorSettings
-from model.robot_clicker import Click
+from model.predictor_config import PredictorSettings
+from model.transforms import Roi
+from model.types import BoolMask, Click
 
 COLOURS = {"wheel": 60, "door": 120, "roof": 180, "mirror": 240}
 SIDE_PX = 40

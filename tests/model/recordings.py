@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.geometry import Roi
 from model.predictor import PredictorSettings
-from model.robot_clicker import Click
+from model.transforms import Roi
+from model.types import Click
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "simpleclick"
 CHECKPOINT = FOLDER / "simpleclick_micro.pth"

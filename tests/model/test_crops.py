@@ -8,9 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model.crops import Resampling, click_table, crop_image, crop_map, crop_mask, paste_map
-from model.geometry import Roi
-from model.robot_clicker import Click
+from model.transforms import Resampling, Roi, click_table, crop_image, crop_map, crop_mask, paste_map
+from model.types import Click
 from tests.model.made_up import drawn_image
 
 SIZE = 28

@@ -4,8 +4,7 @@ import dataclasses
 
 import pytest
 
-from model.expected_iou import expected_iou
-from model.mask_evidence import Evidence
+from model.proposals import Evidence, expected_iou
 
 MIDDLING = Evidence(
     nearest=0.45, difference=0.05, alone=0.6, agreement=0.5, stability=0.6, confidence=0.75, log_area=-3.5

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.judgement import JudgedMask, Spread, spread_of
-from model.robot_clicker import Click
+from model.types import Click
 
 
 def masks(*ious: list[float]) -> list[JudgedMask]:

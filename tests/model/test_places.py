@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.places import NEAREST, NEAREST_DIFFERENCE, NEIGHBOURS, Likeness, best_places
+from model.proposals import NEAREST, NEAREST_DIFFERENCE, NEIGHBOURS, Likeness, best_places
 
 
 def test_the_best_places_come_first_and_keep_their_distance():

@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.box_prompt import box_limits
+from model.box_prompts import box_limits
 from model.config import PRESETS
-from model.geometry import Roi, mirrored
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import (
@@ -23,7 +22,8 @@ from model.predictor import (
     RefCutPredictor,
     serving_settings,
 )
-from model.robot_clicker import Click
+from model.transforms import Roi, mirrored
+from model.types import Click
 from tests.model.made_up import TINY_CONFIGS, drawn_image, obedient_network
 
 NETWORKS = {kind: obedient_network(config) for kind, config in TINY_CONFIGS.items()}

@@ -3,10 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.geometry import Roi
-from model.mask_evidence import Evidence
 from model.predictor import SERVING, MaskResult, RefCutPredictor
-from model.proposals import Proposal, ProposalLimits, find_candidates, propose, without_overlaps
+from model.proposals import Evidence, Proposal, ProposalLimits, find_candidates, propose, without_overlaps
+from model.transforms import Roi
 from tests.model.made_up import TINY_FROZEN, random_network
 
 EVERYTHING = ProposalLimits(min_score=0)

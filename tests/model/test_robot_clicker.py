@@ -11,7 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from model.evaluation.summary import clicks_needed
-from model.robot_clicker import Click, RobotClicker, connected, deepest_point, intersection_over_union
+from model.masks import connected, deepest_point, intersection_over_union
+from model.robot_clicker import RobotClicker
+from model.types import Click
 
 RECORDINGS = Path(__file__).parents[1] / "fixtures" / "simpleclick"
 RUNS: dict[str, Any] = json.loads((RECORDINGS / "clicker_runs.json").read_text())

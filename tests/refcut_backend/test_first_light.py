@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import pytest
 
-from model.robot_clicker import deepest_point, intersection_over_union
+from model.masks import deepest_point, intersection_over_union
 from model.version_folder import BASE_FILE, VERSION_FILE
 from refcut_backend.core import brush_rle
 from refcut_backend.demo.demo_projects import demo_mask

@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 from redis import Redis
 
-from model.robot_clicker import deepest_point, intersection_over_union
+from model.masks import deepest_point, intersection_over_union
 from refcut_backend.core import brush_rle
 from refcut_backend.demo.demo_projects import demo_mask
 from tests.recorded import REPOSITORY, box_result, click_result

@@ -7,9 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from model.data.readers.rle import encode
 from model.data.scenes import Scene
 from model.errors import DataError
+from model.masks import encode
 
 BACKGROUND = 40
 PARTS: tuple[tuple[str, str], ...] = tuple(

@@ -9,9 +9,9 @@ import numpy as np
 from scipy.io import loadmat  # type: ignore[import-untyped]
 from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]
 
-from model.data.readers.rle import encode
 from model.data.scenes import Scene
 from model.errors import DataError
+from model.masks import encode
 
 
 def read_pascal_part(root: Path, list_file: Path | None = None, image_dir: Path | None = None) -> list[Scene]:

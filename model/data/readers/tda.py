@@ -10,9 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from model.data.readers.rle import encode
 from model.data.scenes import Scene
 from model.errors import DataError
+from model.masks import encode
 
 PHOTO_ENDINGS = {".jpg", ".jpeg"}
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
 
-from model.array_types import BoolMask, RgbImage
 from model.data.pairs import Group, PairSettings, sample_group
 from model.data.views import View
+from model.types import BoolMask, RgbImage
 from tests.model.colour_world import COLOURS, SIDE_PX, make_scene
 
 PARTS = ("wheel", "door", "roof")

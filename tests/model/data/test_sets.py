@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.data.readers.rle import decode, encode
 from model.data.readers.sets import SetDescription
 from model.errors import DataError
+from model.masks import decode, encode
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-from model.data.readers.rle import encode
 from model.data.snapshot import (
     HEAD_FILE,
     HOLDOUT_FILE,
@@ -20,6 +19,7 @@ from model.data.snapshot import (
     write_snapshot,
 )
 from model.errors import DataError
+from model.masks import encode
 
 LEFT = np.arange(12)[None, :].repeat(8, axis=0) < 5
 

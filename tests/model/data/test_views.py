@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from model.array_types import BoolMask, RgbImage
 from model.data.views import MIN_VISIBLE_SHARE, WHOLE_SHARE, random_view
+from model.types import BoolMask, RgbImage
 
 SIZE_PX = 112
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from model.evaluation.combinations import Sample, connected_pairs, enumerate_samples, evenly_spread
-from model.robot_clicker import connected
+from model.masks import connected
 from tests.model.colour_world import make_scene
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from model.evaluation.degrade import as_polygons, shrunk_image, shrunk_mask
-from model.robot_clicker import intersection_over_union
+from model.masks import intersection_over_union
 
 
 def disc(radius: int, side: int = 101) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

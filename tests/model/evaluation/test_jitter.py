@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 
 from model.evaluation.jitter import UnsteadyClicker
-from model.robot_clicker import Click, RobotClicker
+from model.robot_clicker import RobotClicker
+from model.types import Click
 
 
 def target() -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:

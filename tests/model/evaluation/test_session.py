@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.data.scenes import union
 from model.evaluation.session import Session, annotate, removed_share
-from model.geometry import Roi
+from model.masks import union
 from model.predictor import MaskResult
-from model.robot_clicker import Click, RobotClicker
+from model.robot_clicker import RobotClicker
+from model.transforms import Roi
+from model.types import Click
 from tests.model.colour_world import ColourPredictor, make_scene
 
 

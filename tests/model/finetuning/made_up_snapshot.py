@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from model.data.readers.rle import encode
 from model.data.snapshot import (
     Snapshot,
     SnapshotMask,
@@ -18,6 +17,7 @@ from model.data.snapshot import (
     write_snapshot,
 )
 from model.finetuning.settings import FineTuneSettings
+from model.masks import encode
 from model.weights import BASE_FILE, VERSION_FILE, load_network, save_base, save_version
 from tests.model.made_up import TINY_FROZEN, drawn_scenes, random_network
 

@@ -8,7 +8,7 @@ from numpy.random import default_rng
 
 from model.finetuning.draw import reference_scenes
 from model.finetuning.sessions import logged_scenes, session_batch
-from model.training.click_rounds import SLOTS
+from model.training.click_rounds import ROUND_SLOTS
 from tests.model.finetuning.made_up_snapshot import fish_snapshot
 
 PX, GRID = 112, 8
@@ -29,7 +29,7 @@ def test_logged_clicks_fall_on_their_target_in_the_views_frame(snapshot):
             row, col, order = table[0].tolist()
             assert order == 0
             assert target[int(row), int(col)]
-            negatives.add(tuple(round(value) for value in table[SLOTS].tolist()[:2]))
+            negatives.add(tuple(round(value) for value in table[ROUND_SLOTS].tolist()[:2]))
     corner = round(2 * PX / 96), round(3 * PX / 128)
     assert {(-1, -1), corner, (corner[0], PX - 1 - corner[1])} >= negatives
     assert len(negatives) == 3

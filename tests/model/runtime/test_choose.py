@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from model.errors import RuntimeChoiceError
-from model.predictor_settings import PredictorSettings
+from model.predictor_config import PredictorSettings
 from model.runtime.choose import with_runtime
 from model.runtime.openvino_stages import OpenVinoStages
 from tests.model.made_up import TINY_FROZEN, random_network

@@ -12,19 +12,19 @@ import torch
 from numpy.typing import NDArray
 
 from model.config import PRESETS, NetworkConfig
-from model.crops import crop_image, crop_mask
 from model.data.scenes import read_scenes
-from model.geometry import Roi
 from model.images import read_image
+from model.masks import deepest_point
 from model.network.click_maps import disk_maps
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
-from model.predictor_settings import SERVING, PredictorSettings
-from model.robot_clicker import Click, deepest_point
+from model.predictor_config import SERVING, PredictorSettings
 from model.runtime import openvino_stages
 from model.runtime.openvino_model import quantisation_group
 from model.runtime.openvino_stages import OpenVinoStages
 from model.runtime.stages import NetworkStages
+from model.transforms import Roi, crop_image, crop_mask
+from model.types import Click
 from model.weights import load_network
 from tests.model.made_up import TINY_CONFIGS, TINY_FROZEN, drawn_image, obedient_network, random_network
 from tests.recorded import REPOSITORY

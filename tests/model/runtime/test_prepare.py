@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model.errors import RuntimeChoiceError
-from model.predictor_settings import serving_settings
+from model.predictor_config import serving_settings
 from model.runtime import openvino_stages, prepare
 from model.runtime.choose import with_runtime
 from model.runtime.openvino_stages import OpenVinoStages

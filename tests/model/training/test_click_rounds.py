@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.random import RandomState, default_rng
 
-from model.training.click_rounds import SLOTS, add_next_clicks, click_table, next_click_region
+from model.training.click_rounds import ROUND_SLOTS, add_next_clicks, click_table, next_click_region
 from tests.model.recordings import FOLDER
 
 
@@ -52,7 +52,7 @@ def test_on_large_masks_clicks_are_searched_on_fewer_pixels_but_fall_inside_the_
     for seed in range(20):
         table = click_table(torch.tensor([[-1.0, -1.0]]))
         add_next_clicks(table, target, guess, 1, default_rng(seed))
-        row, col, order = table[0, SLOTS - 1].tolist()
+        row, col, order = table[0, ROUND_SLOTS - 1].tolist()
         assert order == 1
         assert (target[0] & (guess[0] < 0.5))[int(row), int(col)]
-        assert (table[0, SLOTS:] == -1).all()
+        assert (table[0, ROUND_SLOTS:] == -1).all()

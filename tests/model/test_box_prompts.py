@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.box_prompt import box_clicks, box_limits, box_map, box_surroundings, cut_off
-from model.geometry import Roi
-from model.robot_clicker import Click
+from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings, cut_off
+from model.transforms import Roi
+from model.types import Click
 
 HEIGHT, WIDTH = 100, 200
 BOX = Roi(40, 59, 80, 119)

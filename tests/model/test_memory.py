@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.held_bytes import held_bytes
+from model.memory import held_bytes
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.geometry import (
+from model.transforms import (
     Roi,
     bounding_roi,
     clicks_to_network,
@@ -17,7 +17,7 @@ from model.geometry import (
     next_roi,
     roi_overlap,
 )
-from model.robot_clicker import Click
+from model.types import Click
 
 quick = settings(database=None, deadline=None, max_examples=60)
 COORDINATE = st.floats(0, 4000, allow_nan=False)

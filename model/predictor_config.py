@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from model.config import NetworkConfig
-from model.crops import Resampling
-from model.geometry import EXPANSION, MIN_CROP_PX
+from model.transforms import EXPANSION, MIN_CROP_PX, Resampling
 
 
 @dataclass(frozen=True)

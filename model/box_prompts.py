@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model.geometry import Roi, expanded_roi
-from model.robot_clicker import Click
+from model.transforms import Roi, expanded_roi
+from model.types import Click
 
 SURROUNDINGS = 3.0
 """How much larger than the box what the network sees is."""
