@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.box_prompts import box_limits, cut_off
+from model.checkpoints.weights import load_network
 from model.data.readers.sets import SetDescription
 from model.data.scenes import Scene, is_development
 from model.evaluation.combinations import Sample, enumerate_samples, evenly_spread
@@ -28,7 +29,6 @@ from model.masks import deepest_point, intersection_over_union, union
 from model.predictor import RefCutPredictor, serving_settings
 from model.transforms import Roi, bounding_roi
 from model.types import BoolMask, Click
-from model.weights import load_network
 
 DEVELOPMENT_SHARE = 0.05
 MISSED_SHARE = 0.05

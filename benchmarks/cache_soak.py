@@ -22,10 +22,10 @@ import numpy as np
 import psutil
 import torch
 
+from model.checkpoints.weights import load_network
 from model.config import PRESETS
 from model.images import read_image
 from model.network.refcut import RefCut
-from model.weights import load_network
 from refcut_backend.core.clicks import PercentClick
 from refcut_backend.jobs.click_job import ClickJob
 from refcut_backend.jobs.warm_job import WarmJob

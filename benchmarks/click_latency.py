@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.checkpoints.weights import load_network
 from model.config import PRESETS
 from model.images import read_image, read_mask
 from model.network.refcut import RefCut
@@ -31,7 +32,6 @@ from model.predictor_config import PredictorSettings, serving_settings
 from model.runtime.choose import with_runtime
 from model.runtime.stages import NetworkStages
 from model.types import Click
-from model.weights import load_network
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[1]

@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from benchmarks.click_latency import PHOTOGRAPH, REFERENCE, REFERENCE_MASK, device_name
+from model.checkpoints.weights import load_network
 from model.images import read_image, read_mask
 from model.predictor import RefCutPredictor
 from model.predictor_config import serving_settings
 from model.runtime.choose import with_runtime
 from model.types import Click
-from model.weights import load_network
 
 WARM_UP_S = 3.0
 CLICKS_A_TASK = 3

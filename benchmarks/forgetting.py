@@ -21,9 +21,9 @@ from benchmarks.face_snapshot import face_snapshot, faces
 from benchmarks.report import print_table, write_json
 from benchmarks.version_figures import Measure, general_sets
 from model.average import average
+from model.checkpoints.version_folder import SHIPPED_DIR
 from model.finetune import FineTuneSettings, fine_tune
 from model.judge import JudgeSettings
-from model.version_folder import SHIPPED_DIR
 
 
 def blended(run_dir: Path, share: float) -> Path:

@@ -35,10 +35,10 @@ from sqlalchemy.orm import Session
 
 from benchmarks.kill_world import FIRST_ANNOTATIONS, LIMIT_S, PROJECT, RECONCILE_S, Backend, Team, connect
 from benchmarks.report import machine, print_table, write_json
+from model.checkpoints.version_folder import version_name
+from model.checkpoints.weights import load_network
 from model.data.snapshot import read_snapshot
 from model.errors import ModelError
-from model.version_folder import version_name
-from model.weights import load_network
 from refcut_backend.core.training_stage import Outcome
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.model_store.store import ModelStore

@@ -25,6 +25,7 @@ from pycocotools import mask as coco_mask
 from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from benchmarks.report import machine, print_table
+from model.checkpoints.weights import SHIPPED_DIR
 from model.data.readers.sets import SetDescription
 from model.data.scenes import Scene
 from model.evaluate import PredictorFactory, parse_set
@@ -41,7 +42,6 @@ from model.proposals import (
 )
 from model.transforms import Roi
 from model.types import BoolMask
-from model.weights import SHIPPED_DIR
 from refcut_backend.core.task_score import task_score
 
 THERE, ABSENT = 4, 1

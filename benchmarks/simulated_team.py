@@ -32,10 +32,10 @@ from benchmarks.robot_annotator import Annotated, RobotAnnotator, shifted
 from benchmarks.team_plot import draw
 from benchmarks.team_world import TeamWorld, label_config, team_world
 from benchmarks.version_figures import Measure
+from model.checkpoints.version_folder import SHIPPED_DIR
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot
 from model.judge import JudgeSettings
-from model.version_folder import SHIPPED_DIR
 from refcut_backend.core.label_config import REFERENCE_CHOICE
 from refcut_backend.demo.label_studio_project import BrushRegion, LabelStudioProject
 from refcut_backend.model_store.manifest import Manifest

@@ -82,7 +82,7 @@ class Switch:
 
 def versions(store: ModelStore, folder: Path) -> list[str]:
     """Two children of the weights that ship, which hardly differ from them."""
-    from model.weights import BASE_FILE, SHIPPED_DIR, VERSION_FILE, load_network, save_version
+    from model.checkpoints.weights import BASE_FILE, SHIPPED_DIR, VERSION_FILE, load_network, save_version
 
     names = []
     for seed in (1, 2):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from model.version_folder import SHIPPED_DIR
+from model.checkpoints.version_folder import SHIPPED_DIR
 from refcut_backend.training.low_priority import give_way
 
 BEGINS_WITHIN_S = 300

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from model.checkpoints.version_folder import VERSION_FILE, file_digest
 from model.data.readers.sets import SetDescription
 from model.data.snapshot import Snapshot
 from model.evaluation.combinations import enumerate_samples, evenly_spread
@@ -24,7 +25,6 @@ from model.judge import (
     make_predictor,
 )
 from model.judgement import JudgedMask, figures_of
-from model.version_folder import VERSION_FILE, file_digest
 
 
 @dataclass(frozen=True)

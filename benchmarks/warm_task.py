@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from benchmarks.cache_soak import PHOTOGRAPH, address_of, make_engine
+from model.checkpoints.weights import load_network
 from model.images import read_image
-from model.weights import load_network
 from refcut_backend.core.clicks import PercentClick
 from refcut_backend.jobs.click_job import ClickJob
 from refcut_backend.jobs.warm_job import WarmJob

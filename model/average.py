@@ -12,11 +12,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from model.checkpoints.anchor import origin_weights
+from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE
+from model.checkpoints.weights import load_network, save_version
 from model.command_line import OneLineParser
 from model.errors import ModelError, WeightsError
-from model.finetuning.origin import origin_weights
-from model.version_folder import BASE_FILE, VERSION_FILE
-from model.weights import load_network, save_version
 
 
 def average(first: Path, second: Path, share: float, out: Path) -> None:

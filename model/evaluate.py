@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from model.checkpoints.weights import SHIPPED_DIR, load_network, version_name
 from model.command_line import OneLineParser
 from model.data.readers.sets import HINT, SetDescription
 from model.data.scenes import is_development
@@ -33,7 +34,6 @@ from model.evaluation.summary import summarise
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings, serving_settings
 from model.runtime.choose import RuntimeName, with_runtime
-from model.weights import SHIPPED_DIR, load_network, version_name
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from model.checkpoints.weights import load_network
 from model.command_line import OneLineParser
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot, SnapshotReference, read_snapshot
@@ -28,7 +29,6 @@ from model.predictor_config import serving_settings
 from model.robot_clicker import RobotClicker
 from model.runtime.choose import RuntimeName, with_runtime
 from model.types import BoolMask, Click
-from model.weights import load_network
 
 NOC_IOU = 0.85
 FIRST_CLICKS = 5

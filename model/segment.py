@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.checkpoints.weights import SHIPPED_DIR, load_network
 from model.command_line import OneLineParser
 from model.config import NetworkConfig
 from model.errors import DataError, ModelError
@@ -27,7 +28,6 @@ from model.network.prompts import ReferenceTokens
 from model.overlay import draw_overlay
 from model.predictor import MaskResult, PredictorSettings, RefCutPredictor, serving_settings
 from model.types import Click
-from model.weights import SHIPPED_DIR, load_network
 
 Zoom = Literal["simpleclick", "none"]
 _NUMBER = r"\s*(-?\d+(?:\.\d*)?)\s*"

@@ -15,6 +15,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model.checkpoints.weights import (
+    BASE_FILE,
+    VERSION_FILE,
+    initial_network,
+    load_network,
+    save_base,
+    save_network,
+    save_version,
+)
 from model.command_line import OneLineParser
 from model.config import PRESETS
 from model.data.readers.part_imagenet import read_part_imagenet
@@ -30,15 +39,6 @@ from model.training.draws import SourcedScenes, make_draw, steps_per_epoch
 from model.training.learned_likeness import fit_likeness, with_likeness
 from model.training.loop import CHECKPOINT_FILE, Trainer
 from model.training.processes import ALONE, Processes
-from model.weights import (
-    BASE_FILE,
-    VERSION_FILE,
-    initial_network,
-    load_network,
-    save_base,
-    save_network,
-    save_version,
-)
 
 NETWORK_FILE = "network.safetensors"
 

@@ -139,7 +139,7 @@ def _prepare(folder: Path, settings: Settings) -> None:
 
 
 def _shared_name(settings: Settings) -> str:
-    from model.version_folder import version_name
+    from model.checkpoints.version_folder import version_name
 
     return version_name(settings.model_dir)
 

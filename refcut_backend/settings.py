@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from model.version_folder import SHIPPED_DIR
+from model.checkpoints.version_folder import SHIPPED_DIR
 from refcut_backend.errors import ConfigError
 
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}

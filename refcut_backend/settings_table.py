@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from model.version_folder import SHIPPED_DIR
+from model.checkpoints.version_folder import SHIPPED_DIR
 from refcut_backend.settings import Settings
 
 

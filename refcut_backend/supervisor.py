@@ -15,7 +15,7 @@ from types import FrameType
 
 from redis import Redis
 
-from model.version_folder import version_name
+from model.checkpoints.version_folder import version_name
 from refcut_backend.errors import ConfigError, WorkersGivenUpError
 from refcut_backend.jobs.functions import TRAINING_QUEUE
 from refcut_backend.jobs.named_redis import named_redis

@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from model.checkpoints.anchor import origin_weights
+from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 from model.data.scenes import read_scenes
 from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import DataError
 from model.finetuning.checks import BestWeights, score
 from model.finetuning.draw import FineTuneDraw, Shares, reference_scenes
 from model.finetuning.kept_aside import checked_masks, keep_aside
-from model.finetuning.origin import origin_weights
 from model.finetuning.plan import make_plan, read_plan, write_plan
 from model.finetuning.progress import Progress, StopTraining
 from model.finetuning.sessions import logged_scenes
@@ -31,7 +32,6 @@ from model.training.loop import Trainer
 from model.training.numbers import check_finite
 from model.training.processes import Processes
 from model.training.run_log import StepRecord
-from model.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 
 
 class FineTuning:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
+from model.checkpoints.weights import load_network
 from model.command_line import OneLineParser
 from model.errors import ModelError, RuntimeChoiceError
 from model.network.refcut import RefCut
 from model.predictor_config import serving_settings
 from model.runtime.choose import RuntimeName, can_use_openvino, with_runtime
 from model.runtime.openvino_stages import is_kept
-from model.weights import load_network
 
 LIMIT_S = 300
 NICE = 15

@@ -11,7 +11,7 @@ import numpy as np
 import redis
 from sqlalchemy import text
 
-from model.version_folder import version_name
+from model.checkpoints.version_folder import version_name
 from refcut_backend.doctor.findings import Check, Finding
 from refcut_backend.jobs.presence import living_workers
 from refcut_backend.jobs.redis_server import check_redis, connect_redis
@@ -64,10 +64,10 @@ def check_model(settings: Settings) -> Iterator[Finding]:
     yield Finding("model", "ok", f"{version_name(settings.model_dir)} in {settings.model_dir}")
     import torch  # only here: the other checks need not wait for it
 
+    from model.checkpoints.weights import load_network
     from model.predictor import RefCutPredictor, serving_settings
     from model.runtime.choose import with_runtime
     from model.types import Click
-    from model.weights import load_network
     from refcut_backend.worker.load_model import choose_device
 
     device = choose_device(settings.device)

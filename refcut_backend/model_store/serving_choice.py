@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cachetools import LRUCache
 
-from model.version_folder import version_name
+from model.checkpoints.version_folder import version_name
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.model_store.pointer import Pointer
 from refcut_backend.model_store.store import ModelStore

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from model.version_folder import BASE_FILE, VERSION_FILE, file_digest
+from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, file_digest
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.model_store.manifest import MANIFEST_FILE, Manifest, check_name, name_of
 from refcut_backend.model_store.pointer import Pointer
@@ -247,7 +247,7 @@ def _pointer_path(project_id: int) -> str:
 
 
 def _link(base: Path, place: Path) -> None:
-    """The base under the name that `model.weights` looks for it; the same file where the disk can do that."""
+    """The base under the name that `model.checkpoints.weights` looks for it; the same file where the disk can do that."""
     place.unlink(missing_ok=True)
     try:
         os.link(base, place)

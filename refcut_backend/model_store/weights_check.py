@@ -6,7 +6,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from model.version_folder import BASE_FILE, VERSION_FILE, file_digest
+from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, file_digest
 from refcut_backend.errors import ModelStoreError
 
 _HINT = "only folders written by model.finetune or model.train are taken"

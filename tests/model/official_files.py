@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.official import read_official
+from model.checkpoints.official import read_official
 from tests.model.recordings import CHECKPOINT
 
 MICRO = read_official(CHECKPOINT)

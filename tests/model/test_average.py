@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from model.average import average, main
+from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 from model.errors import WeightsError
-from model.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 from tests.model.finetuning.made_up_snapshot import (
     parent_version,
     with_another_encoder,

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch.utils.data._utils import signal_handling
 
+from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot
 from model.errors import DataError, TrainingError, WeightsError
@@ -24,7 +25,6 @@ from model.finetuning.run import FineTuning
 from model.training import loop
 from model.training.loop import Trainer
 from model.training.processes import Processes
-from model.weights import BASE_FILE, VERSION_FILE, load_network
 from tests.model.finetuning.made_up_snapshot import (
     QUICK,
     fish_snapshot,

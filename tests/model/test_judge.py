@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 from model.evaluation.before_after import draw_before_after
 from model.gate import decide
 from model.judge import JudgeSettings, holdout_masks, judge, judge_masks, main
-from model.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 from tests.model.colour_world import ColourPredictor, make_scene
 from tests.model.finetuning.made_up_snapshot import fish_snapshot, parent_version
 

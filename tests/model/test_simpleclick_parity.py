@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from model.checkpoints.weights import load_network
 from model.convert import convert
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
-from model.weights import load_network
 from tests.model.recordings import CHECKPOINT, RUNS, read_picture, read_run
 
 

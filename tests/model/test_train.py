@@ -17,12 +17,19 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from model.checkpoints.weights import (
+    BASE_FILE,
+    VERSION_FILE,
+    file_digest,
+    load_network,
+    save_base,
+    save_version,
+)
 from model.convert import convert
 from model.data.made_up import write_made_up
 from model.errors import DataError
 from model.train import main, starting_network, train
 from model.training.config import TrainConfig, read_config
-from model.weights import BASE_FILE, VERSION_FILE, file_digest, load_network, save_base, save_version
 from tests.model.data.test_part_imagenet import write_photo
 from tests.model.finetuning.made_up_snapshot import with_another_shape
 from tests.model.made_up import TINY_FROZEN, random_network

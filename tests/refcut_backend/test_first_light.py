@@ -21,8 +21,8 @@ import numpy as np
 import psutil
 import pytest
 
+from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE
 from model.masks import deepest_point, intersection_over_union
-from model.version_folder import BASE_FILE, VERSION_FILE
 from refcut_backend.core import brush_rle
 from refcut_backend.demo.demo_projects import demo_mask
 from tests.demo_regions import CAR, demo_region, other_regions

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_base, save_version
 from model.data.snapshot import (
     Snapshot,
     SnapshotMask,
@@ -18,7 +19,6 @@ from model.data.snapshot import (
 )
 from model.finetuning.settings import FineTuneSettings
 from model.masks import encode
-from model.weights import BASE_FILE, VERSION_FILE, load_network, save_base, save_version
 from tests.model.made_up import TINY_FROZEN, drawn_scenes, random_network
 
 QUICK = FineTuneSettings(

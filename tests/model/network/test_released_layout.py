@@ -7,10 +7,10 @@ import ast
 import pytest
 import torch
 
+from model.checkpoints.weights import PROMPT_PREFIX
 from model.config import PRESETS
 from model.convert import DEAD_PREFIXES
 from model.network.refcut import RefCut
-from model.weights import PROMPT_PREFIX
 from tests.model.recordings import FOLDER
 
 Shapes = dict[str, tuple[int, ...]]

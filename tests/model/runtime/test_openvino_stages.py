@@ -11,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from model.checkpoints.weights import load_network
 from model.config import PRESETS, NetworkConfig
 from model.data.scenes import read_scenes
 from model.images import read_image
@@ -25,7 +26,6 @@ from model.runtime.openvino_stages import OpenVinoStages
 from model.runtime.stages import NetworkStages
 from model.transforms import Roi, crop_image, crop_mask
 from model.types import Click
-from model.weights import load_network
 from tests.model.made_up import TINY_CONFIGS, TINY_FROZEN, drawn_image, obedient_network, random_network
 from tests.recorded import REPOSITORY
 

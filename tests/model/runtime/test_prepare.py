@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_base, save_version
 from model.errors import RuntimeChoiceError
 from model.predictor_config import serving_settings
 from model.runtime import openvino_stages, prepare
 from model.runtime.choose import with_runtime
 from model.runtime.openvino_stages import OpenVinoStages
 from model.runtime.prepare import prepare_aside
-from model.weights import BASE_FILE, VERSION_FILE, load_network, save_base, save_version
 from tests.model.made_up import TINY_FROZEN, random_network
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model.version_folder import BASE_FILE, SHIPPED_DIR, VERSION_FILE
+from model.checkpoints.version_folder import BASE_FILE, SHIPPED_DIR, VERSION_FILE
 from refcut_backend.doctor.findings import Finding, run_checks
 from refcut_backend.doctor.machine import machine_checks
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.version_folder import VERSION_FILE
+from model.checkpoints.version_folder import VERSION_FILE
 from refcut_backend.model_store.project_versions import StoreVersions
 from refcut_backend.model_store.serving_choice import ServingChoice
 from refcut_backend.model_store.store import ModelStore

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from model.version_folder import BASE_FILE, VERSION_FILE
-from model.weights import load_network
+from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE
+from model.checkpoints.weights import load_network
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.model_store.store import ModelStore
 from refcut_backend.model_store.store_files import StoreFiles

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from model.weights import BASE_FILE, VERSION_FILE, save_base, save_version
+from model.checkpoints.weights import BASE_FILE, VERSION_FILE, save_base, save_version
 from tests.model.made_up import TINY_FROZEN, random_network
 
 PARENT = "tiny-00000000"

@@ -9,11 +9,11 @@ from typing import cast
 import pytest
 import torch
 
+from model.checkpoints.version_folder import version_name
 from model.data.snapshot import Snapshot
 from model.finetune import FineTuneSettings
 from model.finetuning.plan import PLAN_FILE
 from model.runtime.openvino_stages import OpenVinoStages
-from model.version_folder import version_name
 from refcut_backend.model_store.from_settings import open_model_store
 from refcut_backend.model_store.store import ModelStore
 from refcut_backend.settings import Settings

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.checkpoints.version_folder import VERSION_FILE
+from model.checkpoints.weights import load_network
 from model.network.refcut import RefCut
-from model.version_folder import VERSION_FILE
-from model.weights import load_network
 from refcut_backend.core.clicks import PercentClick
 from refcut_backend.jobs.click_job import ClickJob
 from refcut_backend.model_store.serving_choice import ServingChoice

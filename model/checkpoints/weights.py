@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from model.checkpoints.version_folder import BASE_FILE, SHIPPED_DIR, VERSION_FILE, file_digest, version_name
 from model.config import PRESETS, NetworkConfig
 from model.errors import WeightsError
 from model.network.refcut import BASE_PREFIXES, RefCut
-from model.version_folder import BASE_FILE, SHIPPED_DIR, VERSION_FILE, file_digest, version_name
 
 __all__ = [
     "BASE_FILE",
@@ -165,4 +165,4 @@ def _load(path: Path, expected_format: str | None) -> tuple[dict[str, Tensor], d
 def _what_is_read(expected_format: str) -> str:
     if expected_format == NETWORK_FORMAT:
         return f"give the folder for weights in two files ({BASE_FILE}, {VERSION_FILE}), else a file of model.convert"
-    return "only files written by model.weights are read"
+    return "only files written by model.checkpoints.weights are read"

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from model.config import NetworkConfig
 from model.errors import WeightsError
 
-SHIPPED_DIR = Path(__file__).parent / "weights" / "s14"
+SHIPPED_DIR = Path(__file__).parents[1] / "weights" / "s14"
 BASE_FILE = "base.safetensors"
 VERSION_FILE = "version.safetensors"
 

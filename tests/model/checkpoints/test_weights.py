@@ -8,9 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from model.errors import WeightsError
-from model.network.refcut import RefCut
-from model.weights import (
+from model.checkpoints.weights import (
     BASE_FILE,
     VERSION_FILE,
     load_network,
@@ -19,6 +17,8 @@ from model.weights import (
     save_version,
     version_name,
 )
+from model.errors import WeightsError
+from model.network.refcut import RefCut
 from tests.model.made_up import TINY_FROZEN, TINY_SIMPLECLICK, random_network
 
 

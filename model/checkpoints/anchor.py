@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from model.checkpoints.version_folder import can_be_averaged
+from model.checkpoints.weights import load_network
 from model.errors import WeightsError
 from model.network.refcut import RefCut
-from model.version_folder import can_be_averaged
-from model.weights import load_network
 
 
 def origin_weights(parent: RefCut, parent_dir: Path, origin_dir: Path | None) -> dict[str, Tensor]:

@@ -10,8 +10,8 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from model.checkpoints.version_folder import VERSION_FILE, can_be_averaged
 from model.errors import WeightsError
-from model.version_folder import VERSION_FILE, can_be_averaged
 from tests.model.finetuning.made_up_snapshot import (
     parent_version,
     with_another_encoder,
