@@ -23,8 +23,8 @@ import psutil
 import torch
 
 from model.checkpoints.weights import load_network
-from model.config import PRESETS
 from model.images import read_image
+from model.network.config import PRESETS
 from model.network.refcut import RefCut
 from refcut_backend.core.clicks import PercentClick
 from refcut_backend.jobs.click_job import ClickJob

@@ -24,8 +24,8 @@ import torch
 from numpy.typing import NDArray
 
 from model.checkpoints.weights import load_network
-from model.config import PRESETS
 from model.images import read_image, read_mask
+from model.network.config import PRESETS
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from model.predictor_config import PredictorSettings, serving_settings

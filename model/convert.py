@@ -17,8 +17,8 @@ from torch import Tensor
 from model.checkpoints.official import OfficialCheckpoint, read_official
 from model.checkpoints.weights import PROMPT_PREFIX, save_network
 from model.command_line import OneLineParser
-from model.config import NetworkConfig
 from model.errors import WeightsError
+from model.network.config import NetworkConfig
 from model.network.encoder import grid_side
 from model.network.refcut import IMAGE_MEAN, IMAGE_STD, RefCut
 

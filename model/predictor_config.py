@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from model.config import NetworkConfig
+from model.network.config import NetworkConfig
 from model.transforms import EXPANSION, MIN_CROP_PX, Resampling
 
 

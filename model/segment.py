@@ -21,9 +21,9 @@ from PIL import Image
 
 from model.checkpoints.weights import SHIPPED_DIR, load_network
 from model.command_line import OneLineParser
-from model.config import NetworkConfig
 from model.errors import DataError, ModelError
 from model.images import read_image, read_mask
+from model.network.config import NetworkConfig
 from model.network.prompts import ReferenceTokens
 from model.overlay import draw_overlay
 from model.predictor import MaskResult, PredictorSettings, RefCutPredictor, serving_settings

@@ -25,10 +25,10 @@ from model.checkpoints.weights import (
     save_version,
 )
 from model.command_line import OneLineParser
-from model.config import PRESETS
 from model.data.readers.part_imagenet import read_part_imagenet
 from model.data.scenes import Scene, is_development, read_scenes
 from model.errors import DataError, ModelError
+from model.network.config import PRESETS
 from model.network.encoder import use_plain_attention
 from model.network.refcut import RefCut
 from model.training.batches import Batches, Part, batch_loader

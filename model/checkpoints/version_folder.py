@@ -7,8 +7,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from model.config import NetworkConfig
 from model.errors import WeightsError
+from model.network.config import NetworkConfig
 
 SHIPPED_DIR = Path(__file__).parents[1] / "weights" / "s14"
 BASE_FILE = "base.safetensors"

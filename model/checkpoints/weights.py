@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.checkpoints.version_folder import BASE_FILE, SHIPPED_DIR, VERSION_FILE, file_digest, version_name
-from model.config import PRESETS, NetworkConfig
 from model.errors import WeightsError
+from model.network.config import PRESETS, NetworkConfig
 from model.network.refcut import BASE_PREFIXES, RefCut
 
 __all__ = [

@@ -16,7 +16,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.config import NetworkConfig
+from model.network.config import NetworkConfig
 
 Grid = tuple[int, int]
 

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.config import NetworkConfig
 from model.network.click_maps import ClickEmbedding
+from model.network.config import NetworkConfig
+from model.network.decoder import DetailBranch, MlpHead, SimpleFpn
 from model.network.encoder import Encoder, Grid, make_block, patch_tokens, run_block
-from model.network.head import DetailBranch, MlpHead
-from model.network.neck import SimpleFpn
 from model.network.prompts import PromptGenerator, ReferenceTokens, area_weights
 from model.network.similarity import (
     CLICK_CHANNELS,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.config import NetworkConfig
+from model.network.config import NetworkConfig
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut, reference_tokens
 from model.runtime.openvino_model import (

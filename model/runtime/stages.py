@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from model.config import NetworkConfig
+from model.network.config import NetworkConfig
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference
 

@@ -14,8 +14,8 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.config import NetworkConfig
 from model.data.scenes import Scene, read_scenes
+from model.network.config import NetworkConfig
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut
 
 TINY_SIMPLECLICK = NetworkConfig(

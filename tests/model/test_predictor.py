@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.box_prompts import box_limits
-from model.config import PRESETS
+from model.network.config import PRESETS
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import (

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.checkpoints.weights import save_network
-from model.config import PRESETS
 from model.convert import convert
+from model.network.config import PRESETS
 from model.predictor import SERVING, PredictorSettings, RefCutPredictor
 from model.segment import main, parse_click, settings_of
 from model.types import Click

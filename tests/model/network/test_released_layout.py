@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from model.checkpoints.weights import PROMPT_PREFIX
-from model.config import PRESETS
 from model.convert import DEAD_PREFIXES
+from model.network.config import PRESETS
 from model.network.refcut import RefCut
 from tests.model.recordings import FOLDER
 

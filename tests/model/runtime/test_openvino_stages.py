@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from model.checkpoints.weights import load_network
-from model.config import PRESETS, NetworkConfig
 from model.data.scenes import read_scenes
 from model.images import read_image
 from model.masks import deepest_point
 from model.network.click_maps import disk_maps
+from model.network.config import PRESETS, NetworkConfig
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings
