@@ -29,8 +29,8 @@ from model.network.config import PRESETS
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from model.predictor_config import PredictorSettings, serving_settings
-from model.runtime.choose import with_runtime
-from model.runtime.stages import NetworkStages
+from model.runtime.base import NetworkStages
+from model.runtime.select import with_runtime
 from model.types import Click
 
 T = TypeVar("T")

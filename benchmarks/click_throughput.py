@@ -24,7 +24,7 @@ from model.checkpoints.weights import load_network
 from model.images import read_image, read_mask
 from model.predictor import RefCutPredictor
 from model.predictor_config import serving_settings
-from model.runtime.choose import with_runtime
+from model.runtime.select import with_runtime
 from model.types import Click
 
 WARM_UP_S = 3.0

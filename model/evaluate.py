@@ -33,7 +33,7 @@ from model.evaluation.runner import ClickLimits, EvaluationSet, Task, run_tasks
 from model.evaluation.summary import summarise
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings, serving_settings
-from model.runtime.choose import RuntimeName, with_runtime
+from model.runtime.select import RuntimeName, with_runtime
 
 
 @dataclass(frozen=True)

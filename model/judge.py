@@ -27,7 +27,7 @@ from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
 from model.predictor_config import serving_settings
 from model.robot_clicker import RobotClicker
-from model.runtime.choose import RuntimeName, with_runtime
+from model.runtime.select import RuntimeName, with_runtime
 from model.types import BoolMask, Click
 
 NOC_IOU = 0.85
@@ -40,7 +40,7 @@ MIN_ROOM_PX = 2
 @dataclass(frozen=True)
 class JudgeSettings:
     """max_masks: a larger holdout is sampled, the same labels in the same proportion. max_references: of a label, as
-    many as serving pools. runtime, runtime_cache_dir: what computes the networks; see `model.runtime.choose`."""
+    many as serving pools. runtime, runtime_cache_dir: what computes the networks; see `model.runtime.select`."""
 
     max_masks: int = 80
     max_clicks: int = 20

@@ -19,7 +19,7 @@ from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference
 from model.network.similarity import REFERENCE_CHANNELS
 from model.predictor_config import SERVING, PredictorSettings, serving_settings
-from model.runtime.stages import NetworkStages
+from model.runtime.base import NetworkStages
 from model.transforms import (
     EXPANSION,
     Roi,

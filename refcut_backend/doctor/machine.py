@@ -66,7 +66,7 @@ def check_model(settings: Settings) -> Iterator[Finding]:
 
     from model.checkpoints.weights import load_network
     from model.predictor import RefCutPredictor, serving_settings
-    from model.runtime.choose import with_runtime
+    from model.runtime.select import with_runtime
     from model.types import Click
     from refcut_backend.worker.load_model import choose_device
 

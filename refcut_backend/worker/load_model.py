@@ -13,8 +13,7 @@ from model.checkpoints.weights import load_network
 from model.errors import RuntimeChoiceError
 from model.network.refcut import RefCut
 from model.predictor_config import serving_settings
-from model.runtime.choose import RuntimeName, with_runtime
-from model.runtime.prepare import prepare_aside
+from model.runtime.select import RuntimeName, prepare_aside, with_runtime
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings
 from refcut_backend.worker.served_model import ServedModel

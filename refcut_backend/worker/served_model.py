@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from model.predictor_config import PredictorSettings, serving_settings
-from model.runtime.stages import NetworkStages
+from model.runtime.base import NetworkStages
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,9 @@ import torch
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_base, save_version
 from model.errors import RuntimeChoiceError
 from model.predictor_config import serving_settings
-from model.runtime import openvino_stages, prepare
-from model.runtime.choose import with_runtime
-from model.runtime.openvino_stages import OpenVinoStages
-from model.runtime.prepare import prepare_aside
+from model.runtime import openvino, select
+from model.runtime.openvino import OpenVinoStages
+from model.runtime.select import prepare_aside, with_runtime
 from tests.model.made_up import TINY_FROZEN, random_network
 
 
@@ -31,10 +30,10 @@ def test_a_version_is_converted_aside_and_only_loaded_afterwards(weights, tmp_pa
     network = load_network(weights)
     prepare_aside(network, weights, "auto", cache)
     (kept,) = cache.iterdir()
-    monkeypatch.setattr("model.runtime.openvino_stages.convert", None)
+    monkeypatch.setattr("model.runtime.openvino.convert", None)
     stages = with_runtime(network, serving_settings(network.config), "openvino", cache)
     assert isinstance(stages, OpenVinoStages)
-    monkeypatch.setattr(prepare.subprocess, "run", None)
+    monkeypatch.setattr(select.subprocess, "run", None)
     prepare_aside(network, weights, "auto", cache)
     assert list(cache.iterdir()) == [kept]
 
@@ -45,13 +44,13 @@ def test_nothing_is_prepared_where_torch_serves(weights, tmp_path):
 
 
 def test_a_conversion_that_takes_too_long_says_so(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "LIMIT_S", 0.01)
+    monkeypatch.setattr(select, "LIMIT_S", 0.01)
     with pytest.raises(RuntimeChoiceError, match=r"not made within 0\.01 s"):
         prepare_aside(load_network(weights), weights, "auto", tmp_path / "openvino")
 
 
 def test_forms_that_were_used_last_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(openvino_stages, "KEPT_NETWORKS", 2)
+    monkeypatch.setattr(openvino, "KEPT_NETWORKS", 2)
     cache = tmp_path / "openvino"
 
     def use(seed: int) -> None:
@@ -65,7 +64,7 @@ def test_forms_that_were_used_last_stay(tmp_path, monkeypatch):
     use(2)
     use(1)
     use(3)
-    monkeypatch.setattr(openvino_stages, "convert", None)
+    monkeypatch.setattr(openvino, "convert", None)
     use(1)
 
 

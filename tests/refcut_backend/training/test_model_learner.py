@@ -13,7 +13,7 @@ from model.checkpoints.version_folder import version_name
 from model.data.snapshot import Snapshot
 from model.finetune import FineTuneSettings
 from model.finetuning.plan import PLAN_FILE
-from model.runtime.openvino_stages import OpenVinoStages
+from model.runtime.openvino import OpenVinoStages
 from refcut_backend.model_store.from_settings import open_model_store
 from refcut_backend.model_store.store import ModelStore
 from refcut_backend.settings import Settings
@@ -71,7 +71,7 @@ def test_a_version_is_converted_before_it_serves(tmp_path, settings, store, monk
 
 
 def test_a_version_that_cannot_be_converted_is_promoted_all_the_same(tmp_path, settings, store, monkeypatch):
-    monkeypatch.setattr("model.runtime.prepare.LIMIT_S", 0.01)
+    monkeypatch.setattr("model.runtime.select.LIMIT_S", 0.01)
     learner = ModelLearner(settings)
     version = learner.publish(7, candidate(tmp_path / "run"), said())
     learner.promote(7, version)
@@ -121,8 +121,8 @@ def test_a_rollback_converts_nothing_where_the_version_has_served_before(
     versions = [learner.publish(7, candidate(tmp_path / str(seed), seed), said()) for seed in (1, 2)]
     for version in versions:
         learner.promote(7, version)
-    monkeypatch.setattr("model.runtime.openvino_stages.convert", None)
-    monkeypatch.setattr("model.runtime.prepare.subprocess.run", None)
+    monkeypatch.setattr("model.runtime.openvino.convert", None)
+    monkeypatch.setattr("model.runtime.select.subprocess.run", None)
     assert store.rollback(7) == versions[0]
     loader = ModelLoader(torch.device("cpu"), "openvino", settings.runtime_cache_dir)
     served = loader.load(store.local_folder(versions[0]), versions[0])

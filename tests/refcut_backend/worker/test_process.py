@@ -9,7 +9,7 @@ import pytest
 
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, save_base, save_version
 from model.network.refcut import RefCut
-from model.runtime.openvino_stages import OpenVinoStages
+from model.runtime.openvino import OpenVinoStages
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings
 from refcut_backend.worker import process

@@ -20,10 +20,10 @@ from model.network.config import PRESETS, NetworkConfig
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings
-from model.runtime import openvino_stages
-from model.runtime.openvino_model import quantisation_group
-from model.runtime.openvino_stages import OpenVinoStages
-from model.runtime.stages import NetworkStages
+from model.runtime import openvino
+from model.runtime.base import NetworkStages
+from model.runtime.openvino import OpenVinoStages
+from model.runtime.openvino_export import quantisation_group
 from model.transforms import Roi, crop_image, crop_mask
 from model.types import Click
 from tests.model.made_up import TINY_CONFIGS, TINY_FROZEN, drawn_image, obedient_network, random_network
@@ -150,15 +150,13 @@ def test_outputs_are_not_overwritten_by_the_next_call() -> None:
 def test_a_kept_network_is_not_converted_again_and_a_damaged_one_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino_stages, "KEPT_NETWORKS", 4)
+    monkeypatch.setattr(openvino, "KEPT_NETWORKS", 4)
     network = random_network(TINY_FROZEN)
     image = noise(56)
     expected = logits(OpenVinoStages(network, 56, tmp_path), image, None)
     conversions = []
-    convert = openvino_stages.convert
-    monkeypatch.setattr(
-        openvino_stages, "convert", lambda *given: conversions.append(given) or convert(*given)
-    )
+    convert = openvino.convert
+    monkeypatch.setattr(openvino, "convert", lambda *given: conversions.append(given) or convert(*given))
     torch.testing.assert_close(logits(OpenVinoStages(network, 56, tmp_path), image, None), expected)
     assert not conversions
     (folder,) = tmp_path.iterdir()
@@ -188,7 +186,7 @@ def watch(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo"):
         connections.append((event, arguments))
 sys.addaudithook(watch)
-from model.runtime.openvino_stages import OpenVinoStages
+from model.runtime.openvino import OpenVinoStages
 from tests.model.made_up import TINY_FROZEN, random_network
 OpenVinoStages(random_network(TINY_FROZEN), 56, None)
 import time; time.sleep(1)

@@ -11,8 +11,8 @@ import pytest
 
 from model.errors import RuntimeChoiceError
 from model.predictor_config import PredictorSettings
-from model.runtime.choose import with_runtime
-from model.runtime.openvino_stages import OpenVinoStages
+from model.runtime.openvino import OpenVinoStages
+from model.runtime.select import with_runtime
 from tests.model.made_up import TINY_FROZEN, random_network
 
 SETTINGS = PredictorSettings(network_px=56)

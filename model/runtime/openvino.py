@@ -17,13 +17,7 @@ from torch import Tensor
 from model.network.config import NetworkConfig
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut, reference_tokens
-from model.runtime.openvino_model import (
-    STAGES,
-    click_inputs,
-    convert,
-    openvino_package,
-    quantisation_group,
-)
+from model.runtime.openvino_export import STAGES, click_inputs, convert, openvino_package, quantisation_group
 
 FORMAT = 1
 """Part of the name of what is kept; a change of `openvino_model` needs another."""
@@ -31,7 +25,7 @@ KEPT_NETWORKS = 12
 
 
 class OpenVinoStages:
-    """A network (`model.runtime.stages.NetworkStages`) for images of `size_px`, one at a time, in one thread."""
+    """A network (`model.runtime.base.NetworkStages`) for images of `size_px`, one at a time, in one thread."""
 
     def __init__(self, network: RefCut, size_px: int, cache_dir: Path | None) -> None:
         """Converts the network, or takes it from `cache_dir` where it was kept whole.

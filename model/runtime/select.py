@@ -1,17 +1,15 @@
-"""`python -m model.runtime.prepare WEIGHTS --cache FOLDER`: makes OpenVINO's form of a network ahead of time.
-
-Whoever serves the network then only has to load it. Nothing happens where it is there already; several that want the
-same one wait for each other.
-"""
+"""Which runtime computes the network: torch, or OpenVINO where that is faster."""
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -19,9 +17,51 @@ from model.checkpoints.weights import load_network
 from model.command_line import OneLineParser
 from model.errors import ModelError, RuntimeChoiceError
 from model.network.refcut import RefCut
-from model.predictor_config import serving_settings
-from model.runtime.choose import RuntimeName, can_use_openvino, with_runtime
-from model.runtime.openvino_stages import is_kept
+from model.predictor_config import PredictorSettings, serving_settings
+from model.runtime.base import NetworkStages
+from model.runtime.openvino import OpenVinoStages, is_kept
+
+RuntimeName = Literal["auto", "openvino", "torch"]
+log = logging.getLogger(__name__)
+
+
+def with_runtime(
+    network: RefCut, settings: PredictorSettings, runtime: RuntimeName, cache_dir: Path | None = None
+) -> NetworkStages:
+    """The network's stages for a predictor with these settings.
+
+    auto: OpenVINO with 8-bit weights on a processor, where it is installed and loads; torch else.
+    cache_dir: where OpenVINO's form of the network is kept for the next start; None keeps nothing.
+    Raises RuntimeChoiceError when OpenVINO was asked for by name and cannot be used.
+    """
+    if runtime == "torch":
+        return network
+    problem = _problem(network, settings)
+    if problem is None:
+        try:
+            return OpenVinoStages(network, settings.network_px, cache_dir)
+        except (ImportError, OSError, RuntimeError) as error:
+            problem = f"OpenVINO cannot be used ({type(error).__name__}: {error})"
+            if runtime == "auto":
+                log.warning("%s; clicks are computed by torch, which is slower", problem)
+    if runtime == "openvino":
+        raise RuntimeChoiceError(problem, hint="take the runtime auto or torch")
+    return network
+
+
+def can_use_openvino(network: RefCut, settings: PredictorSettings) -> bool:
+    """Whether OpenVINO is for this use; it may be missing all the same."""
+    return _problem(network, settings) is None
+
+
+def _problem(network: RefCut, settings: PredictorSettings) -> str | None:
+    """Why OpenVINO is not for this use."""
+    if network.device.type != "cpu":
+        return f"OpenVINO is used on processors only, and the network is on {network.device}"
+    if settings.flip or settings.bfloat16:
+        return "OpenVINO is used without flip and bfloat16 only"
+    return None
+
 
 LIMIT_S = 300
 NICE = 15
@@ -44,7 +84,7 @@ def prepare_aside(network: RefCut, weights: Path, runtime: RuntimeName, cache_di
     settings = serving_settings(network.config)
     if runtime == "torch" or not can_use_openvino(network, settings) or _is_kept(network, cache_dir):
         return
-    command = [sys.executable, "-m", "model.runtime.prepare", str(weights), "--cache", str(cache_dir)]
+    command = [sys.executable, "-m", "model.runtime.select", str(weights), "--cache", str(cache_dir)]
     try:
         done = subprocess.run(
             ["nice", "-n", str(NICE), *command],
@@ -72,7 +112,7 @@ def _is_kept(network: RefCut, cache_dir: Path) -> bool:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Exits with status 2 and one line on stderr when it cannot be done."""
-    parser = OneLineParser(prog="python -m model.runtime.prepare", description=__doc__)
+    parser = OneLineParser(prog="python -m model.runtime.select", description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--cache", type=Path, required=True, help="folder of OpenVINO's forms")
     arguments = parser.parse_args(argv)
