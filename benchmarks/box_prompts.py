@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from model.box_prompts import box_limits, cut_off
 from model.checkpoints.weights import load_network
-from model.data.readers.sets import SetDescription
+from model.data.readers import SetDescription
 from model.data.scenes import Scene, is_development
 from model.evaluation.combinations import Sample, enumerate_samples, evenly_spread
 from model.evaluation.modes import Mode

@@ -26,7 +26,7 @@ from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from benchmarks.report import machine, print_table
 from model.checkpoints.weights import SHIPPED_DIR
-from model.data.readers.sets import SetDescription
+from model.data.readers import SetDescription
 from model.data.scenes import Scene
 from model.evaluate import PredictorFactory, parse_set
 from model.evaluation.references import ReferenceChoice

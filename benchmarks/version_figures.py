@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoints.version_folder import VERSION_FILE, file_digest
-from model.data.readers.sets import SetDescription
+from model.data.readers import SetDescription
 from model.data.snapshot import Snapshot
 from model.evaluation.combinations import enumerate_samples, evenly_spread
 from model.evaluation.modes import Mode

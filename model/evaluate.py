@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from model.checkpoints.weights import SHIPPED_DIR, load_network, version_name
 from model.command_line import OneLineParser
-from model.data.readers.sets import HINT, SetDescription
+from model.data.readers import HINT, SetDescription
 from model.data.scenes import is_development
 from model.errors import DataError, ModelError
 from model.evaluation.combinations import Sample, enumerate_samples, evenly_spread

@@ -25,7 +25,7 @@ from model.checkpoints.weights import (
     save_version,
 )
 from model.command_line import OneLineParser
-from model.data.readers.part_imagenet import read_part_imagenet
+from model.data.readers import read_part_imagenet
 from model.data.scenes import Scene, is_development, read_scenes
 from model.errors import DataError, ModelError
 from model.network.config import PRESETS

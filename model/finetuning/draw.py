@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from numpy.random import Generator, default_rng
 
-from model.data.pairs import PairSettings, sample_group
+from model.data.pair_sampling import PairSettings, sample_group
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot
 from model.finetuning.sessions import LoggedScene, session_batch

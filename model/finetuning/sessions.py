@@ -10,13 +10,13 @@ import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.data.pairs import patch_shares, plain_view
+from model.data.click_sampling import ROUND_SLOTS
+from model.data.pair_sampling import patch_shares, plain_view
 from model.data.scenes import Scene
 from model.data.snapshot import ClickSession, SnapshotScene
 from model.masks import union
 from model.network.click_maps import ABSENT
 from model.training.batches import Batch
-from model.training.click_rounds import ROUND_SLOTS
 from model.types import BoolMask
 
 TARGETS = 3

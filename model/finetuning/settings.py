@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.training.click_rounds import ROUND_SLOTS
+from model.data.click_sampling import ROUND_SLOTS
 from model.training.config import CocoSource
 
 

@@ -10,14 +10,14 @@ import torch
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
-from model.data.pairs import VIEWS_PER_GROUP, Group, PairSettings, sample_group
-from model.data.refcut_pairs import ReferenceFinder, Sample, sample_pair
+from model.data.augment import MakeView, random_view
+from model.data.augment_simpleclick import simpleclick_view
+from model.data.click_sampling import click_table
+from model.data.pair_sampling import VIEWS_PER_GROUP, Group, PairSettings, sample_group
+from model.data.refcut_sampling import ReferenceFinder, Sample, sample_pair
 from model.data.scenes import Scene
-from model.data.simpleclick_views import simpleclick_view
-from model.data.views import MakeView, random_view
 from model.errors import DataError
 from model.training.batches import Batch, Draw
-from model.training.click_rounds import click_table
 from model.training.config import Stage, TrainConfig
 
 VIEWS: dict[str, MakeView] = {"zoomed": random_view, "simpleclick": simpleclick_view}
@@ -32,7 +32,8 @@ class SourcedScenes:
 
 
 class GroupDraw:
-    """Groups of two views with three targets each (`model.data.pairs`); sources are drawn from by their shares."""
+    """Groups of two views with three targets each (`model.data.pair_sampling`); sources are drawn from by their
+    shares."""
 
     def __init__(
         self, sources: Sequence[SourcedScenes], patch_px: int, views: str, settings: PairSettings
@@ -71,7 +72,7 @@ class GroupDraw:
 
 
 class RefcutDraw:
-    """The paper's samples (`model.data.refcut_pairs`): in each epoch every object once, in another order."""
+    """The paper's samples (`model.data.refcut_sampling`): in each epoch every object once, in another order."""
 
     def __init__(
         self, sources: Sequence[SourcedScenes], patch_px: int, views: str, no_reference: float

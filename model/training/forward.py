@@ -7,11 +7,11 @@ from numpy.random import Generator
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.data.click_sampling import add_next_clicks
 from model.network.click_maps import disk_maps
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.training.batches import Batch
-from model.training.click_rounds import add_next_clicks
 
 
 def click_through(network: RefCut, batch: Batch, rounds: int, rng: Generator, device: torch.device) -> Tensor:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model.data.readers.part_imagenet import PARTS, read_part_imagenet
+from model.data.readers import PARTS, read_part_imagenet
 from model.errors import DataError
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from model.data.readers.pascal_part import read_pascal_part
+from model.data.readers import read_pascal_part
 from model.errors import DataError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.data.readers.sets import SetDescription
+from model.data.readers import SetDescription
 from model.errors import DataError
 from model.masks import decode, encode
 

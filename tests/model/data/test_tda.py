@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model.data.readers.tda import read_tda
+from model.data.readers import read_tda
 from model.errors import DataError
 
 

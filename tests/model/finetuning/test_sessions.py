@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
+from model.data.click_sampling import ROUND_SLOTS
 from model.finetuning.draw import reference_scenes
 from model.finetuning.sessions import logged_scenes, session_batch
-from model.training.click_rounds import ROUND_SLOTS
 from tests.model.finetuning.made_up_snapshot import fish_snapshot
 
 PX, GRID = 112, 8

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.random import RandomState, default_rng
 
-from model.training.click_rounds import ROUND_SLOTS, add_next_clicks, click_table, next_click_region
+from model.data.click_sampling import ROUND_SLOTS, add_next_clicks, click_table, next_click_region
 from tests.model.recordings import FOLDER
 
 

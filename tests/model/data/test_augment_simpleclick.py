@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from model.data.simpleclick_views import SCALES, simpleclick_view
+from model.data.augment_simpleclick import SCALES, simpleclick_view
 
 HEIGHT, WIDTH = 90, 140
 SQUARE = np.s_[30:60, 50:80]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
+from model.data.augment import MakeView, View
 from model.data.made_up import COLOURS, write_made_up
-from model.data.refcut_pairs import ReferenceFinder, Sample, sample_pair
+from model.data.refcut_sampling import ReferenceFinder, Sample, sample_pair
 from model.data.scenes import Scene, read_scenes
-from model.data.views import MakeView, View
 from model.masks import union
 from model.types import BoolMask, RgbImage
 from tests.model.colour_world import COLOURS as GREYS

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from model.data.first_points import BACKGROUND, BORDER, OTHERS, SLOTS, first_points
+from model.data.click_sampling import BACKGROUND, BORDER, OTHERS, SLOTS, first_points
 
 TARGET = np.zeros((60, 80), bool)
 TARGET[20:40, 20:40] = True

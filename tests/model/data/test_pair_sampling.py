@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
 
-from model.data.pairs import Group, PairSettings, sample_group
-from model.data.views import View
+from model.data.augment import View
+from model.data.pair_sampling import Group, PairSettings, sample_group
 from model.types import BoolMask, RgbImage
 from tests.model.colour_world import COLOURS, SIDE_PX, make_scene
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from model.data.views import MIN_VISIBLE_SHARE, WHOLE_SHARE, random_view
+from model.data.augment import MIN_VISIBLE_SHARE, WHOLE_SHARE, random_view
 from model.types import BoolMask, RgbImage
 
 SIZE_PX = 112

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.data.first_points import first_points
-from model.data.pairs import patch_shares, plain_view
+from model.data.augment import MakeView, View
+from model.data.click_sampling import first_points
+from model.data.pair_sampling import patch_shares, plain_view
 from model.data.scenes import Scene
-from model.data.views import MakeView, View
 from model.masks import union
 from model.types import BoolMask
 

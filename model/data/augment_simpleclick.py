@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.data.views import View
+from model.data.augment import View
 from model.types import BoolMask, RgbImage
 
 SCALES = (0.75, 1.25)

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from model.data.augment import MakeView, View, random_view
 from model.data.scenes import Scene
-from model.data.views import MakeView, View, random_view
 from model.masks import connected, deepest_point, union
 from model.types import BoolMask, RgbImage
 

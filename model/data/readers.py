@@ -1,0 +1,248 @@
+"""The Target Disassembly dataset of the RefCut paper: one folder an object, its photograph beside one mask a tag."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from scipy.io import loadmat  # type: ignore[import-untyped]
+from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]
+
+from model.data.scenes import Scene, read_scenes
+from model.errors import DataError
+from model.masks import encode
+
+PHOTO_ENDINGS = {".jpg", ".jpeg"}
+
+
+def read_tda(subset: Path) -> list[Scene]:
+    """Scenes of one subset (part or object disassembly), in the order of their folders and file names.
+
+    Layout (docs/data-formats.md): SUBSET/OBJECT/PHOTO.jpg with its masks beside it, PNGs whose non-zero pixels belong to
+    the tag. With one photograph in a folder a mask is called TAG.png or PHOTO_TAG.png; with several, PHOTO_TAG.png.
+    A number after the tag ("wheel_2") is another piece of it. The object's class, within which references are looked
+    for, is the folder's name without a number at its end ("scissors_03" is "scissors").
+    Raises DataError when a folder has no photograph, a photograph no mask, or a file cannot be read.
+    """
+    folders = sorted(path for path in subset.iterdir() if path.is_dir()) if subset.is_dir() else []
+    if not folders:
+        raise DataError(f"{subset} has no folder of an object", hint="see docs/data-formats.md, TDA")
+    return [scene for folder in folders for scene in _read_folder(folder)]
+
+
+def _read_folder(folder: Path) -> list[Scene]:
+    files = sorted(folder.iterdir())
+    photos = [path for path in files if path.suffix.lower() in PHOTO_ENDINGS]
+    if not photos:
+        raise DataError(f"{folder} has no photograph", hint="expected a .jpg beside the masks")
+    masks: dict[Path, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
+    for path in (path for path in files if path.suffix.lower() == ".png"):
+        photo, tag = _owner(path, photos)
+        masks[photo][tag].append(_read_mask(path))
+    for photo in photos:
+        if photo not in masks:
+            raise DataError(f"{photo} has no mask", hint=f"expected {photo.stem}_TAG.png beside it")
+    object_class = _without_number(folder.name)
+    return [
+        Scene(photo, object_class, dict(sorted(masks[photo].items())), has_whole=True, names_carry=True)
+        for photo in photos
+    ]
+
+
+def _owner(mask: Path, photos: list[Path]) -> tuple[Path, str]:
+    """The photograph that a mask belongs to, and its tag."""
+    named = [photo for photo in photos if mask.stem.startswith(f"{photo.stem}_")]
+    if named:
+        photo = max(named, key=lambda path: len(path.stem))
+        return photo, _without_number(mask.stem.removeprefix(f"{photo.stem}_"))
+    if len(photos) > 1:
+        raise DataError(f"{mask} belongs to none of the photographs beside it", hint="call it PHOTO_TAG.png")
+    return photos[0], _without_number(mask.stem)
+
+
+def _without_number(name: str) -> str:
+    """ "wheel_2" and "wheel 2" are "wheel"; a name that is only a number stays nothing."""
+    return re.sub(r"[_\- ]?\d+$", "", name)
+
+
+def _read_mask(path: Path) -> dict[str, Any]:
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise DataError(f"{path} cannot be read", hint="restore the file")
+    colours = pixels[..., :3] if pixels.ndim == 3 else pixels[..., None]
+    return encode(np.asarray(colours.any(axis=2), bool))
+
+
+BACKGROUND = 40
+PARTS: tuple[tuple[str, str], ...] = tuple(
+    (object_class, part)
+    for object_class, parts in (
+        ("Quadruped", ("Head", "Body", "Foot", "Tail")),
+        ("Biped", ("Head", "Body", "Hand", "Foot", "Tail")),
+        ("Fish", ("Head", "Body", "Fin", "Tail")),
+        ("Bird", ("Head", "Body", "Wing", "Foot", "Tail")),
+        ("Snake", ("Head", "Body")),
+        ("Reptile", ("Head", "Body", "Foot", "Tail")),
+        ("Car", ("Body", "Tier", "Side Mirror")),
+        ("Bicycle", ("Body", "Head", "Seat", "Tier")),
+        ("Boat", ("Body", "Sail")),
+        ("Aeroplane", ("Head", "Body", "Engine", "Wing", "Tail")),
+        ("Bottle", ("Mouth", "Body")),
+    )
+    for part in parts
+)
+"""Object class and part of each id from 0 to 39 (the data set spells Tyre "Tier")."""
+
+
+def read_part_imagenet(root: Path, split: str, image_dir: Path | None = None) -> list[Scene]:
+    """Scenes of ROOT/annotations/SPLIT/*.png with photographs in ROOT/images/SPLIT, in the order of their file names.
+
+    Channel 0 (red) of an annotation holds the part id of each pixel, 40 = background. Ids of one class make one scene:
+    two birds on a photograph are one object, as the annotation does not tell them apart.
+    Raises DataError when there is nothing to read, a file cannot be read, or an id is unknown.
+    """
+    annotations = sorted((root / "annotations" / split).glob("*.png"))
+    if not annotations:
+        raise DataError(
+            f"{root / 'annotations' / split} has no PNG", hint="see docs/data-formats.md, PartImageNet"
+        )
+    photos = {path.stem: path for path in sorted((image_dir or root / "images" / split).glob("*"))}
+    return [scene for path in annotations for scene in _read_part_imagenet(path, photos)]
+
+
+def _read_part_imagenet(path: Path, photos: dict[str, Path]) -> list[Scene]:
+    """One scene an object class on the photograph."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise DataError(f"{path} cannot be read", hint="restore the file")
+    if path.stem not in photos:
+        raise DataError(
+            f"{path} has no photograph of its name", hint="put it into images/ beside annotations/"
+        )
+    ids_hw = pixels if pixels.ndim == 2 else pixels[..., 2]
+    parts: dict[str, dict[str, list[object]]] = {}
+    for part_id in np.unique(ids_hw):
+        if part_id == BACKGROUND:
+            continue
+        if part_id >= len(PARTS):
+            raise DataError(
+                f"{path} has the unknown part id {part_id}", hint="ids are 0 to 39, 40 = background"
+            )
+        object_class, part = PARTS[part_id]
+        parts.setdefault(object_class, {})[part] = [encode(ids_hw == part_id)]
+    return [
+        Scene(photos[path.stem], object_class, dict(sorted(found.items())), has_whole=True, names_carry=True)
+        for object_class, found in sorted(parts.items())
+    ]
+
+
+def read_pascal_part(root: Path, list_file: Path | None = None, image_dir: Path | None = None) -> list[Scene]:
+    """Scenes of ROOT/Annotations_Part/*.mat with photographs in ROOT/JPEGImages, in the order of their file names.
+
+    list_file: names (without ending) of the photographs to take, one a line, as ImageSets/Main/*.txt; None takes all.
+    Each object with at least one part is a scene; objects without parts (boats, chairs, ...) are left out.
+    Raises DataError when there is nothing to read or a file is not of that form.
+    """
+    folder = root / "Annotations_Part"
+    paths = sorted(folder.glob("*.mat"))
+    if list_file is not None:
+        wanted = {line.split()[0] for line in list_file.read_text().splitlines() if line.strip()}
+        paths = [path for path in paths if path.stem in wanted]
+    if not paths:
+        raise DataError(
+            f"{folder} has no .mat file that is wanted", hint="see docs/data-formats.md, PASCAL-Part"
+        )
+    return [scene for path in paths for scene in _read_pascal_part(path, image_dir or root / "JPEGImages")]
+
+
+def _read_pascal_part(path: Path, image_dir: Path) -> list[Scene]:
+    """One scene an object, in the file's order."""
+    try:
+        annotation = loadmat(path, squeeze_me=True, struct_as_record=False)["anno"]
+        objects = [
+            (str(getattr(one, "class")), np.atleast_1d(one.parts))
+            for one in np.atleast_1d(annotation.objects)
+        ]
+        scenes = []
+        for object_class, parts in objects:
+            rles: dict[str, list[Any]] = {}
+            for part in parts:
+                rles.setdefault(str(part.part_name), []).append(encode(np.atleast_2d(part.mask) > 0))
+            if rles:
+                scenes.append((object_class, rles))
+    except (OSError, KeyError, AttributeError, ValueError, TypeError, MatReadError) as error:
+        raise DataError(
+            f"{path} is not a PASCAL-Part annotation ({type(error).__name__}: {error})",
+            hint="restore the file",
+        ) from error
+    return [
+        Scene(
+            image_dir / f"{path.stem}.jpg",
+            object_class,
+            dict(sorted(rles.items())),
+            has_whole=True,
+            names_carry=True,
+        )
+        for object_class, rles in scenes
+    ]
+
+
+READERS = ("coco", "part_imagenet", "pascal_part", "tda")
+OPTIONS = {
+    "coco": {"images", "grouping"},
+    "part_imagenet": {"split", "images"},
+    "pascal_part": {"list", "images"},
+    "tda": set[str](),
+}
+HINT = (
+    f"[{'|'.join(READERS)}:]PATH[,name=N][,images=DIR][,grouping=object|photo|regions][,split=S][,list=FILE]"
+)
+
+
+@dataclass(frozen=True)
+class SetDescription:
+    """A data set to read. options: what its reader takes beside the path (`OPTIONS`); docs/data-formats.md."""
+
+    name: str
+    reader: str
+    path: Path
+    options: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> SetDescription:
+        """From READER:PATH,option=value,...; the reader defaults to coco, the name to the path's last two parts.
+
+        Raises DataError when it cannot be understood.
+        """
+        head, *given = text.split(",")
+        reader, separator, path = head.partition(":")
+        if not separator or reader not in READERS:
+            reader, path = "coco", head
+        options = dict(option.partition("=")[::2] for option in given)
+        name = options.pop("name", "-".join([*Path(path).resolve().parts[-2:-1], Path(path).stem]))
+        unknown = set(options) - OPTIONS[reader]
+        if unknown or not path or not all(options.values()):
+            raise DataError(
+                f"data set {text!r} cannot be understood ({', '.join(sorted(unknown))})", hint=HINT
+            )
+        return cls(name, reader, Path(path), options)
+
+    def read(self) -> list[Scene]:
+        """Scenes in the order of their file names. Raises DataError when the files are not of that form."""
+        images = Path(self.options["images"]) if "images" in self.options else None
+        if self.reader == "coco":
+            grouping = self.options.get("grouping", "object")
+            if grouping not in ("object", "photo", "regions"):
+                raise DataError(f"unknown grouping {grouping!r}", hint="object, photo or regions")
+            return read_scenes(self.path, images or self.path.parent / "images", grouping=grouping)
+        if self.reader == "part_imagenet":
+            return read_part_imagenet(self.path, self.options.get("split", "val"), images)
+        if self.reader == "pascal_part":
+            listed = Path(self.options["list"]) if "list" in self.options else None
+            return read_pascal_part(self.path, listed, images)
+        return read_tda(self.path)
