@@ -20,7 +20,7 @@ from model.errors import ModelError, TrainingError
 from model.finetuning.progress import Progress, StopTraining
 from model.finetuning.run import FineTuning
 from model.finetuning.settings import FineTuneSettings
-from model.training.processes import ALONE, Processes
+from model.training.distributed import ALONE, Processes
 
 __all__ = ["FineTuneSettings", "Progress", "StopTraining", "fine_tune"]
 

@@ -32,13 +32,11 @@ from model.network.config import PRESETS
 from model.network.encoder import use_plain_attention
 from model.network.refcut import RefCut
 from model.training.batches import Batches, Part, batch_loader
-from model.training.child_signals import child_signal_kept
-from model.training.comparison_statistics import measure_comparison_statistics
 from model.training.config import CocoSource, PartImageNetSource, Stage, TrainConfig, read_config
-from model.training.draws import SourcedScenes, make_draw, steps_per_epoch
-from model.training.learned_likeness import fit_likeness, with_likeness
-from model.training.loop import CHECKPOINT_FILE, Trainer
-from model.training.processes import ALONE, Processes
+from model.training.distributed import ALONE, Processes, child_signal_kept
+from model.training.feature_space import fit_likeness, measure_comparison_statistics, with_likeness
+from model.training.sampling import SourcedScenes, make_draw, steps_per_epoch
+from model.training.trainer import CHECKPOINT_FILE, Trainer
 
 NETWORK_FILE = "network.safetensors"
 

@@ -14,7 +14,7 @@ from model.data.snapshot import Snapshot
 from model.finetuning.sessions import LoggedScene, session_batch
 from model.training.batches import Batch
 from model.training.config import Stage
-from model.training.draws import GroupDraw, SourcedScenes, joined_groups
+from model.training.sampling import GroupDraw, SourcedScenes, joined_groups
 
 PROJECT_PAIRS = PairSettings(single=0.7, connected_pair=0.1, whole=0.05, shared_click=0.35, no_reference=0.12)
 """A project's annotators click on single labels, nearly always with a reference."""

@@ -25,13 +25,12 @@ from model.finetuning.sessions import logged_scenes
 from model.finetuning.settings import FineTuneSettings
 from model.network.encoder import use_plain_attention
 from model.training.batches import Batch, Batches, Part, batch_loader
-from model.training.child_signals import child_signal_kept
 from model.training.config import Stage, TrainConfig
-from model.training.draws import SourcedScenes
-from model.training.loop import Trainer
-from model.training.numbers import check_finite
-from model.training.processes import Processes
+from model.training.distributed import Processes, child_signal_kept
+from model.training.optim import check_finite
 from model.training.run_log import StepRecord
+from model.training.sampling import SourcedScenes
+from model.training.trainer import Trainer
 
 
 class FineTuning:

@@ -22,9 +22,9 @@ from model.errors import DataError, TrainingError, WeightsError
 from model.finetune import fine_tune, main
 from model.finetuning.progress import Progress, StopTraining
 from model.finetuning.run import FineTuning
-from model.training import loop
-from model.training.loop import Trainer
-from model.training.processes import Processes
+from model.training import trainer
+from model.training.distributed import Processes
+from model.training.trainer import Trainer
 from tests.model.finetuning.made_up_snapshot import (
     QUICK,
     fish_snapshot,
@@ -274,7 +274,7 @@ def test_when_the_gpu_runs_out_of_memory_a_smaller_batch_is_tried_once(tmp_path,
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_and_leaves_no_version(tmp_path, parent, monkeypatch):
-    monkeypatch.setitem(loop.LOSSES, "bce_and_dice", lambda logits, _targets: logits.mean() * torch.nan)
+    monkeypatch.setitem(trainer.LOSSES, "bce_and_dice", lambda logits, _targets: logits.mean() * torch.nan)
     with pytest.raises(TrainingError, match="loss is not a number"):
         fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", QUICK)
     assert not (tmp_path / "run" / VERSION_FILE).exists()

@@ -12,7 +12,7 @@ import torch
 
 from model.train import train
 from model.training.config import TrainConfig
-from model.training.processes import Processes
+from model.training.distributed import Processes
 
 STAGE = {"size_px": 64, "steps": 2, "samples": 4, "loss": "normalised_focal"}
 

@@ -12,8 +12,8 @@ import torch
 from model.data.scenes import Scene
 from model.training.batches import Batch, Batches, Part
 from model.training.config import Stage, TrainConfig
-from model.training.draws import SourcedScenes, make_draw
-from model.training.loop import Trainer
+from model.training.sampling import SourcedScenes, make_draw
+from model.training.trainer import Trainer
 from tests.model.made_up import TINY_CONFIGS, random_network
 
 STAGES = [

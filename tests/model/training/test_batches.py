@@ -11,9 +11,9 @@ import torch
 from model.data.scenes import Scene
 from model.errors import DataError
 from model.training.batches import Batch, Batches, Part, batch_loader
-from model.training.child_signals import child_signal_kept
 from model.training.config import Stage, TrainConfig
-from model.training.draws import SourcedScenes, make_draw, steps_per_epoch
+from model.training.distributed import child_signal_kept
+from model.training.sampling import SourcedScenes, make_draw, steps_per_epoch
 from tests.model.made_up import drawn_scenes
 
 STAGE = Stage(size_px=56, steps=5, groups=4, samples=4)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from model.training.child_signals import child_signal_kept
+from model.training.distributed import child_signal_kept
 
 
 def another(*_: object) -> None:

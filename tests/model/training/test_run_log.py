@@ -11,8 +11,7 @@ import numpy as np
 from tensorboardX.proto.event_pb2 import Event
 
 from model.training.config import Stage
-from model.training.curves import smoothed
-from model.training.run_log import RunLog, StepRecord
+from model.training.run_log import RunLog, StepRecord, smoothed
 
 STAGES = [Stage(size_px=112, steps=3), Stage(size_px=224, steps=2, loss="normalised_focal")]
 

@@ -10,16 +10,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+import cv2
+import numpy as np
 import torch
+from numpy.random import default_rng
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from model.data.scenes import Scene
+from model.network.encoder import patch_tokens
 from model.network.prompts import area_weights
-from model.network.refcut import RefCut
+from model.network.refcut import RefCut, normalise
 from model.network.similarity import LEARNED_CHANNELS, REFERENCE_CHANNELS
 from model.training.batches import Batch
-from model.training.forward import references
 from model.training.losses import bce_and_dice
+from model.training.trainer import references
 
 LEARNING_RATE = 2e-3
 FIRST_READING = (5.0, 5.0, -5.0, -5.0, -5.0, -5.0)
@@ -78,3 +83,30 @@ def _loss(network: RefCut, reading: nn.Linear, batch: Batch, device: torch.devic
     channels = network.likeness(target[named], reference.repeated(named))
     wanted = area_weights(batch.targets.to(device)[named], views.grid)
     return bce_and_dice(reading(channels).transpose(1, 2)[..., None], wanted[:, None, :, None])
+
+
+PHOTOS = 120
+SIZE_PX = 336
+
+
+@torch.no_grad()
+def measure_comparison_statistics(network: RefCut, scenes: list[Scene], seed: int) -> None:
+    """Fills the network's `comparison_mean` and `comparison_std` (blocks, C) from training photographs."""
+    rng = default_rng(seed)
+    chosen = rng.choice(len(scenes), size=min(PHOTOS, len(scenes)), replace=False)
+    collected: list[list[torch.Tensor]] = [[] for _ in network.config.comparison_blocks]
+    for number in chosen:
+        pixels = cv2.resize(scenes[number].image(), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
+        grid = network.backbone.grid_of(image)
+        tokens = network.backbone.add_positions(network.backbone.embed_patches(normalise(image)), grid)
+        for index in range(network.config.depth):
+            tokens = network.backbone.run_block(index, tokens, grid)
+            if index in network.config.comparison_blocks:
+                place = network.config.comparison_blocks.index(index)
+                collected[place].append(patch_tokens(tokens, network.config)[0])
+    for place, values in enumerate(collected):
+        joined = torch.cat(values)
+        # Rounded to what the base file stores, so that training and serving compare in the same space.
+        network.comparison_mean[place] = joined.mean(dim=0).half().float()
+        network.comparison_std[place] = joined.std(dim=0).half().float()

@@ -13,7 +13,7 @@ from model.checkpoints.weights import load_network
 from model.data.made_up import write_made_up
 from model.finetuning.run import FineTuning
 from model.train import train
-from model.training.processes import ALONE
+from model.training.distributed import ALONE
 from tests.model.finetuning.made_up_snapshot import QUICK, fish_snapshot, parent_version
 from tests.model.training.one_of_several import config_of
 from tests.model.training.runs import logged

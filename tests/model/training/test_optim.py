@@ -11,7 +11,7 @@ import torch
 
 from model.network.refcut import RefCut
 from model.training.config import Schedule, TrainConfig
-from model.training.optimiser import make_optimiser, scheduled_share
+from model.training.optim import make_optimiser, scheduled_share
 from tests.model.made_up import TINY_CONFIGS, drawn_scenes
 from tests.model.training.runs import make_trainer, run
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from model.errors import TrainingError
-from model.training.loop import Trainer
+from model.training.trainer import Trainer
 from tests.model.made_up import drawn_scenes
 from tests.model.training.runs import batches_of, make_trainer
 
