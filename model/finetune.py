@@ -1,7 +1,8 @@
 """`python -m model.finetune SNAPSHOT --parent FOLDER --out RUN`: a version learns from a project's annotations.
 
 Run again to go on after a kill. On several GPUs: `torchrun --nproc-per-node N -m model.finetune ...`. Through the loop of
-`model.train`; what is learned from is drawn by `model.finetuning.draw`. Whether the outcome serves is for `model.judge`
+`model.train`; what is learned from is drawn by `model.finetuning.sampling`. Whether the outcome serves is for
+`model.judge`
 and `model.gate` to say.
 """
 
@@ -17,9 +18,8 @@ import torch
 from model.command_line import OneLineParser
 from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import ModelError, TrainingError
-from model.finetuning.progress import Progress, StopTraining
+from model.finetuning.config import FineTuneSettings, Progress, StopTraining
 from model.finetuning.run import FineTuning
-from model.finetuning.settings import FineTuneSettings
 from model.training.distributed import ALONE, Processes
 
 __all__ = ["FineTuneSettings", "Progress", "StopTraining", "fine_tune"]

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from model.data.snapshot import Snapshot
-from model.finetuning.progress import Progress
+from model.finetuning.config import Progress
 from refcut_backend.logs import set_up_logging
 from refcut_backend.settings import Settings, read_settings
 from refcut_backend.training.learner import OnMask, OnProgress, Serving, Verdict

@@ -16,13 +16,10 @@ from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, sav
 from model.data.scenes import read_scenes
 from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import DataError
-from model.finetuning.checks import BestWeights, score
-from model.finetuning.draw import FineTuneDraw, Shares, reference_scenes
-from model.finetuning.kept_aside import checked_masks, keep_aside
-from model.finetuning.plan import make_plan, read_plan, write_plan
-from model.finetuning.progress import Progress, StopTraining
-from model.finetuning.sessions import logged_scenes
-from model.finetuning.settings import FineTuneSettings
+from model.finetuning.config import FineTuneSettings, Progress, StopTraining
+from model.finetuning.early_stopping import BestWeights, checked_masks, keep_aside, score
+from model.finetuning.sampling import FineTuneDraw, Shares, logged_scenes, reference_scenes
+from model.finetuning.time_budget import make_plan, read_plan, write_plan
 from model.network.encoder import use_plain_attention
 from model.training.batches import Batch, Batches, Part, batch_loader
 from model.training.config import Stage, TrainConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from model.data.snapshot import Snapshot
-from model.finetuning.progress import Progress
+from model.finetuning.config import Progress
 
 OnProgress = Callable[[Progress], None]
 """May raise to end the training."""

@@ -13,7 +13,7 @@ from model.data.snapshot import Snapshot
 from model.errors import ModelError
 from model.evaluation.before_after import draw_before_after
 from model.finetune import FineTuneSettings, Progress, StopTraining, fine_tune
-from model.finetuning.plan import PLAN_FILE
+from model.finetuning.time_budget import PLAN_FILE
 from model.gate import GateRules, decide
 from model.judge import JudgeSettings, judge
 from refcut_backend.model_store.from_settings import open_model_store

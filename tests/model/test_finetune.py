@@ -20,7 +20,7 @@ from model.data.scenes import Scene
 from model.data.snapshot import Snapshot
 from model.errors import DataError, TrainingError, WeightsError
 from model.finetune import fine_tune, main
-from model.finetuning.progress import Progress, StopTraining
+from model.finetuning.config import Progress, StopTraining
 from model.finetuning.run import FineTuning
 from model.training import trainer
 from model.training.distributed import Processes

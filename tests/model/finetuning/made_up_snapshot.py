@@ -17,7 +17,7 @@ from model.data.snapshot import (
     SnapshotScene,
     write_snapshot,
 )
-from model.finetuning.settings import FineTuneSettings
+from model.finetuning.config import FineTuneSettings
 from model.masks import encode
 from tests.model.made_up import TINY_FROZEN, drawn_scenes, random_network
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from model.data.scenes import Scene
+from model.data.snapshot import Snapshot
 from model.evaluation.session import annotate
+from model.finetuning.config import FineTuneSettings
 from model.masks import union
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
@@ -99,3 +102,31 @@ class BestWeights:
     def load(self) -> dict[str, Tensor] | None:
         """None where nothing was checked."""
         return load_file(self._run_dir / BEST_FILE) if self._scores else None
+
+
+def keep_aside(
+    scenes: list[Scene], snapshot: Snapshot, settings: FineTuneSettings
+) -> tuple[list[Scene], list[Scene]]:
+    """(to check on, to learn from): a stable choice by image; references are learned from."""
+    shown = {reference.file_name for reference in snapshot.references}
+    if len({scene.image_path for scene in scenes}) < settings.min_checked_images:
+        return [], scenes
+
+    def is_checked(scene: Scene) -> bool:
+        name = scene.image_path.name
+        return name not in shown and zlib.crc32(name.encode()) % 1000 < 1000 * settings.checked_share
+
+    checked = [scene for scene in scenes if is_checked(scene)]
+    learned = [scene for scene in scenes if not is_checked(scene)]
+    return (checked, learned) if learned else ([], scenes)
+
+
+def checked_masks(checked: list[Scene], references: list[Scene], limit: int) -> list[CheckedMask]:
+    """What is tried: labels of the images kept aside, evenly spread, each with a reference that shows it."""
+    pairs = [(scene, label) for scene in checked for label in scene.part_rles]
+    count = min(limit, len(pairs))
+    chosen = [pairs[int((place + 0.5) * len(pairs) / count)] for place in range(count)]
+    return [
+        CheckedMask(scene, label, next((one for one in references if label in one.part_rles), None))
+        for scene, label in chosen
+    ]

@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from model.finetuning.settings import FineTuneSettings
+from model.finetuning.config import FineTuneSettings
 
 PLAN_FILE = "plan.json"
 EARLY_REVIEWS = (3, 5, 10)

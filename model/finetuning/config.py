@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,7 +14,7 @@ from model.training.config import CocoSource
 
 class FineTuneSettings(BaseModel):
     """time_limit_s: of a run, however often it is resumed. steps: None = `steps_per_image` for each image, between
-    `min_steps` and `max_steps`; and no more than fit into the time (`model/finetuning/plan.py`).
+    `min_steps` and `max_steps`; and no more than fit into the time (`model/finetuning/time_budget.py`).
 
     reference_share: of project pairs, those whose reference is one of the project's own. session_share: of project
         groups, those that begin with clicks that people made. replay_share: of all groups, those of `replay_snapshots`
@@ -51,3 +53,18 @@ class FineTuneSettings(BaseModel):
     checkpoint_minutes: float = 2.0
     loader_workers: int = 1
     bfloat16: bool | None = None
+
+
+class StopTraining(Exception):  # noqa: N818
+    """To be raised in `on_progress`: ends a run after its checkpoint, to be resumed later."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """stage: "preparing", "training", "checking" or "done". metrics: the latest: loss, iou, checked_iou."""
+
+    stage: str
+    step: int = 0
+    steps: int = 0
+    eta_s: float | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)

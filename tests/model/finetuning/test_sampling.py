@@ -7,8 +7,7 @@ import pytest
 from numpy.random import default_rng
 
 from model.data.click_sampling import ROUND_SLOTS
-from model.finetuning.draw import reference_scenes
-from model.finetuning.sessions import logged_scenes, session_batch
+from model.finetuning.sampling import logged_scenes, reference_scenes, session_batch
 from tests.model.finetuning.made_up_snapshot import fish_snapshot
 
 PX, GRID = 112, 8

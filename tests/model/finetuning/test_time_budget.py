@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from model.finetuning.plan import EARLY_REVIEWS, REVIEW_EVERY, Plan, make_plan, read_plan, write_plan
-from model.finetuning.settings import FineTuneSettings
+from model.finetuning.config import FineTuneSettings
+from model.finetuning.time_budget import EARLY_REVIEWS, REVIEW_EVERY, Plan, make_plan, read_plan, write_plan
 
 LIMIT_S = 1000.0
 
