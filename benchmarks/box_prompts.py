@@ -22,9 +22,9 @@ from model.box_prompts import box_limits, cut_off
 from model.checkpoints.weights import load_network
 from model.data.readers import SetDescription
 from model.data.scenes import Scene, is_development
-from model.evaluation.combinations import Sample, enumerate_samples, evenly_spread
 from model.evaluation.modes import Mode
 from model.evaluation.references import ReferenceFinder
+from model.evaluation.samples import Sample, enumerate_samples, evenly_spread
 from model.masks import deepest_point, intersection_over_union, union
 from model.predictor import RefCutPredictor, serving_settings
 from model.transforms import Roi, bounding_roi

@@ -22,8 +22,8 @@ from benchmarks.report import print_table, write_json
 from benchmarks.version_figures import Measure, general_sets
 from model.average import average
 from model.checkpoints.version_folder import SHIPPED_DIR
+from model.evaluation.compare import JudgeSettings
 from model.finetune import FineTuneSettings, fine_tune
-from model.judge import JudgeSettings
 
 
 def blended(run_dir: Path, share: float) -> Path:

@@ -10,8 +10,8 @@ import httpx
 import numpy as np
 
 from model.data.scenes import Scene
+from model.evaluation.robot_annotator import RobotClicker
 from model.masks import intersection_over_union
-from model.robot_clicker import RobotClicker
 from model.types import BoolMask, Click
 from refcut_backend.core import brush_rle
 from refcut_backend.demo.label_studio_project import BrushRegion

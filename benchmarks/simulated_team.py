@@ -35,7 +35,7 @@ from benchmarks.version_figures import Measure
 from model.checkpoints.version_folder import SHIPPED_DIR
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot
-from model.judge import JudgeSettings
+from model.evaluation.compare import JudgeSettings
 from refcut_backend.core.label_config import REFERENCE_CHOICE
 from refcut_backend.demo.label_studio_project import BrushRegion, LabelStudioProject
 from refcut_backend.model_store.manifest import Manifest

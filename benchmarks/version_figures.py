@@ -1,4 +1,5 @@
-"""How good one version's weights are: on photographs of a project, as `model.judge` does it, and on general sets."""
+"""How good one version's weights are: on photographs of a project, as `model.evaluation.compare` does it, and on
+general sets."""
 
 from __future__ import annotations
 
@@ -12,19 +13,20 @@ from typing import Any
 from model.checkpoints.version_folder import VERSION_FILE, file_digest
 from model.data.readers import SetDescription
 from model.data.snapshot import Snapshot
-from model.evaluation.combinations import enumerate_samples, evenly_spread
-from model.evaluation.modes import Mode
-from model.evaluation.runner import ClickLimits, EvaluationSet, Evaluator, Task
-from model.evaluation.summary import clicks_needed
-from model.judge import (
+from model.evaluation.compare import (
     NOC_IOU,
+    JudgedMask,
     JudgeSettings,
     encode_references,
+    figures_of,
     holdout_masks,
     judge_masks,
     make_predictor,
 )
-from model.judgement import JudgedMask, figures_of
+from model.evaluation.metrics import clicks_needed
+from model.evaluation.modes import Mode
+from model.evaluation.runner import ClickLimits, EvaluationSet, Evaluator, Task
+from model.evaluation.samples import enumerate_samples, evenly_spread
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,13 @@ from model.command_line import OneLineParser
 from model.data.readers import HINT, SetDescription
 from model.data.scenes import is_development
 from model.errors import DataError, ModelError
-from model.evaluation.combinations import Sample, enumerate_samples, evenly_spread
-from model.evaluation.contact_sheet import write_contact_sheet
+from model.evaluation.metrics import summarise
 from model.evaluation.modes import MODE_GROUPS, Mode, parse_modes
-from model.evaluation.plots import write_plots
+from model.evaluation.pictures import write_contact_sheet
 from model.evaluation.records import Record, RecordFile
-from model.evaluation.report import as_markdown, file_safe, write_results
+from model.evaluation.report import as_markdown, file_safe, write_plots, write_results
 from model.evaluation.runner import ClickLimits, EvaluationSet, Task, run_tasks
-from model.evaluation.summary import summarise
+from model.evaluation.samples import Sample, enumerate_samples, evenly_spread
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings, serving_settings
 from model.runtime.select import RuntimeName, with_runtime

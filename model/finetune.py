@@ -2,8 +2,8 @@
 
 Run again to go on after a kill. On several GPUs: `torchrun --nproc-per-node N -m model.finetune ...`. Through the loop of
 `model.train`; what is learned from is drawn by `model.finetuning.sampling`. Whether the outcome serves is for
-`model.judge`
-and `model.gate` to say.
+`model.evaluation.compare`
+and `model.evaluation.promotion` to say.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import islice
 
 from model.data.scenes import Scene
-from model.evaluation.combinations import Sample
 from model.evaluation.modes import Mode
+from model.evaluation.samples import Sample
 
 
 @dataclass(frozen=True)

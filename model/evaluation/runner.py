@@ -10,16 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.data.scenes import Scene
-from model.evaluation.combinations import Sample
-from model.evaluation.degrade import as_polygons, shrunk_image, shrunk_mask
-from model.evaluation.jitter import UnsteadyClicker
-from model.evaluation.modes import Mode
+from model.evaluation.modes import Mode, as_polygons, shrunk_image, shrunk_mask
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceChoice, ReferenceFinder
-from model.evaluation.session import Predictor, Session, annotate
+from model.evaluation.robot_annotator import Predictor, RobotClicker, Session, UnsteadyClicker, annotate
+from model.evaluation.samples import Sample
 from model.masks import encode, union
 from model.network.prompts import ReferenceTokens
-from model.robot_clicker import RobotClicker
 from model.types import BoolMask
 
 RIGHT = Mode.parse("right")

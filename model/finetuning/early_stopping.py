@@ -14,14 +14,13 @@ from torch import Tensor
 
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot
-from model.evaluation.session import annotate
+from model.evaluation.robot_annotator import RobotClicker, annotate
 from model.finetuning.config import FineTuneSettings
 from model.masks import union
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from model.predictor_config import serving_settings
-from model.robot_clicker import RobotClicker
 from model.types import BoolMask
 
 BEST_FILE, BEST_SCORE_FILE = "best.safetensors", "best.json"

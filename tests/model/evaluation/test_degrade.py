@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from model.evaluation.degrade import as_polygons, shrunk_image, shrunk_mask
+from model.evaluation.modes import as_polygons, shrunk_image, shrunk_mask
 from model.masks import intersection_over_union
 
 

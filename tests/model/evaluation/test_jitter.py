@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from model.evaluation.jitter import UnsteadyClicker
-from model.robot_clicker import RobotClicker
+from model.evaluation.robot_annotator import RobotClicker, UnsteadyClicker
 from model.types import Click
 
 

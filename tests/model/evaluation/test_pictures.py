@@ -6,14 +6,13 @@ from pathlib import Path
 
 import cv2
 
-from model.evaluation.combinations import enumerate_samples
-from model.evaluation.contact_sheet import write_contact_sheet
+from model.evaluation.metrics import summarise
 from model.evaluation.modes import parse_modes
-from model.evaluation.plots import write_plots
+from model.evaluation.pictures import CAPTION_PX, TILE_PX, write_contact_sheet
 from model.evaluation.records import Record
+from model.evaluation.report import write_plots
 from model.evaluation.runner import ClickLimits, EvaluationSet, Evaluator, Task
-from model.evaluation.summary import summarise
-from model.evaluation.tiles import CAPTION_PX, TILE_PX
+from model.evaluation.samples import enumerate_samples
 from tests.model.colour_world import ColourPredictor, make_scene
 
 

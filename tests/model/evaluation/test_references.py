@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from model.data.scenes import Scene
-from model.evaluation.combinations import Sample
 from model.evaluation.modes import Mode
 from model.evaluation.references import ReferenceChoice, ReferenceFinder
+from model.evaluation.samples import Sample
 from tests.model.colour_world import make_scene
 
 ALL = ("door", "mirror", "roof", "wheel")

@@ -3,9 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from model.evaluation.metrics import summarise
 from model.evaluation.report import as_markdown, file_safe, write_results
-from model.evaluation.summary import summarise
-from tests.model.evaluation.test_summary import record
+from tests.model.evaluation.test_metrics import record
 
 TABLE = summarise([record([0.9]), record([0.5, 0.7], referenced=False)], 20)
 

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.evaluation.session import Session, annotate, removed_share
+from model.evaluation.robot_annotator import RobotClicker, Session, annotate, removed_share
 from model.masks import union
 from model.predictor import MaskResult
-from model.robot_clicker import RobotClicker
 from model.transforms import Roi
 from model.types import Click
 from tests.model.colour_world import ColourPredictor, make_scene

@@ -10,14 +10,57 @@ import cv2
 import numpy as np
 
 from model.data.scenes import Scene
-from model.evaluation.combinations import KINDS, Sample
+from model.evaluation.compare import JudgedMask, Judgement
 from model.evaluation.modes import Mode
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceFinder
 from model.evaluation.runner import EvaluationSet
-from model.evaluation.tiles import BLUE, GREEN, MARGIN_PX, RED, fitted, tile, tinted, with_click
+from model.evaluation.samples import KINDS, Sample
+from model.images import read_image
 from model.masks import decode, union
-from model.types import RgbImage
+from model.types import BoolMask, RgbImage
+
+TILE_PX = 240
+CAPTION_PX = 22
+MARGIN_PX = 4
+GREEN, RED, BLUE = (40, 200, 60), (230, 50, 40), (50, 110, 240)
+
+
+def tinted(photo: RgbImage, layers: list[tuple[BoolMask, tuple[int, int, int]]]) -> RgbImage:
+    """The photograph with each mask (H, W) in its colour; a later one lies on top."""
+    out = photo.astype(np.float32)
+    for mask_hw, colour in layers:
+        out[mask_hw] = 0.4 * photo[mask_hw] + 0.6 * np.array(colour, np.float32)
+    return out.round().astype(np.uint8)
+
+
+def with_click(photo: RgbImage, click: list[float]) -> RgbImage:
+    out = photo.copy()
+    radius = max(4, round(max(photo.shape[:2]) / 50))
+    place = round(click[1]), round(click[0])
+    cv2.circle(out, place, radius, (255, 255, 255), -1)
+    cv2.circle(out, place, max(2, radius - 2), GREEN if click[2] else RED, -1)
+    return out
+
+
+def fitted(picture: RgbImage) -> RgbImage:
+    """A picture as large as fits into a tile."""
+    height, width = picture.shape[:2]
+    scale = (TILE_PX - MARGIN_PX) / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def tile(picture: RgbImage, caption: str, height: int) -> RgbImage:
+    """A fitted picture in the middle of a white tile with a line of text above."""
+    tile = np.full((height + CAPTION_PX, TILE_PX, 3), 255, np.uint8)
+    top = CAPTION_PX + (height - picture.shape[0]) // 2
+    left = (TILE_PX - picture.shape[1]) // 2
+    tile[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    shown = caption if len(caption) <= 34 else caption[:32] + ".."
+    cv2.putText(tile, shown, (4, CAPTION_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
+    return tile
+
 
 ROWS_PER_KIND = 2
 
@@ -91,3 +134,32 @@ def _reference(pair: _Pair) -> RgbImage:
         if names
     ]
     return tinted(scene.image(), layers)
+
+
+ROWS = 6
+
+
+def draw_before_after(path: Path, judgement: Judgement, image_dir: Path) -> bool:
+    """A row for each of a few masks, picked evenly and not for their looks. False (nothing written) without any."""
+    pairs = list(zip(*judgement.masks, strict=True))
+    count = min(ROWS, len(pairs))
+    chosen = [pairs[int((place + 0.5) * len(pairs) / count)] for place in range(count)]
+    if not chosen:
+        return False
+    rows = [_before_after_row(before, after, image_dir) for before, after in chosen]
+    cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
+    return True
+
+
+def _before_after_row(before: JudgedMask, after: JudgedMask, image_dir: Path) -> RgbImage:
+    photo = read_image(image_dir / before.image)
+    click = before.first_click
+    place = [click.row, click.col, float(click.positive)]
+    pictures = {
+        before.label: with_click(tinted(photo, [(before.target_hw, GREEN)]), place),
+        f"before: IoU {before.ious[0]:.2f}": tinted(photo, [(before.first_mask_hw, BLUE)]),
+        f"after: IoU {after.ious[0]:.2f}": tinted(photo, [(after.first_mask_hw, BLUE)]),
+    }
+    shown = {caption: fitted(picture) for caption, picture in pictures.items()}
+    height = max(picture.shape[0] for picture in shown.values()) + MARGIN_PX
+    return np.concatenate([tile(shown[caption], caption, height) for caption in shown], axis=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.judgement import JudgedMask, Spread, spread_of
+from model.evaluation.compare import JudgedMask, Spread, spread_of
 from model.types import Click
 
 

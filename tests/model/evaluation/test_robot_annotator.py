@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from model.evaluation.summary import clicks_needed
+from model.evaluation.metrics import clicks_needed
+from model.evaluation.robot_annotator import RobotClicker
 from model.masks import connected, deepest_point, intersection_over_union
-from model.robot_clicker import RobotClicker
 from model.types import Click
 
-RECORDINGS = Path(__file__).parents[1] / "fixtures" / "simpleclick"
+RECORDINGS = Path(__file__).parents[2] / "fixtures" / "simpleclick"
 RUNS: dict[str, Any] = json.loads((RECORDINGS / "clicker_runs.json").read_text())
 MASKS: dict[str, NDArray[np.int8]] = dict(np.load(RECORDINGS / "clicker_masks.npz"))
 RUN_KEYS = sorted(key for key in RUNS if not key.startswith("__"))

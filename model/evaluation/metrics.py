@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from model.evaluation.combinations import KINDS
 from model.evaluation.records import Record
+from model.evaluation.samples import KINDS
 
 IOU_CLICKS = (1, 3, 5)
 NOC_IOUS = (0.8, 0.85, 0.9)

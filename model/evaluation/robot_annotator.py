@@ -1,4 +1,4 @@
-"""One annotation of one target by a robot: clicks, and how good the mask was after each."""
+"""The robot annotator of the literature: clicks the middle of the largest error (SimpleClick's clicker)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,37 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.masks import intersection_over_union
+from model.masks import distance_inside, intersection_over_union
 from model.network.prompts import ReferenceTokens
 from model.predictor import MaskResult
-from model.robot_clicker import RobotClicker
 from model.types import BoolMask, Click
+
+
+class RobotClicker:
+    """Clicks on one target until told to stop. Never clicks a pixel twice.
+
+    ignored pixels (`ignore_hw`) count neither as missed nor as too much.
+    """
+
+    def __init__(self, target_hw: BoolMask, ignore_hw: BoolMask | None = None) -> None:
+        self._target = target_hw
+        self._valid = np.ones_like(target_hw) if ignore_hw is None else ~ignore_hw
+        self._free = np.ones_like(target_hw)
+
+    def next_click(self, mask_hw: BoolMask) -> Click:
+        """The click that follows the mask (H, W) shown now: positive iff the deepest miss is deeper than the deepest
+        excess (a tie is negative)."""
+        missed = distance_inside(self._target & ~mask_hw & self._valid) * self._free
+        excess = distance_inside(~self._target & mask_hw & self._valid) * self._free
+        positive = bool(missed.max() > excess.max())
+        distance = missed if positive else excess
+        row, col = np.unravel_index(int(distance.argmax()), distance.shape)
+        self._free[row, col] = False
+        return Click(float(row), float(col), positive)
+
 
 STOP_IOU = 0.9
 """The robot is content from here on; one run up to it gives the number of clicks at every lower IoU too."""
@@ -93,3 +117,30 @@ def removed_share(click: Click, excess_hw: BoolMask, after_hw: BoolMask) -> floa
         return float(not after_hw[place])
     piece_hw = pieces == pieces[place]
     return 1 - np.count_nonzero(piece_hw & after_hw) / np.count_nonzero(piece_hw)
+
+
+SPREAD = 0.5
+"""Standard deviation of a click, as a share of how deep the middle of the error lies inside it."""
+ATTEMPTS = 8
+
+
+class UnsteadyClicker(RobotClicker):
+    """Aims at the middle of the largest error and lands beside it, but on the error: people see what they click on."""
+
+    def __init__(self, target_hw: BoolMask, rng: Generator) -> None:
+        super().__init__(target_hw)
+        self._rng = rng
+
+    def next_click(self, mask_hw: BoolMask) -> Click:
+        aimed = super().next_click(mask_hw)
+        error = (self._target & ~mask_hw) if aimed.positive else (~self._target & mask_hw)
+        middle = np.array([aimed.row, aimed.col])
+        depth = float(distance_inside(error)[int(aimed.row), int(aimed.col)])
+        for _ in range(ATTEMPTS):
+            row, col = np.round(middle + self._rng.normal(0, SPREAD * depth, 2)).astype(int)
+            inside = 0 <= row < error.shape[0] and 0 <= col < error.shape[1]
+            if inside and error[row, col] and self._free[row, col]:
+                self._free[int(aimed.row), int(aimed.col)] = True
+                self._free[row, col] = False
+                return Click(float(row), float(col), aimed.positive)
+        return aimed

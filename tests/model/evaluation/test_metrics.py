@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from model.evaluation.metrics import clicks_needed, iou_after, make_cell, summarise
 from model.evaluation.records import Record
-from model.evaluation.summary import clicks_needed, iou_after, make_cell, summarise
 from tests.model.evaluation.test_records import RECORD
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from model.gate import GateRules, decide
-from model.judgement import Figures, Judgement, NetworkFigures, Spread
+from model.evaluation.compare import Figures, Judgement, NetworkFigures, Spread
+from model.evaluation.promotion import GateRules, decide
 
 
 def label(iou: float = 0.6, noc: float = 4.0, masks: int = 10) -> Figures:

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_version
-from model.evaluation.before_after import draw_before_after
-from model.gate import decide
-from model.judge import JudgeSettings, holdout_masks, judge, judge_masks, main
+from model.evaluation.compare import JudgeSettings, holdout_masks, judge, judge_masks, main
+from model.evaluation.pictures import draw_before_after
+from model.evaluation.promotion import decide
 from tests.model.colour_world import ColourPredictor, make_scene
 from tests.model.finetuning.made_up_snapshot import fish_snapshot, parent_version
 

@@ -1,15 +1,19 @@
-"""`python -m model.judge SNAPSHOT SERVING CANDIDATE --out FILE`: two networks on images that neither has learned from.
+"""`python -m model.evaluation.compare SNAPSHOT SERVING CANDIDATE --out FILE`: two networks on images that neither
+has learned from.
 
 A robot annotates every label of the holdout, with the snapshot's references, once with each network. What comes of it is
-for `model.gate` to decide.
+for `model.evaluation.promotion` to decide.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,16 +23,136 @@ from model.command_line import OneLineParser
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot, SnapshotReference, read_snapshot
 from model.errors import ModelError
-from model.evaluation.session import Predictor, annotate
+from model.evaluation.metrics import IOU_CLICKS, clicks_needed, iou_after
+from model.evaluation.robot_annotator import Predictor, RobotClicker, annotate
 from model.images import read_image
-from model.judgement import JudgedMask, Judgement, Spread, figures_of, spread_of
 from model.masks import decode, distance_inside
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
 from model.predictor_config import serving_settings
-from model.robot_clicker import RobotClicker
 from model.runtime.select import RuntimeName, with_runtime
 from model.types import BoolMask, Click
+
+
+@dataclass(frozen=True)
+class JudgedMask:
+    """One label of one image, annotated. ious: one a click. negative_click_changes: None where none could be tried.
+
+    first_mask_hw, target_hw: (H, W).
+    """
+
+    image: str
+    label: str
+    ious: list[float]
+    negative_click_changes: bool | None
+    first_click: Click = field(repr=False)
+    first_mask_hw: BoolMask = field(repr=False, compare=False)
+    target_hw: BoolMask = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Means over masks. noc85: clicks until the IoU is .85. iou_after: by number of clicks."""
+
+    masks: int
+    noc85: float
+    first_click_iou: float
+    iou_after: dict[int, float]
+
+
+@dataclass(frozen=True)
+class NetworkFigures(Figures):
+    """Of one network. negative_clicks: share of negative clicks that changed the mask; None without any."""
+
+    negative_clicks: float | None
+    by_label: dict[str, Figures]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Standard errors of the difference between two networks, mask by mask: how far the holdout's choice of masks alone
+    may carry it. Zero where there are no two masks."""
+
+    noc85: float = 0.0
+    first_click_iou: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """snapshot: its digest. images: of the holdout, as far as they were looked at. spread: of all masks; spread_by_label:
+    of a label's. masks: what the figures are of, the same masks in the same order for both."""
+
+    snapshot: str
+    images: int
+    serving: NetworkFigures
+    candidate: NetworkFigures
+    spread: Spread = Spread()
+    spread_by_label: dict[str, Spread] = field(default_factory=dict)
+    masks: tuple[tuple[JudgedMask, ...], tuple[JudgedMask, ...]] = ((), ())
+
+    def to_json(self) -> dict[str, Any]:
+        """All figures, for a manifest."""
+        return {
+            "snapshot": self.snapshot,
+            "images": self.images,
+            "serving": _as_json(self.serving),
+            "candidate": _as_json(self.candidate),
+            "spread": _rounded(self.spread),
+            "spread_by_label": {label: _rounded(own) for label, own in self.spread_by_label.items()},
+        }
+
+
+def figures_of(masks: Sequence[JudgedMask], max_clicks: int, noc_iou: float) -> NetworkFigures:
+    """The figures of one network; all zero where there is no mask."""
+    labels = sorted({mask.label for mask in masks})
+    by_label = {
+        label: _figures([mask for mask in masks if mask.label == label], max_clicks, noc_iou)
+        for label in labels
+    }
+    tried = [m.negative_click_changes for m in masks if m.negative_click_changes is not None]
+    return NetworkFigures(
+        **vars(_figures(masks, max_clicks, noc_iou)),
+        negative_clicks=statistics.mean(tried) if tried else None,
+        by_label=by_label,
+    )
+
+
+def spread_of(
+    serving: Sequence[JudgedMask], candidate: Sequence[JudgedMask], max_clicks: int, noc_iou: float
+) -> Spread:
+    """Of the same masks in the same order."""
+    pairs = list(zip(serving, candidate, strict=True))
+    if len(pairs) < 2:
+        return Spread()
+    clicks = [
+        clicks_needed(after.ious, noc_iou, max_clicks) - clicks_needed(before.ious, noc_iou, max_clicks)
+        for before, after in pairs
+    ]
+    ious = [iou_after(after.ious, 1) - iou_after(before.ious, 1) for before, after in pairs]
+    root = math.sqrt(len(pairs))
+    return Spread(statistics.stdev(clicks) / root, statistics.stdev(ious) / root)
+
+
+def _figures(masks: Sequence[JudgedMask], max_clicks: int, noc_iou: float) -> Figures:
+    if not masks:
+        return Figures(0, 0.0, 0.0, dict.fromkeys(IOU_CLICKS, 0.0))
+    after = {clicks: statistics.mean(iou_after(mask.ious, clicks) for mask in masks) for clicks in IOU_CLICKS}
+    needed = [clicks_needed(mask.ious, noc_iou, max_clicks) for mask in masks]
+    return Figures(len(masks), statistics.mean(needed), after[1], after)
+
+
+def _rounded(spread: Spread) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in vars(spread).items()}
+
+
+def _as_json(figures: Figures) -> dict[str, Any]:
+    found = {key: value for key, value in vars(figures).items() if key not in ("by_label", "iou_after")}
+    said = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
+    said["iou_after"] = {str(clicks): round(iou, 4) for clicks, iou in figures.iou_after.items()}
+    if isinstance(figures, NetworkFigures):
+        said["by_label"] = {label: _as_json(own) for label, own in figures.by_label.items()}
+    return said
+
 
 NOC_IOU = 0.85
 FIRST_CLICKS = 5
@@ -180,7 +304,7 @@ def _negative_click_changes(predictor: Predictor, first: Click, mask_hw: BoolMas
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Exits with status 2 and one line on stderr when the input cannot be used."""
-    parser = OneLineParser(prog="python -m model.judge", description=__doc__)
+    parser = OneLineParser(prog="python -m model.evaluation.compare", description=__doc__)
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("serving", type=Path, help="folder of the weights that serve")
     parser.add_argument("candidate", type=Path, help="folder of the weights that may")

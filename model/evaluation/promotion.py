@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from model.judgement import Figures, Judgement, NetworkFigures, Spread
+from model.evaluation.compare import Figures, Judgement, NetworkFigures, Spread
 
 
 @dataclass(frozen=True)

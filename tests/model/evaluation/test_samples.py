@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.evaluation.combinations import Sample, connected_pairs, enumerate_samples, evenly_spread
+from model.evaluation.samples import Sample, connected_pairs, enumerate_samples, evenly_spread
 from model.masks import connected
 from tests.model.colour_world import make_scene
 
