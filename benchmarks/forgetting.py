@@ -20,10 +20,10 @@ import torch
 from benchmarks.face_snapshot import face_snapshot, faces
 from benchmarks.report import print_table, write_json
 from benchmarks.version_figures import Measure, general_sets
-from model.average import average
 from model.checkpoints.version_folder import SHIPPED_DIR
+from model.cli.average import average
+from model.cli.finetune import FineTuneSettings, fine_tune
 from model.evaluation.compare import JudgeSettings
-from model.finetune import FineTuneSettings, fine_tune
 
 
 def blended(run_dir: Path, share: float) -> Path:

@@ -26,9 +26,9 @@ from scipy.stats import spearmanr  # type: ignore[import-untyped]
 
 from benchmarks.report import machine, print_table
 from model.checkpoints.weights import SHIPPED_DIR
+from model.cli.evaluate import PredictorFactory, parse_set
 from model.data.readers import SetDescription
 from model.data.scenes import Scene
-from model.evaluate import PredictorFactory, parse_set
 from model.evaluation.references import ReferenceChoice
 from model.masks import encode, intersection_over_union, union
 from model.predictor import MaskResult, RefCutPredictor

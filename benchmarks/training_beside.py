@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     threads = give_way(0)
-    from model.finetune import main as fine_tune
+    from model.cli.finetune import main as fine_tune
 
     where = [str(arguments.snapshot), "--parent", str(SHIPPED_DIR), "--out", str(arguments.folder)]
     fine_tune([*where, "--threads", str(threads)])

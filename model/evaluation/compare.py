@@ -1,4 +1,4 @@
-"""`python -m model.evaluation.compare SNAPSHOT SERVING CANDIDATE --out FILE`: two networks on images that neither
+"""`python -m model.cli.compare SNAPSHOT SERVING CANDIDATE --out FILE`: two networks on images that neither
 has learned from.
 
 A robot annotates every label of the holdout, with the snapshot's references, once with each network. What comes of it is
@@ -7,7 +7,6 @@ for `model.evaluation.promotion` to decide.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,10 +18,8 @@ import numpy as np
 import torch
 
 from model.checkpoints.weights import load_network
-from model.command_line import OneLineParser
 from model.data.scenes import Scene
-from model.data.snapshot import Snapshot, SnapshotReference, read_snapshot
-from model.errors import ModelError
+from model.data.snapshot import Snapshot, SnapshotReference
 from model.evaluation.metrics import IOU_CLICKS, clicks_needed, iou_after
 from model.evaluation.robot_annotator import Predictor, RobotClicker, annotate
 from model.images import read_image
@@ -300,29 +297,3 @@ def _negative_click_changes(predictor: Predictor, first: Click, mask_hw: BoolMas
         return None
     after_hw = predictor.predict([first, Click(float(row), float(col), False)]).mask_hw
     return bool((after_hw != mask_hw).any())
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Exits with status 2 and one line on stderr when the input cannot be used."""
-    parser = OneLineParser(prog="python -m model.evaluation.compare", description=__doc__)
-    parser.add_argument("snapshot", type=Path)
-    parser.add_argument("serving", type=Path, help="folder of the weights that serve")
-    parser.add_argument("candidate", type=Path, help="folder of the weights that may")
-    parser.add_argument("--out", type=Path, help="file for all figures, JSON")
-    parser.add_argument("--max-masks", type=int, default=JudgeSettings.max_masks)
-    arguments = parser.parse_args(argv)
-    try:
-        settings = JudgeSettings(max_masks=arguments.max_masks)
-        judgement = judge(
-            read_snapshot(arguments.snapshot), (arguments.serving, arguments.candidate), settings
-        )
-    except ModelError as error:
-        parser.error(str(error))
-    text = json.dumps(judgement.to_json(), indent=2, sort_keys=True)
-    print(text)
-    if arguments.out is not None:
-        arguments.out.write_text(text + "\n")
-
-
-if __name__ == "__main__":
-    main()

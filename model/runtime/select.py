@@ -7,15 +7,11 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
-
 from model.checkpoints.weights import load_network
-from model.command_line import OneLineParser
-from model.errors import ModelError, RuntimeChoiceError
+from model.errors import RuntimeChoiceError
 from model.network.refcut import RefCut
 from model.predictor_config import PredictorSettings, serving_settings
 from model.runtime.base import NetworkStages
@@ -84,7 +80,7 @@ def prepare_aside(network: RefCut, weights: Path, runtime: RuntimeName, cache_di
     settings = serving_settings(network.config)
     if runtime == "torch" or not can_use_openvino(network, settings) or _is_kept(network, cache_dir):
         return
-    command = [sys.executable, "-m", "model.runtime.select", str(weights), "--cache", str(cache_dir)]
+    command = [sys.executable, "-m", "model.cli.prepare_runtime", str(weights), "--cache", str(cache_dir)]
     try:
         done = subprocess.run(
             ["nice", "-n", str(NICE), *command],
@@ -108,20 +104,3 @@ def _is_kept(network: RefCut, cache_dir: Path) -> bool:
         return is_kept(network, serving_settings(network.config).network_px, cache_dir)
     except ImportError:
         return True
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """Exits with status 2 and one line on stderr when it cannot be done."""
-    parser = OneLineParser(prog="python -m model.runtime.select", description=__doc__)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--cache", type=Path, required=True, help="folder of OpenVINO's forms")
-    arguments = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    try:
-        prepare(arguments.weights, arguments.cache)
-    except ModelError as error:
-        parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

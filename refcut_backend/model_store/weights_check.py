@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, file_digest
 from refcut_backend.errors import ModelStoreError
 
-_HINT = "only folders written by model.finetune or model.train are taken"
+_HINT = "only folders written by model.cli.finetune or model.cli.train are taken"
 
 
 def check_weights(folder: Path) -> tuple[str, str]:

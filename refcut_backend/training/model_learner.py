@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoints.version_folder import can_be_averaged
+from model.cli.finetune import FineTuneSettings, Progress, StopTraining, fine_tune
 from model.data.snapshot import Snapshot
 from model.errors import ModelError
 from model.evaluation.compare import JudgeSettings, judge
 from model.evaluation.pictures import draw_before_after
 from model.evaluation.promotion import GateRules, decide
-from model.finetune import FineTuneSettings, Progress, StopTraining, fine_tune
 from model.finetuning.time_budget import PLAN_FILE
 from refcut_backend.model_store.from_settings import open_model_store
 from refcut_backend.model_store.serving_choice import ServingChoice

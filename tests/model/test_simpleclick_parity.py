@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from model.checkpoints.weights import load_network
-from model.convert import convert
+from model.cli.convert import convert
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from tests.model.recordings import CHECKPOINT, RUNS, read_picture, read_run

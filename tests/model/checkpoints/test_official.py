@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.convert import convert
+from model.cli.convert import convert
 from model.errors import WeightsError
 from tests.model.official_files import MICRO, SIMPLECLICK, official
 from tests.model.recordings import CHECKPOINT

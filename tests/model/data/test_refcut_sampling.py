@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
+from model.cli.make_synthetic_data import COLOURS, write_made_up
 from model.data.augment import MakeView, View
-from model.data.made_up import COLOURS, write_made_up
 from model.data.refcut_sampling import ReferenceFinder, Sample, sample_pair
 from model.data.scenes import Scene, read_scenes
 from model.masks import union

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_version
-from model.evaluation.compare import JudgeSettings, holdout_masks, judge, judge_masks, main
+from model.cli.compare import main
+from model.evaluation.compare import JudgeSettings, holdout_masks, judge, judge_masks
 from model.evaluation.pictures import draw_before_after
 from model.evaluation.promotion import decide
 from tests.model.colour_world import ColourPredictor, make_scene

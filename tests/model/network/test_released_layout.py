@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model.checkpoints.weights import PROMPT_PREFIX
-from model.convert import DEAD_PREFIXES
+from model.cli.convert import DEAD_PREFIXES
 from model.network.config import PRESETS
 from model.network.refcut import RefCut
 from tests.model.recordings import FOLDER

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from model.cli.train import in_steps
 from model.errors import DataError
-from model.train import in_steps
 from model.training.config import PartImageNetSource, read_config
 
 SHIPPED = Path(__file__).parents[3] / "model" / "configs"

@@ -2,7 +2,7 @@
 object of a set, in each mode. Run again with the same --out to go on after a kill; more samples, modes or sets may be
 asked for then.
 
-    python -m model.evaluate --data SET [--data SET]... --out DIR [--modes MODE...] [--limit N]
+    python -m model.cli.evaluate --data SET [--data SET]... --out DIR [--modes MODE...] [--limit N]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from model.checkpoints.weights import SHIPPED_DIR, load_network, version_name
-from model.command_line import OneLineParser
+from model.cli.common import OneLineParser
 from model.data.readers import HINT, SetDescription
 from model.data.scenes import is_development
 from model.errors import DataError, ModelError
@@ -176,10 +176,12 @@ def parse_set(text: str) -> SetDescription:
 
 def make_parser() -> OneLineParser:
     """The command line, as the module's docstring describes it."""
-    parser = OneLineParser(prog="python -m model.evaluate", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m model.cli.evaluate", description=__doc__, allow_abbrev=False)
     parser.add_argument("--data", type=parse_set, action="append", required=True, metavar="SET", help=HINT)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument("--weights", type=Path, default=SHIPPED_DIR, help="folder, or file of model.convert")
+    parser.add_argument(
+        "--weights", type=Path, default=SHIPPED_DIR, help="folder, or file of model.cli.convert"
+    )
     parser.add_argument(
         "--modes",
         nargs="+",

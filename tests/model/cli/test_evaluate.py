@@ -1,4 +1,4 @@
-"""`python -m model.evaluate` from the command line on, with a predictor that sees colours instead of a network."""
+"""`python -m model.cli.evaluate` from the command line on, with a predictor that sees colours instead of a network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from model import evaluate
+from model.cli import evaluate
 from model.data.scenes import is_development
 from model.predictor import SERVING
 from tests.model.colour_world import ColourPredictor, make_scene

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.checkpoints.weights import save_network
-from model.convert import convert
+from model.cli.convert import convert
+from model.cli.segment import main, parse_click, settings_of
 from model.network.config import PRESETS
 from model.predictor import SERVING, PredictorSettings, RefCutPredictor
-from model.segment import main, parse_click, settings_of
 from model.types import Click
 from tests.model.made_up import TINY_SIMPLECLICK, drawn_image, random_network
 from tests.model.recordings import CHECKPOINT, read_run

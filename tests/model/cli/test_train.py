@@ -25,10 +25,10 @@ from model.checkpoints.weights import (
     save_base,
     save_version,
 )
-from model.convert import convert
-from model.data.made_up import write_made_up
+from model.cli.convert import convert
+from model.cli.make_synthetic_data import write_made_up
+from model.cli.train import main, starting_network, train
 from model.errors import DataError
-from model.train import main, starting_network, train
 from model.training.config import TrainConfig, read_config
 from tests.model.data.test_part_imagenet import write_photo
 from tests.model.finetuning.made_up_snapshot import with_another_shape
@@ -44,7 +44,7 @@ LIMIT_S = 300
 
 def smoke_command(data: Path, out: Path) -> list[str]:
     given = [str(CONFIGS / "smoke.yaml"), "--data", str(data), "--out", str(out), "--threads", "1"]
-    return [sys.executable, "-m", "model.train", *given]
+    return [sys.executable, "-m", "model.cli.train", *given]
 
 
 def test_a_run_that_was_killed_goes_on_from_its_command_line_to_the_same_end(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_run_that_goes_on_does_not_begin_its_likeness_again(
     def again(*_given: object) -> float:
         raise AssertionError("it had learned alone already")
 
-    monkeypatch.setattr("model.train.fit_likeness", again)
+    monkeypatch.setattr("model.cli.train.fit_likeness", again)
     stage = {"size_px": 56, "steps": 1, "groups": 1}
     longer = child_of(parent_without_likeness, tmp_path, **UNMOVED, **LIKENESS, stages=[stage, stage])
     train(longer, tmp_path / "child", CPU)

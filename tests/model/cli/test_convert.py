@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from model.checkpoints.weights import load_network, version_name
-from model.convert import DEAD_PREFIXES, convert, main
+from model.cli.convert import DEAD_PREFIXES, convert, main
 from model.errors import WeightsError
 from tests.model.official_files import MICRO, PARAMS, SIMPLECLICK, official, with_param
 from tests.model.recordings import CHECKPOINT

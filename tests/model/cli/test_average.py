@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.average import average, main
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_version
+from model.cli.average import average, main
 from model.errors import WeightsError
 from tests.model.finetuning.made_up_snapshot import (
     parent_version,

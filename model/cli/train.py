@@ -1,6 +1,7 @@
-"""`python -m model.train CONFIG --data FOLDER --out RUN`: trains a network; run again to go on after a kill.
+"""`python -m model.cli.train CONFIG --data FOLDER --out RUN`: trains a network; run again to go on after a kill.
 
-On several GPUs (or processes): `torchrun --nproc-per-node N -m model.train CONFIG ...`. What a step sees is shared out
+On several GPUs (or processes): `torchrun --nproc-per-node N -m model.cli.train CONFIG ...`. What a step sees is
+shared out
 among them, so that a configuration means the same on any number.
 """
 
@@ -24,7 +25,7 @@ from model.checkpoints.weights import (
     save_network,
     save_version,
 )
-from model.command_line import OneLineParser
+from model.cli.common import OneLineParser
 from model.data.readers import read_part_imagenet
 from model.data.scenes import Scene, is_development, read_scenes
 from model.errors import DataError, ModelError
@@ -144,7 +145,7 @@ def write_base(network: RefCut, config: TrainConfig, run_dir: Path) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line, as the module's docstring describes it."""
-    parser = OneLineParser(prog="python -m model.train", description=__doc__)
+    parser = OneLineParser(prog="python -m model.cli.train", description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument(
         "--data", type=Path, required=True, help="folder that the config's paths are relative to"

@@ -1,4 +1,4 @@
-"""`python -m model.segment IMAGE --click X,Y[,-] ... --mask out.png`: one picture in, one mask out.
+"""`python -m model.cli.segment IMAGE --click X,Y[,-] ... --mask out.png`: one picture in, one mask out.
 
 Clicks are applied one after another, each with the mask before it, as an annotator would. A reference is another
 picture on which the same thing is marked; --positive and --negative belong to the --reference before them.
@@ -15,19 +15,40 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from model.checkpoints.weights import SHIPPED_DIR, load_network
-from model.command_line import OneLineParser
+from model.cli.common import OneLineParser
 from model.errors import DataError, ModelError
 from model.images import read_image, read_mask
 from model.network.config import NetworkConfig
 from model.network.prompts import ReferenceTokens
-from model.overlay import draw_overlay
 from model.predictor import MaskResult, PredictorSettings, RefCutPredictor, serving_settings
 from model.types import Click
+
+GREEN, RED, BLUE = (40, 200, 60), (230, 50, 40), (50, 110, 240)
+TINT = 0.5
+
+
+def draw_overlay(
+    image_rgb: NDArray[np.uint8], mask_hw: NDArray[np.bool_], clicks: Sequence[Click]
+) -> NDArray[np.uint8]:
+    """A copy of the image (H, W, 3): the mask (H, W) blue and outlined, positive clicks green, negative ones red."""
+    tinted = image_rgb.astype(np.float32)
+    tinted[mask_hw] = (1 - TINT) * tinted[mask_hw] + TINT * np.array(BLUE, np.float32)
+    out = tinted.round().astype(np.uint8)
+    outlines, _ = cv2.findContours(mask_hw.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(out, outlines, -1, (255, 255, 255), 1)
+    radius = max(3, round(max(out.shape[:2]) / 80))
+    for click in clicks:
+        place = round(click.col), round(click.row)
+        cv2.circle(out, place, radius + 2, (255, 255, 255), -1)
+        cv2.circle(out, place, radius, GREEN if click.positive else RED, -1)
+    return out
+
 
 Zoom = Literal["simpleclick", "none"]
 _NUMBER = r"\s*(-?\d+(?:\.\d*)?)\s*"
@@ -147,7 +168,7 @@ class _Reference(argparse.Action):
 
 def make_parser() -> OneLineParser:
     """The command line, as the module's docstring describes it."""
-    parser = OneLineParser(prog="python -m model.segment", description=__doc__, allow_abbrev=False)
+    parser = OneLineParser(prog="python -m model.cli.segment", description=__doc__, allow_abbrev=False)
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("--click", type=parse_click, action="append", default=[], metavar="X,Y[,-]")
     for option, text in (
@@ -156,7 +177,9 @@ def make_parser() -> OneLineParser:
         ("--negative", "mask of what is not meant on it"),
     ):
         parser.add_argument(option, type=Path, action=_Reference, dest="references", default=[], help=text)
-    parser.add_argument("--weights", type=Path, default=SHIPPED_DIR, help="folder, or file of model.convert")
+    parser.add_argument(
+        "--weights", type=Path, default=SHIPPED_DIR, help="folder, or file of model.cli.convert"
+    )
     parser.add_argument("--zoom", choices=("simpleclick", "none"), help="default: what the backend serves")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored picture")
     parser.add_argument("--mask", type=Path, required=True, help="the result: PNG, 255 inside")

@@ -1,7 +1,8 @@
-"""`python -m model.finetune SNAPSHOT --parent FOLDER --out RUN`: a version learns from a project's annotations.
+"""`python -m model.cli.finetune SNAPSHOT --parent FOLDER --out RUN`: a version learns from a project's annotations.
 
-Run again to go on after a kill. On several GPUs: `torchrun --nproc-per-node N -m model.finetune ...`. Through the loop of
-`model.train`; what is learned from is drawn by `model.finetuning.sampling`. Whether the outcome serves is for
+Run again to go on after a kill. On several GPUs: `torchrun --nproc-per-node N -m model.cli.finetune ...`. Through
+the loop of
+`model.cli.train`; what is learned from is drawn by `model.finetuning.sampling`. Whether the outcome serves is for
 `model.evaluation.compare`
 and `model.evaluation.promotion` to say.
 """
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from model.command_line import OneLineParser
+from model.cli.common import OneLineParser
 from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import ModelError, TrainingError
 from model.finetuning.config import FineTuneSettings, Progress, StopTraining
@@ -72,7 +73,7 @@ def fine_tune(
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Exits with status 2 and one line on stderr when it cannot be done."""
-    parser = OneLineParser(prog="python -m model.finetune", description=__doc__)
+    parser = OneLineParser(prog="python -m model.cli.finetune", description=__doc__)
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("--parent", type=Path, required=True, help="folder of the version to go on from")
     parser.add_argument(

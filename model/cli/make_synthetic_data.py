@@ -1,4 +1,5 @@
-"""`python -m model.data.made_up DATA`: pictures of coloured shapes as a training set in DATA/made_up, to try things on.
+"""`python -m model.cli.make_synthetic_data DATA`: pictures of coloured shapes as a training set in DATA/made_up, to
+try things on.
 
 An object is a "fish" of two or three parts, each in its own colour; where it lies, how large it is and what is behind it
 change from picture to picture.
@@ -73,7 +74,7 @@ def _picture(rng: Generator) -> tuple[NDArray[np.uint8], dict[str, BoolMask]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m model.data.made_up", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m model.cli.make_synthetic_data", description=__doc__)
     parser.add_argument("data", type=Path)
     print(write_made_up(parser.parse_args().data))
 
