@@ -22,9 +22,8 @@ import numpy as np
 import psutil
 
 from benchmarks.instant_server import LABEL_CONFIG, PORT_LINE
-from refcut_backend.core import brush_rle
-from refcut_backend.payloads import PredictRequest
-from refcut_backend.web.masks_in_body import without_masks
+from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.payloads import PredictRequest, without_masks
 
 SIZE = (1200, 1600)
 MEGABYTES = (2, 5, 10)

@@ -17,7 +17,7 @@ import numpy as np
 from label_studio_sdk.converter import brush
 from numpy.typing import NDArray
 
-from refcut_backend.core import brush_rle
+from refcut_backend.label_studio import brush_rle
 
 SIZES = {"2 MP": (1200, 1600), "12 MP": (3000, 4000)}
 CELL_PX = 8

@@ -26,11 +26,11 @@ from model.checkpoints.weights import load_network
 from model.images import read_image
 from model.network.config import PRESETS
 from model.network.refcut import RefCut
-from refcut_backend.core.clicks import PercentClick
 from refcut_backend.jobs.click_job import ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
+from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.store.mask_files import mask_to_png
-from refcut_backend.store.projects import Connection
 from refcut_backend.store.references import StoredReference
 from refcut_backend.worker.engine import CacheLimits, ClickEngine
 from refcut_backend.worker.image_decode import decode_image

@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from refcut_backend.core.timestamps import sortable
+from refcut_backend.label_studio.payloads import sortable
 from tests.label_studio_api import TOKEN, LabelStudioApi
 from tests.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result
 from tests.refcut_backend.training.world import mask, photograph, png

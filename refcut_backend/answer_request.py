@@ -8,13 +8,13 @@ from typing import Any
 from starlette.responses import Response
 
 from refcut_backend.answer_click import ClickReply, ClickRequest
-from refcut_backend.core.label_config import problems, read_label_config
 from refcut_backend.errors import LabelConfigError, NotConnectedError
+from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.label_config import problems, read_label_config
+from refcut_backend.label_studio.payloads import PredictRequest, SetupRequest, Webhook
 from refcut_backend.logs import note
-from refcut_backend.payloads import PredictRequest, SetupRequest, Webhook
 from refcut_backend.prelabel.tasks import TaskToPrelabel
 from refcut_backend.services import Services
-from refcut_backend.store.projects import Connection
 
 log = logging.getLogger("refcut.web")
 

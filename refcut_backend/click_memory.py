@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from refcut_backend.core import brush_rle
 from refcut_backend.core.click_context import REGION_ID_PREFIX, ClickContext
 from refcut_backend.core.click_session import ClickedObject, ClickSession, RememberedObject
-from refcut_backend.core.clicks import to_pixel
-from refcut_backend.core.regions import GivenMask
 from refcut_backend.errors import BadMaskError
+from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.prompts import to_pixel
+from refcut_backend.label_studio.regions import GivenMask
 from refcut_backend.store.click_log import ClickCost, ClickLog
 from refcut_backend.store.click_polarities import ClickPolarities
 from refcut_backend.store.clicked_objects import ClickedObjects, newly_accepted

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from refcut_backend.core.label_config import ProjectControls, read_label_config
 from refcut_backend.core.reference_choice import Action, Candidate, OwnerRule, Place, State
 from refcut_backend.core.reference_warnings import Weakness, weaknesses
 from refcut_backend.errors import LabelConfigError, RefCutError
+from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.reconcile import Reconciler
 from refcut_backend.store.owner_rules import Source
 from refcut_backend.store.projects import Projects

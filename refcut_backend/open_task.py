@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend.core.image_address import image_of_task
-from refcut_backend.core.label_config import ProjectControls, read_label_config
 from refcut_backend.errors import RefCutError
 from refcut_backend.jobs.warm_job import WarmJob
+from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.references import References
 

@@ -14,15 +14,15 @@ from sqlalchemy import Engine
 
 from refcut_backend.answer_click import AnswerRules, ClickService
 from refcut_backend.click_memory import ClickMemory
-from refcut_backend.core import brush_rle
 from refcut_backend.core.prelabel_rules import PrelabelRules
-from refcut_backend.core.regions import prediction
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.functions import CLICK_QUEUE
 from refcut_backend.jobs.presence import WorkerState
 from refcut_backend.jobs.queue_state import QueueState
+from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.regions import prediction
 from refcut_backend.model_store.project_versions import OneVersion
 from refcut_backend.prelabel.batches import BatchPrelabeller
 from refcut_backend.prelabel.tasks import Prelabelled, TaskToPrelabel

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from refcut_backend.store.projects import Connection
+from refcut_backend.label_studio.connection import Connection
 from tests.recorded import LABEL_CONFIG
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"

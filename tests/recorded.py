@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refcut_backend.core import brush_rle
+from refcut_backend.label_studio import brush_rle
 
 REPOSITORY = Path(__file__).parents[1]
 FIXTURES = REPOSITORY / "tests" / "fixtures"

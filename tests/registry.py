@@ -14,8 +14,8 @@ from sqlalchemy import Engine
 
 from refcut_backend.core.reference_choice import EVERYBODY, Authors
 from refcut_backend.follow_annotations import AnnotationFollower
+from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.label_studio.user_addresses import UserAddresses
-from refcut_backend.payloads import Webhook
 from refcut_backend.reconcile import Reconciler
 from refcut_backend.store.comparisons import Comparisons
 from refcut_backend.store.database import open_database

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refcut_backend.core.boxes import PercentBox, read_box
-from refcut_backend.core.clicks import Dot, read_dot
 from refcut_backend.errors import BadRequestError
+from refcut_backend.label_studio.prompts import Dot, PercentBox, read_box, read_dot
 
 REGION_ID_PREFIX = "rc-"
 MAX_CLICKS = 200

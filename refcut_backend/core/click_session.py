@@ -12,10 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.click_context import REGION_ID_PREFIX, ClickContext, check_count
-from refcut_backend.core.clicks import PercentClick
 from refcut_backend.errors import NoObjectError, NoPositiveClickError
+from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 
 OnMask = Callable[[str, float, float], bool]
 """Whether a place (x, y in percent) lies on the mask last given as the region with this id."""

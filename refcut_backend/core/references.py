@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refcut_backend.core.label_config import NEGATIVE_REFERENCE_CHOICE, REFERENCE_CHOICE
-from refcut_backend.core.region_masks import Region, read_region
 from refcut_backend.errors import BadMaskError
+from refcut_backend.label_studio.label_config import NEGATIVE_REFERENCE_CHOICE, REFERENCE_CHOICE
+from refcut_backend.label_studio.regions import Region, read_region
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refcut_backend.core.clicks import to_pixel
-from refcut_backend.core.label_config import NEGATIVE_REFERENCE_CHOICE, ProjectControls
 from refcut_backend.core.references import region_roles
-from refcut_backend.core.region_masks import REGION_KINDS, Region, read_region
 from refcut_backend.errors import BadMaskError
+from refcut_backend.label_studio.label_config import NEGATIVE_REFERENCE_CHOICE, ProjectControls
+from refcut_backend.label_studio.prompts import to_pixel
+from refcut_backend.label_studio.regions import Region, _is_mask, read_region
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,6 @@ class LabelMask:
     label: str
     mask_hw: NDArray[np.bool_]
     region_ids: tuple[str, ...]
-
-
-def count_mask_regions(result: Sequence[dict[str, Any]], controls: ProjectControls) -> int:
-    """How many of an annotation's regions were drawn with a tool that takes masks."""
-    return sum(_is_mask(item, controls) for item in result)
 
 
 def read_training_masks(
@@ -75,12 +70,6 @@ def click_sessions(
                 for _, x, y, positive in clicks_of[answered]
             ]
     return list(sessions.values())
-
-
-def _is_mask(item: dict[str, Any], controls: ProjectControls) -> bool:
-    """Rectangles of the smart tool are prompts and no masks."""
-    mask_tools = {control.name for control in controls.masks}
-    return item.get("type") in REGION_KINDS and item.get("from_name") in mask_tools
 
 
 def _union(regions: Sequence[Region]) -> NDArray[np.bool_]:

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.scenes import Scene, read_scenes
-from refcut_backend.core.label_config import REFERENCE_CHOICE
 from refcut_backend.demo.label_studio_project import BrushRegion, LabelStudioProject
 from refcut_backend.errors import ConfigError
+from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
 
 REPOSITORY = Path(__file__).parents[2]
 PHOTOGRAPHS = REPOSITORY / "label_studio_demo"

@@ -12,7 +12,7 @@ import numpy as np
 from label_studio_sdk import LabelStudio
 from numpy.typing import NDArray
 
-from refcut_backend.core import brush_rle
+from refcut_backend.label_studio import brush_rle
 
 REQUEST_LIMIT_S = 60.0
 """Connecting a backend waits for several of its answers."""

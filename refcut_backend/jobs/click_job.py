@@ -6,9 +6,8 @@ from base64 import b64decode, b64encode
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from refcut_backend.core.boxes import PercentBox
-from refcut_backend.core.clicks import PercentClick
 from refcut_backend.errors import RefCutError
+from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 
 FORMAT = 2
 

@@ -8,10 +8,9 @@ from label_studio_sdk.core.api_error import ApiError
 
 from refcut_backend.errors import LabelStudioError, RefCutError, TokenError
 from refcut_backend.label_studio.allowed_hosts import AllowedHosts
-from refcut_backend.label_studio.guarded_transport import Budget, GuardedTransport
-from refcut_backend.label_studio.retrying_transport import RetryingTransport
+from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.safe_http import Budget, GuardedTransport, RetryingTransport
 from refcut_backend.label_studio.tokens import shared_auth
-from refcut_backend.store.projects import Connection
 
 READ_LIMIT_S = 30.0
 _SIGNED_BELOW = "signed-by-refcut"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from refcut_backend.errors import TokenError
-from refcut_backend.label_studio.annotation_source import PAGE, explained, filtered, list_tasks
 from refcut_backend.label_studio.client import READ_LIMIT_S, connect, open_http
-from refcut_backend.payloads import ListedTask
-from refcut_backend.store.projects import Connection
+from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.payloads import ListedTask
+from refcut_backend.label_studio.tasks import PAGE, explained, filtered, list_tasks
 
 
 @dataclass(frozen=True)

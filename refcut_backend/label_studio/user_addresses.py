@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 
 from refcut_backend.errors import RefCutError
-from refcut_backend.label_studio.annotation_source import AnnotationSource, open_source
-from refcut_backend.store.projects import Connection, Projects
+from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.tasks import AnnotationSource, open_source
+from refcut_backend.store.projects import Projects
 
 ASK_AGAIN_S = 30.0
 

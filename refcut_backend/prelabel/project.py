@@ -15,9 +15,9 @@ from typing import Protocol
 from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend.errors import RefCutError
-from refcut_backend.label_studio.annotation_source import GoneError, SourceError
+from refcut_backend.label_studio.payloads import ListedTask
 from refcut_backend.label_studio.predictions import ProjectTask
-from refcut_backend.payloads import ListedTask
+from refcut_backend.label_studio.tasks import GoneError, SourceError
 from refcut_backend.prelabel.tasks import Prelabelled, TaskToPrelabel
 
 TASK_LIMIT_S = 600.0

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine, select
 
-from refcut_backend.core.clicks import Dot
+from refcut_backend.label_studio.prompts import Dot
 from refcut_backend.store.tables import ClickPolarity
 from refcut_backend.store.upsert import upsert
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
 
 from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from refcut_backend.core.timestamps import sortable
 from refcut_backend.errors import NotConnectedError
+from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.payloads import sortable
 from refcut_backend.store.tables import (
     AnnotationState,
     ImageSide,
@@ -26,19 +26,6 @@ log = logging.getLogger("refcut.store")
 
 OF_PROJECT = (Reference, OwnerRule, AnnotationState, TaskState, WebhookEvent, TrainingRun, ImageSide)
 """What is known of a project besides its own row."""
-
-
-@dataclass(frozen=True)
-class Connection:
-    """Where a project's images are. The token never shows in a repr.
-
-    label_studio: address at which it is asked, base path included. known_as: what it calls itself, when that differs:
-    addresses in its tasks begin with this one.
-    """
-
-    label_studio: str
-    access_token: str = field(repr=False)
-    known_as: str = ""
 
 
 class Projects:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from refcut_backend.core.boxes import PercentBox
-from refcut_backend.core.clicks import PercentClick
+from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 
 
 def clicks_to_json(clicks: Sequence[PercentClick]) -> list[list[Any]]:

@@ -12,13 +12,12 @@ from pycocotools import mask as coco_mask
 
 from model.data.snapshot import CocoRle, SnapshotMask, SnapshotReference, SnapshotScene
 from refcut_backend.core.image_address import image_of_task
-from refcut_backend.core.label_config import ProjectControls
 from refcut_backend.core.mask_size import fitted_mask
-from refcut_backend.core.timestamps import sortable
 from refcut_backend.core.training_masks import LabelMask, click_sessions, read_training_masks
 from refcut_backend.errors import BadMaskError, LabelStudioError, RefCutError
-from refcut_backend.label_studio.annotation_source import AnnotationSource, GoneError, SourceError
-from refcut_backend.payloads import AnnotationPayload, ListedTask
+from refcut_backend.label_studio.label_config import ProjectControls
+from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, sortable
+from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, SourceError
 from refcut_backend.store.click_log import ClickLog
 from refcut_backend.store.references import References, StoredReference
 from refcut_backend.training.project_images import ProjectImages, StoredImage

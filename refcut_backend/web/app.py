@@ -22,14 +22,19 @@ from refcut_backend.answer_request import (
     follow_webhook,
     prepare_task,
 )
+from refcut_backend.label_studio.payloads import (
+    JobStatusRequest,
+    PredictRequest,
+    SetupRequest,
+    Webhook,
+    without_masks,
+)
 from refcut_backend.logs import note
-from refcut_backend.payloads import JobStatusRequest, PredictRequest, SetupRequest, Webhook
 from refcut_backend.services import Services
 from refcut_backend.training.ask_training import START_TRAINING
 from refcut_backend.web.access import Access, Guard
 from refcut_backend.web.body_limit import BodyLimit
 from refcut_backend.web.browser_rules import JsonOnly, SafeHeaders
-from refcut_backend.web.masks_in_body import without_masks
 from refcut_backend.web.metrics import Metrics
 from refcut_backend.web.operations import PATHS, operations
 from refcut_backend.web.request_line import RequestLine

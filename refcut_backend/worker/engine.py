@@ -13,10 +13,10 @@ import torch
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
 from model.types import Click
-from refcut_backend.core import brush_rle
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
+from refcut_backend.label_studio import brush_rle
 from refcut_backend.worker.byte_cache import ByteCache
 from refcut_backend.worker.encoded_references import (
     ContentKey,

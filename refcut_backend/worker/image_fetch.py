@@ -18,10 +18,15 @@ from refcut_backend.core.image_address import (
 from refcut_backend.errors import ImageError, RefCutError, TooLargeError
 from refcut_backend.label_studio.allowed_hosts import AllowedHosts
 from refcut_backend.label_studio.client import explain, origin, refusal
-from refcut_backend.label_studio.guarded_transport import Budget, GuardedTransport, Resolve, resolve
-from refcut_backend.label_studio.retrying_transport import RetryingTransport
+from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.safe_http import (
+    Budget,
+    GuardedTransport,
+    Resolve,
+    RetryingTransport,
+    resolve,
+)
 from refcut_backend.label_studio.tokens import shared_auth
-from refcut_backend.store.projects import Connection
 from refcut_backend.worker.mounted_files import MountedFolders
 
 OVERHEAD_BYTES = 1 << 20

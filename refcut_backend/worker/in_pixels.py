@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from model.transforms import Roi
 from model.types import Click
-from refcut_backend.core.boxes import PercentBox
-from refcut_backend.core.clicks import PercentClick, to_pixel
+from refcut_backend.label_studio.prompts import PercentBox, PercentClick, to_pixel
 
 
 def clicks_in_pixels(clicks: Sequence[PercentClick], height: int, width: int) -> list[Click]:

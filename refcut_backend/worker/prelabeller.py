@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from model.proposals import Proposal, ProposalLimits, propose
-from refcut_backend.core import brush_rle
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.jobs.prelabel_job import FoundLabel, FoundMask, LabelToFind, PrelabelAnswer, PrelabelJob
+from refcut_backend.label_studio import brush_rle
 from refcut_backend.worker.engine import ClickEngine, View
 from refcut_backend.worker.full_size import full_size_mask
 from refcut_backend.worker.prefetch import TaskImage

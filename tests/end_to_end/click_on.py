@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.masks import deepest_point
-from refcut_backend.core import brush_rle
+from refcut_backend.label_studio import brush_rle
 from tests.end_to_end.editor import Editor
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
-from refcut_backend.core.label_config import ProjectControls, problems, read_label_config
+from refcut_backend.label_studio.label_config import ProjectControls, problems, read_label_config
 from tests.recorded import REPOSITORY
 
 CONFIGS = sorted((REPOSITORY / "label_config").glob("*.xml"))

@@ -16,11 +16,11 @@ from sqlalchemy.orm import Session
 
 from refcut_backend.answer_click import AnswerRules, ClickService
 from refcut_backend.click_memory import ClickMemory
-from refcut_backend.core.label_config import MASK_KINDS
 from refcut_backend.errors import ClickTimeoutError
+from refcut_backend.label_studio.label_config import MASK_KINDS
+from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.logs import gather_facts
 from refcut_backend.model_store.project_versions import OneVersion
-from refcut_backend.payloads import Webhook
 from refcut_backend.store.database import open_database
 from refcut_backend.store.references import References
 from refcut_backend.store.tables import ClickEvent

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, text
 
 from refcut_backend.click_memory import LOCK_TIMEOUT_MS, AskedClick, ClickMemory
-from refcut_backend.core import brush_rle
 from refcut_backend.core.click_context import read_context
 from refcut_backend.core.click_session import ClickedObject, ClickSession
-from refcut_backend.core.clicks import PercentClick
-from refcut_backend.core.regions import GivenMask
+from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.prompts import PercentClick
+from refcut_backend.label_studio.regions import GivenMask
 from refcut_backend.store.database import open_database
 from tests.recorded import click_result
 

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from refcut_backend.answer_request import REASON_HEADER
-from refcut_backend.core import brush_rle
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis
+from refcut_backend.label_studio import brush_rle
 from refcut_backend.store.database import open_database
 from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from refcut_backend.errors import NotConnectedError
-from refcut_backend.label_studio.annotation_source import GoneError, SourceError
-from refcut_backend.store.projects import Connection
+from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.tasks import GoneError, SourceError
 from tests.label_studio_api import LabelStudioApi, serving
 from tests.recorded import LABEL_CONFIG
 from tests.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from refcut_backend.cli import app
 from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
-from refcut_backend.store.projects import Connection
+from refcut_backend.label_studio.connection import Connection
 from refcut_backend.store.training_runs import TrainingRuns
 from tests.registry import open_registry
 from tests.worker_farm import wait_for

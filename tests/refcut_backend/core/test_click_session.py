@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.click_context import MAX_CLICKS, read_context
 from refcut_backend.core.click_session import ClickedObject, ClickSession, RememberedObject
 from refcut_backend.errors import BadRequestError, NoObjectError, NoPositiveClickError
+from refcut_backend.label_studio.prompts import PercentBox
 from tests.recorded import box_result, click_result
 
 MASK_PERCENT = 10

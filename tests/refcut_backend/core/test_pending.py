@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.click_context import ClickContext
 from refcut_backend.core.click_session import ClickedObject, RememberedObject
-from refcut_backend.core.clicks import PercentClick
 from refcut_backend.core.pending import still_pending
+from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 
 CONTEXT = ClickContext("Wheel", "image")
 WHEEL = ClickedObject("Wheel", "image", "rc-w", (PercentClick(1, 1, True, "w"),))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from refcut_backend.label_studio.retrying_transport import TRIES, RetryingTransport
+from refcut_backend.label_studio.safe_http import TRIES, RetryingTransport
 
 
 class Server(httpx.BaseTransport):

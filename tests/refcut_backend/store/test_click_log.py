@@ -6,9 +6,8 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from refcut_backend.core.boxes import PercentBox
 from refcut_backend.core.click_session import ClickedObject
-from refcut_backend.core.clicks import PercentClick
+from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.store.click_log import ClickCost, ClickLog
 from refcut_backend.store.tables import ClickEvent
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from refcut_backend.core.clicks import Dot
+from refcut_backend.label_studio.prompts import Dot
 from refcut_backend.store.click_polarities import ClickPolarities
 from refcut_backend.store.database import open_database
 

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import Engine, text
 
 from refcut_backend.click_memory import LOCK_TIMEOUT_MS, AskedClick, ClickMemory
-from refcut_backend.core import brush_rle
 from refcut_backend.core.click_context import read_context
 from refcut_backend.core.click_session import ClickedObject
-from refcut_backend.core.clicks import PercentClick
-from refcut_backend.core.regions import GivenMask
+from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.prompts import PercentClick
+from refcut_backend.label_studio.regions import GivenMask
 from refcut_backend.store.clicked_objects import ClickedObjects
 from refcut_backend.store.database import open_database
 from tests.fake_services import MASK

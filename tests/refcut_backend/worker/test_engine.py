@@ -14,12 +14,11 @@ from PIL import Image
 
 from model.network.refcut import RefCut
 from model.predictor import SERVING, PredictorSettings, RefCutPredictor
-from refcut_backend.core import brush_rle
-from refcut_backend.core.boxes import PercentBox
-from refcut_backend.core.clicks import PercentClick
 from refcut_backend.errors import ImageError, ModelOutputError, RefCutError
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
+from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.store.mask_files import mask_to_png
 from refcut_backend.store.references import StoredReference
 from refcut_backend.worker.engine import CacheLimits, ClickEngine

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from refcut_backend.errors import RefCutError, TokenError
-from refcut_backend.label_studio import guarded_transport
-from refcut_backend.store.projects import Connection
+from refcut_backend.label_studio import safe_http
+from refcut_backend.label_studio.connection import Connection
 from refcut_backend.worker.image_fetch import ImageFetcher, Stamp, is_withdrawn
 from refcut_backend.worker.mounted_files import MountedFolders
 from tests.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
@@ -120,7 +120,7 @@ def test_an_upload_that_label_studio_keeps_in_a_cloud_is_found(label_studio):
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_to_another_host_loads_and_gets_no_token(label_studio, storage, monkeypatch, status):
-    monkeypatch.setattr(guarded_transport, "is_public", lambda _address: True)
+    monkeypatch.setattr(safe_http, "is_public", lambda _address: True)
     storage.files["/bucket/a.png?" + SIGNATURE] = Answer(PICTURE)
     link = f"http://storage.invalid:{storage.port}/bucket/a.png?{SIGNATURE}"
     label_studio.files["/tasks/7/presign/?fileuri=czM6Ly9iL2s="] = Answer(
@@ -137,7 +137,7 @@ def test_a_redirect_to_another_host_loads_and_gets_no_token(label_studio, storag
 
 
 def test_a_public_image_is_fetched_without_a_token(label_studio, storage, monkeypatch):
-    monkeypatch.setattr(guarded_transport, "is_public", lambda _address: True)
+    monkeypatch.setattr(safe_http, "is_public", lambda _address: True)
     storage.files["/a.png"] = Answer(PICTURE)
     reachable = ImageFetcher(4000, 20, resolve=lambda *_: ["127.0.0.1"])
     assert fetch(f"http://pictures.invalid:{storage.port}/a.png", label_studio, fetcher=reachable) == PICTURE

@@ -13,8 +13,8 @@ import torch
 from model.checkpoints.version_folder import VERSION_FILE
 from model.checkpoints.weights import load_network
 from model.network.refcut import RefCut
-from refcut_backend.core.clicks import PercentClick
 from refcut_backend.jobs.click_job import ClickJob
+from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.model_store.serving_choice import ServingChoice
 from refcut_backend.model_store.store import ModelStore
 from refcut_backend.worker import project_models

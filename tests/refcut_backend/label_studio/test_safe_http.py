@@ -10,17 +10,15 @@ import httpx
 import pytest
 
 from refcut_backend.errors import AddressRefusedError
-from refcut_backend.label_studio import guarded_transport
+from refcut_backend.label_studio import safe_http
 from refcut_backend.label_studio.allowed_hosts import AllowedHosts
-from refcut_backend.label_studio.guarded_transport import Budget, GuardedTransport
+from refcut_backend.label_studio.safe_http import Budget, GuardedTransport
 from tests.fake_label_studio import Answer, FakeLabelStudio
 
 NOBODY = AllowedHosts.of([])
 
 
-def get(
-    url: str, allowed: AllowedHosts = NOBODY, resolve: Callable[..., list[str]] = guarded_transport.resolve
-):
+def get(url: str, allowed: AllowedHosts = NOBODY, resolve: Callable[..., list[str]] = safe_http.resolve):
     transport = GuardedTransport(allowed, Budget(limit_s=20), resolve)
     with httpx.Client(transport=transport, trust_env=False, follow_redirects=True) as client:
         return client.get(url)
@@ -90,7 +88,7 @@ def test_a_name_that_resolves_to_a_private_address_is_refused(label_studio):
 
 
 def test_the_checked_address_is_the_one_connected_to(label_studio, monkeypatch):
-    monkeypatch.setattr(guarded_transport, "is_public", lambda address: address == "127.0.0.1")
+    monkeypatch.setattr(safe_http, "is_public", lambda address: address == "127.0.0.1")
     label_studio.legacy = None
     answers = iter([["127.0.0.1"], ["127.0.0.2"]])
     get(f"http://rebinding.invalid:{label_studio.port}/a.png", resolve=lambda *_: next(answers))
@@ -110,7 +108,7 @@ def test_a_redirect_to_a_private_address_is_refused(label_studio, monkeypatch):
 
 
 def test_tls_names_the_host_of_the_address_and_not_its_number(monkeypatch):
-    monkeypatch.setattr(guarded_transport, "is_public", lambda _address: True)
+    monkeypatch.setattr(safe_http, "is_public", lambda _address: True)
     names: list[str | None] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.sni_callback = lambda _socket, name, _context: names.append(name)
@@ -147,7 +145,7 @@ def test_an_address_that_swallows_packets_leaves_time_for_the_next(label_studio,
             raise TimeoutError
         return connect(address, timeout, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(guarded_transport, "is_public", lambda _address: True)
+    monkeypatch.setattr(safe_http, "is_public", lambda _address: True)
     monkeypatch.setattr(socket, "create_connection", swallow)
     label_studio.good.add(None)
     label_studio.files["/a.png"] = Answer(b"picture")

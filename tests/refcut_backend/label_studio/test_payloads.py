@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from refcut_backend.payloads import PredictRequest
+from refcut_backend.label_studio.payloads import PredictRequest
 from tests.recorded import recorded
 
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from refcut_backend.core.polygons import MAX_CORNERS, Outline, OutlineSettings, mask_outlines
 from refcut_backend.demo.demo_projects import demo_mask
+from refcut_backend.label_studio.polygons import MAX_CORNERS, Outline, OutlineSettings, mask_outlines
 
 EXACT = OutlineSettings(tolerance_px=0, min_area_percent=0, max_pieces=1000)
 MASKS = arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=9))

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from refcut_backend.core.clicks import Dot, PercentClick, read_dot, to_pixel
 from refcut_backend.errors import BadRequestError
+from refcut_backend.label_studio.prompts import Dot, PercentClick, read_dot, to_pixel
 from tests.recorded import click_result
 
 

@@ -17,11 +17,10 @@ import httpx
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
-from refcut_backend.core.timestamps import sortable
 from refcut_backend.errors import RefCutError, TokenError
 from refcut_backend.label_studio.client import READ_LIMIT_S, connect, open_http
-from refcut_backend.payloads import AnnotationPayload, ListedTask
-from refcut_backend.store.projects import Connection
+from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, sortable
 
 PAGE = 25
 

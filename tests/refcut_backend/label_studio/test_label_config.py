@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from refcut_backend.core.label_config import problems, read_label_config
 from refcut_backend.errors import LabelConfigError
+from refcut_backend.label_studio.label_config import problems, read_label_config
 from tests.recorded import LABEL_CONFIG, backend_request
 
 

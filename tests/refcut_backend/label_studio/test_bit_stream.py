@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refcut_backend.core.bit_stream import WIDEST_READ, BitStream, join_codes
+from refcut_backend.label_studio.brush_rle import WIDEST_READ, BitStream, join_codes
 
 numbers = st.integers(1, 32).flatmap(lambda width: st.tuples(st.integers(0, 2**width - 1), st.just(width)))
 

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from refcut_backend.core import brush_rle
-from refcut_backend.core.label_config import MASK_KINDS, Control
-from refcut_backend.core.polygons import OutlineSettings
-from refcut_backend.core.regions import GivenMask, mask_regions
+from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.label_config import MASK_KINDS, Control
+from refcut_backend.label_studio.polygons import OutlineSettings
+from refcut_backend.label_studio.regions import GivenMask, mask_regions
 
 CONTROLS = {
     kind: Control("masks", "image", "image", frozenset({"Door"}), kind, "false") for kind in MASK_KINDS

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refcut_backend.core.region_masks import MAX_POINTS, read_region
 from refcut_backend.errors import BadMaskError
+from refcut_backend.label_studio.regions import MAX_POINTS, read_region
 
 WIDTH, HEIGHT = 200, 100
 

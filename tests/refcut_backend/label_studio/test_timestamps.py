@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from refcut_backend.core.timestamps import earlier, sortable
+from refcut_backend.label_studio.payloads import earlier, sortable
 
 
 def test_times_sort_as_text_whether_or_not_label_studio_writes_a_fraction():

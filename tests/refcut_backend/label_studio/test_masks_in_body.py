@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refcut_backend.payloads import PredictRequest
-from refcut_backend.web.masks_in_body import without_masks
+from refcut_backend.label_studio.payloads import PredictRequest, without_masks
 from tests.recorded import brush_result, recorded
 
 texts = st.text(st.sampled_from('"rle\\[]:,1 '), max_size=12)

@@ -6,15 +6,15 @@ import httpx
 import pytest
 from label_studio_sdk import LabelStudio
 
-from refcut_backend.label_studio.annotation_source import (
+from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.payloads import ListedTask, Webhook
+from refcut_backend.label_studio.tasks import (
     AnnotationSource,
     ApiAnnotations,
     GoneError,
     SourceError,
     open_source,
 )
-from refcut_backend.payloads import ListedTask, Webhook
-from refcut_backend.store.projects import Connection
 from tests.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.registry import DOOR, WHEEL, marked
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refcut_backend.core.boxes import PercentBox, read_box
 from refcut_backend.errors import BadRequestError
+from refcut_backend.label_studio.prompts import PercentBox, read_box
 from tests.recorded import box_result
 
 

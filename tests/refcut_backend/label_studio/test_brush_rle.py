@@ -8,10 +8,9 @@ from hypothesis.extra.numpy import arrays
 from label_studio_sdk.converter import brush
 from numpy.typing import NDArray
 
-from refcut_backend.core import brush_rle
-from refcut_backend.core.bit_stream import join_codes
-from refcut_backend.core.brush_rle import FIELD_BITS, HEADER_BITS
 from refcut_backend.errors import BadMaskError
+from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.brush_rle import FIELD_BITS, HEADER_BITS, join_codes
 from tests.recorded import recorded
 
 masks = arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40)))
