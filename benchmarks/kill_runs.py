@@ -40,10 +40,10 @@ from model.checkpoints.weights import load_network
 from model.data.snapshot import read_snapshot
 from model.errors import ModelError
 from refcut_backend.core.training_stage import Outcome
+from refcut_backend.database.engine import open_database
+from refcut_backend.database.tables import AnnotationState
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.model_store.store import ModelStore
-from refcut_backend.store.database import open_database
-from refcut_backend.store.tables import AnnotationState
 from refcut_backend.store.training_runs import Run, TrainingRuns
 from refcut_backend.training.project_snapshot import SNAPSHOT_DIR, annotations_of
 from tests.label_studio_api import LabelStudioApi, serving

@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from refcut_backend.core.image_address import image_of_task
 from refcut_backend.core.reference_choice import Author
 from refcut_backend.core.references import LabelReference, read_references
+from refcut_backend.database.projects import Projects
 from refcut_backend.errors import LabelConfigError, RefCutError
 from refcut_backend.follow_extra_params import follow_extra_params
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
@@ -22,7 +23,6 @@ from refcut_backend.label_studio.payloads import (
 )
 from refcut_backend.label_studio.regions import count_mask_regions
 from refcut_backend.store.annotation_states import AnnotationNews
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 
 log = logging.getLogger("refcut.references")

@@ -6,8 +6,8 @@ import hashlib
 import logging
 
 from refcut_backend.core.extra_params import as_text, read_extra_params
+from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ConfigError
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 
 log = logging.getLogger("refcut.references")

@@ -7,11 +7,11 @@ from datetime import datetime
 
 from refcut_backend.core.reference_choice import Action, Candidate, OwnerRule, Place, State
 from refcut_backend.core.reference_warnings import Weakness, weaknesses
+from refcut_backend.database.projects import Projects
 from refcut_backend.errors import LabelConfigError, RefCutError
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.reconcile import Reconciler
 from refcut_backend.store.owner_rules import Source
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References, StoredReference
 
 

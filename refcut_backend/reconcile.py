@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from refcut_backend.core.reference_choice import Action
+from refcut_backend.database.projects import Projects
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import ListedTask, earlier
 from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, open_source
 from refcut_backend.store.comparisons import Comparisons
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 
 log = logging.getLogger("refcut.reconcile")

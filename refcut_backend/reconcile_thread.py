@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from refcut_backend.database.leases import LeaseHolder
+from refcut_backend.database.projects import Projects
 from refcut_backend.errors import RefCutError
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.reconcile import Reconciler
 from refcut_backend.store.comparisons import Comparisons
-from refcut_backend.store.leases import LeaseHolder
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 
 log = logging.getLogger("refcut.reconcile")

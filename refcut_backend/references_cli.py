@@ -57,10 +57,10 @@ def show(
     out: Annotated[Path | None, typer.Option("--out", help="file to write")] = None,
 ) -> None:
     """Write a PNG with a reference drawn on its photograph: green = the label, red = what must stay out."""
+    from refcut_backend.database.engine import open_database
+    from refcut_backend.database.projects import Projects
     from refcut_backend.reference_overlay import as_png, draw_reference
     from refcut_backend.store.addresses import Addresses
-    from refcut_backend.store.database import open_database
-    from refcut_backend.store.projects import Projects
     from refcut_backend.worker.image_source import read_image
     from refcut_backend.worker.prefetch import TaskImage
 
@@ -158,13 +158,13 @@ def _say(method: Callable[[ReferenceManager], None], said: str) -> None:
 def _manage(action: Callable[[ReferenceManager, Settings], None]) -> None:
     """Runs an action on the registry of the settings' database."""
     from refcut_backend.core.reference_choice import Authors
+    from refcut_backend.database.engine import open_database
+    from refcut_backend.database.projects import Projects
     from refcut_backend.follow_annotations import AnnotationFollower
     from refcut_backend.label_studio.user_addresses import UserAddresses
     from refcut_backend.manage_references import ReferenceManager
     from refcut_backend.reconcile import Reconciler
     from refcut_backend.store.comparisons import Comparisons
-    from refcut_backend.store.database import open_database
-    from refcut_backend.store.projects import Projects
     from refcut_backend.store.references import References
 
     def run(settings: Settings) -> None:

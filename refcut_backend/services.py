@@ -12,6 +12,8 @@ from refcut_backend.click_memory import LOCK_TIMEOUT_MS, ClickMemory
 from refcut_backend.core.prelabel_rules import PrelabelRules
 from refcut_backend.core.reference_choice import Authors
 from refcut_backend.core.training_schedule import TrainingRules
+from refcut_backend.database.engine import open_database
+from refcut_backend.database.projects import Projects
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.jobs.click_queue import ClickQueue
@@ -27,9 +29,7 @@ from refcut_backend.prelabel.tasks import TaskPrelabeller
 from refcut_backend.reconcile_thread import ReconcileThread, reconcile_thread
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
-from refcut_backend.store.database import open_database
 from refcut_backend.store.old_clicks import OldClicks
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 from refcut_backend.training.services import TrainingServices, connect_training
 

@@ -40,9 +40,9 @@ def train(
 
 
 def _train(settings: Settings, project: int, wait: bool) -> None:
+    from refcut_backend.database.engine import open_database
+    from refcut_backend.database.projects import Projects
     from refcut_backend.jobs.redis_server import connect_redis
-    from refcut_backend.store.database import open_database
-    from refcut_backend.store.projects import Projects
     from refcut_backend.training.services import connect_training
 
     engine = open_database(settings.database)
@@ -92,7 +92,7 @@ def _short(value: object) -> str:
 
 
 def _show(settings: Settings, project: int | None) -> None:
-    from refcut_backend.store.database import open_database
+    from refcut_backend.database.engine import open_database
     from refcut_backend.store.training_news import News, TrainingNews
     from refcut_backend.store.training_runs import TrainingRuns
 

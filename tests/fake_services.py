@@ -15,6 +15,8 @@ from sqlalchemy import Engine
 from refcut_backend.answer_click import AnswerRules, ClickService
 from refcut_backend.click_memory import ClickMemory
 from refcut_backend.core.prelabel_rules import PrelabelRules
+from refcut_backend.database.engine import open_database
+from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
@@ -27,9 +29,7 @@ from refcut_backend.model_store.project_versions import OneVersion
 from refcut_backend.prelabel.batches import BatchPrelabeller
 from refcut_backend.prelabel.tasks import Prelabelled, TaskToPrelabel
 from refcut_backend.services import Services
-from refcut_backend.store.database import open_database
 from refcut_backend.store.event_log import EventLog
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 from refcut_backend.store.training_news import TrainingNews
 from refcut_backend.store.training_runs import TrainingRuns

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine
 
 from refcut_backend.core.reference_choice import EVERYBODY, Authors
+from refcut_backend.database.engine import open_database
+from refcut_backend.database.projects import Projects
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.label_studio.user_addresses import UserAddresses
 from refcut_backend.reconcile import Reconciler
 from refcut_backend.store.comparisons import Comparisons
-from refcut_backend.store.database import open_database
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 from tests.label_studio_api import LabelStudioApi
 from tests.recorded import LABEL_CONFIG, brush_result, role_result

@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 
+from refcut_backend.database.projects import Projects
 from refcut_backend.errors import RefCutError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.tasks import AnnotationSource, open_source
-from refcut_backend.store.projects import Projects
 
 ASK_AGAIN_S = 30.0
 

@@ -14,6 +14,9 @@ from tqdm import tqdm
 
 from refcut_backend.answer_click import AnswerRules
 from refcut_backend.core.reference_choice import Authors
+from refcut_backend.database.engine import open_database
+from refcut_backend.database.leases import LeaseHolder, held
+from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ConfigError, NoReferenceError
 from refcut_backend.jobs.named_redis import find_redis
 from refcut_backend.jobs.prelabel_queue import PrelabelQueue
@@ -24,10 +27,6 @@ from refcut_backend.prelabel.project import Outcome, ProjectPrelabeller, Project
 from refcut_backend.prelabel.tasks import TaskPrelabeller
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
-from refcut_backend.store.database import open_database
-from refcut_backend.store.held_lease import held
-from refcut_backend.store.leases import LeaseHolder
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 from refcut_backend.terminal import plain
 

@@ -13,8 +13,8 @@ from sqlalchemy import Engine, delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from refcut_backend.database.tables import HiddenAddress
 from refcut_backend.errors import ImageError
-from refcut_backend.store.tables import HiddenAddress
 
 PREFIX = "kept:"
 KEPT_FOR = timedelta(days=30)

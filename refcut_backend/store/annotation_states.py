@@ -22,10 +22,10 @@ from sqlalchemy.orm import Session
 
 from refcut_backend.core.reference_choice import UNKNOWN, Author
 from refcut_backend.core.references import LabelReference
+from refcut_backend.database.tables import AnnotationState, Reference, TaskState
 from refcut_backend.label_studio.payloads import sortable
 from refcut_backend.store.event_log import note_event
 from refcut_backend.store.mask_files import mask_to_png
-from refcut_backend.store.tables import AnnotationState, Reference, TaskState
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from sqlalchemy import Engine, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from refcut_backend.core.click_session import ClickedObject
+from refcut_backend.database.tables import ClickEvent
 from refcut_backend.store.prompts_json import box_to_json, clicks_to_json
-from refcut_backend.store.tables import ClickEvent
 
 IDS_A_QUERY = 1000
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine, select
 
+from refcut_backend.database.engine import upsert
+from refcut_backend.database.tables import ClickPolarity
 from refcut_backend.label_studio.prompts import Dot
-from refcut_backend.store.tables import ClickPolarity
-from refcut_backend.store.upsert import upsert
 
 
 class ClickPolarities:

@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import Engine, Row, bindparam, delete, select, update
 
 from refcut_backend.core.click_session import ClickedObject, RememberedObject
+from refcut_backend.database.engine import upsert
+from refcut_backend.database.tables import ClickedObjectState as State
 from refcut_backend.label_studio.regions import GivenMask
 from refcut_backend.store.prompts_json import box_from_json, box_to_json, clicks_from_json, clicks_to_json
-from refcut_backend.store.tables import ClickedObjectState as State
-from refcut_backend.store.upsert import upsert
 
 _WITHOUT_MASK = (
     State.region_id,

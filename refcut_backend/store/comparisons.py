@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine, delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from refcut_backend.database.tables import Project, Reference, TaskState, WebhookEvent
 from refcut_backend.store.annotation_states import CLOCKS_DIFFER_S
-from refcut_backend.store.tables import Project, Reference, TaskState, WebhookEvent
 
 NOTED_EVENTS_KEPT = timedelta(days=30)
 

@@ -6,7 +6,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from refcut_backend.store.tables import WebhookEvent
+from refcut_backend.database.tables import WebhookEvent
 
 
 class EventLog:

@@ -8,7 +8,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from refcut_backend.core.holdout import Side
-from refcut_backend.store.tables import ImageSide
+from refcut_backend.database.tables import ImageSide
 
 Decide = Callable[[Mapping[str, Side]], Mapping[str, Side]]
 """What is known of the project's images to the sides of those of a run."""

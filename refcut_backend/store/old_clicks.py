@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine, delete, update
 from sqlalchemy.orm import Session
 
-from refcut_backend.store.tables import ClickEvent, ClickPolarity
+from refcut_backend.database.tables import ClickEvent, ClickPolarity
 
 LOOK_EVERY_S = 3600.0
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from refcut_backend.core.reference_choice import Action, OwnerRule
-from refcut_backend.store import tables
+from refcut_backend.database import tables
 
 ANY = 0
 """Task or annotation of a rule that holds for all of them."""

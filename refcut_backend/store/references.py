@@ -22,11 +22,11 @@ from refcut_backend.core.reference_choice import (
     in_use,
     states,
 )
+from refcut_backend.database.tables import Reference
 from refcut_backend.store.annotation_states import AnnotationStates
 from refcut_backend.store.event_log import EventLog
 from refcut_backend.store.mask_files import png_to_mask
 from refcut_backend.store.owner_rules import OwnerRules
-from refcut_backend.store.tables import Reference
 
 _WITHOUT_MASKS = (
     Reference.id,

@@ -9,8 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from refcut_backend.database.tables import AnnotationState
 from refcut_backend.store.annotation_states import forget_masks
-from refcut_backend.store.tables import AnnotationState
 
 ROWS_AT_ONCE = 500
 _CAN_TEACH = AnnotationState.mask_regions > 0

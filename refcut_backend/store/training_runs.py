@@ -17,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
-from refcut_backend.store.tables import TrainingRun
+from refcut_backend.database.tables import TrainingRun
 
 RERUNS = 1
 """After a worker died over a run, it is tried so many times more."""

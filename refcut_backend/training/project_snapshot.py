@@ -18,6 +18,7 @@ from model.data.snapshot import HEAD_FILE, IMAGES_DIR, Snapshot, read_snapshot, 
 from model.errors import DataError
 from refcut_backend.core.holdout import HoldoutRules, Side, decide_sides
 from refcut_backend.core.reference_choice import Authors
+from refcut_backend.database.projects import Projects
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.label_config import read_label_config
 from refcut_backend.label_studio.tasks import AnnotationSource, open_source
@@ -25,7 +26,6 @@ from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.click_log import ClickLog
 from refcut_backend.store.image_sides import ImageSides
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 from refcut_backend.store.training_news import TrainingNews
 from refcut_backend.training.gather import Gathered, Gatherer, OnTask, images_of

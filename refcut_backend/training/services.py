@@ -8,10 +8,10 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from refcut_backend.core.training_schedule import TrainingRules
+from refcut_backend.database.projects import Projects
 from refcut_backend.jobs.training_queue import TrainingQueue
 from refcut_backend.settings import Settings
 from refcut_backend.store.event_log import EventLog
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.training_news import TrainingNews
 from refcut_backend.store.training_runs import TrainingRuns
 from refcut_backend.training.ask_training import TrainingRequests

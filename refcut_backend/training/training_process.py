@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
+from refcut_backend.database.engine import open_database
+from refcut_backend.database.projects import Projects
 from refcut_backend.jobs.functions import TRAINING_QUEUE
 from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.jobs.training_queue import TrainingQueue
 from refcut_backend.settings import Settings
-from refcut_backend.store.database import open_database
 from refcut_backend.store.event_log import EventLog
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.training_news import TrainingNews
 from refcut_backend.store.training_runs import TrainingRuns
 from refcut_backend.training.ask_training import TrainingRequests

@@ -12,8 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend.core.training_schedule import Standing, TrainingRules, reason_to_train
 from refcut_backend.core.training_stage import AskedBy, Outcome
+from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.errors import RefCutError
-from refcut_backend.store.leases import LeaseHolder
 from refcut_backend.store.training_news import News, TrainingNews
 from refcut_backend.store.training_runs import TrainingRuns
 from refcut_backend.training.ask_training import TrainingRequests

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from refcut_backend.database.projects import Projects
 from refcut_backend.label_studio.allowed_hosts import AllowedHosts
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
-from refcut_backend.store.projects import Projects
 from refcut_backend.worker.image_decode import decode_image
 from refcut_backend.worker.image_fetch import Fetched, ImageFetcher, Stamp
 from refcut_backend.worker.image_shelf import Image, ImageShelf

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
+from refcut_backend.database.engine import open_database
+from refcut_backend.database.projects import Projects
 from refcut_backend.jobs.prelabel_turn import Turn
 from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.jobs.warm_queue import WarmQueue
@@ -14,8 +16,6 @@ from refcut_backend.model_store.from_settings import open_model_store
 from refcut_backend.model_store.serving_choice import ServingChoice
 from refcut_backend.settings import Settings
 from refcut_backend.store.addresses import Addresses
-from refcut_backend.store.database import open_database
-from refcut_backend.store.projects import Projects
 from refcut_backend.store.references import References
 from refcut_backend.worker.engine import CacheLimits, ClickEngine
 from refcut_backend.worker.image_source import open_image_shelf

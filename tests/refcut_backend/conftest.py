@@ -6,8 +6,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import Engine
 
+from refcut_backend.database.engine import open_database
 from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
-from refcut_backend.store.database import open_database
 from tests.fake_label_studio import FakeLabelStudio, running
 from tests.worker_farm import WorkerFarm
 

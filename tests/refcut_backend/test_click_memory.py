@@ -11,10 +11,10 @@ from sqlalchemy import Engine, create_engine, event, text
 from refcut_backend.click_memory import LOCK_TIMEOUT_MS, AskedClick, ClickMemory
 from refcut_backend.core.click_context import read_context
 from refcut_backend.core.click_session import ClickedObject, ClickSession
+from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.label_studio.regions import GivenMask
-from refcut_backend.store.database import open_database
 from tests.recorded import click_result
 
 MASK = np.zeros((10, 20), bool)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from refcut_backend.database.engine import open_database
+from refcut_backend.database.projects import Projects
 from refcut_backend.doctor.findings import Finding, run_checks
 from refcut_backend.doctor.projects import project_checks
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.settings import Settings
-from refcut_backend.store.database import open_database
-from refcut_backend.store.projects import Projects
 from tests.recorded import LABEL_CONFIG
 from tests.refcut_backend.doctor.fake_label_studio import TOKEN, fake_label_studio, healthy
 

@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
+from refcut_backend.database.tables import HiddenAddress
 from refcut_backend.errors import ImageError
 from refcut_backend.store.addresses import KEPT_FOR, Addresses, holds_secret
-from refcut_backend.store.tables import HiddenAddress
 
 SIGNED = "https://bucket.s3.amazonaws.com/a.png?X-Amz-Signature=canary"
 

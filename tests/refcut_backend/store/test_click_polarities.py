@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio.prompts import Dot
 from refcut_backend.store.click_polarities import ClickPolarities
-from refcut_backend.store.database import open_database
 
 
 def dots(**said: bool | None) -> list[Dot]:

@@ -9,11 +9,11 @@ from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
 from refcut_backend.core.click_session import ClickedObject
+from refcut_backend.database.tables import ClickEvent, ClickPolarity
 from refcut_backend.label_studio.prompts import Dot, PercentClick
 from refcut_backend.store.click_log import ClickLog
 from refcut_backend.store.click_polarities import ClickPolarities
 from refcut_backend.store.old_clicks import LOOK_EVERY_S, OldClicks
-from refcut_backend.store.tables import ClickEvent, ClickPolarity
 
 DOOR = ClickedObject("Door", "image", "rc-a", (PercentClick(1.5, 2.5, True, "a"),))
 

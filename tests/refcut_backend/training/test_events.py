@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from refcut_backend.store.tables import AnnotationState, WebhookEvent
+from refcut_backend.database.tables import AnnotationState, WebhookEvent
 from refcut_backend.store.training_news import News
 from tests.recorded import backend_request, click_result
 from tests.refcut_backend.training.world import World, open_world, parts

@@ -18,6 +18,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from redis import Redis
 
+from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
@@ -26,7 +27,6 @@ from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect
 from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.services import connect_services
 from refcut_backend.settings import Settings
-from refcut_backend.store.database import open_database
 from refcut_backend.store.references import References
 from refcut_backend.web.app import create_app
 from tests.label_studio_api import TOKEN, LabelStudioApi, serving

@@ -2,17 +2,53 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.schema import CreateColumn
 
+from refcut_backend.database.tables import Base
 from refcut_backend.errors import ConfigError
-from refcut_backend.store.schema import make_current
+
+LOOKS = 5
+PAUSE_S = 0.2
+
+
+def make_current(engine: Engine) -> None:
+    """Adds missing tables and columns. Raises SQLAlchemyError when the database does not let it."""
+    for look in range(LOOKS):
+        try:
+            Base.metadata.create_all(engine)
+            with engine.begin() as connection:
+                _add_columns(connection)
+            return
+        except SQLAlchemyError:
+            if look == LOOKS - 1:
+                raise
+            time.sleep(PAUSE_S)
+
+
+def _add_columns(connection: Connection) -> None:
+    present = inspect(connection)
+    dialect = connection.dialect
+    for table in Base.metadata.sorted_tables:
+        known = {column["name"] for column in present.get_columns(table.name)}
+        for column in table.columns:
+            if column.name not in known:
+                name = dialect.identifier_preparer.format_table(table)
+                declared = CreateColumn(column).compile(dialect=dialect)
+                connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {declared}")
+
 
 PRIVATE = 0o600
 CONNECTS_WITHIN_S = 3
@@ -66,3 +102,32 @@ def _prepare_sqlite(engine: Engine, path: Path, lock_timeout_ms: int) -> None:
         for pragma in (f"busy_timeout={lock_timeout_ms}", "journal_mode=WAL", "synchronous=NORMAL"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+
+
+Upsert = postgresql.Insert | sqlite.Insert
+
+
+def upsert(
+    engine: Engine, table: type[DeclarativeBase], columns: Collection[str], newest_by: str | None = None
+) -> Upsert:
+    """A statement for rows of a table. columns: what of a row that exists is replaced.
+
+    newest_by: column in which a row that exists must not be larger than the new one; else it stays as it is.
+    """
+    return _statement(engine.dialect.name, table, tuple(columns), newest_by)
+
+
+@cache
+def _statement(
+    dialect: str, table: type[DeclarativeBase], columns: tuple[str, ...], newest_by: str | None
+) -> Upsert:
+    """Made once: making it takes longer than running it."""
+    insert: Upsert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+    where = None
+    if newest_by is not None:
+        where = table.__table__.columns[newest_by] <= insert.excluded[newest_by]
+    return insert.on_conflict_do_update(
+        index_elements=list(table.__table__.primary_key),
+        set_={name: insert.excluded[name] for name in columns},
+        where=where,
+    )

@@ -4,8 +4,8 @@ import stat
 
 import pytest
 
+from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ConfigError
-from refcut_backend.store.database import open_database
 
 
 def test_the_database_with_the_tokens_is_readable_by_its_owner_only(engine, tmp_path):

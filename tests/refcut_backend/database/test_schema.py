@@ -10,10 +10,10 @@ import pytest
 from sqlalchemy import inspect
 
 from refcut_backend.core.reference_choice import State
-from refcut_backend.store.database import open_database
-from refcut_backend.store.projects import Projects
+from refcut_backend.database.engine import open_database
+from refcut_backend.database.projects import Projects
+from refcut_backend.database.tables import Base
 from refcut_backend.store.references import References
-from refcut_backend.store.tables import Base
 from tests.recorded import FIXTURES
 from tests.refcut_backend.store.test_references import news, reference
 

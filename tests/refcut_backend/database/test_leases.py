@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from refcut_backend.store.leases import LeaseHolder
+from refcut_backend.database.leases import LeaseHolder
 
 
 class Clock:

@@ -3,9 +3,8 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from refcut_backend.store.held_lease import held
-from refcut_backend.store.leases import LeaseHolder
-from refcut_backend.store.tables import Lease
+from refcut_backend.database.leases import LeaseHolder, held
+from refcut_backend.database.tables import Lease
 from tests.worker_farm import wait_for
 
 LASTS_S = 8.0

@@ -8,10 +8,7 @@ from sqlalchemy import Engine, delete, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from refcut_backend.errors import NotConnectedError
-from refcut_backend.label_studio.connection import Connection
-from refcut_backend.label_studio.payloads import sortable
-from refcut_backend.store.tables import (
+from refcut_backend.database.tables import (
     AnnotationState,
     ImageSide,
     OwnerRule,
@@ -21,6 +18,9 @@ from refcut_backend.store.tables import (
     TrainingRun,
     WebhookEvent,
 )
+from refcut_backend.errors import NotConnectedError
+from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.payloads import sortable
 
 log = logging.getLogger("refcut.store")
 

@@ -4,9 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from refcut_backend.database.projects import Projects
 from refcut_backend.errors import NotConnectedError
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.store.projects import Projects
 
 
 def test_a_project_is_remembered_with_its_latest_connection(engine):
