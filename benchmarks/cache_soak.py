@@ -26,6 +26,11 @@ from model.checkpoints.weights import load_network
 from model.images import read_image
 from model.network.config import PRESETS
 from model.network.refcut import RefCut
+from refcut_backend.images.address import TaskImage
+from refcut_backend.images.cache import ImageShelf
+from refcut_backend.images.decode import decode_image
+from refcut_backend.images.fetch import Fetched, ImageFetcher, Stamp
+from refcut_backend.images.mounted_files import MountedFolders
 from refcut_backend.jobs.click_job import ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.label_studio.connection import Connection
@@ -33,11 +38,6 @@ from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.store.mask_files import mask_to_png
 from refcut_backend.store.references import StoredReference
 from refcut_backend.worker.engine import CacheLimits, ClickEngine
-from refcut_backend.worker.image_decode import decode_image
-from refcut_backend.worker.image_fetch import Fetched, ImageFetcher, Stamp
-from refcut_backend.worker.image_shelf import ImageShelf
-from refcut_backend.worker.mounted_files import MountedFolders
-from refcut_backend.worker.prefetch import TaskImage
 from refcut_backend.worker.served_model import OneModel
 
 PHOTOGRAPH = Path(__file__).parents[1] / "label_studio_demo" / "car_parts_te66.jpg"

@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from refcut_backend.click_memory import AskedClick, ClickMemory
 from refcut_backend.core.click_context import read_context
 from refcut_backend.core.click_session import ClickedObject, RememberedObject
-from refcut_backend.core.image_address import image_of_task
 from refcut_backend.core.pending import still_pending
 from refcut_backend.errors import DatabaseFailsError, RefCutError
+from refcut_backend.images.address import image_of_task
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.label_studio.label_config import Control, MaskKind, ProjectControls, read_label_config
 from refcut_backend.label_studio.payloads import Webhook

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from refcut_backend.core.image_address import image_of_task
 from refcut_backend.core.reference_choice import Author
 from refcut_backend.core.references import LabelReference, read_references
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import LabelConfigError, RefCutError
 from refcut_backend.follow_extra_params import follow_extra_params
+from refcut_backend.images.address import image_of_task
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.label_studio.payloads import (
     AnnotationPayload,

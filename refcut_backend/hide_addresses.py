@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 
 from refcut_backend.answer_click import AsksWorkers
+from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.store.addresses import Addresses
 
 
 class HidesAddresses:

@@ -59,10 +59,10 @@ def show(
     """Write a PNG with a reference drawn on its photograph: green = the label, red = what must stay out."""
     from refcut_backend.database.engine import open_database
     from refcut_backend.database.projects import Projects
+    from refcut_backend.images.address import TaskImage
+    from refcut_backend.images.cache import read_image
+    from refcut_backend.images.hidden_urls import Addresses
     from refcut_backend.reference_overlay import as_png, draw_reference
-    from refcut_backend.store.addresses import Addresses
-    from refcut_backend.worker.image_source import read_image
-    from refcut_backend.worker.prefetch import TaskImage
 
     def action(manager: ReferenceManager, settings: Settings) -> None:
         stored = manager.load(Place(label, task, annotation), project)

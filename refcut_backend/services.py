@@ -16,6 +16,7 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.hide_addresses import HidesAddresses
+from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.jobs.click_queue import ClickQueue
 from refcut_backend.jobs.prelabel_queue import PrelabelQueue
 from refcut_backend.jobs.queue_state import QueueState, read_queue_state
@@ -28,7 +29,6 @@ from refcut_backend.prelabel.batches import BatchPrelabeller
 from refcut_backend.prelabel.tasks import TaskPrelabeller
 from refcut_backend.reconcile_thread import ReconcileThread, reconcile_thread
 from refcut_backend.settings import Settings
-from refcut_backend.store.addresses import Addresses
 from refcut_backend.store.old_clicks import OldClicks
 from refcut_backend.store.references import References
 from refcut_backend.training.services import TrainingServices, connect_training

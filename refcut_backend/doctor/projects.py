@@ -11,17 +11,16 @@ from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 from sqlalchemy import Engine
 
-from refcut_backend.core.image_address import image_of_task
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.doctor.findings import Check, Finding
 from refcut_backend.errors import RefCutError
+from refcut_backend.images.address import TaskImage, image_of_task
+from refcut_backend.images.cache import open_image_shelf
+from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.client import connect, explain
 from refcut_backend.label_studio.label_config import problems, read_label_config
 from refcut_backend.settings import Settings
-from refcut_backend.store.addresses import Addresses
-from refcut_backend.worker.image_source import open_image_shelf
-from refcut_backend.worker.prefetch import TaskImage
 
 
 class ProjectDoctor:

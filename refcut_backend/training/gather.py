@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from model.data.snapshot import CocoRle, SnapshotMask, SnapshotReference, SnapshotScene
-from refcut_backend.core.image_address import image_of_task
-from refcut_backend.core.mask_size import fitted_mask
 from refcut_backend.core.training_masks import LabelMask, click_sessions, read_training_masks
 from refcut_backend.errors import BadMaskError, LabelStudioError, RefCutError
+from refcut_backend.images.address import TaskImage, image_of_task
+from refcut_backend.images.decode import fitted_mask
 from refcut_backend.label_studio.label_config import ProjectControls
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, sortable
 from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, SourceError
 from refcut_backend.store.click_log import ClickLog
 from refcut_backend.store.references import References, StoredReference
 from refcut_backend.training.project_images import ProjectImages, StoredImage
-from refcut_backend.worker.prefetch import TaskImage
 
 ReadImage = Callable[[TaskImage], NDArray[np.uint8]]
 """The image at full size, RGB (H, W, 3). Raises RefCutError."""

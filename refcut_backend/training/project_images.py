@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refcut_backend.errors import ImageError
-from refcut_backend.worker.image_shelf import shrunk
+from refcut_backend.images.cache import shrunk
 
 SUFFIX = ".png"
 QUICK_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)

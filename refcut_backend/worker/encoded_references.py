@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from model.memory import held_bytes
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
-from refcut_backend.core.mask_size import fitted_mask
+from refcut_backend.images.address import TaskImage
+from refcut_backend.images.cache import WORKING_PX, ByteCache, ImageShelf
+from refcut_backend.images.decode import DECODING_VERSION, fitted_mask
 from refcut_backend.store.references import StoredReference
-from refcut_backend.worker.byte_cache import ByteCache
-from refcut_backend.worker.image_decode import DECODING_VERSION
-from refcut_backend.worker.image_shelf import WORKING_PX, ImageShelf
-from refcut_backend.worker.prefetch import TaskImage
 from refcut_backend.worker.served_model import ServedModel
 
 LoadReference = Callable[[int], StoredReference | None]

@@ -14,10 +14,12 @@ from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
 from model.types import Click
 from refcut_backend.errors import ModelOutputError
+from refcut_backend.images.address import TaskImage
+from refcut_backend.images.cache import ByteCache, ImageShelf
+from refcut_backend.images.decode import full_size_mask
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.label_studio import brush_rle
-from refcut_backend.worker.byte_cache import ByteCache
 from refcut_backend.worker.encoded_references import (
     ContentKey,
     EncodedReferences,
@@ -25,10 +27,7 @@ from refcut_backend.worker.encoded_references import (
     image_of,
     made_by,
 )
-from refcut_backend.worker.full_size import full_size_mask
-from refcut_backend.worker.image_shelf import ImageShelf
 from refcut_backend.worker.in_pixels import box_in_pixels, clicks_in_pixels
-from refcut_backend.worker.prefetch import TaskImage
 from refcut_backend.worker.served_model import ServedModel, ServedModels
 
 LOOK_EVERY_S = 0.05

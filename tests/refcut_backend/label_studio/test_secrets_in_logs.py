@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import pytest
 
 from refcut_backend.errors import RefCutError
+from refcut_backend.images.fetch import ImageFetcher
 from refcut_backend.label_studio.client import connect, explain
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.logs import INDISCREET, set_up_logging
-from refcut_backend.worker.image_fetch import ImageFetcher
 from tests.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
 
 SIGNED = "/bucket/a.png?X-Amz-Signature=canary5160"

@@ -15,6 +15,10 @@ from PIL import Image
 from model.network.refcut import RefCut
 from model.predictor import SERVING, PredictorSettings, RefCutPredictor
 from refcut_backend.errors import ImageError, ModelOutputError, RefCutError
+from refcut_backend.images.address import TaskImage
+from refcut_backend.images.cache import ImageShelf
+from refcut_backend.images.decode import decode_image
+from refcut_backend.images.fetch import Fetched, Stamp
 from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.label_studio import brush_rle
@@ -22,10 +26,6 @@ from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.store.mask_files import mask_to_png
 from refcut_backend.store.references import StoredReference
 from refcut_backend.worker.engine import CacheLimits, ClickEngine
-from refcut_backend.worker.image_decode import decode_image
-from refcut_backend.worker.image_fetch import Fetched, Stamp
-from refcut_backend.worker.image_shelf import ImageShelf
-from refcut_backend.worker.prefetch import TaskImage
 from refcut_backend.worker.served_model import OneModel, ServedModel
 from tests.model.made_up import TINY_FROZEN, random_network
 

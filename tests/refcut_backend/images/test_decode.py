@@ -14,8 +14,8 @@ from PIL import Image
 
 from model.images import to_rgb
 from refcut_backend.errors import ImageError
-from refcut_backend.worker import image_decode
-from refcut_backend.worker.image_decode import decode_image
+from refcut_backend.images import decode
+from refcut_backend.images.decode import decode_image
 from tests.recorded import REPOSITORY
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -96,7 +96,7 @@ def test_sixteen_bits_a_channel_become_eight():
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "CMYK", "I;16", "1"])
 @pytest.mark.parametrize("transparent", [False, True])
 def test_a_picture_read_in_bands_is_the_whole_picture(monkeypatch, mode, transparent):
-    monkeypatch.setattr(image_decode, "BAND_PIXELS", 700)
+    monkeypatch.setattr(decode, "BAND_PIXELS", 700)
     noise = np.random.default_rng(0).integers(0, 255, (90, 70, 4), np.uint8)
     source = Image.fromarray(noise) if mode in ("RGBA", "LA") else Image.fromarray(noise[..., :3])
     picture = (
@@ -193,7 +193,7 @@ MEASURE = """
 import io, resource, sys
 from PIL import Image
 from refcut_backend.errors import ImageError
-from refcut_backend.worker.image_decode import decode_image
+from refcut_backend.images.decode import decode_image
 
 data = sys.stdin.buffer.read()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refcut_backend.core.image_address import (
+from refcut_backend.errors import ImageError
+from refcut_backend.images.address import (
     CloudFile,
     LabelStudioFile,
     WebFile,
@@ -13,7 +14,6 @@ from refcut_backend.core.image_address import (
     locate,
     upload_key,
 )
-from refcut_backend.errors import ImageError
 
 PLAIN = ("http://ls:8080",)
 BELOW = ("http://ls:8080/labeling", "http://localhost/labeling")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from refcut_backend.core.image_address import LabelStudioFile
 from refcut_backend.errors import ImageError, TooLargeError
-from refcut_backend.worker.mounted_files import MountedFile, MountedFolders
+from refcut_backend.images.address import LabelStudioFile
+from refcut_backend.images.mounted_files import MountedFile, MountedFolders
 
 
 @pytest.fixture

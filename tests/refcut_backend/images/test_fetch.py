@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from refcut_backend.errors import RefCutError, TokenError
+from refcut_backend.images.fetch import ImageFetcher, Stamp, is_withdrawn
+from refcut_backend.images.mounted_files import MountedFolders
 from refcut_backend.label_studio import safe_http
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.worker.image_fetch import ImageFetcher, Stamp, is_withdrawn
-from refcut_backend.worker.mounted_files import MountedFolders
 from tests.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
 
 UPLOAD = "/data/upload/2/a.png"

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 
 from refcut_backend.errors import ImageError
-from refcut_backend.worker import image_fetch
-from refcut_backend.worker.image_fetch import UNKNOWN, Fetched, Stamp
-from refcut_backend.worker.image_shelf import RECHECK_LIMIT_S, ImageShelf
-from refcut_backend.worker.prefetch import AT_ONCE, FRESH_S, Prefetcher, TaskImage
+from refcut_backend.images import fetch
+from refcut_backend.images.address import TaskImage
+from refcut_backend.images.cache import RECHECK_LIMIT_S, ImageShelf
+from refcut_backend.images.fetch import UNKNOWN, Fetched, Stamp
+from refcut_backend.images.prefetch import AT_ONCE, FRESH_S, Prefetcher
 
 HERE = TaskImage(1, 2, "/a.png")
 ELSEWHERE = TaskImage(1, 3, "/b.png")
-WITHDRAWN = image_fetch._StatusError(404, "gone", hint="look", withdrawn=True)
+WITHDRAWN = fetch._StatusError(404, "gone", hint="look", withdrawn=True)
 AWAY = ImageError("Label Studio is away", hint="start it")
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from refcut_backend.database.tables import HiddenAddress
 from refcut_backend.errors import ImageError
-from refcut_backend.store.addresses import KEPT_FOR, Addresses, holds_secret
+from refcut_backend.images.hidden_urls import KEPT_FOR, Addresses, holds_secret
 
 SIGNED = "https://bucket.s3.amazonaws.com/a.png?X-Amz-Signature=canary"
 

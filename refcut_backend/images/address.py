@@ -11,6 +11,16 @@ from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from refcut_backend.errors import ImageError
 
+
+@dataclass(frozen=True)
+class TaskImage:
+    """Which image: the address alone would not do, since every project has a token of its own."""
+
+    project_id: int
+    task_id: int
+    address: str
+
+
 CLOUD_SCHEMES = ("s3", "gs", "azure-blob")
 UPLOADS = "/data/upload/"
 LOCAL_FILES = "/data/local-files/"

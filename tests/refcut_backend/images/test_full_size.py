@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from refcut_backend.worker.full_size import full_size_mask
+from refcut_backend.images.decode import full_size_mask
 
 
 def probabilities(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import httpx
 
 from refcut_backend import __version__
-from refcut_backend.core.image_address import (
+from refcut_backend.errors import ImageError, RefCutError, TooLargeError
+from refcut_backend.images.address import (
     LOCAL_FILES,
     CloudFile,
     LabelStudioFile,
@@ -15,7 +16,7 @@ from refcut_backend.core.image_address import (
     locate,
     upload_key,
 )
-from refcut_backend.errors import ImageError, RefCutError, TooLargeError
+from refcut_backend.images.mounted_files import MountedFolders
 from refcut_backend.label_studio.allowed_hosts import AllowedHosts
 from refcut_backend.label_studio.client import explain, origin, refusal
 from refcut_backend.label_studio.connection import Connection
@@ -27,7 +28,6 @@ from refcut_backend.label_studio.safe_http import (
     resolve,
 )
 from refcut_backend.label_studio.tokens import shared_auth
-from refcut_backend.worker.mounted_files import MountedFolders
 
 OVERHEAD_BYTES = 1 << 20
 """What headers, redirects and a renewed token may add to the image's own bytes."""

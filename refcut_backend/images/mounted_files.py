@@ -8,8 +8,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from refcut_backend.core.image_address import LabelStudioFile, local_file_key, upload_key
 from refcut_backend.errors import ImageError, TooLargeError
+from refcut_backend.images.address import LabelStudioFile, local_file_key, upload_key
 
 
 @dataclass(frozen=True)

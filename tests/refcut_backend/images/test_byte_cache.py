@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refcut_backend.worker.byte_cache import ByteCache
+from refcut_backend.images.cache import ByteCache
 
 
 def test_the_least_recently_used_goes_first():

@@ -9,7 +9,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from refcut_backend.errors import ImageError
-from refcut_backend.worker.image_fetch import Fetched, Stamp
+from refcut_backend.images.address import TaskImage
+from refcut_backend.images.fetch import Fetched, Stamp
 
 AT_ONCE = 2
 """Fetches ahead of time that run, or whose image has not been asked for yet: what they may hold in memory."""
@@ -17,15 +18,6 @@ AT_ONCE = 2
 
 FRESH_S = 30.0
 """An outcome that nobody asked for in this time is not used any more."""
-
-
-@dataclass(frozen=True)
-class TaskImage:
-    """Which image: the address alone would not do, since every project has a token of its own."""
-
-    project_id: int
-    task_id: int
-    address: str
 
 
 Fetch = Callable[[TaskImage, Stamp, float], Fetched]

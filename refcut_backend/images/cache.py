@@ -8,16 +8,69 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
+from refcut_backend.database.projects import Projects
 from refcut_backend.errors import RefCutError
-from refcut_backend.worker.byte_cache import ByteCache
-from refcut_backend.worker.image_fetch import UNKNOWN, Fetched, Stamp, is_withdrawn
-from refcut_backend.worker.prefetch import Fetch, Prefetcher, TaskImage
+from refcut_backend.images.address import TaskImage
+from refcut_backend.images.decode import decode_image
+from refcut_backend.images.fetch import UNKNOWN, Fetched, ImageFetcher, Stamp, is_withdrawn
+from refcut_backend.images.hidden_urls import Addresses
+from refcut_backend.images.mounted_files import MountedFolders
+from refcut_backend.images.prefetch import Fetch, Prefetcher
+from refcut_backend.label_studio.allowed_hosts import AllowedHosts
+from refcut_backend.settings import Settings
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class ByteCache(Generic[Key, Value]):
+    """size_of: bytes of a value. Values may grow: `keep` one again, and it is measured again."""
+
+    def __init__(self, max_bytes: int, size_of: Callable[[Value], int]) -> None:
+        self._cache: LRUCache[Key, Value] = LRUCache(max_bytes, getsizeof=size_of)
+
+    def keep(self, key: Key, value: Value) -> None:
+        """Stores a value, in the place of older ones; one that is larger than the whole cache is not kept."""
+        try:
+            self._cache[key] = value
+        except ValueError:
+            self._cache.pop(key, None)
+
+    def get(self, key: Key) -> Value | None:
+        """A value, which now counts as used."""
+        value: Value | None = self._cache.get(key)
+        return value
+
+    def __getitem__(self, key: Key) -> Value:
+        return self._cache[key]
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._cache
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+    def keep_only(self, wanted: Callable[[Key], bool]) -> None:
+        """Drops every value whose key is not wanted."""
+        for key in [key for key in self._cache if not wanted(key)]:
+            del self._cache[key]
+
+    def clear(self) -> None:
+        """Drops everything."""
+        self._cache.clear()
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of all values together, as last measured."""
+        return int(self._cache.currsize)
+
 
 log = logging.getLogger("refcut.worker")
 
@@ -166,3 +219,37 @@ def shrunk(content: str, image: Image) -> WorkingImage:
         size = (max(round(width * scale), 1), max(round(height * scale), 1))
         image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
     return WorkingImage(content, image, height, width)
+
+
+def open_image_shelf(settings: Settings, projects: Projects, addresses: Addresses) -> ImageShelf:
+    """Raises ConfigError for hosts in the settings that are none."""
+    fetcher = _fetcher(settings)
+
+    def fetch(where: TaskImage, known: Stamp, limit_s: float) -> Fetched:
+        connection = projects.connection(where.project_id)
+        return fetcher.fetch(addresses.read(where.address), where.task_id, connection, known, limit_s)
+
+    return ImageShelf(
+        fetch,
+        lambda data: decode_image(data, settings.image_max_pixels),
+        max_bytes=settings.image_cache_max_bytes,
+        limit_s=settings.image_timeout_s,
+        recheck_s=settings.image_recheck_s,
+    )
+
+
+def read_image(settings: Settings, projects: Projects, addresses: Addresses, where: TaskImage) -> Image:
+    """One image at full size, RGB (H, W, 3). Raises RefCutError that says what to do."""
+    connection = projects.connection(where.project_id)
+    fetched = _fetcher(settings).fetch(addresses.read(where.address), where.task_id, connection)
+    return decode_image(fetched.data or b"", settings.image_max_pixels)
+
+
+def _fetcher(settings: Settings) -> ImageFetcher:
+    AllowedHosts.of([], settings.allowed_image_hosts)
+    return ImageFetcher(
+        max_bytes=settings.image_max_bytes,
+        limit_s=settings.image_timeout_s,
+        trusted_hosts=settings.allowed_image_hosts,
+        folders=MountedFolders(settings.local_files_dir, settings.upload_dir),
+    )

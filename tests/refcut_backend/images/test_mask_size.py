@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from refcut_backend.core.mask_size import fitted_mask
+from refcut_backend.images.decode import fitted_mask
 
 
 def test_a_pixel_of_the_smaller_mask_is_set_where_more_than_half_of_it_is_covered():
