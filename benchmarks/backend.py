@@ -21,8 +21,8 @@ from redis import Redis
 
 from benchmarks.stream import StreamClick
 from refcut_backend.demo.demo_projects import PHOTOGRAPHS
-from refcut_backend.jobs.presence import WorkerState, living_workers
-from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.queue.heartbeats import WorkerState, living_workers
+from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from tests.recorded import LABEL_CONFIG, REPOSITORY
 from tests.running_backend import free_port
 

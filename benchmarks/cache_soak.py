@@ -31,10 +31,9 @@ from refcut_backend.images.cache import ImageShelf
 from refcut_backend.images.decode import decode_image
 from refcut_backend.images.fetch import Fetched, ImageFetcher, Stamp
 from refcut_backend.images.mounted_files import MountedFolders
-from refcut_backend.jobs.click_job import ClickJob
-from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.prompts import PercentClick
+from refcut_backend.queue.messages import ClickJob, WarmJob
 from refcut_backend.store.mask_files import mask_to_png
 from refcut_backend.store.references import StoredReference
 from refcut_backend.worker.engine import CacheLimits, ClickEngine

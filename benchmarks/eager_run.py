@@ -11,8 +11,8 @@ from pathlib import Path
 from model.data.snapshot import Snapshot
 from refcut_backend.cli import app
 from refcut_backend.errors import RefCutError
-from refcut_backend.jobs.functions import TRAINING_QUEUE
 from refcut_backend.logs import set_up_logging
+from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.settings import Settings, read_settings
 from refcut_backend.supervisor import Supervisor
 from refcut_backend.training.learner import Learner, OnMask, Verdict
@@ -45,7 +45,7 @@ def make_learner(settings: Settings) -> Learner:
 
 def train(name: str) -> int:
     """A training worker's process. It does not give way to clicks: twenty trainings shall not take all day."""
-    from refcut_backend.jobs.presence import new_worker_name
+    from refcut_backend.queue.heartbeats import new_worker_name
     from refcut_backend.training.training_process import run_training_worker
 
     settings = read_settings()

@@ -18,10 +18,10 @@ import uvicorn
 from refcut_backend.answer_click import AnswerRules, ClickService
 from refcut_backend.click_memory import ClickMemory
 from refcut_backend.database.engine import open_database
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.jobs.queue_state import QueueState
-from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.queue.messages import ClickAnswer, ClickJob
+from refcut_backend.queue.queue_state import QueueState
+from refcut_backend.queue.redis import connect_redis
 from refcut_backend.services import Services, connect_services
 from refcut_backend.settings import Settings
 from refcut_backend.store.references import References

@@ -31,7 +31,7 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis
+from refcut_backend.queue.redis import EmbeddedRedis, check_redis
 
 REPOSITORY = Path(__file__).parents[1]
 LABEL_CONFIG = (REPOSITORY / "label_config" / "clicks_brush.xml").read_text()

@@ -21,9 +21,8 @@ import torch
 from benchmarks.cache_soak import PHOTOGRAPH, address_of, make_engine
 from model.checkpoints.weights import load_network
 from model.images import read_image
-from refcut_backend.jobs.click_job import ClickJob
-from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.label_studio.prompts import PercentClick
+from refcut_backend.queue.messages import ClickJob, WarmJob
 from refcut_backend.store.mask_files import mask_to_png
 from refcut_backend.store.references import StoredReference
 

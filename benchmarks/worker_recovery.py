@@ -17,7 +17,7 @@ from pathlib import Path
 from benchmarks.backend import ANSWERED, Backend, running_backend
 from benchmarks.report import machine, print_table, write_json
 from benchmarks.stream import clicks_of
-from refcut_backend.jobs import ticket
+from refcut_backend.queue import claims
 
 DEADLINE_S = 60
 
@@ -35,7 +35,7 @@ class Recovery:
 def is_in_work(backend: Backend) -> bool:
     """Whether a worker has claimed a click."""
     tickets = backend.redis.keys("refcut:ticket:*")
-    return any(backend.redis.get(key) not in (None, ticket.WAITING.encode()) for key in tickets)
+    return any(backend.redis.get(key) not in (None, claims.WAITING.encode()) for key in tickets)
 
 
 def kill_in_the_middle(backend: Backend, annotator: int, callers: ThreadPoolExecutor) -> Recovery:

@@ -16,13 +16,13 @@ from refcut_backend.core.click_session import ClickedObject, RememberedObject
 from refcut_backend.core.pending import still_pending
 from refcut_backend.errors import DatabaseFailsError, RefCutError
 from refcut_backend.images.address import image_of_task
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.label_studio.label_config import Control, MaskKind, ProjectControls, read_label_config
 from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.label_studio.polygons import OutlineSettings
 from refcut_backend.label_studio.regions import GivenMask, mask_regions, prediction
 from refcut_backend.logs import note
 from refcut_backend.model_store.project_versions import ProjectVersions
+from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.settings import Settings
 from refcut_backend.store.references import References
 

@@ -13,10 +13,10 @@ from refcut_backend.command_line import checked_settings
 from refcut_backend.command_line import explained as _explained
 from refcut_backend.command_line import with_settings as _with_settings
 from refcut_backend.errors import CANNOT_START, ConfigError
-from refcut_backend.jobs.functions import FUNCTIONS, MODEL_QUEUES, TRAINING_QUEUE, read_queue_names
 from refcut_backend.logs import set_up_logging
 from refcut_backend.models_cli import models_app
 from refcut_backend.prelabel_cli import prelabel
+from refcut_backend.queue.rq_jobs import FUNCTIONS, MODEL_QUEUES, TRAINING_QUEUE, read_queue_names
 from refcut_backend.references_cli import references_app
 from refcut_backend.settings import Settings
 from refcut_backend.training_cli import train
@@ -72,7 +72,7 @@ def serve() -> None:
     # uvicorn finishes what is in flight and then raises the signal anew, for a status that looks like a crash.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
-    from refcut_backend.jobs.redis_server import connect_redis
+    from refcut_backend.queue.redis import connect_redis
     from refcut_backend.services import connect_services
     from refcut_backend.web.access import Access, warn_when_open
     from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, create_app
@@ -102,7 +102,7 @@ def worker(
     name: str = typer.Option("", help="Unique name of this process; made up when empty.", hidden=True),
 ) -> None:
     """Start a worker: loads the model, answers clicks, and does other work while there is none."""
-    from refcut_backend.jobs.presence import new_worker_name
+    from refcut_backend.queue.heartbeats import new_worker_name
 
     set_up_logging()
     with _explained(CANNOT_START):

@@ -6,7 +6,7 @@ import dataclasses
 
 from refcut_backend.answer_click import AsksWorkers
 from refcut_backend.images.hidden_urls import Addresses
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.queue.messages import ClickAnswer, ClickJob
 
 
 class HidesAddresses:

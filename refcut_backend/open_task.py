@@ -12,8 +12,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from refcut_backend.errors import RefCutError
 from refcut_backend.images.address import image_of_task
 from refcut_backend.images.hidden_urls import Addresses
-from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
+from refcut_backend.queue.messages import WarmJob
 from refcut_backend.store.references import References
 
 log = logging.getLogger("refcut.click")

@@ -17,16 +17,16 @@ from refcut_backend.database.projects import Projects
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.images.hidden_urls import Addresses
-from refcut_backend.jobs.click_queue import ClickQueue
-from refcut_backend.jobs.prelabel_queue import PrelabelQueue
-from refcut_backend.jobs.queue_state import QueueState, read_queue_state
-from refcut_backend.jobs.warm_queue import WarmQueue
 from refcut_backend.label_studio.user_addresses import UserAddresses
 from refcut_backend.model_store.from_settings import open_project_versions
 from refcut_backend.model_store.project_versions import ProjectVersions
 from refcut_backend.open_task import TaskOpener
 from refcut_backend.prelabel.batches import BatchPrelabeller
 from refcut_backend.prelabel.tasks import TaskPrelabeller
+from refcut_backend.queue.background_queues import WarmQueue
+from refcut_backend.queue.click_queue import ClickQueue
+from refcut_backend.queue.prelabel_queue import PrelabelQueue
+from refcut_backend.queue.queue_state import QueueState, read_queue_state
 from refcut_backend.reconcile_thread import ReconcileThread, reconcile_thread
 from refcut_backend.settings import Settings
 from refcut_backend.store.old_clicks import OldClicks

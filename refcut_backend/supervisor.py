@@ -18,9 +18,8 @@ from redis import Redis
 from model.checkpoints.version_folder import version_name
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ConfigError, WorkersGivenUpError
-from refcut_backend.jobs.functions import TRAINING_QUEUE
-from refcut_backend.jobs.named_redis import named_redis
-from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis, stop_within
+from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis, named_redis, stop_within
+from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.settings import Settings
 from refcut_backend.training.low_priority import STOPS_WITHIN_S
 from refcut_backend.worker_crew import WORKER_COMMAND, WorkerCrew

@@ -13,8 +13,8 @@ import redis
 from redis import Redis
 
 from refcut_backend.errors import CANNOT_START, WorkersGivenUpError
-from refcut_backend.jobs.presence import WorkerState, forget_worker, new_worker_name, ready_worker
-from refcut_backend.jobs.redis_server import stop_within
+from refcut_backend.queue.heartbeats import WorkerState, forget_worker, new_worker_name, ready_worker
+from refcut_backend.queue.redis import stop_within
 
 log = logging.getLogger("refcut.run")
 

@@ -19,15 +19,15 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.follow_annotations import AnnotationFollower
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.jobs.functions import CLICK_QUEUE
-from refcut_backend.jobs.presence import WorkerState
-from refcut_backend.jobs.queue_state import QueueState
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.regions import prediction
 from refcut_backend.model_store.project_versions import OneVersion
 from refcut_backend.prelabel.batches import BatchPrelabeller
 from refcut_backend.prelabel.tasks import Prelabelled, TaskToPrelabel
+from refcut_backend.queue.heartbeats import WorkerState
+from refcut_backend.queue.messages import ClickAnswer, ClickJob
+from refcut_backend.queue.queue_state import QueueState
+from refcut_backend.queue.rq_jobs import CLICK_QUEUE
 from refcut_backend.services import Services
 from refcut_backend.store.event_log import EventLog
 from refcut_backend.store.references import References

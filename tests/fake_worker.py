@@ -17,13 +17,20 @@ from pathlib import Path
 import numpy as np
 
 from refcut_backend.errors import ImageError
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.jobs.functions import FUNCTIONS, PRELABEL_QUEUE, read_queue_names
-from refcut_backend.jobs.prelabel_job import FoundLabel, FoundMask, LabelToFind, PrelabelAnswer, PrelabelJob
-from refcut_backend.jobs.prelabel_turn import Turn
-from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.logs import set_up_logging
+from refcut_backend.queue.background_queues import Turn
+from refcut_backend.queue.messages import (
+    ClickAnswer,
+    ClickJob,
+    FoundLabel,
+    FoundMask,
+    LabelToFind,
+    PrelabelAnswer,
+    PrelabelJob,
+)
+from refcut_backend.queue.redis import connect_redis
+from refcut_backend.queue.rq_jobs import FUNCTIONS, PRELABEL_QUEUE, read_queue_names
 from refcut_backend.worker.loop import work
 from refcut_backend.worker.run_prelabel import prelabel_with
 

@@ -17,11 +17,11 @@ from types import TracebackType
 from redis import Redis
 
 from refcut_backend.errors import RefCutError
-from refcut_backend.jobs.click_job import ClickJob
-from refcut_backend.jobs.click_queue import ANSWERED, ClickQueue
-from refcut_backend.jobs.presence import new_worker_name, ready_worker
-from refcut_backend.jobs.redis_server import connect_redis
 from refcut_backend.label_studio.prompts import PercentClick
+from refcut_backend.queue.click_queue import ANSWERED, ClickQueue
+from refcut_backend.queue.heartbeats import new_worker_name, ready_worker
+from refcut_backend.queue.messages import ClickJob
+from refcut_backend.queue.redis import connect_redis
 from tests.recorded import REPOSITORY
 
 GENEROUS_S = 60

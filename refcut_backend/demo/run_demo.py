@@ -18,7 +18,7 @@ import httpx
 from refcut_backend.demo.demo_projects import make_demo_projects
 from refcut_backend.demo.label_studio_server import LabelStudioServer, Owner
 from refcut_backend.errors import ConfigError
-from refcut_backend.jobs.redis_server import stop_within
+from refcut_backend.queue.redis import stop_within
 from refcut_backend.settings import Settings
 
 USER = "demo@example.com"

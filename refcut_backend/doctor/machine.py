@@ -14,8 +14,8 @@ from sqlalchemy import text
 from model.checkpoints.version_folder import version_name
 from refcut_backend.database.engine import open_database
 from refcut_backend.doctor.findings import Check, Finding
-from refcut_backend.jobs.presence import living_workers
-from refcut_backend.jobs.redis_server import check_redis, connect_redis
+from refcut_backend.queue.heartbeats import living_workers
+from refcut_backend.queue.redis import check_redis, connect_redis
 from refcut_backend.settings import Settings
 
 HTTP_LIMIT_S = 3.0

@@ -12,9 +12,9 @@ from refcut_backend.core.task_score import task_score
 from refcut_backend.errors import ImageError, NoReferenceError, QueueUnavailableError, RefCutError
 from refcut_backend.images.address import image_of_task
 from refcut_backend.images.hidden_urls import Addresses
-from refcut_backend.jobs.prelabel_job import FoundLabel, LabelToFind, PrelabelAnswer, PrelabelJob
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.label_studio.regions import GivenMask, mask_regions, prediction
+from refcut_backend.queue.messages import FoundLabel, LabelToFind, PrelabelAnswer, PrelabelJob
 from refcut_backend.store.references import References
 
 

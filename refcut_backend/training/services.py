@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 
 from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.database.projects import Projects
-from refcut_backend.jobs.training_queue import TrainingQueue
+from refcut_backend.queue.background_queues import TrainingQueue
 from refcut_backend.settings import Settings
 from refcut_backend.store.event_log import EventLog
 from refcut_backend.store.training_news import TrainingNews

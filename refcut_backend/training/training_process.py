@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
-from refcut_backend.jobs.functions import TRAINING_QUEUE
-from refcut_backend.jobs.redis_server import connect_redis
-from refcut_backend.jobs.training_queue import TrainingQueue
+from refcut_backend.queue.background_queues import TrainingQueue
+from refcut_backend.queue.redis import connect_redis
+from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.settings import Settings
 from refcut_backend.store.event_log import EventLog
 from refcut_backend.store.training_news import TrainingNews

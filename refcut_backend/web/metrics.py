@@ -19,8 +19,8 @@ from prometheus_client.registry import Collector
 
 from refcut_backend import __version__
 from refcut_backend.answer_click import ANSWERED
-from refcut_backend.jobs.queue_state import QueueState
 from refcut_backend.model_store.project_versions import ProjectVersions
+from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.training.training_status import TrainingStatus
 from refcut_backend.web.training_metrics import TrainingCollector
 

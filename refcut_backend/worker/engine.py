@@ -17,9 +17,8 @@ from refcut_backend.errors import ModelOutputError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ByteCache, ImageShelf
 from refcut_backend.images.decode import full_size_mask
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
 from refcut_backend.worker.encoded_references import (
     ContentKey,
     EncodedReferences,

@@ -13,9 +13,9 @@ import redis
 from rq.exceptions import StopRequested
 
 from refcut_backend.errors import START_AGAIN
-from refcut_backend.jobs.presence import Presence
-from refcut_backend.jobs.redis_server import connect_redis
-from refcut_backend.worker.job_worker import JobWorker
+from refcut_backend.queue.heartbeats import Presence
+from refcut_backend.queue.redis import connect_redis
+from refcut_backend.queue.rq_worker import JobWorker
 from refcut_backend.worker.memory import AnswersClicks
 from refcut_backend.worker.run_click import serve_with
 

@@ -7,7 +7,7 @@ import logging
 from typing import Protocol
 
 from refcut_backend.errors import OutOfMemoryError
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.queue.messages import ClickAnswer, ClickJob
 
 log = logging.getLogger("refcut.worker")
 

@@ -8,7 +8,7 @@ from typing import Any
 from rq.timeouts import JobTimeoutException
 
 from refcut_backend.errors import ClickTimeoutError, RefCutError
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.worker.memory import AnswersClicks, MemoryCare
 
 log = logging.getLogger("refcut.worker")

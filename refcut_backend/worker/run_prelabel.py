@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from rq.timeouts import JobTimeoutException
 
 from refcut_backend.errors import ClickTimeoutError, OutOfMemoryError, RefCutError
-from refcut_backend.jobs.prelabel_job import PrelabelAnswer, PrelabelJob
+from refcut_backend.queue.messages import PrelabelAnswer, PrelabelJob
 from refcut_backend.worker.memory import is_out_of_memory
 
 log = logging.getLogger("refcut.worker")

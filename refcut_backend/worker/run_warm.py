@@ -10,7 +10,7 @@ from typing import Any
 from rq.timeouts import JobTimeoutException
 
 from refcut_backend.errors import RefCutError
-from refcut_backend.jobs.warm_job import WarmJob
+from refcut_backend.queue.messages import WarmJob
 from refcut_backend.worker.engine import ClickEngine
 
 log = logging.getLogger("refcut.worker")

@@ -7,7 +7,7 @@ from redis import Redis
 from sqlalchemy import Engine
 
 from refcut_backend.database.engine import open_database
-from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from tests.fake_label_studio import FakeLabelStudio, running
 from tests.worker_farm import WorkerFarm
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from refcut_backend.answer_click import ClickReply, ClickRequest, ClickService
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from tests.recorded import LABEL_CONFIG
 
 HEIGHT, WIDTH = 60, 100

@@ -19,7 +19,7 @@ import psutil
 import pytest
 import redis
 
-from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from tests.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
 from tests.recorded import LABEL_CONFIG, REPOSITORY, click_result
 from tests.running_backend import free_port, start, wait_until_up

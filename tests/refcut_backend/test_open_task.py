@@ -9,9 +9,8 @@ from refcut_backend.core.references import LabelReference
 from refcut_backend.database.engine import open_database
 from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.images.hidden_urls import Addresses
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.open_task import MAX_REFERENCES, TaskOpener
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
 from refcut_backend.store.annotation_states import AnnotationNews
 from refcut_backend.store.references import References
 from tests.recorded import LABEL_CONFIG

@@ -18,8 +18,8 @@ import httpx
 import pytest
 from redis import Redis
 
-from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.logs import SafeJsonFormatter
+from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.web.access import SECRET_HEADER
 from refcut_backend.web.app import create_app
 from tests.fake_services import FakeQueue, click_body, services_on

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from refcut_backend.jobs.presence import living_workers
-from refcut_backend.jobs.redis_server import ANSWERS_WITHIN_S, EmbeddedRedis, check_redis
+from refcut_backend.queue.heartbeats import living_workers
+from refcut_backend.queue.redis import ANSWERS_WITHIN_S, EmbeddedRedis, check_redis
 from tests.worker_farm import WorkerFarm, click, wait_for
 
 WITHIN_S = 1.0

@@ -8,10 +8,9 @@ from redis import Redis
 from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
 from refcut_backend.database.leases import LeaseHolder
-from refcut_backend.jobs.functions import TRAINING_QUEUE
-from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
-from refcut_backend.jobs.registered_job import open_queue
-from refcut_backend.jobs.training_queue import TrainingQueue
+from refcut_backend.queue.background_queues import TrainingQueue
+from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.queue.rq_jobs import TRAINING_QUEUE, open_queue
 from refcut_backend.store.event_log import EventLog
 from refcut_backend.training.ask_training import TrainingRequests
 from refcut_backend.training.training_thread import TrainingThread

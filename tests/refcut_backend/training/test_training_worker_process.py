@@ -15,8 +15,7 @@ from redis import Redis
 
 from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
-from refcut_backend.jobs.functions import TRAINING_QUEUE
-from refcut_backend.jobs.registered_job import open_queue
+from refcut_backend.queue.rq_jobs import TRAINING_QUEUE, open_queue
 from refcut_backend.store.training_runs import Run
 from tests.fake_learner import PARENT
 from tests.recorded import REPOSITORY

@@ -12,8 +12,8 @@ from refcut_backend.answer_request import REASON_HEADER
 from refcut_backend.click_memory import ClickMemory
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ClickTimeoutError
-from refcut_backend.jobs.click_job import ClickAnswer
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.queue.messages import ClickAnswer
 from tests.fake_services import MASK, click_body
 from tests.recorded import (
     PROJECT,

@@ -21,10 +21,10 @@ from redis import Redis
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.follow_annotations import AnnotationFollower
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.jobs.click_queue import ClickQueue
-from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.label_studio.payloads import Webhook
+from refcut_backend.queue.click_queue import ClickQueue
+from refcut_backend.queue.messages import ClickAnswer, ClickJob
+from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.services import connect_services
 from refcut_backend.settings import Settings
 from refcut_backend.store.references import References

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
-from refcut_backend.jobs.functions import TRAINING_QUEUE
-from refcut_backend.jobs.presence import WorkerState
+from refcut_backend.queue.heartbeats import WorkerState
+from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from tests.fake_services import queue_state
 from tests.recorded import LABEL_CONFIG, brush_result
 from tests.registry import square

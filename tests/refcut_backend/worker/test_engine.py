@@ -19,10 +19,9 @@ from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ImageShelf
 from refcut_backend.images.decode import decode_image
 from refcut_backend.images.fetch import Fetched, Stamp
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.jobs.warm_job import WarmJob
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
 from refcut_backend.store.mask_files import mask_to_png
 from refcut_backend.store.references import StoredReference
 from refcut_backend.worker.engine import CacheLimits, ClickEngine

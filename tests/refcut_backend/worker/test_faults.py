@@ -9,8 +9,8 @@ import time
 import pytest
 
 from refcut_backend.errors import START_AGAIN
-from refcut_backend.jobs.presence import SILENT_S, is_alive, living_workers, ready_worker
-from refcut_backend.jobs.queue_state import read_queue_state
+from refcut_backend.queue.heartbeats import SILENT_S, is_alive, living_workers, ready_worker
+from refcut_backend.queue.queue_state import read_queue_state
 from tests.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
 
 KILLS = 12

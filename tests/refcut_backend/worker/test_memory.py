@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from refcut_backend.errors import OutOfMemoryError
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
+from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.worker.memory import MemoryCare
 from tests.worker_farm import click
 

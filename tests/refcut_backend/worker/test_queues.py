@@ -7,10 +7,9 @@ import subprocess
 import sys
 
 from refcut_backend.errors import CANNOT_START
-from refcut_backend.jobs import ticket
-from refcut_backend.jobs.functions import PRELABEL_QUEUE
-from refcut_backend.jobs.presence import living_workers
-from refcut_backend.jobs.registered_job import open_queue
+from refcut_backend.queue import claims
+from refcut_backend.queue.heartbeats import living_workers
+from refcut_backend.queue.rq_jobs import PRELABEL_QUEUE, open_queue
 from tests.fake_worker import PRELABEL_FUNCTION
 from tests.recorded import REPOSITORY
 from tests.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
@@ -18,7 +17,7 @@ from tests.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
 
 def prelabel(farm: WorkerFarm, name: str) -> None:
     with farm.connection.pipeline() as pipeline:
-        ticket.issue(pipeline, name, GENEROUS_S)
+        claims.issue(pipeline, name, GENEROUS_S)
         pipeline.execute()
     queue = open_queue(PRELABEL_QUEUE, farm.connection)
     queue.enqueue_call(PRELABEL_FUNCTION, args=(name,), timeout=60, job_id=name)

@@ -8,9 +8,8 @@ from redis import Redis
 from redis.client import Pipeline
 from rq.utils import as_text, now
 
-from refcut_backend.jobs.functions import CLICK_QUEUE, TRAINING_QUEUE
-from refcut_backend.jobs.presence import WorkerState, living_workers
-from refcut_backend.jobs.registered_job import open_queue
+from refcut_backend.queue.heartbeats import WorkerState, living_workers
+from refcut_backend.queue.rq_jobs import CLICK_QUEUE, TRAINING_QUEUE, open_queue
 
 _COUNTS = "refcut:click-outcomes"
 

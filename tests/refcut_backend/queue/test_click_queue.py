@@ -6,10 +6,10 @@ import zlib
 import pytest
 
 from refcut_backend.errors import BusyError, QueueUnavailableError
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.jobs.click_queue import ClickQueue
-from refcut_backend.jobs.functions import CLICK_FUNCTION
-from refcut_backend.jobs.redis_server import connect_redis
+from refcut_backend.queue.click_queue import ClickQueue
+from refcut_backend.queue.messages import ClickAnswer, ClickJob
+from refcut_backend.queue.redis import connect_redis
+from refcut_backend.queue.rq_jobs import CLICK_FUNCTION
 from tests.worker_farm import click, wait_for
 
 AT_ONCE_S = 0.05

@@ -13,9 +13,8 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from refcut_backend.errors import ConfigError
-from refcut_backend.jobs import ticket
-from refcut_backend.jobs.functions import CLICK_FUNCTION, read_queue_names
-from refcut_backend.jobs.registered_job import open_queue
+from refcut_backend.queue import claims
+from refcut_backend.queue.rq_jobs import CLICK_FUNCTION, open_queue, read_queue_names
 from tests.worker_farm import WorkerFarm, click, wait_for
 
 
@@ -34,7 +33,7 @@ def push(farm: WorkerFarm, queue: str, job_id: str, data: bytes, **fields: str |
     times = {"created_at": "2026-01-01T00:00:00.000000Z", "status": "queued", "origin": queue}
     farm.connection.hset(f"rq:job:{job_id}", mapping={**times, "data": data, **fields})
     with farm.connection.pipeline() as pipeline:
-        ticket.issue(pipeline, job_id, 60)
+        claims.issue(pipeline, job_id, 60)
         pipeline.rpush(f"rq:queue:{queue}", job_id)
         pipeline.execute()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from refcut_backend.errors import ConfigError
-from refcut_backend.jobs.named_redis import FILE, find_redis, named_redis
+from refcut_backend.queue.redis import FILE, find_redis, named_redis
 from refcut_backend.settings import Settings
 
 

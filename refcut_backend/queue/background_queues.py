@@ -7,9 +7,15 @@ import logging
 import redis
 from redis import Redis
 
-from refcut_backend.jobs.functions import CLICK_QUEUE, WARM_FUNCTION, WARM_QUEUE
-from refcut_backend.jobs.registered_job import open_queue
-from refcut_backend.jobs.warm_job import WarmJob
+from refcut_backend.queue.messages import WarmJob
+from refcut_backend.queue.rq_jobs import (
+    CLICK_QUEUE,
+    TRAINING_FUNCTION,
+    TRAINING_QUEUE,
+    WARM_FUNCTION,
+    WARM_QUEUE,
+    open_queue,
+)
 
 log = logging.getLogger("refcut.click")
 
@@ -62,3 +68,52 @@ class WarmQueue:
             self._queue.remove(job_id)
         else:
             job.delete()
+
+
+KEPT_AFTERWARDS_S = 60
+
+
+class TrainingQueue:
+    """The rq queue of trainings. timeout_s: longest time that one may take."""
+
+    def __init__(self, connection: Redis, timeout_s: int) -> None:
+        self._queue = open_queue(TRAINING_QUEUE, connection)
+        self._timeout_s = timeout_s
+
+    def ensure(self, run_id: str, attempt: int) -> bool:
+        """Puts a run on the queue unless it waits there; returns whether it did. Raises redis.RedisError.
+
+        A job too many does no harm: a worker computes a run only after it has claimed it in the database.
+        attempt: how often the run has been begun.
+        """
+        job_id = f"{run_id}-{attempt}"
+        if job_id in self._queue.get_job_ids():
+            return False
+        self._queue.enqueue_call(
+            TRAINING_FUNCTION,
+            args=(run_id,),
+            timeout=self._timeout_s,
+            result_ttl=KEPT_AFTERWARDS_S,
+            failure_ttl=KEPT_AFTERWARDS_S,
+            description="training",
+            job_id=job_id,
+        )
+        return True
+
+
+class Turn:
+    """Of a worker on this Redis."""
+
+    def __init__(self, connection: Redis) -> None:
+        self._connection = connection
+        self._urgent = [open_queue(name, connection).key for name in (CLICK_QUEUE, WARM_QUEUE)]
+
+    def is_over(self) -> bool:
+        """Whether a click waits, or a task that was just opened; true as well when Redis cannot say."""
+        try:
+            with self._connection.pipeline() as pipeline:
+                for key in self._urgent:
+                    pipeline.llen(key)
+                return any(pipeline.execute())
+        except redis.RedisError:
+            return True

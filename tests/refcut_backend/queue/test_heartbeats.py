@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from refcut_backend.jobs.presence import Presence, living_workers, ready_worker
-from refcut_backend.jobs.redis_server import connect_redis
+from refcut_backend.queue.heartbeats import Presence, living_workers, ready_worker
+from refcut_backend.queue.redis import connect_redis
 
 
 def test_a_ready_worker_says_what_its_model_computes_on(redis_url, connection):

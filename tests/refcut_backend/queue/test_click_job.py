@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from refcut_backend.jobs.click_job import ClickAnswer
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.queue.messages import ClickAnswer
 
 
 def test_an_answer_is_the_same_after_its_way_through_json():

@@ -15,12 +15,16 @@ import redis
 from redis import Redis
 
 from refcut_backend.errors import ClickTimeoutError, QueueUnavailableError, WorkerLostError
-from refcut_backend.jobs import ticket
-from refcut_backend.jobs.functions import PRELABEL_FUNCTION, PRELABEL_QUEUE
-from refcut_backend.jobs.prelabel_job import PrelabelAnswer, PrelabelJob
-from refcut_backend.jobs.presence import WorkerState, is_alive, living_workers
-from refcut_backend.jobs.registered_job import open_queue
-from refcut_backend.jobs.rq_result import read_result, results_key
+from refcut_backend.queue import claims
+from refcut_backend.queue.heartbeats import WorkerState, is_alive, living_workers
+from refcut_backend.queue.messages import PrelabelAnswer, PrelabelJob
+from refcut_backend.queue.rq_jobs import (
+    PRELABEL_FUNCTION,
+    PRELABEL_QUEUE,
+    open_queue,
+    read_result,
+    results_key,
+)
 
 TICKET_S = 10.0
 LOOK_EVERY_S = 0.25
@@ -94,7 +98,7 @@ class PrelabelQueue:
     def _send(self, job: PrelabelJob, name: str, at_front: bool) -> None:
         with self._connection.pipeline() as pipeline:
             pipeline.multi()
-            ticket.issue(pipeline, name, TICKET_S)
+            claims.issue(pipeline, name, TICKET_S)
             self._queue.enqueue_call(
                 PRELABEL_FUNCTION,
                 args=(job.to_json(),),
@@ -111,12 +115,12 @@ class PrelabelQueue:
     def _is_lost(self, job: PrelabelJob, name: str) -> bool:
         """Renews the ticket; whether the worker that held it is dead. What an emptied Redis lost is sent again."""
         with self._connection.pipeline() as pipeline:
-            ticket.renew(pipeline, name, TICKET_S)
+            claims.renew(pipeline, name, TICKET_S)
             was_there = bool(pipeline.execute()[0])
         if not was_there:
             self._send(job, name, at_front=False)
             return False
-        state = ticket.read(self._connection, name)
+        state = claims.read(self._connection, name)
         if state is None or state.worker is None:
             self._put_back_if_stranded(name)
             return False
@@ -132,7 +136,7 @@ class PrelabelQueue:
     def _withdraw(self, name: str) -> None:
         """Leaves nothing behind; what cannot be removed now expires by itself."""
         with suppress(redis.RedisError), self._connection.pipeline() as pipeline:
-            ticket.withdraw(pipeline, name)
+            claims.withdraw(pipeline, name)
             self._queue.remove(name, pipeline=pipeline)
             pipeline.delete(results_key(name))
             pipeline.execute()

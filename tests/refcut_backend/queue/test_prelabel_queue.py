@@ -8,12 +8,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from refcut_backend.errors import ClickTimeoutError, QueueUnavailableError, WorkerLostError
-from refcut_backend.jobs.functions import PRELABEL_QUEUE
-from refcut_backend.jobs.prelabel_job import FoundLabel, FoundMask, LabelToFind, PrelabelAnswer, PrelabelJob
-from refcut_backend.jobs.prelabel_queue import PrelabelQueue
-from refcut_backend.jobs.redis_server import connect_redis
-from refcut_backend.jobs.registered_job import open_queue
-from refcut_backend.jobs.ticket import withdraw
+from refcut_backend.queue.claims import withdraw
+from refcut_backend.queue.messages import FoundLabel, FoundMask, LabelToFind, PrelabelAnswer, PrelabelJob
+from refcut_backend.queue.prelabel_queue import PrelabelQueue
+from refcut_backend.queue.redis import connect_redis
+from refcut_backend.queue.rq_jobs import PRELABEL_QUEUE, open_queue
 from tests.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
 
 

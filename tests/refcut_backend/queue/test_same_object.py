@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refcut_backend.core.same_object import older_clicks
+from refcut_backend.queue.click_queue import older_clicks
 
 
 @pytest.mark.parametrize(

@@ -23,10 +23,9 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from rq.worker import WorkerStatus
 
-from refcut_backend.jobs import ticket
-from refcut_backend.jobs.functions import CLICK_QUEUE, PRELABEL_QUEUE
-from refcut_backend.jobs.presence import Presence
-from refcut_backend.jobs.registered_job import RegisteredJob, open_queue
+from refcut_backend.queue import claims
+from refcut_backend.queue.heartbeats import Presence
+from refcut_backend.queue.rq_jobs import CLICK_QUEUE, PRELABEL_QUEUE, RegisteredJob, open_queue
 
 log = logging.getLogger("refcut.worker")
 
@@ -122,8 +121,8 @@ class JobWorker(SimpleWorker):
         with self.connection.pipeline() as pipeline:
             self._presence.beat(pipeline)
             pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
-            ticket.claim(pipeline, job.id, self._presence.name)
-            return ticket.seconds_left(pipeline.execute()[-1])
+            claims.claim(pipeline, job.id, self._presence.name)
+            return claims.seconds_left(pipeline.execute()[-1])
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """rq's, which asks Redis three times, four times a job: in one go, and once in a while."""

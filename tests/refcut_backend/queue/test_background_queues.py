@@ -10,12 +10,11 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 
 from refcut_backend.errors import ImageError
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.jobs.functions import CLICK_FUNCTION, CLICK_QUEUE, WARM_QUEUE
-from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis, connect_redis
-from refcut_backend.jobs.warm_job import WarmJob
-from refcut_backend.jobs.warm_queue import MAX_WAITING, WarmQueue
 from refcut_backend.label_studio.prompts import PercentClick
+from refcut_backend.queue.background_queues import MAX_WAITING, WarmQueue
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
+from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.queue.rq_jobs import CLICK_FUNCTION, CLICK_QUEUE, WARM_QUEUE
 from refcut_backend.worker import run_click, run_warm
 
 CLICK = ClickJob(1, 2, "/a.jpg", "Door", (PercentClick(10, 20, True),))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from uuid import uuid4
 
@@ -18,7 +19,6 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.utils import as_text
 
-from refcut_backend.core.same_object import older_clicks
 from refcut_backend.errors import (
     BusyError,
     ClickTimeoutError,
@@ -27,13 +27,24 @@ from refcut_backend.errors import (
     SupersededError,
     WorkerLostError,
 )
-from refcut_backend.jobs import ticket
-from refcut_backend.jobs.click_job import ClickAnswer, ClickJob
-from refcut_backend.jobs.functions import CLICK_FUNCTION, CLICK_QUEUE
-from refcut_backend.jobs.presence import is_alive
-from refcut_backend.jobs.queue_state import QueueState, count_outcome, read_queue_state
-from refcut_backend.jobs.registered_job import open_queue
-from refcut_backend.jobs.rq_result import read_result, results_key
+from refcut_backend.queue import claims
+from refcut_backend.queue.heartbeats import is_alive
+from refcut_backend.queue.messages import ClickAnswer, ClickJob
+from refcut_backend.queue.queue_state import QueueState, count_outcome, read_queue_state
+from refcut_backend.queue.rq_jobs import CLICK_FUNCTION, CLICK_QUEUE, open_queue, read_result, results_key
+
+
+def older_clicks(newest_ids: Iterable[str], unanswered: Mapping[str, Collection[str]]) -> list[str]:
+    """Keys of the unanswered clicks that a newer click of the same object supersedes.
+
+    newest_ids: ids of the dots of the newer click. unanswered: the dots' ids of every earlier click on the same task.
+    Label Studio names no user and no object. Every request repeats the dots that are still on the canvas, and a browser
+    draws ids at random: two requests that share an id come from one annotator and ask for one object, two that share none
+    never concern each other. A dragged dot keeps its id.
+    """
+    ids = frozenset(newest_ids)
+    return [key for key, others in unanswered.items() if not ids.isdisjoint(others)]
+
 
 RESULT_TTL_S = 30
 LOOK_EVERY_S = 0.25
@@ -102,7 +113,7 @@ class ClickQueue:
                 self._supersede(pipeline, older_id)
             pipeline.hset(unanswered_key, click_id, json.dumps(job.click_ids))
             pipeline.expire(unanswered_key, self._timeout_s + RESULT_TTL_S)
-            ticket.issue(pipeline, click_id, lasts_s)
+            claims.issue(pipeline, click_id, lasts_s)
             self._enqueue(pipeline, job, click_id)
 
         self._connection.transaction(replace, unanswered_key)
@@ -122,7 +133,7 @@ class ClickQueue:
 
     def _supersede(self, pipeline: Pipeline, click_id: str) -> None:
         """The older click is not computed if it still waits; its caller wakes up either way."""
-        ticket.supersede(pipeline, click_id)
+        claims.supersede(pipeline, click_id)
         self._queue.remove(click_id, pipeline=pipeline)
         Result.create(
             Job(click_id, self._connection, serializer=JSONSerializer),
@@ -150,7 +161,7 @@ class ClickQueue:
 
     def _look_after(self, job: ClickJob, click_id: str, deadline: float) -> None:
         """Puts the click back where no worker holds it any more; raises WorkerLostError where one was computing it."""
-        state = ticket.read(self._connection, click_id)
+        state = claims.read(self._connection, click_id)
         left_s = deadline - time.monotonic()
         if left_s <= 0 or (state is not None and state.superseded):
             return
@@ -175,7 +186,7 @@ class ClickQueue:
     def _finish(self, job: ClickJob, click_id: str, outcome: str) -> None:
         """Leaves nothing of the click behind. What cannot be removed now expires by itself."""
         with suppress(redis.RedisError), self._connection.pipeline() as pipeline:
-            ticket.withdraw(pipeline, click_id)
+            claims.withdraw(pipeline, click_id)
             pipeline.hdel(_unanswered_key(job), click_id)
             self._queue.remove(click_id, pipeline=pipeline)
             pipeline.delete(results_key(click_id))

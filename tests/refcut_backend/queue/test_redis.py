@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from refcut_backend.errors import ConfigError
-from refcut_backend.jobs.redis_server import EmbeddedRedis, check_redis
+from refcut_backend.queue.redis import EmbeddedRedis, check_redis
 from tests.worker_farm import wait_for
 
 

@@ -1,1 +1,0 @@
-"""What crosses the queue between web process and worker."""
