@@ -43,9 +43,9 @@ from refcut_backend.core.training_stage import Outcome
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.tables import AnnotationState
 from refcut_backend.errors import ModelStoreError
-from refcut_backend.model_store.store import ModelStore
 from refcut_backend.store.training_runs import Run, TrainingRuns
 from refcut_backend.training.project_snapshot import SNAPSHOT_DIR, annotations_of
+from refcut_backend.versions.store import ModelStore
 from tests.label_studio_api import LabelStudioApi, serving
 from tests.refcut_backend.model_store.trained import trained_folder
 from tests.running_backend import free_port

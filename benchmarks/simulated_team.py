@@ -38,8 +38,8 @@ from model.data.snapshot import Snapshot
 from model.evaluation.compare import JudgeSettings
 from refcut_backend.demo.label_studio_project import BrushRegion, LabelStudioProject
 from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
-from refcut_backend.model_store.manifest import Manifest
-from refcut_backend.model_store.store import ModelStore
+from refcut_backend.versions.manifest import Manifest
+from refcut_backend.versions.store import ModelStore
 from tests.recorded import REPOSITORY
 
 

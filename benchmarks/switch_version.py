@@ -23,7 +23,7 @@ import torch
 from benchmarks.backend import ANSWERED, Backend, Outcome, running_backend
 from benchmarks.report import machine, percentile_ms, print_table, write_json
 from benchmarks.stream import clicks_of
-from refcut_backend.model_store.store import ModelStore
+from refcut_backend.versions.store import ModelStore
 from tests.recorded import REPOSITORY
 
 PROJECT = 1

@@ -21,10 +21,10 @@ from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.label_studio.polygons import OutlineSettings
 from refcut_backend.label_studio.regions import GivenMask, mask_regions, prediction
 from refcut_backend.logs import note
-from refcut_backend.model_store.project_versions import ProjectVersions
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.settings import Settings
 from refcut_backend.store.references import References
+from refcut_backend.versions.serving import ProjectVersions
 
 ANSWERED = "answered"
 EMPTY_CONTEXT = "no_clicks"

@@ -15,13 +15,13 @@ from rich.text import Text
 
 from refcut_backend.command_line import with_settings
 from refcut_backend.errors import ModelStoreError, RefCutError
-from refcut_backend.model_store.pointer import Pointer
 from refcut_backend.settings import Settings
 from refcut_backend.terminal import open_console, plain
+from refcut_backend.versions.manifest import Pointer
 
 if TYPE_CHECKING:
-    from refcut_backend.model_store.manifest import Manifest
-    from refcut_backend.model_store.store import ModelStore
+    from refcut_backend.versions.manifest import Manifest
+    from refcut_backend.versions.store import ModelStore
 
 log = logging.getLogger("refcut.models")
 
@@ -111,7 +111,7 @@ def prune(
 
 def _with_store(action: Callable[[ModelStore, Settings], None]) -> None:
     def run(settings: Settings) -> None:
-        from refcut_backend.model_store.from_settings import open_model_store
+        from refcut_backend.versions.serving import open_model_store
 
         try:
             action(open_model_store(settings), settings)

@@ -18,8 +18,6 @@ from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.user_addresses import UserAddresses
-from refcut_backend.model_store.from_settings import open_project_versions
-from refcut_backend.model_store.project_versions import ProjectVersions
 from refcut_backend.open_task import TaskOpener
 from refcut_backend.prelabel.batches import BatchPrelabeller
 from refcut_backend.prelabel.tasks import TaskPrelabeller
@@ -32,6 +30,7 @@ from refcut_backend.settings import Settings
 from refcut_backend.store.old_clicks import OldClicks
 from refcut_backend.store.references import References
 from refcut_backend.training.services import TrainingServices, connect_training
+from refcut_backend.versions.serving import ProjectVersions, open_project_versions
 
 
 def check_settings(settings: Settings) -> Settings:

@@ -21,7 +21,6 @@ from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.regions import prediction
-from refcut_backend.model_store.project_versions import OneVersion
 from refcut_backend.prelabel.batches import BatchPrelabeller
 from refcut_backend.prelabel.tasks import Prelabelled, TaskToPrelabel
 from refcut_backend.queue.heartbeats import WorkerState
@@ -36,6 +35,7 @@ from refcut_backend.store.training_runs import TrainingRuns
 from refcut_backend.training.ask_training import TrainingRequests
 from refcut_backend.training.services import TrainingServices
 from refcut_backend.training.training_status import TrainingStatus
+from refcut_backend.versions.serving import OneVersion
 from tests.recorded import LABEL_CONFIG
 
 MASK = np.eye(8, dtype=bool)

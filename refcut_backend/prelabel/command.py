@@ -20,7 +20,6 @@ from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ConfigError, NoReferenceError
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.predictions import ProjectPredictions
-from refcut_backend.model_store.from_settings import open_project_versions
 from refcut_backend.prelabel.project import Outcome, ProjectPrelabeller, ProjectToPrelabel, Summary
 from refcut_backend.prelabel.tasks import TaskPrelabeller
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
@@ -28,6 +27,7 @@ from refcut_backend.queue.redis import connect_redis, find_redis
 from refcut_backend.settings import Settings
 from refcut_backend.store.references import References
 from refcut_backend.terminal import plain
+from refcut_backend.versions.serving import open_project_versions
 
 LEASE_S = 12.0
 """So long a run that was killed keeps the next one waiting."""

@@ -19,9 +19,9 @@ from prometheus_client.registry import Collector
 
 from refcut_backend import __version__
 from refcut_backend.answer_click import ANSWERED
-from refcut_backend.model_store.project_versions import ProjectVersions
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.training.training_status import TrainingStatus
+from refcut_backend.versions.serving import ProjectVersions
 from refcut_backend.web.training_metrics import TrainingCollector
 
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

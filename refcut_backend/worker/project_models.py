@@ -13,7 +13,7 @@ from collections.abc import Callable, Set
 
 from model.errors import ModelError
 from refcut_backend.errors import ModelStoreError
-from refcut_backend.model_store.serving_choice import ServingChoice
+from refcut_backend.versions.serving import ServingChoice
 from refcut_backend.worker.served_model import ServedModel
 
 log = logging.getLogger("refcut.worker")

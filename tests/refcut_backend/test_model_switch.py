@@ -16,8 +16,8 @@ import httpx
 import pytest
 import redis
 
-from refcut_backend.model_store.store import ModelStore
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.versions.store import ModelStore
 from tests.recorded import LABEL_CONFIG, REPOSITORY, click_result
 from tests.refcut_backend.model_store.trained import said, trained_folder
 from tests.running_backend import free_port, start, wait_until_up

@@ -16,9 +16,9 @@ from model.network.refcut import RefCut
 from refcut_backend.images.cache import ImageShelf
 from refcut_backend.images.decode import decode_image
 from refcut_backend.label_studio.prompts import PercentClick
-from refcut_backend.model_store.serving_choice import ServingChoice
-from refcut_backend.model_store.store import ModelStore
 from refcut_backend.queue.messages import ClickJob
+from refcut_backend.versions.serving import ServingChoice
+from refcut_backend.versions.store import ModelStore
 from refcut_backend.worker import project_models
 from refcut_backend.worker.engine import ClickEngine
 from refcut_backend.worker.load_model import ModelLoader

@@ -18,8 +18,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE
 from model.checkpoints.weights import load_network
 from refcut_backend.errors import ModelStoreError
-from refcut_backend.model_store.store import ModelStore
-from refcut_backend.model_store.store_files import StoreFiles
+from refcut_backend.versions.files import StoreFiles
+from refcut_backend.versions.store import ModelStore
 from tests.recorded import REPOSITORY
 from tests.refcut_backend.model_store.trained import said, trained_folder
 from tests.s3_server import new_bucket, running_s3_server
@@ -215,7 +215,7 @@ KILLED_PUBLISHER = """
 import os, signal, sys
 from pathlib import Path
 from refcut_backend.model_store import store_files
-from refcut_backend.model_store.store import ModelStore
+from refcut_backend.versions.store import ModelStore
 step, url, run = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 taken = 0
 def counted(name):
@@ -277,7 +277,7 @@ def test_a_disk_that_is_full_leaves_no_half_version(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("refcut_backend.model_store.store_files.os.fsync", full)
+        patched.setattr("refcut_backend.versions.files.os.fsync", full)
         with pytest.raises(ModelStoreError, match="No space left on device"):
             publish(store, tmp_path, 1)
     assert store.versions(PROJECT) == []

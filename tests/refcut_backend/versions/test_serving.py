@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from model.checkpoints.version_folder import VERSION_FILE
-from refcut_backend.model_store.project_versions import StoreVersions
-from refcut_backend.model_store.serving_choice import ServingChoice
-from refcut_backend.model_store.store import ModelStore
+from refcut_backend.versions.serving import ServingChoice, StoreVersions
+from refcut_backend.versions.store import ModelStore
 from tests.recorded import REPOSITORY
 from tests.refcut_backend.model_store.trained import said, trained_folder
 from tests.worker_farm import wait_for
@@ -105,7 +104,7 @@ def test_all_versions_that_serve_are_listed_the_shared_one_first(store, choice, 
 
 
 def test_the_store_is_read_without_torch():
-    script = "import sys, refcut_backend.model_store.from_settings; print('torch' in sys.modules)"
+    script = "import sys, refcut_backend.versions.serving; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY
     )

@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,6 +14,7 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from refcut_backend.errors import ModelStoreError
+from refcut_backend.versions.manifest import MANIFEST_FILE
 
 PARTIAL = ".partial"
 """End of the names of files that are being written."""
@@ -147,3 +148,36 @@ def copy_whole(source: Path, target: Path) -> None:
 
 def _last(entry: dict[str, Any]) -> str:
     return str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
+
+
+HALF_FOLDER_S = 3600.0
+"""A folder without a manifest is left alone so long: somebody may be writing it."""
+
+
+def sweep(files: StoreFiles, needed_bases: Set[str], older_than_s: float) -> None:
+    """Removes version folders without a manifest, halves of files, and bases other than those with these hashes."""
+    for version in files.folders("versions"):
+        folder = f"versions/{version}"
+        found = files.files(folder)
+        if MANIFEST_FILE not in found and _are_old(files, folder, found, older_than_s):
+            files.remove(folder)
+            continue
+        _remove_old(files, folder, [name for name in found if name.endswith(PARTIAL)], older_than_s)
+    unneeded = [
+        name for name in files.files("bases") if name.removesuffix(".safetensors") not in needed_bases
+    ]
+    _remove_old(files, "bases", unneeded, older_than_s)
+
+
+def _remove_old(files: StoreFiles, folder: str, names: Sequence[str], older_than_s: float) -> None:
+    for name in names:
+        if _are_old(files, folder, [name], older_than_s):
+            files.remove(f"{folder}/{name}")
+
+
+def _are_old(files: StoreFiles, folder: str, names: Sequence[str], older_than_s: float) -> bool:
+    """Whether there are files, and none of them is young."""
+    try:
+        return bool(names) and all(files.age_s(f"{folder}/{name}") >= older_than_s for name in names)
+    except FileNotFoundError:
+        return False

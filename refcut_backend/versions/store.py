@@ -18,11 +18,15 @@ from typing import Any
 
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, file_digest
 from refcut_backend.errors import ModelStoreError
-from refcut_backend.model_store.manifest import MANIFEST_FILE, Manifest, check_name, name_of
-from refcut_backend.model_store.pointer import Pointer
-from refcut_backend.model_store.store_files import StoreFiles, copy_whole
-from refcut_backend.model_store.sweep import HALF_FOLDER_S, sweep
-from refcut_backend.model_store.weights_check import check_weights
+from refcut_backend.versions.files import HALF_FOLDER_S, StoreFiles, copy_whole, sweep
+from refcut_backend.versions.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    Pointer,
+    check_name,
+    check_weights,
+    name_of,
+)
 
 MIN_KEPT = 3
 _LIST_HINT = "`refcut models list` shows them"
