@@ -34,8 +34,8 @@ from refcut_backend.images.mounted_files import MountedFolders
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.queue.messages import ClickJob, WarmJob
-from refcut_backend.store.mask_files import mask_to_png
-from refcut_backend.store.references import StoredReference
+from refcut_backend.references.parse import mask_to_png
+from refcut_backend.references.registry import StoredReference
 from refcut_backend.worker.engine import CacheLimits, ClickEngine
 from refcut_backend.worker.served_model import OneModel
 

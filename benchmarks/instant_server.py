@@ -22,9 +22,9 @@ from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.queue.redis import connect_redis
+from refcut_backend.references.registry import References
 from refcut_backend.services import Services, connect_services
 from refcut_backend.settings import Settings
-from refcut_backend.store.references import References
 from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, create_app
 
 PORT_LINE = "port "

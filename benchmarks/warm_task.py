@@ -23,8 +23,8 @@ from model.checkpoints.weights import load_network
 from model.images import read_image
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.queue.messages import ClickJob, WarmJob
-from refcut_backend.store.mask_files import mask_to_png
-from refcut_backend.store.references import StoredReference
+from refcut_backend.references.parse import mask_to_png
+from refcut_backend.references.registry import StoredReference
 
 SIZE = (6000, 4000)
 CLICK = ClickJob(1, 0, address_of(0), "Door", (PercentClick(40, 60, True),), (1,))

@@ -22,8 +22,8 @@ from refcut_backend.label_studio.polygons import OutlineSettings
 from refcut_backend.label_studio.regions import GivenMask, mask_regions, prediction
 from refcut_backend.logs import note
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
+from refcut_backend.references.registry import References
 from refcut_backend.settings import Settings
-from refcut_backend.store.references import References
 from refcut_backend.versions.serving import ProjectVersions
 
 ANSWERED = "answered"

@@ -14,7 +14,7 @@ from refcut_backend.images.address import image_of_task
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.queue.messages import WarmJob
-from refcut_backend.store.references import References
+from refcut_backend.references.registry import References
 
 log = logging.getLogger("refcut.click")
 

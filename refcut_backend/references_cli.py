@@ -11,14 +11,14 @@ from rich.table import Table
 from rich.text import Text
 
 from refcut_backend.command_line import with_settings
-from refcut_backend.core.reference_choice import IN_USE, OwnerRule, Place
 from refcut_backend.errors import RefCutError
+from refcut_backend.references.selection import IN_USE, OwnerRule, Place
 from refcut_backend.settings import Settings
 from refcut_backend.terminal import open_console, plain
 
 if TYPE_CHECKING:
     # Label Studio's SDK takes a second to import: other commands do without.
-    from refcut_backend.manage_references import ReferenceManager, ReferenceRow
+    from refcut_backend.references.manage import ReferenceManager, ReferenceRow
 
 
 references_app = typer.Typer(help="Look at references, name, pin and switch them off.", no_args_is_help=True)
@@ -62,7 +62,7 @@ def show(
     from refcut_backend.images.address import TaskImage
     from refcut_backend.images.cache import read_image
     from refcut_backend.images.hidden_urls import Addresses
-    from refcut_backend.reference_overlay import as_png, draw_reference
+    from refcut_backend.references.manage import as_png, draw_reference
 
     def action(manager: ReferenceManager, settings: Settings) -> None:
         stored = manager.load(Place(label, task, annotation), project)
@@ -157,15 +157,14 @@ def _say(method: Callable[[ReferenceManager], None], said: str) -> None:
 
 def _manage(action: Callable[[ReferenceManager, Settings], None]) -> None:
     """Runs an action on the registry of the settings' database."""
-    from refcut_backend.core.reference_choice import Authors
     from refcut_backend.database.engine import open_database
     from refcut_backend.database.projects import Projects
-    from refcut_backend.follow_annotations import AnnotationFollower
-    from refcut_backend.label_studio.user_addresses import UserAddresses
-    from refcut_backend.manage_references import ReferenceManager
-    from refcut_backend.reconcile import Reconciler
-    from refcut_backend.store.comparisons import Comparisons
-    from refcut_backend.store.references import References
+    from refcut_backend.references.authors import UserAddresses
+    from refcut_backend.references.manage import ReferenceManager
+    from refcut_backend.references.reconcile import Comparisons, Reconciler
+    from refcut_backend.references.registry import References
+    from refcut_backend.references.selection import Authors
+    from refcut_backend.references.webhooks import AnnotationFollower
 
     def run(settings: Settings) -> None:
         engine = open_database(settings.database)

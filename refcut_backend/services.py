@@ -10,14 +10,11 @@ from redis import Redis
 from refcut_backend.answer_click import AnswerRules, ClickService
 from refcut_backend.click_memory import LOCK_TIMEOUT_MS, ClickMemory
 from refcut_backend.core.prelabel_rules import PrelabelRules
-from refcut_backend.core.reference_choice import Authors
 from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
-from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.images.hidden_urls import Addresses
-from refcut_backend.label_studio.user_addresses import UserAddresses
 from refcut_backend.open_task import TaskOpener
 from refcut_backend.prelabel.batches import BatchPrelabeller
 from refcut_backend.prelabel.tasks import TaskPrelabeller
@@ -25,10 +22,13 @@ from refcut_backend.queue.background_queues import WarmQueue
 from refcut_backend.queue.click_queue import ClickQueue
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.queue_state import QueueState, read_queue_state
-from refcut_backend.reconcile_thread import ReconcileThread, reconcile_thread
+from refcut_backend.references.authors import UserAddresses
+from refcut_backend.references.reconcile_loop import ReconcileThread, reconcile_thread
+from refcut_backend.references.registry import References
+from refcut_backend.references.selection import Authors
+from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.settings import Settings
 from refcut_backend.store.old_clicks import OldClicks
-from refcut_backend.store.references import References
 from refcut_backend.training.services import TrainingServices, connect_training
 from refcut_backend.versions.serving import ProjectVersions, open_project_versions
 

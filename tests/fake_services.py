@@ -18,7 +18,6 @@ from refcut_backend.core.prelabel_rules import PrelabelRules
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ClickTimeoutError
-from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.regions import prediction
 from refcut_backend.prelabel.batches import BatchPrelabeller
@@ -27,9 +26,10 @@ from refcut_backend.queue.heartbeats import WorkerState
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE
+from refcut_backend.references.annotation_states import EventLog
+from refcut_backend.references.registry import References
+from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.services import Services
-from refcut_backend.store.event_log import EventLog
-from refcut_backend.store.references import References
 from refcut_backend.store.training_news import TrainingNews
 from refcut_backend.store.training_runs import TrainingRuns
 from refcut_backend.training.ask_training import TrainingRequests

@@ -12,15 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
-from refcut_backend.core.reference_choice import EVERYBODY, Authors
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
-from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.label_studio.payloads import Webhook
-from refcut_backend.label_studio.user_addresses import UserAddresses
-from refcut_backend.reconcile import Reconciler
-from refcut_backend.store.comparisons import Comparisons
-from refcut_backend.store.references import References
+from refcut_backend.references.authors import UserAddresses
+from refcut_backend.references.reconcile import Comparisons, Reconciler
+from refcut_backend.references.registry import References
+from refcut_backend.references.selection import EVERYBODY, Authors
+from refcut_backend.references.webhooks import AnnotationFollower
 from tests.label_studio_api import LabelStudioApi
 from tests.recorded import LABEL_CONFIG, brush_result, role_result
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refcut_backend.core.references import region_roles
 from refcut_backend.errors import BadMaskError
 from refcut_backend.label_studio.label_config import NEGATIVE_REFERENCE_CHOICE, ProjectControls
 from refcut_backend.label_studio.prompts import to_pixel
 from refcut_backend.label_studio.regions import Region, _is_mask, read_region
+from refcut_backend.references.parse import region_roles
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from sqlalchemy import Engine
 from tqdm import tqdm
 
 from refcut_backend.answer_click import AnswerRules
-from refcut_backend.core.reference_choice import Authors
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.leases import LeaseHolder, held
 from refcut_backend.database.projects import Projects
@@ -24,8 +23,9 @@ from refcut_backend.prelabel.project import Outcome, ProjectPrelabeller, Project
 from refcut_backend.prelabel.tasks import TaskPrelabeller
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.redis import connect_redis, find_redis
+from refcut_backend.references.registry import References
+from refcut_backend.references.selection import Authors
 from refcut_backend.settings import Settings
-from refcut_backend.store.references import References
 from refcut_backend.terminal import plain
 from refcut_backend.versions.serving import open_project_versions
 

@@ -15,7 +15,7 @@ from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.label_studio.regions import GivenMask, mask_regions, prediction
 from refcut_backend.queue.messages import FoundLabel, LabelToFind, PrelabelAnswer, PrelabelJob
-from refcut_backend.store.references import References
+from refcut_backend.references.registry import References
 
 
 @dataclass(frozen=True)

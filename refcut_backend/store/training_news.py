@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from refcut_backend.database.tables import AnnotationState
-from refcut_backend.store.annotation_states import forget_masks
+from refcut_backend.references.annotation_states import forget_masks
 
 ROWS_AT_ONCE = 500
 _CAN_TEACH = AnnotationState.mask_regions > 0

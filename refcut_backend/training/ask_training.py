@@ -9,7 +9,7 @@ import redis
 from refcut_backend.core.training_stage import AskedBy
 from refcut_backend.database.projects import Projects
 from refcut_backend.queue.background_queues import TrainingQueue
-from refcut_backend.store.event_log import EventLog
+from refcut_backend.references.annotation_states import EventLog
 from refcut_backend.store.training_runs import Run, TrainingRuns
 
 log = logging.getLogger("refcut.training")

@@ -18,8 +18,8 @@ from refcut_backend.images.decode import fitted_mask
 from refcut_backend.label_studio.label_config import ProjectControls
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, sortable
 from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, SourceError
+from refcut_backend.references.registry import References, StoredReference
 from refcut_backend.store.click_log import ClickLog
-from refcut_backend.store.references import References, StoredReference
 from refcut_backend.training.project_images import ProjectImages, StoredImage
 
 ReadImage = Callable[[TaskImage], NDArray[np.uint8]]

@@ -10,8 +10,8 @@ from refcut_backend.database.projects import Projects
 from refcut_backend.queue.background_queues import TrainingQueue
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
+from refcut_backend.references.annotation_states import EventLog
 from refcut_backend.settings import Settings
-from refcut_backend.store.event_log import EventLog
 from refcut_backend.store.training_news import TrainingNews
 from refcut_backend.store.training_runs import TrainingRuns
 from refcut_backend.training.ask_training import TrainingRequests

@@ -13,8 +13,8 @@ from refcut_backend.images.cache import open_image_shelf
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.queue.background_queues import Turn, WarmQueue
 from refcut_backend.queue.redis import connect_redis
+from refcut_backend.references.registry import References
 from refcut_backend.settings import Settings
-from refcut_backend.store.references import References
 from refcut_backend.versions.serving import ServingChoice, open_model_store
 from refcut_backend.worker.engine import CacheLimits, ClickEngine
 from refcut_backend.worker.load_model import ModelLoader, choose_device, share_cores

@@ -22,7 +22,7 @@ from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.label_studio.label_config import MASK_KINDS
 from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.logs import gather_facts
-from refcut_backend.store.references import References
+from refcut_backend.references.registry import References
 from refcut_backend.versions.serving import OneVersion
 from tests.recorded import LABEL_CONFIG, box_result, click_result, recorded
 from tests.refcut_backend import squares

@@ -20,7 +20,7 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis
-from refcut_backend.store.references import References
+from refcut_backend.references.registry import References
 from tests.fake_services import MASK, click_body
 from tests.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.recorded import (

@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from refcut_backend.core.references import LabelReference
 from refcut_backend.database.engine import open_database
 from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.open_task import MAX_REFERENCES, TaskOpener
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
-from refcut_backend.store.annotation_states import AnnotationNews
-from refcut_backend.store.references import References
+from refcut_backend.references.annotation_states import AnnotationNews
+from refcut_backend.references.parse import LabelReference
+from refcut_backend.references.registry import References
 from tests.recorded import LABEL_CONFIG
 
 SIGNED = "https://bucket.s3.amazonaws.com/a.png?X-Amz-Signature=canary"

@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from refcut_backend.cli import app
-from refcut_backend.reference_overlay import GREEN, RED
+from refcut_backend.references.manage import GREEN, RED
 from tests.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.recorded import REPOSITORY
-from tests.refcut_backend.store.test_references import news, reference
+from tests.refcut_backend.references.test_registry import news, reference
 from tests.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect
 
-from refcut_backend.core.reference_choice import State
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.database.tables import Base
-from refcut_backend.store.references import References
+from refcut_backend.references.registry import References
+from refcut_backend.references.selection import State
 from tests.recorded import FIXTURES
-from tests.refcut_backend.store.test_references import news, reference
+from tests.refcut_backend.references.test_registry import news, reference
 
 EARLIER = FIXTURES / "refcut_db_0_1_0.sql"
 

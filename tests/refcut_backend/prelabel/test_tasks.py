@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from refcut_backend.answer_click import AnswerRules
-from refcut_backend.core.references import LabelReference
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ImageError, NoReferenceError, RefCutError
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.prelabel.tasks import TaskPrelabeller, TaskToPrelabel
 from refcut_backend.queue.messages import FoundLabel, FoundMask, PrelabelAnswer, PrelabelJob
-from refcut_backend.store.annotation_states import AnnotationNews
-from refcut_backend.store.references import References
+from refcut_backend.references.annotation_states import AnnotationNews
+from refcut_backend.references.parse import LabelReference
+from refcut_backend.references.registry import References
 from tests.recorded import LABEL_CONFIG
 
 RLE = brush_rle.encode(np.eye(4, dtype=bool))

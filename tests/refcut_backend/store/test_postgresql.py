@@ -20,7 +20,7 @@ from refcut_backend.store.clicked_objects import ClickedObjects
 from tests.fake_services import MASK
 from tests.postgresql import running_postgresql
 from tests.recorded import click_result
-from tests.refcut_backend.store.test_annotation_states import check_processes_at_once
+from tests.refcut_backend.references.test_annotation_states import check_processes_at_once
 
 DOOR = ClickedObject("Door", "image", "rc-a", (PercentClick(10, 10, True, "a"),), lone=True)
 GIVEN = GivenMask(8, 8, brush_rle.encode(MASK), 0.5, ())

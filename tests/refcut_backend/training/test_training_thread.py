@@ -11,7 +11,7 @@ from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.queue.background_queues import TrainingQueue
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE, open_queue
-from refcut_backend.store.event_log import EventLog
+from refcut_backend.references.annotation_states import EventLog
 from refcut_backend.training.ask_training import TrainingRequests
 from refcut_backend.training.training_thread import TrainingThread
 from tests.refcut_backend.training.world import World, open_world

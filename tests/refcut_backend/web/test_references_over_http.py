@@ -20,14 +20,14 @@ from redis import Redis
 
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ClickTimeoutError
-from refcut_backend.follow_annotations import AnnotationFollower
 from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.queue.click_queue import ClickQueue
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.references.registry import References
+from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.services import connect_services
 from refcut_backend.settings import Settings
-from refcut_backend.store.references import References
 from refcut_backend.web.app import create_app
 from tests.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.recorded import LABEL_CONFIG, backend_request, click_result

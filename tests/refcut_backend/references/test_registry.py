@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refcut_backend.core.reference_choice import Action, Author, Authors, OwnerRule, State
-from refcut_backend.core.references import LabelReference
-from refcut_backend.store.annotation_states import AnnotationNews
-from refcut_backend.store.references import References
+from refcut_backend.references.annotation_states import AnnotationNews
+from refcut_backend.references.parse import LabelReference
+from refcut_backend.references.registry import References
+from refcut_backend.references.selection import Action, Author, Authors, OwnerRule, State
 
 CREATED, UPDATED = "ANNOTATION_CREATED", "ANNOTATION_UPDATED"
 

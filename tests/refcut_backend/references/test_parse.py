@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from refcut_backend.core.references import LabelReference, read_references
+from refcut_backend.references.parse import LabelReference, read_references
 from tests.recorded import brush_result, role_result
 
 ROLES = ["refcut_role"]

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from refcut_backend.core.reference_choice import Action, OwnerRule, Place, State
-from refcut_backend.core.reference_warnings import Weakness
 from refcut_backend.errors import NotConnectedError
-from refcut_backend.manage_references import NoSuchReferenceError, ReferenceManager
+from refcut_backend.references.manage import NoSuchReferenceError, ReferenceManager
+from refcut_backend.references.parse import Weakness
+from refcut_backend.references.selection import Action, OwnerRule, Place, State
 from tests.label_studio_api import LabelStudioApi, serving
 from tests.recorded import LABEL_CONFIG, brush_result
 from tests.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry

@@ -11,8 +11,8 @@ import pytest
 
 from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.errors import RefCutError
-from refcut_backend.reconcile import Compared, Reconciler
-from refcut_backend.reconcile_thread import LEASE, ReconcileThread
+from refcut_backend.references.reconcile import Compared, Reconciler
+from refcut_backend.references.reconcile_loop import LEASE, ReconcileThread
 from tests.label_studio_api import LabelStudioApi, serving
 from tests.registry import DOOR, Registry, marked, open_registry
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from refcut_backend.core.extra_params import MAX_BYTES, read_extra_params
-from refcut_backend.core.reference_choice import Action, OwnerRule
 from refcut_backend.errors import ConfigError
+from refcut_backend.references.owner_rules import MAX_BYTES, read_extra_params
+from refcut_backend.references.selection import Action, OwnerRule
 
 SAID: dict[str, Any] = {
     "references": {"Wheel": [{"task": 12, "annotation": 40}, {"task": 15}]},

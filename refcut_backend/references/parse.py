@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -123,3 +125,56 @@ def _regions(result: Sequence[dict[str, Any]], roles: dict[str, str]) -> tuple[l
         if region is not None:
             regions.append(region)
     return regions, problems
+
+
+SMALL_SHARE = 0.01
+LARGE_SHARE = 0.9
+SPECK_SHARE = 0.02
+"""A part smaller than this share of the largest one is a slip of the brush, not a part."""
+
+
+class Weakness(StrEnum):
+    """A reason to look at a reference again, as the team lead reads it."""
+
+    SMALL = "target is less than 1 % of the image"
+    BORDER = "touches the image's border"
+    LARGE = "covers nearly the whole image"
+    PARTS = "several disconnected parts"
+    NO_NEGATIVE = "nothing says what must stay out"
+    NO_LABEL = "the label is no longer in the config"
+
+
+def weaknesses(
+    positive_hw: NDArray[np.bool_], negative_hw: NDArray[np.bool_] | None, *, label_in_config: bool = True
+) -> tuple[Weakness, ...]:
+    """What may make a reference with these masks (H, W) a weak one; empty when nothing does."""
+    share = float(positive_hw.mean())
+    edges = (positive_hw[0], positive_hw[-1], positive_hw[:, 0], positive_hw[:, -1])
+    found = {
+        Weakness.SMALL: share < SMALL_SHARE,
+        Weakness.BORDER: any(edge.any() for edge in edges),
+        Weakness.LARGE: share > LARGE_SHARE,
+        Weakness.PARTS: _parts(positive_hw) > 1,
+        Weakness.NO_NEGATIVE: negative_hw is None or not negative_hw.any(),
+        Weakness.NO_LABEL: not label_in_config,
+    }
+    return tuple(weakness for weakness, applies in found.items() if applies)
+
+
+def _parts(mask_hw: NDArray[np.bool_]) -> int:
+    count, _, boxes, _ = cv2.connectedComponentsWithStats(mask_hw.astype(np.uint8), connectivity=8)
+    areas = boxes[1:count, cv2.CC_STAT_AREA]
+    return int((areas >= SPECK_SHARE * areas.max()).sum()) if len(areas) else 0
+
+
+def mask_to_png(mask_hw: NDArray[np.bool_]) -> bytes:
+    """Mask (H, W) as a 1-bit PNG file."""
+    ok, data = cv2.imencode(".png", mask_hw.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
+    assert ok, "OpenCV always writes PNG"
+    return data.tobytes()
+
+
+def png_to_mask(data: bytes) -> NDArray[np.bool_]:
+    """What `mask_to_png` wrote, as a mask (H, W)."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    return pixels > 127  # type: ignore[return-value, operator]

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from refcut_backend.core.reference_choice import (
+from refcut_backend.errors import ConfigError
+from refcut_backend.references.selection import (
     EVERYBODY,
     Action,
     Author,
@@ -13,7 +14,6 @@ from refcut_backend.core.reference_choice import (
     in_use,
     states,
 )
-from refcut_backend.errors import ConfigError
 
 
 def candidate(number: int, *, named: bool = False, task: int | None = None, author: int = 1) -> Candidate:

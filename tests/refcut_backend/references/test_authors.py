@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from refcut_backend.label_studio.user_addresses import ASK_AGAIN_S, UserAddresses
+from refcut_backend.references.authors import ASK_AGAIN_S, UserAddresses
 from tests.label_studio_api import LabelStudioApi, serving
 from tests.registry import open_registry
 

@@ -20,12 +20,48 @@ from sqlalchemy import ColumnElement, Engine, Update, delete, func, select, upda
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from refcut_backend.core.reference_choice import UNKNOWN, Author
-from refcut_backend.core.references import LabelReference
-from refcut_backend.database.tables import AnnotationState, Reference, TaskState
+from refcut_backend.database.tables import AnnotationState, Reference, TaskState, WebhookEvent
 from refcut_backend.label_studio.payloads import sortable
-from refcut_backend.store.event_log import note_event
-from refcut_backend.store.mask_files import mask_to_png
+from refcut_backend.references.parse import LabelReference, mask_to_png
+from refcut_backend.references.selection import UNKNOWN, Author
+
+
+class EventLog:
+    """For events that change nothing in the registry of annotations; those that do are noted with their change."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def note(self, project_id: int, action: str, subject_id: int, said_at: str) -> bool:
+        """Returns False when the event is known."""
+        try:
+            with Session(self._engine) as session, session.begin():
+                return note_event(session, project_id, action, subject_id, said_at, None)
+        except IntegrityError:
+            return False  # another process has just noted it
+
+
+def note_event(
+    session: Session, project_id: int, action: str, subject_id: int, said_at: str, problem: str | None
+) -> bool:
+    """Notes a webhook; "" is none. Returns False when it has been noted before."""
+    if not action:
+        return True
+    same = select(WebhookEvent.id).where(
+        WebhookEvent.project_id == project_id,
+        WebhookEvent.action == action,
+        WebhookEvent.subject_id == subject_id,
+        WebhookEvent.said_at == said_at,
+    )
+    if session.scalar(same) is not None:
+        return False
+    session.add(
+        WebhookEvent(
+            project_id=project_id, action=action, subject_id=subject_id, said_at=said_at, problem=problem
+        )
+    )
+    return True
+
 
 T = TypeVar("T")
 

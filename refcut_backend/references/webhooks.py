@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from refcut_backend.core.reference_choice import Author
-from refcut_backend.core.references import LabelReference, read_references
 from refcut_backend.database.projects import Projects
-from refcut_backend.errors import LabelConfigError, RefCutError
-from refcut_backend.follow_extra_params import follow_extra_params
+from refcut_backend.errors import ConfigError, LabelConfigError, RefCutError
 from refcut_backend.images.address import image_of_task
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.label_studio.payloads import (
@@ -22,10 +20,45 @@ from refcut_backend.label_studio.payloads import (
     sortable,
 )
 from refcut_backend.label_studio.regions import count_mask_regions
-from refcut_backend.store.annotation_states import AnnotationNews
-from refcut_backend.store.references import References
+from refcut_backend.references.annotation_states import AnnotationNews
+from refcut_backend.references.owner_rules import as_text, read_extra_params
+from refcut_backend.references.parse import LabelReference, read_references
+from refcut_backend.references.registry import References
+from refcut_backend.references.selection import Author
 
 log = logging.getLogger("refcut.references")
+
+
+_NOTHING_SAID = hashlib.sha256(b"").hexdigest()
+
+
+def follow_extra_params(references: References, projects: Projects, project_id: int, said: object) -> bool:
+    """Makes the owner's rules what the extra parameters say, when they have changed; returns whether they have.
+
+    Parameters that cannot be read are logged once, and the last ones that could be read stay in force.
+    """
+    text = "" if said is None else as_text(said)
+    digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()
+    if digest == (projects.extra_params_digest(project_id) or _NOTHING_SAID):
+        return False
+    try:
+        found = read_extra_params(said)
+    except ConfigError as error:
+        log.warning("extra parameters not used", extra={"project": project_id, "problem": str(error)})
+        projects.set_extra_params_digest(project_id, digest)
+        return False
+    if found.unknown_keys:
+        log.warning(
+            "extra parameters with keys that mean nothing here",
+            extra={"project": project_id, "keys": list(found.unknown_keys)},
+        )
+    references.rules.replace_extra_params(project_id, found.rules)
+    references.drop_unnamed(project_id)
+    references.annotations.compare_anew(project_id, [rule.task_id for rule in found.rules if rule.task_id])
+    projects.set_extra_params_digest(project_id, digest)
+    log.info("extra parameters taken", extra={"project": project_id, "rules": len(found.rules)})
+    return True
+
 
 STATES = ("ANNOTATION_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_CREATED")
 DELETED = "ANNOTATIONS_DELETED"

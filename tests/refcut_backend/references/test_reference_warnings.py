@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from refcut_backend.core.reference_warnings import Weakness, weaknesses
+from refcut_backend.references.parse import Weakness, weaknesses
 
 
 def mask(*boxes: tuple[int, int, int, int]) -> np.ndarray:

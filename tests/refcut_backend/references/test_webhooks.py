@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refcut_backend.core.reference_choice import Action, Authors, OwnerRule, State
+from refcut_backend.references.selection import Action, Authors, OwnerRule, State
 from tests.label_studio_api import LabelStudioApi, serving
 from tests.recorded import LABEL_CONFIG, backend_request, recorded
 from tests.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry

@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, Row, Select, bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
-from refcut_backend.core.reference_choice import (
+from refcut_backend.database.tables import Reference
+from refcut_backend.references.annotation_states import AnnotationStates, EventLog
+from refcut_backend.references.owner_rules import OwnerRules
+from refcut_backend.references.parse import png_to_mask
+from refcut_backend.references.selection import (
     EVERYBODY,
     Action,
     Author,
@@ -22,11 +26,6 @@ from refcut_backend.core.reference_choice import (
     in_use,
     states,
 )
-from refcut_backend.database.tables import Reference
-from refcut_backend.store.annotation_states import AnnotationStates
-from refcut_backend.store.event_log import EventLog
-from refcut_backend.store.mask_files import png_to_mask
-from refcut_backend.store.owner_rules import OwnerRules
 
 _WITHOUT_MASKS = (
     Reference.id,
