@@ -15,8 +15,9 @@ import cv2
 import numpy as np
 import uvicorn
 
-from refcut_backend.answer_click import AnswerRules, ClickService
-from refcut_backend.click_memory import ClickMemory
+from refcut_backend.clicks.history import ClickMemory
+from refcut_backend.clicks.options import AnswerRules
+from refcut_backend.clicks.service import ClickService
 from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.messages import ClickAnswer, ClickJob

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from refcut_backend.answer_click import ClickReply, ClickRequest
+from refcut_backend.clicks.service import ClickReply, ClickRequest
 from refcut_backend.errors import LabelConfigError, NotConnectedError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.label_config import problems, read_label_config

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from refcut_backend.answer_click import AnswerRules, ClickService
-from refcut_backend.click_memory import LOCK_TIMEOUT_MS, ClickMemory
+from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickMemory
+from refcut_backend.clicks.log import OldClicks
+from refcut_backend.clicks.options import AnswerRules
+from refcut_backend.clicks.preload import TaskOpener
+from refcut_backend.clicks.service import ClickService, HidesAddresses
 from refcut_backend.core.prelabel_rules import PrelabelRules
 from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
-from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.images.hidden_urls import Addresses
-from refcut_backend.open_task import TaskOpener
 from refcut_backend.prelabel.batches import BatchPrelabeller
 from refcut_backend.prelabel.tasks import TaskPrelabeller
 from refcut_backend.queue.background_queues import WarmQueue
@@ -28,7 +29,6 @@ from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Authors
 from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.settings import Settings
-from refcut_backend.store.old_clicks import OldClicks
 from refcut_backend.training.services import TrainingServices, connect_training
 from refcut_backend.versions.serving import ProjectVersions, open_project_versions
 

@@ -12,8 +12,9 @@ import numpy as np
 import redis
 from sqlalchemy import Engine
 
-from refcut_backend.answer_click import AnswerRules, ClickService
-from refcut_backend.click_memory import ClickMemory
+from refcut_backend.clicks.history import ClickMemory
+from refcut_backend.clicks.options import AnswerRules
+from refcut_backend.clicks.service import ClickService
 from refcut_backend.core.prelabel_rules import PrelabelRules
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects

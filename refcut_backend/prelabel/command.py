@@ -12,7 +12,7 @@ from types import FrameType
 from sqlalchemy import Engine
 from tqdm import tqdm
 
-from refcut_backend.answer_click import AnswerRules
+from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.leases import LeaseHolder, held
 from refcut_backend.database.projects import Projects

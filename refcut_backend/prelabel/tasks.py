@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from refcut_backend.answer_click import AnswerRules
+from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.core.task_score import task_score
 from refcut_backend.errors import ImageError, NoReferenceError, QueueUnavailableError, RefCutError
 from refcut_backend.images.address import image_of_task

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from model.data.snapshot import CocoRle, SnapshotMask, SnapshotReference, SnapshotScene
+from refcut_backend.clicks.log import ClickLog
 from refcut_backend.core.training_masks import LabelMask, click_sessions, read_training_masks
 from refcut_backend.errors import BadMaskError, LabelStudioError, RefCutError
 from refcut_backend.images.address import TaskImage, image_of_task
@@ -19,7 +20,6 @@ from refcut_backend.label_studio.label_config import ProjectControls
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, sortable
 from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, SourceError
 from refcut_backend.references.registry import References, StoredReference
-from refcut_backend.store.click_log import ClickLog
 from refcut_backend.training.project_images import ProjectImages, StoredImage
 
 ReadImage = Callable[[TaskImage], NDArray[np.uint8]]

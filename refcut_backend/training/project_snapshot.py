@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from model.data.snapshot import HEAD_FILE, IMAGES_DIR, Snapshot, read_snapshot, write_snapshot
 from model.errors import DataError
+from refcut_backend.clicks.log import ClickLog
 from refcut_backend.core.holdout import HoldoutRules, Side, decide_sides
 from refcut_backend.database.projects import Projects
 from refcut_backend.images.cache import read_image
@@ -26,7 +27,6 @@ from refcut_backend.label_studio.tasks import AnnotationSource, open_source
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Authors
 from refcut_backend.settings import Settings
-from refcut_backend.store.click_log import ClickLog
 from refcut_backend.store.image_sides import ImageSides
 from refcut_backend.store.training_news import TrainingNews
 from refcut_backend.training.gather import Gathered, Gatherer, OnTask, images_of

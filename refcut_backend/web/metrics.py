@@ -18,7 +18,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from refcut_backend import __version__
-from refcut_backend.answer_click import ANSWERED
+from refcut_backend.clicks.service import ANSWERED
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.training.training_status import TrainingStatus
 from refcut_backend.versions.serving import ProjectVersions

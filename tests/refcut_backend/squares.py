@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refcut_backend.answer_click import ClickReply, ClickRequest, ClickService
+from refcut_backend.clicks.service import ClickReply, ClickRequest, ClickService
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from tests.recorded import LABEL_CONFIG

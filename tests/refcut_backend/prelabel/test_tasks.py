@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from refcut_backend.answer_click import AnswerRules
+from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ImageError, NoReferenceError, RefCutError
 from refcut_backend.images.hidden_urls import Addresses

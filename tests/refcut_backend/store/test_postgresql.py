@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sqlalchemy import Engine, text
 
-from refcut_backend.click_memory import LOCK_TIMEOUT_MS, AskedClick, ClickMemory
-from refcut_backend.core.click_context import read_context
-from refcut_backend.core.click_session import ClickedObject
+from refcut_backend.clicks.context import read_context
+from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, AskedClick, ClickMemory
+from refcut_backend.clicks.recent_objects import ClickedObjects
+from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.label_studio.regions import GivenMask
-from refcut_backend.store.clicked_objects import ClickedObjects
 from tests.fake_services import MASK
 from tests.postgresql import running_postgresql
 from tests.recorded import click_result

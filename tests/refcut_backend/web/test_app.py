@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from refcut_backend.answer_request import REASON_HEADER
-from refcut_backend.click_memory import ClickMemory
+from refcut_backend.clicks.history import ClickMemory
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.label_studio import brush_rle

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import Engine, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from refcut_backend.core.click_session import ClickedObject
-from refcut_backend.database.tables import ClickEvent
-from refcut_backend.store.prompts_json import box_to_json, clicks_to_json
+from refcut_backend.clicks.recent_objects import box_to_json, clicks_to_json
+from refcut_backend.clicks.session import ClickedObject
+from refcut_backend.database.tables import ClickEvent, ClickPolarity
 
 IDS_A_QUERY = 1000
 
@@ -100,3 +101,29 @@ class ClickLog:
             ClickCost(label, version, len(prompts), sum(prompts) / len(prompts))
             for (label, version), prompts in sorted(counts.items())
         ]
+
+
+LOOK_EVERY_S = 3600.0
+
+
+class OldClicks:
+    """Of all projects. kept_days: 0 = clicks are kept for ever."""
+
+    def __init__(self, engine: Engine, kept_days: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._engine = engine
+        self._kept_days = kept_days
+        self._clock = clock
+        self._look_at = clock()
+
+    def drop(self) -> None:
+        """Looks once an hour, however often it is called."""
+        if not self._kept_days or self._clock() < self._look_at:
+            return
+        self._look_at = self._clock() + LOOK_EVERY_S
+        now = datetime.now(UTC)
+        oldest = now - timedelta(days=self._kept_days)
+        with Session(self._engine) as session, session.begin():
+            session.execute(delete(ClickEvent).where(ClickEvent.answered_at < oldest))
+            session.execute(delete(ClickPolarity).where(ClickPolarity.said_at < oldest))
+            # Of an earlier version of this program: they age from now on.
+            session.execute(update(ClickPolarity).where(ClickPolarity.said_at.is_(None)).values(said_at=now))

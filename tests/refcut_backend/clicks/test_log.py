@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from refcut_backend.core.click_session import ClickedObject
+from refcut_backend.clicks.log import ClickCost, ClickLog
+from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.database.tables import ClickEvent
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
-from refcut_backend.store.click_log import ClickCost, ClickLog
 
 CLICKS = (PercentClick(1.5, 2.5, True, "a"), PercentClick(3, 4, False, "b"), PercentClick(5, 6, True, "c"))
 DOOR = ClickedObject("Door", "image", "rc-a", CLICKS[:1])

@@ -8,12 +8,11 @@ import pytest
 from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
-from refcut_backend.core.click_session import ClickedObject
+from refcut_backend.clicks.history import ClickPolarities
+from refcut_backend.clicks.log import LOOK_EVERY_S, ClickLog, OldClicks
+from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.database.tables import ClickEvent, ClickPolarity
 from refcut_backend.label_studio.prompts import Dot, PercentClick
-from refcut_backend.store.click_log import ClickLog
-from refcut_backend.store.click_polarities import ClickPolarities
-from refcut_backend.store.old_clicks import LOOK_EVERY_S, OldClicks
 
 DOOR = ClickedObject("Door", "image", "rc-a", (PercentClick(1.5, 2.5, True, "a"),))
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from refcut_backend.core.click_context import ClickContext
-from refcut_backend.core.click_session import ClickedObject, RememberedObject
+from refcut_backend.clicks.context import ClickContext
+from refcut_backend.clicks.session import ClickedObject, RememberedObject
 
 
 def still_pending(

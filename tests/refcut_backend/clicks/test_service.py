@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from refcut_backend.answer_click import AnswerRules, ClickService
-from refcut_backend.click_memory import ClickMemory
+from refcut_backend.clicks.history import ClickMemory
+from refcut_backend.clicks.options import AnswerRules
+from refcut_backend.clicks.service import ClickService
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.tables import ClickEvent
 from refcut_backend.errors import ClickTimeoutError

@@ -7,11 +7,35 @@ from typing import Any
 
 from sqlalchemy import Engine, Row, bindparam, delete, select, update
 
-from refcut_backend.core.click_session import ClickedObject, RememberedObject
+from refcut_backend.clicks.session import ClickedObject, RememberedObject
 from refcut_backend.database.engine import upsert
 from refcut_backend.database.tables import ClickedObjectState as State
+from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.label_studio.regions import GivenMask
-from refcut_backend.store.prompts_json import box_from_json, box_to_json, clicks_from_json, clicks_to_json
+
+
+def clicks_to_json(clicks: Sequence[PercentClick]) -> list[list[Any]]:
+    """[id, x, y, positive] each, in percent."""
+    return [[click.id, click.x_percent, click.y_percent, click.positive] for click in clicks]
+
+
+def clicks_from_json(rows: Sequence[Sequence[Any]]) -> tuple[PercentClick, ...]:
+    """What `clicks_to_json` made."""
+    return tuple(PercentClick(x, y, positive, id) for id, x, y, positive in rows)
+
+
+def box_to_json(box: PercentBox | None) -> list[Any] | None:
+    """[id, left, top, right, bottom] in percent."""
+    return None if box is None else [box.id, box.left, box.top, box.right, box.bottom]
+
+
+def box_from_json(row: Sequence[Any] | None) -> PercentBox | None:
+    """What `box_to_json` made."""
+    if row is None:
+        return None
+    id, left, top, right, bottom = row
+    return PercentBox(left, top, right, bottom, id)
+
 
 _WITHOUT_MASK = (
     State.region_id,

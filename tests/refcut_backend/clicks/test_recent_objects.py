@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from refcut_backend.core.click_session import ClickedObject, RememberedObject
+from refcut_backend.clicks.recent_objects import ClickedObjects, newly_accepted
+from refcut_backend.clicks.session import ClickedObject, RememberedObject
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.label_studio.regions import GivenMask
-from refcut_backend.store.clicked_objects import ClickedObjects, newly_accepted
 
 DOOR = ClickedObject(
     "Door",

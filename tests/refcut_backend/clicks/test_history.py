@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 
-from refcut_backend.click_memory import LOCK_TIMEOUT_MS, AskedClick, ClickMemory
-from refcut_backend.core.click_context import read_context
-from refcut_backend.core.click_session import ClickedObject, ClickSession
+from refcut_backend.clicks.context import read_context
+from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, AskedClick, ClickMemory
+from refcut_backend.clicks.session import ClickedObject, ClickSession
 from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentClick

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from refcut_backend.core.click_context import ClickContext
-from refcut_backend.core.click_session import ClickedObject, RememberedObject
-from refcut_backend.core.pending import still_pending
+from refcut_backend.clicks.context import ClickContext
+from refcut_backend.clicks.pending_masks import still_pending
+from refcut_backend.clicks.session import ClickedObject, RememberedObject
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 
 CONTEXT = ClickContext("Wheel", "image")

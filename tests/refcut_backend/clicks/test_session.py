@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from refcut_backend.core.click_context import MAX_CLICKS, read_context
-from refcut_backend.core.click_session import ClickedObject, ClickSession, RememberedObject
+from refcut_backend.clicks.context import MAX_CLICKS, read_context
+from refcut_backend.clicks.session import ClickedObject, ClickSession, RememberedObject
 from refcut_backend.errors import BadRequestError, NoObjectError, NoPositiveClickError
 from refcut_backend.label_studio.prompts import PercentBox
 from tests.recorded import box_result, click_result

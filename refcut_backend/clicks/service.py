@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from refcut_backend.click_memory import AskedClick, ClickMemory
-from refcut_backend.core.click_context import read_context
-from refcut_backend.core.click_session import ClickedObject, RememberedObject
-from refcut_backend.core.pending import still_pending
+from refcut_backend.clicks.context import read_context
+from refcut_backend.clicks.history import AskedClick, ClickMemory
+from refcut_backend.clicks.options import AnswerRules
+from refcut_backend.clicks.pending_masks import still_pending
+from refcut_backend.clicks.session import ClickedObject, RememberedObject
 from refcut_backend.errors import DatabaseFailsError, RefCutError
 from refcut_backend.images.address import image_of_task
-from refcut_backend.label_studio.label_config import Control, MaskKind, ProjectControls, read_label_config
+from refcut_backend.images.hidden_urls import Addresses
+from refcut_backend.label_studio.label_config import Control, ProjectControls, read_label_config
 from refcut_backend.label_studio.payloads import Webhook
-from refcut_backend.label_studio.polygons import OutlineSettings
 from refcut_backend.label_studio.regions import GivenMask, mask_regions, prediction
 from refcut_backend.logs import note
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.references.registry import References
-from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import ProjectVersions
 
 ANSWERED = "answered"
@@ -52,27 +53,6 @@ class ClickReply:
 
     prediction: dict[str, Any]
     reason: str | None = None
-
-
-@dataclass(frozen=True)
-class AnswerRules:
-    """How answers are built. pending_s: how long unaccepted masks of other labels come along.
-
-    mask_output: what masks come back as if a label can have several kinds.
-    """
-
-    max_references: int = 4
-    pending_s: float = 120
-    mask_output: MaskKind = "brush"
-    outlines: OutlineSettings = field(default_factory=OutlineSettings)
-
-    @classmethod
-    def of(cls, settings: Settings) -> AnswerRules:
-        """As the settings say."""
-        outlines = OutlineSettings(settings.polygon_tolerance_px, settings.polygon_min_area_percent)
-        return cls(
-            settings.max_references_per_label, settings.pending_masks_s, settings.mask_output, outlines
-        )
 
 
 class AsksWorkers(Protocol):
@@ -254,3 +234,16 @@ class WorkerRefusalError(RefCutError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class HidesAddresses:
+    """A queue in front of another: signed links stay in the database, and Redis sees a number."""
+
+    def __init__(self, queue: AsksWorkers, addresses: Addresses) -> None:
+        self._queue = queue
+        self._addresses = addresses
+
+    def ask(self, job: ClickJob) -> ClickAnswer:
+        """As the queue behind it."""
+        hidden = self._addresses.hide(job.image_address)
+        return self._queue.ask(dataclasses.replace(job, image_address=hidden))

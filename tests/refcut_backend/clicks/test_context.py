@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refcut_backend.core.click_context import MAX_CLICKS, ClickContext, read_context
+from refcut_backend.clicks.context import MAX_CLICKS, ClickContext, read_context
 from refcut_backend.errors import BadRequestError
 from refcut_backend.label_studio.prompts import PercentBox
 from tests.recorded import box_result, click_result, recorded

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from refcut_backend.clicks.history import ClickPolarities
 from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio.prompts import Dot
-from refcut_backend.store.click_polarities import ClickPolarities
 
 
 def dots(**said: bool | None) -> list[Dot]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from refcut_backend.core.click_context import REGION_ID_PREFIX, ClickContext, check_count
+from refcut_backend.clicks.context import REGION_ID_PREFIX, ClickContext, check_count
 from refcut_backend.errors import NoObjectError, NoPositiveClickError
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from refcut_backend.clicks.preload import MAX_REFERENCES, TaskOpener
+from refcut_backend.clicks.service import HidesAddresses
 from refcut_backend.database.engine import open_database
-from refcut_backend.hide_addresses import HidesAddresses
 from refcut_backend.images.hidden_urls import Addresses
-from refcut_backend.open_task import MAX_REFERENCES, TaskOpener
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
 from refcut_backend.references.annotation_states import AnnotationNews
 from refcut_backend.references.parse import LabelReference
