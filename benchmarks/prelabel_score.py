@@ -42,7 +42,7 @@ from model.proposals import (
 )
 from model.transforms import Roi
 from model.types import BoolMask
-from refcut_backend.core.task_score import task_score
+from refcut_backend.prelabeling.task import task_score
 
 THERE, ABSENT = 4, 1
 """Labels of a photograph that are looked for."""

@@ -12,13 +12,12 @@ from refcut_backend.clicks.log import OldClicks
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.preload import TaskOpener
 from refcut_backend.clicks.service import ClickService, HidesAddresses
-from refcut_backend.core.prelabel_rules import PrelabelRules
 from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.images.hidden_urls import Addresses
-from refcut_backend.prelabel.batches import BatchPrelabeller
-from refcut_backend.prelabel.tasks import TaskPrelabeller
+from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
+from refcut_backend.prelabeling.task import TaskPrelabeller
 from refcut_backend.queue.background_queues import WarmQueue
 from refcut_backend.queue.click_queue import ClickQueue
 from refcut_backend.queue.prelabel_queue import PrelabelQueue

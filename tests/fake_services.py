@@ -15,14 +15,13 @@ from sqlalchemy import Engine
 from refcut_backend.clicks.history import ClickMemory
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.service import ClickService
-from refcut_backend.core.prelabel_rules import PrelabelRules
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.regions import prediction
-from refcut_backend.prelabel.batches import BatchPrelabeller
-from refcut_backend.prelabel.tasks import Prelabelled, TaskToPrelabel
+from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
+from refcut_backend.prelabeling.task import Prelabelled, TaskToPrelabel
 from refcut_backend.queue.heartbeats import WorkerState
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.queue_state import QueueState

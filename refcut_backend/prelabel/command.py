@@ -19,8 +19,8 @@ from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ConfigError, NoReferenceError
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.predictions import ProjectPredictions
-from refcut_backend.prelabel.project import Outcome, ProjectPrelabeller, ProjectToPrelabel, Summary
-from refcut_backend.prelabel.tasks import TaskPrelabeller
+from refcut_backend.prelabeling.project import Outcome, ProjectPrelabeller, ProjectToPrelabel, Summary
+from refcut_backend.prelabeling.task import TaskPrelabeller
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.redis import connect_redis, find_redis
 from refcut_backend.references.registry import References

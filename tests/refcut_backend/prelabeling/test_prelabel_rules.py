@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from refcut_backend.core.prelabel_rules import PrelabelRules
+from refcut_backend.prelabeling.batch import PrelabelRules
 from refcut_backend.settings import Settings
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sized
+from collections.abc import Callable, Collection, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from refcut_backend.clicks.options import AnswerRules
-from refcut_backend.core.task_score import task_score
 from refcut_backend.errors import ImageError, NoReferenceError, QueueUnavailableError, RefCutError
 from refcut_backend.images.address import image_of_task
 from refcut_backend.images.hidden_urls import Addresses
@@ -16,6 +15,16 @@ from refcut_backend.label_studio.label_config import ProjectControls, read_label
 from refcut_backend.label_studio.regions import GivenMask, mask_regions, prediction
 from refcut_backend.queue.messages import FoundLabel, LabelToFind, PrelabelAnswer, PrelabelJob
 from refcut_backend.references.registry import References
+
+
+def task_score(mask_scores: Collection[Sequence[float]]) -> float:
+    """The mean over labels of each label's least sure mask, 0..1; a label that was found nowhere counts as 0.
+
+    mask_scores: for each label that has references, the scores of its masks. Without any label: 0.
+    """
+    if not mask_scores:
+        return 0.0
+    return sum(min(scores, default=0.0) for scores in mask_scores) / len(mask_scores)
 
 
 @dataclass(frozen=True)

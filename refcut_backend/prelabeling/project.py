@@ -18,7 +18,7 @@ from refcut_backend.errors import RefCutError
 from refcut_backend.label_studio.payloads import ListedTask
 from refcut_backend.label_studio.predictions import ProjectTask
 from refcut_backend.label_studio.tasks import GoneError, SourceError
-from refcut_backend.prelabel.tasks import Prelabelled, TaskToPrelabel
+from refcut_backend.prelabeling.task import Prelabelled, TaskToPrelabel
 
 TASK_LIMIT_S = 600.0
 """A task that has not had its turn by then has failed: nobody else would say that the workers are gone."""

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from refcut_backend.core.task_score import task_score
+from refcut_backend.prelabeling.task import task_score
 
 
 def test_a_task_is_as_sure_as_its_labels_least_sure_masks_on_average():

@@ -10,7 +10,7 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ImageError, NoReferenceError, RefCutError
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio import brush_rle
-from refcut_backend.prelabel.tasks import TaskPrelabeller, TaskToPrelabel
+from refcut_backend.prelabeling.task import TaskPrelabeller, TaskToPrelabel
 from refcut_backend.queue.messages import FoundLabel, FoundMask, PrelabelAnswer, PrelabelJob
 from refcut_backend.references.annotation_states import AnnotationNews
 from refcut_backend.references.parse import LabelReference
