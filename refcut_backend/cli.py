@@ -116,7 +116,7 @@ def worker(
 
             status = run_training_worker(settings, _redis_url(settings), own_name)
         else:
-            from refcut_backend.worker.process import run_worker
+            from refcut_backend.inference.process import run_worker
 
             status = run_worker(settings, _redis_url(settings), names, own_name)
     raise typer.Exit(status)

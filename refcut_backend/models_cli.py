@@ -130,7 +130,7 @@ def _prepare(folder: Path, settings: Settings) -> None:
     if settings.runtime == "torch":
         return
     from model.errors import ModelError
-    from refcut_backend.worker.load_model import prepare_version
+    from refcut_backend.inference.load_model import prepare_version
 
     try:
         prepare_version(folder, settings)

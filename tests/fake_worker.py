@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from refcut_backend.errors import ImageError
+from refcut_backend.inference.jobs import prelabel_with
+from refcut_backend.inference.process import work
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.logs import set_up_logging
 from refcut_backend.queue.background_queues import Turn
@@ -31,8 +33,6 @@ from refcut_backend.queue.messages import (
 )
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.queue.rq_jobs import FUNCTIONS, PRELABEL_QUEUE, read_queue_names
-from refcut_backend.worker.loop import work
-from refcut_backend.worker.run_prelabel import prelabel_with
 
 FOREVER_S = 600
 MASK = brush_rle.encode(np.eye(2, 4, dtype=bool))

@@ -68,7 +68,7 @@ def check_model(settings: Settings) -> Iterator[Finding]:
     from model.predictor import RefCutPredictor, serving_settings
     from model.runtime.select import with_runtime
     from model.types import Click
-    from refcut_backend.worker.load_model import choose_device
+    from refcut_backend.inference.load_model import choose_device
 
     device = choose_device(settings.device)
     if device.type == "cpu" and shutil.which("nvidia-smi"):

@@ -25,9 +25,9 @@ WARM_QUEUE = "warm"
 PRELABEL_QUEUE = "prelabel"
 TRAINING_QUEUE = "training"
 
-CLICK_FUNCTION = "refcut_backend.worker.run_click.run_click"
-WARM_FUNCTION = "refcut_backend.worker.run_warm.run_warm"
-PRELABEL_FUNCTION = "refcut_backend.worker.run_prelabel.run_prelabel"
+CLICK_FUNCTION = "refcut_backend.inference.jobs.run_click"
+WARM_FUNCTION = "refcut_backend.inference.jobs.run_warm"
+PRELABEL_FUNCTION = "refcut_backend.inference.jobs.run_prelabel"
 TRAINING_FUNCTION = "refcut_backend.training.training_job.run_training_job"
 
 FUNCTIONS: dict[str, frozenset[str]] = {

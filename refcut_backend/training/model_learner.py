@@ -16,11 +16,11 @@ from model.evaluation.compare import JudgeSettings, judge
 from model.evaluation.pictures import draw_before_after
 from model.evaluation.promotion import GateRules, decide
 from model.finetuning.time_budget import PLAN_FILE
+from refcut_backend.inference.load_model import prepare_version
 from refcut_backend.settings import Settings
 from refcut_backend.training.learner import OnMask, OnProgress, Serving, Verdict
 from refcut_backend.training.run_report import ToldToStopError
 from refcut_backend.versions.serving import ServingChoice, open_model_store
-from refcut_backend.worker.load_model import prepare_version
 
 log = logging.getLogger("refcut.training")
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
+from refcut_backend.inference.process import work
 from refcut_backend.queue.background_queues import TrainingQueue
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
@@ -20,7 +21,6 @@ from refcut_backend.training.project_snapshot import SnapshotMaker
 from refcut_backend.training.train_project import ProjectTraining
 from refcut_backend.training.training_job import train_with
 from refcut_backend.training.training_worker import TrainingWorker
-from refcut_backend.worker.loop import work
 
 LOCK_TIMEOUT_MS = 20_000
 """A training can wait longer than a click for another process that is writing."""

@@ -10,12 +10,12 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import TimerDeathPenalty
 
 from refcut_backend.errors import ImageError
+from refcut_backend.inference import jobs
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.queue.background_queues import MAX_WAITING, WarmQueue
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.queue.rq_jobs import CLICK_FUNCTION, CLICK_QUEUE, WARM_QUEUE
-from refcut_backend.worker import run_click, run_warm
 
 CLICK = ClickJob(1, 2, "/a.jpg", "Door", (PercentClick(10, 20, True),))
 
@@ -83,8 +83,8 @@ def work_off(connection: Redis, engine: Engine) -> None:
         def _install_signal_handlers(self) -> None:
             pass
 
-    run_click.serve_with(engine)  # type: ignore[arg-type]
-    run_warm.warm_with(engine, WarmQueue(connection).a_click_waits)  # type: ignore[arg-type]
+    jobs.serve_with(engine)  # type: ignore[arg-type]
+    jobs.warm_with(engine, WarmQueue(connection).a_click_waits)  # type: ignore[arg-type]
     queues = [queue(connection, name) for name in (CLICK_QUEUE, WARM_QUEUE)]
     worker = ThreadWorker(queues, connection=connection, serializer=JSONSerializer)
     thread = threading.Thread(target=lambda: worker.work(burst=True, logging_level="ERROR"))
@@ -149,7 +149,7 @@ def test_a_task_that_cannot_be_prepared_is_logged_and_forgotten(connection, capl
     assert not engine.forgotten
 
 
-@pytest.mark.parametrize("problem", [run_warm.JobTimeoutException("too long"), RuntimeError("out of memory")])
+@pytest.mark.parametrize("problem", [jobs.JobTimeoutException("too long"), RuntimeError("out of memory")])
 def test_preparing_that_broke_off_leaves_nothing_half_changed_and_the_worker_at_work(connection, problem):
     engine = Engine()
     engine.problem = problem

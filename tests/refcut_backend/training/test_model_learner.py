@@ -14,11 +14,11 @@ from model.cli.finetune import FineTuneSettings
 from model.data.snapshot import Snapshot
 from model.finetuning.time_budget import PLAN_FILE
 from model.runtime.openvino import OpenVinoStages
+from refcut_backend.inference.load_model import ModelLoader
 from refcut_backend.settings import Settings
 from refcut_backend.training.model_learner import ModelLearner
 from refcut_backend.versions.serving import open_model_store
 from refcut_backend.versions.store import ModelStore
-from refcut_backend.worker.load_model import ModelLoader
 from tests.model.finetuning.made_up_snapshot import with_another_encoder
 from tests.refcut_backend.model_store.trained import said, trained_folder
 

@@ -3,29 +3,86 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
 
+import redis
 import torch
+from rq.exceptions import StopRequested
 
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
+from refcut_backend.errors import START_AGAIN
 from refcut_backend.images.cache import open_image_shelf
 from refcut_backend.images.hidden_urls import Addresses
+from refcut_backend.inference.engine import CacheLimits, ClickEngine
+from refcut_backend.inference.jobs import AnswersClicks, prelabel_with, serve_with, warm_with
+from refcut_backend.inference.load_model import ModelLoader, choose_device, share_cores
+from refcut_backend.inference.models import ProjectModels, ServedModel
+from refcut_backend.inference.prelabeller import Prelabeller
 from refcut_backend.queue.background_queues import Turn, WarmQueue
+from refcut_backend.queue.heartbeats import Presence
 from refcut_backend.queue.redis import connect_redis
+from refcut_backend.queue.rq_worker import JobWorker
 from refcut_backend.references.registry import References
 from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import ServingChoice, open_model_store
-from refcut_backend.worker.engine import CacheLimits, ClickEngine
-from refcut_backend.worker.load_model import ModelLoader, choose_device, share_cores
-from refcut_backend.worker.loop import work
-from refcut_backend.worker.prelabeller import Prelabeller
-from refcut_backend.worker.project_models import ProjectModels
-from refcut_backend.worker.run_prelabel import prelabel_with
-from refcut_backend.worker.run_warm import warm_with
-from refcut_backend.worker.served_model import ServedModel
 
 log = logging.getLogger("refcut.worker")
+
+
+REDIS_PAUSE_S = 1.0
+
+
+def work(
+    redis_url: str,
+    queues: Sequence[str],
+    name: str,
+    make_engine: Callable[[], AnswersClicks] | None,
+    told_to_stop: threading.Event | None = None,
+) -> int:
+    """Answers jobs until told to stop (SIGTERM or SIGINT: the job in hand is finished first).
+
+    told_to_stop: is set then, for jobs that end early. Returns the exit status: 0, or START_AGAIN when memory ran out
+    too often. Redis may be away at any time.
+    """
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, lambda *_: sys.exit(0))  # until the model is loaded; then rq takes over
+    told_to_stop = told_to_stop or threading.Event()
+    with Presence(connect_redis(redis_url), name, queues) as presence:
+        engine = make_engine() if make_engine else None
+        care = serve_with(engine) if engine else None
+
+        def is_worn_out() -> bool:
+            return care is not None and care.is_worn_out
+
+        presence.announce_ready(engine.device if engine else "")
+        log.info("worker ready", extra={"worker": name, "queues": list(queues)})
+        with connect_redis(redis_url) as connection:
+            _work_while_redis_comes_and_goes(
+                lambda: JobWorker(queues, connection, presence, told_to_stop, is_worn_out),
+                lambda: told_to_stop.is_set() or is_worn_out(),
+            )
+        return START_AGAIN if is_worn_out() else 0
+
+
+def _work_while_redis_comes_and_goes(
+    make_worker: Callable[[], JobWorker], is_done: Callable[[], bool]
+) -> None:
+    """rq's worker ends when Redis goes away in the middle of a job. The model stays loaded, and a new one goes on."""
+    pause_s = 0.0
+    while not is_done():
+        try:
+            time.sleep(pause_s)
+            make_worker().work(logging_level="WARNING")
+        except StopRequested:
+            return
+        except redis.RedisError as error:
+            log.warning("Redis is away, trying again", extra={"problem": type(error).__name__})
+        pause_s = REDIS_PAUSE_S
 
 
 def make_engine(settings: Settings) -> ClickEngine:

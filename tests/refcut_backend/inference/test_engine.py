@@ -19,13 +19,13 @@ from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ImageShelf
 from refcut_backend.images.decode import decode_image
 from refcut_backend.images.fetch import Fetched, Stamp
+from refcut_backend.inference.engine import CacheLimits, ClickEngine
+from refcut_backend.inference.models import OneModel, ServedModel
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
 from refcut_backend.references.parse import mask_to_png
 from refcut_backend.references.registry import StoredReference
-from refcut_backend.worker.engine import CacheLimits, ClickEngine
-from refcut_backend.worker.served_model import OneModel, ServedModel
 from tests.model.made_up import TINY_FROZEN, random_network
 
 

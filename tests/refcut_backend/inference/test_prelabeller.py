@@ -10,11 +10,11 @@ import pytest
 
 from model.proposals import ProposalLimits
 from refcut_backend.errors import ImageError
+from refcut_backend.inference.engine import ClickEngine
+from refcut_backend.inference.prelabeller import SLICE_S, Prelabeller
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.messages import LabelToFind, PrelabelAnswer, PrelabelJob
-from refcut_backend.worker.engine import ClickEngine
-from refcut_backend.worker.prelabeller import SLICE_S, Prelabeller
-from tests.refcut_backend.worker.test_engine import SETTINGS, Store, job, make_engine, network, serve
+from tests.refcut_backend.inference.test_engine import SETTINGS, Store, job, make_engine, network, serve
 
 
 def task(*labels: str, references: tuple[int, ...] = (1,), address: str = "/a.jpg") -> PrelabelJob:

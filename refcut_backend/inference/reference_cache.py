@@ -10,8 +10,8 @@ from model.predictor import RefCutPredictor
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import WORKING_PX, ByteCache, ImageShelf
 from refcut_backend.images.decode import DECODING_VERSION, fitted_mask
+from refcut_backend.inference.models import ServedModel
 from refcut_backend.references.registry import StoredReference
-from refcut_backend.worker.served_model import ServedModel
 
 LoadReference = Callable[[int], StoredReference | None]
 ContentKey = tuple[str, ...]

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from refcut_backend.errors import OutOfMemoryError
+from refcut_backend.inference.jobs import MemoryCare
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
-from refcut_backend.worker.memory import MemoryCare
 from tests.worker_farm import click
 
 JOB = click("mask")

@@ -15,8 +15,8 @@ from model.network.refcut import RefCut
 from model.predictor_config import serving_settings
 from model.runtime.select import RuntimeName, prepare_aside, with_runtime
 from refcut_backend.errors import ConfigError
+from refcut_backend.inference.models import ServedModel
 from refcut_backend.settings import Settings
-from refcut_backend.worker.served_model import ServedModel
 
 log = logging.getLogger("refcut.worker")
 

@@ -11,9 +11,9 @@ from model.proposals import Proposal, ProposalLimits, propose
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.decode import full_size_mask
+from refcut_backend.inference.engine import ClickEngine, View
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.messages import FoundLabel, FoundMask, LabelToFind, PrelabelAnswer, PrelabelJob
-from refcut_backend.worker.engine import ClickEngine, View
 
 SLICE_S = 8.0
 """Afterwards no further label is begun: whoever asked gets what there is, and asks for the rest."""

@@ -15,17 +15,16 @@ from model.checkpoints.weights import load_network
 from model.network.refcut import RefCut
 from refcut_backend.images.cache import ImageShelf
 from refcut_backend.images.decode import decode_image
+from refcut_backend.inference import models
+from refcut_backend.inference.engine import ClickEngine
+from refcut_backend.inference.load_model import ModelLoader
+from refcut_backend.inference.models import ProjectModels, ServedModel
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.queue.messages import ClickJob
 from refcut_backend.versions.serving import ServingChoice
 from refcut_backend.versions.store import ModelStore
-from refcut_backend.worker import project_models
-from refcut_backend.worker.engine import ClickEngine
-from refcut_backend.worker.load_model import ModelLoader
-from refcut_backend.worker.project_models import ProjectModels
-from refcut_backend.worker.served_model import ServedModel
+from tests.refcut_backend.inference.test_engine import LIMITS, Store
 from tests.refcut_backend.model_store.trained import said, trained_folder
-from tests.refcut_backend.worker.test_engine import LIMITS, Store
 from tests.worker_farm import wait_for
 
 
@@ -159,7 +158,7 @@ def test_a_store_that_cannot_be_asked_changes_nothing(world, monkeypatch):
         raise OSError("the disk is away")
 
     monkeypatch.setattr(world.store, "pointer", broken)
-    monkeypatch.setattr(project_models, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(models, "LOOK_EVERY_S", 0.01)
     time.sleep(0.2)
     assert world.serves(1) == version
     assert world.serves(2) == world.choice.shared.version

@@ -12,22 +12,46 @@ import torch
 
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
+from model.transforms import Roi
 from model.types import Click
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ByteCache, ImageShelf
 from refcut_backend.images.decode import full_size_mask
-from refcut_backend.label_studio import brush_rle
-from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
-from refcut_backend.worker.encoded_references import (
+from refcut_backend.inference.models import ServedModel, ServedModels
+from refcut_backend.inference.reference_cache import (
     ContentKey,
     EncodedReferences,
     LoadReference,
     image_of,
     made_by,
 )
-from refcut_backend.worker.in_pixels import box_in_pixels, clicks_in_pixels
-from refcut_backend.worker.served_model import ServedModel, ServedModels
+from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.prompts import PercentBox, PercentClick, to_pixel
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
+
+
+def clicks_in_pixels(clicks: Sequence[PercentClick], height: int, width: int) -> list[Click]:
+    """Clicks on an image of that size."""
+    return [
+        Click(to_pixel(click.y_percent, height), to_pixel(click.x_percent, width), click.positive)
+        for click in clicks
+    ]
+
+
+def box_in_pixels(box: PercentBox, height: int, width: int) -> Roi:
+    """All pixels that a box covers half or more of; at least the one under its middle."""
+    row, col = (
+        int(to_pixel((start + end) / 2, length))
+        for start, end, length in ((box.top, box.bottom, height), (box.left, box.right, width))
+    )
+    return Roi(
+        min(row, round(box.top / 100 * height)),
+        max(row, round(box.bottom / 100 * height) - 1),
+        min(col, round(box.left / 100 * width)),
+        max(col, round(box.right / 100 * width) - 1),
+    )
+
 
 LOOK_EVERY_S = 0.05
 """How often preparing an image looks whether a click waits."""

@@ -11,8 +11,8 @@ from model.checkpoints.weights import BASE_FILE, VERSION_FILE, save_base, save_v
 from model.network.refcut import RefCut
 from model.runtime.openvino import OpenVinoStages
 from refcut_backend.errors import ConfigError
+from refcut_backend.inference import process
 from refcut_backend.settings import Settings
-from refcut_backend.worker import process
 from tests.model.made_up import TINY_FROZEN, random_network
 
 

@@ -1,1 +1,0 @@
-"""The worker process: holds the model, fetches images, answers clicks."""
