@@ -26,7 +26,7 @@ WORKER = "worker"
 def make_learner(settings: Settings) -> Learner:
     """Imported late, as the product does: torch is large."""
     from model.cli.finetune import FineTuneSettings
-    from refcut_backend.training.model_learner import ModelLearner
+    from refcut_backend.training.refcut_learner import ModelLearner
 
     class EagerLearner(ModelLearner):
         """A verdict that is always yes."""
@@ -46,7 +46,7 @@ def make_learner(settings: Settings) -> Learner:
 def train(name: str) -> int:
     """A training worker's process. It does not give way to clicks: twenty trainings shall not take all day."""
     from refcut_backend.queue.heartbeats import new_worker_name
-    from refcut_backend.training.training_process import run_training_worker
+    from refcut_backend.training.process import run_training_worker
 
     settings = read_settings()
     return run_training_worker(settings, str(settings.redis_url), name or new_worker_name(), make_learner)

@@ -39,12 +39,11 @@ from model.checkpoints.version_folder import version_name
 from model.checkpoints.weights import load_network
 from model.data.snapshot import read_snapshot
 from model.errors import ModelError
-from refcut_backend.core.training_stage import Outcome
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.tables import AnnotationState
 from refcut_backend.errors import ModelStoreError
-from refcut_backend.store.training_runs import Run, TrainingRuns
-from refcut_backend.training.project_snapshot import SNAPSHOT_DIR, annotations_of
+from refcut_backend.training.runs import Outcome, Run, TrainingRuns
+from refcut_backend.training.snapshot import SNAPSHOT_DIR, annotations_of
 from refcut_backend.versions.store import ModelStore
 from tests.label_studio_api import LabelStudioApi, serving
 from tests.refcut_backend.model_store.trained import trained_folder

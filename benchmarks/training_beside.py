@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from model.checkpoints.version_folder import SHIPPED_DIR
-from refcut_backend.training.low_priority import give_way
+from refcut_backend.training.process_priority import give_way
 
 BEGINS_WITHIN_S = 300
 FIRST_FILE = "plan.json"

@@ -33,7 +33,7 @@ from refcut_backend.logs import gather_facts
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.services import Services, check_settings, connect_services
 from refcut_backend.settings import read_settings
-from refcut_backend.training.ask_training import START_TRAINING
+from refcut_backend.training.requests import START_TRAINING
 
 log = logging.getLogger("refcut.request")
 

@@ -12,7 +12,6 @@ from refcut_backend.clicks.log import OldClicks
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.preload import TaskOpener
 from refcut_backend.clicks.service import ClickService, HidesAddresses
-from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.images.hidden_urls import Addresses
@@ -29,6 +28,7 @@ from refcut_backend.references.selection import Authors
 from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.settings import Settings
 from refcut_backend.training.services import TrainingServices, connect_training
+from refcut_backend.training.trigger import TrainingRules
 from refcut_backend.versions.serving import ProjectVersions, open_project_versions
 
 

@@ -21,7 +21,7 @@ from refcut_backend.errors import ConfigError, WorkersGivenUpError
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis, named_redis, stop_within
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.settings import Settings
-from refcut_backend.training.low_priority import STOPS_WITHIN_S
+from refcut_backend.training.process_priority import STOPS_WITHIN_S
 from refcut_backend.worker_crew import WORKER_COMMAND, WorkerCrew
 
 log = logging.getLogger("refcut.run")

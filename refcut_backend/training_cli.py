@@ -9,13 +9,13 @@ import typer
 from rich.table import Table
 
 from refcut_backend.command_line import with_settings
-from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
 from refcut_backend.settings import Settings
 from refcut_backend.terminal import open_console, plain
+from refcut_backend.training.runs import AskedBy, Outcome, Stage
 
 if TYPE_CHECKING:
-    from refcut_backend.store.training_news import News
-    from refcut_backend.store.training_runs import Run, TrainingRuns
+    from refcut_backend.training.new_annotations import News
+    from refcut_backend.training.runs import Run, TrainingRuns
 
 POLL_S = 1.0
 RUNS_SHOWN = 10
@@ -93,8 +93,8 @@ def _short(value: object) -> str:
 
 def _show(settings: Settings, project: int | None) -> None:
     from refcut_backend.database.engine import open_database
-    from refcut_backend.store.training_news import News, TrainingNews
-    from refcut_backend.store.training_runs import TrainingRuns
+    from refcut_backend.training.new_annotations import News, TrainingNews
+    from refcut_backend.training.runs import TrainingRuns
 
     engine = open_database(settings.database)
     try:

@@ -22,7 +22,7 @@ from model.finetuning.config import Progress
 from refcut_backend.logs import set_up_logging
 from refcut_backend.settings import Settings, read_settings
 from refcut_backend.training.learner import OnMask, OnProgress, Serving, Verdict
-from refcut_backend.training.training_process import run_training_worker
+from refcut_backend.training.process import run_training_worker
 
 PARENT = "s14-parent00"
 

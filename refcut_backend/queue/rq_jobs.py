@@ -28,7 +28,7 @@ TRAINING_QUEUE = "training"
 CLICK_FUNCTION = "refcut_backend.inference.jobs.run_click"
 WARM_FUNCTION = "refcut_backend.inference.jobs.run_warm"
 PRELABEL_FUNCTION = "refcut_backend.inference.jobs.run_prelabel"
-TRAINING_FUNCTION = "refcut_backend.training.training_job.run_training_job"
+TRAINING_FUNCTION = "refcut_backend.training.worker.run_training_job"
 
 FUNCTIONS: dict[str, frozenset[str]] = {
     CLICK_QUEUE: frozenset({CLICK_FUNCTION}),

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from redis import Redis
 from sqlalchemy import Engine
 
-from refcut_backend.core.training_schedule import TrainingRules
 from refcut_backend.database.projects import Projects
 from refcut_backend.queue.background_queues import TrainingQueue
 from refcut_backend.references.annotation_states import EventLog
 from refcut_backend.settings import Settings
-from refcut_backend.store.training_news import TrainingNews
-from refcut_backend.store.training_runs import TrainingRuns
-from refcut_backend.training.ask_training import TrainingRequests
-from refcut_backend.training.training_status import TrainingStatus
-from refcut_backend.training.training_thread import TrainingThread, training_thread
+from refcut_backend.training.new_annotations import TrainingNews
+from refcut_backend.training.requests import TrainingRequests
+from refcut_backend.training.runs import TrainingRuns
+from refcut_backend.training.scheduler import TrainingThread, training_thread
+from refcut_backend.training.status import TrainingStatus
+from refcut_backend.training.trigger import TrainingRules
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from refcut_backend.label_studio.payloads import (
 )
 from refcut_backend.logs import note
 from refcut_backend.services import Services
-from refcut_backend.training.ask_training import START_TRAINING
+from refcut_backend.training.requests import START_TRAINING
 from refcut_backend.web.access import Access, Guard
 from refcut_backend.web.body_limit import BodyLimit
 from refcut_backend.web.browser_rules import JsonOnly, SafeHeaders

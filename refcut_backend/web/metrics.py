@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector
 from refcut_backend import __version__
 from refcut_backend.clicks.service import ANSWERED
 from refcut_backend.queue.queue_state import QueueState
-from refcut_backend.training.training_status import TrainingStatus
+from refcut_backend.training.status import TrainingStatus
 from refcut_backend.versions.serving import ProjectVersions
 from refcut_backend.web.training_metrics import TrainingCollector
 

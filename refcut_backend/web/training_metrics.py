@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from refcut_backend.training.training_status import TrainingStatus
+from refcut_backend.training.status import TrainingStatus
 
 
 class TrainingCollector(Collector):

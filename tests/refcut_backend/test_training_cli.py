@@ -6,9 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from refcut_backend.cli import app
-from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.store.training_runs import TrainingRuns
+from refcut_backend.training.runs import AskedBy, Outcome, Stage, TrainingRuns
 from tests.registry import open_registry
 from tests.worker_farm import wait_for
 

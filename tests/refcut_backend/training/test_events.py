@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from refcut_backend.database.tables import AnnotationState, WebhookEvent
-from refcut_backend.store.training_news import News
+from refcut_backend.training.new_annotations import News
 from tests.recorded import backend_request, click_result
 from tests.refcut_backend.training.world import World, open_world, parts
 

@@ -6,10 +6,9 @@ import itertools
 from pathlib import Path
 
 from model.data.snapshot import read_snapshot
-from refcut_backend.core.training_stage import Outcome
-from refcut_backend.store.training_runs import TrainingRuns
-from refcut_backend.training.old_runs import remove_old_runs
-from refcut_backend.training.project_images import ProjectImages
+from refcut_backend.training.collect import ProjectImages
+from refcut_backend.training.runs import Outcome, TrainingRuns
+from refcut_backend.training.snapshot import remove_old_runs
 from tests.refcut_backend.training.world import World, photograph
 
 
@@ -67,6 +66,6 @@ def test_a_training_is_done_even_if_old_ones_cannot_be_removed(world: World, mon
     def fail(*_: object) -> None:
         raise OSError("read-only")
 
-    monkeypatch.setattr("refcut_backend.training.train_project.remove_old_runs", fail)
+    monkeypatch.setattr("refcut_backend.training.pipeline.remove_old_runs", fail)
     world.annotate_many(20)
     assert world.train().outcome is Outcome.PROMOTED

@@ -14,11 +14,10 @@ from pycocotools import mask as coco_mask
 
 from refcut_backend.clicks.log import ClickLog
 from refcut_backend.clicks.session import ClickedObject
-from refcut_backend.core.holdout import Side
-from refcut_backend.core.training_stage import Outcome
 from refcut_backend.images.cache import WORKING_PX
 from refcut_backend.label_studio.prompts import PercentClick
-from refcut_backend.store.image_sides import ImageSides
+from refcut_backend.training.holdout import ImageSides, Side
+from refcut_backend.training.runs import Outcome
 from tests.recorded import brush_result
 from tests.refcut_backend.training.world import mask, open_world, parts, photograph, png
 from tests.registry import marked

@@ -13,13 +13,12 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from refcut_backend.core.training_schedule import TrainingRules
-from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE, open_queue
-from refcut_backend.store.training_runs import Run
+from refcut_backend.training.runs import AskedBy, Outcome, Run, Stage
+from refcut_backend.training.trigger import TrainingRules
 from tests.fake_learner import PARENT
 from tests.recorded import REPOSITORY
-from tests.refcut_backend.training.test_training_thread import thread_on
+from tests.refcut_backend.training.test_scheduler import thread_on
 from tests.refcut_backend.training.world import World
 from tests.worker_farm import GENEROUS_S, wait_for
 
@@ -159,7 +158,7 @@ def test_two_workers_never_compute_one_run(trainers):
     queue = open_queue(TRAINING_QUEUE, trainers.connection)
     for number in range(4):
         queue.enqueue_call(
-            "refcut_backend.training.training_job.run_training_job", args=(run_id,), job_id=f"again-{number}"
+            "refcut_backend.training.worker.run_training_job", args=(run_id,), job_id=f"again-{number}"
         )
     assert trainers.wait_for_end(run_id).attempt == 1
     assert len({pid for pid, _ in trainers.world.learner.computed()}) == 1

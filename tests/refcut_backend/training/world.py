@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.snapshot import Snapshot, read_snapshot
-from refcut_backend.core.training_stage import AskedBy
 from refcut_backend.settings import Settings
-from refcut_backend.store.training_news import News, TrainingNews
-from refcut_backend.store.training_runs import Run, TrainingRuns
-from refcut_backend.training.project_snapshot import SNAPSHOT_DIR, SnapshotMaker
-from refcut_backend.training.train_project import ProjectTraining
-from refcut_backend.training.training_worker import TrainingWorker
+from refcut_backend.training.new_annotations import News, TrainingNews
+from refcut_backend.training.pipeline import ProjectTraining
+from refcut_backend.training.runs import AskedBy, Run, TrainingRuns
+from refcut_backend.training.snapshot import SNAPSHOT_DIR, SnapshotMaker
+from refcut_backend.training.worker import TrainingWorker
 from tests.fake_learner import FakeLearner
 from tests.label_studio_api import LabelStudioApi, serving
 from tests.recorded import brush_result

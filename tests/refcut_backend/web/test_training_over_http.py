@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
 from refcut_backend.queue.heartbeats import WorkerState
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
+from refcut_backend.training.runs import AskedBy, Outcome, Stage
 from tests.fake_services import queue_state
 from tests.recorded import LABEL_CONFIG, brush_result
 from tests.registry import square

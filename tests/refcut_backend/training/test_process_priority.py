@@ -4,12 +4,12 @@ import json
 import subprocess
 import sys
 
-from refcut_backend.training.low_priority import AUTOGROUP, NICENESS, THREAD_VARIABLES
+from refcut_backend.training.process_priority import AUTOGROUP, NICENESS, THREAD_VARIABLES
 from tests.recorded import REPOSITORY
 
 SCRIPT = """
 import json, os, sys
-from refcut_backend.training.low_priority import AUTOGROUP, THREAD_VARIABLES, give_way
+from refcut_backend.training.process_priority import AUTOGROUP, THREAD_VARIABLES, give_way
 threads = give_way(int(sys.argv[1]))
 group = AUTOGROUP.read_text() if AUTOGROUP.exists() else ""
 print(json.dumps([threads, os.nice(0), [os.environ[v] for v in THREAD_VARIABLES], group, "torch" in sys.modules]))

@@ -12,14 +12,19 @@ from typing import Any
 
 from model.data.snapshot import Snapshot
 from refcut_backend import __version__
-from refcut_backend.core.training_stage import Outcome, Stage
 from refcut_backend.errors import RefCutError
-from refcut_backend.store.training_news import TrainingNews
-from refcut_backend.training.gather import images_of
+from refcut_backend.training.collect import images_of
 from refcut_backend.training.learner import Learner, Serving, Verdict
-from refcut_backend.training.old_runs import remove_old_runs
-from refcut_backend.training.project_snapshot import SNAPSHOT_DIR, SnapshotMaker, annotations_of, made_of
-from refcut_backend.training.run_report import RunReport
+from refcut_backend.training.new_annotations import TrainingNews
+from refcut_backend.training.progress import RunReport
+from refcut_backend.training.runs import Outcome, Stage
+from refcut_backend.training.snapshot import (
+    SNAPSHOT_DIR,
+    SnapshotMaker,
+    annotations_of,
+    made_of,
+    remove_old_runs,
+)
 
 log = logging.getLogger("refcut.training")
 

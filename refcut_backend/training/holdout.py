@@ -7,9 +7,14 @@ image holds for ever; only what is seen for the first time is decided anew, by a
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+
+from refcut_backend.database.tables import ImageSide
 
 
 class Side(StrEnum):
@@ -67,3 +72,32 @@ def _held_out(sides: Mapping[str, Side]) -> int:
 def _place(content: str) -> float:
     """A number in 0..1 that depends on the image alone."""
     return int.from_bytes(hashlib.sha256(f"holdout {content}".encode()).digest()[:6]) / 2**48
+
+
+Decide = Callable[[Mapping[str, Side]], Mapping[str, Side]]
+"""What is known of the project's images to the sides of those of a run."""
+
+
+class ImageSides:
+    """Sides of images, known by the SHA-256 of their pixels."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def known(self, project_id: int) -> dict[str, Side]:
+        """Everything that was decided for a project."""
+        query = select(ImageSide).where(ImageSide.project_id == project_id)
+        with Session(self._engine) as session:
+            return {row.content: Side(row.side) for row in session.scalars(query)}
+
+    def settle(self, project_id: int, decide: Decide) -> Mapping[str, Side]:
+        """Decides and remembers in one transaction; when this returns, later runs will know. Returns what was decided."""
+        query = select(ImageSide).where(ImageSide.project_id == project_id)
+        with Session(self._engine) as session, session.begin():
+            rows = {row.content: row for row in session.scalars(query)}
+            sides = decide({content: Side(row.side) for content, row in rows.items()})
+            for content, side in sides.items():
+                row = rows.get(content) or ImageSide(project_id=project_id, content=content)
+                row.side = side.value
+                session.add(row)
+        return sides

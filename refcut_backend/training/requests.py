@@ -6,11 +6,10 @@ import logging
 
 import redis
 
-from refcut_backend.core.training_stage import AskedBy
 from refcut_backend.database.projects import Projects
 from refcut_backend.queue.background_queues import TrainingQueue
 from refcut_backend.references.annotation_states import EventLog
-from refcut_backend.store.training_runs import Run, TrainingRuns
+from refcut_backend.training.runs import AskedBy, Run, TrainingRuns
 
 log = logging.getLogger("refcut.training")
 

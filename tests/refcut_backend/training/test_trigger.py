@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refcut_backend.core.training_schedule import Standing, TrainingRules, reason_to_train
 from refcut_backend.errors import ConfigError
+from refcut_backend.training.trigger import Standing, TrainingRules, reason_to_train
 
 NOON = datetime(2026, 5, 4, 12, 0).timestamp()
 HOUR = 3600.0

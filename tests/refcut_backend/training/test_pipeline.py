@@ -8,8 +8,8 @@ import json
 import pytest
 
 from model.errors import DataError
-from refcut_backend.core.training_stage import Outcome, Stage
-from refcut_backend.training.train_project import WORK_DIR
+from refcut_backend.training.pipeline import WORK_DIR
+from refcut_backend.training.runs import Outcome, Stage
 from tests.fake_learner import PARENT
 
 
@@ -128,7 +128,7 @@ def test_a_full_disk_while_the_snapshot_is_written_leaves_none(world, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("refcut_backend.training.project_images.os.fsync", full)
+        patched.setattr("refcut_backend.training.collect.os.fsync", full)
         run = world.train()
     assert "disk is full" in (run.message or "")
     assert [*world.settings.training_dir.rglob("*.json"), *world.settings.training_dir.rglob("*.png")] == []

@@ -18,13 +18,12 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from model.errors import ModelError
-from refcut_backend.core.training_stage import Outcome
 from refcut_backend.errors import RefCutError
-from refcut_backend.store.training_runs import Claim, TrainingRuns
 from refcut_backend.training.learner import Learner
-from refcut_backend.training.low_priority import STOPS_WITHIN_S
-from refcut_backend.training.run_report import RunLostError, RunReport, ToldToStopError
-from refcut_backend.training.train_project import Ended, ProjectTraining
+from refcut_backend.training.pipeline import Ended, ProjectTraining
+from refcut_backend.training.process_priority import STOPS_WITHIN_S
+from refcut_backend.training.progress import RunLostError, RunReport, ToldToStopError
+from refcut_backend.training.runs import Claim, Outcome, TrainingRuns
 
 log = logging.getLogger("refcut.training")
 
@@ -151,3 +150,19 @@ def _explained(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some space in REFCUT_STATE_DIR, nothing of the training is used"
     return f"unexpected ({type(error).__name__}); the training worker's log has the traceback"
+
+
+_worker: TrainingWorker | None = None
+
+
+def train_with(worker: TrainingWorker) -> None:
+    """Makes `worker` the one that does this process's trainings."""
+    global _worker
+    _worker = worker
+
+
+def run_training_job(run_id: str) -> None:
+    """Works on a run until it has ended or must wait again; its row says what became of it."""
+    if _worker is None:
+        raise RuntimeError("this worker does not train; start one with `refcut worker --queues training`")
+    _worker.work_on(run_id)

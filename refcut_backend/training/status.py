@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from refcut_backend.core.training_stage import Outcome, Stage
-from refcut_backend.store.training_news import News, TrainingNews
-from refcut_backend.store.training_runs import Run, TrainingRuns
+from refcut_backend.training.new_annotations import News, TrainingNews
+from refcut_backend.training.runs import Outcome, Run, Stage, TrainingRuns
 
 IN_LABEL_STUDIO = {Stage.QUEUED: "queued", Stage.DONE: "finished", Stage.FAILED: "failed"}
 

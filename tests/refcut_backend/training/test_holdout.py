@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from refcut_backend.core.holdout import HoldoutRules, Side, decide_sides
+from refcut_backend.training.holdout import HoldoutRules, Side, decide_sides
 
 RULES = HoldoutRules()
 

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from refcut_backend.core.training_schedule import Standing, TrainingRules, reason_to_train
-from refcut_backend.core.training_stage import AskedBy, Outcome
 from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.errors import RefCutError
-from refcut_backend.store.training_news import News, TrainingNews
-from refcut_backend.store.training_runs import TrainingRuns
-from refcut_backend.training.ask_training import TrainingRequests
+from refcut_backend.training.new_annotations import News, TrainingNews
+from refcut_backend.training.requests import TrainingRequests
+from refcut_backend.training.runs import AskedBy, Outcome, TrainingRuns
+from refcut_backend.training.trigger import Standing, TrainingRules, reason_to_train
 
 log = logging.getLogger("refcut.training")
 

@@ -8,7 +8,7 @@ import sys
 
 def test_an_idle_training_worker_has_not_loaded_torch():
     script = (
-        "import sys, refcut_backend.training.training_process, refcut_backend.training.training_job; "
+        "import sys, refcut_backend.training.process, refcut_backend.training.worker; "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -13,14 +13,13 @@ from refcut_backend.queue.redis import connect_redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.references.annotation_states import EventLog
 from refcut_backend.settings import Settings
-from refcut_backend.store.training_news import TrainingNews
-from refcut_backend.store.training_runs import TrainingRuns
-from refcut_backend.training.ask_training import TrainingRequests
 from refcut_backend.training.learner import Learner
-from refcut_backend.training.project_snapshot import SnapshotMaker
-from refcut_backend.training.train_project import ProjectTraining
-from refcut_backend.training.training_job import train_with
-from refcut_backend.training.training_worker import TrainingWorker
+from refcut_backend.training.new_annotations import TrainingNews
+from refcut_backend.training.pipeline import ProjectTraining
+from refcut_backend.training.requests import TrainingRequests
+from refcut_backend.training.runs import TrainingRuns
+from refcut_backend.training.snapshot import SnapshotMaker
+from refcut_backend.training.worker import TrainingWorker, train_with
 
 LOCK_TIMEOUT_MS = 20_000
 """A training can wait longer than a click for another process that is writing."""
@@ -28,7 +27,7 @@ LOCK_TIMEOUT_MS = 20_000
 
 def load_learner(settings: Settings) -> Learner:
     """What learns, with torch behind it: loaded when a run has something to learn from."""
-    from refcut_backend.training.model_learner import ModelLearner
+    from refcut_backend.training.refcut_learner import ModelLearner
 
     return ModelLearner(settings)
 

@@ -7,10 +7,9 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.tables import TrainingRun
-from refcut_backend.store.training_runs import TrainingRuns
+from refcut_backend.training.runs import AskedBy, Outcome, Stage, TrainingRuns
 
 
 class Clock:

@@ -16,7 +16,7 @@ from model.finetuning.time_budget import PLAN_FILE
 from model.runtime.openvino import OpenVinoStages
 from refcut_backend.inference.load_model import ModelLoader
 from refcut_backend.settings import Settings
-from refcut_backend.training.model_learner import ModelLearner
+from refcut_backend.training.refcut_learner import ModelLearner
 from refcut_backend.versions.serving import open_model_store
 from refcut_backend.versions.store import ModelStore
 from tests.model.finetuning.made_up_snapshot import with_another_encoder
@@ -88,7 +88,7 @@ def test_a_training_is_averaged_with_the_shared_model_unless_its_parent_has_anot
         asked.append(origin_dir)
         return tmp_path
 
-    monkeypatch.setattr("refcut_backend.training.model_learner.fine_tune", noted)
+    monkeypatch.setattr("refcut_backend.training.refcut_learner.fine_tune", noted)
     learner, nothing = ModelLearner(settings), cast(Snapshot, None)
     child = trained_folder(tmp_path / "child", seed=3)
     other = with_another_encoder(child, tmp_path / "other")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from sqlalchemy import Engine
 from model.data.snapshot import HEAD_FILE, IMAGES_DIR, Snapshot, read_snapshot, write_snapshot
 from model.errors import DataError
 from refcut_backend.clicks.log import ClickLog
-from refcut_backend.core.holdout import HoldoutRules, Side, decide_sides
 from refcut_backend.database.projects import Projects
 from refcut_backend.images.cache import read_image
 from refcut_backend.images.hidden_urls import Addresses
@@ -27,12 +27,20 @@ from refcut_backend.label_studio.tasks import AnnotationSource, open_source
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Authors
 from refcut_backend.settings import Settings
-from refcut_backend.store.image_sides import ImageSides
-from refcut_backend.store.training_news import TrainingNews
-from refcut_backend.training.gather import Gathered, Gatherer, OnTask, images_of
-from refcut_backend.training.project_images import ProjectImages, content_of
+from refcut_backend.training.collect import (
+    SUFFIX,
+    Gathered,
+    Gatherer,
+    OnTask,
+    ProjectImages,
+    content_of,
+    images_of,
+)
+from refcut_backend.training.holdout import HoldoutRules, ImageSides, Side, decide_sides
+from refcut_backend.training.new_annotations import TrainingNews
 
 log = logging.getLogger("refcut.training")
+
 
 SHARED_IMAGES_DIR = "images"
 SNAPSHOT_DIR = "snapshot"
@@ -141,3 +149,32 @@ def made_of(snapshot: Snapshot) -> dict[str, Any]:
 def annotations_of(snapshot: Snapshot) -> dict[int, str]:
     """Annotation id to the `updated_at` of the state that the snapshot has."""
     return {annotation: updated_at for annotation, _, updated_at in made_of(snapshot)["annotations"]}
+
+
+_RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
+"""Names of runs sort by the time at which they were asked for."""
+
+
+def remove_old_runs(project_folder: Path, keep: int, needed: Set[str]) -> list[str]:
+    """Removes the folders of a project's runs but the newest `keep` and the needed ones, and then the images that no
+    snapshot names any more. Returns the removed runs.
+
+    To be called while no other training of the project is under way. Raises OSError; what is left then is removed the
+    next time.
+    """
+    runs = sorted((path for path in project_folder.iterdir() if _RUN.fullmatch(path.name)), reverse=True)
+    removed = [path for path in runs[keep:] if path.name not in needed]
+    for path in removed:
+        shutil.rmtree(path)
+    _remove_unnamed_images(project_folder, set(runs) - set(removed))
+    if removed:
+        log.info("old trainings removed", extra={"project": project_folder.name, "runs": len(removed)})
+    return [path.name for path in removed]
+
+
+def _remove_unnamed_images(project_folder: Path, runs: Set[Path]) -> None:
+    named = {image.name for run in runs for image in (run / SNAPSHOT_DIR / IMAGES_DIR).glob(f"*{SUFFIX}")}
+    # Also halves that a killed worker has left.
+    for image in (project_folder / SHARED_IMAGES_DIR).glob("*"):
+        if image.name not in named:
+            image.unlink(missing_ok=True)

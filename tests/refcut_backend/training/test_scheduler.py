@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from redis import Redis
 
-from refcut_backend.core.training_schedule import TrainingRules
-from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
 from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.queue.background_queues import TrainingQueue
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE, open_queue
 from refcut_backend.references.annotation_states import EventLog
-from refcut_backend.training.ask_training import TrainingRequests
-from refcut_backend.training.training_thread import TrainingThread
+from refcut_backend.training.requests import TrainingRequests
+from refcut_backend.training.runs import AskedBy, Outcome, Stage
+from refcut_backend.training.scheduler import TrainingThread
+from refcut_backend.training.trigger import TrainingRules
 from tests.refcut_backend.training.world import World, open_world
 from tests.registry import open_registry
 

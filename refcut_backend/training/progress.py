@@ -11,8 +11,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from refcut_backend.core.training_stage import Stage
-from refcut_backend.store.training_runs import Claim, TrainingRuns
+from refcut_backend.training.runs import Claim, Stage, TrainingRuns
 
 log = logging.getLogger("refcut.training")
 

@@ -10,14 +10,50 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, Update, func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from refcut_backend.core.training_stage import AskedBy, Outcome, Stage
 from refcut_backend.database.tables import TrainingRun
+
+
+class Stage(StrEnum):
+    """What a training is doing."""
+
+    QUEUED = "queued"
+    SNAPSHOT = "snapshot"
+    TRAINING = "training"
+    JUDGING = "judging"
+    DONE = "done"
+    FAILED = "failed"
+
+
+ENDED = frozenset({Stage.DONE, Stage.FAILED})
+
+
+class Outcome(StrEnum):
+    """How a training ended.
+
+    PROMOTED: the new model serves. KEPT: the one that served goes on serving, and the reason says why. FAILED: there is
+    no new model.
+    """
+
+    PROMOTED = "promoted"
+    KEPT = "kept"
+    FAILED = "failed"
+
+
+class AskedBy(StrEnum):
+    """Who or what wanted a training."""
+
+    ANNOTATIONS = "annotations"
+    SCHEDULE = "schedule"
+    BUTTON = "button"
+    COMMAND = "command"
+
 
 RERUNS = 1
 """After a worker died over a run, it is tried so many times more."""

@@ -19,7 +19,7 @@ from model.finetuning.time_budget import PLAN_FILE
 from refcut_backend.inference.load_model import prepare_version
 from refcut_backend.settings import Settings
 from refcut_backend.training.learner import OnMask, OnProgress, Serving, Verdict
-from refcut_backend.training.run_report import ToldToStopError
+from refcut_backend.training.progress import ToldToStopError
 from refcut_backend.versions.serving import ServingChoice, open_model_store
 
 log = logging.getLogger("refcut.training")

@@ -1,1 +1,0 @@
-"""What must survive a restart: connections and references, in one SQL database."""
