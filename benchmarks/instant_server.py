@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import uvicorn
 
+from refcut_backend.api.app import THREADS_SWITCH_AFTER_S, create_app
 from refcut_backend.clicks.history import ClickMemory
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.service import ClickService
@@ -26,7 +27,6 @@ from refcut_backend.queue.redis import connect_redis
 from refcut_backend.references.registry import References
 from refcut_backend.services import Services, connect_services
 from refcut_backend.settings import Settings
-from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, create_app
 
 PORT_LINE = "port "
 LABEL_CONFIG = (Path(__file__).parents[1] / "label_config" / "clicks_brush.xml").read_text()

@@ -72,10 +72,10 @@ def serve() -> None:
     # uvicorn finishes what is in flight and then raises the signal anew, for a status that looks like a crash.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
+    from refcut_backend.api.app import THREADS_SWITCH_AFTER_S, create_app
+    from refcut_backend.api.auth import Access, warn_when_open
     from refcut_backend.queue.redis import connect_redis
     from refcut_backend.services import connect_services
-    from refcut_backend.web.access import Access, warn_when_open
-    from refcut_backend.web.app import THREADS_SWITCH_AFTER_S, create_app
 
     def action(settings: Settings) -> None:
         services = connect_services(settings, connect_redis(_redis_url(settings)))

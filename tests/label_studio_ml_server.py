@@ -16,16 +16,16 @@ def main(version: str, port: int, folder: Path) -> None:
     if version == "github":
         github_label_studio_ml.install()
 
-    from refcut_backend import label_studio_ml_model
+    from refcut_backend.api import label_studio_ml
 
     with services_on(folder, FakeQueue()) as services:
-        label_studio_ml_model._services_of = lambda _process: services
+        label_studio_ml._services_of = lambda _process: services
         if version == "github":
-            app = github_label_studio_ml.init_app(label_studio_ml_model.RefCutModel)
+            app = github_label_studio_ml.init_app(label_studio_ml.RefCutModel)
         else:
             from label_studio_ml.api import init_app
 
-            app = init_app(label_studio_ml_model.RefCutModel, model_dir=str(folder / "models"))
+            app = init_app(label_studio_ml.RefCutModel, model_dir=str(folder / "models"))
         app.run(host="127.0.0.1", port=port, threaded=True)
 
 

@@ -11,12 +11,12 @@ from fastapi.testclient import TestClient
 from redis import Redis
 from typer.testing import CliRunner
 
+from refcut_backend.api.app import create_app
 from refcut_backend.cli import app
 from refcut_backend.services import connect_services
 from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import open_model_store
 from refcut_backend.versions.store import ModelStore
-from refcut_backend.web.app import create_app
 from tests.refcut_backend.model_store.trained import said, trained_folder
 from tests.worker_farm import wait_for
 

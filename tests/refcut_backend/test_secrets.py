@@ -18,10 +18,10 @@ import httpx
 import pytest
 from redis import Redis
 
+from refcut_backend.api.app import create_app
+from refcut_backend.api.auth import SECRET_HEADER
 from refcut_backend.logs import SafeJsonFormatter
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
-from refcut_backend.web.access import SECRET_HEADER
-from refcut_backend.web.app import create_app
 from tests.fake_services import FakeQueue, click_body, services_on
 from tests.recorded import LABEL_CONFIG, REPOSITORY, backend_request, click_result
 from tests.running_backend import free_port, wait_until_up

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from refcut_backend.answer_request import REASON_HEADER
+from refcut_backend.api.handlers import REASON_HEADER
 from refcut_backend.queue.heartbeats import WorkerState, living_workers
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE, TRAINING_QUEUE

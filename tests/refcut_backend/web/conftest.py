@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from fastapi.testclient import TestClient
 
-from refcut_backend.web.app import create_app
+from refcut_backend.api.app import create_app
 from tests.fake_services import FakeOpener, FakeQueue, services_on
 
 LIMIT_BYTES = 1_000_000

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 import pytest
 from fastapi.testclient import TestClient
 
-from refcut_backend.answer_request import REASON_HEADER
+from refcut_backend.api.app import create_app
+from refcut_backend.api.handlers import REASON_HEADER
 from refcut_backend.errors import ImageError, NoReferenceError
 from refcut_backend.prelabeling.batch import PrelabelRules
-from refcut_backend.web.app import create_app
 from tests.fake_services import FakePrelabeller, FakeQueue, click_body, services_on
 
 MakeClient = Callable[[PrelabelRules], TestClient]

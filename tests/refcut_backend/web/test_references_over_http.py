@@ -18,6 +18,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from redis import Redis
 
+from refcut_backend.api.app import create_app
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.label_studio.payloads import Webhook
@@ -28,7 +29,6 @@ from refcut_backend.references.registry import References
 from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.services import connect_services
 from refcut_backend.settings import Settings
-from refcut_backend.web.app import create_app
 from tests.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.recorded import LABEL_CONFIG, backend_request, click_result
 from tests.registry import DOOR, marked

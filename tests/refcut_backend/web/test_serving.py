@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from refcut_backend.api.app import create_app
 from refcut_backend.label_studio.payloads import Webhook
-from refcut_backend.web.app import create_app
 from tests.recorded import backend_request, recorded
 from tests.refcut_backend.web.conftest import LIMIT_BYTES
 from tests.serving import serving

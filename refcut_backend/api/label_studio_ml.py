@@ -19,7 +19,7 @@ from label_studio_ml.model import LabelStudioMLBase
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
-from refcut_backend.answer_request import (
+from refcut_backend.api.handlers import (
     REASON_HEADER,
     answer_predict,
     answer_setup,

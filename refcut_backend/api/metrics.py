@@ -14,15 +14,43 @@ from typing import Any
 
 import redis
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend import __version__
 from refcut_backend.clicks.service import ANSWERED
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.training.status import TrainingStatus
 from refcut_backend.versions.serving import ProjectVersions
-from refcut_backend.web.training_metrics import TrainingCollector
+
+
+class TrainingCollector(Collector):
+    """Asks the database when Prometheus asks; says nothing while that fails."""
+
+    def __init__(self, training: TrainingStatus) -> None:
+        self._training = training
+
+    def collect(self) -> Iterable[Metric]:
+        try:
+            stages, outcomes = self._training.stages(), self._training.outcomes()
+        except SQLAlchemyError:
+            return
+        active = GaugeMetricFamily("refcut_trainings", "Trainings under way by stage", labels=["stage"])
+        for stage, count in stages.items():
+            active.add_metric([stage.value], count)
+        ended = CounterMetricFamily(
+            "refcut_trainings_ended", "Trainings that ended, by outcome", labels=["outcome"]
+        )
+        for outcome, count in outcomes.items():
+            ended.add_metric([outcome.value], count)
+        yield active
+        yield ended
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: else the database would be asked when the process starts."""
+        return []
+
 
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 RECENT_CLICKS = 1000

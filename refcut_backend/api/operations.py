@@ -13,8 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend import __version__
+from refcut_backend.api.metrics import Metrics, ReadQueueState
 from refcut_backend.training.status import TrainingStatus
-from refcut_backend.web.metrics import Metrics, ReadQueueState
 
 PATHS = ("/livez", "/readyz", "/metrics", "/status")
 

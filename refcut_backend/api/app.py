@@ -15,13 +15,17 @@ from pydantic import BaseModel, ValidationError
 from starlette.routing import Route
 
 from refcut_backend import __version__
-from refcut_backend.answer_request import (
+from refcut_backend.api.auth import Access, Guard
+from refcut_backend.api.handlers import (
     answer_predict,
     answer_setup,
     answer_start_training,
     follow_webhook,
     prepare_task,
 )
+from refcut_backend.api.metrics import Metrics
+from refcut_backend.api.middleware import BodyLimit, JsonOnly, RequestLine, SafeHeaders
+from refcut_backend.api.operations import PATHS, operations
 from refcut_backend.label_studio.payloads import (
     JobStatusRequest,
     PredictRequest,
@@ -32,12 +36,6 @@ from refcut_backend.label_studio.payloads import (
 from refcut_backend.logs import note
 from refcut_backend.services import Services
 from refcut_backend.training.requests import START_TRAINING
-from refcut_backend.web.access import Access, Guard
-from refcut_backend.web.body_limit import BodyLimit
-from refcut_backend.web.browser_rules import JsonOnly, SafeHeaders
-from refcut_backend.web.metrics import Metrics
-from refcut_backend.web.operations import PATHS, operations
-from refcut_backend.web.request_line import RequestLine
 
 CLICK_THREADS = 100
 PRELABEL_THREADS = 20

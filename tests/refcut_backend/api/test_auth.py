@@ -8,10 +8,10 @@ import pytest
 import requests
 from fastapi.testclient import TestClient
 
+from refcut_backend.api.app import create_app
+from refcut_backend.api.auth import SECRET_HEADER, Access, warn_when_open
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings, read_settings
-from refcut_backend.web.access import SECRET_HEADER, Access, warn_when_open
-from refcut_backend.web.app import create_app
 from tests.fake_services import FakeQueue, click_body, services_on
 from tests.recorded import backend_request, click_result
 

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 import pytest
 
-from refcut_backend.answer_request import REASON_HEADER
+from refcut_backend.api.handlers import REASON_HEADER
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.label_studio import brush_rle
@@ -266,7 +266,7 @@ def test_what_was_marked_before_label_studio_ml_was_connected_is_found_by_setup(
     [("REFCUT_BASIC_AUTH_PASSWORD", "belong together"), ("REFCUT_WEBHOOK_SECRET", "refcut serve")],
 )
 def test_a_password_that_label_studio_ml_would_not_ask_for_refuses_to_serve(variable, said):
-    script = "from refcut_backend.label_studio_ml_model import services; services()"
+    script = "from refcut_backend.api.label_studio_ml import services; services()"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | {variable: "canary", "REFCUT_REDIS_URL": "redis://127.0.0.1:9"},

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
+from refcut_backend.api.middleware import ID_HEADER
 from refcut_backend.errors import ClickTimeoutError
-from refcut_backend.web.request_line import ID_HEADER
 from tests.fake_services import click_body
 from tests.recorded import backend_request, click_result
 

@@ -1,1 +1,0 @@
-"""The web process: what Label Studio calls. Never imports torch."""
