@@ -13,7 +13,7 @@ from model.data.scenes import Scene
 from model.evaluation.robot_annotator import RobotClicker
 from model.masks import intersection_over_union
 from model.types import BoolMask, Click
-from refcut_backend.demo.label_studio_project import BrushRegion
+from refcut_backend.cli.demo_label_studio import BrushRegion
 from refcut_backend.label_studio import brush_rle
 
 CONTENT_IOU = 0.85

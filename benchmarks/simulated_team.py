@@ -36,7 +36,7 @@ from model.checkpoints.version_folder import SHIPPED_DIR
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot
 from model.evaluation.compare import JudgeSettings
-from refcut_backend.demo.label_studio_project import BrushRegion, LabelStudioProject
+from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject
 from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
 from refcut_backend.versions.manifest import Manifest
 from refcut_backend.versions.store import ModelStore

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.masks import deepest_point
-from refcut_backend.demo.demo_projects import demo_mask
+from refcut_backend.cli.demo import demo_mask
 
 PARTS = tuple(
     (photograph, part)

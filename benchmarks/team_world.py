@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from refcut_backend.demo.label_studio_server import LabelStudioServer, Owner
+from refcut_backend.cli.demo_label_studio import LabelStudioServer, Owner
 from tests.recorded import REPOSITORY
 from tests.running_backend import free_port
 

@@ -11,7 +11,7 @@ import numpy as np
 from model.predictor import MaskResult, RefCutPredictor
 from model.transforms import Roi
 from model.types import Click
-from refcut_backend.cli import app
+from refcut_backend.cli.main import app
 
 
 @cache

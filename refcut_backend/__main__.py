@@ -1,5 +1,5 @@
 """`python -m refcut_backend` is the `refcut` command."""
 
-from refcut_backend.cli import app
+from refcut_backend.cli.main import app
 
 app(prog_name="refcut")

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from model.data.scenes import read_scenes
 from model.masks import union
-from refcut_backend.demo.demo_projects import PARTS_FILE, PHOTOGRAPHS, demo_mask
+from refcut_backend.cli.demo import PARTS_FILE, PHOTOGRAPHS, demo_mask
 
 CAR = "car"
 PARTS = ("wheel", "hood", "front_door")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 
+from refcut_backend.cli.run import Supervisor
 from refcut_backend.errors import RefCutError
 from refcut_backend.logs import set_up_logging
 from refcut_backend.settings import read_settings
-from refcut_backend.supervisor import Supervisor
 
 if __name__ == "__main__":
     set_up_logging()

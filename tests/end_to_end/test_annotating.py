@@ -10,8 +10,8 @@ import pytest
 
 from model.box_prompts import SLACK
 from model.transforms import Roi, expanded_roi
-from refcut_backend.demo.demo_projects import DEMO_PROJECTS, PHOTOGRAPHS, demo_mask
-from refcut_backend.demo.label_studio_project import LabelStudioProject
+from refcut_backend.cli.demo import DEMO_PROJECTS, PHOTOGRAPHS, demo_mask
+from refcut_backend.cli.demo_label_studio import LabelStudioProject
 from tests.end_to_end.click_on import click_in_the_middle, mask_of
 from tests.end_to_end.editor import Editor
 from tests.end_to_end.world import World

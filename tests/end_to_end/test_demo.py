@@ -10,8 +10,8 @@ from contextlib import closing
 
 import pytest
 
-from refcut_backend.demo.demo_projects import DEMO_PROJECTS, DemoProject, demo_mask
-from refcut_backend.demo.label_studio_project import LabelStudioProject
+from refcut_backend.cli.demo import DEMO_PROJECTS, DemoProject, demo_mask
+from refcut_backend.cli.demo_label_studio import LabelStudioProject
 from tests.end_to_end.click_on import click_in_the_middle
 from tests.end_to_end.world import World
 from tests.recorded import REPOSITORY

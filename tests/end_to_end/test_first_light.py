@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from model.masks import intersection_over_union
-from refcut_backend.demo.demo_projects import demo_mask
-from refcut_backend.demo.label_studio_project import BrushRegion, LabelStudioProject
+from refcut_backend.cli.demo import demo_mask
+from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject
 from tests.demo_regions import CAR, demo_region, other_regions
 from tests.end_to_end.click_on import click_in_the_middle, mask_of
 from tests.end_to_end.world import World

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from refcut_backend.demo.demo_projects import DEMO_PROJECTS
-from refcut_backend.demo.label_studio_project import LabelStudioProject
+from refcut_backend.cli.demo import DEMO_PROJECTS
+from refcut_backend.cli.demo_label_studio import LabelStudioProject
 from tests.end_to_end.world import World
 from tests.recorded import LABEL_CONFIG, REPOSITORY
 

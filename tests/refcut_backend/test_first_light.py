@@ -23,7 +23,7 @@ import pytest
 
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE
 from model.masks import deepest_point, intersection_over_union
-from refcut_backend.demo.demo_projects import demo_mask
+from refcut_backend.cli.demo import demo_mask
 from refcut_backend.label_studio import brush_rle
 from tests.demo_regions import CAR, demo_region, other_regions
 from tests.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result, role_result

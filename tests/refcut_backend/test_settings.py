@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from refcut_backend.command_line import checked_settings
+from refcut_backend.cli.common import checked_settings, settings_table
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings, read_settings
-from refcut_backend.settings_table import settings_table
 from tests.recorded import REPOSITORY
 
 

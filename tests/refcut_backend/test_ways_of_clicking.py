@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from redis import Redis
 
 from model.masks import deepest_point, intersection_over_union
-from refcut_backend.demo.demo_projects import demo_mask
+from refcut_backend.cli.demo import demo_mask
 from refcut_backend.label_studio import brush_rle
 from tests.recorded import REPOSITORY, box_result, click_result
 from tests.refcut_backend.test_first_light import TARGET, TOKEN, PhotoServer

@@ -215,7 +215,7 @@ def test_the_versions_route_answers_get_and_tolerates_post(client):
 
 def test_the_web_process_imports_neither_torch_nor_what_makes_snapshots():
     heavy = "{'torch', 'pycocotools', 'model.data.snapshot'}"
-    script = f"import sys, refcut_backend.api.app, refcut_backend.cli; print({heavy} & set(sys.modules))"
+    script = f"import sys, refcut_backend.api.app, refcut_backend.cli.main; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from refcut_backend.demo.demo_projects import demo_mask
+from refcut_backend.cli.demo import demo_mask
 from refcut_backend.label_studio.polygons import MAX_CORNERS, Outline, OutlineSettings, mask_outlines
 
 EXACT = OutlineSettings(tolerance_px=0, min_area_percent=0, max_pieces=1000)

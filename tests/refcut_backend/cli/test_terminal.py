@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refcut_backend.terminal import PIPE_COLUMNS, open_console, plain
+from refcut_backend.cli.common import PIPE_COLUMNS, open_console, plain
 
 
 def test_control_characters_do_not_reach_the_terminal():

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from refcut_backend.command_line import with_settings
+from refcut_backend.cli.common import open_console, plain, with_settings
 from refcut_backend.settings import Settings
-from refcut_backend.terminal import open_console, plain
 from refcut_backend.training.runs import AskedBy, Outcome, Stage
 
 if TYPE_CHECKING:
     from refcut_backend.training.new_annotations import News
     from refcut_backend.training.runs import Run, TrainingRuns
+
 
 POLL_S = 1.0
 RUNS_SHOWN = 10

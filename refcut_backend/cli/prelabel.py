@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from types import FrameType
+from typing import Annotated
 
+import typer
 from sqlalchemy import Engine
 from tqdm import tqdm
 
+from refcut_backend.cli.common import plain, with_settings
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.leases import LeaseHolder, held
@@ -26,7 +29,6 @@ from refcut_backend.queue.redis import connect_redis, find_redis
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Authors
 from refcut_backend.settings import Settings
-from refcut_backend.terminal import plain
 from refcut_backend.versions.serving import open_project_versions
 
 LEASE_S = 12.0
@@ -152,3 +154,24 @@ def _how_to_show(version: str) -> str:
         f"Label Studio does not show them yet: choose {version} in Settings > Annotation > Prelabeling, "
         "or give --show"
     )
+
+
+def prelabel(
+    project: Annotated[int, typer.Option(min=1, help="Label Studio's project id")],
+    label: Annotated[
+        list[str] | None, typer.Option(help="only this label; may be given several times")
+    ] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="have Label Studio show these predictions and list their scores")
+    ] = False,
+) -> None:
+    """Mask what the references find on tasks without annotations. Run it again to go on after an interruption."""
+
+    def action(settings: Settings) -> None:
+        # Label Studio's SDK takes a second to import: other commands do without.
+
+        status = run_prelabel(settings, project, frozenset(label or ()), show)
+        if status:
+            raise typer.Exit(status)
+
+    with_settings(action)

@@ -12,7 +12,7 @@ from redis import Redis
 from typer.testing import CliRunner
 
 from refcut_backend.api.app import create_app
-from refcut_backend.cli import app
+from refcut_backend.cli.main import app
 from refcut_backend.services import connect_services
 from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import open_model_store
@@ -44,7 +44,7 @@ def store(settings: Settings) -> ModelStore:
 @pytest.fixture
 def refcut(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     """Runs `refcut models ...` in this process."""
-    monkeypatch.setattr("refcut_backend.command_line.set_up_logging", lambda: None)
+    monkeypatch.setattr("refcut_backend.cli.common.set_up_logging", lambda: None)
 
     def run(*arguments: str, fails: bool = False) -> str:
         done = CliRunner().invoke(app, ["models", *arguments], env={"NO_COLOR": "1"})

@@ -5,7 +5,7 @@ import threading
 import pytest
 from typer.testing import CliRunner
 
-from refcut_backend.cli import app
+from refcut_backend.cli.main import app
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.training.runs import AskedBy, Outcome, Stage, TrainingRuns
 from tests.registry import open_registry

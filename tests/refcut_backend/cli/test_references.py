@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from refcut_backend.cli import app
+from refcut_backend.cli.main import app
 from refcut_backend.references.manage import GREEN, RED
 from tests.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.recorded import REPOSITORY
@@ -38,7 +38,7 @@ def label_studio(registry: Registry) -> Iterator[LabelStudioApi]:
 def refcut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Runs `refcut references ...` on the registry's database, in this process."""
     monkeypatch.setenv("REFCUT_STATE_DIR", str(tmp_path))
-    monkeypatch.setattr("refcut_backend.command_line.set_up_logging", lambda: None)
+    monkeypatch.setattr("refcut_backend.cli.common.set_up_logging", lambda: None)
 
     def run(*arguments: str, fails: bool = False) -> str:
         done = CliRunner().invoke(app, ["references", *arguments], env={"NO_COLOR": "1"})
@@ -65,7 +65,7 @@ def test_the_command_is_there(registry, tmp_path):
 
 
 def test_other_commands_do_not_wait_for_label_studios_sdk():
-    script = "import sys, refcut_backend.cli; print('pandas' in sys.modules)"
+    script = "import sys, refcut_backend.cli.main; print('pandas' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

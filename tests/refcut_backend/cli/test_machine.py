@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from model.checkpoints.version_folder import BASE_FILE, SHIPPED_DIR, VERSION_FILE
-from refcut_backend.doctor.findings import Finding, run_checks
-from refcut_backend.doctor.machine import machine_checks
+from refcut_backend.cli.doctor import Finding, machine_checks, run_checks
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis
 from refcut_backend.settings import Settings
 from tests.running_backend import free_port

@@ -13,15 +13,15 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from refcut_backend.command_line import with_settings
+from refcut_backend.cli.common import open_console, plain, with_settings
 from refcut_backend.errors import ModelStoreError, RefCutError
 from refcut_backend.settings import Settings
-from refcut_backend.terminal import open_console, plain
 from refcut_backend.versions.manifest import Pointer
 
 if TYPE_CHECKING:
     from refcut_backend.versions.manifest import Manifest
     from refcut_backend.versions.store import ModelStore
+
 
 log = logging.getLogger("refcut.models")
 

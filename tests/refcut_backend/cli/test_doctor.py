@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
+from refcut_backend.cli.doctor import Finding, project_checks, run_checks
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
-from refcut_backend.doctor.findings import Finding, run_checks
-from refcut_backend.doctor.projects import project_checks
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.settings import Settings
 from tests.recorded import LABEL_CONFIG

@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from refcut_backend.api.handlers import REASON_HEADER
+from refcut_backend.cli.run import FAILED_STARTS, RestartPolicy
 from refcut_backend.queue.heartbeats import WorkerState, living_workers
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE, TRAINING_QUEUE
-from refcut_backend.worker_crew import FAILED_STARTS, RestartPolicy
 from tests.recorded import LABEL_CONFIG, REPOSITORY, click_result
 from tests.running_backend import free_port, wait_until_up
 from tests.worker_farm import GENEROUS_S, wait_for

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from refcut_backend.doctor.findings import Finding, run_checks
-from refcut_backend.doctor.report import print_findings
+from refcut_backend.cli.doctor import Finding, print_findings, run_checks
 
 
 def shown(*findings: Finding) -> tuple[bool, str]:

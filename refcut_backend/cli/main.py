@@ -9,17 +9,17 @@ from typing import Annotated
 
 import typer
 
-from refcut_backend.command_line import checked_settings
-from refcut_backend.command_line import explained as _explained
-from refcut_backend.command_line import with_settings as _with_settings
+from refcut_backend.cli.common import checked_settings
+from refcut_backend.cli.common import explained as _explained
+from refcut_backend.cli.common import with_settings as _with_settings
+from refcut_backend.cli.models import models_app
+from refcut_backend.cli.prelabel import prelabel
+from refcut_backend.cli.references import references_app
+from refcut_backend.cli.train import train
 from refcut_backend.errors import CANNOT_START, ConfigError
 from refcut_backend.logs import set_up_logging
-from refcut_backend.models_cli import models_app
-from refcut_backend.prelabel_cli import prelabel
 from refcut_backend.queue.rq_jobs import FUNCTIONS, MODEL_QUEUES, TRAINING_QUEUE, read_queue_names
-from refcut_backend.references_cli import references_app
 from refcut_backend.settings import Settings
-from refcut_backend.training_cli import train
 
 app = typer.Typer(help="RefCut for Label Studio.", no_args_is_help=True, add_completion=False)
 app.add_typer(references_app, name="references")
@@ -39,7 +39,7 @@ def _redis_url(settings: Settings) -> str:
 @app.command()
 def run() -> None:
     """Start everything on this machine: Redis (unless REFCUT_REDIS_URL names one), workers and web server."""
-    from refcut_backend.supervisor import Supervisor
+    from refcut_backend.cli.run import Supervisor
 
     set_up_logging()
     with _explained():
@@ -56,7 +56,7 @@ def demo(
     label_studio_port: Annotated[int, typer.Option(help="port of Label Studio")] = 8080,
 ) -> None:
     """Start everything and a real Label Studio with two projects to click in."""
-    from refcut_backend.demo.run_demo import run_demo
+    from refcut_backend.cli.demo import run_demo
 
     set_up_logging()
     with _explained():
@@ -129,10 +129,7 @@ def doctor(
     """Check everything a click needs, from Redis to a task's image, and say what to do about what is wrong."""
     from rich.console import Console
 
-    from refcut_backend.doctor.findings import run_checks
-    from refcut_backend.doctor.machine import machine_checks
-    from refcut_backend.doctor.projects import project_checks
-    from refcut_backend.doctor.report import print_findings
+    from refcut_backend.cli.doctor import machine_checks, print_findings, project_checks, run_checks
 
     def action(settings: Settings) -> None:
         checks = machine_checks(settings) + project_checks(settings, project)
@@ -145,6 +142,6 @@ def doctor(
 @app.command()
 def settings() -> None:
     """Print every setting with its default, as a Markdown table."""
-    from refcut_backend.settings_table import settings_table
+    from refcut_backend.cli.common import settings_table
 
     print(settings_table())

@@ -203,5 +203,5 @@ def test_no_secret_is_said_or_left_in_redis(farm, project):
 
 
 def test_the_command_imports_no_torch():
-    code = "import sys, refcut_backend.prelabel.command; sys.exit('torch' in sys.modules)"
+    code = "import sys, refcut_backend.cli.prelabel; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0

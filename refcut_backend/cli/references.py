@@ -10,11 +10,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from refcut_backend.command_line import with_settings
+from refcut_backend.cli.common import open_console, plain, with_settings
 from refcut_backend.errors import RefCutError
 from refcut_backend.references.selection import IN_USE, OwnerRule, Place
 from refcut_backend.settings import Settings
-from refcut_backend.terminal import open_console, plain
 
 if TYPE_CHECKING:
     # Label Studio's SDK takes a second to import: other commands do without.
