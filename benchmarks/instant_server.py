@@ -25,8 +25,8 @@ from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.references.registry import References
-from refcut_backend.services import Services, connect_services
 from refcut_backend.settings import Settings
+from refcut_backend.wiring import Services, connect_services
 
 PORT_LINE = "port "
 LABEL_CONFIG = (Path(__file__).parents[1] / "label_config" / "clicks_brush.xml").read_text()

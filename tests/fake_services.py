@@ -29,13 +29,12 @@ from refcut_backend.queue.rq_jobs import CLICK_QUEUE
 from refcut_backend.references.annotation_states import EventLog
 from refcut_backend.references.registry import References
 from refcut_backend.references.webhooks import AnnotationFollower
-from refcut_backend.services import Services
 from refcut_backend.training.new_annotations import TrainingNews
 from refcut_backend.training.requests import TrainingRequests
 from refcut_backend.training.runs import TrainingRuns
-from refcut_backend.training.services import TrainingServices
 from refcut_backend.training.status import TrainingStatus
 from refcut_backend.versions.serving import OneVersion
+from refcut_backend.wiring import Services, TrainingServices
 from tests.recorded import LABEL_CONFIG
 
 MASK = np.eye(8, dtype=bool)

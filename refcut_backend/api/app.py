@@ -34,8 +34,8 @@ from refcut_backend.label_studio.payloads import (
     without_masks,
 )
 from refcut_backend.logs import note
-from refcut_backend.services import Services
 from refcut_backend.training.requests import START_TRAINING
+from refcut_backend.wiring import Services
 
 CLICK_THREADS = 100
 PRELABEL_THREADS = 20

@@ -14,7 +14,7 @@ from refcut_backend.label_studio.label_config import problems, read_label_config
 from refcut_backend.label_studio.payloads import PredictRequest, SetupRequest, Webhook
 from refcut_backend.logs import note
 from refcut_backend.prelabeling.task import TaskToPrelabel
-from refcut_backend.services import Services
+from refcut_backend.wiring import Services
 
 log = logging.getLogger("refcut.web")
 

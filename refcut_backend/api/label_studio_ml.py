@@ -31,9 +31,9 @@ from refcut_backend.errors import BadRequestError, ConfigError
 from refcut_backend.label_studio.payloads import PredictRequest, ProjectId, SetupRequest, Webhook
 from refcut_backend.logs import gather_facts
 from refcut_backend.queue.redis import connect_redis
-from refcut_backend.services import Services, check_settings, connect_services
 from refcut_backend.settings import read_settings
 from refcut_backend.training.requests import START_TRAINING
+from refcut_backend.wiring import Services, check_settings, connect_services
 
 log = logging.getLogger("refcut.request")
 

@@ -21,7 +21,7 @@ from refcut_backend.settings import Settings, read_settings
 def checked_settings() -> Settings:
     """Settings from the environment. Raises ConfigError that names the variable."""
     # The wiring imports most of the backend: `refcut --help` does without it.
-    from refcut_backend.services import check_settings
+    from refcut_backend.wiring import check_settings
 
     return check_settings(read_settings())
 

@@ -75,7 +75,7 @@ def serve() -> None:
     from refcut_backend.api.app import THREADS_SWITCH_AFTER_S, create_app
     from refcut_backend.api.auth import Access, warn_when_open
     from refcut_backend.queue.redis import connect_redis
-    from refcut_backend.services import connect_services
+    from refcut_backend.wiring import connect_services
 
     def action(settings: Settings) -> None:
         services = connect_services(settings, connect_redis(_redis_url(settings)))

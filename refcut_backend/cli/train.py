@@ -43,7 +43,7 @@ def _train(settings: Settings, project: int, wait: bool) -> None:
     from refcut_backend.database.engine import open_database
     from refcut_backend.database.projects import Projects
     from refcut_backend.queue.redis import connect_redis
-    from refcut_backend.training.services import connect_training
+    from refcut_backend.wiring import connect_training
 
     engine = open_database(settings.database)
     try:

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from refcut_backend.api.app import create_app
 from refcut_backend.cli.main import app
-from refcut_backend.services import connect_services
 from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import open_model_store
 from refcut_backend.versions.store import ModelStore
+from refcut_backend.wiring import connect_services
 from tests.refcut_backend.model_store.trained import said, trained_folder
 from tests.worker_farm import wait_for
 

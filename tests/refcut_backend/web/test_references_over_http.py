@@ -27,8 +27,8 @@ from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.references.registry import References
 from refcut_backend.references.webhooks import AnnotationFollower
-from refcut_backend.services import connect_services
 from refcut_backend.settings import Settings
+from refcut_backend.wiring import connect_services
 from tests.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.recorded import LABEL_CONFIG, backend_request, click_result
 from tests.registry import DOOR, marked

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from redis import Redis
+from sqlalchemy import Engine
 
 from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickMemory
 from refcut_backend.clicks.log import OldClicks
@@ -17,19 +18,45 @@ from refcut_backend.database.projects import Projects
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
 from refcut_backend.prelabeling.task import TaskPrelabeller
-from refcut_backend.queue.background_queues import WarmQueue
+from refcut_backend.queue.background_queues import TrainingQueue, WarmQueue
 from refcut_backend.queue.click_queue import ClickQueue
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.queue_state import QueueState, read_queue_state
+from refcut_backend.references.annotation_states import EventLog
 from refcut_backend.references.authors import UserAddresses
 from refcut_backend.references.reconcile_loop import ReconcileThread, reconcile_thread
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Authors
 from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.settings import Settings
-from refcut_backend.training.services import TrainingServices, connect_training
+from refcut_backend.training.new_annotations import TrainingNews
+from refcut_backend.training.requests import TrainingRequests
+from refcut_backend.training.runs import TrainingRuns
+from refcut_backend.training.scheduler import TrainingThread, training_thread
+from refcut_backend.training.status import TrainingStatus
 from refcut_backend.training.trigger import TrainingRules
 from refcut_backend.versions.serving import ProjectVersions, open_project_versions
+
+
+@dataclass(frozen=True)
+class TrainingServices:
+    """thread: None where nothing begins or looks after trainings."""
+
+    runs: TrainingRuns
+    requests: TrainingRequests
+    status: TrainingStatus
+    thread: TrainingThread | None = None
+
+
+def connect_training(
+    engine: Engine, settings: Settings, projects: Projects, connection: Redis | None
+) -> TrainingServices:
+    """On a database and a Redis connection, which need not answer yet; None where Redis is out of reach."""
+    runs, news = TrainingRuns(engine), TrainingNews(engine)
+    queue = None if connection is None else TrainingQueue(connection, settings.train_timeout_s)
+    requests = TrainingRequests(runs, projects, EventLog(engine), queue)
+    thread = training_thread(engine, requests, runs, TrainingRules.of(settings))
+    return TrainingServices(runs, requests, TrainingStatus(runs, news), thread)
 
 
 def check_settings(settings: Settings) -> Settings:
