@@ -214,7 +214,7 @@ def test_a_name_that_is_no_version_reaches_no_path(store, name):
 KILLED_PUBLISHER = """
 import os, signal, sys
 from pathlib import Path
-from refcut_backend.model_store import store_files
+from refcut_backend.versions import files
 from refcut_backend.versions.store import ModelStore
 step, url, run = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 taken = 0
