@@ -23,8 +23,8 @@ from benchmarks.stream import StreamClick
 from refcut_backend.cli.demo import PHOTOGRAPHS
 from refcut_backend.queue.heartbeats import WorkerState, living_workers
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
-from tests.recorded import LABEL_CONFIG, REPOSITORY
-from tests.running_backend import free_port
+from tests.support.recorded import LABEL_CONFIG, REPOSITORY
+from tests.support.running_backend import free_port
 
 ANSWERED = "answered"
 LOST = "lost"

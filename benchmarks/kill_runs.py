@@ -45,9 +45,9 @@ from refcut_backend.errors import ModelStoreError
 from refcut_backend.training.runs import Outcome, Run, TrainingRuns
 from refcut_backend.training.snapshot import SNAPSHOT_DIR, annotations_of
 from refcut_backend.versions.store import ModelStore
-from tests.label_studio_api import LabelStudioApi, serving
-from tests.refcut_backend.model_store.trained import trained_folder
-from tests.running_backend import free_port
+from tests.support.label_studio_api import LabelStudioApi, serving
+from tests.support.running_backend import free_port
+from tests.support.trained_folders import trained_folder
 
 VICTIMS = {
     "training worker": r"--queues training",

@@ -21,9 +21,9 @@ import httpx
 import psutil
 
 from refcut_backend.label_studio.payloads import sortable
-from tests.label_studio_api import TOKEN, LabelStudioApi
-from tests.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result
-from tests.refcut_backend.training.world import mask, photograph, png
+from tests.support.label_studio_api import TOKEN, LabelStudioApi
+from tests.support.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result
+from tests.support.training_world import mask, photograph, png
 
 PROJECT = 7
 FIRST_ANNOTATIONS = 24

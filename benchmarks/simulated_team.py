@@ -40,7 +40,7 @@ from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject
 from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
 from refcut_backend.versions.manifest import Manifest
 from refcut_backend.versions.store import ModelStore
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from benchmarks.backend import ANSWERED, Backend, Outcome, running_backend
 from benchmarks.report import machine, percentile_ms, print_table, write_json
 from benchmarks.stream import clicks_of
 from refcut_backend.versions.store import ModelStore
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
 
 PROJECT = 1
 PAUSE_S = 0.2

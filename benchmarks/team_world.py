@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 
 from refcut_backend.cli.demo_label_studio import LabelStudioServer, Owner
-from tests.recorded import REPOSITORY
-from tests.running_backend import free_port
+from tests.support.recorded import REPOSITORY
+from tests.support.running_backend import free_port
 
 START_LIMIT_S = 600.0
 CLICK_TIMEOUT_S = 60

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
 
 PROMISES = re.findall(r"\| `([^`]+)::([^`]+)` \|\n", (REPOSITORY / "docs" / "promises.md").read_text())
 

@@ -15,7 +15,7 @@ from refcut_backend.cli.demo_label_studio import LabelStudioProject
 from tests.end_to_end.click_on import click_in_the_middle, mask_of
 from tests.end_to_end.editor import Editor
 from tests.end_to_end.world import World
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
 
 PHOTOGRAPH = "car_parts_te66"
 

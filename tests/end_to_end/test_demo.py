@@ -14,7 +14,7 @@ from refcut_backend.cli.demo import DEMO_PROJECTS, DemoProject, demo_mask
 from refcut_backend.cli.demo_label_studio import LabelStudioProject
 from tests.end_to_end.click_on import click_in_the_middle
 from tests.end_to_end.world import World
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import numpy as np
 from model.masks import intersection_over_union
 from refcut_backend.cli.demo import demo_mask
 from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject
-from tests.demo_regions import CAR, demo_region, other_regions
 from tests.end_to_end.click_on import click_in_the_middle, mask_of
 from tests.end_to_end.world import World
-from tests.recorded import LABEL_CONFIG, REPOSITORY
+from tests.support.demo_regions import CAR, demo_region, other_regions
+from tests.support.recorded import LABEL_CONFIG, REPOSITORY
 
 DEMO = REPOSITORY / "label_studio_demo"
 TARGET, REFERENCE = "car_parts_te66", "car_parts_car118"

@@ -14,7 +14,7 @@ import pytest
 from refcut_backend.cli.demo import DEMO_PROJECTS
 from refcut_backend.cli.demo_label_studio import LabelStudioProject
 from tests.end_to_end.world import World
-from tests.recorded import LABEL_CONFIG, REPOSITORY
+from tests.support.recorded import LABEL_CONFIG, REPOSITORY
 
 LIMIT_S = 900
 CARS = DEMO_PROJECTS[0]

@@ -18,8 +18,8 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 from tests.end_to_end.editor import VIEWPORT, Editor, launch_chromium
-from tests.recorded import REPOSITORY
-from tests.running_backend import free_port
+from tests.support.recorded import REPOSITORY
+from tests.support.running_backend import free_port
 
 START_LIMIT_S = 900.0
 STOP_LIMIT_S = 90.0

@@ -4,7 +4,7 @@ import pytest
 from label_studio_sdk.label_interface import LabelInterface
 
 from refcut_backend.label_studio.label_config import ProjectControls, problems, read_label_config
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
 
 CONFIGS = sorted((REPOSITORY / "label_config").glob("*.xml"))
 EVERY = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)

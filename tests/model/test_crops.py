@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from model.transforms import Resampling, Roi, click_table, crop_image, crop_map, crop_mask, paste_map
 from model.types import Click
-from tests.model.made_up import drawn_image
+from tests.support.synthetic import drawn_image
 
 SIZE = 28
 

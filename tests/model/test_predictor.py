@@ -24,7 +24,7 @@ from model.predictor import (
 )
 from model.transforms import Roi, mirrored
 from model.types import Click
-from tests.model.made_up import TINY_CONFIGS, drawn_image, obedient_network
+from tests.support.synthetic import TINY_CONFIGS, drawn_image, obedient_network
 
 NETWORKS = {kind: obedient_network(config) for kind, config in TINY_CONFIGS.items()}
 HEIGHT, WIDTH = 61, 90

@@ -6,7 +6,7 @@ import pytest
 from model.predictor import SERVING, MaskResult, RefCutPredictor
 from model.proposals import Evidence, Proposal, ProposalLimits, find_candidates, propose, without_overlaps
 from model.transforms import Roi
-from tests.model.made_up import TINY_FROZEN, random_network
+from tests.support.synthetic import TINY_FROZEN, random_network
 
 EVERYTHING = ProposalLimits(min_score=0)
 NOTHING_SAID = Evidence(0, 0, 0, 0, 0, 0, 0)

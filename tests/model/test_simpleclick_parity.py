@@ -9,7 +9,7 @@ from model.checkpoints.weights import load_network
 from model.cli.convert import convert
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
-from tests.model.recordings import CHECKPOINT, RUNS, read_picture, read_run
+from tests.support.recordings import CHECKPOINT, RUNS, read_picture, read_run
 
 
 @pytest.fixture(scope="module")

@@ -25,9 +25,9 @@ from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE
 from model.masks import deepest_point, intersection_over_union
 from refcut_backend.cli.demo import demo_mask
 from refcut_backend.label_studio import brush_rle
-from tests.demo_regions import CAR, demo_region, other_regions
-from tests.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result, role_result
-from tests.running_backend import free_port, start, wait_until_up
+from tests.support.demo_regions import CAR, demo_region, other_regions
+from tests.support.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result, role_result
+from tests.support.running_backend import free_port, start, wait_until_up
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 DEMO = REPOSITORY / "label_studio_demo"

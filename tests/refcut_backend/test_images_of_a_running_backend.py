@@ -20,10 +20,10 @@ import pytest
 import redis
 
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
-from tests.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
-from tests.recorded import LABEL_CONFIG, REPOSITORY, click_result
-from tests.running_backend import free_port, start, wait_until_up
-from tests.worker_farm import wait_for
+from tests.support.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
+from tests.support.recorded import LABEL_CONFIG, REPOSITORY, click_result
+from tests.support.running_backend import free_port, start, wait_until_up
+from tests.support.worker_farm import wait_for
 
 PHOTOGRAPH = (REPOSITORY / "label_studio_demo" / "car_parts_te66.jpg").read_bytes()
 UPLOAD = "/data/upload/1/te66.jpg"

@@ -18,10 +18,10 @@ import redis
 
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.versions.store import ModelStore
-from tests.recorded import LABEL_CONFIG, REPOSITORY, click_result
-from tests.refcut_backend.model_store.trained import said, trained_folder
-from tests.running_backend import free_port, start, wait_until_up
-from tests.worker_farm import wait_for
+from tests.support.recorded import LABEL_CONFIG, REPOSITORY, click_result
+from tests.support.running_backend import free_port, start, wait_until_up
+from tests.support.trained_folders import said, trained_folder
+from tests.support.worker_farm import wait_for
 
 PHOTOGRAPH = (REPOSITORY / "label_studio_demo" / "car_parts_te66.jpg").read_bytes()
 NO_MASK_IS_FINE = {None, "empty_mask"}

@@ -22,10 +22,10 @@ from refcut_backend.api.app import create_app
 from refcut_backend.api.auth import SECRET_HEADER
 from refcut_backend.logs import SafeJsonFormatter
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
-from tests.fake_services import FakeQueue, click_body, services_on
-from tests.recorded import LABEL_CONFIG, REPOSITORY, backend_request, click_result
-from tests.running_backend import free_port, wait_until_up
-from tests.serving import serving
+from tests.support.fake_services import FakeQueue, click_body, services_on
+from tests.support.http_server import serving
+from tests.support.recorded import LABEL_CONFIG, REPOSITORY, backend_request, click_result
+from tests.support.running_backend import free_port, wait_until_up
 
 PASSWORD, SECRET = "canary-password", "canary-secret"
 TOKEN, OWN_TOKEN = "canary-token", "canary-own-token"

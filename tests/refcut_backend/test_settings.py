@@ -5,7 +5,7 @@ import pytest
 from refcut_backend.cli.common import checked_settings, settings_table
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings, read_settings
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
 
 
 def test_the_documented_settings_are_the_ones_in_the_code():

@@ -21,9 +21,9 @@ from redis import Redis
 from model.masks import deepest_point, intersection_over_union
 from refcut_backend.cli.demo import demo_mask
 from refcut_backend.label_studio import brush_rle
-from tests.recorded import REPOSITORY, box_result, click_result
 from tests.refcut_backend.test_first_light import TARGET, TOKEN, PhotoServer
-from tests.running_backend import free_port, start, wait_until_up
+from tests.support.recorded import REPOSITORY, box_result, click_result
+from tests.support.running_backend import free_port, start, wait_until_up
 
 WORKER_LIMIT_S = 300
 CONFIGS = {path.stem: path.read_text() for path in (REPOSITORY / "label_config").glob("*.xml")}

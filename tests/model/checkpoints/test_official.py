@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from model.cli.convert import convert
 from model.errors import WeightsError
-from tests.model.official_files import MICRO, SIMPLECLICK, official
-from tests.model.recordings import CHECKPOINT
+from tests.support.official_files import MICRO, SIMPLECLICK, official
+from tests.support.recordings import CHECKPOINT
 
 
 class Hostile:

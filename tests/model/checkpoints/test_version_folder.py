@@ -12,11 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from model.checkpoints.version_folder import VERSION_FILE, can_be_averaged
 from model.errors import WeightsError
-from tests.model.finetuning.made_up_snapshot import (
-    parent_version,
-    with_another_encoder,
-    with_another_shape,
-)
+from tests.support.synthetic_snapshot import parent_version, with_another_encoder, with_another_shape
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from model.checkpoints.weights import (
 )
 from model.errors import WeightsError
 from model.network.refcut import RefCut
-from tests.model.made_up import TINY_FROZEN, TINY_SIMPLECLICK, random_network
+from tests.support.synthetic import TINY_FROZEN, TINY_SIMPLECLICK, random_network
 
 
 def two_files(folder: Path, seed: int = 0) -> RefCut:

@@ -12,11 +12,7 @@ import torch
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 from model.cli.average import average, main
 from model.errors import WeightsError
-from tests.model.finetuning.made_up_snapshot import (
-    parent_version,
-    with_another_encoder,
-    with_another_shape,
-)
+from tests.support.synthetic_snapshot import parent_version, with_another_encoder, with_another_shape
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from torch import Tensor
 from model.checkpoints.weights import load_network, version_name
 from model.cli.convert import DEAD_PREFIXES, convert, main
 from model.errors import WeightsError
-from tests.model.official_files import MICRO, PARAMS, SIMPLECLICK, official, with_param
-from tests.model.recordings import CHECKPOINT
+from tests.support.official_files import MICRO, PARAMS, SIMPLECLICK, official, with_param
+from tests.support.recordings import CHECKPOINT
 
 
 def prompts(hidden: int, *, norm: bool = False) -> dict[str, Tensor]:

@@ -25,14 +25,14 @@ from model.finetuning.run import FineTuning
 from model.training import trainer
 from model.training.distributed import Processes
 from model.training.trainer import Trainer
-from tests.model.finetuning.made_up_snapshot import (
+from tests.support.synthetic_snapshot import (
     QUICK,
     fish_snapshot,
     parent_version,
     with_another_encoder,
     with_another_shape,
 )
-from tests.model.training.runs import logged
+from tests.support.training_runs import logged
 
 
 @pytest.fixture

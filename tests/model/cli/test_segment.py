@@ -15,8 +15,8 @@ from model.cli.segment import main, parse_click, settings_of
 from model.network.config import PRESETS
 from model.predictor import SERVING, PredictorSettings, RefCutPredictor
 from model.types import Click
-from tests.model.made_up import TINY_SIMPLECLICK, drawn_image, random_network
-from tests.model.recordings import CHECKPOINT, read_run
+from tests.support.recordings import CHECKPOINT, read_run
+from tests.support.synthetic import TINY_SIMPLECLICK, drawn_image, random_network
 
 NETWORK = random_network(TINY_SIMPLECLICK)
 IMAGE = drawn_image(50, 80)

@@ -30,12 +30,12 @@ from model.cli.make_synthetic_data import write_made_up
 from model.cli.train import main, starting_network, train
 from model.errors import DataError
 from model.training.config import TrainConfig, read_config
-from tests.model.data.test_part_imagenet import write_photo
-from tests.model.finetuning.made_up_snapshot import with_another_shape
-from tests.model.made_up import TINY_FROZEN, random_network
-from tests.model.recordings import CHECKPOINT
-from tests.model.training.runs import logged
-from tests.recorded import REPOSITORY
+from tests.model.data.test_part_imagenet import write_part_imagenet_photo
+from tests.support.recorded import REPOSITORY
+from tests.support.recordings import CHECKPOINT
+from tests.support.synthetic import TINY_FROZEN, random_network
+from tests.support.synthetic_snapshot import with_another_shape
+from tests.support.training_runs import logged
 
 CONFIGS = REPOSITORY / "model" / "configs"
 CPU = torch.device("cpu")
@@ -97,7 +97,7 @@ def part_imagenet(tmp_path: Path) -> Path:
     """A data folder with a tiny PartImageNet and a converted SimpleClick."""
     body, head, tail = np.s_[4:10, 5:20], np.s_[4:10, 20:28], np.s_[10:16, 5:12]
     for number in range(4):
-        write_photo(tmp_path / "PartImageNet", f"{number}", {13: body, 14: head, 17: tail})
+        write_part_imagenet_photo(tmp_path / "PartImageNet", f"{number}", {13: body, 14: head, 17: tail})
     for folder in ("annotations", "images"):
         (tmp_path / "PartImageNet" / folder / "val").rename(tmp_path / "PartImageNet" / folder / "train")
     convert(CHECKPOINT, tmp_path / "init" / "sbd_vit_base.safetensors")

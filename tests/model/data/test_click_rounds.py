@@ -7,7 +7,7 @@ import torch
 from numpy.random import RandomState, default_rng
 
 from model.data.click_sampling import ROUND_SLOTS, add_next_clicks, click_table, next_click_region
-from tests.model.recordings import FOLDER
+from tests.support.recordings import FOLDER
 
 
 def test_next_clicks_fall_where_simpleclicks_fall() -> None:

@@ -12,7 +12,7 @@ from numpy.random import Generator, default_rng
 from model.data.augment import View
 from model.data.pair_sampling import Group, PairSettings, sample_group
 from model.types import BoolMask, RgbImage
-from tests.model.colour_world import COLOURS, SIDE_PX, make_scene
+from tests.support.colour_world import COLOURS, SIDE_PX, make_scene
 
 PARTS = ("wheel", "door", "roof")
 ALWAYS_ALL = PairSettings(

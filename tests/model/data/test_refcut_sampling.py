@@ -15,8 +15,8 @@ from model.data.refcut_sampling import ReferenceFinder, Sample, sample_pair
 from model.data.scenes import Scene, read_scenes
 from model.masks import union
 from model.types import BoolMask, RgbImage
-from tests.model.colour_world import COLOURS as GREYS
-from tests.model.colour_world import SIDE_PX, make_scene
+from tests.support.colour_world import COLOURS as GREYS
+from tests.support.colour_world import SIDE_PX, make_scene
 
 PARTS = ("wheel", "door", "roof")
 

@@ -13,8 +13,8 @@ from model.cli.compare import main
 from model.evaluation.compare import JudgeSettings, holdout_masks, judge, judge_masks
 from model.evaluation.pictures import draw_before_after
 from model.evaluation.promotion import decide
-from tests.model.colour_world import ColourPredictor, make_scene
-from tests.model.finetuning.made_up_snapshot import fish_snapshot, parent_version
+from tests.support.colour_world import ColourPredictor, make_scene
+from tests.support.synthetic_snapshot import fish_snapshot, parent_version
 
 SETTINGS = JudgeSettings(max_clicks=6, runtime="torch")
 

@@ -13,7 +13,7 @@ from model.evaluation.records import Record
 from model.evaluation.report import write_plots
 from model.evaluation.runner import ClickLimits, EvaluationSet, Evaluator, Task
 from model.evaluation.samples import enumerate_samples
-from tests.model.colour_world import ColourPredictor, make_scene
+from tests.support.colour_world import ColourPredictor, make_scene
 
 
 def run_cars(folder: Path, modes: list[str]) -> tuple[EvaluationSet, list[Record]]:

@@ -8,7 +8,7 @@ from model.data.scenes import Scene
 from model.evaluation.modes import Mode
 from model.evaluation.references import ReferenceChoice, ReferenceFinder
 from model.evaluation.samples import Sample
-from tests.model.colour_world import make_scene
+from tests.support.colour_world import make_scene
 
 ALL = ("door", "mirror", "roof", "wheel")
 RIGHT = Mode.parse("right")

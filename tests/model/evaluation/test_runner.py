@@ -10,7 +10,7 @@ from model.evaluation.modes import parse_modes
 from model.evaluation.records import Record
 from model.evaluation.runner import ClickLimits, EvaluationSet, Task, run_tasks
 from model.evaluation.samples import enumerate_samples
-from tests.model.colour_world import ColourPredictor, make_scene
+from tests.support.colour_world import ColourPredictor, make_scene
 
 PARTS = ["wheel", "door", "roof", "mirror"]
 

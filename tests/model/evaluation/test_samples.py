@@ -8,7 +8,7 @@ import pytest
 
 from model.evaluation.samples import Sample, connected_pairs, enumerate_samples, evenly_spread
 from model.masks import connected
-from tests.model.colour_world import make_scene
+from tests.support.colour_world import make_scene
 
 
 def test_every_part_connected_pair_and_whole_object_is_a_sample(tmp_path: Path) -> None:

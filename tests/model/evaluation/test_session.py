@@ -12,7 +12,7 @@ from model.masks import union
 from model.predictor import MaskResult
 from model.transforms import Roi
 from model.types import Click
-from tests.model.colour_world import ColourPredictor, make_scene
+from tests.support.colour_world import ColourPredictor, make_scene
 
 
 def session_of(folder: Path, parts: Sequence[str], *, max_clicks: int = 20, min_clicks: int = 1) -> Session:

@@ -8,7 +8,7 @@ from numpy.random import default_rng
 
 from model.data.click_sampling import ROUND_SLOTS
 from model.finetuning.sampling import logged_scenes, reference_scenes, session_batch
-from tests.model.finetuning.made_up_snapshot import fish_snapshot
+from tests.support.synthetic_snapshot import fish_snapshot
 
 PX, GRID = 112, 8
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.network.click_maps import disk_maps
-from tests.model.recordings import FOLDER
+from tests.support.recordings import FOLDER
 
 
 def test_disks_are_simpleclicks_half_pixel_points_and_points_outside_included() -> None:

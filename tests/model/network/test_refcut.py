@@ -9,7 +9,7 @@ from torch import Tensor
 from model.network.encoder import use_plain_attention
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
-from tests.model.made_up import TINY_CONFIGS, TINY_SIMPLECLICK, random_network
+from tests.support.synthetic import TINY_CONFIGS, TINY_SIMPLECLICK, random_network
 
 BOTH = pytest.mark.parametrize("kind", sorted(TINY_CONFIGS))
 

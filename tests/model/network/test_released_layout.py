@@ -11,7 +11,7 @@ from model.checkpoints.weights import PROMPT_PREFIX
 from model.cli.convert import DEAD_PREFIXES
 from model.network.config import PRESETS
 from model.network.refcut import RefCut
-from tests.model.recordings import FOLDER
+from tests.support.recordings import FOLDER
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -26,8 +26,8 @@ from model.runtime.openvino import OpenVinoStages
 from model.runtime.openvino_export import quantisation_group
 from model.transforms import Roi, crop_image, crop_mask
 from model.types import Click
-from tests.model.made_up import TINY_CONFIGS, TINY_FROZEN, drawn_image, obedient_network, random_network
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
+from tests.support.synthetic import TINY_CONFIGS, TINY_FROZEN, drawn_image, obedient_network, random_network
 
 DEMO = REPOSITORY / "label_studio_demo"
 
@@ -187,7 +187,7 @@ def watch(event, arguments):
         connections.append((event, arguments))
 sys.addaudithook(watch)
 from model.runtime.openvino import OpenVinoStages
-from tests.model.made_up import TINY_FROZEN, random_network
+from tests.support.synthetic import TINY_FROZEN, random_network
 OpenVinoStages(random_network(TINY_FROZEN), 56, None)
 import time; time.sleep(1)
 print("openvino" in sys.modules, sys.modules["openvino_telemetry"], connections)

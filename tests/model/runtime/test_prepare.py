@@ -14,7 +14,7 @@ from model.predictor_config import serving_settings
 from model.runtime import openvino, select
 from model.runtime.openvino import OpenVinoStages
 from model.runtime.select import prepare_aside, with_runtime
-from tests.model.made_up import TINY_FROZEN, random_network
+from tests.support.synthetic import TINY_FROZEN, random_network
 
 
 @pytest.fixture

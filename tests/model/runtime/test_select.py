@@ -13,7 +13,7 @@ from model.errors import RuntimeChoiceError
 from model.predictor_config import PredictorSettings
 from model.runtime.openvino import OpenVinoStages
 from model.runtime.select import with_runtime
-from tests.model.made_up import TINY_FROZEN, random_network
+from tests.support.synthetic import TINY_FROZEN, random_network
 
 SETTINGS = PredictorSettings(network_px=56)
 

@@ -14,7 +14,7 @@ from model.training.batches import Batch, Batches, Part, batch_loader
 from model.training.config import Stage, TrainConfig
 from model.training.distributed import child_signal_kept
 from model.training.sampling import SourcedScenes, make_draw, steps_per_epoch
-from tests.model.made_up import drawn_scenes
+from tests.support.synthetic import drawn_scenes
 
 STAGE = Stage(size_px=56, steps=5, groups=4, samples=4)
 SAMPLINGS: list[dict[str, Any]] = [

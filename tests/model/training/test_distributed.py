@@ -14,16 +14,16 @@ from model.cli.make_synthetic_data import write_made_up
 from model.cli.train import train
 from model.finetuning.run import FineTuning
 from model.training.distributed import ALONE
-from tests.model.finetuning.made_up_snapshot import QUICK, fish_snapshot, parent_version
-from tests.model.training.one_of_several import config_of
-from tests.model.training.runs import logged
-from tests.recorded import REPOSITORY
+from tests.support.one_of_several import config_of
+from tests.support.recorded import REPOSITORY
+from tests.support.synthetic_snapshot import QUICK, fish_snapshot, parent_version
+from tests.support.training_runs import logged
 
 LIMIT_S = 400
 
 
 def two_processes(data: Path, out: Path, stages: int, folders: str) -> str:
-    return torchrun("-m", "tests.model.training.one_of_several", str(data), str(out), str(stages), folders)
+    return torchrun("-m", "tests.support.one_of_several", str(data), str(out), str(stages), folders)
 
 
 def torchrun(*module: str) -> str:

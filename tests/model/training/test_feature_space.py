@@ -12,7 +12,7 @@ from model.training.batches import Batches, Part
 from model.training.config import Stage, TrainConfig
 from model.training.feature_space import fit_likeness, with_likeness
 from model.training.sampling import SourcedScenes, make_draw
-from tests.model.made_up import TINY_FROZEN, drawn_scenes, random_network
+from tests.support.synthetic import TINY_FROZEN, drawn_scenes, random_network
 
 WITHOUT = dataclasses.replace(TINY_FROZEN, likeness_dim=0)
 CPU = torch.device("cpu")

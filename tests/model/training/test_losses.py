@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from model.training.losses import LOSSES, bce_and_dice, normalised_focal
-from tests.model.recordings import FOLDER
+from tests.support.recordings import FOLDER
 
 
 def test_normalised_focal_loss_and_its_gradient_are_simpleclicks() -> None:

@@ -12,8 +12,8 @@ import torch
 from model.network.refcut import RefCut
 from model.training.config import Schedule, TrainConfig
 from model.training.optim import make_optimiser, scheduled_share
-from tests.model.made_up import TINY_CONFIGS, drawn_scenes
-from tests.model.training.runs import make_trainer, run
+from tests.support.synthetic import TINY_CONFIGS, drawn_scenes
+from tests.support.training_runs import make_trainer, run
 
 ADAM: dict[str, Any] = {"optimiser": "adam", "betas": (0.9, 0.999), "weight_decay": 0.0}
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.model.made_up import drawn_scenes
-from tests.model.training.runs import PAPER, KilledError, logged, make_trainer, run
+from tests.support.synthetic import drawn_scenes
+from tests.support.training_runs import PAPER, KilledError, logged, make_trainer, run
 
 ALL = pytest.mark.parametrize(
     ("kind", "options"),

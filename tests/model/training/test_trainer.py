@@ -10,8 +10,8 @@ import torch
 
 from model.errors import TrainingError
 from model.training.trainer import Trainer
-from tests.model.made_up import drawn_scenes
-from tests.model.training.runs import batches_of, make_trainer
+from tests.support.synthetic import drawn_scenes
+from tests.support.training_runs import batches_of, make_trainer
 
 
 def without_chance(kind: str, run_dir: Path, **options: Any) -> Trainer:

@@ -12,8 +12,8 @@ from refcut_backend.api.app import create_app
 from refcut_backend.api.auth import SECRET_HEADER, Access, warn_when_open
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings, read_settings
-from tests.fake_services import FakeQueue, click_body, services_on
-from tests.recorded import backend_request, click_result
+from tests.support.fake_services import FakeQueue, click_body, services_on
+from tests.support.recorded import backend_request, click_result
 
 USER, PASSWORD = "label-studio", "pässwörd"
 BEHIND_A_PASSWORD = [

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from tests.fake_services import click_body
-from tests.recorded import click_result
-from tests.refcut_backend.web.conftest import LIMIT_BYTES
+from tests.support.backend_fixtures import LIMIT_BYTES
+from tests.support.fake_services import click_body
+from tests.support.recorded import click_result
 
 PATHS = ["/setup", "/predict", "/webhook"]
 JSON = {"Content-Type": "application/json"}

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.fake_services import click_body
-from tests.recorded import click_result
+from tests.support.fake_services import click_body
+from tests.support.recorded import click_result
 
 POSTS = ["/setup", "/predict", "/webhook", "/versions"]
 

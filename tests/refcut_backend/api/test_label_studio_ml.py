@@ -21,9 +21,9 @@ from refcut_backend.database.projects import Projects
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis
 from refcut_backend.references.registry import References
-from tests.fake_services import MASK, click_body
-from tests.label_studio_api import TOKEN, LabelStudioApi, serving
-from tests.recorded import (
+from tests.support.fake_services import MASK, click_body
+from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
+from tests.support.recorded import (
     LABEL_CONFIG,
     REPOSITORY,
     backend_request,
@@ -32,8 +32,8 @@ from tests.recorded import (
     recorded,
     role_result,
 )
-from tests.registry import DOOR, marked
-from tests.running_backend import free_port, wait_until_up
+from tests.support.registry import DOOR, marked
+from tests.support.running_backend import free_port, wait_until_up
 
 FOLLOWED_WITHIN_S = 120
 MODEL_FILE = REPOSITORY / "refcut_backend" / "label_studio_ml_model.py"
@@ -72,10 +72,10 @@ class Server:
 
 @contextmanager
 def running(version: str, folder: Path) -> Iterator[Server]:
-    """`tests.label_studio_ml_server` as a process."""
+    """`tests.support.label_studio_ml_server` as a process."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.label_studio_ml_server", version, str(port), str(folder)],
+        [sys.executable, "-m", "tests.support.label_studio_ml_server", version, str(port), str(folder)],
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

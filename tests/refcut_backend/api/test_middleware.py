@@ -6,8 +6,8 @@ import pytest
 
 from refcut_backend.api.middleware import ID_HEADER
 from refcut_backend.errors import ClickTimeoutError
-from tests.fake_services import click_body
-from tests.recorded import backend_request, click_result
+from tests.support.fake_services import click_body
+from tests.support.recorded import backend_request, click_result
 
 
 @pytest.fixture(autouse=True)

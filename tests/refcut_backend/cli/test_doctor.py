@@ -12,8 +12,8 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.settings import Settings
-from tests.recorded import LABEL_CONFIG
-from tests.refcut_backend.doctor.fake_label_studio import TOKEN, fake_label_studio, healthy
+from tests.support.fake_label_studio_client import TOKEN, fake_label_studio, healthy
+from tests.support.recorded import LABEL_CONFIG
 
 
 def findings(state_dir: Path, address: str, token: str = TOKEN, config: str = LABEL_CONFIG) -> list[Finding]:

@@ -11,7 +11,7 @@ from model.checkpoints.version_folder import BASE_FILE, SHIPPED_DIR, VERSION_FIL
 from refcut_backend.cli.doctor import Finding, machine_checks, run_checks
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis
 from refcut_backend.settings import Settings
-from tests.running_backend import free_port
+from tests.support.running_backend import free_port
 
 
 def found_about(subject: str, settings: Settings) -> list[Finding]:

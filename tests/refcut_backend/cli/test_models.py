@@ -17,8 +17,8 @@ from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import open_model_store
 from refcut_backend.versions.store import ModelStore
 from refcut_backend.wiring import connect_services
-from tests.refcut_backend.model_store.trained import said, trained_folder
-from tests.worker_farm import wait_for
+from tests.support.trained_folders import said, trained_folder
+from tests.support.worker_farm import wait_for
 
 
 @pytest.fixture

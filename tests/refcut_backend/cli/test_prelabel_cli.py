@@ -11,10 +11,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.label_studio_api import TOKEN, LabelStudioApi, serving
-from tests.recorded import REPOSITORY
-from tests.registry import DOOR, WHEEL, marked, open_registry
-from tests.worker_farm import GENEROUS_S, WorkerFarm, wait_for
+from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
+from tests.support.recorded import REPOSITORY
+from tests.support.registry import DOOR, WHEEL, marked, open_registry
+from tests.support.worker_farm import GENEROUS_S, WorkerFarm, wait_for
 
 LIMIT_S = 3 * GENEROUS_S
 TASKS = range(101, 111)

@@ -15,10 +15,10 @@ from typer.testing import CliRunner
 
 from refcut_backend.cli.main import app
 from refcut_backend.references.manage import GREEN, RED
-from tests.label_studio_api import TOKEN, LabelStudioApi, serving
-from tests.recorded import REPOSITORY
 from tests.refcut_backend.references.test_registry import news, reference
-from tests.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
+from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
+from tests.support.recorded import REPOSITORY
+from tests.support.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
 
 
 @pytest.fixture

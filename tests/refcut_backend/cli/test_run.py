@@ -21,9 +21,9 @@ from refcut_backend.cli.run import FAILED_STARTS, RestartPolicy
 from refcut_backend.queue.heartbeats import WorkerState, living_workers
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE, TRAINING_QUEUE
-from tests.recorded import LABEL_CONFIG, REPOSITORY, click_result
-from tests.running_backend import free_port, wait_until_up
-from tests.worker_farm import GENEROUS_S, wait_for
+from tests.support.recorded import LABEL_CONFIG, REPOSITORY, click_result
+from tests.support.running_backend import free_port, wait_until_up
+from tests.support.worker_farm import GENEROUS_S, wait_for
 
 UNAVAILABLE_WITHIN_S = 1.0
 CLICK_WORKERS = "clicks,prelabel"
@@ -116,12 +116,12 @@ def pids_of_workers(run: Run) -> list[int]:
     return [
         pid
         for pid, command in commands.items()
-        if "tests.fake_worker" in command and TRAINING_QUEUE not in command
+        if "tests.support.fake_worker" in command and TRAINING_QUEUE not in command
     ]
 
 
 def test_several_workers_are_started_and_a_killed_one_is_replaced(started, server, callers):
-    run = started("tests.fake_run", REFCUT_REDIS_URL=server.url, REFCUT_WORKERS="2")
+    run = started("tests.support.fake_run", REFCUT_REDIS_URL=server.url, REFCUT_WORKERS="2")
     wait_for(lambda: len(ready(server.url)) == 2, "both workers are ready")
     names = {worker.name for worker in ready(server.url)}
     for pid in pids_of_workers(run):
@@ -132,7 +132,7 @@ def test_several_workers_are_started_and_a_killed_one_is_replaced(started, serve
 
 
 def test_the_caller_of_a_killed_worker_gets_worker_lost_and_the_next_click_a_mask(started, server, callers):
-    run = started("tests.fake_run", REFCUT_REDIS_URL=server.url)
+    run = started("tests.support.fake_run", REFCUT_REDIS_URL=server.url)
     wait_for(lambda: ready(server.url), "the worker is ready")
     lost: Future[httpx.Response] = callers.submit(run.click, "sleep 20", "a")
     wait_for(run.is_computing, "the click is in work")
@@ -144,7 +144,7 @@ def test_the_caller_of_a_killed_worker_gets_worker_lost_and_the_next_click_a_mas
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_finishes_the_clicks_in_flight_and_leaves_nothing_behind(started, callers, signum):
-    run = started("tests.fake_run")
+    run = started("tests.support.fake_run")
     replies = [callers.submit(run.click, "sleep 1", click_id) for click_id in "abc"]
     wait_for(run.is_computing, "a click is in work")
     children = psutil.Process(run.process.pid).children(recursive=True)
@@ -177,7 +177,7 @@ def refuses(run: Run) -> bool:
 def test_workers_that_crash_at_every_start_are_given_up_with_a_clear_line(tmp_path, server):
     process = start(
         tmp_path,
-        "tests.fake_run",
+        "tests.support.fake_run",
         REFCUT_REDIS_URL=server.url,
         REFCUT_PORT=str(free_port()),
         FAKE_WORKER_CRASHES=CLICK_WORKERS,
@@ -203,7 +203,7 @@ def test_pauses_between_failed_starts_grow_and_a_good_start_begins_anew():
 
 
 def test_an_embedded_redis_that_is_killed_is_replaced_and_clicks_go_on(started):
-    run = started("tests.fake_run")
+    run = started("tests.support.fake_run")
     assert REASON_HEADER not in run.click("mask", "a").headers
     (redis_server,) = [
         child
@@ -245,7 +245,7 @@ def test_a_full_queue_leaves_threads_for_everybody_else(started, server, callers
 
 
 def test_clicks_go_on_when_the_training_worker_cannot_start(started, server):
-    run = started("tests.fake_run", REFCUT_REDIS_URL=server.url, FAKE_WORKER_CRASHES=TRAINING_QUEUE)
+    run = started("tests.support.fake_run", REFCUT_REDIS_URL=server.url, FAKE_WORKER_CRASHES=TRAINING_QUEUE)
     wait_for(
         lambda: "nothing is trained until the next start" in (run.log.parent / "stderr").read_text(),
         "the training worker is given up",
@@ -256,7 +256,7 @@ def test_clicks_go_on_when_the_training_worker_cannot_start(started, server):
 
 
 def test_no_training_worker_is_started_where_none_is_wanted(started, server):
-    run = started("tests.fake_run", REFCUT_REDIS_URL=server.url, REFCUT_TRAINING_WORKER="false")
+    run = started("tests.support.fake_run", REFCUT_REDIS_URL=server.url, REFCUT_TRAINING_WORKER="false")
     wait_for(lambda: ready(server.url), "the worker is ready")
     commands = [child.cmdline() for child in psutil.Process(run.process.pid).children()]
     assert not [command for command in commands if TRAINING_QUEUE in command]

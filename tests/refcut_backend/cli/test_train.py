@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 from refcut_backend.cli.main import app
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.training.runs import AskedBy, Outcome, Stage, TrainingRuns
-from tests.registry import open_registry
-from tests.worker_farm import wait_for
+from tests.support.registry import open_registry
+from tests.support.worker_farm import wait_for
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from refcut_backend.clicks.context import MAX_CLICKS, ClickContext, read_context
 from refcut_backend.errors import BadRequestError
 from refcut_backend.label_studio.prompts import PercentBox
-from tests.recorded import box_result, click_result, recorded
+from tests.support.recorded import box_result, click_result, recorded
 
 
 def dots_of(*regions) -> list[str]:

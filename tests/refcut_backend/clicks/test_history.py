@@ -15,7 +15,7 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.label_studio.regions import GivenMask
-from tests.recorded import click_result
+from tests.support.recorded import click_result
 
 MASK = np.zeros((10, 20), bool)
 MASK[0:5, 0:10] = True

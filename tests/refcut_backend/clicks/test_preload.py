@@ -13,7 +13,7 @@ from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
 from refcut_backend.references.annotation_states import AnnotationNews
 from refcut_backend.references.parse import LabelReference
 from refcut_backend.references.registry import References
-from tests.recorded import LABEL_CONFIG
+from tests.support.recorded import LABEL_CONFIG
 
 SIGNED = "https://bucket.s3.amazonaws.com/a.png?X-Amz-Signature=canary"
 

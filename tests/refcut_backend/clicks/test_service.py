@@ -25,9 +25,9 @@ from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.logs import gather_facts
 from refcut_backend.references.registry import References
 from refcut_backend.versions.serving import OneVersion
-from tests.recorded import LABEL_CONFIG, box_result, click_result, recorded
-from tests.refcut_backend import squares
-from tests.refcut_backend.squares import HEIGHT, WIDTH, Editor, SquareQueue, mask_of
+from tests.support import squares
+from tests.support.recorded import LABEL_CONFIG, box_result, click_result, recorded
+from tests.support.squares import HEIGHT, WIDTH, Editor, SquareQueue, mask_of
 
 NEGATIVE_CONFIG = LABEL_CONFIG.replace(
     '<Label value="Door" background="#1f77b4"/>',

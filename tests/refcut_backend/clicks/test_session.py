@@ -13,7 +13,7 @@ from refcut_backend.clicks.context import MAX_CLICKS, read_context
 from refcut_backend.clicks.session import ClickedObject, ClickSession, RememberedObject
 from refcut_backend.errors import BadRequestError, NoObjectError, NoPositiveClickError
 from refcut_backend.label_studio.prompts import PercentBox
-from tests.recorded import box_result, click_result
+from tests.support.recorded import box_result, click_result
 
 MASK_PERCENT = 10
 

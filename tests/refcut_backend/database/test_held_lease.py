@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 
 from refcut_backend.database.leases import LeaseHolder, held
 from refcut_backend.database.tables import Lease
-from tests.worker_farm import wait_for
+from tests.support.worker_farm import wait_for
 
 LASTS_S = 8.0
 

@@ -14,8 +14,8 @@ from refcut_backend.database.projects import Projects
 from refcut_backend.database.tables import Base
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import State
-from tests.recorded import FIXTURES
 from tests.refcut_backend.references.test_registry import news, reference
+from tests.support.recorded import FIXTURES
 
 EARLIER = FIXTURES / "refcut_db_0_1_0.sql"
 

@@ -16,7 +16,7 @@ from model.images import to_rgb
 from refcut_backend.errors import ImageError
 from refcut_backend.images import decode
 from refcut_backend.images.decode import decode_image
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

@@ -12,7 +12,7 @@ from refcut_backend.images.fetch import ImageFetcher, Stamp, is_withdrawn
 from refcut_backend.images.mounted_files import MountedFolders
 from refcut_backend.label_studio import safe_http
 from refcut_backend.label_studio.connection import Connection
-from tests.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
+from tests.support.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
 
 UPLOAD = "/data/upload/2/a.png"
 PICTURE = b"x" * 10

@@ -26,7 +26,7 @@ from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
 from refcut_backend.references.parse import mask_to_png
 from refcut_backend.references.registry import StoredReference
-from tests.model.made_up import TINY_FROZEN, random_network
+from tests.support.synthetic import TINY_FROZEN, random_network
 
 
 class Store:

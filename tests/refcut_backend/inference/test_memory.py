@@ -6,7 +6,7 @@ import torch
 from refcut_backend.errors import OutOfMemoryError
 from refcut_backend.inference.jobs import MemoryCare
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
-from tests.worker_farm import click
+from tests.support.worker_farm import click
 
 JOB = click("mask")
 ANSWER = ClickAnswer(width=1, height=1)

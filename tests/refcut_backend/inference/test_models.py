@@ -24,8 +24,8 @@ from refcut_backend.queue.messages import ClickJob
 from refcut_backend.versions.serving import ServingChoice
 from refcut_backend.versions.store import ModelStore
 from tests.refcut_backend.inference.test_engine import LIMITS, Store
-from tests.refcut_backend.model_store.trained import said, trained_folder
-from tests.worker_farm import wait_for
+from tests.support.trained_folders import said, trained_folder
+from tests.support.worker_farm import wait_for
 
 
 class World:

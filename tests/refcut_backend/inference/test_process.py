@@ -13,7 +13,7 @@ from model.runtime.openvino import OpenVinoStages
 from refcut_backend.errors import ConfigError
 from refcut_backend.inference import process
 from refcut_backend.settings import Settings
-from tests.model.made_up import TINY_FROZEN, random_network
+from tests.support.synthetic import TINY_FROZEN, random_network
 
 
 @pytest.fixture

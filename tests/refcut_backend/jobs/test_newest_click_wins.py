@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.worker_farm import WorkerFarm, click, wait_for
+from tests.support.worker_farm import WorkerFarm, click, wait_for
 
 WITHIN_S = 0.05
 

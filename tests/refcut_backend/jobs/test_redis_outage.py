@@ -11,7 +11,7 @@ import pytest
 
 from refcut_backend.queue.heartbeats import living_workers
 from refcut_backend.queue.redis import ANSWERS_WITHIN_S, EmbeddedRedis, check_redis
-from tests.worker_farm import WorkerFarm, click, wait_for
+from tests.support.worker_farm import WorkerFarm, click, wait_for
 
 WITHIN_S = 1.0
 

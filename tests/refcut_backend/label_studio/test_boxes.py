@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from refcut_backend.errors import BadRequestError
 from refcut_backend.label_studio.prompts import PercentBox, read_box
-from tests.recorded import box_result
+from tests.support.recorded import box_result
 
 
 def test_a_box_is_read_as_it_is_drawn():

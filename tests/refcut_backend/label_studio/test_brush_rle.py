@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from refcut_backend.errors import BadMaskError
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.brush_rle import FIELD_BITS, HEADER_BITS, join_codes
-from tests.recorded import recorded
+from tests.support.recorded import recorded
 
 masks = arrays(np.bool_, st.tuples(st.integers(1, 40), st.integers(1, 40)))
 sizes = st.tuples(st.integers(1, 6), st.integers(1, 6))

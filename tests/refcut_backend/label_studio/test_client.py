@@ -8,7 +8,7 @@ import pytest
 from refcut_backend.errors import RefCutError
 from refcut_backend.label_studio.client import connect, explain
 from refcut_backend.label_studio.connection import Connection
-from tests.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
+from tests.support.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
 
 PROJECT = Answer(
     json.dumps({"id": 3, "title": "Cars"}).encode(), headers={"Content-Type": "application/json"}

@@ -4,7 +4,7 @@ import pytest
 
 from refcut_backend.errors import LabelConfigError
 from refcut_backend.label_studio.label_config import problems, read_label_config
-from tests.recorded import LABEL_CONFIG, backend_request
+from tests.support.recorded import LABEL_CONFIG, backend_request
 
 
 def config(controls: str) -> str:

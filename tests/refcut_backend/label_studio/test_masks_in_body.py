@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refcut_backend.label_studio.payloads import PredictRequest, without_masks
-from tests.recorded import brush_result, recorded
+from tests.support.recorded import brush_result, recorded
 
 texts = st.text(st.sampled_from('"rle\\[]:,1 '), max_size=12)
 lists_of_bytes = st.lists(st.integers(0, 255), max_size=5)

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from refcut_backend.label_studio.payloads import PredictRequest
-from tests.recorded import recorded
+from tests.support.recorded import recorded
 
 
 def seen(**task: Any) -> frozenset[str]:

@@ -4,7 +4,7 @@ import pytest
 
 from refcut_backend.errors import BadRequestError
 from refcut_backend.label_studio.prompts import Dot, PercentClick, read_dot, to_pixel
-from tests.recorded import click_result
+from tests.support.recorded import click_result
 
 
 def test_a_dot_says_where_it_is_and_whether_it_adds():

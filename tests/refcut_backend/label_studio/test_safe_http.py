@@ -13,7 +13,7 @@ from refcut_backend.errors import AddressRefusedError
 from refcut_backend.label_studio import safe_http
 from refcut_backend.label_studio.allowed_hosts import AllowedHosts
 from refcut_backend.label_studio.safe_http import Budget, GuardedTransport
-from tests.fake_label_studio import Answer, FakeLabelStudio
+from tests.support.fake_label_studio import Answer, FakeLabelStudio
 
 NOBODY = AllowedHosts.of([])
 

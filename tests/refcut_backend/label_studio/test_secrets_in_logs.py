@@ -11,7 +11,7 @@ from refcut_backend.images.fetch import ImageFetcher
 from refcut_backend.label_studio.client import connect, explain
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.logs import INDISCREET, set_up_logging
-from tests.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
+from tests.support.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
 
 SIGNED = "/bucket/a.png?X-Amz-Signature=canary5160"
 UPLOAD = "/data/upload/1/a.png"

@@ -15,8 +15,8 @@ from refcut_backend.label_studio.tasks import (
     SourceError,
     open_source,
 )
-from tests.label_studio_api import TOKEN, LabelStudioApi, serving
-from tests.registry import DOOR, WHEEL, marked
+from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
+from tests.support.registry import DOOR, WHEEL, marked
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from refcut_backend.errors import TokenError
 from refcut_backend.label_studio.tokens import TokenAuth, shared_auth
-from tests.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
+from tests.support.fake_label_studio import LEGACY, PERSONAL, Answer, FakeLabelStudio, running
 
 FILE = "/data/upload/1/a.png"
 

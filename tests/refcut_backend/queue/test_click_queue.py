@@ -10,7 +10,7 @@ from refcut_backend.queue.click_queue import ClickQueue
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.queue.rq_jobs import CLICK_FUNCTION
-from tests.worker_farm import click, wait_for
+from tests.support.worker_farm import click, wait_for
 
 AT_ONCE_S = 0.05
 

@@ -13,7 +13,7 @@ from refcut_backend.queue.messages import FoundLabel, FoundMask, LabelToFind, Pr
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.queue.rq_jobs import PRELABEL_QUEUE, open_queue
-from tests.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
+from tests.support.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
 
 
 def task(number: int, *labels: str, image: str = "/a.jpg") -> PrelabelJob:

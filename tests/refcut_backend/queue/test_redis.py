@@ -8,7 +8,7 @@ import pytest
 
 from refcut_backend.errors import ConfigError
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis
-from tests.worker_farm import wait_for
+from tests.support.worker_farm import wait_for
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:9", "nonsense"])

@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 from refcut_backend.errors import ConfigError
 from refcut_backend.queue import claims
 from refcut_backend.queue.rq_jobs import CLICK_FUNCTION, open_queue, read_queue_names
-from tests.worker_farm import WorkerFarm, click, wait_for
+from tests.support.worker_farm import WorkerFarm, click, wait_for
 
 
 class TouchesCanary:

@@ -7,8 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from tests.recorded import recorded
-from tests.registry import open_registry
+from tests.support.recorded import recorded
+from tests.support.registry import open_registry
 
 LIFE: list[dict[str, Any]] = [r["body"] for r in recorded("api_references_life")["backend_requests"]]
 PROJECT = LIFE[0]["project"]["id"]

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 from refcut_backend.references.authors import ASK_AGAIN_S, UserAddresses
-from tests.label_studio_api import LabelStudioApi, serving
-from tests.registry import open_registry
+from tests.support.label_studio_api import LabelStudioApi, serving
+from tests.support.registry import open_registry
 
 
 def test_users_are_asked_for_once_and_again_only_for_an_unknown_one_after_a_while(tmp_path):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.label_studio_api import LabelStudioApi
-from tests.registry import DOOR, WHEEL, Registry, marked, open_registry
+from tests.support.label_studio_api import LabelStudioApi
+from tests.support.registry import DOOR, WHEEL, Registry, marked, open_registry
 
 API = LabelStudioApi()
 

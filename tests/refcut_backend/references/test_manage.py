@@ -13,9 +13,9 @@ from refcut_backend.errors import NotConnectedError
 from refcut_backend.references.manage import NoSuchReferenceError, ReferenceManager
 from refcut_backend.references.parse import Weakness
 from refcut_backend.references.selection import Action, OwnerRule, Place, State
-from tests.label_studio_api import LabelStudioApi, serving
-from tests.recorded import LABEL_CONFIG, brush_result
-from tests.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
+from tests.support.label_studio_api import LabelStudioApi, serving
+from tests.support.recorded import LABEL_CONFIG, brush_result
+from tests.support.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
 
 
 @dataclass

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from refcut_backend.references.parse import LabelReference, read_references
-from tests.recorded import brush_result, role_result
+from tests.support.recorded import brush_result, role_result
 
 ROLES = ["refcut_role"]
 

@@ -10,9 +10,9 @@ import pytest
 from refcut_backend.errors import NotConnectedError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.tasks import GoneError, SourceError
-from tests.label_studio_api import LabelStudioApi, serving
-from tests.recorded import LABEL_CONFIG
-from tests.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
+from tests.support.label_studio_api import LabelStudioApi, serving
+from tests.support.recorded import LABEL_CONFIG
+from tests.support.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.errors import RefCutError
 from refcut_backend.references.reconcile import Compared, Reconciler
 from refcut_backend.references.reconcile_loop import LEASE, ReconcileThread
-from tests.label_studio_api import LabelStudioApi, serving
-from tests.registry import DOOR, Registry, marked, open_registry
+from tests.support.label_studio_api import LabelStudioApi, serving
+from tests.support.registry import DOOR, Registry, marked, open_registry
 
 WAIT_LIMIT_S = 60
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from refcut_backend.references.selection import Action, Authors, OwnerRule, State
-from tests.label_studio_api import LabelStudioApi, serving
-from tests.recorded import LABEL_CONFIG, backend_request, recorded
-from tests.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
+from tests.support.label_studio_api import LabelStudioApi, serving
+from tests.support.recorded import LABEL_CONFIG, backend_request, recorded
+from tests.support.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
 
 LIFE: list[dict[str, Any]] = [r["body"] for r in recorded("api_references_life")["backend_requests"]]
 PROJECT = LIFE[0]["project"]["id"]

@@ -17,10 +17,10 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.label_studio.regions import GivenMask
-from tests.fake_services import MASK
-from tests.postgresql import running_postgresql
-from tests.recorded import click_result
 from tests.refcut_backend.references.test_annotation_states import check_processes_at_once
+from tests.support.fake_services import MASK
+from tests.support.postgresql import running_postgresql
+from tests.support.recorded import click_result
 
 DOOR = ClickedObject("Door", "image", "rc-a", (PercentClick(10, 10, True, "a"),), lone=True)
 GIVEN = GivenMask(8, 8, brush_rle.encode(MASK), 0.5, ())

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from refcut_backend.database.tables import AnnotationState, WebhookEvent
 from refcut_backend.training.new_annotations import News
-from tests.recorded import backend_request, click_result
-from tests.refcut_backend.training.world import World, open_world, parts
+from tests.support.recorded import backend_request, click_result
+from tests.support.training_world import World, open_world, parts
 
 
 def counts(world: World) -> tuple[int, int]:

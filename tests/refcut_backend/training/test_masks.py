@@ -7,7 +7,14 @@ from refcut_backend.errors import BadMaskError
 from refcut_backend.label_studio.label_config import read_label_config
 from refcut_backend.label_studio.regions import count_mask_regions
 from refcut_backend.training.masks import click_sessions, read_training_masks
-from tests.recorded import LABEL_CONFIG, REPOSITORY, box_result, brush_result, click_result, role_result
+from tests.support.recorded import (
+    LABEL_CONFIG,
+    REPOSITORY,
+    box_result,
+    brush_result,
+    click_result,
+    role_result,
+)
 
 CONTROLS = read_label_config(LABEL_CONFIG)
 

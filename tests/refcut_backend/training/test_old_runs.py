@@ -9,7 +9,7 @@ from model.data.snapshot import read_snapshot
 from refcut_backend.training.collect import ProjectImages
 from refcut_backend.training.runs import Outcome, TrainingRuns
 from refcut_backend.training.snapshot import remove_old_runs
-from tests.refcut_backend.training.world import World, photograph
+from tests.support.training_world import World, photograph
 
 
 def run_folder(project: Path, day: int, *photographs: int) -> Path:

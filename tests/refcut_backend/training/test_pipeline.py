@@ -10,7 +10,7 @@ import pytest
 from model.errors import DataError
 from refcut_backend.training.pipeline import WORK_DIR
 from refcut_backend.training.runs import Outcome, Stage
-from tests.fake_learner import PARENT
+from tests.support.fake_learner import PARENT
 
 
 def test_a_better_model_is_promoted_and_its_manifest_says_what_it_was_made_of(world):

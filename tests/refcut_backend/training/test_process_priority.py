@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from refcut_backend.training.process_priority import AUTOGROUP, NICENESS, THREAD_VARIABLES
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
 
 SCRIPT = """
 import json, os, sys

@@ -19,8 +19,8 @@ from refcut_backend.settings import Settings
 from refcut_backend.training.refcut_learner import ModelLearner
 from refcut_backend.versions.serving import open_model_store
 from refcut_backend.versions.store import ModelStore
-from tests.model.finetuning.made_up_snapshot import with_another_encoder
-from tests.refcut_backend.model_store.trained import said, trained_folder
+from tests.support.synthetic_snapshot import with_another_encoder
+from tests.support.trained_folders import said, trained_folder
 
 PLAN = {"wanted": 30, "steps": 25, "reviews": [[20, 25, 3.5]]}
 

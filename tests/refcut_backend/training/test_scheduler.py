@@ -14,8 +14,8 @@ from refcut_backend.training.requests import TrainingRequests
 from refcut_backend.training.runs import AskedBy, Outcome, Stage
 from refcut_backend.training.scheduler import TrainingThread
 from refcut_backend.training.trigger import TrainingRules
-from tests.refcut_backend.training.world import World, open_world
-from tests.registry import open_registry
+from tests.support.registry import open_registry
+from tests.support.training_world import World, open_world
 
 
 def thread_on(

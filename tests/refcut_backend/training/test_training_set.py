@@ -18,9 +18,9 @@ from refcut_backend.images.cache import WORKING_PX
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.training.holdout import ImageSides, Side
 from refcut_backend.training.runs import Outcome
-from tests.recorded import brush_result
-from tests.refcut_backend.training.world import mask, open_world, parts, photograph, png
-from tests.registry import marked
+from tests.support.recorded import brush_result
+from tests.support.registry import marked
+from tests.support.training_world import mask, open_world, parts, photograph, png
 
 
 def scenes_of(snapshot) -> dict[str, list]:

@@ -16,11 +16,11 @@ from redis import Redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE, open_queue
 from refcut_backend.training.runs import AskedBy, Outcome, Run, Stage
 from refcut_backend.training.trigger import TrainingRules
-from tests.fake_learner import PARENT
-from tests.recorded import REPOSITORY
 from tests.refcut_backend.training.test_scheduler import thread_on
-from tests.refcut_backend.training.world import World
-from tests.worker_farm import GENEROUS_S, wait_for
+from tests.support.fake_learner import PARENT
+from tests.support.recorded import REPOSITORY
+from tests.support.training_world import World
+from tests.support.worker_farm import GENEROUS_S, wait_for
 
 SLOW = {"steps": 12, "step_s": 0.1, "checkpoint_every": 3}
 
@@ -40,7 +40,7 @@ class Trainers:
 
     def start(self) -> subprocess.Popen[bytes]:
         name = f"trainer-{len(self.processes)}"
-        command = [sys.executable, "-m", "tests.fake_learner", "--name", name]
+        command = [sys.executable, "-m", "tests.support.fake_learner", "--name", name]
         process = subprocess.Popen(command, env=self._environment, cwd=REPOSITORY)
         self.processes.append(process)
         return self.processes[-1]

@@ -11,9 +11,9 @@ import pytest
 from model.checkpoints.version_folder import VERSION_FILE
 from refcut_backend.versions.serving import ServingChoice, StoreVersions
 from refcut_backend.versions.store import ModelStore
-from tests.recorded import REPOSITORY
-from tests.refcut_backend.model_store.trained import said, trained_folder
-from tests.worker_farm import wait_for
+from tests.support.recorded import REPOSITORY
+from tests.support.trained_folders import said, trained_folder
+from tests.support.worker_farm import wait_for
 
 
 class Clock:

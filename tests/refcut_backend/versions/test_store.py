@@ -20,9 +20,9 @@ from model.checkpoints.weights import load_network
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.versions.files import StoreFiles
 from refcut_backend.versions.store import ModelStore
-from tests.recorded import REPOSITORY
-from tests.refcut_backend.model_store.trained import said, trained_folder
-from tests.s3_server import new_bucket, running_s3_server
+from tests.support.recorded import REPOSITORY
+from tests.support.s3_server import new_bucket, running_s3_server
+from tests.support.trained_folders import said, trained_folder
 
 PROJECT = 7
 

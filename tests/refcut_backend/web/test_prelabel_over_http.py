@@ -13,7 +13,7 @@ from refcut_backend.api.app import create_app
 from refcut_backend.api.handlers import REASON_HEADER
 from refcut_backend.errors import ImageError, NoReferenceError
 from refcut_backend.prelabeling.batch import PrelabelRules
-from tests.fake_services import FakePrelabeller, FakeQueue, click_body, services_on
+from tests.support.fake_services import FakePrelabeller, FakeQueue, click_body, services_on
 
 MakeClient = Callable[[PrelabelRules], TestClient]
 

@@ -29,10 +29,10 @@ from refcut_backend.references.registry import References
 from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.settings import Settings
 from refcut_backend.wiring import connect_services
-from tests.label_studio_api import TOKEN, LabelStudioApi, serving
-from tests.recorded import LABEL_CONFIG, backend_request, click_result
-from tests.registry import DOOR, marked
-from tests.running_backend import free_port
+from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
+from tests.support.recorded import LABEL_CONFIG, backend_request, click_result
+from tests.support.registry import DOOR, marked
+from tests.support.running_backend import free_port
 
 WAIT_LIMIT_S = 60
 

@@ -13,9 +13,9 @@ import pytest
 
 from refcut_backend.api.app import create_app
 from refcut_backend.label_studio.payloads import Webhook
-from tests.recorded import backend_request, recorded
-from tests.refcut_backend.web.conftest import LIMIT_BYTES
-from tests.serving import serving
+from tests.support.backend_fixtures import LIMIT_BYTES
+from tests.support.http_server import serving
+from tests.support.recorded import backend_request, recorded
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from refcut_backend.queue.heartbeats import WorkerState
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.training.runs import AskedBy, Outcome, Stage
-from tests.fake_services import queue_state
-from tests.recorded import LABEL_CONFIG, brush_result
-from tests.registry import square
+from tests.support.fake_services import queue_state
+from tests.support.recorded import LABEL_CONFIG, brush_result
+from tests.support.registry import square
 
 SETUP = {"project": "7.1", "schema": LABEL_CONFIG, "hostname": "http://ls", "access_token": "canary-token"}
 

@@ -11,7 +11,7 @@ import pytest
 from refcut_backend.errors import START_AGAIN
 from refcut_backend.queue.heartbeats import SILENT_S, is_alive, living_workers, ready_worker
 from refcut_backend.queue.queue_state import read_queue_state
-from tests.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
+from tests.support.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
 
 KILLS = 12
 MARGIN_S = 5

@@ -10,9 +10,9 @@ from refcut_backend.errors import CANNOT_START
 from refcut_backend.queue import claims
 from refcut_backend.queue.heartbeats import living_workers
 from refcut_backend.queue.rq_jobs import PRELABEL_QUEUE, open_queue
-from tests.fake_worker import PRELABEL_FUNCTION
-from tests.recorded import REPOSITORY
-from tests.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
+from tests.support.fake_worker import PRELABEL_FUNCTION
+from tests.support.recorded import REPOSITORY
+from tests.support.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
 
 
 def prelabel(farm: WorkerFarm, name: str) -> None:

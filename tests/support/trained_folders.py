@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 import torch
 
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, save_base, save_version
-from tests.model.made_up import TINY_FROZEN, random_network
+from tests.support.synthetic import TINY_FROZEN, random_network
 
 PARENT = "tiny-00000000"
 

@@ -20,10 +20,10 @@ from refcut_backend.training.pipeline import ProjectTraining
 from refcut_backend.training.runs import AskedBy, Run, TrainingRuns
 from refcut_backend.training.snapshot import SNAPSHOT_DIR, SnapshotMaker
 from refcut_backend.training.worker import TrainingWorker
-from tests.fake_learner import FakeLearner
-from tests.label_studio_api import LabelStudioApi, serving
-from tests.recorded import brush_result
-from tests.registry import Registry, open_registry
+from tests.support.fake_learner import FakeLearner
+from tests.support.label_studio_api import LabelStudioApi, serving
+from tests.support.recorded import brush_result
+from tests.support.registry import Registry, open_registry
 
 SIZE_HW = (20, 60)
 

@@ -1,6 +1,7 @@
 """A stand-in for what learns, judges and stores models: real files, no network.
 
-`python -m tests.fake_learner --name NAME` is a training worker around it. FAKE_LEARNER tells it what to do, as JSON:
+`python -m tests.support.fake_learner --name NAME` is a training worker around it. FAKE_LEARNER tells it what to do,
+as JSON:
 `steps`, `step_s`, `checkpoint_every`, `promote`, `reasons`.
 """
 

@@ -22,7 +22,7 @@ from refcut_backend.queue.click_queue import ANSWERED, ClickQueue
 from refcut_backend.queue.heartbeats import new_worker_name, ready_worker
 from refcut_backend.queue.messages import ClickJob
 from refcut_backend.queue.redis import connect_redis
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
 
 GENEROUS_S = 60
 """Longest wait for something that happens within a second on an idle machine."""
@@ -91,7 +91,7 @@ class WorkerFarm:
 
     @property
     def environment(self) -> dict[str, str]:
-        """For a process that runs `tests.fake_worker`."""
+        """For a process that runs `tests.support.fake_worker`."""
         log = str(self.folder / "computed")
         return os.environ | {"REFCUT_REDIS_URL": self.redis_url, "FAKE_WORKER_LOG": log}
 
@@ -102,7 +102,7 @@ class WorkerFarm:
 
     def start_worker(self, *options: str, ready: bool = True) -> Worker:
         name = new_worker_name()
-        command = [sys.executable, "-m", "tests.fake_worker", "--name", name, *options]
+        command = [sys.executable, "-m", "tests.support.fake_worker", "--name", name, *options]
         worker = Worker(name, subprocess.Popen(command, env=self.environment, cwd=REPOSITORY))
         self.workers.append(worker)
         if ready:

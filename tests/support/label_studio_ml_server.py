@@ -1,4 +1,5 @@
-"""Our model class behind label-studio-ml's own server: `python -m tests.label_studio_ml_server VERSION PORT FOLDER`.
+"""Our model class behind label-studio-ml's own server: `python -m tests.support.label_studio_ml_server VERSION PORT
+FOLDER`.
 
 VERSION is 1.0.9 (the real one) or github. The queue answers at once; everything else is real.
 """
@@ -8,8 +9,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests import github_label_studio_ml
-from tests.fake_services import FakeQueue, services_on
+from tests.support import github_label_studio_ml
+from tests.support.fake_services import FakeQueue, services_on
 
 
 def main(version: str, port: int, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A real worker process around a model that does what a click's label says, for tests of everything but the network.
 
-`python -m tests.fake_worker --name NAME`: takes Redis from REFCUT_REDIS_URL and appends a line to FAKE_WORKER_LOG for
+`python -m tests.support.fake_worker --name NAME`: takes Redis from REFCUT_REDIS_URL and appends a line to
+FAKE_WORKER_LOG for
 every click that it begins to compute. FAKE_WORKER_CRASHES names the queues of the workers that die before they are ready.
 """
 
@@ -36,7 +37,7 @@ from refcut_backend.queue.rq_jobs import FUNCTIONS, PRELABEL_QUEUE, read_queue_n
 
 FOREVER_S = 600
 MASK = brush_rle.encode(np.eye(2, 4, dtype=bool))
-PRELABEL_FUNCTION = "tests.fake_worker.prelabel"
+PRELABEL_FUNCTION = "tests.support.fake_worker.prelabel"
 
 
 def prelabel(name: str) -> None:

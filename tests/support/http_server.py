@@ -11,7 +11,7 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
-from tests.running_backend import free_port
+from tests.support.running_backend import free_port
 
 START_LIMIT_S = 60
 

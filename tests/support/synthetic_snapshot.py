@@ -19,7 +19,7 @@ from model.data.snapshot import (
 )
 from model.finetuning.config import FineTuneSettings
 from model.masks import encode
-from tests.model.made_up import TINY_FROZEN, drawn_scenes, random_network
+from tests.support.synthetic import TINY_FROZEN, drawn_scenes, random_network
 
 QUICK = FineTuneSettings(
     steps=4,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running_backend import free_port
+from tests.support.running_backend import free_port
 
 START_LIMIT_S = 60
 OWNER = "refcut"

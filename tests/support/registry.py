@@ -20,8 +20,8 @@ from refcut_backend.references.reconcile import Comparisons, Reconciler
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import EVERYBODY, Authors
 from refcut_backend.references.webhooks import AnnotationFollower
-from tests.label_studio_api import LabelStudioApi
-from tests.recorded import LABEL_CONFIG, brush_result, role_result
+from tests.support.label_studio_api import LabelStudioApi
+from tests.support.recorded import LABEL_CONFIG, brush_result, role_result
 
 
 def square(left: int) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from refcut_backend.label_studio.connection import Connection
-from tests.recorded import LABEL_CONFIG
+from tests.support.recorded import LABEL_CONFIG
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 

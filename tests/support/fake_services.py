@@ -35,7 +35,7 @@ from refcut_backend.training.runs import TrainingRuns
 from refcut_backend.training.status import TrainingStatus
 from refcut_backend.versions.serving import OneVersion
 from refcut_backend.wiring import Services, TrainingServices
-from tests.recorded import LABEL_CONFIG
+from tests.support.recorded import LABEL_CONFIG
 
 MASK = np.eye(8, dtype=bool)
 MODEL_VERSION = "s14-test"

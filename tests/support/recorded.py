@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from refcut_backend.label_studio import brush_rle
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 FIXTURES = REPOSITORY / "tests" / "fixtures"
 LABEL_CONFIG = (REPOSITORY / "label_config" / "clicks_brush.xml").read_text()
 PROJECT = {"id": 7, "label_config": LABEL_CONFIG}

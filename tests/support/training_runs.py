@@ -14,7 +14,7 @@ from model.training.batches import Batch, Batches, Part
 from model.training.config import Stage, TrainConfig
 from model.training.sampling import SourcedScenes, make_draw
 from model.training.trainer import Trainer
-from tests.model.made_up import TINY_CONFIGS, random_network
+from tests.support.synthetic import TINY_CONFIGS, random_network
 
 STAGES = [
     Stage(size_px=112, steps=3, groups=1, samples=2),

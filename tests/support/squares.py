@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from refcut_backend.clicks.service import ClickReply, ClickRequest, ClickService
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
-from tests.recorded import LABEL_CONFIG
+from tests.support.recorded import LABEL_CONFIG
 
 HEIGHT, WIDTH = 60, 100
 REACH = 10

@@ -1,6 +1,6 @@
 """One process of a run under `torchrun`: trains on made-up data, each process with a folder of its own to write to.
 
-python -m torch.distributed.run --nproc-per-node N -m tests.model.training.one_of_several DATA OUT STAGES SHARED
+python -m torch.distributed.run --nproc-per-node N -m tests.support.one_of_several DATA OUT STAGES SHARED
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 import pytest
 from s3fs import S3FileSystem
 
-from tests.running_backend import START_LIMIT_S, free_port
-from tests.worker_farm import wait_for
+from tests.support.running_backend import START_LIMIT_S, free_port
+from tests.support.worker_farm import wait_for
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`refcut run` with workers around a fake model: `python -m tests.fake_run`."""
+"""`refcut run` with workers around a fake model: `python -m tests.support.fake_run`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from refcut_backend.settings import read_settings
 if __name__ == "__main__":
     set_up_logging()
     try:
-        sys.exit(Supervisor(read_settings(), (sys.executable, "-m", "tests.fake_worker")).run())
+        sys.exit(Supervisor(read_settings(), (sys.executable, "-m", "tests.support.fake_worker")).run())
     except RefCutError as error:
         sys.exit(f"refcut: {error}")

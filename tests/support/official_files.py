@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoints.official import read_official
-from tests.model.recordings import CHECKPOINT
+from tests.support.recordings import CHECKPOINT
 
 MICRO = read_official(CHECKPOINT)
 PARAMS = {

@@ -1,15 +1,45 @@
+"""A server on fakes."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from fastapi.testclient import TestClient
 from redis import Redis
 from sqlalchemy import Engine
 
+from refcut_backend.api.app import create_app
 from refcut_backend.database.engine import open_database
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
-from tests.fake_label_studio import FakeLabelStudio, running
-from tests.worker_farm import WorkerFarm
+from tests.support.fake_label_studio import FakeLabelStudio, running
+from tests.support.fake_services import FakeOpener, FakeQueue, services_on
+from tests.support.training_world import World, open_world
+from tests.support.worker_farm import WorkerFarm
+
+LIMIT_BYTES = 1_000_000
+
+
+@pytest.fixture
+def queue() -> FakeQueue:
+    return FakeQueue()
+
+
+@pytest.fixture
+def opener() -> FakeOpener:
+    return FakeOpener()
+
+
+@pytest.fixture
+def services(tmp_path, queue, opener):
+    with services_on(tmp_path, queue, opener) as made:
+        yield made
+
+
+@pytest.fixture
+def client(services) -> Iterator[TestClient]:
+    with TestClient(create_app(services, LIMIT_BYTES), raise_server_exceptions=False) as test_client:
+        yield test_client
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +77,10 @@ def engine(tmp_path) -> Iterator[Engine]:
 def label_studio() -> Iterator[FakeLabelStudio]:
     with running(FakeLabelStudio()) as fake:
         yield fake
+
+
+@pytest.fixture
+def world(tmp_path) -> Iterator[World]:
+    """A connected project without annotations."""
+    with open_world(tmp_path) as opened:
+        yield opened

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
 
 START_LIMIT_S = 120
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.recorded import REPOSITORY
+from tests.support.recorded import REPOSITORY
 
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
 BACKEND = "http://127.0.0.1:9090"
