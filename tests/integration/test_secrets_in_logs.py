@@ -1,3 +1,5 @@
+"""tests/integration/test_secrets_in_logs.py."""
+
 from __future__ import annotations
 
 import io

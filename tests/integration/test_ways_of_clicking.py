@@ -21,7 +21,7 @@ from redis import Redis
 from model.masks import deepest_point, intersection_over_union
 from refcut_backend.cli.demo import demo_mask
 from refcut_backend.label_studio import brush_rle
-from tests.refcut_backend.test_first_light import TARGET, TOKEN, PhotoServer
+from tests.integration.test_first_light import TARGET, TOKEN, PhotoServer
 from tests.support.recorded import REPOSITORY, box_result, click_result
 from tests.support.running_backend import free_port, start, wait_until_up
 
