@@ -1,10 +1,27 @@
+"""tests/model/test_proposals.py."""
+
 from __future__ import annotations
+
+import dataclasses
 
 import numpy as np
 import pytest
 
 from model.predictor import SERVING, MaskResult, RefCutPredictor
-from model.proposals import Evidence, Proposal, ProposalLimits, find_candidates, propose, without_overlaps
+from model.proposals import (
+    NEAREST,
+    NEAREST_DIFFERENCE,
+    NEIGHBOURS,
+    Evidence,
+    Likeness,
+    Proposal,
+    ProposalLimits,
+    best_places,
+    expected_iou,
+    find_candidates,
+    propose,
+    without_overlaps,
+)
 from model.transforms import Roi
 from tests.support.synthetic import TINY_FROZEN, random_network
 
@@ -71,3 +88,72 @@ def test_it_stops_between_any_two_steps_of_the_network(predictor):
         assert propose(predictor, EVERYTHING, lambda asked=asked: next(asked)) is None
     asked = iter([False] * (EVERYTHING.places + 1))
     assert propose(predictor, EVERYTHING, lambda: next(asked)) is not None
+
+
+def test_the_best_places_come_first_and_keep_their_distance():
+    values = np.zeros((10, 12), np.float32)
+    values[2, 3], values[2, 4], values[8, 9] = 3, 2, 1
+    places = best_places(values, 3)
+    assert places[:2] == [(2, 3), (8, 9)]
+    for number, (row, column) in enumerate(places):
+        for other_row, other_column in places[:number]:
+            assert max(abs(row - other_row), abs(column - other_column)) > NEIGHBOURS
+
+
+def test_a_small_map_has_no_more_places_than_fit():
+    assert best_places(np.ones((2, 2), np.float32), 4) == [(0, 0)]
+
+
+def test_likeness_is_what_the_network_and_both_comparisons_say_together():
+    channels = np.zeros((2, 4, 12), np.float32)
+    channels[0, 1, NEAREST] = 0.5
+    channels[1, 2, NEAREST_DIFFERENCE] = 0.25
+    probability_hw = np.zeros((20, 40), np.float32)
+    probability_hw[10:, 30:] = 1
+    likeness = Likeness.of(channels, probability_hw)
+    assert likeness.grid == (2, 4)
+    assert np.array_equal(likeness.total, np.array([[0, 0.5, 0, 0], [0, 0, 0.25, 1]], np.float32))
+
+
+def test_clicks_fall_in_the_middle_of_the_patches_in_the_images_frame():
+    channels = np.zeros((3, 5, 12), np.float32)
+    channels[2, 4, NEAREST] = 1
+    (click,) = Likeness.of(channels, np.zeros((30, 100), np.float32)).clicks(1, 30, 100)
+    assert (click.row, click.col, click.positive) == (25, 90, True)
+
+
+def test_inside_a_mask_the_means_are_weighted_by_what_it_covers():
+    channels = np.zeros((1, 2, 12), np.float32)
+    channels[0, :, NEAREST] = 0.2, 0.8
+    likeness = Likeness.of(channels, np.zeros((10, 20), np.float32))
+    mask_hw = np.zeros((10, 20), bool)
+    mask_hw[:, 5:20] = True
+    assert likeness.inside(mask_hw)[0] == pytest.approx((5 * 0.2 + 10 * 0.8) / 15)
+
+
+def test_a_network_that_does_not_compare_is_asked_alone():
+    probability_hw = np.zeros((30, 40), np.float32)
+    probability_hw[7, 31] = 0.9
+    (click,) = Likeness.of(None, probability_hw).clicks(1, 30, 40)
+    assert (click.row, click.col) == (7, 31)
+
+
+MIDDLING = Evidence(
+    nearest=0.45, difference=0.05, alone=0.6, agreement=0.5, stability=0.6, confidence=0.75, log_area=-3.5
+)
+
+
+def test_the_score_of_a_middling_mask_is_neither_sure_nor_nothing():
+    assert 0.1 < expected_iou(MIDDLING) < 0.8
+
+
+@pytest.mark.parametrize("name", ["nearest", "alone", "agreement", "stability", "confidence"])
+def test_what_speaks_for_a_mask_raises_its_score(name: str):
+    more = dataclasses.replace(MIDDLING, **{name: getattr(MIDDLING, name) + 0.2})
+    assert expected_iou(more) > expected_iou(MIDDLING)
+
+
+@pytest.mark.parametrize("extreme", [-1000.0, 1000.0])
+def test_any_evidence_gives_a_score_between_0_and_1(extreme: float):
+    said = Evidence(*[extreme] * len(dataclasses.fields(Evidence)))
+    assert 0 <= expected_iou(said) <= 1

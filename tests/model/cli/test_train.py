@@ -30,7 +30,7 @@ from model.cli.make_synthetic_data import write_made_up
 from model.cli.train import main, starting_network, train
 from model.errors import DataError
 from model.training.config import TrainConfig, read_config
-from tests.model.data.test_part_imagenet import write_part_imagenet_photo
+from tests.model.data.test_readers import write_part_imagenet_photo
 from tests.support.recorded import REPOSITORY
 from tests.support.recordings import CHECKPOINT
 from tests.support.synthetic import TINY_FROZEN, random_network

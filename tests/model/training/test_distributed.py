@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,7 @@ from model.checkpoints.weights import load_network
 from model.cli.make_synthetic_data import write_made_up
 from model.cli.train import train
 from model.finetuning.run import FineTuning
-from model.training.distributed import ALONE
+from model.training.distributed import ALONE, child_signal_kept
 from tests.support.one_of_several import config_of
 from tests.support.recorded import REPOSITORY
 from tests.support.synthetic_snapshot import QUICK, fish_snapshot, parent_version
@@ -69,3 +72,43 @@ def test_two_processes_fine_tune_to_the_weights_of_one(tmp_path: Path) -> None:
     apart = max(float((single[name] - several[name]).abs().max()) for name in before)
     assert apart < learned / 5
     assert len(logged(tmp_path / "several")) == QUICK.steps
+
+
+def another(*_: object) -> None:
+    """What a loader installs."""
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.parametrize("before", [signal.SIG_DFL, signal.SIG_IGN, lambda *_: None])
+def test_what_was_there_before_is_there_again(before: object) -> None:
+    signal.signal(signal.SIGCHLD, before)  # type: ignore[arg-type]
+
+    def fail() -> None:
+        with child_signal_kept():
+            signal.signal(signal.SIGCHLD, another)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert signal.getsignal(signal.SIGCHLD) is before
+
+
+def test_outside_the_main_thread_nothing_is_touched() -> None:
+    signal.signal(signal.SIGCHLD, another)
+    entered = threading.Event()
+
+    def work() -> None:
+        with child_signal_kept():
+            entered.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert entered.is_set()
+    assert signal.getsignal(signal.SIGCHLD) is another

@@ -1,11 +1,15 @@
+"""tests/refcut_backend/api/test_middleware.py."""
+
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
 
 from refcut_backend.api.middleware import ID_HEADER
 from refcut_backend.errors import ClickTimeoutError
+from tests.support.backend_fixtures import LIMIT_BYTES
 from tests.support.fake_services import click_body
 from tests.support.recorded import backend_request, click_result
 
@@ -97,3 +101,94 @@ def test_a_bad_request_is_a_warning_with_the_field_and_without_its_value(client,
     assert (line.levelno, line.status, line.outcome) == (logging.WARNING, 400, "bad_request")
     assert line.faults[0]["field"] == "body.project"
     assert "canary" not in str(line.__dict__)
+
+
+PATHS = ["/setup", "/predict", "/webhook"]
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_body_over_the_limit_is_refused_with_a_hint(client, path):
+    answer = client.post(path, content=b" " * (LIMIT_BYTES + 1), headers=JSON)
+    assert answer.status_code == 413
+    assert "REFCUT_REQUEST_MAX_BYTES" in answer.text
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_body_that_does_not_say_how_long_it_is_is_refused_as_soon_as_it_is_too_long(client, path):
+    sent = []
+
+    def endless():
+        for _ in range(50):
+            sent.append(1)
+            yield b" " * (LIMIT_BYTES // 10)
+
+    answer = client.post(path, content=endless(), headers=JSON)
+    assert answer.status_code == 413
+    assert "REFCUT_REQUEST_MAX_BYTES" in answer.text
+
+
+@pytest.mark.parametrize("declared", ["100000000", "-1", "a", ""])
+def test_a_declared_length_that_is_too_long_or_no_number_is_refused_unread(client, declared):
+    answer = client.post("/predict", content=b"{}", headers=JSON | {"Content-Length": declared})
+    assert answer.status_code == 413
+
+
+def test_a_click_with_masks_up_to_the_limit_is_answered(client, queue):
+    mask = {"id": "r", "type": "brushlabels", "value": {"format": "rle", "rle": [255] * 10_000}}
+    body = click_body(click_result("a", 1, 1, "Door"))
+    size = len(json.dumps(body))
+    while size < LIMIT_BYTES - 60_000:
+        body["tasks"][0].setdefault("drafts", []).append({"id": 1, "result": [mask]})
+        size = len(json.dumps(body))
+    answer = client.post("/predict", json=body)
+    assert answer.status_code == 200
+    assert len(answer.json()["results"][0]["result"]) == 1
+
+
+POSTS = ["/setup", "/predict", "/webhook", "/versions"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz", "/metrics", "/status", "/no-such-page"])
+def test_every_answer_tells_browsers_to_run_nothing_and_guess_nothing(client, path):
+    headers = client.get(path).headers
+    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cache-Control"] == "no-store"
+    assert "Access-Control-Allow-Origin" not in headers
+
+
+@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        None,
+        "",
+        "text/plain",
+        "text/plain;application/json",
+        "application/x-www-form-urlencoded",
+        "application/jsonp",
+    ],
+)
+def test_what_a_form_of_another_site_can_send_is_refused(client, path, kind):
+    headers = {} if kind is None else {"Content-Type": kind}
+    answer = client.post(path, content=b'{"project": "1"}', headers=headers)
+    assert answer.status_code == 415
+    assert "application/json" in answer.json()["hint"]
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_page_of_another_site_is_not_allowed_to_ask(client):
+    asked = {"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    answer = client.options("/predict", headers=asked)
+    assert answer.status_code == 405
+    assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+def test_a_label_that_is_markup_comes_back_as_json_and_nothing_else(client):
+    name = "<script>alert(1)</script>"
+    answer = client.post("/predict", json=click_body(click_result("a", 1, 1, name)))
+    assert answer.headers["Content-Type"] == "application/json"
+    assert "<script>" not in answer.text
+    assert "<script>" not in client.get("/status").text + client.get("/metrics").text

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
 
 from refcut_backend.clicks.context import read_context
-from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, AskedClick, ClickMemory
+from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, AskedClick, ClickMemory, ClickPolarities
 from refcut_backend.clicks.session import ClickedObject, ClickSession
 from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio import brush_rle
-from refcut_backend.label_studio.prompts import PercentClick
+from refcut_backend.label_studio.prompts import Dot, PercentClick
 from refcut_backend.label_studio.regions import GivenMask
 from tests.support.recorded import click_result
 
@@ -118,3 +119,43 @@ def test_a_database_without_tables_costs_the_memory_and_not_the_click(tmp_path, 
     assert session.on_mask("rc-a", 1, 1) is False
     assert all("no such table" in problem for problem in problems(caplog))
     bare.dispose()
+
+
+def dots(**said: bool | None) -> list[Dot]:
+    return [Dot(name, 1, 2, positive) for name, positive in said.items()]
+
+
+def test_what_a_dot_said_is_known_when_label_studio_has_forgotten_it(engine):
+    polarities = ClickPolarities(engine)
+    assert polarities.resolve(1, dots(a=True, b=False)) == {}
+    assert polarities.resolve(1, dots(a=None, b=None, c=None, d=True)) == {"a": True, "b": False}
+
+
+def test_polarities_survive_a_restart(tmp_path):
+    url = f"sqlite:///{tmp_path / 'refcut.db'}"
+    before = open_database(url)
+    ClickPolarities(before).resolve(1, dots(b=False))
+    before.dispose()
+    after = open_database(url)
+    assert ClickPolarities(after).resolve(1, dots(b=None)) == {"b": False}
+    after.dispose()
+
+
+def test_the_newest_word_about_a_dot_counts(engine):
+    polarities = ClickPolarities(engine)
+    polarities.resolve(1, dots(a=False))
+    polarities.resolve(1, dots(a=True))
+    assert polarities.resolve(1, dots(a=None)) == {"a": True}
+
+
+def test_dots_of_another_project_are_unknown(engine):
+    polarities = ClickPolarities(engine)
+    polarities.resolve(1, dots(a=False))
+    assert polarities.resolve(2, dots(a=None)) == {}
+
+
+def test_the_same_dots_from_many_requests_at_once_are_remembered_once(engine):
+    polarities = ClickPolarities(engine)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: polarities.resolve(1, dots(a=False, b=True)), range(16)))
+    assert polarities.resolve(1, dots(a=None, b=None)) == {"a": False, "b": True}

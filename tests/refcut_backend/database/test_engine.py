@@ -1,11 +1,23 @@
+"""tests/refcut_backend/database/test_engine.py."""
+
 from __future__ import annotations
 
+import multiprocessing
+import sqlite3
 import stat
+from pathlib import Path
 
 import pytest
+from sqlalchemy import inspect
 
 from refcut_backend.database.engine import open_database
+from refcut_backend.database.projects import Projects
+from refcut_backend.database.tables import Base
 from refcut_backend.errors import ConfigError
+from refcut_backend.references.registry import References
+from refcut_backend.references.selection import State
+from tests.refcut_backend.references.test_registry import news, reference
+from tests.support.recorded import FIXTURES
 
 
 def test_the_database_with_the_tokens_is_readable_by_its_owner_only(engine, tmp_path):
@@ -23,3 +35,93 @@ def test_a_driver_that_is_not_installed_is_named():
     with pytest.raises(ConfigError, match="pg8000") as error:
         open_database("postgresql+pg8000://user:canary@127.0.0.1/refcut")
     assert "canary" not in str(error.value)
+
+
+EARLIER = FIXTURES / "refcut_db_0_1_0.sql"
+
+
+@pytest.fixture
+def earlier(tmp_path: Path) -> str:
+    """URL of a database that version 0.1.0 made: a project, and a reference for Wheel."""
+    path = tmp_path / "refcut.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(EARLIER.read_text())
+    connection.close()
+    return f"sqlite:///{path}"
+
+
+def columns_of(url: str) -> dict[str, set[str]]:
+    engine = open_database(url)
+    present = inspect(engine)
+    found = {table: {c["name"] for c in present.get_columns(table)} for table in present.get_table_names()}
+    engine.dispose()
+    return found
+
+
+def test_an_earlier_versions_database_keeps_its_projects_and_references(earlier):
+    engine = open_database(earlier)
+    assert Projects(engine).connection(7).label_studio == "http://127.0.0.1:8080"
+    references = References(engine)
+    (found,) = references.newest(7, "Wheel", 4)
+    stored = references.load(found.id)
+    assert stored is not None
+    assert stored.positive_hw.any()
+    (shown,) = references.overview(7, 4)
+    assert shown.state is State.USED
+    engine.dispose()
+
+
+def test_an_earlier_versions_reference_is_not_overwritten_by_an_older_event(earlier):
+    engine = open_database(earlier)
+    references = References(engine)
+    (kept,) = references.newest(7, "Wheel", 4)
+    references.annotations.told(news(5, 1, reference(2, "Wheel"), project=7, task=1), "ANNOTATION_UPDATED")
+    assert references.newest(7, "Wheel", 4) == [kept]
+    references.annotations.unlisted(7, 1, [], asked_at=2e9)
+    assert references.newest(7, "Wheel", 4) == []
+    engine.dispose()
+
+
+def test_an_earlier_versions_database_gets_every_declared_table_and_column(earlier, tmp_path):
+    fresh = columns_of(f"sqlite:///{tmp_path / 'fresh.db'}")
+    assert columns_of(earlier) == fresh
+    assert set(fresh) == set(Base.metadata.tables)
+
+
+def test_an_earlier_version_still_runs_on_a_database_of_this_one(earlier):
+    """It inserts rows without the columns that it does not know."""
+    open_database(earlier).dispose()
+    insertions = [line for line in EARLIER.read_text().splitlines() if line.startswith("INSERT")]
+    with sqlite3.connect(earlier.removeprefix("sqlite:///")) as connection:
+        connection.execute("DELETE FROM projects")
+        connection.execute('DELETE FROM "references"')
+        connection.executescript("\n".join(insertions))
+        assert connection.execute('SELECT count(*) FROM "references"').fetchone() == (1,)
+    connection.close()
+
+
+def open_it(url: str, start: object, failures: object) -> None:
+    start.wait()  # type: ignore[attr-defined]
+    try:
+        open_database(url).dispose()
+    except BaseException as error:
+        failures.put(repr(error))  # type: ignore[attr-defined]
+        raise
+
+
+@pytest.mark.parametrize("is_fresh", [True, False])
+def test_processes_that_start_at_once_open_the_same_database(earlier, tmp_path, is_fresh):
+    url = f"sqlite:///{tmp_path / 'new.db'}" if is_fresh else earlier
+    spawning = multiprocessing.get_context("spawn")
+    start, failures = spawning.Event(), spawning.Queue()
+    processes = [spawning.Process(target=open_it, args=(url, start, failures)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    start.set()
+    for process in processes:
+        process.join(120)
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert failures.empty()
+    failures.close()
+    failures.join_thread()
+    assert set(columns_of(url)) == set(Base.metadata.tables)

@@ -1,3 +1,5 @@
+"""tests/refcut_backend/images/test_decode.py."""
+
 from __future__ import annotations
 
 import io
@@ -6,6 +8,7 @@ import subprocess
 import sys
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -15,7 +18,7 @@ from PIL import Image
 from model.images import to_rgb
 from refcut_backend.errors import ImageError
 from refcut_backend.images import decode
-from refcut_backend.images.decode import decode_image
+from refcut_backend.images.decode import decode_image, fitted_mask, full_size_mask
 from tests.support.recorded import REPOSITORY
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -215,3 +218,42 @@ def test_a_decompression_bomb_takes_no_memory():
             [sys.executable, "-c", MEASURE], input=bomb, capture_output=True, cwd=REPOSITORY, check=True
         )
         assert int(done.stdout) < 32 * 1024, "kilobytes"
+
+
+def probabilities(height: int, width: int, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).random((height, width)).astype(np.float32)
+    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 5), None, 0, 1, cv2.NORM_MINMAX)
+
+
+@pytest.mark.parametrize("size", [(3000, 4000), (961, 1281), (1000, 3333)])
+@pytest.mark.parametrize("threshold", [0.3, 0.5])
+def test_the_mask_is_the_one_that_single_precision_gives(size, threshold):
+    probability_hw = probabilities(200, 300)
+    expected = cv2.resize(probability_hw, size[::-1], interpolation=cv2.INTER_LINEAR) > threshold
+    mask_hw = full_size_mask(probability_hw, *size, threshold)
+    assert mask_hw.dtype == bool
+    assert mask_hw.shape == size
+    assert (mask_hw != expected).sum() <= 1e-4 * expected.sum()
+
+
+def test_an_image_that_is_its_own_working_copy_is_only_cut():
+    probability_hw = probabilities(20, 30)
+    assert np.array_equal(full_size_mask(probability_hw, 20, 30, 0.5), probability_hw > 0.5)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.0, False), (1.0, True)])
+def test_empty_and_full_stay_empty_and_full(value, expected):
+    mask_hw = full_size_mask(np.full((3, 5), value, np.float32), 70, 90, 0.5)
+    assert (mask_hw == expected).all()
+
+
+def test_a_pixel_of_the_smaller_mask_is_set_where_more_than_half_of_it_is_covered():
+    mask_hw = np.zeros((4, 8), bool)
+    mask_hw[:2, :2] = True
+    mask_hw[:2, 2] = True
+    assert np.array_equal(fitted_mask(mask_hw, 2, 4), [[True, False, False, False], [False] * 4])
+
+
+def test_a_mask_of_that_size_stays_as_it_is():
+    mask_hw = np.eye(5, dtype=bool)
+    assert fitted_mask(mask_hw, 5, 5) is mask_hw

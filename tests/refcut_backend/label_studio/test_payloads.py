@@ -1,13 +1,18 @@
+"""tests/refcut_backend/label_studio/test_payloads.py."""
+
 from __future__ import annotations
 
 import json
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from refcut_backend.label_studio.payloads import PredictRequest
-from tests.support.recorded import recorded
+from refcut_backend.label_studio.payloads import PredictRequest, earlier, sortable, without_masks
+from tests.support.recorded import brush_result, recorded
 
 
 def seen(**task: Any) -> frozenset[str]:
@@ -76,3 +81,75 @@ def test_text_that_could_not_be_sent_back_is_refused():
     body = r'{"tasks": [{"id": 1}], "project": 1, "params": {"context": {"result": [{"id": "\ud800"}]}}}'
     with pytest.raises(ValidationError):
         PredictRequest.model_validate_json(body)
+
+
+texts = st.text(st.sampled_from('"rle\\[]:,1 '), max_size=12)
+lists_of_bytes = st.lists(st.integers(0, 255), max_size=5)
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | texts,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(texts | st.just("rle"), inner | lists_of_bytes)
+    ),
+    max_leaves=20,
+)
+
+
+def emptied(value: object) -> object:
+    """What `without_masks` must mean: lists of bare values under a key that ends in `rle` are empty."""
+    if isinstance(value, list):
+        return [emptied(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: [] if is_mask(key, item) else emptied(item) for key, item in value.items()}
+
+
+def is_mask(key: str, item: object) -> bool:
+    named = key == "rle" or key.endswith('"rle')
+    return named and isinstance(item, list) and not any(isinstance(n, str | list | dict) for n in item)
+
+
+@given(documents, st.sampled_from([(",", ":"), (", ", ": ")]), st.booleans())
+def test_only_masks_are_cut_out_whatever_else_the_json_holds(document, separators, ascii_only):
+    body = json.dumps(document, separators=separators, ensure_ascii=ascii_only).encode()
+    assert json.loads(without_masks(body)) == emptied(document)
+
+
+def test_masks_of_annotations_and_drafts_are_never_parsed_and_change_nothing():
+    body = recorded("predict_interactive_3clicks_full")["body"]
+    plain = PredictRequest.model_validate(body)
+    region = brush_result("r", "Cat", np.eye(30, dtype=bool))
+    body["tasks"][0]["annotations"] = [{"id": 1, "result": [region] * 5}]
+    body["tasks"][0]["drafts"] = [{"id": 2, "result": [region]}]
+    raw = json.dumps(body, indent=1).encode()
+    cut = without_masks(raw)
+    assert len(cut) < len(raw) - 6 * len(region["value"]["rle"])
+    read = PredictRequest.model_validate_json(cut)
+    assert read.params == plain.params
+    assert read.tasks[0].data == plain.tasks[0].data
+
+
+def test_what_is_made_to_take_long_takes_no_longer_than_its_length():
+    """Quadratic time would be many minutes here."""
+    keys = b'"rle":[' * 200_000
+    assert without_masks(keys + b"]") == keys + b"]"
+    assert without_masks(keys) == keys
+    nested = b'{"rle":' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    assert without_masks(nested * 3) == nested * 3
+
+
+def test_times_sort_as_text_whether_or_not_label_studio_writes_a_fraction():
+    written = ["2026-11-22T10:14:47.994758Z", "2026-11-22T10:14:48Z", "2026-11-22T10:14:48.000001Z"]
+    assert sorted(map(sortable, written)) == [sortable(time) for time in written]
+
+
+def test_a_time_in_another_zone_sorts_by_what_it_means():
+    assert sortable("2026-11-22T12:00:00+02:00") == sortable("2026-11-22T10:00:00Z")
+
+
+@pytest.mark.parametrize("text", ["", "2026", "yesterday"])
+def test_what_is_no_time_stays_as_it_is(text):
+    assert sortable(text) == text
+
+
+def test_some_seconds_earlier():
+    assert earlier(sortable("2026-01-01T00:00:30Z"), 60) == sortable("2025-12-31T23:59:30Z")

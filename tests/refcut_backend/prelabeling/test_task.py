@@ -1,3 +1,5 @@
+"""tests/refcut_backend/prelabeling/test_task.py."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -10,7 +12,7 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ImageError, NoReferenceError, RefCutError
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio import brush_rle
-from refcut_backend.prelabeling.task import TaskPrelabeller, TaskToPrelabel
+from refcut_backend.prelabeling.task import TaskPrelabeller, TaskToPrelabel, task_score
 from refcut_backend.queue.messages import FoundLabel, FoundMask, PrelabelAnswer, PrelabelJob
 from refcut_backend.references.annotation_states import AnnotationNews
 from refcut_backend.references.parse import LabelReference
@@ -163,3 +165,30 @@ def test_a_signed_link_does_not_reach_the_queue(engine):
     prelabel(engine, queue, image=SIGNED)
     assert "canary" not in str(queue.jobs)
     assert Addresses(engine).read(queue.jobs[0].labels[0].image_address) == SIGNED
+
+
+def test_a_task_is_as_sure_as_its_labels_least_sure_masks_on_average():
+    assert task_score([[0.9, 0.5], [0.7]]) == 0.6
+
+
+def test_a_label_that_was_found_nowhere_counts_as_nothing():
+    assert task_score([[0.8], []]) == 0.4
+
+
+def test_the_more_doubt_the_earlier_in_the_list():
+    tasks = {
+        "sure": [[0.9], [0.9]],
+        "one doubt": [[0.9], [0.9, 0.3]],
+        "missing": [[0.9], []],
+        "nothing": [[], []],
+    }
+    assert sorted(tasks, key=lambda name: task_score(tasks[name])) == [
+        "nothing",
+        "missing",
+        "one doubt",
+        "sure",
+    ]
+
+
+def test_without_labels_there_is_nothing_to_be_sure_of():
+    assert task_score([]) == 0

@@ -1,3 +1,5 @@
+"""tests/refcut_backend/queue/test_redis.py."""
+
 from __future__ import annotations
 
 import os
@@ -7,7 +9,8 @@ import psutil
 import pytest
 
 from refcut_backend.errors import ConfigError
-from refcut_backend.queue.redis import EmbeddedRedis, check_redis
+from refcut_backend.queue.redis import FILE, EmbeddedRedis, check_redis, find_redis, named_redis
+from refcut_backend.settings import Settings
 from tests.support.worker_farm import wait_for
 
 
@@ -32,3 +35,31 @@ def test_an_embedded_redis_that_dies_is_started_again_at_the_same_place():
         os.kill(server.pid, signal.SIGKILL)
         wait_for(lambda: not psutil.pid_exists(server.pid) or server.start_again_if_dead(), "it is seen")
         check_redis(server.url)
+
+
+@pytest.fixture
+def settings(tmp_path, monkeypatch) -> Settings:
+    monkeypatch.setenv("REFCUT_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.delenv("REFCUT_REDIS_URL", raising=False)
+    return Settings()
+
+
+def test_a_command_finds_the_embedded_redis_of_a_running_backend_and_nothing_afterwards(settings, redis_url):
+    with named_redis(settings.state_dir, redis_url):
+        assert find_redis(settings) == redis_url
+        assert (settings.state_dir / FILE).stat().st_mode & 0o077 == 0
+    with pytest.raises(ConfigError, match="no running backend is found"):
+        find_redis(settings)
+
+
+def test_what_a_killed_backend_has_left_behind_does_not_keep_the_next_from_starting(settings, redis_url):
+    settings.state_dir.mkdir()
+    (settings.state_dir / FILE).write_text("unix:///gone")
+    with named_redis(settings.state_dir, redis_url):
+        assert find_redis(settings) == redis_url
+
+
+def test_a_named_redis_comes_first(settings, redis_url, monkeypatch):
+    monkeypatch.setenv("REFCUT_REDIS_URL", redis_url)
+    with named_redis(settings.state_dir, "redis://127.0.0.1:9"):
+        assert find_redis(Settings()) == redis_url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,3 +177,51 @@ def test_addresses_that_label_studio_did_not_tell_at_first_are_learnt_by_the_nex
         label_studio.fails_with = None
         registry.reconciler.compare(7)
         assert registry.in_use() == [1]
+
+
+API = LabelStudioApi()
+
+
+@pytest.fixture
+def rules_registry(tmp_path: Path) -> Iterator[Registry]:
+    with open_registry(tmp_path) as opened:
+        opened.connect(API)
+        yield opened
+
+
+@pytest.mark.parametrize("encode", [lambda said: said, json.dumps], ids=["object", "text"])
+def test_extra_parameters_pin_and_disable_and_are_taken_back_with_them(rules_registry, encode):
+    for number in (1, 2):
+        rules_registry.follow(API.annotate(number, 10 * number, DOOR, WHEEL, marked(DOOR), marked(WHEEL)))
+    said = {"pin": {"Door": [{"task": 10}]}, "disable": ["Wheel"]}
+    assert rules_registry.follower.follow_extra_params(7, encode(said))
+    assert not rules_registry.follower.follow_extra_params(7, encode(said))
+    assert (rules_registry.in_use("Door"), rules_registry.in_use("Wheel")) == ([1], [])
+    assert rules_registry.follower.follow_extra_params(7, None)
+    assert (sorted(rules_registry.in_use("Door")), sorted(rules_registry.in_use("Wheel"))) == ([1, 2], [1, 2])
+
+
+def test_tasks_that_extra_parameters_no_longer_name_are_no_references(rules_registry):
+    rules_registry.follower.follow_extra_params(7, {"references": {"Door": [{"task": 10}]}})
+    rules_registry.follow(API.annotate(1, 10, DOOR))
+    assert rules_registry.in_use() == [1]
+    rules_registry.follower.follow_extra_params(7, {})
+    assert rules_registry.state() == set()
+
+
+@pytest.mark.parametrize(
+    "said", ["{not json", {"pin": 3}, {"disable": ["x" * 2**20]}, 17, '"\\ud800"', {"disable": ["\ud800"]}]
+)
+def test_what_cannot_be_read_is_said_once_and_the_last_parameters_stay_in_force(rules_registry, caplog, said):
+    rules_registry.follow(API.annotate(1, 10, DOOR, marked(DOOR)))
+    rules_registry.follower.follow_extra_params(7, {"disable": ["Door"]})
+    for _ in range(3):
+        assert not rules_registry.follower.follow_extra_params(7, said)
+    (record,) = [r for r in caplog.records if r.message == "extra parameters not used"]
+    assert "docs/references.md" in record.problem
+    assert rules_registry.in_use() == []
+
+
+def test_keys_that_mean_nothing_are_named_in_the_log(rules_registry, caplog):
+    rules_registry.follower.follow_extra_params(7, {"refrences": {}})
+    assert ["refrences"] in [getattr(record, "keys", None) for record in caplog.records]

@@ -1,3 +1,5 @@
+"""tests/refcut_backend/inference/test_jobs.py."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""tests/refcut_backend/queue/test_messages.py."""
+
 from __future__ import annotations
 
 import json

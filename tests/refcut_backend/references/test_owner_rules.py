@@ -1,3 +1,5 @@
+"""tests/refcut_backend/references/test_owner_rules.py."""
+
 from __future__ import annotations
 
 import json

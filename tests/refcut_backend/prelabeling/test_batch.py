@@ -1,3 +1,5 @@
+"""tests/refcut_backend/prelabeling/test_batch.py."""
+
 from __future__ import annotations
 
 import pytest
