@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LABEL_STUDIO := $(CURDIR)/.venv-label-studio/bin/label-studio
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
 
-.PHONY: run demo test quick-test browser-test chromium lint types clean
+.PHONY: run demo test quick-test browser-test chromium lint types contract clean
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/refcut run
@@ -15,10 +15,10 @@ demo: $(VENV)/.runtime .venv-label-studio/.installed
 	@exec $(BIN)/refcut demo
 
 # Everything, a real Label Studio and a real browser among it.
-test: $(VENV)/.development lint types .venv-label-studio/.installed chromium
+test: $(VENV)/.development lint types contract .venv-label-studio/.installed chromium
 	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(BIN)/python -m pytest -rs
 
-quick-test: $(VENV)/.development lint types
+quick-test: $(VENV)/.development lint types contract
 	$(BIN)/python -m pytest --ignore=tests/end_to_end
 
 browser-test: $(VENV)/.development .venv-label-studio/.installed chromium
@@ -41,6 +41,10 @@ lint: $(VENV)/.development
 
 types: $(VENV)/.development
 	$(BIN)/mypy
+
+# Who may import whom: the contracts in pyproject.toml.
+contract: $(VENV)/.development
+	$(BIN)/lint-imports --no-cache
 
 $(VENV)/.runtime: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
