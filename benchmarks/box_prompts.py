@@ -27,26 +27,26 @@ from model.evaluation.references import ReferenceFinder
 from model.evaluation.samples import Sample, enumerate_samples, evenly_spread
 from model.masks import deepest_point, intersection_over_union, union
 from model.predictor import RefCutPredictor, serving_settings
-from model.transforms import Roi, bounding_roi
-from model.types import BoolMask, Click
+from model.transforms import bounding_box
+from model.types import BoolMask, Box, Click
 
 DEVELOPMENT_SHARE = 0.05
 MISSED_SHARE = 0.05
 RIGHT = Mode.parse("right")
 
 
-def hand_drawn(target_hw: BoolMask, random: np.random.Generator) -> Roi:
+def hand_drawn(target_hw: BoolMask, random: np.random.Generator) -> Box:
     """The box round a target, each edge off by up to MISSED_SHARE of the box's side."""
-    box = bounding_roi(target_hw)
+    box = bounding_box(target_hw)
     off = random.uniform(-MISSED_SHARE, MISSED_SHARE, 4) * (box.height, box.height, box.width, box.width)
     edges = np.rint(np.array([box.row_min, box.row_max, box.col_min, box.col_max]) + off).astype(int)
     height, width = target_hw.shape
     top, bottom = sorted(np.clip(edges[:2], 0, height - 1).tolist())
     left, right = sorted(np.clip(edges[2:], 0, width - 1).tolist())
-    return Roi(top, bottom, left, right)
+    return Box(top, bottom, left, right)
 
 
-def first_masks(predictor: RefCutPredictor, target_hw: BoolMask, box: Roi) -> dict[str, BoolMask]:
+def first_masks(predictor: RefCutPredictor, target_hw: BoolMask, box: Box) -> dict[str, BoolMask]:
     """The masks that are compared."""
     row, col = deepest_point(target_hw)
     middle = Click((box.row_min + box.row_max) / 2, (box.col_min + box.col_max) / 2)

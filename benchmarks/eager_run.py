@@ -25,7 +25,7 @@ WORKER = "worker"
 
 def make_learner(settings: Settings) -> Learner:
     """Imported late, as the product does: torch is large."""
-    from model.cli.finetune import FineTuneSettings
+    from model.finetuning.config import FineTuneSettings
     from refcut_backend.training.refcut_learner import ModelLearner
 
     class EagerLearner(ModelLearner):

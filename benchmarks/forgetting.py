@@ -22,8 +22,9 @@ from benchmarks.report import print_table, write_json
 from benchmarks.version_figures import Measure, general_sets
 from model.checkpoints.version_folder import SHIPPED_DIR
 from model.cli.average import average
-from model.cli.finetune import FineTuneSettings, fine_tune
 from model.evaluation.compare import JudgeSettings
+from model.finetuning.config import FineTuneSettings
+from model.finetuning.run import fine_tune
 
 
 def blended(run_dir: Path, share: float) -> Path:

@@ -40,8 +40,7 @@ from model.proposals import (
     find_candidates,
     without_overlaps,
 )
-from model.transforms import Roi
-from model.types import BoolMask
+from model.types import BoolMask, Box
 from refcut_backend.prelabeling.task import task_score
 
 THERE, ABSENT = 4, 1
@@ -144,7 +143,7 @@ def _looked(line: dict[str, Any]) -> Looked:
     found = []
     for rle, said in zip(line["masks"], line["evidence"], strict=True):
         mask_hw, evidence = coco_mask.decode(rle).astype(bool), Evidence(**said)
-        result = MaskResult(mask_hw, mask_hw.astype(np.float32), Roi.whole(*mask_hw.shape))
+        result = MaskResult(mask_hw, mask_hw.astype(np.float32), Box.whole(*mask_hw.shape))
         iou = max(intersection_over_union(one, mask_hw) for one in objects)
         found.append(Found(Proposal(result, evidence, expected_iou(evidence)), iou))
     return Looked(line["set"], line["photograph"], line["label"], target_hw, found)

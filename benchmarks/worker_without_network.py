@@ -9,8 +9,7 @@ import cv2
 import numpy as np
 
 from model.predictor import MaskResult, RefCutPredictor
-from model.transforms import Roi
-from model.types import Click
+from model.types import Box, Click
 from refcut_backend.cli.main import app
 
 
@@ -23,7 +22,7 @@ def blob(height: int, width: int) -> MaskResult:
     distance_hw = np.hypot((rows / height - 0.5) / 0.25, (cols / width - 0.5) / 0.3)
     probability_hw = 1 / (1 + np.exp(20 * (distance_hw + 0.3 * uneven_hw - 1)))
     return MaskResult(
-        probability_hw > 0.5, probability_hw.astype(np.float32), Roi(0, height - 1, 0, width - 1)
+        probability_hw > 0.5, probability_hw.astype(np.float32), Box(0, height - 1, 0, width - 1)
     )
 
 

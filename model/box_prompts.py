@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from model.transforms import Roi, expanded_roi
-from model.types import Click
+from model.transforms import expanded_box
+from model.types import Box, Click
 
 SURROUNDINGS = 3.0
 """How much larger than the box what the network sees is."""
@@ -22,19 +22,19 @@ SLACK = 1.1
 """How much larger than the box a mask may be: boxes are drawn by hand."""
 
 
-def box_surroundings(box: Roi, height: int, width: int) -> Roi:
+def box_surroundings(box: Box, height: int, width: int) -> Box:
     """Where to look for what is in a box, on an image of height x width."""
-    return expanded_roi(box, height, width, expansion=SURROUNDINGS, min_crop_px=1)
+    return expanded_box(box, height, width, expansion=SURROUNDINGS, min_crop_px=1)
 
 
-def box_map(box: Roi, height: int, width: int) -> NDArray[np.float32]:
+def box_map(box: Box, height: int, width: int) -> NDArray[np.float32]:
     """The box as a probability map (H, W)."""
     filled_hw = np.zeros((height, width), np.float32)
     filled_hw[box.slices] = 1
     return filled_hw
 
 
-def box_clicks(box: Roi, height: int, width: int) -> list[Click]:
+def box_clicks(box: Box, height: int, width: int) -> list[Click]:
     """The middle of the box, and what lies beside its edges as far as that is on the image."""
     row, col = 0.5 * (box.row_min + box.row_max), 0.5 * (box.col_min + box.col_max)
     above, left = BESIDE * box.height, BESIDE * box.width
@@ -50,9 +50,9 @@ def box_clicks(box: Roi, height: int, width: int) -> list[Click]:
     ]
 
 
-def box_limits(box: Roi, clicks: Sequence[Click], height: int, width: int) -> Roi | None:
+def box_limits(box: Box, clicks: Sequence[Click], height: int, width: int) -> Box | None:
     """Beyond which nothing belongs to the mask; None when a click says that the box was too small."""
-    limits = expanded_roi(box, height, width, expansion=SLACK, min_crop_px=1)
+    limits = expanded_box(box, height, width, expansion=SLACK, min_crop_px=1)
     row_end, col_end = limits.row_max + 1, limits.col_max + 1
     inside = all(
         limits.row_min <= click.row < row_end and limits.col_min <= click.col < col_end
@@ -62,7 +62,7 @@ def box_limits(box: Roi, clicks: Sequence[Click], height: int, width: int) -> Ro
     return limits if inside else None
 
 
-def cut_off(map_hw: NDArray[np.float32], limits: Roi) -> NDArray[np.float32]:
+def cut_off(map_hw: NDArray[np.float32], limits: Box) -> NDArray[np.float32]:
     """The map (H, W), zero outside the limits."""
     kept_hw = np.zeros_like(map_hw)
     kept_hw[limits.slices] = map_hw[limits.slices]

@@ -22,19 +22,18 @@ from model.predictor_config import SERVING, PredictorSettings, serving_settings
 from model.runtime.base import NetworkStages
 from model.transforms import (
     EXPANSION,
-    Roi,
-    bounding_roi,
+    bounding_box,
     click_table,
     clicks_to_network,
     crop_image,
     crop_map,
     crop_mask,
-    expanded_roi,
+    expanded_box,
     mirrored,
-    next_roi,
+    next_crop,
     paste_map,
 )
-from model.types import Click
+from model.types import Box, Click
 
 __all__ = ["SERVING", "MaskResult", "PredictorSettings", "RefCutPredictor", "serving_settings"]
 
@@ -48,17 +47,17 @@ class MaskResult:
 
     mask_hw: NDArray[np.bool_]
     probability_hw: NDArray[np.float32]
-    roi: Roi
+    roi: Box
 
 
 @dataclass(frozen=True)
 class _State:
     """chosen: the surroundings in use; None while none were chosen."""
 
-    box: Roi | None
+    box: Box | None
     clicks: tuple[Click, ...]
     result: MaskResult
-    chosen: Roi | None
+    chosen: Box | None
 
 
 class RefCutPredictor:
@@ -73,8 +72,8 @@ class RefCutPredictor:
         self.device = network.device
         self._image: NDArray[np.uint8] | None = None
         self._reference: ReferenceTokens | None = None
-        self._crops: OrderedDict[Roi, ImageFeatures] = OrderedDict()
-        self._prepared: OrderedDict[Roi, PreparedReference] = OrderedDict()
+        self._crops: OrderedDict[Box, ImageFeatures] = OrderedDict()
+        self._prepared: OrderedDict[Box, PreparedReference] = OrderedDict()
         self._states: list[_State] = []
 
     def set_image(self, image_rgb: NDArray[np.uint8]) -> None:
@@ -118,11 +117,11 @@ class RefCutPredictor:
         `ReferenceTokens.join`."""
         if any(m is not None and m.shape != image_rgb.shape[:2] for m in (positive_hw, negative_hw)):
             raise ValueError("a reference's masks must be as large as its image")
-        roi = Roi.whole(*image_rgb.shape[:2])
+        roi = Box.whole(*image_rgb.shape[:2])
         masks = [mask for mask in (positive_hw, negative_hw) if mask is not None and mask.any()]
         if self.settings.reference_zoom and masks:
-            box = bounding_roi(np.logical_or.reduce(masks))
-            roi = expanded_roi(box, *image_rgb.shape[:2])
+            box = bounding_box(np.logical_or.reduce(masks))
+            roi = expanded_box(box, *image_rgb.shape[:2])
 
         def cut(mask_hw: NDArray[np.bool_] | None) -> Tensor | None:
             return (
@@ -136,7 +135,7 @@ class RefCutPredictor:
 
     def warm(self) -> None:
         """Computes what the first click on the image needs of it."""
-        roi = Roi.whole(*self.image_size)
+        roi = Box.whole(*self.image_size)
         with torch.inference_mode(), self._precision():
             self._features(roi)
 
@@ -145,7 +144,7 @@ class RefCutPredictor:
         """The channels of `model.network.similarity.reference_channels` of the whole image: float32 (rows, columns, 12)
         of its patches, not those of a learned space. None without a reference, and for a network that does not
         compare."""
-        roi = Roi.whole(*self.image_size)
+        roi = Box.whole(*self.image_size)
         with self._precision():
             features = self._features(roi)
             prepared = self._prepare(roi, features)
@@ -155,7 +154,7 @@ class RefCutPredictor:
         return channels.reshape(*features.grid, -1)
 
     @torch.inference_mode()
-    def predict(self, clicks: Sequence[Click], box: Roi | None = None) -> MaskResult:
+    def predict(self, clicks: Sequence[Click], box: Box | None = None) -> MaskResult:
         """The mask after `clicks`, applied one after another, each with the mask before it, as an annotator would.
 
         Clicks are in pixels of the image (row, column). An empty list gives what the reference alone suggests; a
@@ -178,7 +177,7 @@ class RefCutPredictor:
             self._states = [*self._states[-KEPT_STATES + 1 :], state]
         return self._states[-1].result
 
-    def _step(self, clicks: tuple[Click, ...], box: Roi | None) -> _State:
+    def _step(self, clicks: tuple[Click, ...], box: Box | None) -> _State:
         last = self._states[-1] if self._states else None
         if last is None and box is not None:
             return self._step_into(box)
@@ -191,14 +190,14 @@ class RefCutPredictor:
             result = self._look(clicks, closer, None)
         return _State(box, clicks, result, closer)
 
-    def _step_into(self, box: Roi) -> _State:
+    def _step_into(self, box: Box) -> _State:
         size = self.image_size
-        roi = box_surroundings(box, *size) if self.settings.zoom else Roi.whole(*size)
+        roi = box_surroundings(box, *size) if self.settings.zoom else Box.whole(*size)
         return _State(box, (), self._look((), roi, box_map(box, *size), box), roi)
 
-    def _where(self, clicks: tuple[Click, ...], last: _State | None) -> tuple[Roi, Roi | None]:
+    def _where(self, clicks: tuple[Click, ...], last: _State | None) -> tuple[Box, Box | None]:
         """Where to look for a click, and the surroundings that count as chosen from then on."""
-        whole, skip = Roi.whole(*self.image_size), self.settings.zoom_skip_clicks
+        whole, skip = Box.whole(*self.image_size), self.settings.zoom_skip_clicks
         if last is None:
             return whole, (whole if skip < 0 else None)
         if not self.settings.zoom:
@@ -210,17 +209,17 @@ class RefCutPredictor:
         return roi, roi
 
     def _surroundings(
-        self, clicks: tuple[Click, ...], last: MaskResult, chosen: Roi | None, expansion: float = EXPANSION
-    ) -> Roi:
+        self, clicks: tuple[Click, ...], last: MaskResult, chosen: Box | None, expansion: float = EXPANSION
+    ) -> Box:
         mask_hw = last.probability_hw > self.settings.zoom_threshold
-        return next_roi(mask_hw, clicks, chosen, min_crop_px=self.settings.zoom_min_px, expansion=expansion)
+        return next_crop(mask_hw, clicks, chosen, min_crop_px=self.settings.zoom_min_px, expansion=expansion)
 
     def _look(
         self,
         clicks: tuple[Click, ...],
-        roi: Roi,
+        roi: Box,
         previous_hw: NDArray[np.float32] | None,
-        box: Roi | None = None,
+        box: Box | None = None,
     ) -> MaskResult:
         size = self.settings.network_px
         limits = None if box is None else box_limits(box, clicks, *self.image_size)
@@ -256,7 +255,7 @@ class RefCutPredictor:
         logits = F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=True)
         return 0.5 * (logits[:1] + logits[1:].flip(-1)) if self.settings.flip else logits
 
-    def _features(self, roi: Roi) -> ImageFeatures:
+    def _features(self, roi: Box) -> ImageFeatures:
         assert self._image is not None
         if roi not in self._crops:
             pixels = self._crop_image(self._image, roi)
@@ -267,7 +266,7 @@ class RefCutPredictor:
         self._crops.move_to_end(roi)
         return self._crops[roi]
 
-    def _prepare(self, roi: Roi, features: ImageFeatures) -> PreparedReference | None:
+    def _prepare(self, roi: Box, features: ImageFeatures) -> PreparedReference | None:
         if self._reference is None:
             return None
         if roi not in self._prepared:
@@ -276,24 +275,24 @@ class RefCutPredictor:
             self._trim(self._prepared)
         return self._prepared[roi]
 
-    def _crop_image(self, image_rgb: NDArray[np.uint8], roi: Roi) -> Tensor:
+    def _crop_image(self, image_rgb: NDArray[np.uint8], roi: Box) -> Tensor:
         return crop_image(image_rgb, roi, self.settings.network_px, self.settings.resampling).to(self.device)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
 
     @staticmethod
-    def _trim(cache: OrderedDict[Roi, ImageFeatures] | OrderedDict[Roi, PreparedReference]) -> None:
+    def _trim(cache: OrderedDict[Box, ImageFeatures] | OrderedDict[Box, PreparedReference]) -> None:
         while len(cache) > KEPT_CROPS:
             cache.popitem(last=False)
 
 
-def _continues(done: _State, wanted: tuple[Click, ...], box: Roi | None) -> bool:
+def _continues(done: _State, wanted: tuple[Click, ...], box: Box | None) -> bool:
     """Whether a state is a step on the way to `wanted`; without a box, one to no clicks is no step to others."""
     shared = done.box == box and done.clicks == wanted[: len(done.clicks)]
     return shared and bool(done.clicks or not wanted or box is not None)
 
 
-def _lies_on(box: Roi, height: int, width: int) -> bool:
+def _lies_on(box: Box, height: int, width: int) -> bool:
     rows = 0 <= box.row_min <= box.row_max < height
     return rows and 0 <= box.col_min <= box.col_max < width

@@ -7,7 +7,6 @@ network sees. Arithmetic is SimpleClick's ZoomIn (facts: section 2.2), rounding 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -17,59 +16,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.types import Click
+from model.types import Box, Click
 
 EXPANSION = 1.4
 MIN_CROP_PX = 200
 RECOMPUTE_IOU = 0.5
 
 
-@dataclass(frozen=True)
-class Roi:
-    """A rectangle of the image; both ends inclusive."""
-
-    row_min: int
-    row_max: int
-    col_min: int
-    col_max: int
-
-    @classmethod
-    def whole(cls, height: int, width: int) -> Roi:
-        return cls(0, height - 1, 0, width - 1)
-
-    @property
-    def height(self) -> int:
-        return self.row_max - self.row_min + 1
-
-    @property
-    def width(self) -> int:
-        return self.col_max - self.col_min + 1
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """Index of this rectangle in an array (H, W, ...)."""
-        return slice(self.row_min, self.row_max + 1), slice(self.col_min, self.col_max + 1)
-
-    def holds(self, click: Click) -> bool:
-        """Whether a click lies inside; the last row and column count as outside, as in SimpleClick."""
-        return self.row_min <= click.row < self.row_max and self.col_min <= click.col < self.col_max
-
-
-def bounding_roi(mask_hw: NDArray[np.bool_]) -> Roi:
+def bounding_box(mask_hw: NDArray[np.bool_]) -> Box:
     """Tight rectangle round a mask (H, W) that is not empty."""
     rows, cols = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
-    return Roi(int(rows[0]), int(rows[-1]), int(cols[0]), int(cols[-1]))
+    return Box(int(rows[0]), int(rows[-1]), int(cols[0]), int(cols[-1]))
 
 
-def expanded_roi(
-    roi: Roi, height: int, width: int, *, expansion: float = EXPANSION, min_crop_px: int = MIN_CROP_PX
-) -> Roi:
+def expanded_box(
+    roi: Box, height: int, width: int, *, expansion: float = EXPANSION, min_crop_px: int = MIN_CROP_PX
+) -> Box:
     """`roi` grown about its centre, at least `min_crop_px` each way, cut off at the image of height x width."""
     row_centre = 0.5 * (roi.row_min + roi.row_max)
     col_centre = 0.5 * (roi.col_min + roi.col_max)
     new_height = max(expansion * roi.height, min_crop_px)
     new_width = max(expansion * roi.width, min_crop_px)
-    return Roi(
+    return Box(
         max(0, round(row_centre - 0.5 * new_height)),
         min(height - 1, round(row_centre + 0.5 * new_height)),
         max(0, round(col_centre - 0.5 * new_width)),
@@ -77,42 +45,42 @@ def expanded_roi(
     )
 
 
-def roi_overlap(first: Roi, second: Roi) -> float:
+def box_overlap(first: Box, second: Box) -> float:
     """Product of the overlaps (IoU) of the row and of the column ranges."""
     return _range_iou((first.row_min, first.row_max), (second.row_min, second.row_max)) * _range_iou(
         (first.col_min, first.col_max), (second.col_min, second.col_max)
     )
 
 
-def next_roi(
+def next_crop(
     mask_hw: NDArray[np.bool_],
     clicks: Sequence[Click],
-    current: Roi | None,
+    current: Box | None,
     *,
     min_crop_px: int = MIN_CROP_PX,
     expansion: float = EXPANSION,
-) -> Roi:
+) -> Box:
     """Where to look for the next click, given the mask so far (H, W) and all clicks (SimpleClick's ZoomIn).
 
     The rectangle in use is kept unless a positive click falls outside it or the wanted one differs much.
     """
     height, width = mask_hw.shape
     if not mask_hw.any():
-        wanted = Roi.whole(height, width)
+        wanted = Box.whole(height, width)
     else:
         seen = mask_hw.copy()
         for click in clicks:
             if click.positive:
                 seen[int(click.row), int(click.col)] = True
-        box = bounding_roi(seen)
-        wanted = expanded_roi(box, height, width, expansion=expansion, min_crop_px=min_crop_px)
+        box = bounding_box(seen)
+        wanted = expanded_box(box, height, width, expansion=expansion, min_crop_px=min_crop_px)
     if current is None:
         return wanted
-    outside = any(click.positive and not current.holds(click) for click in clicks)
-    return wanted if outside or roi_overlap(wanted, current) < RECOMPUTE_IOU else current
+    outside = any(click.positive and not current.contains(click) for click in clicks)
+    return wanted if outside or box_overlap(wanted, current) < RECOMPUTE_IOU else current
 
 
-def clicks_to_network(clicks: Sequence[Click], roi: Roi, size_px: int) -> list[Click]:
+def clicks_to_network(clicks: Sequence[Click], roi: Box, size_px: int) -> list[Click]:
     """Clicks of the image frame in the network's frame of `size_px` squared; may lie outside it.
 
     SimpleClick's formula, which differs slightly from the aligned-corners resize of the pixels.
@@ -141,7 +109,7 @@ def _range_iou(first: tuple[int, int], second: tuple[int, int]) -> float:
 Resampling = Literal["aligned", "area"]
 
 
-def crop_image(image_rgb: NDArray[np.uint8], roi: Roi, size_px: int, resampling: Resampling) -> Tensor:
+def crop_image(image_rgb: NDArray[np.uint8], roi: Box, size_px: int, resampling: Resampling) -> Tensor:
     """The rectangle `roi` of an image (H, W, 3) uint8, squashed to a square: (1, 3, S, S) float in 0..1.
 
     resampling: "aligned" is SimpleClick's (bilinear, corners aligned, no antialias); "area" averages when shrinking.
@@ -154,12 +122,12 @@ def crop_image(image_rgb: NDArray[np.uint8], roi: Roi, size_px: int, resampling:
     return _aligned(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255, size_px)
 
 
-def crop_map(map_hw: NDArray[np.float32], roi: Roi, size_px: int) -> Tensor:
+def crop_map(map_hw: NDArray[np.float32], roi: Box, size_px: int) -> Tensor:
     """The rectangle `roi` of a probability map (H, W) as (1, 1, S, S), resampled as SimpleClick does."""
     return _aligned(torch.from_numpy(np.ascontiguousarray(map_hw[roi.slices]))[None, None], size_px)
 
 
-def paste_map(inside: Tensor, roi: Roi, height: int, width: int) -> NDArray[np.float32]:
+def paste_map(inside: Tensor, roi: Box, height: int, width: int) -> NDArray[np.float32]:
     """The way back: a map of the network (1, 1, S, S) into the rectangle `roi` of a map (H, W), zero elsewhere."""
     resized = F.interpolate(inside, size=(roi.height, roi.width), mode="bilinear", align_corners=True)
     full = np.zeros((height, width), np.float32)
@@ -167,7 +135,7 @@ def paste_map(inside: Tensor, roi: Roi, height: int, width: int) -> NDArray[np.f
     return full
 
 
-def crop_mask(mask_hw: NDArray[np.bool_], roi: Roi, size_px: int) -> Tensor:
+def crop_mask(mask_hw: NDArray[np.bool_], roi: Box, size_px: int) -> Tensor:
     """The rectangle `roi` of a mask (H, W) as shares (1, 1, S, S) of each pixel that it covers.
 
     One axis at a time: OpenCV averages only where both axes shrink, and a mask of one pixel must not vanish.

@@ -1,4 +1,7 @@
-"""Names for the arrays that pass through most of `model`."""
+"""Clicks, boxes and array types: the vocabulary of everything in `model`. Imports no torch.
+
+Frames: positions are (row, column) in pixels of the image, the origin at the top left corner.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,76 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+BoolMask = NDArray[np.bool_]
+"""A mask (H, W)."""
+RgbImage = NDArray[np.uint8]
+"""Pixels (H, W, 3), red first."""
+
 
 @dataclass(frozen=True)
 class Click:
-    """A click in pixels of the image: row, column (float allowed), and whether it adds or takes away."""
+    """A click on an image.
+
+    Attributes:
+        row: Row in pixels, 0 at the top. Fractions are allowed.
+        col: Column in pixels, 0 at the left. Fractions are allowed.
+        positive: True adds the part at this position to the mask, False removes it.
+
+    Example:
+        >>> from model import Click
+        >>> Click(row=120, col=45.5)
+        Click(row=120, col=45.5, positive=True)
+    """
 
     row: float
     col: float
     positive: bool = True
 
 
-BoolMask = NDArray[np.bool_]
-"""A mask (H, W)."""
-RgbImage = NDArray[np.uint8]
-"""Pixels (H, W, 3)."""
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of an image, in pixels. Both ends are inclusive.
+
+    Attributes:
+        row_min: First row.
+        row_max: Last row.
+        col_min: First column.
+        col_max: Last column.
+
+    Example:
+        >>> from model import Box, Click
+        >>> box = Box(row_min=10, row_max=19, col_min=0, col_max=3)
+        >>> box.height, box.width
+        (10, 4)
+        >>> box.contains(Click(12, 2))
+        True
+    """
+
+    row_min: int
+    row_max: int
+    col_min: int
+    col_max: int
+
+    @classmethod
+    def whole(cls, height: int, width: int) -> Box:
+        """The box that covers an image of this size."""
+        return cls(0, height - 1, 0, width - 1)
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return self.row_max - self.row_min + 1
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.col_max - self.col_min + 1
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of this box in an array (H, W, ...)."""
+        return slice(self.row_min, self.row_max + 1), slice(self.col_min, self.col_max + 1)
+
+    def contains(self, click: Click) -> bool:
+        """Whether a click lies inside; the last row and column count as outside, as in SimpleClick."""
+        return self.row_min <= click.row < self.row_max and self.col_min <= click.col < self.col_max

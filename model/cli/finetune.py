@@ -11,64 +11,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from model.cli.common import OneLineParser
-from model.data.snapshot import Snapshot, read_snapshot
-from model.errors import ModelError, TrainingError
-from model.finetuning.config import FineTuneSettings, Progress, StopTraining
-from model.finetuning.run import FineTuning
-from model.training.distributed import ALONE, Processes
-
-__all__ = ["FineTuneSettings", "Progress", "StopTraining", "fine_tune"]
-
-
-def fine_tune(
-    snapshot: Snapshot,
-    parent_dir: Path,
-    run_dir: Path,
-    settings: FineTuneSettings | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-    processes: Processes = ALONE,
-    origin_dir: Path | None = None,
-) -> Path:
-    """Trains a child of the version in `parent_dir`, or goes on where a run in `run_dir` was killed.
-
-    origin_dir: the weights with which the outcome is averaged, the parent's by default. They are to be those that the
-    parent comes from: with a share of a half no descendant gets further away from them than one training goes.
-    on_progress is called often, and may raise StopTraining: the run is saved, and that error goes on to the caller.
-    Returns the folder with base.safetensors and version.safetensors. Raises DataError when there is nothing to learn
-    from, TrainingError when memory does not do or numbers are none, WeightsError for weights that cannot be used.
-    """
-    settings = settings or FineTuneSettings()
-    run_dir.mkdir(parents=True, exist_ok=True)
-
-    def run(accumulate: int) -> Path:
-        return FineTuning(
-            snapshot,
-            parent_dir,
-            run_dir,
-            settings,
-            on_progress,
-            processes,
-            accumulate=accumulate,
-            origin_dir=origin_dir,
-        ).run()
-
-    try:
-        return run(accumulate=1)
-    except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-    try:
-        return run(accumulate=settings.groups)
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            "the GPU has no memory for one group at a time either",
-            hint="end what else uses it, or train at a smaller size_px",
-        ) from error
+from model.data.snapshot import read_snapshot
+from model.errors import ModelError
+from model.finetuning.config import FineTuneSettings, Progress
+from model.finetuning.run import fine_tune
+from model.training.distributed import Processes
 
 
 def main(argv: Sequence[str] | None = None) -> None:

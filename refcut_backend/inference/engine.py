@@ -12,8 +12,7 @@ import torch
 
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
-from model.transforms import Roi
-from model.types import Click
+from model.types import Box, Click
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ByteCache, ImageShelf
@@ -39,13 +38,13 @@ def clicks_in_pixels(clicks: Sequence[PercentClick], height: int, width: int) ->
     ]
 
 
-def box_in_pixels(box: PercentBox, height: int, width: int) -> Roi:
+def box_in_pixels(box: PercentBox, height: int, width: int) -> Box:
     """All pixels that a box covers half or more of; at least the one under its middle."""
     row, col = (
         int(to_pixel((start + end) / 2, length))
         for start, end, length in ((box.top, box.bottom, height), (box.left, box.right, width))
     )
-    return Roi(
+    return Box(
         min(row, round(box.top / 100 * height)),
         max(row, round(box.bottom / 100 * height) - 1),
         min(col, round(box.left / 100 * width)),

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from model.checkpoints.version_folder import can_be_averaged
-from model.cli.finetune import FineTuneSettings, Progress, StopTraining, fine_tune
 from model.data.snapshot import Snapshot
 from model.errors import ModelError
 from model.evaluation.compare import JudgeSettings, judge
 from model.evaluation.pictures import draw_before_after
 from model.evaluation.promotion import GateRules, decide
+from model.finetuning.config import FineTuneSettings, Progress, StopTraining
+from model.finetuning.run import fine_tune
 from model.finetuning.time_budget import PLAN_FILE
 from refcut_backend.inference.load_model import prepare_version
 from refcut_backend.settings import Settings

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from model.box_prompts import SLACK
-from model.transforms import Roi, expanded_roi
+from model.transforms import expanded_box
+from model.types import Box
 from refcut_backend.cli.demo import DEMO_PROJECTS, PHOTOGRAPHS, demo_mask
 from refcut_backend.cli.demo_label_studio import LabelStudioProject
 from tests.end_to_end.click_on import click_in_the_middle, mask_of
@@ -100,8 +101,8 @@ def test_a_box_gives_a_mask_within_its_slack_that_is_accepted_and_stored(editor_
     answer = editor_with_boxes.draw_box("Wheel", top_left, bottom_right)
     (region,) = answer["data"]["result"]
     mask_hw = mask_of(region)
-    drawn = Roi(int(rows.min()), int(rows.max()), int(cols.min()), int(cols.max()))
-    limits = expanded_roi(drawn, height, width, expansion=SLACK, min_crop_px=1)
+    drawn = Box(int(rows.min()), int(rows.max()), int(cols.min()), int(cols.max()))
+    limits = expanded_box(drawn, height, width, expansion=SLACK, min_crop_px=1)
     inside_hw = np.zeros_like(mask_hw)
     # One pixel for rounding: the box comes in percent, and the mask is computed on what the network sees.
     inside_hw[limits.row_min - 1 : limits.row_max + 2, limits.col_min - 1 : limits.col_max + 2] = True

@@ -6,19 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings, cut_off
-from model.transforms import Roi
-from model.types import Click
+from model.types import Box, Click
 
 HEIGHT, WIDTH = 100, 200
-BOX = Roi(40, 59, 80, 119)
+BOX = Box(40, 59, 80, 119)
 
 
 @st.composite
-def boxes(draw: st.DrawFn) -> tuple[Roi, int, int]:
+def boxes(draw: st.DrawFn) -> tuple[Box, int, int]:
     height, width = draw(st.integers(1, 60)), draw(st.integers(1, 60))
     rows = sorted(draw(st.tuples(st.integers(0, height - 1), st.integers(0, height - 1))))
     cols = sorted(draw(st.tuples(st.integers(0, width - 1), st.integers(0, width - 1))))
-    return Roi(rows[0], rows[1], cols[0], cols[1]), height, width
+    return Box(rows[0], rows[1], cols[0], cols[1]), height, width
 
 
 def test_the_middle_of_a_box_belongs_to_the_object_and_what_lies_beside_it_does_not() -> None:
@@ -31,8 +30,8 @@ def test_the_middle_of_a_box_belongs_to_the_object_and_what_lies_beside_it_does_
 
 
 def test_a_box_at_the_border_has_fewer_negative_clicks() -> None:
-    assert len(box_clicks(Roi(0, 50, 0, 50), HEIGHT, WIDTH)) == 3
-    assert len(box_clicks(Roi.whole(HEIGHT, WIDTH), HEIGHT, WIDTH)) == 1
+    assert len(box_clicks(Box(0, 50, 0, 50), HEIGHT, WIDTH)) == 3
+    assert len(box_clicks(Box.whole(HEIGHT, WIDTH), HEIGHT, WIDTH)) == 1
 
 
 def test_the_map_of_a_box_is_the_box() -> None:
@@ -51,7 +50,7 @@ def test_a_positive_click_well_outside_the_box_lifts_its_limits() -> None:
 
 
 @given(boxes())
-def test_any_box_is_said_within_the_image(drawn: tuple[Roi, int, int]) -> None:
+def test_any_box_is_said_within_the_image(drawn: tuple[Box, int, int]) -> None:
     box, height, width = drawn
     roi = box_surroundings(box, height, width)
     limits = box_limits(box, [], height, width)

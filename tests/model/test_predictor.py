@@ -22,8 +22,8 @@ from model.predictor import (
     RefCutPredictor,
     serving_settings,
 )
-from model.transforms import Roi, mirrored
-from model.types import Click
+from model.transforms import mirrored
+from model.types import Box, Click
 from tests.support.synthetic import TINY_CONFIGS, drawn_image, obedient_network
 
 NETWORKS = {kind: obedient_network(config) for kind, config in TINY_CONFIGS.items()}
@@ -38,7 +38,7 @@ SETTINGS = {
 }
 BOTH = pytest.mark.parametrize("kind", sorted(NETWORKS))
 ANY_WAY = pytest.mark.parametrize("way", sorted(SETTINGS))
-BOX = Roi(20, 44, 30, 60)
+BOX = Box(20, 44, 30, 60)
 POOL = [Click(30, 40), Click(36, 48), Click(5, 7), Click(12, 80, False), Click(26.5, 45.5, False)]
 
 
@@ -59,7 +59,7 @@ def box(height: int, width: int, top: int, left: int, side: int) -> NDArray[np.b
     return mask
 
 
-def from_scratch(network: RefCut, way: str, clicks: Sequence[Click], within: Roi | None = None) -> MaskResult:
+def from_scratch(network: RefCut, way: str, clicks: Sequence[Click], within: Box | None = None) -> MaskResult:
     return make(network, way).predict(clicks, within)
 
 
@@ -73,7 +73,7 @@ def from_scratch(network: RefCut, way: str, clicks: Sequence[Click], within: Roi
     )
 )
 def test_any_list_of_clicks_gives_what_it_gives_from_scratch(
-    way: str, asked: list[tuple[list[Click], Roi | None]]
+    way: str, asked: list[tuple[list[Click], Box | None]]
 ) -> None:
     network = NETWORKS["frozen"]
     predictor = make(network, way)
@@ -221,7 +221,7 @@ def test_a_box_is_something_else_than_clicks(kind: str) -> None:
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (57, 91)])
 def test_a_box_round_anything_has_a_mask_of_the_images_size(way: str, height: int, width: int) -> None:
     predictor = make(NETWORKS["frozen"], way, drawn_image(height, width))
-    for within in (Roi.whole(height, width), Roi(0, 0, 0, 0), Roi(height - 1, height - 1, 0, width - 1)):
+    for within in (Box.whole(height, width), Box(0, 0, 0, 0), Box(height - 1, height - 1, 0, width - 1)):
         for clicks in ([], [Click(0, 0)], [Click(height - 1, width - 1, False)]):
             result = predictor.predict(clicks, within)
             assert result.mask_hw.shape == (height, width)
@@ -249,9 +249,9 @@ def test_clicks_outside_the_image_are_refused(click: Click) -> None:
 
 
 @pytest.mark.parametrize(
-    "within", [Roi(-1, 3, 0, 3), Roi(0, HEIGHT, 0, 3), Roi(5, 4, 0, 3), Roi(0, 3, 7, 6), Roi(0, 3, 0, WIDTH)]
+    "within", [Box(-1, 3, 0, 3), Box(0, HEIGHT, 0, 3), Box(5, 4, 0, 3), Box(0, 3, 7, 6), Box(0, 3, 0, WIDTH)]
 )
-def test_boxes_outside_the_image_are_refused(within: Roi) -> None:
+def test_boxes_outside_the_image_are_refused(within: Box) -> None:
     with pytest.raises(ValueError, match="outside the image"):
         make(NETWORKS["frozen"], "served").predict([], within)
 

@@ -22,7 +22,7 @@ from model.proposals import (
     propose,
     without_overlaps,
 )
-from model.transforms import Roi
+from model.types import Box
 from tests.support.synthetic import TINY_FROZEN, random_network
 
 EVERYTHING = ProposalLimits(min_score=0)
@@ -32,7 +32,7 @@ NOTHING_SAID = Evidence(0, 0, 0, 0, 0, 0, 0)
 def proposal(score: float, rows: slice) -> Proposal:
     mask_hw = np.zeros((20, 20), bool)
     mask_hw[rows] = True
-    return Proposal(MaskResult(mask_hw, mask_hw.astype(np.float32), Roi.whole(20, 20)), NOTHING_SAID, score)
+    return Proposal(MaskResult(mask_hw, mask_hw.astype(np.float32), Box.whole(20, 20)), NOTHING_SAID, score)
 
 
 @pytest.fixture

@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 
 from model.transforms import (
     Resampling,
-    Roi,
-    bounding_roi,
+    bounding_box,
+    box_overlap,
     click_table,
     clicks_to_network,
     crop_image,
     crop_map,
     crop_mask,
-    expanded_roi,
+    expanded_box,
     mirrored,
-    next_roi,
+    next_crop,
     paste_map,
-    roi_overlap,
 )
-from model.types import Click
+from model.types import Box, Click
 from tests.support.synthetic import drawn_image
 
 quick = settings(database=None, deadline=None, max_examples=60)
@@ -33,14 +32,14 @@ SIDE = st.integers(1, 3000)
 
 
 @st.composite
-def rois(draw: st.DrawFn) -> Roi:
+def rois(draw: st.DrawFn) -> Box:
     top, left = draw(st.integers(0, 2000)), draw(st.integers(0, 2000))
-    return Roi(top, top + draw(SIDE) - 1, left, left + draw(SIDE) - 1)
+    return Box(top, top + draw(SIDE) - 1, left, left + draw(SIDE) - 1)
 
 
 @quick
 @given(rois(), COORDINATE, COORDINATE, st.sampled_from([336, 448, 672]))
-def test_clicks_go_to_the_network_and_back(roi: Roi, row: float, col: float, size_px: int) -> None:
+def test_clicks_go_to_the_network_and_back(roi: Box, row: float, col: float, size_px: int) -> None:
     (there,) = clicks_to_network([Click(row, col, False)], roi, size_px)
     assert not there.positive
     assert there.row * roi.height / size_px + roi.row_min == pytest.approx(row, abs=1e-6)
@@ -68,17 +67,17 @@ def test_a_mirrored_pixel_is_the_pixel_of_the_mirrored_image() -> None:
 def test_a_rectangle_grows_but_stays_inside_the_image(height: int, width: int, data: st.DataObject) -> None:
     rows = sorted(data.draw(st.integers(0, height - 1)) for _ in range(2))
     cols = sorted(data.draw(st.integers(0, width - 1)) for _ in range(2))
-    roi = Roi(rows[0], rows[1], cols[0], cols[1])
-    grown = expanded_roi(roi, height, width)
+    roi = Box(rows[0], rows[1], cols[0], cols[1])
+    grown = expanded_box(roi, height, width)
     assert 0 <= grown.row_min <= roi.row_min <= roi.row_max <= grown.row_max < height
     assert 0 <= grown.col_min <= roi.col_min <= roi.col_max <= grown.col_max < width
 
 
 @quick
 @given(rois(), rois())
-def test_overlap_is_a_share_and_does_not_depend_on_the_order(first: Roi, second: Roi) -> None:
-    assert roi_overlap(first, first) == 1
-    assert 0 <= roi_overlap(first, second) == roi_overlap(second, first) <= 1
+def test_overlap_is_a_share_and_does_not_depend_on_the_order(first: Box, second: Box) -> None:
+    assert box_overlap(first, first) == 1
+    assert 0 <= box_overlap(first, second) == box_overlap(second, first) <= 1
 
 
 @quick
@@ -90,7 +89,7 @@ def test_a_bounding_rectangle_holds_the_mask_and_is_tight(
     points = data.draw(st.lists(st.tuples(st.integers(0, height - 1), st.integers(0, width - 1)), min_size=1))
     for point in points:
         mask[point] = True
-    box = mask[bounding_roi(mask).slices]
+    box = mask[bounding_box(mask).slices]
     assert box.sum() == mask.sum()
     assert all(edge.any() for edge in (box[0], box[-1], box[:, 0], box[:, -1]))
 
@@ -100,7 +99,7 @@ def test_a_bounding_rectangle_holds_the_mask_and_is_tight(
     [(10, 20, True), (18, 28, True), (19, 20, False), (10, 29, False), (9, 20, False), (10, 19, False)],
 )
 def test_the_last_row_and_column_of_a_rectangle_count_as_outside(row: int, col: int, inside: bool) -> None:
-    assert Roi(10, 19, 20, 29).holds(Click(row, col)) == inside
+    assert Box(10, 19, 20, 29).contains(Click(row, col)) == inside
 
 
 def disc(height: int, width: int, row: int, col: int, radius: int) -> NDArray[np.bool_]:
@@ -110,47 +109,47 @@ def disc(height: int, width: int, row: int, col: int, radius: int) -> NDArray[np
 
 
 def test_an_empty_mask_looks_at_the_whole_image() -> None:
-    assert next_roi(np.zeros((600, 800), bool), [Click(3, 3)], None) == Roi(0, 599, 0, 799)
+    assert next_crop(np.zeros((600, 800), bool), [Click(3, 3)], None) == Box(0, 599, 0, 799)
 
 
 def test_surroundings_are_the_mask_times_1_4_with_halves_rounded_to_even() -> None:
     mask = disc(600, 800, 300, 400, 100)
-    assert next_roi(mask, [Click(300, 400)], None) == Roi(159, 441, 259, 541)
-    assert expanded_roi(Roi(100, 299, 100, 300), 600, 800) == Roi(60, 340, 59, 341)
+    assert next_crop(mask, [Click(300, 400)], None) == Box(159, 441, 259, 541)
+    assert expanded_box(Box(100, 299, 100, 300), 600, 800) == Box(60, 340, 59, 341)
 
 
 def test_small_masks_get_surroundings_of_200_px() -> None:
     mask = disc(600, 800, 300, 400, 5)
-    assert next_roi(mask, [Click(300, 400)], None) == Roi(200, 400, 300, 500)
-    assert next_roi(mask, [Click(300, 400)], None, min_crop_px=100) == Roi(250, 350, 350, 450)
+    assert next_crop(mask, [Click(300, 400)], None) == Box(200, 400, 300, 500)
+    assert next_crop(mask, [Click(300, 400)], None, min_crop_px=100) == Box(250, 350, 350, 450)
 
 
 def test_positive_clicks_belong_to_the_mask_and_negative_ones_do_not() -> None:
     mask = disc(600, 800, 300, 400, 100)
-    alone = next_roi(mask, [Click(300, 400)], None)
-    assert next_roi(mask, [Click(300, 400), Click(590, 790, False)], None) == alone
-    assert next_roi(mask, [Click(300, 400), Click(590, 790)], None).row_max == 599
+    alone = next_crop(mask, [Click(300, 400)], None)
+    assert next_crop(mask, [Click(300, 400), Click(590, 790, False)], None) == alone
+    assert next_crop(mask, [Click(300, 400), Click(590, 790)], None).row_max == 599
 
 
 def test_the_rectangle_in_use_is_kept_until_it_differs_much() -> None:
-    mask, current = disc(600, 800, 300, 400, 100), Roi(150, 450, 250, 550)
-    assert next_roi(mask, [Click(300, 400)], current) == current
-    far = Roi(0, 599, 0, 799)
-    assert next_roi(mask, [Click(300, 400)], far) == Roi(159, 441, 259, 541)
+    mask, current = disc(600, 800, 300, 400, 100), Box(150, 450, 250, 550)
+    assert next_crop(mask, [Click(300, 400)], current) == current
+    far = Box(0, 599, 0, 799)
+    assert next_crop(mask, [Click(300, 400)], far) == Box(159, 441, 259, 541)
 
 
 def test_a_positive_click_outside_gives_up_the_rectangle_in_use() -> None:
-    mask, current = disc(600, 800, 300, 400, 100), Roi(150, 450, 250, 550)
-    moved = next_roi(mask, [Click(300, 400), Click(460, 400)], current)
+    mask, current = disc(600, 800, 300, 400, 100), Box(150, 450, 250, 550)
+    moved = next_crop(mask, [Click(300, 400), Click(460, 400)], current)
     assert moved != current
-    assert moved.holds(Click(460, 400))
-    assert next_roi(mask, [Click(300, 400), Click(460, 400, False)], current) == current
+    assert moved.contains(Click(460, 400))
+    assert next_crop(mask, [Click(300, 400), Click(460, 400, False)], current) == current
 
 
 def test_a_wider_look_holds_the_narrower_one():
     mask_hw = np.zeros((900, 1200), bool)
     mask_hw[300:500, 400:700] = True
-    narrow, wide = (next_roi(mask_hw, [], None, expansion=expansion) for expansion in (1.4, 2.0))
+    narrow, wide = (next_crop(mask_hw, [], None, expansion=expansion) for expansion in (1.4, 2.0))
     assert (narrow.height, narrow.width) == (281, 421)
     assert wide.row_min < narrow.row_min
     assert wide.col_max > narrow.col_max
@@ -164,13 +163,13 @@ SIZE = 28
 def test_a_mask_of_one_pixel_never_vanishes(height: int, width: int, data: st.DataObject) -> None:
     mask = np.zeros((height, width), bool)
     mask[data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))] = True
-    assert crop_mask(mask, Roi.whole(height, width), SIZE).sum() > 0
+    assert crop_mask(mask, Box.whole(height, width), SIZE).sum() > 0
 
 
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (112, 56), (300, 421), (29, 1000)])
 def test_a_shrunk_mask_keeps_its_share_of_the_picture(height: int, width: int) -> None:
     mask = drawn_image(height, width)[..., 0] > 128
-    shares = crop_mask(mask, Roi.whole(height, width), SIZE)
+    shares = crop_mask(mask, Box.whole(height, width), SIZE)
     assert shares.min() >= 0
     assert shares.max() <= 1
     assert float(shares.mean()) == pytest.approx(mask.mean(), abs=1e-3)
@@ -179,7 +178,7 @@ def test_a_shrunk_mask_keeps_its_share_of_the_picture(height: int, width: int) -
 @pytest.mark.parametrize("value", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 90), (90, 1), (57, 31), (300, 20)])
 def test_even_masks_stay_even(height: int, width: int, value: bool) -> None:
-    shares = crop_mask(np.full((height, width), value), Roi.whole(height, width), SIZE)
+    shares = crop_mask(np.full((height, width), value), Box.whole(height, width), SIZE)
     assert torch.allclose(shares, torch.full((1, 1, SIZE, SIZE), float(value)))
 
 
@@ -187,14 +186,14 @@ def test_even_masks_stay_even(height: int, width: int, value: bool) -> None:
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 90), (57, 31), (300, 20)])
 def test_images_of_any_size_become_squares(height: int, width: int, resampling: Resampling) -> None:
     image = np.full((height, width, 3), (255, 51, 0), np.uint8)
-    crop = crop_image(image, Roi.whole(height, width), SIZE, resampling)
+    crop = crop_image(image, Box.whole(height, width), SIZE, resampling)
     assert crop.shape == (1, 3, SIZE, SIZE)
     assert torch.allclose(crop[0, :, 5, 5], torch.tensor([1.0, 0.2, 0.0]))
 
 
 def test_a_crop_of_the_networks_size_is_taken_pixel_by_pixel_and_pasted_back() -> None:
     probability = np.random.default_rng(0).random((60, 70)).astype(np.float32)
-    roi = Roi(11, 10 + SIZE, 20, 19 + SIZE)
+    roi = Box(11, 10 + SIZE, 20, 19 + SIZE)
     crop = crop_map(probability, roi, SIZE)
     assert np.array_equal(crop[0, 0].numpy(), probability[roi.slices])
     back = paste_map(crop, roi, 60, 70)
@@ -205,7 +204,7 @@ def test_a_crop_of_the_networks_size_is_taken_pixel_by_pixel_and_pasted_back() -
 
 def test_corners_stay_on_corners_on_the_way_there_and_back() -> None:
     probability = np.random.default_rng(0).random((45, 83)).astype(np.float32)
-    roi = Roi(3, 40, 5, 77)
+    roi = Box(3, 40, 5, 77)
     back = paste_map(crop_map(probability, roi, SIZE), roi, 45, 83)
     for corner in ((3, 5), (3, 77), (40, 5), (40, 77)):
         assert back[corner] == pytest.approx(probability[corner], abs=1e-6)

@@ -19,8 +19,7 @@ from model.masks import encode, union
 from model.network.prompts import ReferenceTokens
 from model.predictor import MaskResult
 from model.predictor_config import PredictorSettings
-from model.transforms import Roi
-from model.types import BoolMask, Click
+from model.types import BoolMask, Box, Click
 
 COLOURS = {"wheel": 60, "door": 120, "roof": 180, "mirror": 240}
 SIDE_PX = 40
@@ -90,4 +89,4 @@ class ColourPredictor:
         mask_hw = union(
             [self._grey_hw == colour for colour in wanted] or [np.zeros_like(self._grey_hw, bool)]
         )
-        return MaskResult(mask_hw, mask_hw.astype(np.float32), Roi.whole(*mask_hw.shape))
+        return MaskResult(mask_hw, mask_hw.astype(np.float32), Box.whole(*mask_hw.shape))

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from model.predictor import PredictorSettings
-from model.transforms import Roi
-from model.types import Click
+from model.types import Box, Click
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "simpleclick"
 CHECKPOINT = FOLDER / "simpleclick_micro.pth"
@@ -26,7 +25,7 @@ class Run:
     image_path: Path
     clicks: list[Click]
     settings: PredictorSettings
-    rois: list[Roi]
+    rois: list[Box]
     masks_nhw: NDArray[np.bool_]
     probabilities_nhw_half: NDArray[np.float64]
 
@@ -47,7 +46,7 @@ def read_run(name: str) -> Run:
                 zoom_threshold=zoom.get("prob_thresh", 0.5),
                 zoom_min_px=zoom.get("min_crop_size", 200),
             ),
-            rois=[Roi(*(int(edge) for edge in roi)) for roi in values["rois"]],
+            rois=[Box(*(int(edge) for edge in roi)) for roi in values["rois"]],
             masks_nhw=np.unpackbits(values["masks"], axis=-1, count=cols)[:, :rows].astype(bool),
             probabilities_nhw_half=values["probs_65535"] / 65535,
         )

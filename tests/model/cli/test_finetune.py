@@ -16,12 +16,12 @@ import torch
 from torch.utils.data._utils import signal_handling
 
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network
-from model.cli.finetune import fine_tune, main
+from model.cli.finetune import main
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot
 from model.errors import DataError, TrainingError, WeightsError
 from model.finetuning.config import Progress, StopTraining
-from model.finetuning.run import FineTuning
+from model.finetuning.run import FineTuning, fine_tune
 from model.training import trainer
 from model.training.distributed import Processes
 from model.training.trainer import Trainer

@@ -15,8 +15,7 @@ from model.evaluation.metrics import clicks_needed
 from model.evaluation.robot_annotator import RobotClicker, Session, UnsteadyClicker, annotate, removed_share
 from model.masks import connected, deepest_point, intersection_over_union, union
 from model.predictor import MaskResult
-from model.transforms import Roi
-from model.types import Click
+from model.types import Box, Click
 from tests.support.colour_world import ColourPredictor, make_scene
 
 RECORDINGS = Path(__file__).parents[2] / "fixtures" / "simpleclick"
@@ -168,7 +167,7 @@ class Stubborn(ColourPredictor):
         mask_hw: NDArray[np.bool_] = np.ones((40, 40), bool)
         if len(clicks) > 1:
             mask_hw[:, 20:] = False
-        return MaskResult(mask_hw, mask_hw.astype(np.float32), Roi.whole(40, 40))
+        return MaskResult(mask_hw, mask_hw.astype(np.float32), Box.whole(40, 40))
 
 
 def test_what_a_negative_click_took_away_is_noted() -> None:

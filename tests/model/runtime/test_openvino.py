@@ -24,8 +24,8 @@ from model.runtime import openvino
 from model.runtime.base import NetworkStages
 from model.runtime.openvino import OpenVinoStages
 from model.runtime.openvino_export import quantisation_group
-from model.transforms import Roi, crop_image, crop_mask
-from model.types import Click
+from model.transforms import crop_image, crop_mask
+from model.types import Box, Click
 from tests.support.recorded import REPOSITORY
 from tests.support.synthetic import TINY_CONFIGS, TINY_FROZEN, drawn_image, obedient_network, random_network
 
@@ -102,7 +102,7 @@ def test_the_model_that_ships_gives_nearly_the_same_masks_on_photographs() -> No
             target, meant = (_mask(name, part) for name in (here, there))
             row, col = (size * share for share in _middle(target))
             expected, found = (
-                logits(one, crop, (other, crop_mask(meant, Roi.whole(*meant.shape), size)), (row, col))
+                logits(one, crop, (other, crop_mask(meant, Box.whole(*meant.shape), size)), (row, col))
                 for one in (network, stages)
             )
             differing.append(float(((expected > 0) != (found > 0)).float().mean()))
@@ -114,7 +114,7 @@ def test_the_model_that_ships_gives_nearly_the_same_masks_on_photographs() -> No
 
 def _square(path: Path) -> torch.Tensor:
     image = read_image(path)
-    return crop_image(image, Roi.whole(*image.shape[:2]), SERVING.network_px, "area")
+    return crop_image(image, Box.whole(*image.shape[:2]), SERVING.network_px, "area")
 
 
 def _mask(name: str, part: str) -> NDArray[np.bool_]:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from model.checkpoints.version_folder import version_name
-from model.cli.finetune import FineTuneSettings
 from model.data.snapshot import Snapshot
+from model.finetuning.config import FineTuneSettings
 from model.finetuning.time_budget import PLAN_FILE
 from model.runtime.openvino import OpenVinoStages
 from refcut_backend.inference.load_model import ModelLoader
