@@ -35,7 +35,7 @@ from refcut_backend.inference.engine import CacheLimits, ClickEngine
 from refcut_backend.inference.models import OneModel
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.prompts import PercentClick
-from refcut_backend.queue.messages import ClickJob, WarmJob
+from refcut_backend.queue.messages import ClickJob, PreloadJob
 from refcut_backend.references.parse import mask_to_png
 from refcut_backend.references.registry import StoredReference
 
@@ -81,7 +81,7 @@ def address_of(number: int) -> str:
 def visit(engine: ClickEngine, number: int) -> None:
     """A task is opened and clicked twice; its label's reference changes every tenth image."""
     reference = number // 10
-    engine.warm(WarmJob(1, number, (address_of(number),), (reference,)), lambda: False)
+    engine.preload(PreloadJob(1, number, (address_of(number),), (reference,)), lambda: False)
     clicks = (PercentClick(40, 60, True), PercentClick(60, 60, True))
     for count in (1, 2):
         engine.answer(ClickJob(1, number, address_of(number), "Door", clicks[:count], (reference,)))

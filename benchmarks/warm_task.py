@@ -22,13 +22,13 @@ from benchmarks.cache_soak import PHOTOGRAPH, address_of, make_engine
 from model.checkpoints.weights import load_network
 from model.images import read_image
 from refcut_backend.label_studio.prompts import PercentClick
-from refcut_backend.queue.messages import ClickJob, WarmJob
+from refcut_backend.queue.messages import ClickJob, PreloadJob
 from refcut_backend.references.parse import mask_to_png
 from refcut_backend.references.registry import StoredReference
 
 SIZE = (6000, 4000)
 CLICK = ClickJob(1, 0, address_of(0), "Door", (PercentClick(40, 60, True),), (1,))
-OPENED = WarmJob(1, 0, (address_of(0),), (1,))
+OPENED = PreloadJob(1, 0, (address_of(0),), (1,))
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
             for state, milliseconds in taken.items():
                 engine = make_engine(Path(name), references, network)
                 if state == "prepared":
-                    engine.warm(OPENED, lambda: False)
+                    engine.preload(OPENED, lambda: False)
                 started = time.perf_counter()
                 engine.answer(CLICK)
                 milliseconds.append(1000 * (time.perf_counter() - started))

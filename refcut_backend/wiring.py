@@ -12,13 +12,13 @@ from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickMemory
 from refcut_backend.clicks.log import OldClicks
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.preload import TaskOpener
-from refcut_backend.clicks.service import ClickService, HidesAddresses
+from refcut_backend.clicks.service import AddressHidingSender, ClickService
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
 from refcut_backend.prelabeling.task import TaskPrelabeller
-from refcut_backend.queue.background_queues import TrainingQueue, WarmQueue
+from refcut_backend.queue.background_queues import PreloadQueue, TrainingQueue
 from refcut_backend.queue.click_queue import ClickQueue
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.queue_state import QueueState, read_queue_state
@@ -95,10 +95,10 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
     rules = AnswerRules.of(settings)
     prelabeller = TaskPrelabeller(PrelabelQueue(connection), references, addresses, rules)
     return Services(
-        clicks=ClickService(HidesAddresses(queue, addresses), references, versions, rules, memory),
+        clicks=ClickService(AddressHidingSender(queue, addresses), references, versions, rules, memory),
         projects=projects,
         follower=follower,
-        opener=TaskOpener(WarmQueue(connection), references, addresses, settings.max_references_per_label),
+        opener=TaskOpener(PreloadQueue(connection), references, addresses, settings.max_references_per_label),
         queue_state=lambda: read_queue_state(connection),
         versions=versions,
         batches=BatchPrelabeller(prelabeller, PrelabelRules.of(settings)),

@@ -58,7 +58,7 @@ LOCK_TIMEOUT_MS = 250
 
 
 @dataclass(frozen=True)
-class AskedClick:
+class ClickKey:
     """A click request as far as memory is concerned. at_s: when it came, seconds since 1970."""
 
     project_id: int
@@ -75,7 +75,7 @@ class ClickMemory:
         self._objects = ClickedObjects(engine, memory_s)
         self._log = ClickLog(engine)
 
-    def session(self, asked: AskedClick, seen_ids: Collection[str]) -> ClickSession:
+    def session(self, asked: ClickKey, seen_ids: Collection[str]) -> ClickSession:
         """What ClickSession needs to understand a click. seen_ids: regions that are in an annotation or a draft."""
         polarities: dict[str, bool] = {}
         objects: Sequence[RememberedObject] = ()
@@ -94,7 +94,7 @@ class ClickMemory:
 
         return ClickSession(objects, polarities, on_mask)
 
-    def mask(self, asked: AskedClick, region_id: str) -> GivenMask | None:
+    def mask(self, asked: ClickKey, region_id: str) -> GivenMask | None:
         """The mask that was last given as this region; None when it is gone."""
         with _forgiving("an earlier mask"):
             return self._objects.mask(asked.project_id, asked.task_id, region_id)
@@ -102,7 +102,7 @@ class ClickMemory:
 
     def answered(
         self,
-        asked: AskedClick,
+        asked: ClickKey,
         clicked: ClickedObject,
         given: GivenMask,
         *,
@@ -117,7 +117,7 @@ class ClickMemory:
                     asked.task_id,
                     clicked,
                     given,
-                    asked=asked.context.key(),
+                    context_key=asked.context.key(),
                     asked_at_s=asked.at_s,
                 )
         with _forgiving("the click log"):

@@ -47,4 +47,6 @@ def still_pending(
 
 def _has_left(one: ClickedObject) -> bool:
     """Whether single clicks refined it: then its earlier dots had left the canvas, as "Auto accept" makes them."""
-    return one.lone and (len(one.borrowed) > 1 or len(one.clicks) - len(one.borrowed) > 1)
+    return one.single_prompt and (
+        len(one.negative_label_clicks) > 1 or len(one.clicks) - len(one.negative_label_clicks) > 1
+    )

@@ -13,7 +13,7 @@ from refcut_backend.errors import RefCutError
 from refcut_backend.images.address import image_of_task
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
-from refcut_backend.queue.messages import WarmJob
+from refcut_backend.queue.messages import PreloadJob
 from refcut_backend.references.registry import References
 
 log = logging.getLogger("refcut.click")
@@ -22,17 +22,17 @@ MAX_REFERENCES = 8
 MAX_IMAGES = 4
 
 
-class AsksForWarmth(Protocol):
+class PreloadSender(Protocol):
     """Whatever carries the wish to a worker."""
 
-    def ask(self, job: WarmJob) -> bool: ...
+    def ask(self, job: PreloadJob) -> bool: ...
 
 
 class TaskOpener:
     """Never raises, and is best called after Label Studio has its answer: the task opens no later for it."""
 
     def __init__(
-        self, queue: AsksForWarmth, references: References, addresses: Addresses, max_references: int
+        self, queue: PreloadSender, references: References, addresses: Addresses, max_references: int
     ) -> None:
         self._queue = queue
         self._references = references
@@ -49,7 +49,7 @@ class TaskOpener:
             references = tuple(self._newest(project_id, controls))
             if images:
                 self._queue.ask(
-                    WarmJob(project_id, task_id, images[:MAX_IMAGES], references[:MAX_REFERENCES])
+                    PreloadJob(project_id, task_id, images[:MAX_IMAGES], references[:MAX_REFERENCES])
                 )
         except (RefCutError, SQLAlchemyError) as error:
             log.warning("task not prepared", extra={"task": task_id, "problem": type(error).__name__})

@@ -43,20 +43,20 @@ _WITHOUT_MASK = (
     State.to_name,
     State.clicks,
     State.box,
-    State.borrowed,
-    State.lone,
+    State.negative_label_clicks,
+    State.single_prompt,
     State.accepted,
     State.asked_at_s,
-    State.asked,
+    State.context_key,
 )
 _REPLACED = (
     "label",
     "to_name",
     "clicks",
     "box",
-    "borrowed",
-    "lone",
-    "asked",
+    "negative_label_clicks",
+    "single_prompt",
+    "context_key",
     "asked_at_s",
     "width",
     "height",
@@ -114,7 +114,7 @@ class ClickedObjects:
         clicked: ClickedObject,
         given: GivenMask,
         *,
-        asked: str,
+        context_key: str,
         asked_at_s: float,
     ) -> None:
         """Stores what was answered, unless a newer click on the object was answered meanwhile; drops what is old."""
@@ -126,10 +126,10 @@ class ClickedObjects:
             "to_name": clicked.to_name,
             "clicks": clicks_to_json(clicked.clicks),
             "box": box_to_json(clicked.box),
-            "borrowed": sorted(clicked.borrowed),
-            "lone": clicked.lone,
+            "negative_label_clicks": sorted(clicked.negative_label_clicks),
+            "single_prompt": clicked.single_prompt,
             "accepted": False,
-            "asked": asked,
+            "context_key": context_key,
             "asked_at_s": asked_at_s,
             "width": given.width,
             "height": given.height,
@@ -164,10 +164,10 @@ def _remembered(row: Row[Any]) -> RememberedObject:
         region_id=row.region_id,
         clicks=clicks_from_json(row.clicks),
         box=box_from_json(row.box),
-        borrowed=frozenset(row.borrowed),
-        lone=row.lone,
+        negative_label_clicks=frozenset(row.negative_label_clicks),
+        single_prompt=row.single_prompt,
     )
-    return RememberedObject(clicked, row.accepted, row.asked_at_s, row.asked)
+    return RememberedObject(clicked, row.accepted, row.asked_at_s, row.context_key)
 
 
 def newly_accepted(objects: Sequence[RememberedObject], seen_ids: Collection[str]) -> list[str]:

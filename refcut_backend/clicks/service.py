@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend.clicks.context import read_context
-from refcut_backend.clicks.history import AskedClick, ClickMemory
+from refcut_backend.clicks.history import ClickKey, ClickMemory
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.pending_masks import still_pending
 from refcut_backend.clicks.session import ClickedObject, RememberedObject
@@ -55,7 +55,7 @@ class ClickReply:
     reason: str | None = None
 
 
-class AsksWorkers(Protocol):
+class ClickSender(Protocol):
     """Whatever carries a click to a worker and back."""
 
     def ask(self, job: ClickJob) -> ClickAnswer: ...
@@ -66,7 +66,7 @@ class _Click:
     """A request on its way: what is known of it so far. model_version: what should answer, then what did."""
 
     request: ClickRequest
-    asked: AskedClick
+    asked: ClickKey
     started: float
     model_version: str
     controls: ProjectControls | None = None
@@ -83,7 +83,7 @@ class ClickService:
 
     def __init__(
         self,
-        queue: AsksWorkers,
+        queue: ClickSender,
         references: References,
         versions: ProjectVersions,
         rules: AnswerRules,
@@ -111,7 +111,7 @@ class ClickService:
             note(outcome=EMPTY_CONTEXT)
             return ClickReply(self._nothing(request), EMPTY_CONTEXT)
         note(label=context.label)
-        asked = AskedClick(request.project_id, request.task_id, context, self._clock())
+        asked = ClickKey(request.project_id, request.task_id, context, self._clock())
         version = self._versions.of(request.project_id)
         return self._reply(_Click(request, asked, time.monotonic(), version))
 
@@ -145,8 +145,8 @@ class ClickService:
         controls = click.controls = read_label_config(click.request.label_config)
         session = self._memory.session(click.asked, click.request.seen_region_ids)
         click.objects = session.objects
-        takes_away = controls.is_negative_label(context.label, context.to_name)
-        clicked = click.clicked = session.understand(context, takes_away=takes_away)
+        is_negative_label = controls.is_negative_label(context.label, context.to_name)
+        clicked = click.clicked = session.understand(context, is_negative_label=is_negative_label)
         note(label=clicked.label, clicks=len(clicked.clicks), region=clicked.region_id)
         control = controls.mask_control(clicked.label, clicked.to_name, self._rules.mask_output)
         answer = self._ask(self._job(click, clicked, control))
@@ -236,10 +236,10 @@ class WorkerRefusalError(RefCutError):
         self.code = code
 
 
-class HidesAddresses:
+class AddressHidingSender:
     """A queue in front of another: signed links stay in the database, and Redis sees a number."""
 
-    def __init__(self, queue: AsksWorkers, addresses: Addresses) -> None:
+    def __init__(self, queue: ClickSender, addresses: Addresses) -> None:
         self._queue = queue
         self._addresses = addresses
 

@@ -36,8 +36,8 @@ class ClickedObject:
     region_id: str
     clicks: tuple[PercentClick, ...] = ()
     box: PercentBox | None = None
-    borrowed: frozenset[str] = frozenset()
-    lone: bool = False
+    negative_label_clicks: frozenset[str] = frozenset()
+    single_prompt: bool = False
 
     def click(self, click_id: str) -> PercentClick | None:
         return next((click for click in self.clicks if click.id == click_id), None)
@@ -53,7 +53,7 @@ class RememberedObject:
     clicked: ClickedObject
     accepted: bool
     clicked_at_s: float
-    asked: str = ""
+    context_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,18 @@ class ClickSession:
     polarities: Mapping[str, bool] = field(default_factory=dict)
     on_mask: OnMask = lambda _region_id, _x, _y: False
 
-    def understand(self, context: ClickContext, *, takes_away: bool = False) -> ClickedObject:
+    def understand(self, context: ClickContext, *, is_negative_label: bool = False) -> ClickedObject:
         """The object that a context is about. Asked again at once, it is the same.
 
         takes_away: the context's label is a negative one, whose dots belong to the object clicked last.
         Raises NoPositiveClickError or NoObjectError when there is nothing to segment.
         """
         key = context.key()
-        again = next((o.clicked for o in self.objects if o.asked == key), None)
+        again = next((o.clicked for o in self.objects if o.context_key == key), None)
         if again is not None:
             return again
-        if takes_away:
-            clicked = self._taken_from(context)
+        if is_negative_label:
+            clicked = self._of_negative_label(context)
         elif context.boxes:
             clicked = self._boxed(context)
         else:
@@ -95,22 +95,22 @@ class ClickSession:
         of_label = [o for o in self.objects if _same_label(o, context)]
         known = next((o.clicked for o in of_label if any(o.clicked.click(c.id) for c in clicks)), None)
         if known is not None:
-            repeated = len(clicks) == 1 and known.lone and _unmoved(known, clicks[0])
+            repeated = len(clicks) == 1 and known.single_prompt and _unmoved(known, clicks[0])
             return _up_to(known, clicks[0]) if repeated else _listed(known, clicks)
         if of_label:
             last = of_label[0]
-            if self._goes_on(last.clicked, clicks):
+            if self._refines(last.clicked, clicks):
                 return replace(last.clicked, clicks=(*last.clicked.clicks, *clicks))
             if not last.accepted and self._on_box(last.clicked, clicks[0]):
                 return _listed(last.clicked, clicks)
-        return _fresh(context.label, context.to_name, clicks, lone=len(clicks) == 1)
+        return _fresh(context.label, context.to_name, clicks, single_prompt=len(clicks) == 1)
 
-    def _goes_on(self, last: ClickedObject, clicks: list[PercentClick]) -> bool:
+    def _refines(self, last: ClickedObject, clicks: list[PercentClick]) -> bool:
         """Whether new clicks refine an object whose dots have left the canvas ("Auto accept").
 
         Several at once do so only when all take away: those cannot begin an object.
         """
-        if not last.lone:
+        if not last.single_prompt:
             return False
         if not any(click.positive for click in clicks):
             return True
@@ -139,27 +139,31 @@ class ClickSession:
         if box.id in known:
             return replace(known[box.id], box=box)
         region_id = REGION_ID_PREFIX + box.id
-        return ClickedObject(context.label, context.to_name, region_id, box=box, lone=len(context.boxes) == 1)
+        return ClickedObject(
+            context.label, context.to_name, region_id, box=box, single_prompt=len(context.boxes) == 1
+        )
 
-    def _taken_from(self, context: ClickContext) -> ClickedObject:
+    def _of_negative_label(self, context: ClickContext) -> ClickedObject:
         """Dots of a negative label: each belongs to the object that was clicked last when it was new."""
         clicks = [replace(dot.as_click(), positive=False) for dot in context.dots]
         here = [o for o in self.objects if o.clicked.to_name == context.to_name]
-        owners = {c.id: o.clicked for c in clicks for o in reversed(here) if c.id in o.clicked.borrowed}
+        owners = {
+            c.id: o.clicked for c in clicks for o in reversed(here) if c.id in o.clicked.negative_label_clicks
+        }
         new = [click for click in clicks if click.id not in owners]
         moved = [click for click in clicks if click.id in owners and not _unmoved(owners[click.id], click)]
         if new:
-            target = next((o.clicked for o in here if o.clicked.lone or not o.accepted), None)
+            target = next((o.clicked for o in here if o.clicked.single_prompt or not o.accepted), None)
         elif moved:
             target = owners[moved[-1].id]
         else:
-            target = next((o.clicked for o in here if o.clicked.borrowed & owners.keys()), None)
+            target = next((o.clicked for o in here if o.clicked.negative_label_clicks & owners.keys()), None)
         if target is None:
             raise NoObjectError(
                 f"a click of '{context.label}' takes away from the object clicked last, and there is none",
                 hint="click an object of another label first",
             )
-        return _borrowing(target, clicks, new, moved)
+        return _with_negative_label(target, clicks, new, moved)
 
 
 def _same_label(remembered: RememberedObject, context: ClickContext) -> bool:
@@ -172,45 +176,59 @@ def _unmoved(clicked: ClickedObject, click: PercentClick) -> bool:
     return known is not None and (known.x_percent, known.y_percent) == (click.x_percent, click.y_percent)
 
 
-def _fresh(label: str, to_name: str, clicks: Sequence[PercentClick], *, lone: bool) -> ClickedObject:
-    return ClickedObject(label, to_name, REGION_ID_PREFIX + clicks[0].id, tuple(clicks), lone=lone)
+def _fresh(label: str, to_name: str, clicks: Sequence[PercentClick], *, single_prompt: bool) -> ClickedObject:
+    return ClickedObject(
+        label, to_name, REGION_ID_PREFIX + clicks[0].id, tuple(clicks), single_prompt=single_prompt
+    )
 
 
 def _up_to(clicked: ClickedObject, click: PercentClick) -> ClickedObject:
     """The object as it was when this click was new."""
     count = [known.id for known in clicked.clicks].index(click.id) + 1
     clicks = clicked.clicks[:count]
-    return replace(clicked, clicks=clicks, borrowed=clicked.borrowed & {known.id for known in clicks})
+    return replace(
+        clicked,
+        clicks=clicks,
+        negative_label_clicks=clicked.negative_label_clicks & {known.id for known in clicks},
+    )
 
 
 def _listed(known: ClickedObject, clicks: Sequence[PercentClick]) -> ClickedObject:
     """The object whose dots are these now, with what no list of them repeats: its box and borrowed clicks."""
-    if known.box is None and not known.borrowed:
-        return _fresh(known.label, known.to_name, clicks, lone=False)
+    if known.box is None and not known.negative_label_clicks:
+        return _fresh(known.label, known.to_name, clicks, single_prompt=False)
     left = {click.id: click for click in clicks}
     kept = [
-        left.pop(click.id, click) for click in known.clicks if click.id in left or click.id in known.borrowed
+        left.pop(click.id, click)
+        for click in known.clicks
+        if click.id in left or click.id in known.negative_label_clicks
     ]
-    return replace(known, clicks=(*kept, *left.values()), lone=False)
+    return replace(known, clicks=(*kept, *left.values()), single_prompt=False)
 
 
-def _borrowing(
+def _with_negative_label(
     target: ClickedObject,
     clicks: Sequence[PercentClick],
     new: Sequence[PercentClick],
     moved: Sequence[PercentClick],
 ) -> ClickedObject:
     """The object with the dots of a negative label as they are now."""
-    if target.lone and len(clicks) == 1 and not moved:
+    if target.single_prompt and len(clicks) == 1 and not moved:
         if not new:
             return _up_to(target, clicks[0])
-        return replace(target, clicks=(*target.clicks, *new), borrowed=target.borrowed | {new[0].id})
+        return replace(
+            target,
+            clicks=(*target.clicks, *new),
+            negative_label_clicks=target.negative_label_clicks | {new[0].id},
+        )
     now = {click.id: click for click in clicks}
     kept = [
         now.get(click.id, click)
         for click in target.clicks
-        if click.id not in target.borrowed or click.id in now
+        if click.id not in target.negative_label_clicks or click.id in now
     ]
     added = [click for click in new if click.id not in {k.id for k in kept}]
-    borrowed = (target.borrowed & now.keys()) | {click.id for click in new}
-    return replace(target, clicks=(*kept, *added), borrowed=borrowed, lone=False)
+    negative_label_clicks = (target.negative_label_clicks & now.keys()) | {click.id for click in new}
+    return replace(
+        target, clicks=(*kept, *added), negative_label_clicks=negative_label_clicks, single_prompt=False
+    )

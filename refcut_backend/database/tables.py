@@ -194,7 +194,7 @@ class ClickedObjectState(Base):
     """An object as it was last answered, for as long as further clicks may be about it. Times: seconds since 1970.
 
     clicks: [id, x, y, positive] in percent, in the order in which they apply. box: [id, left, top, right, bottom].
-    borrowed: ids of clicks that are dots of a negative label. asked: key of the context that was answered.
+    negative_label_clicks: ids of clicks that are dots of a negative label. context_key: of the context that was answered.
     asked_at_s: when that context came, so that an answer that took longer does not replace a newer one's.
     rle: brush RLE as bytes, of an image of width x height.
     """
@@ -208,10 +208,10 @@ class ClickedObjectState(Base):
     to_name: Mapped[str] = mapped_column(String(500))
     clicks: Mapped[list[list[Any]]] = mapped_column(JSON)
     box: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
-    borrowed: Mapped[list[str]] = mapped_column(JSON)
-    lone: Mapped[bool]
+    negative_label_clicks: Mapped[list[str]] = mapped_column("borrowed", JSON, key="negative_label_clicks")
+    single_prompt: Mapped[bool] = mapped_column("lone", key="single_prompt")
     accepted: Mapped[bool]
-    asked: Mapped[str] = mapped_column(String(16))
+    context_key: Mapped[str] = mapped_column("asked", String(16), key="context_key")
     asked_at_s: Mapped[float] = mapped_column(Float, index=True)
     width: Mapped[int]
     height: Mapped[int]

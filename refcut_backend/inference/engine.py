@@ -27,7 +27,7 @@ from refcut_backend.inference.reference_cache import (
 )
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick, to_pixel
-from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
 
 
 def clicks_in_pixels(clicks: Sequence[PercentClick], height: int, width: int) -> list[Click]:
@@ -142,7 +142,7 @@ class ClickEngine:
         kept = (self._images, self._open_images, self._references)
         return viewed + sum(cache.held_bytes for cache in kept)
 
-    def warm(self, job: WarmJob, must_stop: Callable[[], bool]) -> bool:
+    def preload(self, job: PreloadJob, must_stop: Callable[[], bool]) -> bool:
         """Gets ready what the first click on a task needs. Returns whether it came to its end.
 
         must_stop: asked between the steps, and all through a download; true leaves the rest undone. Raises RefCutError

@@ -12,7 +12,7 @@ from rq.timeouts import JobTimeoutException
 
 from refcut_backend.errors import ClickTimeoutError, OutOfMemoryError, RefCutError
 from refcut_backend.inference.engine import ClickEngine
-from refcut_backend.queue.messages import ClickAnswer, ClickJob, PrelabelAnswer, PrelabelJob, WarmJob
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, PrelabelAnswer, PrelabelJob, PreloadJob
 
 log = logging.getLogger("refcut.worker")
 
@@ -30,19 +30,19 @@ def warm_with(engine: ClickEngine, a_click_waits: Callable[[], bool]) -> None:
     _preload_engine, _a_click_waits = engine, a_click_waits
 
 
-def run_warm(job: dict[str, Any]) -> None:
+def run_preload(job: dict[str, Any]) -> None:
     """JSON job to a ready engine. Nobody waits for the outcome: problems are logged, and the click says them again."""
     if _preload_engine is None:
         raise RuntimeError("this worker has no engine; start workers with `refcut worker`")
     started = time.monotonic()
-    warm = WarmJob.from_json(job)
+    warm = PreloadJob.from_json(job)
     outcome: dict[str, Any] = {"project": warm.project_id, "task": warm.task_id}
 
     def must_stop() -> bool:
         return time.monotonic() - started > WARM_LIMIT_S or _a_click_waits()
 
     try:
-        complete = not must_stop() and _preload_engine.warm(warm, must_stop)
+        complete = not must_stop() and _preload_engine.preload(warm, must_stop)
         outcome |= {"complete": complete, "total_ms": round(1000 * (time.monotonic() - started), 1)}
         log.info("task prepared", extra=outcome)
     except RefCutError as error:
@@ -73,7 +73,7 @@ class AnswersClicks(Protocol):
         ...
 
 
-class MemoryCare:
+class MemoryGuard:
     """Answers through an engine that may run out of memory."""
 
     def __init__(self, engine: AnswersClicks) -> None:
@@ -81,7 +81,7 @@ class MemoryCare:
         self._failures = 0
 
     @property
-    def is_worn_out(self) -> bool:
+    def needs_restart(self) -> bool:
         """Whether only a fresh process can help."""
         return self._failures >= FAILURES_IN_A_ROW
 
@@ -124,7 +124,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 class LooksAtTasks(Protocol):
     """`worker.prelabeller.Prelabeller`."""
 
-    def look(self, job: PrelabelJob, is_turn_over: Callable[[], bool]) -> PrelabelAnswer: ...
+    def look(self, job: PrelabelJob, should_yield: Callable[[], bool]) -> PrelabelAnswer: ...
 
     def forget(self) -> None: ...
 
@@ -174,13 +174,13 @@ def run_prelabel(job: dict[str, Any]) -> dict[str, Any]:
 
 
 _click_engine: AnswersClicks | None = None
-_care: MemoryCare | None = None
+_care: MemoryGuard | None = None
 
 
-def serve_with(engine: AnswersClicks) -> MemoryCare:
+def serve_with(engine: AnswersClicks) -> MemoryGuard:
     """Makes `engine` the one that answers this process's jobs."""
     global _click_engine, _care
-    _click_engine, _care = engine, MemoryCare(engine)
+    _click_engine, _care = engine, MemoryGuard(engine)
     return _care
 
 

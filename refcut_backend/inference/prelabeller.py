@@ -32,7 +32,7 @@ class Prelabeller:
         self._limits = limits
         self._clock = clock
 
-    def look(self, job: PrelabelJob, is_turn_over: Callable[[], bool]) -> PrelabelAnswer:
+    def look(self, job: PrelabelJob, should_yield: Callable[[], bool]) -> PrelabelAnswer:
         """What is found of the job's labels, as far as the turn allows; at least one label where nothing interrupts.
 
         is_turn_over: asked before each step of the network and all through downloads. Raises RefCutError when an image
@@ -45,11 +45,11 @@ class Prelabeller:
             if found and self._clock() - started > SLICE_S:
                 break
             where = TaskImage(job.project_id, job.task_id, label.image_address)
-            view = self._engine.view(where, label.reference_ids, is_turn_over)
+            view = self._engine.view(where, label.reference_ids, should_yield)
             if view is None or version not in ("", view.model.version):
                 break
             # Without any reference nothing says what the label means: it was taken back a moment ago.
-            proposals = propose(view.predictor, self._limits, is_turn_over) if view.reference_versions else []
+            proposals = propose(view.predictor, self._limits, should_yield) if view.reference_versions else []
             if proposals is None:
                 break
             version = view.model.version

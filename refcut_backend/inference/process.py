@@ -23,8 +23,8 @@ from refcut_backend.inference.jobs import AnswersClicks, prelabel_with, serve_wi
 from refcut_backend.inference.load_model import ModelLoader, choose_device, share_cores
 from refcut_backend.inference.models import ProjectModels, ServedModel
 from refcut_backend.inference.prelabeller import Prelabeller
-from refcut_backend.queue.background_queues import Turn, WarmQueue
-from refcut_backend.queue.heartbeats import Presence
+from refcut_backend.queue.background_queues import PreemptionCheck, PreloadQueue
+from refcut_backend.queue.heartbeats import Heartbeat
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.queue.rq_worker import JobWorker
 from refcut_backend.references.registry import References
@@ -42,7 +42,7 @@ def work(
     queues: Sequence[str],
     name: str,
     make_engine: Callable[[], AnswersClicks] | None,
-    told_to_stop: threading.Event | None = None,
+    stop_event: threading.Event | None = None,
 ) -> int:
     """Answers jobs until told to stop (SIGTERM or SIGINT: the job in hand is finished first).
 
@@ -51,22 +51,22 @@ def work(
     """
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, lambda *_: sys.exit(0))  # until the model is loaded; then rq takes over
-    told_to_stop = told_to_stop or threading.Event()
-    with Presence(connect_redis(redis_url), name, queues) as presence:
+    stop_event = stop_event or threading.Event()
+    with Heartbeat(connect_redis(redis_url), name, queues) as heartbeat:
         engine = make_engine() if make_engine else None
         care = serve_with(engine) if engine else None
 
-        def is_worn_out() -> bool:
-            return care is not None and care.is_worn_out
+        def needs_restart() -> bool:
+            return care is not None and care.needs_restart
 
-        presence.announce_ready(engine.device if engine else "")
+        heartbeat.announce_ready(engine.device if engine else "")
         log.info("worker ready", extra={"worker": name, "queues": list(queues)})
         with connect_redis(redis_url) as connection:
             _work_while_redis_comes_and_goes(
-                lambda: JobWorker(queues, connection, presence, told_to_stop, is_worn_out),
-                lambda: told_to_stop.is_set() or is_worn_out(),
+                lambda: JobWorker(queues, connection, heartbeat, stop_event, needs_restart),
+                lambda: stop_event.is_set() or needs_restart(),
             )
-        return START_AGAIN if is_worn_out() else 0
+        return START_AGAIN if needs_restart() else 0
 
 
 def _work_while_redis_comes_and_goes(
@@ -128,8 +128,8 @@ def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: 
 
     def make() -> ClickEngine:
         engine = make_engine(settings)
-        warm_with(engine, WarmQueue(connect_redis(redis_url)).a_click_waits)
-        prelabel_with(Prelabeller(engine), Turn(connect_redis(redis_url)))
+        warm_with(engine, PreloadQueue(connect_redis(redis_url)).a_click_waits)
+        prelabel_with(Prelabeller(engine), PreemptionCheck(connect_redis(redis_url)))
         return engine
 
     return work(redis_url, queues, name, make)

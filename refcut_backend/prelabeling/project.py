@@ -77,7 +77,7 @@ class PrelabelsTasks(Protocol):
     """`prelabel_task.TaskPrelabeller`."""
 
     def prelabel(
-        self, task: TaskToPrelabel, limit_s: float, is_unwanted: Callable[[], bool]
+        self, task: TaskToPrelabel, limit_s: float, is_cancelled: Callable[[], bool]
     ) -> Prelabelled: ...
 
 
@@ -135,15 +135,15 @@ class ProjectPrelabeller:
                 self.stop()
 
     def _one(self, task: ListedTask) -> TaskOutcome:
-        if self._is_unwanted():
+        if self._is_cancelled():
             return TaskOutcome(task.id, Outcome.LEFT)
         try:
-            found = self._prelabeller.prelabel(self._to_prelabel(task), TASK_LIMIT_S, self._is_unwanted)
+            found = self._prelabeller.prelabel(self._to_prelabel(task), TASK_LIMIT_S, self._is_cancelled)
             return self._store(task.id, found)
         except GoneError:
             return TaskOutcome(task.id, Outcome.GONE)
         except RefCutError as error:
-            if self._is_unwanted():
+            if self._is_cancelled():
                 return TaskOutcome(task.id, Outcome.LEFT)
             return TaskOutcome(task.id, Outcome.FAILED, problem=str(error))
         except SQLAlchemyError as error:
@@ -175,7 +175,7 @@ class ProjectPrelabeller:
         project = self._project
         return TaskToPrelabel(project.project_id, task.id, task.data, project.label_config, project.labels)
 
-    def _is_unwanted(self) -> bool:
+    def _is_cancelled(self) -> bool:
         return self._stopped.is_set() or self._is_lost()
 
 

@@ -50,13 +50,13 @@ class Prelabelled:
         return str(self.prediction["model_version"])
 
 
-class AsksForMasks(Protocol):
+class PrelabelSender(Protocol):
     """Whatever carries a task to a worker and back."""
 
     def workers(self) -> Sized: ...
 
     def ask(
-        self, job: PrelabelJob, deadline: float, is_unwanted: Callable[[], bool], *, goes_on: bool
+        self, job: PrelabelJob, deadline: float, is_cancelled: Callable[[], bool], *, is_continuation: bool
     ) -> PrelabelAnswer: ...
 
 
@@ -64,7 +64,7 @@ class TaskPrelabeller:
     """May be used from several threads."""
 
     def __init__(
-        self, queue: AsksForMasks, references: References, addresses: Addresses, rules: AnswerRules
+        self, queue: PrelabelSender, references: References, addresses: Addresses, rules: AnswerRules
     ) -> None:
         self._queue = queue
         self._references = references
@@ -79,7 +79,7 @@ class TaskPrelabeller:
             return 1
 
     def prelabel(
-        self, task: TaskToPrelabel, limit_s: float, is_unwanted: Callable[[], bool] = lambda: False
+        self, task: TaskToPrelabel, limit_s: float, is_cancelled: Callable[[], bool] = lambda: False
     ) -> Prelabelled:
         """What is found on a task.
 
@@ -94,7 +94,7 @@ class TaskPrelabeller:
         while len(found) < len(wanted):
             left = tuple(label for label in wanted if label not in found)
             job = PrelabelJob(task.project_id, task.task_id, left)
-            answer = self._queue.ask(job, deadline, is_unwanted, goes_on=bool(found))
+            answer = self._queue.ask(job, deadline, is_cancelled, is_continuation=bool(found))
             if answer.error_code is not None:
                 raise TaskRefusalError(answer.error_code, answer.error_message)
             if answer.found and answer.model_version != version:

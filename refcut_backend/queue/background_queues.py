@@ -7,13 +7,13 @@ import logging
 import redis
 from redis import Redis
 
-from refcut_backend.queue.messages import WarmJob
+from refcut_backend.queue.messages import PreloadJob
 from refcut_backend.queue.rq_jobs import (
     CLICK_QUEUE,
+    PRELOAD_FUNCTION,
+    PRELOAD_QUEUE,
     TRAINING_FUNCTION,
     TRAINING_QUEUE,
-    WARM_FUNCTION,
-    WARM_QUEUE,
     open_queue,
 )
 
@@ -24,15 +24,15 @@ WAITS_AT_MOST_S = 30
 RUNS_AT_MOST_S = 60
 
 
-class WarmQueue:
+class PreloadQueue:
     """A queue that a worker looks into only when no click waits. Nothing on it is worth waiting for."""
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
         self._clicks = open_queue(CLICK_QUEUE, connection)
-        self._queue = open_queue(WARM_QUEUE, connection)
+        self._queue = open_queue(PRELOAD_QUEUE, connection)
 
-    def ask(self, job: WarmJob) -> bool:
+    def ask(self, job: PreloadJob) -> bool:
         """Leaves the job for a worker; false when clicks wait or Redis is away. The oldest job makes room: whoever
         opened that task has had time to click."""
         try:
@@ -42,7 +42,7 @@ class WarmQueue:
             for outdated in waiting[: max(len(waiting) - MAX_WAITING + 1, 0)]:
                 self._drop(outdated)
             self._queue.enqueue_call(
-                WARM_FUNCTION,
+                PRELOAD_FUNCTION,
                 args=(job.to_json(),),
                 timeout=RUNS_AT_MOST_S,
                 ttl=WAITS_AT_MOST_S,
@@ -101,12 +101,12 @@ class TrainingQueue:
         return True
 
 
-class Turn:
+class PreemptionCheck:
     """Of a worker on this Redis."""
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
-        self._urgent = [open_queue(name, connection).key for name in (CLICK_QUEUE, WARM_QUEUE)]
+        self._urgent = [open_queue(name, connection).key for name in (CLICK_QUEUE, PRELOAD_QUEUE)]
 
     def is_over(self) -> bool:
         """Whether a click waits, or a task that was just opened; true as well when Redis cannot say."""

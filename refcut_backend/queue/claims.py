@@ -24,7 +24,7 @@ return redis.call('PTTL', KEYS[1])
 
 
 @dataclass(frozen=True)
-class TicketState:
+class ClaimState:
     """worker: who holds the click; None while it waits, and after it was superseded."""
 
     superseded: bool
@@ -51,14 +51,14 @@ def supersede(pipeline: Pipeline, click_id: str) -> None:
     pipeline.set(_key(click_id), SUPERSEDED, xx=True, keepttl=True)
 
 
-def read(connection: Redis, click_id: str) -> TicketState | None:
+def read(connection: Redis, click_id: str) -> ClaimState | None:
     """None when there is no ticket: its deadline has passed, or Redis was emptied."""
     value = connection.get(_key(click_id))
     if not isinstance(value, bytes):
         return None
     text = value.decode()
     worker = text.removeprefix(_HELD_BY) if text.startswith(_HELD_BY) else None
-    return TicketState(text == SUPERSEDED, worker)
+    return ClaimState(text == SUPERSEDED, worker)
 
 
 def renew(pipeline: Pipeline, click_id: str, lasts_s: float) -> None:

@@ -34,7 +34,7 @@ class WorkerState:
     click_s: float | None = None
 
 
-class Presence:
+class Heartbeat:
     """Keeps one worker's state in Redis alive from a thread, as a context manager. Redis may be away meanwhile.
 
     connection: for this alone; it is closed at the end.
@@ -52,7 +52,7 @@ class Presence:
         """The worker's name."""
         return self._state.name
 
-    def __enter__(self) -> Presence:
+    def __enter__(self) -> Heartbeat:
         self._thread.start()
         return self
 

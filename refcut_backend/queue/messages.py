@@ -182,7 +182,7 @@ PRELOAD_FORMAT = 1
 
 
 @dataclass(frozen=True)
-class WarmJob:
+class PreloadJob:
     """reference_ids: rows of the reference table, most likely ones first."""
 
     project_id: int
@@ -195,7 +195,7 @@ class WarmJob:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> WarmJob:
+    def from_json(cls, data: dict[str, Any]) -> PreloadJob:
         """Raises ValueError for a job of another version."""
         if data.get("format") != PRELOAD_FORMAT:
             raise ValueError(f"warm job of format {data.get('format')}, this worker reads {PRELOAD_FORMAT}")

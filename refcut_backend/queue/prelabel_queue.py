@@ -26,7 +26,7 @@ from refcut_backend.queue.rq_jobs import (
     results_key,
 )
 
-TICKET_S = 10.0
+CLAIM_S = 10.0
 LOOK_EVERY_S = 0.25
 RUNS_AT_MOST_S = 60
 """A worker gives a job back long before; this ends one that hangs."""
@@ -53,9 +53,9 @@ class PrelabelQueue:
         self,
         job: PrelabelJob,
         deadline: float,
-        is_unwanted: Callable[[], bool] = lambda: False,
+        is_cancelled: Callable[[], bool] = lambda: False,
         *,
-        goes_on: bool = False,
+        is_continuation: bool = False,
     ) -> PrelabelAnswer:
         """What a worker found, by a deadline (`time.monotonic()`).
 
@@ -66,7 +66,7 @@ class PrelabelQueue:
         losses = 0
         try:
             while True:
-                answer = self._ask_once(job, deadline, is_unwanted, goes_on)
+                answer = self._ask_once(job, deadline, is_cancelled, is_continuation)
                 if answer is not None:
                     return answer
                 losses += 1
@@ -79,26 +79,26 @@ class PrelabelQueue:
             raise _unavailable(error) from error
 
     def _ask_once(
-        self, job: PrelabelJob, deadline: float, is_unwanted: Callable[[], bool], goes_on: bool
+        self, job: PrelabelJob, deadline: float, is_cancelled: Callable[[], bool], is_continuation: bool
     ) -> PrelabelAnswer | None:
         """None when the worker died."""
         name = uuid4().hex
         try:
-            self._send(job, name, goes_on)
-            while (left_s := deadline - time.monotonic()) > 0 and not is_unwanted():
+            self._send(job, name, is_continuation)
+            while (left_s := deadline - time.monotonic()) > 0 and not is_cancelled():
                 said = read_result(self._connection, name, min(left_s, LOOK_EVERY_S))
                 if said is not None:
                     return PrelabelAnswer.from_json(said)
                 if self._is_lost(job, name):
                     return None
         finally:
-            self._withdraw(name)
+            self._forget(name)
         raise ClickTimeoutError("it was not its turn in time", hint="clicks go first; more workers help")
 
     def _send(self, job: PrelabelJob, name: str, at_front: bool) -> None:
         with self._connection.pipeline() as pipeline:
             pipeline.multi()
-            claims.issue(pipeline, name, TICKET_S)
+            claims.issue(pipeline, name, CLAIM_S)
             self._queue.enqueue_call(
                 PRELABEL_FUNCTION,
                 args=(job.to_json(),),
@@ -115,7 +115,7 @@ class PrelabelQueue:
     def _is_lost(self, job: PrelabelJob, name: str) -> bool:
         """Renews the ticket; whether the worker that held it is dead. What an emptied Redis lost is sent again."""
         with self._connection.pipeline() as pipeline:
-            claims.renew(pipeline, name, TICKET_S)
+            claims.renew(pipeline, name, CLAIM_S)
             was_there = bool(pipeline.execute()[0])
         if not was_there:
             self._send(job, name, at_front=False)
@@ -133,7 +133,7 @@ class PrelabelQueue:
             self._queue.intermediate_queue.remove(name)
             self._queue.push_job_id(name, at_front=True)
 
-    def _withdraw(self, name: str) -> None:
+    def _forget(self, name: str) -> None:
         """Leaves nothing behind; what cannot be removed now expires by itself."""
         with suppress(redis.RedisError), self._connection.pipeline() as pipeline:
             claims.withdraw(pipeline, name)

@@ -21,24 +21,24 @@ from rq.utils import as_text, import_attribute
 from refcut_backend.errors import ConfigError, RefCutError, RefusedJobError
 
 CLICK_QUEUE = "clicks"
-WARM_QUEUE = "warm"
+PRELOAD_QUEUE = "warm"
 PRELABEL_QUEUE = "prelabel"
 TRAINING_QUEUE = "training"
 
 CLICK_FUNCTION = "refcut_backend.inference.jobs.run_click"
-WARM_FUNCTION = "refcut_backend.inference.jobs.run_warm"
+PRELOAD_FUNCTION = "refcut_backend.inference.jobs.run_preload"
 PRELABEL_FUNCTION = "refcut_backend.inference.jobs.run_prelabel"
 TRAINING_FUNCTION = "refcut_backend.training.worker.run_training_job"
 
 FUNCTIONS: dict[str, frozenset[str]] = {
     CLICK_QUEUE: frozenset({CLICK_FUNCTION}),
-    WARM_QUEUE: frozenset({WARM_FUNCTION}),
+    PRELOAD_QUEUE: frozenset({PRELOAD_FUNCTION}),
     PRELABEL_QUEUE: frozenset({PRELABEL_FUNCTION}),
     TRAINING_QUEUE: frozenset({TRAINING_FUNCTION}),
 }
 """Queue to the functions of its jobs. The order is the order in which a worker looks for work."""
 
-MODEL_QUEUES = (CLICK_QUEUE, WARM_QUEUE, PRELABEL_QUEUE)
+MODEL_QUEUES = (CLICK_QUEUE, PRELOAD_QUEUE, PRELABEL_QUEUE)
 """What a worker serves unless told otherwise; these need the model that serves. Training has a process of its own."""
 
 

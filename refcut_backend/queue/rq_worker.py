@@ -24,7 +24,7 @@ from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
 from rq.worker import WorkerStatus
 
 from refcut_backend.queue import claims
-from refcut_backend.queue.heartbeats import Presence
+from refcut_backend.queue.heartbeats import Heartbeat
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE, PRELABEL_QUEUE, RegisteredJob, open_queue
 
 log = logging.getLogger("refcut.worker")
@@ -65,9 +65,9 @@ class JobWorker(SimpleWorker):
         self,
         queues: Sequence[str],
         connection: Redis,
-        presence: Presence,
-        told_to_stop: threading.Event,
-        is_worn_out: Callable[[], bool],
+        heartbeat: Heartbeat,
+        stop_event: threading.Event,
+        needs_restart: Callable[[], bool],
     ) -> None:
         super().__init__(
             [open_queue(name, connection) for name in queues],
@@ -77,9 +77,9 @@ class JobWorker(SimpleWorker):
             worker_ttl=RQ_TTL_S,
             log_job_description=False,
         )
-        self._presence = presence
-        self._told_to_stop = told_to_stop
-        self._is_worn_out = is_worn_out
+        self._worker_heartbeat = heartbeat
+        self._stop_event = stop_event
+        self._needs_restart = needs_restart
         self._next_heartbeat = -math.inf
 
     def execute_job(self, job: Job, queue: Queue) -> None:
@@ -90,7 +90,7 @@ class JobWorker(SimpleWorker):
             self._execute_click(job, left_s)
         elif left_s is not None:
             super().execute_job(job, queue)
-        if self._is_worn_out():
+        if self._needs_restart():
             self._stop_requested = True
 
     def _execute_click(self, job: Job, left_s: float) -> None:
@@ -112,16 +112,16 @@ class JobWorker(SimpleWorker):
             Result.create(job, outcome, kept_s, return_value=answer, pipeline=pipeline)
             pipeline.delete(job.key)
             pipeline.execute()
-        self._presence.took(time.monotonic() - started)
+        self._worker_heartbeat.took(time.monotonic() - started)
 
     def _claim(self, job: Job, queue: Queue) -> float | None:
         """Seconds that it is waited for, None when it is not this worker's. Its holder is known to live before it is
         known.
         """
         with self.connection.pipeline() as pipeline:
-            self._presence.beat(pipeline)
+            self._worker_heartbeat.beat(pipeline)
             pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
-            claims.claim(pipeline, job.id, self._presence.name)
+            claims.claim(pipeline, job.id, self._worker_heartbeat.name)
             return claims.seconds_left(pipeline.execute()[-1])
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
@@ -138,7 +138,7 @@ class JobWorker(SimpleWorker):
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """SIGTERM or SIGINT: the job in hand is finished first."""
-        self._told_to_stop.set()
+        self._stop_event.set()
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
     def set_shutdown_requested_date(self) -> None:

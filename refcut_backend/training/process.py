@@ -50,9 +50,9 @@ def run_training_worker(
         if run is not None:
             requests.put_on_queue(run)
 
-    told_to_stop = threading.Event()
+    stop_event = threading.Event()
     training = ProjectTraining(
         settings.training_dir, SnapshotMaker(settings, engine), TrainingNews(engine), settings.train_keep_runs
     )
-    train_with(TrainingWorker(name, runs, training, lambda: make_learner(settings), put_back, told_to_stop))
-    return work(redis_url, (TRAINING_QUEUE,), name, None, told_to_stop)
+    train_with(TrainingWorker(name, runs, training, lambda: make_learner(settings), put_back, stop_event))
+    return work(redis_url, (TRAINING_QUEUE,), name, None, stop_event)

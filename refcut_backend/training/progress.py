@@ -30,10 +30,10 @@ class RunLostError(Exception):
 class RunReport:
     """One worker's report on one run. Progress that cannot be written costs nothing but the progress."""
 
-    def __init__(self, runs: TrainingRuns, claim: Claim, told_to_stop: threading.Event) -> None:
+    def __init__(self, runs: TrainingRuns, claim: Claim, stop_event: threading.Event) -> None:
         self._runs = runs
         self._claim = claim
-        self._told_to_stop = told_to_stop
+        self._stop_event = stop_event
         self._stage: Stage | None = None
         self._written_at = -math.inf
         self.is_lost = False
@@ -78,7 +78,7 @@ class RunReport:
         """Raises ToldToStopError or RunLostError when the run must not go on here."""
         if self.is_lost:
             raise RunLostError
-        if self._told_to_stop.is_set():
+        if self._stop_event.is_set():
             raise ToldToStopError
 
     def _tell(self, write: Callable[[], bool]) -> None:

@@ -46,7 +46,7 @@ class TrainingWorker:
         training: ProjectTraining,
         make_learner: Callable[[], Learner],
         put_back: Callable[[str], None],
-        told_to_stop: threading.Event,
+        stop_event: threading.Event,
         *,
         beat_s: float = BEAT_S,
     ) -> None:
@@ -55,13 +55,13 @@ class TrainingWorker:
         self._training = training
         self._make_learner = make_learner
         self._put_back = put_back
-        self._told_to_stop = told_to_stop
+        self._stop_event = stop_event
         self._beat_s = beat_s
 
     def work_on(self, run_id: str) -> None:
         """Never raises for what may go wrong in a run: the row says it."""
         run = self._runs.of(run_id)
-        if run is None or run.has_ended or self._told_to_stop.is_set():
+        if run is None or run.has_ended or self._stop_event.is_set():
             return
         with _locked(self._training.folder_of(run.project_id, run_id) / LOCK_FILE) as is_ours:
             # A worker of this machine that was silent for too long, and lives: it still writes there.
@@ -72,7 +72,7 @@ class TrainingWorker:
     def _work_with(self, claim: Claim) -> None:
         where = {"project": claim.project_id, "run": claim.run_id, "attempt": claim.attempt}
         log.info("training begins", extra=where)
-        report = RunReport(self._runs, claim, self._told_to_stop)
+        report = RunReport(self._runs, claim, self._stop_event)
         try:
             with self._heart(report, claim):
                 ended = self._training.train(claim.project_id, claim.run_id, self._make_learner, report)
@@ -115,7 +115,7 @@ class TrainingWorker:
                 if now >= beat_at:
                     report.beat()
                     beat_at = now + self._beat_s
-                if self._told_to_stop.is_set():
+                if self._stop_event.is_set():
                     stop_at = min(stop_at, now + STOPS_WITHIN_S)
                 if now >= stop_at:
                     self._interrupt(claim)

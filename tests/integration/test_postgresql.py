@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from refcut_backend.clicks.context import read_context
-from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, AskedClick, ClickMemory
+from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickKey, ClickMemory
 from refcut_backend.clicks.recent_objects import ClickedObjects
 from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.database.engine import open_database
@@ -22,7 +22,7 @@ from tests.support.fake_services import MASK
 from tests.support.postgresql import running_postgresql
 from tests.support.recorded import click_result
 
-DOOR = ClickedObject("Door", "image", "rc-a", (PercentClick(10, 10, True, "a"),), lone=True)
+DOOR = ClickedObject("Door", "image", "rc-a", (PercentClick(10, 10, True, "a"),), single_prompt=True)
 GIVEN = GivenMask(8, 8, brush_rle.encode(MASK), 0.5, ())
 
 
@@ -39,10 +39,10 @@ def engine(url: str) -> Iterator[Engine]:
     opened.dispose()
 
 
-def ask() -> AskedClick:
+def ask() -> ClickKey:
     context = read_context([click_result("a", 10, 10, "Door")])
     assert context is not None
-    return AskedClick(1, 2, context, 50)
+    return ClickKey(1, 2, context, 50)
 
 
 def test_processes_that_follow_the_same_events_at_once_leave_the_same_state_as_one_on_sqlite(url, tmp_path):

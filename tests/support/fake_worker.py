@@ -22,7 +22,7 @@ from refcut_backend.inference.jobs import prelabel_with
 from refcut_backend.inference.process import work
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.logs import set_up_logging
-from refcut_backend.queue.background_queues import Turn
+from refcut_backend.queue.background_queues import PreemptionCheck
 from refcut_backend.queue.messages import (
     ClickAnswer,
     ClickJob,
@@ -87,16 +87,16 @@ class FakePrelabeller:
     Anything else is an image on which each label is found once.
     """
 
-    def look(self, job: PrelabelJob, is_turn_over: Callable[[], bool]) -> PrelabelAnswer:
+    def look(self, job: PrelabelJob, should_yield: Callable[[], bool]) -> PrelabelAnswer:
         found: list[FoundLabel] = []
         for label in job.labels:
             _log(f"task {job.task_id} {label.label}")
-            if not self._is_done(label, is_turn_over):
+            if not self._is_done(label, should_yield):
                 break
             found.append(FoundLabel(label.label, label.to_name, 4, 2, (FoundMask(MASK, 0.5),), ("v",)))
         return PrelabelAnswer(tuple(found), "s14-b81af1d8")
 
-    def _is_done(self, label: LabelToFind, is_turn_over: Callable[[], bool]) -> bool:
+    def _is_done(self, label: LabelToFind, should_yield: Callable[[], bool]) -> bool:
         order, _, argument = label.image_address.rpartition("/")[2].partition(" ")
         if order == "die":
             os._exit(9)
@@ -105,10 +105,10 @@ class FakePrelabeller:
         if order == "wait":
             deadline = time.monotonic() + FOREVER_S
             while not Path(os.environ["FAKE_WORKER_LOG"]).with_name(argument).exists():
-                if is_turn_over() or time.monotonic() > deadline:
+                if should_yield() or time.monotonic() > deadline:
                     return False
                 time.sleep(0.01)
-        return not is_turn_over()
+        return not should_yield()
 
     def forget(self) -> None:
         pass
@@ -146,7 +146,7 @@ def main() -> None:
 
     def make_engine() -> FakeEngine:
         time.sleep(arguments.load_s)
-        prelabel_with(FakePrelabeller(), Turn(connect_redis(url)))
+        prelabel_with(FakePrelabeller(), PreemptionCheck(connect_redis(url)))
         return FakeEngine(bytearray(b"x") * (arguments.ballast_mb << 20))
 
     sys.exit(work(url, read_queue_names(arguments.queues), arguments.name, make_engine))

@@ -57,7 +57,7 @@ class World:
     api: LabelStudioApi
     registry: Registry
     learner: FakeLearner
-    told_to_stop: threading.Event
+    stop_event: threading.Event
 
     def __post_init__(self) -> None:
         self.settings = Settings(state_dir=self.folder, image_cache_max_bytes=16 * 2**20)
@@ -88,7 +88,7 @@ class World:
         keep = self.settings.train_keep_runs
         training = ProjectTraining(self.settings.training_dir, maker, self.news_store, keep)
         return TrainingWorker(
-            name, self.runs, training, lambda: self.learner, put_back, self.told_to_stop, beat_s=0.05
+            name, self.runs, training, lambda: self.learner, put_back, self.stop_event, beat_s=0.05
         )
 
     def train(self) -> Run:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, text
 
 from refcut_backend.clicks.context import read_context
-from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, AskedClick, ClickMemory, ClickPolarities
+from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickKey, ClickMemory, ClickPolarities
 from refcut_backend.clicks.session import ClickedObject, ClickSession
 from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio import brush_rle
@@ -21,7 +21,7 @@ from tests.support.recorded import click_result
 MASK = np.zeros((10, 20), bool)
 MASK[0:5, 0:10] = True
 GIVEN = GivenMask(20, 10, brush_rle.encode(MASK), 0.5, ())
-DOOR = ClickedObject("Door", "image", "rc-a", (PercentClick(10, 10, True, "a"),), lone=True)
+DOOR = ClickedObject("Door", "image", "rc-a", (PercentClick(10, 10, True, "a"),), single_prompt=True)
 
 
 @pytest.fixture
@@ -36,13 +36,13 @@ def memory(engine) -> ClickMemory:
     return ClickMemory(engine, 600)
 
 
-def ask(*, positive: bool | None = True, at_s: float = 50) -> AskedClick:
+def ask(*, positive: bool | None = True, at_s: float = 50) -> ClickKey:
     context = read_context([click_result("a", 10, 10, "Door", positive=positive)])
     assert context is not None
-    return AskedClick(1, 2, context, at_s)
+    return ClickKey(1, 2, context, at_s)
 
 
-def click(memory: ClickMemory, asked: AskedClick, given: GivenMask = GIVEN) -> ClickSession:
+def click(memory: ClickMemory, asked: ClickKey, given: GivenMask = GIVEN) -> ClickSession:
     session = memory.session(asked, [])
     memory.answered(asked, DOOR, given, model_version="s14", milliseconds=1)
     return session
@@ -105,7 +105,7 @@ def test_a_full_disk_costs_the_memory_and_not_the_click(memory, engine, caplog):
 def test_text_that_no_database_takes_costs_the_memory_and_not_the_click(memory, caplog):
     context = read_context([click_result("\ud800", 10, 10, "Door")])
     assert context is not None
-    click(memory, AskedClick(1, 2, context, 50))
+    click(memory, ClickKey(1, 2, context, 50))
     assert problems(caplog) == ["UnicodeEncodeError"] * len(problems(caplog))
     assert problems(caplog)
 

@@ -11,7 +11,7 @@ from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 
 CONTEXT = ClickContext("Wheel", "image")
 WHEEL = ClickedObject("Wheel", "image", "rc-w", (PercentClick(1, 1, True, "w"),))
-DOOR = ClickedObject("Door", "image", "rc-d", (PercentClick(1, 1, True, "d"),), lone=True)
+DOOR = ClickedObject("Door", "image", "rc-d", (PercentClick(1, 1, True, "d"),), single_prompt=True)
 
 
 def remembered(clicked: ClickedObject, at_s: float = 100, *, accepted: bool = False) -> RememberedObject:
@@ -47,8 +47,10 @@ def test_of_one_label_the_newest_mask_alone_goes_along():
 def test_what_single_clicks_have_refined_has_left_the_canvas_already():
     twice = (*DOOR.clicks, PercentClick(2, 2, False, "e"))
     assert carried(remembered(replace(DOOR, clicks=twice))) == []
-    assert carried(remembered(replace(DOOR, clicks=twice, lone=False))) == ["rc-d"]
-    assert carried(remembered(replace(DOOR, clicks=twice, borrowed=frozenset({"e"})))) == ["rc-d"]
+    assert carried(remembered(replace(DOOR, clicks=twice, single_prompt=False))) == ["rc-d"]
+    assert carried(remembered(replace(DOOR, clicks=twice, negative_label_clicks=frozenset({"e"})))) == [
+        "rc-d"
+    ]
     assert carried(remembered(replace(DOOR, clicks=twice[1:], box=PercentBox(1, 1, 2, 2, "b")))) == ["rc-d"]
 
 

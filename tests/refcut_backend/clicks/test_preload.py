@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from refcut_backend.clicks.preload import MAX_REFERENCES, TaskOpener
-from refcut_backend.clicks.service import HidesAddresses
+from refcut_backend.clicks.service import AddressHidingSender
 from refcut_backend.database.engine import open_database
 from refcut_backend.images.hidden_urls import Addresses
-from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
 from refcut_backend.references.annotation_states import AnnotationNews
 from refcut_backend.references.parse import LabelReference
 from refcut_backend.references.registry import References
@@ -20,10 +20,10 @@ SIGNED = "https://bucket.s3.amazonaws.com/a.png?X-Amz-Signature=canary"
 
 class Queue:
     def __init__(self) -> None:
-        self.jobs: list[WarmJob] = []
+        self.jobs: list[PreloadJob] = []
 
-    def ask(self, job: WarmJob) -> bool:
-        self.jobs.append(WarmJob.from_json(json.loads(json.dumps(job.to_json()))))
+    def ask(self, job: PreloadJob) -> bool:
+        self.jobs.append(PreloadJob.from_json(json.loads(json.dumps(job.to_json()))))
         return True
 
 
@@ -34,7 +34,7 @@ def engine(tmp_path):
     engine.dispose()
 
 
-def opened(engine, data: dict[str, object], config: str = LABEL_CONFIG) -> list[WarmJob]:
+def opened(engine, data: dict[str, object], config: str = LABEL_CONFIG) -> list[PreloadJob]:
     queue = Queue()
     TaskOpener(queue, References(engine), Addresses(engine), 4).task_opened(7, 3, data, config)
     return queue.jobs
@@ -88,6 +88,6 @@ def test_a_click_on_a_signed_link_takes_only_its_number_to_the_queue(engine):
             seen.append(job)
             return ClickAnswer()
 
-    HidesAddresses(Clicks(), Addresses(engine)).ask(ClickJob(7, 3, SIGNED, "Wheel", ()))
+    AddressHidingSender(Clicks(), Addresses(engine)).ask(ClickJob(7, 3, SIGNED, "Wheel", ()))
     assert "canary" not in str(seen[0].to_json())
     assert Addresses(engine).read(seen[0].image_address) == SIGNED

@@ -17,7 +17,7 @@ DOOR = ClickedObject(
     (PercentClick(1.5, 2.5, True, "a"), PercentClick(3, 4, False, "n")),
     PercentBox(1, 2, 3, 4, "b"),
     frozenset({"n"}),
-    lone=True,
+    single_prompt=True,
 )
 GIVEN = GivenMask(8, 9, [0, 1, 255], 0.75, ("v1", "v2"))
 
@@ -28,9 +28,9 @@ def objects(engine) -> ClickedObjects:
 
 
 def remember(
-    objects: ClickedObjects, clicked: ClickedObject, at_s: float, task: int = 2, asked: str = "k"
+    objects: ClickedObjects, clicked: ClickedObject, at_s: float, task: int = 2, context_key: str = "k"
 ) -> None:
-    objects.remember(1, task, clicked, GIVEN, asked=asked, asked_at_s=at_s)
+    objects.remember(1, task, clicked, GIVEN, context_key=context_key, asked_at_s=at_s)
 
 
 def test_an_object_comes_back_as_it_was(objects):
@@ -50,15 +50,17 @@ def test_objects_come_newest_first_and_of_the_task_alone(objects):
 
 def test_further_clicks_replace_what_was_remembered(objects):
     remember(objects, DOOR, 50)
-    less = replace(DOOR, clicks=DOOR.clicks[:1], box=None, borrowed=frozenset(), lone=False)
-    remember(objects, less, 60, asked="l")
+    less = replace(
+        DOOR, clicks=DOOR.clicks[:1], box=None, negative_label_clicks=frozenset(), single_prompt=False
+    )
+    remember(objects, less, 60, context_key="l")
     assert objects.recall(1, 2, 60) == [RememberedObject(less, False, 60, "l")]
 
 
 def test_an_answer_that_took_longer_does_not_replace_a_newer_one(objects):
-    remember(objects, replace(DOOR, lone=False), 60)
+    remember(objects, replace(DOOR, single_prompt=False), 60)
     remember(objects, DOOR, 50)
-    assert objects.recall(1, 2, 60)[0].clicked == replace(DOOR, lone=False)
+    assert objects.recall(1, 2, 60)[0].clicked == replace(DOOR, single_prompt=False)
 
 
 def test_what_is_too_old_is_not_recalled_and_then_dropped(objects):

@@ -27,12 +27,14 @@ class Annotator:
         self.polarities: dict[str, bool] = {}
         self.now_s = 0.0
 
-    def send(self, *regions: dict[str, Any], takes_away: bool = False) -> ClickedObject:
+    def send(self, *regions: dict[str, Any], is_negative_label: bool = False) -> ClickedObject:
         context = read_context(list(regions))
         assert context is not None
-        clicked = self.session().understand(context, takes_away=takes_away)
+        clicked = self.session().understand(context, is_negative_label=is_negative_label)
         self.remember(clicked, context.key())
-        assert self.session().understand(context, takes_away=takes_away) == clicked, "asked again"
+        assert self.session().understand(context, is_negative_label=is_negative_label) == clicked, (
+            "asked again"
+        )
         return clicked
 
     def session(self) -> ClickSession:
@@ -224,67 +226,67 @@ def test_an_object_refined_without_end_is_refused_at_the_limit(annotator):
 def test_dots_of_a_negative_label_take_away_from_the_object_clicked_last(annotator):
     annotator.send(dot("a", 20))
     annotator.send(dot("w", 80, "Wheel"))
-    clicked = annotator.send(dot("n", 70, "Negative"), takes_away=True)
+    clicked = annotator.send(dot("n", 70, "Negative"), is_negative_label=True)
     assert (clicked.label, clicked.region_id, signs(clicked)) == ("Wheel", "rc-w", ["+w", "-n"])
 
 
 def test_a_borrowed_negative_dot_outlives_further_clicks_of_the_label(annotator):
     annotator.send(dot("a", 20))
-    annotator.send(dot("n", 70, "Negative"), takes_away=True)
+    annotator.send(dot("n", 70, "Negative"), is_negative_label=True)
     clicked = annotator.send(dot("a", 20), dot("b", 25))
     assert (clicked.region_id, signs(clicked)) == ("rc-a", ["+a", "-n", "+b"])
-    clicked = annotator.send(dot("n", 70, "Negative"), dot("m", 60, "Negative"), takes_away=True)
+    clicked = annotator.send(dot("n", 70, "Negative"), dot("m", 60, "Negative"), is_negative_label=True)
     assert signs(clicked) == ["+a", "-n", "+b", "-m"]
 
 
 def test_alt_clicks_and_a_negative_label_go_together(annotator):
     annotator.send(dot("a", 20), dot("b", 30, positive=False))
-    clicked = annotator.send(dot("n", 70, "Negative"), takes_away=True)
+    clicked = annotator.send(dot("n", 70, "Negative"), is_negative_label=True)
     assert signs(clicked) == ["+a", "-b", "-n"]
 
 
 def test_a_negative_dot_stays_with_its_object_when_another_is_clicked(annotator):
     annotator.send(dot("a", 20))
-    annotator.send(dot("n", 25, "Negative"), takes_away=True)
+    annotator.send(dot("n", 25, "Negative"), is_negative_label=True)
     annotator.send(dot("w", 80, "Wheel"))
     both = [dot("n", 25, "Negative"), dot("m", 85, "Negative")]
-    assert signs(annotator.send(*both, takes_away=True)) == ["+w", "-m"]
+    assert signs(annotator.send(*both, is_negative_label=True)) == ["+w", "-m"]
     dragged = [dot("n", 28, "Negative"), both[1]]
-    clicked = annotator.send(*dragged, takes_away=True)
+    clicked = annotator.send(*dragged, is_negative_label=True)
     assert (clicked.region_id, [click.x_percent for click in clicked.clicks]) == ("rc-a", [20, 28])
 
 
 def test_a_deleted_dot_of_a_negative_label_no_longer_takes_away(annotator):
     annotator.send(dot("a", 20), dot("b", 22))
-    annotator.send(dot("n", 25, "Negative"), takes_away=True)
-    clicked = annotator.send(dot("m", 26, "Negative"), takes_away=True)
+    annotator.send(dot("n", 25, "Negative"), is_negative_label=True)
+    clicked = annotator.send(dot("m", 26, "Negative"), is_negative_label=True)
     assert signs(clicked) == ["+a", "+b", "-m"]
 
 
 def test_with_auto_accept_dots_of_a_negative_label_add_up(annotator):
     annotator.send(dot("a", 20))
     annotator.accept("rc-a")
-    annotator.send(dot("n", 25, "Negative"), takes_away=True)
-    clicked = annotator.send(dot("m", 26, "Negative"), takes_away=True)
+    annotator.send(dot("n", 25, "Negative"), is_negative_label=True)
+    clicked = annotator.send(dot("m", 26, "Negative"), is_negative_label=True)
     assert (clicked.region_id, signs(clicked)) == ("rc-a", ["+a", "-n", "-m"])
 
 
 def test_a_lone_click_that_is_sent_again_later_comes_without_the_negative_dot_that_followed_it(annotator):
     first = annotator.send(dot("a", 20))
-    annotator.send(dot("n", 25, "Negative"), takes_away=True)
+    annotator.send(dot("n", 25, "Negative"), is_negative_label=True)
     assert annotator.send(dot("a", 20)) == first
 
 
 def test_a_negative_label_without_an_object_is_refused(annotator):
     with pytest.raises(NoObjectError):
-        annotator.send(dot("n", 25, "Negative"), takes_away=True)
+        annotator.send(dot("n", 25, "Negative"), is_negative_label=True)
 
 
 def test_a_negative_label_does_not_touch_what_was_accepted(annotator):
     annotator.send(dot("a", 20), dot("b", 22))
     annotator.accept("rc-a")
     with pytest.raises(NoObjectError):
-        annotator.send(dot("n", 25, "Negative"), takes_away=True)
+        annotator.send(dot("n", 25, "Negative"), is_negative_label=True)
 
 
 # Boxes.
@@ -370,9 +372,9 @@ def test_whatever_was_sent_before_a_context_asked_again_is_the_same_object(steps
             label = "Negative" if kind == "negative" else "Door"
             regions = [dot(f"{kind}-{name}", at, label, positive=positive) for name, at, positive in chosen]
         try:
-            clicked = annotator.send(*regions, takes_away=kind == "negative")
+            clicked = annotator.send(*regions, is_negative_label=kind == "negative")
         except (NoPositiveClickError, NoObjectError):
             continue
         assert clicked.region_id.startswith("rc-")
         assert len({click.id for click in clicked.clicks}) == len(clicked.clicks)
-        assert clicked.borrowed <= {click.id for click in clicked.clicks}
+        assert clicked.negative_label_clicks <= {click.id for click in clicked.clicks}

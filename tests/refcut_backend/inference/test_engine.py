@@ -23,7 +23,7 @@ from refcut_backend.inference.engine import CacheLimits, ClickEngine
 from refcut_backend.inference.models import OneModel, ServedModel
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
-from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
 from refcut_backend.references.parse import mask_to_png
 from refcut_backend.references.registry import StoredReference
 from tests.support.synthetic import TINY_FROZEN, random_network
@@ -262,14 +262,14 @@ def never() -> bool:
     return False
 
 
-def warm_job(*references: int) -> WarmJob:
-    return WarmJob(1, 2, ("/a.jpg",), references)
+def preload_job(*references: int) -> PreloadJob:
+    return PreloadJob(1, 2, ("/a.jpg",), references)
 
 
 def test_a_warmed_task_needs_no_fetch_and_no_encoding_at_its_first_click(monkeypatch):
     store = Store()
     engine = make_engine(store)
-    assert engine.warm(warm_job(1), never)
+    assert engine.preload(preload_job(1), never)
     loaded, encoded = list(store.loaded), encodings(engine, monkeypatch)
     answer = engine.answer(job((50, 50), references=[1]))
     assert (store.loaded, encoded) == (loaded, [])
@@ -279,16 +279,16 @@ def test_a_warmed_task_needs_no_fetch_and_no_encoding_at_its_first_click(monkeyp
 def test_warming_twice_fetches_nothing_and_finds_a_changed_image():
     store = Store()
     engine = make_engine(store)
-    engine.warm(warm_job(1), never)
+    engine.preload(preload_job(1), never)
     store.files["/a.jpg"] = picture(99, 30, 80)
-    engine.warm(warm_job(1), never)
+    engine.preload(preload_job(1), never)
     assert store.loaded == ["/a.jpg", "/ref1.jpg", "/a.jpg"]
     assert engine.answer(job((50, 50))).height == 30
 
 
 def test_warming_never_uses_a_reference_of_another_project():
     store = Store()
-    assert make_engine(store).warm(warm_job(2, 7), never)
+    assert make_engine(store).preload(preload_job(2, 7), never)
     assert store.loaded == ["/a.jpg"]
 
 
@@ -298,7 +298,7 @@ def test_a_click_that_comes_during_a_download_is_answered_before_it_ends():
     engine.answer(job((50, 50), address="/other.jpg"))
     store.gate = threading.Event()
     looks = iter([False, False, True])
-    assert not engine.warm(warm_job(), lambda: next(looks))
+    assert not engine.preload(preload_job(), lambda: next(looks))
     answered = engine.answer(job((60, 60), address="/other.jpg"))
     store.gate.set()
     assert answered.height == 40
@@ -315,7 +315,7 @@ def test_a_click_that_waits_stops_warming_at_every_step():
             return said[-1]
 
         store = Store()
-        complete = make_engine(store).warm(warm_job(1, 3), must_stop)
+        complete = make_engine(store).preload(preload_job(1, 3), must_stop)
         assert complete == (True not in said)
         assert not complete or store.loaded == ["/a.jpg", "/ref1.jpg", "/ref3.jpg"]
 
@@ -324,7 +324,7 @@ def test_a_task_whose_image_cannot_be_had_says_why_when_it_is_warmed():
     store = Store()
     store.problem = ImageError("gone", hint="look for it")
     with pytest.raises(ImageError, match="gone"):
-        make_engine(store).warm(warm_job(), never)
+        make_engine(store).preload(preload_job(), never)
 
 
 def test_forgetting_leaves_nothing_and_the_next_click_works():

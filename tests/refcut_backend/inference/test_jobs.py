@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from refcut_backend.errors import OutOfMemoryError
-from refcut_backend.inference.jobs import MemoryCare
+from refcut_backend.inference.jobs import MemoryGuard
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from tests.support.worker_farm import click
 
@@ -53,34 +53,34 @@ def real_allocation_failure() -> RuntimeError:
 )
 def test_a_click_that_memory_was_too_short_for_is_tried_once_more_with_empty_caches(error):
     engine = Engine(error)
-    assert MemoryCare(engine).answer(JOB) == ANSWER
+    assert MemoryGuard(engine).answer(JOB) == ANSWER
     assert engine.forgot == 1
 
 
 def test_memory_that_is_short_twice_is_a_reason_and_not_a_crash():
     engine = Engine(MemoryError(), MemoryError())
     with pytest.raises(OutOfMemoryError, match="REFCUT_FEATURE_CACHE_MAX_BYTES"):
-        MemoryCare(engine).answer(JOB)
+        MemoryGuard(engine).answer(JOB)
     assert engine.forgot == 2
 
 
 def test_a_worker_is_worn_out_after_three_failures_in_a_row_and_not_before():
     engine = Engine(*[MemoryError() for _ in range(4)])
-    care = MemoryCare(engine)
+    care = MemoryGuard(engine)
     for _ in range(2):
         with pytest.raises(OutOfMemoryError):
             care.answer(JOB)
     care.answer(JOB)
     engine.errors = [MemoryError() for _ in range(6)]
     for failures in range(3):
-        assert not care.is_worn_out, failures
+        assert not care.needs_restart, failures
         with pytest.raises(OutOfMemoryError):
             care.answer(JOB)
-    assert care.is_worn_out
+    assert care.needs_restart
 
 
 def test_other_failures_are_not_taken_for_short_memory():
     engine = Engine(RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes"):
-        MemoryCare(engine).answer(JOB)
+        MemoryGuard(engine).answer(JOB)
     assert engine.forgot == 0

@@ -12,16 +12,16 @@ from rq.timeouts import TimerDeathPenalty
 from refcut_backend.errors import ImageError
 from refcut_backend.inference import jobs
 from refcut_backend.label_studio.prompts import PercentClick
-from refcut_backend.queue.background_queues import MAX_WAITING, WarmQueue
-from refcut_backend.queue.messages import ClickAnswer, ClickJob, WarmJob
+from refcut_backend.queue.background_queues import MAX_WAITING, PreloadQueue
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
-from refcut_backend.queue.rq_jobs import CLICK_FUNCTION, CLICK_QUEUE, WARM_QUEUE
+from refcut_backend.queue.rq_jobs import CLICK_FUNCTION, CLICK_QUEUE, PRELOAD_QUEUE
 
 CLICK = ClickJob(1, 2, "/a.jpg", "Door", (PercentClick(10, 20, True),))
 
 
-def warm(task: int) -> WarmJob:
-    return WarmJob(1, task, ("/a.jpg",), (4, 5))
+def warm(task: int) -> PreloadJob:
+    return PreloadJob(1, task, ("/a.jpg",), (4, 5))
 
 
 class Engine:
@@ -41,7 +41,7 @@ class Engine:
         self.asked.append(f"click {job.task_id}")
         return ClickAnswer()
 
-    def warm(self, job: WarmJob, must_stop: Callable[[], bool]) -> bool:
+    def preload(self, job: PreloadJob, must_stop: Callable[[], bool]) -> bool:
         self.asked.append(f"warm {job.task_id}")
         if self.problem is not None:
             raise self.problem
@@ -84,8 +84,8 @@ def work_off(connection: Redis, engine: Engine) -> None:
             pass
 
     jobs.serve_with(engine)  # type: ignore[arg-type]
-    jobs.warm_with(engine, WarmQueue(connection).a_click_waits)  # type: ignore[arg-type]
-    queues = [queue(connection, name) for name in (CLICK_QUEUE, WARM_QUEUE)]
+    jobs.warm_with(engine, PreloadQueue(connection).a_click_waits)  # type: ignore[arg-type]
+    queues = [queue(connection, name) for name in (CLICK_QUEUE, PRELOAD_QUEUE)]
     worker = ThreadWorker(queues, connection=connection, serializer=JSONSerializer)
     thread = threading.Thread(target=lambda: worker.work(burst=True, logging_level="ERROR"))
     thread.start()
@@ -94,7 +94,7 @@ def work_off(connection: Redis, engine: Engine) -> None:
 
 def test_a_task_is_prepared_when_no_click_waits(connection):
     engine = Engine()
-    assert WarmQueue(connection).ask(warm(3))
+    assert PreloadQueue(connection).ask(warm(3))
     work_off(connection, engine)
     assert engine.asked == ["warm 3"]
     assert connection.keys("rq:job:*") == []
@@ -102,14 +102,14 @@ def test_a_task_is_prepared_when_no_click_waits(connection):
 
 def test_nothing_is_asked_for_while_a_click_waits(connection):
     put_click(connection)
-    assert not WarmQueue(connection).ask(warm(3))
-    assert queue(connection, WARM_QUEUE).count == 0
+    assert not PreloadQueue(connection).ask(warm(3))
+    assert queue(connection, PRELOAD_QUEUE).count == 0
 
 
 def test_a_click_goes_before_tasks_that_were_opened_earlier(connection):
     engine = Engine()
     for task in (3, 4):
-        WarmQueue(connection).ask(warm(task))
+        PreloadQueue(connection).ask(warm(task))
     put_click(connection)
     work_off(connection, engine)
     assert engine.asked == ["click 2", "warm 3", "warm 4"]
@@ -118,22 +118,22 @@ def test_a_click_goes_before_tasks_that_were_opened_earlier(connection):
 def test_only_the_tasks_opened_last_wait(connection):
     engine = Engine()
     for task in range(10):
-        assert WarmQueue(connection).ask(warm(task))
-    assert queue(connection, WARM_QUEUE).count == MAX_WAITING
+        assert PreloadQueue(connection).ask(warm(task))
+    assert queue(connection, PRELOAD_QUEUE).count == MAX_WAITING
     assert len(connection.keys("rq:job:*")) == MAX_WAITING
     work_off(connection, engine)
     assert engine.asked == [f"warm {task}" for task in range(10 - MAX_WAITING, 10)]
 
 
 def test_a_waiting_click_is_seen_while_a_task_is_being_prepared(connection):
-    watched = WarmQueue(connection)
+    watched = PreloadQueue(connection)
     assert not watched.a_click_waits()
     put_click(connection)
     assert watched.a_click_waits()
 
 
 def test_without_redis_nothing_is_asked_for_and_nothing_raised():
-    away = WarmQueue(connect_redis("unix:///nowhere/redis.sock"))
+    away = PreloadQueue(connect_redis("unix:///nowhere/redis.sock"))
     assert not away.ask(warm(3))
     assert away.a_click_waits()
 
@@ -141,11 +141,11 @@ def test_without_redis_nothing_is_asked_for_and_nothing_raised():
 def test_a_task_that_cannot_be_prepared_is_logged_and_forgotten(connection, caplog):
     engine = Engine()
     engine.problem = ImageError("the file is gone", hint="look")
-    WarmQueue(connection).ask(warm(3))
+    PreloadQueue(connection).ask(warm(3))
     work_off(connection, engine)
     (said,) = [record for record in caplog.records if record.message == "task not prepared"]
     assert (said.task, said.problem) == (3, "the file is gone; look")
-    assert queue(connection, WARM_QUEUE).count == 0
+    assert queue(connection, PRELOAD_QUEUE).count == 0
     assert not engine.forgotten
 
 
@@ -153,7 +153,7 @@ def test_a_task_that_cannot_be_prepared_is_logged_and_forgotten(connection, capl
 def test_preparing_that_broke_off_leaves_nothing_half_changed_and_the_worker_at_work(connection, problem):
     engine = Engine()
     engine.problem = problem
-    WarmQueue(connection).ask(warm(3))
+    PreloadQueue(connection).ask(warm(3))
     work_off(connection, engine)
     assert engine.forgotten
     put_click(connection)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 
-from refcut_backend.queue.heartbeats import Presence, living_workers, ready_worker
+from refcut_backend.queue.heartbeats import Heartbeat, living_workers, ready_worker
 from refcut_backend.queue.redis import connect_redis
 
 
 def test_a_ready_worker_says_what_its_model_computes_on(redis_url, connection):
-    with Presence(connect_redis(redis_url), "w", ["clicks"]) as presence:
+    with Heartbeat(connect_redis(redis_url), "w", ["clicks"]) as heartbeat:
         assert ready_worker(connection, "w") is None
-        presence.announce_ready("cuda:0")
+        heartbeat.announce_ready("cuda:0")
         ready = ready_worker(connection, "w")
     assert ready is not None
     assert ready.device == "cuda:0"
@@ -19,7 +19,7 @@ def test_a_ready_worker_says_what_its_model_computes_on(redis_url, connection):
 
 
 def test_a_worker_of_a_later_version_may_say_more_and_one_of_an_earlier_less(connection):
-    silent = Presence(connection, "w", ["clicks"])
+    silent = Heartbeat(connection, "w", ["clicks"])
     for said in ({"mood": "good", "device": "cpu"}, {}):
         with connection.pipeline() as pipeline:
             silent.beat(pipeline)

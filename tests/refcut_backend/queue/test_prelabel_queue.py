@@ -72,7 +72,7 @@ def test_a_click_goes_before_tasks_that_wait_and_the_rest_of_a_task_before_other
     replies = [ask(callers, queue, task(1, "Wheel"))]
     wait_for(lambda: waiting() == 1, "it waits")
     deadline = time.monotonic() + 2 * GENEROUS_S
-    replies.append(callers.submit(queue.ask, task(2, "Door"), deadline, goes_on=True))
+    replies.append(callers.submit(queue.ask, task(2, "Door"), deadline, is_continuation=True))
     wait_for(lambda: waiting() == 2, "the rest of another waits")
     clicked = farm.ask_waiting(click("mask", "a", name="click"))
     farm.start_worker()

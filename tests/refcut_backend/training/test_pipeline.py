@@ -140,12 +140,12 @@ def test_a_run_taken_up_again_uses_the_snapshot_that_it_began_with_and_its_last_
 
     def interrupt(step: int) -> None:
         if step == 2:
-            world.told_to_stop.set()
+            world.stop_event.set()
 
     world.learner.on_step = interrupt
     run = world.train()
     assert (run.stage, run.worker, run.has_ended) == (Stage.QUEUED, None, False)
-    world.told_to_stop.clear()
+    world.stop_event.clear()
     world.registry.follow(world.annotate(40))
     world.worker("another").work_on(run.id)
     ended = world.runs.of(run.id)
