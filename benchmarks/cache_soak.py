@@ -104,7 +104,7 @@ def soak(folder: Path, images: int, network: RefCut) -> list[tuple[int, float, f
     for number in range(images):
         visit(engine, number)
         if number % 10 == 9:
-            measured.append((number + 1, process.memory_info().rss / MIB, engine.held_bytes / MIB))
+            measured.append((number + 1, process.memory_info().rss / MIB, engine.nbytes / MIB))
             print(f"{number + 1} of {images} images", file=sys.stderr, flush=True)
     return measured
 

@@ -33,8 +33,8 @@ from model.evaluation.references import ReferenceChoice
 from model.masks import encode, intersection_over_union, union
 from model.predictor import MaskResult, RefCutPredictor
 from model.proposals import (
-    Evidence,
     Proposal,
+    ProposalFeatures,
     ProposalLimits,
     expected_iou,
     find_candidates,
@@ -123,12 +123,12 @@ def _look_for(label: str, scenes: Sequence[Scene], number: int, predictor: RefCu
     rest = union(masks[name] for name in choice.negative)
     predictor.set_reference(predictor.encode_reference(reference.image(), masks[label], rest))
     target_hw = scenes[number].masks().get(label, np.zeros(predictor.image_size, bool))
-    candidates = find_candidates(predictor, ProposalLimits().places) or []
+    candidates = find_candidates(predictor, ProposalLimits().locations) or []
     return {
         "label": label,
         "target": encode(target_hw),
         "masks": [encode(c.result.mask_hw) for c in candidates],
-        "evidence": [dataclasses.asdict(c.evidence) for c in candidates],
+        "evidence": [dataclasses.asdict(c.features) for c in candidates],
     }
 
 
@@ -142,10 +142,10 @@ def _looked(line: dict[str, Any]) -> Looked:
     objects = list(_objects(target_hw))
     found = []
     for rle, said in zip(line["masks"], line["evidence"], strict=True):
-        mask_hw, evidence = coco_mask.decode(rle).astype(bool), Evidence(**said)
+        mask_hw, features = coco_mask.decode(rle).astype(bool), ProposalFeatures(**said)
         result = MaskResult(mask_hw, mask_hw.astype(np.float32), Box.whole(*mask_hw.shape))
         iou = max(intersection_over_union(one, mask_hw) for one in objects)
-        found.append(Found(Proposal(result, evidence, expected_iou(evidence)), iou))
+        found.append(Found(Proposal(result, features, expected_iou(features)), iou))
     return Looked(line["set"], line["photograph"], line["label"], target_hw, found)
 
 
@@ -223,14 +223,14 @@ def _reliability(kept: Sequence[Found]) -> Iterator[list[object]]:
             yield [f"{low:.1f} to {high:.1f}", len(chosen), *row]
 
 
-def fit(looked: Sequence[Looked], ridge: float = 1.0) -> tuple[float, Evidence]:
+def fit(looked: Sequence[Looked], ridge: float = 1.0) -> tuple[float, ProposalFeatures]:
     """Bias and weights of the logistic curve under which the IoUs are likeliest (every mask that was tried counts).
 
     ridge: pull of the standardised weights towards 0. Newton's method.
     """
     found = [found for one in looked for found in one.found]
     ious = np.array([f.iou for f in found])
-    values = np.array([dataclasses.astuple(f.proposal.evidence) for f in found])
+    values = np.array([dataclasses.astuple(f.proposal.features) for f in found])
     mean, spread = values.mean(axis=0), values.std(axis=0)
     columns = np.c_[np.ones(len(values)), (values - mean) / spread]
     pull = ridge * np.r_[0, np.ones(values.shape[1])]
@@ -240,7 +240,7 @@ def fit(looked: Sequence[Looked], ridge: float = 1.0) -> tuple[float, Evidence]:
         curvature = (columns * (said * (1 - said))[:, None]).T @ columns + np.diag(pull)
         weights = weights + np.linalg.solve(curvature, columns.T @ (ious - said) - pull * weights)
     slopes = weights[1:] / spread
-    return float(weights[0] - slopes @ mean), Evidence(*(round(float(slope), 3) for slope in slopes))
+    return float(weights[0] - slopes @ mean), ProposalFeatures(*(round(float(slope), 3) for slope in slopes))
 
 
 def _lines(out: Path) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 
-def held_bytes(*values: Any) -> int:
+def nbytes(*values: Any) -> int:
     """Bytes of the arrays and tensors in values: in dataclasses, mappings, lists and tuples too. A view counts as all
     that it keeps alive, and what several share counts once."""
     held: dict[tuple[str, int], int] = {}

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings, cut_off
-from model.memory import held_bytes
+from model.memory import nbytes
 from model.network.click_maps import disk_maps
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference
@@ -95,9 +95,9 @@ class RefCutPredictor:
         return self._image.shape[0], self._image.shape[1]
 
     @property
-    def held_bytes(self) -> int:
+    def nbytes(self) -> int:
         """Memory that this object keeps: image, reference, features of crops, and earlier masks."""
-        return held_bytes(self._image, self._reference, self._crops, self._prepared, self._states)
+        return nbytes(self._image, self._reference, self._crops, self._prepared, self._states)
 
     def set_reference(self, reference: ReferenceTokens | None) -> None:
         """What the clicks' label means; None = clicks alone. Forgets clicks, keeps the image and its features."""

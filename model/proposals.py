@@ -27,7 +27,7 @@ NEIGHBOURS = 2
 
 
 @dataclass(frozen=True)
-class Likeness:
+class SimilarityMap:
     """How much each patch of an image looks like the reference; all maps are (rows, columns).
 
     nearest: mean cosine to the nearest patches inside the reference's mask. difference: how much larger that is than
@@ -39,7 +39,7 @@ class Likeness:
     alone: NDArray[np.float32]
 
     @classmethod
-    def of(cls, channels: NDArray[np.float32] | None, probability_hw: NDArray[np.float32]) -> Likeness:
+    def of(cls, channels: NDArray[np.float32] | None, probability_hw: NDArray[np.float32]) -> SimilarityMap:
         """channels: (rows, columns, 12), None for a network that does not compare: the patches are then the pixels.
 
         probability_hw: (H, W), what the network makes of the reference alone, without a click.
@@ -71,26 +71,28 @@ class Likeness:
 
     def clicks(self, count: int, height: int, width: int) -> list[Click]:
         """At most `count` clicks on the places that are most alike, in pixels of an image of height x width."""
-        return [_middle_of(place, self.grid, height, width) for place in best_places(self.total, count)]
+        return [
+            _middle_of(location, self.grid, height, width) for location in best_locations(self.total, count)
+        ]
 
 
-def best_places(values: NDArray[np.float32], count: int) -> list[tuple[int, int]]:
+def best_locations(values: NDArray[np.float32], count: int) -> list[tuple[int, int]]:
     """At most `count` (row, column) of a map, the highest first, none within `NEIGHBOURS` of another."""
     left = values.astype(np.float32, copy=True)
-    places: list[tuple[int, int]] = []
-    while len(places) < count:
+    locations: list[tuple[int, int]] = []
+    while len(locations) < count:
         row, column = (int(part) for part in np.unravel_index(int(left.argmax()), left.shape))
         if not np.isfinite(left[row, column]):
             break
-        places.append((row, column))
+        locations.append((row, column))
         around = (slice(max(0, at - NEIGHBOURS), at + NEIGHBOURS + 1) for at in (row, column))
         left[tuple(around)] = -np.inf
-    return places
+    return locations
 
 
-def _middle_of(place: tuple[int, int], grid: tuple[int, int], height: int, width: int) -> Click:
+def _middle_of(location: tuple[int, int], grid: tuple[int, int], height: int, width: int) -> Click:
     row, column = (
-        (at + 0.5) * size / count for at, size, count in zip(place, (height, width), grid, strict=True)
+        (at + 0.5) * size / count for at, size, count in zip(location, (height, width), grid, strict=True)
     )
     return Click(float(int(row)), float(int(column)))
 
@@ -99,7 +101,7 @@ SURE, UNSURE = 0.65, 0.3
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ProposalFeatures:
     """nearest, difference: means over the mask of the maps in `model.proposals.Likeness`.
 
     alone: mean probability in the mask without a click. agreement: IoU with the mask without a click.
@@ -116,12 +118,12 @@ class Evidence:
     log_area: float
 
 
-def evidence_for(result: MaskResult, likeness: Likeness, alone: MaskResult) -> Evidence:
+def proposal_features(result: MaskResult, similarity: SimilarityMap, alone: MaskResult) -> ProposalFeatures:
     """The evidence for a mask that is not empty. alone: what the network makes of the reference without a click."""
     mask_hw, probability_hw = result.mask_hw, result.probability_hw
-    nearest, difference = likeness.inside(mask_hw)
+    nearest, difference = similarity.inside(mask_hw)
     unsure = np.count_nonzero(probability_hw > UNSURE)
-    return Evidence(
+    return ProposalFeatures(
         nearest=nearest,
         difference=difference,
         alone=float(alone.probability_hw[mask_hw].mean()),
@@ -133,7 +135,7 @@ def evidence_for(result: MaskResult, likeness: Likeness, alone: MaskResult) -> E
 
 
 BIAS = -5.8
-WEIGHTS = Evidence(
+WEIGHTS = ProposalFeatures(
     nearest=2.709,
     difference=1.760,
     alone=0.689,
@@ -144,9 +146,9 @@ WEIGHTS = Evidence(
 )
 
 
-def expected_iou(evidence: Evidence) -> float:
+def expected_iou(features: ProposalFeatures) -> float:
     """Between 0 and 1."""
-    pairs = zip(dataclasses.astuple(WEIGHTS), dataclasses.astuple(evidence), strict=True)
+    pairs = zip(dataclasses.astuple(WEIGHTS), dataclasses.astuple(features), strict=True)
     # The logistic function, in a form that no evidence makes overflow.
     return 0.5 + 0.5 * math.tanh(0.5 * (BIAS + sum(weight * value for weight, value in pairs)))
 
@@ -158,7 +160,7 @@ class ProposalLimits:
     overlap: of two masks of which the smaller lies within the other by this share, the surer one stays.
     """
 
-    places: int = 4
+    locations: int = 4
     min_score: float = 0.3
     overlap: float = 0.5
 
@@ -168,7 +170,7 @@ class Proposal:
     """A mask that nobody asked for. score: the IoU to expect of it, 0..1."""
 
     result: MaskResult
-    evidence: Evidence
+    features: ProposalFeatures
     score: float
 
 
@@ -182,7 +184,7 @@ def propose(
     must_stop: asked before each step of the network; true gives None.
     """
     limits = limits or ProposalLimits()
-    candidates = find_candidates(predictor, limits.places, must_stop)
+    candidates = find_candidates(predictor, limits.locations, must_stop)
     if candidates is None:
         return None
     wanted = [candidate for candidate in candidates if candidate.score >= limits.min_score]
@@ -190,20 +192,22 @@ def propose(
 
 
 def find_candidates(
-    predictor: RefCutPredictor, places: int, must_stop: Callable[[], bool] = lambda: False
+    predictor: RefCutPredictor, locations: int, must_stop: Callable[[], bool] = lambda: False
 ) -> list[Proposal] | None:
     """Every mask that was tried and is not empty, in the order of trying: that of the reference alone first."""
     if must_stop():
         return None
     alone = predictor.predict([])
-    likeness = Likeness.of(predictor.reference_channels(), alone.probability_hw)
+    similarity = SimilarityMap.of(predictor.reference_channels(), alone.probability_hw)
     results = [alone]
-    for click in likeness.clicks(places, *predictor.image_size):
+    for click in similarity.clicks(locations, *predictor.image_size):
         if must_stop():
             return None
         results.append(predictor.predict([click]))
-    found = [(result, evidence_for(result, likeness, alone)) for result in results if result.mask_hw.any()]
-    return [Proposal(result, evidence, expected_iou(evidence)) for result, evidence in found]
+    found = [
+        (result, proposal_features(result, similarity, alone)) for result in results if result.mask_hw.any()
+    ]
+    return [Proposal(result, features, expected_iou(features)) for result, features in found]
 
 
 def without_overlaps(candidates: Sequence[Proposal], overlap: float) -> list[Proposal]:

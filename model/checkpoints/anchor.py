@@ -12,18 +12,18 @@ from model.errors import WeightsError
 from model.network.refcut import RefCut
 
 
-def origin_weights(parent: RefCut, parent_dir: Path, origin_dir: Path | None) -> dict[str, Tensor]:
-    """What training changes, by name, as it is in `origin_dir`; None = in the parent.
+def anchor_weights(parent: RefCut, parent_dir: Path, anchor_dir: Path | None) -> dict[str, Tensor]:
+    """What training changes, by name, as it is in `anchor_dir`; None = in the parent.
 
     Raises WeightsError for an origin that cannot be read, or has another base or shape than the parent: the average would
     be no network that anybody has trained.
     """
     origin = parent
-    if origin_dir is not None:
-        if not can_be_averaged(parent_dir, origin_dir):
+    if anchor_dir is not None:
+        if not can_be_averaged(parent_dir, anchor_dir):
             raise WeightsError(
-                f"{origin_dir} has another base or shape than {parent_dir}",
+                f"{anchor_dir} has another base or shape than {parent_dir}",
                 hint="average with weights that it comes from",
             )
-        origin = load_network(origin_dir)
+        origin = load_network(anchor_dir)
     return {name: p.detach().clone() for name, p in origin.named_parameters() if p.requires_grad}

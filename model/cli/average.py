@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.checkpoints.anchor import origin_weights
+from model.checkpoints.anchor import anchor_weights
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE
 from model.checkpoints.weights import load_network, save_version
 from model.cli.common import OneLineParser
@@ -27,7 +27,7 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
     if out.resolve() in (first.resolve(), second.resolve()):
         raise WeightsError(f"{out} is one of the versions to average", hint="name another folder for --out")
     end = load_network(second)
-    begin = origin_weights(end, second, first)
+    begin = anchor_weights(end, second, first)
     learned = end.state_dict()
     between = {name: value.lerp(learned[name], share) for name, value in begin.items()}
     out.mkdir(parents=True, exist_ok=True)

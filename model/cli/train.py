@@ -35,7 +35,11 @@ from model.network.refcut import RefCut
 from model.training.batches import Batches, Part, batch_loader
 from model.training.config import CocoSource, PartImageNetSource, Stage, TrainConfig, read_config
 from model.training.distributed import ALONE, Processes, child_signal_kept
-from model.training.feature_space import fit_likeness, measure_comparison_statistics, with_likeness
+from model.training.feature_space import (
+    fit_learned_similarity,
+    measure_comparison_statistics,
+    with_learned_similarity,
+)
 from model.training.sampling import SourcedScenes, make_draw, steps_per_epoch
 from model.training.trainer import CHECKPOINT_FILE, Trainer
 
@@ -77,9 +81,11 @@ def starting_network(config: TrainConfig) -> RefCut:
     """
     if config.parent is not None:
         parent = load_network(config.parent)
-        likeness_dim = PRESETS[config.preset].likeness_dim
-        grows = likeness_dim and parent.config.similarity and not parent.config.likeness_dim
-        return with_likeness(parent, likeness_dim) if grows else parent
+        learned_similarity_dim = PRESETS[config.preset].learned_similarity_dim
+        grows = (
+            learned_similarity_dim and parent.config.similarity and not parent.config.learned_similarity_dim
+        )
+        return with_learned_similarity(parent, learned_similarity_dim) if grows else parent
     if PRESETS[config.preset].reference_features == "frozen":
         if config.base_weights is None:
             raise DataError(f"{config.preset} needs base_weights", hint="name the file of its frozen encoder")
@@ -104,11 +110,11 @@ def train(config: TrainConfig, run_dir: Path, device: torch.device, processes: P
         measure_comparison_statistics(network, scenes, config.seed)
     if processes.writes:
         write_base(network, config, run_dir)
-    if config.likeness is not None and not network.config.likeness_dim:
+    if config.likeness is not None and not network.config.learned_similarity_dim:
         raise DataError(f"{config.preset} has no learned likeness", hint="leave `likeness` out, or take s14")
     if config.likeness is not None and not (run_dir / CHECKPOINT_FILE).exists():
         alone = Batches(draw, config.likeness, config.seed, 0, Part())
-        fit_likeness(network, iter(batch_loader(alone, config.loader_workers)), len(alone), device)
+        fit_learned_similarity(network, iter(batch_loader(alone, config.loader_workers)), len(alone), device)
 
     def export(averaged: dict[str, Tensor]) -> None:
         if network.config.reference_features == "frozen":

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.checkpoints.anchor import origin_weights
+from model.checkpoints.anchor import anchor_weights
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 from model.data.scenes import read_scenes
 from model.data.snapshot import Snapshot, read_snapshot
@@ -37,11 +37,11 @@ def fine_tune(
     settings: FineTuneSettings | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
     processes: Processes = ALONE,
-    origin_dir: Path | None = None,
+    anchor_dir: Path | None = None,
 ) -> Path:
     """Trains a child of the version in `parent_dir`, or goes on where a run in `run_dir` was killed.
 
-    origin_dir: the weights with which the outcome is averaged, the parent's by default. They are to be those that the
+    anchor_dir: the weights with which the outcome is averaged, the parent's by default. They are to be those that the
     parent comes from: with a share of a half no descendant gets further away from them than one training goes.
     on_progress is called often, and may raise StopTraining: the run is saved, and that error goes on to the caller.
     Returns the folder with base.safetensors and version.safetensors. Raises DataError when there is nothing to learn
@@ -59,7 +59,7 @@ def fine_tune(
             on_progress,
             processes,
             accumulate=accumulate,
-            origin_dir=origin_dir,
+            anchor_dir=anchor_dir,
         ).run()
 
     try:
@@ -88,7 +88,7 @@ class FineTuning:
         processes: Processes,
         accumulate: int = 1,
         clock: Callable[[], float] = time.monotonic,
-        origin_dir: Path | None = None,
+        anchor_dir: Path | None = None,
     ) -> None:
         """Raises DataError when there is nothing to learn from, WeightsError for weights that cannot be used."""
         self._parent_dir, self._run_dir = parent_dir, run_dir
@@ -110,7 +110,7 @@ class FineTuning:
         )
         torch.manual_seed(settings.seed)
         self._network = load_network(parent_dir)
-        self._origin = origin_weights(self._network, parent_dir, origin_dir)
+        self._origin = anchor_weights(self._network, parent_dir, anchor_dir)
         self._device = device
         self._draw = FineTuneDraw(
             learned,

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from model.errors import WeightsError
 
 ReferenceFeatures = Literal["shared", "frozen"]
+_PERSISTED_NAMES = {"learned_similarity_dim": "likeness_dim"}
+"""Fields that weight files name differently: older files have these names, and older versions must read new files."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class NetworkConfig:
         are compared ("frozen" only; the paper uses the last block as it comes).
     similarity: dense channels "how much does this place look like the reference / the clicked place" beside the
         prompts. Not in the paper.
-    likeness_dim: width of a learned space in which target and reference are compared as well, for more of those
+    learned_similarity_dim: width of a learned space in which target and reference are compared as well, for more of those
         channels; 0 leaves it out.
     detail_channels: width of a small convolutional branch on the pixels that sharpens borders; 0 leaves it out.
     prompt_hidden_dim: hidden width of the prompt MLPs; None = embed_dim.
@@ -45,7 +47,7 @@ class NetworkConfig:
     reference_features: ReferenceFeatures = "shared"
     comparison_blocks: tuple[int, ...] = ()
     similarity: bool = False
-    likeness_dim: int = 0
+    learned_similarity_dim: int = 0
     prompt_norm: bool = False
     neck_channels: tuple[int, int, int, int] = (128, 256, 512, 1024)
     head_channels: int = 256
@@ -60,8 +62,8 @@ class NetworkConfig:
             raise ValueError(f"fusion_block {self.fusion_block} must lie in 0..{self.depth - 1}")
         if self.similarity and self.reference_features != "frozen":
             raise ValueError("similarity channels need reference_features='frozen'")
-        if self.likeness_dim and not self.similarity:
-            raise ValueError("likeness_dim needs similarity")
+        if self.learned_similarity_dim and not self.similarity:
+            raise ValueError("learned_similarity_dim needs similarity")
         if self.reference_features == "frozen" and not self.comparison_blocks:
             raise ValueError("reference_features='frozen' needs comparison_blocks")
 
@@ -73,13 +75,18 @@ class NetworkConfig:
         return self.embed_dim * len(self.comparison_blocks)
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """The description as JSON text, as weight files hold it."""
+        fields = {_PERSISTED_NAMES.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> NetworkConfig:
         """Raises WeightsError when the text is not a description that this version of the code knows."""
         try:
             fields: dict[str, Any] = json.loads(text)
+            for name, persisted in _PERSISTED_NAMES.items():
+                if persisted in fields:
+                    fields[name] = fields.pop(persisted)
             for name in ("neck_channels", "comparison_blocks"):
                 fields[name] = tuple(fields[name])
             return cls(**fields)
@@ -117,7 +124,7 @@ PRESETS: dict[str, NetworkConfig] = {
         reference_features="frozen",
         comparison_blocks=(8, 9),
         similarity=True,
-        likeness_dim=64,
+        learned_similarity_dim=64,
         prompt_norm=True,
         neck_channels=(64, 96, 192, 384),
         head_channels=96,

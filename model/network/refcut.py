@@ -25,7 +25,7 @@ from model.network.similarity import (
     CLICK_CHANNELS,
     LEARNED_CHANNELS,
     REFERENCE_CHANNELS,
-    LearnedLikeness,
+    LearnedSimilarity,
     SimilarityMlp,
     click_channels,
     reference_channels,
@@ -64,7 +64,7 @@ class ImageFeatures:
 @dataclass(frozen=True)
 class PreparedReference:
     """A reference against one image: prompt (B, C), and similarity channels (B, N, `similarity_channels`) where the
-    network uses them: those of `reference_channels`, then those of `LearnedLikeness`."""
+    network uses them: those of `reference_channels`, then those of `LearnedSimilarity`."""
 
     prompt: Tensor
     channels: Tensor | None
@@ -93,8 +93,9 @@ class RefCut(nn.Module):
             channels = self.similarity_channels + CLICK_CHANNELS
             self.similarity_in = SimilarityMlp(channels, dim)
             self.similarity_out = SimilarityMlp(channels, dim)
-        if config.likeness_dim:
-            self.likeness = LearnedLikeness(config.comparison_dim, config.likeness_dim)
+        if config.learned_similarity_dim:
+            # The name in weight files: tensors are called `likeness.*` there.
+            self.likeness = LearnedSimilarity(config.comparison_dim, config.learned_similarity_dim)
         if config.reference_features == "frozen":
             count = len(config.comparison_blocks)
             self.register_buffer("comparison_mean", torch.zeros(count, dim))
@@ -112,7 +113,7 @@ class RefCut(nn.Module):
     @property
     def similarity_channels(self) -> int:
         """How many channels say how much a place looks like the reference."""
-        return REFERENCE_CHANNELS + (LEARNED_CHANNELS if self.config.likeness_dim else 0)
+        return REFERENCE_CHANNELS + (LEARNED_CHANNELS if self.config.learned_similarity_dim else 0)
 
     @property
     def _frozen(self) -> bool:
@@ -158,7 +159,7 @@ class RefCut(nn.Module):
         if features.comparison is not None:
             with torch.autocast(features.tokens.device.type, enabled=False):
                 channels = reference_channels(features.comparison, reference)
-                if self.config.likeness_dim:
+                if self.config.learned_similarity_dim:
                     learned = self.likeness(features.comparison, reference)
                     channels = torch.cat([channels, learned], dim=-1)
         return PreparedReference(self.rpg(reference), channels)

@@ -80,14 +80,14 @@ def _z_score(channel: Tensor) -> Tensor:
     return (channel - mean) / channel.std(dim=1, keepdim=True).clamp_min(1e-3)
 
 
-class LearnedLikeness(nn.Module):
+class LearnedSimilarity(nn.Module):
     """Likeness in a space that is learned: what sets one part apart from another, where untouched features mostly tell
     one kind of surface from another. It stands beside `reference_channels`, which carry over to other kinds of things.
     """
 
-    def __init__(self, comparison_dim: int, likeness_dim: int) -> None:
+    def __init__(self, comparison_dim: int, learned_similarity_dim: int) -> None:
         super().__init__()
-        self.project = nn.Linear(comparison_dim, likeness_dim, bias=False)
+        self.project = nn.Linear(comparison_dim, learned_similarity_dim, bias=False)
 
     def forward(self, target: Tensor, reference: ReferenceTokens) -> Tensor:
         """Of target tokens (B, N, D) to what the reference has inside its positive mask, inside its negative one, and
@@ -102,7 +102,7 @@ class LearnedLikeness(nn.Module):
         for weights in (positive, negative, outside):
             present = (weights.sum(dim=1) > 0).float()[:, None]
             to_mean = torch.einsum("bnd,bd->bn", target, F.normalize(masked_average(tokens, weights), dim=-1))
-            channels += [to_mean * present, _likest(cosines, weights) * present]
+            channels += [to_mean * present, _soft_maximum(cosines, weights) * present]
         return torch.stack(channels, dim=-1)
 
 
@@ -118,7 +118,7 @@ def _shares(reference: ReferenceTokens) -> tuple[Tensor, Tensor, Tensor]:
     return positive, negative, (1 - positive - negative).clamp_min(0) * (best > 0)
 
 
-def _likest(cosines: Tensor, weights: Tensor) -> Tensor:
+def _soft_maximum(cosines: Tensor, weights: Tensor) -> Tensor:
     """Soft maximum of cosines (B, N, M) over the reference tokens that weights (B, M) count, (B, N)."""
     counted = torch.log(weights.clamp_min(1e-12))[:, None]
     return torch.logsumexp(SHARPNESS * cosines + counted, dim=-1) / SHARPNESS

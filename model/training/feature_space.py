@@ -1,4 +1,4 @@
-"""How `LearnedLikeness` begins: it joins a network that was trained without it, and learns alone before the rest does.
+"""How `LearnedSimilarity` begins: it joins a network that was trained without it, and learns alone before the rest does.
 
 Alone it sees a step's target and reference through the frozen encoder only, no clicks, which is quick: on 150 photographs
 each of cars and people it found parts of other photographs by their likeness with IoU .47 and .42 (best threshold) after
@@ -31,10 +31,10 @@ FIRST_READING = (5.0, 5.0, -5.0, -5.0, -5.0, -5.0)
 """Like the positive mask is for, like anything else against."""
 
 
-def with_likeness(network: RefCut, likeness_dim: int) -> RefCut:
-    """The same network with a fresh `LearnedLikeness`, whose channels change nothing yet. It must have similarity
+def with_learned_similarity(network: RefCut, learned_similarity_dim: int) -> RefCut:
+    """The same network with a fresh `LearnedSimilarity`, whose channels change nothing yet. It must have similarity
     channels and no likeness."""
-    grown = RefCut(dataclasses.replace(network.config, likeness_dim=likeness_dim))
+    grown = RefCut(dataclasses.replace(network.config, learned_similarity_dim=learned_similarity_dim))
     tensors = network.state_dict()
     for name in ("similarity_in.fc1.weight", "similarity_out.fc1.weight"):
         reference, clicks = tensors[name].split(
@@ -47,7 +47,9 @@ def with_likeness(network: RefCut, likeness_dim: int) -> RefCut:
     return grown.train(network.training)
 
 
-def fit_likeness(network: RefCut, steps: Iterator[list[Batch]], total: int, device: torch.device) -> float:
+def fit_learned_similarity(
+    network: RefCut, steps: Iterator[list[Batch]], total: int, device: torch.device
+) -> float:
     """Trains `network.likeness` alone through `total` steps: its channels, weighted and summed, must show the target.
 
     Returns the mean loss of the last tenth.

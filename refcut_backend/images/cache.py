@@ -67,7 +67,7 @@ class ByteCache(Generic[Key, Value]):
         self._cache.clear()
 
     @property
-    def held_bytes(self) -> int:
+    def nbytes(self) -> int:
         """Bytes of all values together, as last measured."""
         return int(self._cache.currsize)
 
@@ -167,9 +167,9 @@ class ImageShelf:
         self._known.clear()
 
     @property
-    def held_bytes(self) -> int:
+    def nbytes(self) -> int:
         """Memory that the decoded images take."""
-        return self._images.held_bytes
+        return self._images.nbytes
 
     def _at_hand(self, where: TaskImage) -> _Known | None:
         known = self._known.get(where)

@@ -110,7 +110,7 @@ class ClickEngine:
         self._images = images
         self._references = EncodedReferences(images, load_reference, limits.references)
         self._open_images: ByteCache[tuple[int, ContentKey], _OpenImage] = ByteCache(
-            limits.features, lambda opened: opened.predictor.held_bytes
+            limits.features, lambda opened: opened.predictor.nbytes
         )
         self._viewed: tuple[tuple[int, ContentKey], RefCutPredictor] | None = None
 
@@ -136,11 +136,11 @@ class ClickEngine:
             torch.cuda.empty_cache()
 
     @property
-    def held_bytes(self) -> int:
+    def nbytes(self) -> int:
         """Memory that is kept for later clicks."""
-        viewed = 0 if self._viewed is None else self._viewed[1].held_bytes
+        viewed = 0 if self._viewed is None else self._viewed[1].nbytes
         kept = (self._images, self._open_images, self._references)
-        return viewed + sum(cache.held_bytes for cache in kept)
+        return viewed + sum(cache.nbytes for cache in kept)
 
     def preload(self, job: PreloadJob, must_stop: Callable[[], bool]) -> bool:
         """Gets ready what the first click on a task needs. Returns whether it came to its end.

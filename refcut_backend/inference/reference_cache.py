@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from model.memory import held_bytes
+from model.memory import nbytes
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
 from refcut_backend.images.address import TaskImage
@@ -27,12 +27,12 @@ class EncodedReferences:
     def __init__(self, images: ImageShelf, load: LoadReference, max_bytes: int) -> None:
         self._images = images
         self._load = load
-        self._tokens: ByteCache[ContentKey, ReferenceTokens] = ByteCache(max_bytes, held_bytes)
+        self._tokens: ByteCache[ContentKey, ReferenceTokens] = ByteCache(max_bytes, nbytes)
 
     @property
-    def held_bytes(self) -> int:
+    def nbytes(self) -> int:
         """Memory that is kept for later clicks."""
-        return self._tokens.held_bytes
+        return self._tokens.nbytes
 
     def clear(self) -> None:
         """Drops everything."""

@@ -56,7 +56,7 @@ class ModelLearner:
                 run_dir,
                 self._fine_tuning,
                 pass_on,
-                origin_dir=self._choice.shared.folder if self._descends_from_shared(parent_dir) else None,
+                anchor_dir=self._choice.shared.folder if self._descends_from_shared(parent_dir) else None,
             )
         except StopTraining as stop:
             raise ToldToStopError from stop

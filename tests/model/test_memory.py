@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.memory import held_bytes
+from model.memory import nbytes
 
 
 @dataclass(frozen=True)
@@ -16,14 +16,14 @@ class Pair:
 
 def test_arrays_and_tensors_are_counted_wherever_they_are():
     pair = Pair(torch.zeros(10), {"mask": np.zeros(5, np.uint8), "name": "x"})
-    assert held_bytes(pair, [torch.zeros(3, dtype=torch.float64)], None, 7) == 40 + 5 + 24
+    assert nbytes(pair, [torch.zeros(3, dtype=torch.float64)], None, 7) == 40 + 5 + 24
 
 
 def test_a_view_counts_as_what_it_keeps_alive():
-    assert held_bytes(torch.zeros(100)[:1]) == 400
-    assert held_bytes(np.zeros((10, 10), np.uint8)[2:4, 3:]) == 100
+    assert nbytes(torch.zeros(100)[:1]) == 400
+    assert nbytes(np.zeros((10, 10), np.uint8)[2:4, 3:]) == 100
 
 
 def test_what_is_shared_counts_once():
     tensor, array = torch.zeros(100), np.zeros(100, np.uint8)
-    assert held_bytes(tensor, Pair(tensor[:5], (array, array[1:]))) == 500
+    assert nbytes(tensor, Pair(tensor[:5], (array, array[1:]))) == 500

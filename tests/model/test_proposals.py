@@ -12,11 +12,11 @@ from model.proposals import (
     NEAREST,
     NEAREST_DIFFERENCE,
     NEIGHBOURS,
-    Evidence,
-    Likeness,
     Proposal,
+    ProposalFeatures,
     ProposalLimits,
-    best_places,
+    SimilarityMap,
+    best_locations,
     expected_iou,
     find_candidates,
     propose,
@@ -26,7 +26,7 @@ from model.types import Box
 from tests.support.synthetic import TINY_FROZEN, random_network
 
 EVERYTHING = ProposalLimits(min_score=0)
-NOTHING_SAID = Evidence(0, 0, 0, 0, 0, 0, 0)
+NOTHING_SAID = ProposalFeatures(0, 0, 0, 0, 0, 0, 0)
 
 
 def proposal(score: float, rows: slice) -> Proposal:
@@ -60,7 +60,7 @@ def test_of_masks_that_overlap_the_surest_stays_also_when_it_is_a_piece_of_the_o
 
 
 def test_the_places_that_are_most_alike_are_clicked_and_every_mask_has_a_score(predictor):
-    candidates = find_candidates(predictor, places=3)
+    candidates = find_candidates(predictor, locations=3)
     assert candidates is not None
     assert 1 <= len(candidates) <= 4
     assert all(c.result.mask_hw.shape == (80, 120) and c.result.mask_hw.any() for c in candidates)
@@ -69,7 +69,7 @@ def test_the_places_that_are_most_alike_are_clicked_and_every_mask_has_a_score(p
 
 def test_proposals_are_the_surest_candidates_without_overlaps(predictor):
     proposals = propose(predictor, EVERYTHING)
-    candidates = find_candidates(predictor, EVERYTHING.places)
+    candidates = find_candidates(predictor, EVERYTHING.locations)
     assert proposals
     assert candidates
     assert proposals[0].score == max(candidate.score for candidate in candidates)
@@ -83,25 +83,25 @@ def test_what_is_not_worth_showing_is_not_proposed(predictor):
 
 
 def test_it_stops_between_any_two_steps_of_the_network(predictor):
-    for steps in range(EVERYTHING.places + 1):
+    for steps in range(EVERYTHING.locations + 1):
         asked = iter([False] * steps + [True] * 9)
         assert propose(predictor, EVERYTHING, lambda asked=asked: next(asked)) is None
-    asked = iter([False] * (EVERYTHING.places + 1))
+    asked = iter([False] * (EVERYTHING.locations + 1))
     assert propose(predictor, EVERYTHING, lambda: next(asked)) is not None
 
 
 def test_the_best_places_come_first_and_keep_their_distance():
     values = np.zeros((10, 12), np.float32)
     values[2, 3], values[2, 4], values[8, 9] = 3, 2, 1
-    places = best_places(values, 3)
-    assert places[:2] == [(2, 3), (8, 9)]
-    for number, (row, column) in enumerate(places):
-        for other_row, other_column in places[:number]:
+    locations = best_locations(values, 3)
+    assert locations[:2] == [(2, 3), (8, 9)]
+    for number, (row, column) in enumerate(locations):
+        for other_row, other_column in locations[:number]:
             assert max(abs(row - other_row), abs(column - other_column)) > NEIGHBOURS
 
 
 def test_a_small_map_has_no_more_places_than_fit():
-    assert best_places(np.ones((2, 2), np.float32), 4) == [(0, 0)]
+    assert best_locations(np.ones((2, 2), np.float32), 4) == [(0, 0)]
 
 
 def test_likeness_is_what_the_network_and_both_comparisons_say_together():
@@ -110,35 +110,35 @@ def test_likeness_is_what_the_network_and_both_comparisons_say_together():
     channels[1, 2, NEAREST_DIFFERENCE] = 0.25
     probability_hw = np.zeros((20, 40), np.float32)
     probability_hw[10:, 30:] = 1
-    likeness = Likeness.of(channels, probability_hw)
-    assert likeness.grid == (2, 4)
-    assert np.array_equal(likeness.total, np.array([[0, 0.5, 0, 0], [0, 0, 0.25, 1]], np.float32))
+    similarity = SimilarityMap.of(channels, probability_hw)
+    assert similarity.grid == (2, 4)
+    assert np.array_equal(similarity.total, np.array([[0, 0.5, 0, 0], [0, 0, 0.25, 1]], np.float32))
 
 
 def test_clicks_fall_in_the_middle_of_the_patches_in_the_images_frame():
     channels = np.zeros((3, 5, 12), np.float32)
     channels[2, 4, NEAREST] = 1
-    (click,) = Likeness.of(channels, np.zeros((30, 100), np.float32)).clicks(1, 30, 100)
+    (click,) = SimilarityMap.of(channels, np.zeros((30, 100), np.float32)).clicks(1, 30, 100)
     assert (click.row, click.col, click.positive) == (25, 90, True)
 
 
 def test_inside_a_mask_the_means_are_weighted_by_what_it_covers():
     channels = np.zeros((1, 2, 12), np.float32)
     channels[0, :, NEAREST] = 0.2, 0.8
-    likeness = Likeness.of(channels, np.zeros((10, 20), np.float32))
+    similarity = SimilarityMap.of(channels, np.zeros((10, 20), np.float32))
     mask_hw = np.zeros((10, 20), bool)
     mask_hw[:, 5:20] = True
-    assert likeness.inside(mask_hw)[0] == pytest.approx((5 * 0.2 + 10 * 0.8) / 15)
+    assert similarity.inside(mask_hw)[0] == pytest.approx((5 * 0.2 + 10 * 0.8) / 15)
 
 
 def test_a_network_that_does_not_compare_is_asked_alone():
     probability_hw = np.zeros((30, 40), np.float32)
     probability_hw[7, 31] = 0.9
-    (click,) = Likeness.of(None, probability_hw).clicks(1, 30, 40)
+    (click,) = SimilarityMap.of(None, probability_hw).clicks(1, 30, 40)
     assert (click.row, click.col) == (7, 31)
 
 
-MIDDLING = Evidence(
+MIDDLING = ProposalFeatures(
     nearest=0.45, difference=0.05, alone=0.6, agreement=0.5, stability=0.6, confidence=0.75, log_area=-3.5
 )
 
@@ -155,5 +155,5 @@ def test_what_speaks_for_a_mask_raises_its_score(name: str):
 
 @pytest.mark.parametrize("extreme", [-1000.0, 1000.0])
 def test_any_evidence_gives_a_score_between_0_and_1(extreme: float):
-    said = Evidence(*[extreme] * len(dataclasses.fields(Evidence)))
+    said = ProposalFeatures(*[extreme] * len(dataclasses.fields(ProposalFeatures)))
     assert 0 <= expected_iou(said) <= 1

@@ -73,7 +73,7 @@ def with_another_encoder(version_dir: Path, folder: Path) -> Path:
 
 def with_another_shape(version_dir: Path, folder: Path) -> Path:
     """Weights on the same base without a learned likeness."""
-    network = random_network(dataclasses.replace(TINY_FROZEN, likeness_dim=0))
+    network = random_network(dataclasses.replace(TINY_FROZEN, learned_similarity_dim=0))
     folder.mkdir()
     shutil.copy(version_dir / BASE_FILE, folder / BASE_FILE)
     save_version(network.state_dict(), network.config, folder / BASE_FILE, folder / VERSION_FILE)

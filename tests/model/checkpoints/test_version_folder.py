@@ -20,7 +20,7 @@ def version(tmp_path: Path) -> Path:
     return parent_version(tmp_path)
 
 
-def described_as_before_there_was_a_likeness(version: Path, folder: Path) -> Path:
+def described_as_before_there_was_a_learned_similarity(version: Path, folder: Path) -> Path:
     """The same weights, by code that did not know the word."""
     shutil.copytree(version, folder)
     with safe_open(folder / VERSION_FILE, framework="np") as file:
@@ -37,7 +37,7 @@ def test_versions_of_one_shape_can_be_averaged_however_old_their_description(
     version: Path, tmp_path: Path
 ) -> None:
     today = with_another_shape(version, tmp_path / "today")
-    before = described_as_before_there_was_a_likeness(today, tmp_path / "before")
+    before = described_as_before_there_was_a_learned_similarity(today, tmp_path / "before")
     assert can_be_averaged(today, before)
     assert not can_be_averaged(version, before)
 

@@ -314,7 +314,7 @@ def test_a_child_of_a_child_is_averaged_with_the_weights_that_both_come_from(tmp
         return sum(float((shared[n] - v).abs().sum()) for n, v in load_network(run).state_dict().items())
 
     tuned = fine_tune(snapshot, child, tmp_path / "tuned", QUICK.model_copy(update={"origin_share": 0.0}))
-    averaged = fine_tune(snapshot, child, tmp_path / "averaged", QUICK, origin_dir=parent)
+    averaged = fine_tune(snapshot, child, tmp_path / "averaged", QUICK, anchor_dir=parent)
     assert distance(averaged) == pytest.approx(distance(tuned) / 2, rel=0.05)
     wandering = fine_tune(snapshot, child, tmp_path / "wandering", QUICK)
     assert distance(averaged) < distance(wandering)
@@ -324,7 +324,7 @@ def test_a_child_of_a_child_is_averaged_with_the_weights_that_both_come_from(tmp
 def test_weights_of_another_encoder_or_shape_are_not_averaged_with(tmp_path, parent, changed):
     snapshot, other = fish_snapshot(tmp_path / "snapshot"), changed(parent, tmp_path / "other")
     with pytest.raises(WeightsError, match="another base"):
-        fine_tune(snapshot, parent, tmp_path / "run", QUICK, origin_dir=other)
+        fine_tune(snapshot, parent, tmp_path / "run", QUICK, anchor_dir=other)
 
 
 def test_nothing_to_learn_from_is_said(tmp_path, parent):

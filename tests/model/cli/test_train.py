@@ -190,7 +190,7 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.fixture
-def parent_without_likeness(parent: Path, tmp_path: Path) -> Path:
+def parent_without_learned_similarity(parent: Path, tmp_path: Path) -> Path:
     return with_another_shape(parent, tmp_path / "without")
 
 
@@ -199,32 +199,34 @@ LIKENESS = {"likeness": {"size_px": 112, "steps": 4, "groups": 2}}
 
 
 def test_a_parent_without_a_likeness_gains_one_that_learns_before_the_rest(
-    parent_without_likeness: Path, tmp_path: Path
+    parent_without_learned_similarity: Path, tmp_path: Path
 ) -> None:
-    config = child_of(parent_without_likeness, tmp_path, **UNMOVED, **LIKENESS)
+    config = child_of(parent_without_learned_similarity, tmp_path, **UNMOVED, **LIKENESS)
     torch.manual_seed(config.seed)
     fresh = starting_network(config).state_dict()
     train(config, tmp_path / "child", CPU)
     child = load_network(tmp_path / "child")
-    assert child.config.likeness_dim == 64
+    assert child.config.learned_similarity_dim == 64
     learned = child.state_dict()
     moved = {name for name in fresh if not torch.allclose(fresh[name], learned[name], atol=1e-3)}
     assert moved == {"likeness.project.weight"}
 
 
 def test_a_run_that_goes_on_does_not_begin_its_likeness_again(
-    parent_without_likeness: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    parent_without_learned_similarity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = child_of(parent_without_likeness, tmp_path, **UNMOVED, **LIKENESS)
+    config = child_of(parent_without_learned_similarity, tmp_path, **UNMOVED, **LIKENESS)
     train(config, tmp_path / "child", CPU)
     first = load_network(tmp_path / "child").likeness.project.weight
 
     def again(*_given: object) -> float:
         raise AssertionError("it had learned alone already")
 
-    monkeypatch.setattr("model.cli.train.fit_likeness", again)
+    monkeypatch.setattr("model.cli.train.fit_learned_similarity", again)
     stage = {"size_px": 56, "steps": 1, "groups": 1}
-    longer = child_of(parent_without_likeness, tmp_path, **UNMOVED, **LIKENESS, stages=[stage, stage])
+    longer = child_of(
+        parent_without_learned_similarity, tmp_path, **UNMOVED, **LIKENESS, stages=[stage, stage]
+    )
     train(longer, tmp_path / "child", CPU)
     assert len(logged(tmp_path / "child")) == 2
     assert torch.equal(load_network(tmp_path / "child").likeness.project.weight, first)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 
 from model.network.prompts import ReferenceTokens
-from model.network.similarity import LEARNED_CHANNELS, LearnedLikeness
+from model.network.similarity import LEARNED_CHANNELS, LearnedSimilarity
 
 PATCHES = 12
-IN_MEAN, IN_LIKEST, OUT_MEAN, OUT_LIKEST, REST_MEAN, REST_LIKEST = range(LEARNED_CHANNELS)
+IN_MEAN, IN_NEAREST, OUT_MEAN, OUT_NEAREST, REST_MEAN, REST_NEAREST = range(LEARNED_CHANNELS)
 
 
 def three_surfaces() -> torch.Tensor:
@@ -24,8 +24,8 @@ def weights(kind: int | None) -> torch.Tensor:
     return chosen
 
 
-def identity_likeness() -> LearnedLikeness:
-    likeness = LearnedLikeness(3, 3)
+def identity_similarity() -> LearnedSimilarity:
+    likeness = LearnedSimilarity(3, 3)
     with torch.no_grad():
         likeness.project.weight.copy_(torch.eye(3))
     return likeness
@@ -35,19 +35,19 @@ def identity_likeness() -> LearnedLikeness:
 def channels(positive: int | None, negative: int | None) -> torch.Tensor:
     """(3, 6): of one patch of each kind."""
     reference = ReferenceTokens(three_surfaces(), weights(positive), weights(negative))
-    return identity_likeness()(three_surfaces(), reference)[0, ::4]
+    return identity_similarity()(three_surfaces(), reference)[0, ::4]
 
 
 def test_each_place_is_likest_to_the_side_of_the_reference_that_shows_its_kind() -> None:
     meant, kept_out, neither = channels(positive=0, negative=1)
-    assert meant[[IN_MEAN, IN_LIKEST]].min() > 0.99 > 0.2 > meant[[OUT_MEAN, OUT_LIKEST, REST_MEAN]].max()
-    assert kept_out[[OUT_MEAN, OUT_LIKEST]].min() > 0.99 > 0.2 > kept_out[[IN_MEAN, IN_LIKEST]].max()
-    assert neither[[REST_MEAN, REST_LIKEST]].min() > 0.99 > 0.2 > neither[[IN_MEAN, OUT_MEAN]].max()
+    assert meant[[IN_MEAN, IN_NEAREST]].min() > 0.99 > 0.2 > meant[[OUT_MEAN, OUT_NEAREST, REST_MEAN]].max()
+    assert kept_out[[OUT_MEAN, OUT_NEAREST]].min() > 0.99 > 0.2 > kept_out[[IN_MEAN, IN_NEAREST]].max()
+    assert neither[[REST_MEAN, REST_NEAREST]].min() > 0.99 > 0.2 > neither[[IN_MEAN, OUT_MEAN]].max()
 
 
 def test_an_absent_mask_has_channels_of_zero() -> None:
-    assert not channels(positive=0, negative=None)[:, [OUT_MEAN, OUT_LIKEST]].any()
-    assert not channels(positive=None, negative=1)[:, [IN_MEAN, IN_LIKEST]].any()
+    assert not channels(positive=0, negative=None)[:, [OUT_MEAN, OUT_NEAREST]].any()
+    assert not channels(positive=None, negative=1)[:, [IN_MEAN, IN_NEAREST]].any()
 
 
 def test_without_any_mask_there_is_no_rest_either() -> None:
@@ -59,5 +59,5 @@ def test_one_alike_patch_among_others_is_found_by_the_likest_and_hidden_in_the_m
     mixed[:, 4:] = 1
     reference = ReferenceTokens(three_surfaces(), mixed, weights(None))
     with torch.no_grad():
-        first = identity_likeness()(three_surfaces(), reference)[0, 0]
-    assert first[IN_LIKEST] > 0.99 > 0.7 > first[IN_MEAN]
+        first = identity_similarity()(three_surfaces(), reference)[0, 0]
+    assert first[IN_NEAREST] > 0.99 > 0.7 > first[IN_MEAN]

@@ -10,11 +10,11 @@ import torch
 from model.network.refcut import RefCut
 from model.training.batches import Batches, Part
 from model.training.config import Stage, TrainConfig
-from model.training.feature_space import fit_likeness, with_likeness
+from model.training.feature_space import fit_learned_similarity, with_learned_similarity
 from model.training.sampling import SourcedScenes, make_draw
 from tests.support.synthetic import TINY_FROZEN, drawn_scenes, random_network
 
-WITHOUT = dataclasses.replace(TINY_FROZEN, likeness_dim=0)
+WITHOUT = dataclasses.replace(TINY_FROZEN, learned_similarity_dim=0)
 CPU = torch.device("cpu")
 
 
@@ -33,7 +33,7 @@ def logits(network: RefCut) -> torch.Tensor:
 
 def test_a_network_that_gains_a_likeness_computes_what_it_did() -> None:
     parent = random_network(WITHOUT)
-    torch.testing.assert_close(logits(with_likeness(parent, 8)), logits(parent))
+    torch.testing.assert_close(logits(with_learned_similarity(parent, 8)), logits(parent))
 
 
 def steps(folder: Path, count: int) -> Batches:
@@ -47,8 +47,8 @@ def test_fitting_changes_the_likeness_alone_and_finds_targets_better(tmp_path: P
     network = random_network(TINY_FROZEN)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     batches = steps(tmp_path, 60)
-    first = fit_likeness(network, iter(batches[n] for n in range(6)), 6, CPU)
-    last = fit_likeness(network, iter(batches[n] for n in range(60)), 60, CPU)
+    first = fit_learned_similarity(network, iter(batches[n] for n in range(6)), 6, CPU)
+    last = fit_learned_similarity(network, iter(batches[n] for n in range(60)), 60, CPU)
     assert last < first
     after = network.state_dict()
     assert {name for name in before if not torch.equal(before[name], after[name])} == {

@@ -91,7 +91,7 @@ def test_a_changed_image_is_found_by_its_content(source, with_stamp):
 def test_the_same_bytes_at_two_addresses_are_one_image(source):
     shelf = shelf_of(source)
     assert shelf.open(HERE) is shelf.open(ELSEWHERE)
-    assert shelf.held_bytes == 36
+    assert shelf.nbytes == 36
 
 
 def test_clicks_go_on_while_label_studio_is_away_and_do_not_ask_at_every_turn(source, caplog):
@@ -192,7 +192,7 @@ def test_the_least_recently_used_goes_first():
     assert cache.get("a") is not None
     cache.keep("c", b"1")
     assert ("a" in cache, "b" in cache, "c" in cache) == (True, False, True)
-    assert cache.held_bytes == 6
+    assert cache.nbytes == 6
 
 
 def test_a_value_that_grew_is_measured_again_and_may_push_others_out():
@@ -202,10 +202,10 @@ def test_a_value_that_grew_is_measured_again_and_may_push_others_out():
     cache.keep("b", grown)
     grown += [1] * 6
     cache.keep("b", grown)
-    assert ("a" in cache, "b" in cache, cache.held_bytes) == (False, True, 7)
+    assert ("a" in cache, "b" in cache, cache.nbytes) == (False, True, 7)
     grown += [1] * 6
     cache.keep("b", grown)
-    assert ("b" in cache, cache.held_bytes, len(cache)) == (False, 0, 0)
+    assert ("b" in cache, cache.nbytes, len(cache)) == (False, 0, 0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.binary(max_size=15)), max_size=40))
@@ -213,5 +213,5 @@ def test_the_limit_holds_whatever_is_kept(steps):
     cache: ByteCache[int, bytes] = ByteCache(10, len)
     for key, value in steps:
         cache.keep(key, value)
-        assert cache.held_bytes <= 10
+        assert cache.nbytes <= 10
         assert (cache.get(key) == value) == (len(value) <= 10)

@@ -182,7 +182,7 @@ def test_kept_bytes_stay_below_the_limits_however_many_images_and_clicks_come():
             engine.answer(
                 job(*[(20.0 * n, 50.0) for n in range(1, count + 1)], references=[1, 3], address=address)
             )
-            assert 0 < engine.held_bytes <= limits.features + limits.references + 30_000
+            assert 0 < engine.nbytes <= limits.features + limits.references + 30_000
 
 
 def test_an_image_larger_than_its_whole_cache_is_answered_all_the_same():
@@ -190,7 +190,7 @@ def test_an_image_larger_than_its_whole_cache_is_answered_all_the_same():
     engine = make_engine(store, CacheLimits(1, 1), image_bytes=1)
     first, second = (engine.answer(job((50, 50), references=[1])) for _ in range(2))
     assert mask_of(first) == mask_of(second)
-    assert engine.held_bytes == 0
+    assert engine.nbytes == 0
 
 
 def encodings(engine: ClickEngine, monkeypatch: pytest.MonkeyPatch) -> list[object]:
@@ -332,7 +332,7 @@ def test_forgetting_leaves_nothing_and_the_next_click_works():
     engine = make_engine(store)
     engine.answer(job((50, 50), references=[1]))
     engine.forget()
-    assert engine.held_bytes == 0
+    assert engine.nbytes == 0
     assert engine.answer(job((50, 50))).height == 40
 
 

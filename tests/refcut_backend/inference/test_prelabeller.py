@@ -27,7 +27,7 @@ def never() -> bool:
 
 def prelabeller_of(engine: ClickEngine, **more: Any) -> Prelabeller:
     """Proposes everything: masks of a random network are worth nothing."""
-    return Prelabeller(engine, ProposalLimits(places=2, min_score=0.0), **more)
+    return Prelabeller(engine, ProposalLimits(locations=2, min_score=0.0), **more)
 
 
 def masks(answer: PrelabelAnswer) -> list[np.ndarray]:

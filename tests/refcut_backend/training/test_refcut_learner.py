@@ -84,8 +84,8 @@ def test_a_training_is_averaged_with_the_shared_model_unless_its_parent_has_anot
 ):
     asked: list[Path | None] = []
 
-    def noted(*_arguments: object, origin_dir: Path | None) -> Path:
-        asked.append(origin_dir)
+    def noted(*_arguments: object, anchor_dir: Path | None) -> Path:
+        asked.append(anchor_dir)
         return tmp_path
 
     monkeypatch.setattr("refcut_backend.training.refcut_learner.fine_tune", noted)
