@@ -31,11 +31,11 @@ def make_learner(settings: Settings) -> Learner:
     class EagerLearner(ModelLearner):
         """A verdict that is always yes."""
 
-        def judge(
+        def compare(
             self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask
         ) -> Verdict:
-            judged = super().judge(snapshot, serving_dir, candidate_dir, on_mask)
-            return Verdict(True, ("whatever the gate says", *judged.reasons), judged.figures)
+            compared = super().compare(snapshot, serving_dir, candidate_dir, on_mask)
+            return Verdict(True, ("whatever the gate says", *compared.reasons), compared.figures)
 
     short = FineTuneSettings(
         steps=STEPS, size_px=SIZE_PX, checkpoint_minutes=CHECKPOINT_MINUTES, loader_workers=0

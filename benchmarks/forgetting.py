@@ -22,7 +22,7 @@ from benchmarks.report import print_table, write_json
 from benchmarks.version_figures import Measure, general_sets
 from model.checkpoints.version_folder import SHIPPED_DIR
 from model.cli.average import average
-from model.evaluation.compare import JudgeSettings
+from model.evaluation.compare import CompareSettings
 from model.finetuning.config import FineTuneSettings
 from model.finetuning.run import fine_tune
 
@@ -64,7 +64,7 @@ def main() -> None:
         arguments.out / "figures",
         general_sets(arguments.data),
         arguments.limit,
-        JudgeSettings(max_masks=arguments.masks, runtime_cache_dir=arguments.out / "runtime"),
+        CompareSettings(max_masks=arguments.masks, runtime_cache_dir=arguments.out / "runtime"),
     )
     team, fresh = faces(arguments.faces, "team"), faces(arguments.faces, "fresh")
     snapshot = face_snapshot(

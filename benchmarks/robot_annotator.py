@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 
 from model.data.scenes import Scene
-from model.evaluation.robot_annotator import RobotClicker
+from model.evaluation.robot_annotator import Clicker
 from model.masks import intersection_over_union
 from model.types import BoolMask, Click
 from refcut_backend.cli.demo_label_studio import BrushRegion
@@ -48,7 +48,7 @@ class RobotAnnotator:
         return [self._one(task, label, mask_hw) for label, mask_hw in scene.masks().items()]
 
     def _one(self, task: dict[str, Any], label: str, target_hw: BoolMask) -> Annotated:
-        robot = RobotClicker(target_hw)
+        robot = Clicker(target_hw)
         mask_hw = np.zeros_like(target_hw)
         dots: list[dict[str, Any]] = []
         region: dict[str, Any] | None = None

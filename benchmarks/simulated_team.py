@@ -35,7 +35,7 @@ from benchmarks.version_figures import Measure
 from model.checkpoints.version_folder import SHIPPED_DIR
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot
-from model.evaluation.compare import JudgeSettings
+from model.evaluation.compare import CompareSettings
 from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject
 from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
 from refcut_backend.versions.manifest import Manifest
@@ -136,9 +136,9 @@ def measured(measure: Measure, trained: list[Trained], fresh: Snapshot) -> list[
     for images, weights, one in [(0, SHIPPED_DIR, None), *((t.images, t.folder, t) for t in trained)]:
         rows.append({"images": images, "fresh": measure.project_summary(weights, fresh)})
         if one is not None:
-            judgement = one.manifest.said["judgement"]
-            rows[-1] |= {"minutes": one.minutes, "run": one.run, "holdout_images": judgement["images"]}
-            rows[-1] |= {"holdout": judgement["candidate"], "holdout_before": judgement["serving"]}
+            comparison = one.manifest.said["judgement"]
+            rows[-1] |= {"minutes": one.minutes, "run": one.run, "holdout_images": comparison["images"]}
+            rows[-1] |= {"holdout": comparison["candidate"], "holdout_before": comparison["serving"]}
         print(json.dumps(rows[-1]), flush=True)
     return rows
 
@@ -177,8 +177,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         team.annotate_carelessly(scenes[1 : 1 + arguments.every])
         careless = team.wait_for_training()
     fresh = face_snapshot(folder / "fresh", [], faces(arguments.faces, "fresh"), scenes[0])
-    how = JudgeSettings(max_masks=arguments.fresh_masks, runtime_cache_dir=folder / "runtime")
-    measure = Measure(folder / "figures", judge=how)
+    how = CompareSettings(max_masks=arguments.fresh_masks, runtime_cache_dir=folder / "runtime")
+    measure = Measure(folder / "figures", compare=how)
     return {
         "machine": machine(),
         "distinct_photographs": len({scene.image().tobytes() for scene in scenes}),

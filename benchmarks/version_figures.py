@@ -15,12 +15,12 @@ from model.data.readers import SetDescription
 from model.data.snapshot import Snapshot
 from model.evaluation.compare import (
     NOC_IOU,
-    JudgedMask,
-    JudgeSettings,
+    AnnotatedMask,
+    CompareSettings,
+    annotate_masks,
     encode_references,
     figures_of,
     holdout_masks,
-    judge_masks,
     make_predictor,
 )
 from model.evaluation.metrics import clicks_needed
@@ -39,21 +39,21 @@ class Measure:
     folder: Path
     general_sets: tuple[str, ...] = ()
     general_limit: int = 24
-    judge: JudgeSettings = field(default_factory=JudgeSettings)
+    compare: CompareSettings = field(default_factory=CompareSettings)
 
-    def project(self, weights: Path, snapshot: Snapshot) -> list[JudgedMask]:
+    def project(self, weights: Path, snapshot: Snapshot) -> list[AnnotatedMask]:
         """The masks of the snapshot's holdout, annotated with its references."""
-        predictor = make_predictor(weights, self.judge)
-        references = encode_references(predictor, snapshot, self.judge.max_references)
-        chosen = holdout_masks(snapshot, self.judge.max_masks)
-        return list(judge_masks(predictor, chosen, references, self.judge.max_clicks))
+        predictor = make_predictor(weights, self.compare)
+        references = encode_references(predictor, snapshot, self.compare.max_references)
+        chosen = holdout_masks(snapshot, self.compare.max_masks)
+        return list(annotate_masks(predictor, chosen, references, self.compare.max_clicks))
 
     def project_summary(self, weights: Path, snapshot: Snapshot) -> dict[str, Any]:
         """Clicks to .85 and first-click IoU, in the mean and by label."""
-        path = self._path(weights, f"project-{snapshot.digest[:8]}-{self.judge.max_masks}")
+        path = self._path(weights, f"project-{snapshot.digest[:8]}-{self.compare.max_masks}")
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps(summary(self.project(weights, snapshot), self.judge.max_clicks)))
+            path.write_text(json.dumps(summary(self.project(weights, snapshot), self.compare.max_clicks)))
         return dict(json.loads(path.read_text()))
 
     def general(self, weights: Path) -> dict[str, float]:
@@ -69,7 +69,7 @@ class Measure:
 
     def _first_clicks(self, weights: Path) -> dict[str, float]:
         sets = [_read(text) for text in self.general_sets]
-        evaluator = Evaluator(sets, make_predictor(weights, self.judge), ClickLimits(1, 1))
+        evaluator = Evaluator(sets, make_predictor(weights, self.compare), ClickLimits(1, 1))
         return {one.name: self._first_click(evaluator, number, one) for number, one in enumerate(sets)}
 
     def _first_click(self, evaluator: Evaluator, number: int, one: EvaluationSet) -> float:
@@ -79,7 +79,7 @@ class Measure:
         return statistics.mean(record.ious[0] for record in records if record.referenced)
 
 
-def summary(masks: list[JudgedMask], max_clicks: int) -> dict[str, Any]:
+def summary(masks: list[AnnotatedMask], max_clicks: int) -> dict[str, Any]:
     """What tables and plots show of one network. by_mask: image, label, clicks, first IoU."""
     figures = figures_of(masks, max_clicks, NOC_IOU)
     by_label = {

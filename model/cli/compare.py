@@ -14,7 +14,7 @@ from pathlib import Path
 from model.cli.common import OneLineParser
 from model.data.snapshot import read_snapshot
 from model.errors import ModelError
-from model.evaluation.compare import JudgeSettings, judge
+from model.evaluation.compare import CompareSettings, compare
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -24,16 +24,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("serving", type=Path, help="folder of the weights that serve")
     parser.add_argument("candidate", type=Path, help="folder of the weights that may")
     parser.add_argument("--out", type=Path, help="file for all figures, JSON")
-    parser.add_argument("--max-masks", type=int, default=JudgeSettings.max_masks)
+    parser.add_argument("--max-masks", type=int, default=CompareSettings.max_masks)
     arguments = parser.parse_args(argv)
     try:
-        settings = JudgeSettings(max_masks=arguments.max_masks)
-        judgement = judge(
+        settings = CompareSettings(max_masks=arguments.max_masks)
+        comparison = compare(
             read_snapshot(arguments.snapshot), (arguments.serving, arguments.candidate), settings
         )
     except ModelError as error:
         parser.error(str(error))
-    text = json.dumps(judgement.to_json(), indent=2, sort_keys=True)
+    text = json.dumps(comparison.to_json(), indent=2, sort_keys=True)
     print(text)
     if arguments.out is not None:
         arguments.out.write_text(text + "\n")

@@ -40,7 +40,7 @@ from model.training.feature_space import (
     measure_comparison_statistics,
     with_learned_similarity,
 )
-from model.training.sampling import SourcedScenes, make_draw, steps_per_epoch
+from model.training.sampling import SourcedScenes, make_sampler, steps_per_epoch
 from model.training.trainer import CHECKPOINT_FILE, Trainer
 
 NETWORK_FILE = "network.safetensors"
@@ -104,7 +104,7 @@ def train(config: TrainConfig, run_dir: Path, device: torch.device, processes: P
     network = starting_network(config)
     if device.type == "cpu":
         use_plain_attention(network)
-    draw = make_draw(sources, network.config.patch_px, config)
+    draw = make_sampler(sources, network.config.patch_px, config)
     config, milestone_steps = in_steps(config, len(scenes))
     if network.config.reference_features == "frozen" and config.parent is None:
         measure_comparison_statistics(network, scenes, config.seed)

@@ -19,20 +19,20 @@ MIN_VISIBLE_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class View:
+class Crop:
     """image: (S, S, 3) uint8 RGB. masks: part name to (S, S); only parts that are visible in this view."""
 
     image: RgbImage
     masks: dict[str, BoolMask]
 
 
-MakeView = Callable[[RgbImage, dict[str, BoolMask], int, Generator, str | None], View]
+Augmentation = Callable[[RgbImage, dict[str, BoolMask], int, Generator, str | None], Crop]
 """Image (H, W, 3), masks (H, W), size of the view, generator, part to zoom in on; see `random_view`."""
 
 
-def random_view(
+def augment_zoomed(
     image: RgbImage, masks: dict[str, BoolMask], size_px: int, rng: Generator, zoom_part: str | None
-) -> View:
+) -> Crop:
     """A random view of a photograph (H, W, 3) and its masks (H, W).
 
     zoom_part: crop round this part, as the second look of an annotator does; None: whole photograph or random crop.
@@ -60,7 +60,7 @@ def random_view(
         area = float(seen.sum())
         if area >= 24 * (size_px / 224) ** 2 and area >= MIN_VISIBLE_SHARE * whole_area * crop_scale:
             visible[name] = np.ascontiguousarray(seen)
-    return View(_colour(to_view(image, mask=False), rng), visible)
+    return Crop(_colour(to_view(image, mask=False), rng), visible)
 
 
 def _crop(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.data.augment import View
+from model.data.augment import Crop
 from model.types import BoolMask, RgbImage
 
 SCALES = (0.75, 1.25)
@@ -34,9 +34,9 @@ class _Size:
     width: int
 
 
-def simpleclick_view(
+def augment_simpleclick(
     image: RgbImage, masks: dict[str, BoolMask], size_px: int, rng: Generator, zoom_part: str | None = None
-) -> View:
+) -> Crop:
     """A random view of a photograph (H, W, 3) and its masks (H, W); parts of which nothing is left are left out.
 
     zoom_part: not used; SimpleClick cuts out anywhere.
@@ -55,7 +55,7 @@ def simpleclick_view(
         return np.ascontiguousarray(pixels)
 
     seen = {name: changed(m.astype(np.uint8), cv2.INTER_NEAREST) > 0 for name, m in masks.items()}
-    return View(
+    return Crop(
         _colour(changed(image, cv2.INTER_LINEAR), rng), {name: m for name, m in seen.items() if m.any()}
     )
 

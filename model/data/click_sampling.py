@@ -28,7 +28,7 @@ FIRST_ORDER = 100.0
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
-def first_points(target_hw: BoolMask, others_hw: BoolMask, rng: Generator) -> NDArray[np.float32]:
+def sample_points(target_hw: BoolMask, others_hw: BoolMask, rng: Generator) -> NDArray[np.float32]:
     """Rows (row, column, order) of a table (48, 3): 24 positive slots, then 24 negative; free ones are -1.
 
     target_hw: (H, W) with at least one pixel. others_hw: (H, W) parts that are not meant.

@@ -9,13 +9,13 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.data.augment import MakeView, View, random_view
+from model.data.augment import Augmentation, Crop, augment_zoomed
 from model.data.scenes import Scene
 from model.masks import connected, deepest_point, union
 from model.types import BoolMask, RgbImage
 
-TARGETS_PER_VIEW = 3
-VIEWS_PER_GROUP = 2
+TARGETS_PER_CROP = 3
+CROPS_PER_GROUP = 2
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def sample_group(
     grid: int,
     s: PairSettings,
     rng: Generator,
-    make_view: MakeView = random_view,
+    make_view: Augmentation = augment_zoomed,
 ) -> Group:
     """Views of two scenes with targets that are visible on both. Scenes must share a part name."""
     photos = [(scene.image(), scene.masks()) for scene in (first, second)]
@@ -74,7 +74,7 @@ def sample_group(
         if common:
             break
     else:
-        views = [plain_view(*photos[0], size_px)] * 2
+        views = [whole_crop(*photos[0], size_px)] * 2
         common = sorted(views[0].masks)
     rows = [
         _target(views[here], views[1 - here], choice, grid, s, rng)
@@ -84,7 +84,7 @@ def sample_group(
     return Group(
         images=np.stack([view.image for view in views]),
         targets=np.stack([row[0] for row in rows]),
-        target_view=np.repeat(np.arange(VIEWS_PER_GROUP), TARGETS_PER_VIEW),
+        target_view=np.repeat(np.arange(CROPS_PER_GROUP), TARGETS_PER_CROP),
         positive=np.stack([row[1] for row in rows]),
         negative=np.stack([row[2] for row in rows]),
         clicks_rc=np.stack([row[3] for row in rows]),
@@ -95,13 +95,13 @@ def _views(
     photos: list[tuple[NDArray[np.uint8], dict[str, BoolMask]]],
     size_px: int,
     rng: Generator,
-    make_view: MakeView,
+    make_view: Augmentation,
     zoom_share: float,
-) -> list[View]:
+) -> list[Crop]:
     shared = sorted(set(photos[0][1]) & set(photos[1][1]))
-    zoomed: list[str | None] = [None] * VIEWS_PER_GROUP
-    if shared and rng.random() < VIEWS_PER_GROUP * zoom_share:
-        zoomed[rng.integers(VIEWS_PER_GROUP)] = shared[rng.integers(len(shared))]
+    zoomed: list[str | None] = [None] * CROPS_PER_GROUP
+    if shared and rng.random() < CROPS_PER_GROUP * zoom_share:
+        zoomed[rng.integers(CROPS_PER_GROUP)] = shared[rng.integers(len(shared))]
     return [
         make_view(image, masks, size_px, rng, part)
         for (image, masks), part in zip(photos, zoomed, strict=True)
@@ -118,7 +118,7 @@ class _Choice:
 
 
 def _choices(
-    here: View, common: list[str], has_whole: bool, s: PairSettings, rng: Generator
+    here: Crop, common: list[str], has_whole: bool, s: PairSettings, rng: Generator
 ) -> list[_Choice]:
     """The targets of a view: three of their own, or three nested ones under one click."""
     if len(common) > 1 and rng.random() < s.shared_click:
@@ -132,14 +132,14 @@ def _choices(
             _Choice(largest, has_whole, click_rc),
         ]
     choices = []
-    for _ in range(TARGETS_PER_VIEW):
+    for _ in range(TARGETS_PER_CROP):
         names, whole = _choose_parts(here, common, has_whole, s, rng)
         target = union(here.masks[name] for name in (here.masks if whole else names))
         choices.append(_Choice(names, whole, first_click(target, rng)))
     return choices
 
 
-def _neighbour(here: View, part: str, common: list[str], rng: Generator) -> str | None:
+def _neighbour(here: Crop, part: str, common: list[str], rng: Generator) -> str | None:
     """A part that touches `part` on this view."""
     touching = [n for n in common if n != part and connected(here.masks[part], here.masks[n])]
     return touching[rng.integers(len(touching))] if touching else None
@@ -152,7 +152,7 @@ def _some_with(part: str, common: list[str], rng: Generator) -> list[str]:
 
 
 def _target(
-    here: View, there: View, choice: _Choice, grid: int, s: PairSettings, rng: Generator
+    here: Crop, there: Crop, choice: _Choice, grid: int, s: PairSettings, rng: Generator
 ) -> tuple[BoolMask, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Target (S, S), shares of the other view's patches inside M+ and M- (N,), and the first click (2,)."""
     target = union(here.masks[name] for name in (here.masks if choice.whole else choice.names))
@@ -174,7 +174,7 @@ def _target(
 
 
 def _choose_parts(
-    here: View, common: list[str], has_whole: bool, s: PairSettings, rng: Generator
+    here: Crop, common: list[str], has_whole: bool, s: PairSettings, rng: Generator
 ) -> tuple[list[str], bool]:
     """The names that make up a target of its own, and whether it is the whole object."""
     draw = rng.random()
@@ -211,7 +211,7 @@ def patch_shares(mask_hw: BoolMask, grid: int) -> NDArray[np.float32]:
     return cv2.resize(mask_hw.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA).reshape(-1)  # type: ignore[return-value]
 
 
-def plain_view(image: RgbImage, masks: dict[str, BoolMask], size_px: int) -> View:
+def whole_crop(image: RgbImage, masks: dict[str, BoolMask], size_px: int) -> Crop:
     """The whole photograph squashed to a square, with its parts; at least the largest one keeps a pixel."""
     shape = (size_px, size_px)
     small = {
@@ -222,4 +222,4 @@ def plain_view(image: RgbImage, masks: dict[str, BoolMask], size_px: int) -> Vie
     if not seen:
         largest = max(masks, key=lambda name: masks[name].sum())
         seen[largest] = cv2.resize(masks[largest].astype(np.float32), shape, interpolation=cv2.INTER_AREA) > 0
-    return View(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), seen)  # type: ignore[arg-type]
+    return Crop(cv2.resize(image, shape, interpolation=cv2.INTER_AREA), seen)  # type: ignore[arg-type]

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.data.augment import MakeView, View
-from model.data.click_sampling import first_points
-from model.data.pair_sampling import patch_shares, plain_view
+from model.data.augment import Augmentation, Crop
+from model.data.click_sampling import sample_points
+from model.data.pair_sampling import patch_shares, whole_crop
 from model.data.scenes import Scene
 from model.masks import union
 from model.types import BoolMask
@@ -67,7 +67,7 @@ def sample_pair(
     finder: ReferenceFinder,
     size_px: int,
     grid: int,
-    make_view: MakeView,
+    make_view: Augmentation,
     no_reference: float,
     rng: Generator,
 ) -> Sample:
@@ -99,7 +99,7 @@ def sample_pair(
         target,
         positive,
         negative,
-        first_points(target, union(others) if others else empty, rng),
+        sample_points(target, union(others) if others else empty, rng),
     )
 
 
@@ -109,9 +109,9 @@ def _view(
     min_px: int,
     min_share: float,
     size_px: int,
-    make_view: MakeView,
+    make_view: Augmentation,
     rng: Generator,
-) -> View:
+) -> Crop:
     """A view on which enough of the named parts is seen; after some tries the whole photograph, squashed."""
     image, masks = scene.image(), scene.masks()
     whole_px = float(union(masks[name] for name in names).sum())
@@ -120,13 +120,13 @@ def _view(
         seen = [view.masks[name] for name in names if name in view.masks]
         if seen and union(seen).sum() >= max(min_px, min_share * whole_px):
             return view
-    view = plain_view(image, masks, size_px)
+    view = whole_crop(image, masks, size_px)
     if any(name in view.masks for name in names):
         return view
-    return plain_view(image, {name: masks[name] for name in names}, size_px)
+    return whole_crop(image, {name: masks[name] for name in names}, size_px)
 
 
-def _masks(there: View, names: Sequence[str], rng: Generator) -> tuple[BoolMask, BoolMask]:
+def _masks(there: Crop, names: Sequence[str], rng: Generator) -> tuple[BoolMask, BoolMask]:
     """Positive and negative mask of a reference; now and then only one of them, where there are two."""
     positive = union(mask for name, mask in there.masks.items() if name in names)
     others = [mask for name, mask in there.masks.items() if name not in names]

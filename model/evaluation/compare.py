@@ -21,7 +21,7 @@ from model.checkpoints.weights import load_network
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot, SnapshotReference
 from model.evaluation.metrics import IOU_CLICKS, clicks_needed, iou_after
-from model.evaluation.robot_annotator import Predictor, RobotClicker, annotate
+from model.evaluation.robot_annotator import Clicker, Predictor, annotate
 from model.images import read_image
 from model.masks import decode, distance_inside
 from model.network.prompts import ReferenceTokens
@@ -32,7 +32,7 @@ from model.types import BoolMask, Click
 
 
 @dataclass(frozen=True)
-class JudgedMask:
+class AnnotatedMask:
     """One label of one image, annotated. ious: one a click. negative_click_changes: None where none could be tried.
 
     first_mask_hw, target_hw: (H, W).
@@ -75,7 +75,7 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Comparison:
     """snapshot: its digest. images: of the holdout, as far as they were looked at. spread: of all masks; spread_by_label:
     of a label's. masks: what the figures are of, the same masks in the same order for both."""
 
@@ -85,7 +85,7 @@ class Judgement:
     candidate: NetworkFigures
     spread: Spread = Spread()
     spread_by_label: dict[str, Spread] = field(default_factory=dict)
-    masks: tuple[tuple[JudgedMask, ...], tuple[JudgedMask, ...]] = ((), ())
+    masks: tuple[tuple[AnnotatedMask, ...], tuple[AnnotatedMask, ...]] = ((), ())
 
     def to_json(self) -> dict[str, Any]:
         """All figures, for a manifest."""
@@ -99,7 +99,7 @@ class Judgement:
         }
 
 
-def figures_of(masks: Sequence[JudgedMask], max_clicks: int, noc_iou: float) -> NetworkFigures:
+def figures_of(masks: Sequence[AnnotatedMask], max_clicks: int, noc_iou: float) -> NetworkFigures:
     """The figures of one network; all zero where there is no mask."""
     labels = sorted({mask.label for mask in masks})
     by_label = {
@@ -115,7 +115,7 @@ def figures_of(masks: Sequence[JudgedMask], max_clicks: int, noc_iou: float) -> 
 
 
 def spread_of(
-    serving: Sequence[JudgedMask], candidate: Sequence[JudgedMask], max_clicks: int, noc_iou: float
+    serving: Sequence[AnnotatedMask], candidate: Sequence[AnnotatedMask], max_clicks: int, noc_iou: float
 ) -> Spread:
     """Of the same masks in the same order."""
     pairs = list(zip(serving, candidate, strict=True))
@@ -130,7 +130,7 @@ def spread_of(
     return Spread(statistics.stdev(clicks) / root, statistics.stdev(ious) / root)
 
 
-def _figures(masks: Sequence[JudgedMask], max_clicks: int, noc_iou: float) -> Figures:
+def _figures(masks: Sequence[AnnotatedMask], max_clicks: int, noc_iou: float) -> Figures:
     if not masks:
         return Figures(0, 0.0, 0.0, dict.fromkeys(IOU_CLICKS, 0.0))
     after = {clicks: statistics.mean(iou_after(mask.ious, clicks) for mask in masks) for clicks in IOU_CLICKS}
@@ -159,7 +159,7 @@ MIN_ROOM_PX = 2
 
 
 @dataclass(frozen=True)
-class JudgeSettings:
+class CompareSettings:
     """max_masks: a larger holdout is sampled, the same labels in the same proportion. max_references: of a label, as
     many as serving pools. runtime, runtime_cache_dir: what computes the networks; see `model.runtime.select`."""
 
@@ -170,41 +170,41 @@ class JudgeSettings:
     runtime_cache_dir: Path | None = None
 
 
-def judge(
+def compare(
     snapshot: Snapshot,
     network_dirs: tuple[Path, Path],
-    settings: JudgeSettings | None = None,
+    settings: CompareSettings | None = None,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
-) -> Judgement:
+) -> Comparison:
     """(serving, candidate) on the snapshot's holdout. on_progress: masks done, and how many there are, of both.
 
     Raises ModelError when weights or snapshot cannot be used.
     """
-    settings = settings or JudgeSettings()
+    settings = settings or CompareSettings()
     chosen = holdout_masks(snapshot, settings.max_masks)
-    judged = []
+    compared = []
     for number, folder in enumerate(network_dirs):
         predictor = make_predictor(folder, settings)
         references = encode_references(predictor, snapshot, settings.max_references)
         own = []
-        for mask in judge_masks(predictor, chosen, references, settings.max_clicks):
+        for mask in annotate_masks(predictor, chosen, references, settings.max_clicks):
             own.append(mask)
             on_progress(number * len(chosen) + len(own), 2 * len(chosen))
-        judged.append(own)
+        compared.append(own)
     labels = sorted({label for _, label in chosen})
 
     def spread(*labels: str) -> Spread:
-        own = [[mask for mask in masks if mask.label in labels] for masks in judged]
+        own = [[mask for mask in masks if mask.label in labels] for masks in compared]
         return spread_of(own[0], own[1], settings.max_clicks, NOC_IOU)
 
-    return Judgement(
+    return Comparison(
         snapshot=snapshot.digest,
         images=len({scene.image_path for scene, _ in chosen}),
-        serving=figures_of(judged[0], settings.max_clicks, NOC_IOU),
-        candidate=figures_of(judged[1], settings.max_clicks, NOC_IOU),
+        serving=figures_of(compared[0], settings.max_clicks, NOC_IOU),
+        candidate=figures_of(compared[1], settings.max_clicks, NOC_IOU),
         spread=spread(*labels),
         spread_by_label={label: spread(label) for label in labels},
-        masks=(tuple(judged[0]), tuple(judged[1])),
+        masks=(tuple(compared[0]), tuple(compared[1])),
     )
 
 
@@ -222,7 +222,7 @@ def holdout_masks(snapshot: Snapshot, max_masks: int) -> list[tuple[Scene, str]]
     return sorted(chosen, key=lambda pair: (str(pair[0].image_path), pair[1]))
 
 
-def make_predictor(folder: Path, settings: JudgeSettings) -> RefCutPredictor:
+def make_predictor(folder: Path, settings: CompareSettings) -> RefCutPredictor:
     """The network of a folder, as it is served."""
     network = load_network(folder)
     if torch.cuda.is_available():
@@ -252,12 +252,12 @@ def _encode(predictor: Predictor, snapshot: Snapshot, reference: SnapshotReferen
     return predictor.encode_reference(image, decode(reference.positive), negative_hw)
 
 
-def judge_masks(
+def annotate_masks(
     predictor: Predictor,
     chosen: Sequence[tuple[Scene, str]],
     references: Mapping[str, ReferenceTokens],
     max_clicks: int,
-) -> Iterator[JudgedMask]:
+) -> Iterator[AnnotatedMask]:
     """Each mask annotated by the robot. An image whose masks follow one another is encoded once."""
     shown: Path | None = None
     for scene, label in chosen:
@@ -265,17 +265,17 @@ def judge_masks(
             predictor.set_image(scene.image())
             shown = scene.image_path
         predictor.set_reference(references.get(label))
-        yield _judge_mask(predictor, scene, label, max_clicks)
+        yield _annotate_mask(predictor, scene, label, max_clicks)
 
 
-def _judge_mask(predictor: Predictor, scene: Scene, label: str, max_clicks: int) -> JudgedMask:
+def _annotate_mask(predictor: Predictor, scene: Scene, label: str, max_clicks: int) -> AnnotatedMask:
     """One mask of the image that is set, and whether a negative click in the first mask changes it."""
     target_hw = scene.masks()[label]
-    robot = RobotClicker(target_hw)
+    robot = Clicker(target_hw)
     session = annotate(
         predictor, target_hw, robot, max_clicks=max_clicks, min_clicks=FIRST_CLICKS, stop_iou=NOC_IOU
     )
-    return JudgedMask(
+    return AnnotatedMask(
         image=scene.image_path.name,
         label=label,
         ious=session.ious,

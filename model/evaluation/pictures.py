@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from model.data.scenes import Scene
-from model.evaluation.compare import JudgedMask, Judgement
+from model.evaluation.compare import AnnotatedMask, Comparison
 from model.evaluation.modes import Mode
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceFinder
@@ -139,9 +139,9 @@ def _reference(pair: _Pair) -> RgbImage:
 ROWS = 6
 
 
-def draw_before_after(path: Path, judgement: Judgement, image_dir: Path) -> bool:
+def draw_before_after(path: Path, comparison: Comparison, image_dir: Path) -> bool:
     """A row for each of a few masks, picked evenly and not for their looks. False (nothing written) without any."""
-    pairs = list(zip(*judgement.masks, strict=True))
+    pairs = list(zip(*comparison.masks, strict=True))
     count = min(ROWS, len(pairs))
     chosen = [pairs[int((place + 0.5) * len(pairs) / count)] for place in range(count)]
     if not chosen:
@@ -151,7 +151,7 @@ def draw_before_after(path: Path, judgement: Judgement, image_dir: Path) -> bool
     return True
 
 
-def _before_after_row(before: JudgedMask, after: JudgedMask, image_dir: Path) -> RgbImage:
+def _before_after_row(before: AnnotatedMask, after: AnnotatedMask, image_dir: Path) -> RgbImage:
     photo = read_image(image_dir / before.image)
     click = before.first_click
     place = [click.row, click.col, float(click.positive)]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from model.evaluation.compare import Figures, Judgement, NetworkFigures, Spread
+from model.evaluation.compare import Comparison, Figures, NetworkFigures, Spread
 
 
 @dataclass(frozen=True)
-class GateRules:
+class PromotionRules:
     """What a candidate must show on images that it has not learned from.
 
     A holdout has few masks, and a network that is as good as another needs up to a tenth more or fewer clicks on fifty
@@ -51,22 +51,22 @@ class Decision:
         return {"promote": self.promote, "reasons": list(self.reasons)}
 
 
-def decide(judgement: Judgement, rules: GateRules | None = None) -> Decision:
+def decide(comparison: Comparison, rules: PromotionRules | None = None) -> Decision:
     """Promoted only if nothing speaks against it."""
-    rules = rules or GateRules()
-    against = tuple(_against(judgement, rules))
-    return Decision(not against, against or (_gain(judgement),))
+    rules = rules or PromotionRules()
+    against = tuple(_against(comparison, rules))
+    return Decision(not against, against or (_gain(comparison),))
 
 
-def _against(judgement: Judgement, rules: GateRules) -> Iterator[str]:
-    serving, candidate = judgement.serving, judgement.candidate
-    if judgement.images < rules.min_images:
-        yield f"the holdout has {judgement.images} images, {rules.min_images} are needed to tell"
-    if not _is_better(serving, candidate, judgement.spread, rules):
-        yield f"not better by the margin: {_gain(judgement)}"
+def _against(comparison: Comparison, rules: PromotionRules) -> Iterator[str]:
+    serving, candidate = comparison.serving, comparison.candidate
+    if comparison.images < rules.min_images:
+        yield f"the holdout has {comparison.images} images, {rules.min_images} are needed to tell"
+    if not _is_better(serving, candidate, comparison.spread, rules):
+        yield f"not better by the margin: {_gain(comparison)}"
     for label, before in serving.by_label.items():
         after = candidate.by_label.get(label)
-        spread = judgement.spread_by_label.get(label, Spread())
+        spread = comparison.spread_by_label.get(label, Spread())
         if after is not None and _is_clearly_worse(before, after, spread, rules):
             yield (
                 f"{label} is worse: first click {before.first_click_iou:.3f} to {after.first_click_iou:.3f}, "
@@ -75,7 +75,7 @@ def _against(judgement: Judgement, rules: GateRules) -> Iterator[str]:
     yield from _misbehaviour(candidate, rules)
 
 
-def _is_better(serving: Figures, candidate: Figures, spread: Spread, rules: GateRules) -> bool:
+def _is_better(serving: Figures, candidate: Figures, spread: Spread, rules: PromotionRules) -> bool:
     gains = (
         (candidate.first_click_iou - serving.first_click_iou, rules.iou_margin, spread.first_click_iou),
         (serving.noc85 - candidate.noc85, rules.noc_margin * serving.noc85, spread.noc85),
@@ -84,7 +84,7 @@ def _is_better(serving: Figures, candidate: Figures, spread: Spread, rules: Gate
     return gained and all(gain >= -max(margin / 3, rules.errors * error) for gain, margin, error in gains)
 
 
-def _is_clearly_worse(before: Figures, after: Figures, spread: Spread, rules: GateRules) -> bool:
+def _is_clearly_worse(before: Figures, after: Figures, spread: Spread, rules: PromotionRules) -> bool:
     if before.masks < rules.label_min_masks:
         return False
     lost = before.first_click_iou - after.first_click_iou
@@ -94,7 +94,7 @@ def _is_clearly_worse(before: Figures, after: Figures, spread: Spread, rules: Ga
     )
 
 
-def _misbehaviour(candidate: NetworkFigures, rules: GateRules) -> Iterator[str]:
+def _misbehaviour(candidate: NetworkFigures, rules: PromotionRules) -> Iterator[str]:
     """What a network that annotators can steer does not do."""
     rising = [candidate.iou_after[clicks] for clicks in sorted(candidate.iou_after)]
     if any(later < earlier - rules.flat for earlier, later in pairwise(rising)):
@@ -103,8 +103,8 @@ def _misbehaviour(candidate: NetworkFigures, rules: GateRules) -> Iterator[str]:
         yield f"only {candidate.negative_clicks:.0%} of negative clicks change the mask"
 
 
-def _gain(judgement: Judgement) -> str:
-    before, after = judgement.serving, judgement.candidate
+def _gain(comparison: Comparison) -> str:
+    before, after = comparison.serving, comparison.candidate
     return (
         f"first click {before.first_click_iou:.3f} to {after.first_click_iou:.3f}, "
         f"clicks to .85 {before.noc85:.2f} to {after.noc85:.2f} on {after.masks} masks"

@@ -18,7 +18,7 @@ from model.predictor import MaskResult
 from model.types import BoolMask, Click
 
 
-class RobotClicker:
+class Clicker:
     """Clicks on one target until told to stop. Never clicks a pixel twice.
 
     ignored pixels (`ignore_hw`) count neither as missed nor as too much.
@@ -77,7 +77,7 @@ class Session:
 def annotate(
     predictor: Predictor,
     target_hw: BoolMask,
-    robot: RobotClicker,
+    robot: Clicker,
     *,
     max_clicks: int,
     min_clicks: int,
@@ -124,7 +124,7 @@ SPREAD = 0.5
 ATTEMPTS = 8
 
 
-class UnsteadyClicker(RobotClicker):
+class JitteredClicker(Clicker):
     """Aims at the middle of the largest error and lands beside it, but on the error: people see what they click on."""
 
     def __init__(self, target_hw: BoolMask, rng: Generator) -> None:

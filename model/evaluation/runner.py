@@ -13,7 +13,7 @@ from model.data.scenes import Scene
 from model.evaluation.modes import Mode, as_polygons, shrunk_image, shrunk_mask
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceChoice, ReferenceFinder
-from model.evaluation.robot_annotator import Predictor, RobotClicker, Session, UnsteadyClicker, annotate
+from model.evaluation.robot_annotator import Clicker, JitteredClicker, Predictor, Session, annotate
 from model.evaluation.samples import Sample
 from model.masks import encode, union
 from model.network.prompts import ReferenceTokens
@@ -71,9 +71,9 @@ class Evaluator:
         one, finder = self._sets[task.set_number], self._finders[task.set_number]
         choices = finder.choose(task.sample, mode)
         self._predictor.set_reference(self._encode(one.scenes, choices, mode))
-        robot = RobotClicker(target_hw)
+        robot = Clicker(target_hw)
         if mode.jitter:
-            robot = UnsteadyClicker(target_hw, np.random.default_rng(zlib.crc32(task.sample.key.encode())))
+            robot = JitteredClicker(target_hw, np.random.default_rng(zlib.crc32(task.sample.key.encode())))
         limits = self._limits
         session = annotate(
             self._predictor, target_hw, robot, max_clicks=limits.max_clicks, min_clicks=limits.min_clicks

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot
-from model.evaluation.robot_annotator import RobotClicker, annotate
+from model.evaluation.robot_annotator import Clicker, annotate
 from model.finetuning.config import FineTuneSettings
 from model.masks import union
 from model.network.prompts import ReferenceTokens
@@ -51,9 +51,7 @@ def score(network: RefCut, masks: list[CheckedMask]) -> float:
         if of not in encoded:
             encoded[of] = _encoded(predictor, mask)
         predictor.set_reference(encoded[of])
-        session = annotate(
-            predictor, target_hw, RobotClicker(target_hw), max_clicks=CLICKS, min_clicks=CLICKS
-        )
+        session = annotate(predictor, target_hw, Clicker(target_hw), max_clicks=CLICKS, min_clicks=CLICKS)
         found.append(statistics.mean(session.ious))
     return statistics.mean(found)
 
@@ -103,7 +101,7 @@ class BestWeights:
         return load_file(self._run_dir / BEST_FILE) if self._scores else None
 
 
-def keep_aside(
+def split_validation(
     scenes: list[Scene], snapshot: Snapshot, settings: FineTuneSettings
 ) -> tuple[list[Scene], list[Scene]]:
     """(to check on, to learn from): a stable choice by image; references are learned from."""
@@ -120,7 +118,7 @@ def keep_aside(
     return (checked, learned) if learned else ([], scenes)
 
 
-def checked_masks(checked: list[Scene], references: list[Scene], limit: int) -> list[CheckedMask]:
+def masks_to_check(checked: list[Scene], references: list[Scene], limit: int) -> list[CheckedMask]:
     """What is tried: labels of the images kept aside, evenly spread, each with a reference that shows it."""
     pairs = [(scene, label) for scene in checked for label in scene.part_rles]
     count = min(limit, len(pairs))

@@ -17,8 +17,8 @@ from model.data.scenes import read_scenes
 from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import DataError, TrainingError
 from model.finetuning.config import FineTuneSettings, Progress, StopTraining
-from model.finetuning.early_stopping import BestWeights, checked_masks, keep_aside, score
-from model.finetuning.sampling import FineTuneDraw, Shares, logged_scenes, reference_scenes
+from model.finetuning.early_stopping import BestWeights, masks_to_check, score, split_validation
+from model.finetuning.sampling import FineTuneSampler, Shares, logged_scenes, reference_scenes
 from model.finetuning.time_budget import make_plan, read_plan, write_plan
 from model.network.encoder import use_plain_attention
 from model.training.batches import Batch, Batches, Part, batch_loader
@@ -101,10 +101,10 @@ class FineTuning:
         if not scenes:
             raise DataError("the snapshot has nothing to train on", hint="annotate and submit some tasks")
         self._images = len({scene.image_path for scene in scenes})
-        self._checked, learned = keep_aside(scenes, snapshot, settings)
+        self._checked, learned = split_validation(scenes, snapshot, settings)
         aside = {scene.image_path for scene in self._checked}
         references = [one for one in reference_scenes(snapshot, learned) if one.image_path not in aside]
-        self._masks = checked_masks(self._checked, references, settings.checked_masks)
+        self._masks = masks_to_check(self._checked, references, settings.checked_masks)
         device = (
             torch.device("cuda", processes.local_rank) if torch.cuda.is_available() else torch.device("cpu")
         )
@@ -112,7 +112,7 @@ class FineTuning:
         self._network = load_network(parent_dir)
         self._origin = anchor_weights(self._network, parent_dir, anchor_dir)
         self._device = device
-        self._draw = FineTuneDraw(
+        self._draw = FineTuneSampler(
             learned,
             references,
             logged_scenes(snapshot.train, learned),

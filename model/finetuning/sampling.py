@@ -12,14 +12,14 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from model.data.click_sampling import ROUND_SLOTS
-from model.data.pair_sampling import PairSettings, patch_shares, plain_view, sample_group
+from model.data.pair_sampling import PairSettings, patch_shares, sample_group, whole_crop
 from model.data.scenes import Scene
 from model.data.snapshot import ClickSession, Snapshot, SnapshotScene
 from model.masks import union
 from model.network.click_maps import ABSENT
 from model.training.batches import Batch
 from model.training.config import Stage
-from model.training.sampling import GroupDraw, SourcedScenes, joined_groups
+from model.training.sampling import GroupSampler, SourcedScenes, joined_groups
 from model.types import BoolMask
 
 TARGETS = 3
@@ -61,12 +61,12 @@ def session_batch(
     reference: a scene that shares labels; None = without a reference.
     """
     image, masks = logged.scene.image(), logged.scene.masks()
-    here = plain_view(image, masks, size_px)
+    here = whole_crop(image, masks, size_px)
     scale = size_px / image.shape[0], size_px / image.shape[1]
     labels = sorted(set(logged.sessions) & set(here.masks)) or sorted(here.masks)[:1]
     there_image, there_masks = here.image, {name: np.zeros_like(mask) for name, mask in here.masks.items()}
     if reference is not None:
-        there = plain_view(reference.image(), reference.masks(), size_px)
+        there = whole_crop(reference.image(), reference.masks(), size_px)
         there_image, there_masks = there.image, there.masks
     flipped = rng.random() < FLIPPED_SHARE
     targets, tables, positives, negatives = [], [], [], []
@@ -142,7 +142,7 @@ class Shares:
     replay: float
 
 
-class FineTuneDraw:
+class FineTuneSampler:
     """Groups as in `GroupDraw`, three targets or six a group. Step n draws the same on every run with a seed."""
 
     def __init__(
@@ -158,7 +158,7 @@ class FineTuneDraw:
         self._scenes = scenes
         self._references = references
         self._logged = logged
-        self._replay = GroupDraw(replay, patch_px, "zoomed", PairSettings()) if replay else None
+        self._replay = GroupSampler(replay, patch_px, "zoomed", PairSettings()) if replay else None
         self._shares = shares
         self._patch_px = patch_px
 

@@ -31,7 +31,7 @@ class Batch:
     clicks: Tensor
 
 
-class Draw(Protocol):
+class Sampler(Protocol):
     """One way to make a step's training targets out of scenes. Crosses into loader processes."""
 
     def units(self, stage: Stage) -> int:
@@ -66,7 +66,7 @@ class Part:
 class Batches(Dataset[list[Batch]]):
     """Item n = what one process sees of the n-th step from `first_step` on."""
 
-    def __init__(self, draw: Draw, stage: Stage, seed: int, first_step: int, part: Part) -> None:
+    def __init__(self, draw: Sampler, stage: Stage, seed: int, first_step: int, part: Part) -> None:
         self._draw = draw
         self._stage = stage
         self._seed = seed

@@ -10,17 +10,17 @@ import torch
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
-from model.data.augment import MakeView, random_view
-from model.data.augment_simpleclick import simpleclick_view
+from model.data.augment import Augmentation, augment_zoomed
+from model.data.augment_simpleclick import augment_simpleclick
 from model.data.click_sampling import click_table
-from model.data.pair_sampling import VIEWS_PER_GROUP, Group, PairSettings, sample_group
+from model.data.pair_sampling import CROPS_PER_GROUP, Group, PairSettings, sample_group
 from model.data.refcut_sampling import ReferenceFinder, Sample, sample_pair
 from model.data.scenes import Scene
 from model.errors import DataError
-from model.training.batches import Batch, Draw
+from model.training.batches import Batch, Sampler
 from model.training.config import Stage, TrainConfig
 
-VIEWS: dict[str, MakeView] = {"zoomed": random_view, "simpleclick": simpleclick_view}
+AUGMENTATIONS: dict[str, Augmentation] = {"zoomed": augment_zoomed, "simpleclick": augment_simpleclick}
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class SourcedScenes:
     share: float
 
 
-class GroupDraw:
+class GroupSampler:
     """Groups of two views with three targets each (`model.data.pair_sampling`); sources are drawn from by their
     shares."""
 
@@ -40,7 +40,7 @@ class GroupDraw:
     ) -> None:
         self._sources = sources
         self._patch_px = patch_px
-        self._view = VIEWS[views]
+        self._view = AUGMENTATIONS[views]
         self._settings = settings
         self._shares = np.array([s.share for s in sources]) / sum(s.share for s in sources)
 
@@ -71,7 +71,7 @@ class GroupDraw:
         return first, first
 
 
-class RefcutDraw:
+class RefCutSampler:
     """The paper's samples (`model.data.refcut_sampling`): in each epoch every object once, in another order."""
 
     def __init__(
@@ -80,7 +80,7 @@ class RefcutDraw:
         self._scenes = [scene for source in sources for scene in source.scenes]
         self._finder = ReferenceFinder(self._scenes)
         self._patch_px = patch_px
-        self._view = VIEWS[views]
+        self._view = AUGMENTATIONS[views]
         self._no_reference = no_reference
         self._order: tuple[tuple[int, int], NDArray[np.int64]] | None = None
 
@@ -109,13 +109,13 @@ class RefcutDraw:
         return self._order[1]
 
 
-def make_draw(sources: Sequence[SourcedScenes], patch_px: int, config: TrainConfig) -> Draw:
+def make_sampler(sources: Sequence[SourcedScenes], patch_px: int, config: TrainConfig) -> Sampler:
     """The configuration's way to make targets. Raises DataError when there is no scene."""
     if not all(source.scenes for source in sources):
         raise DataError("a source has no object to train on", hint="check the paths in the configuration")
     if config.sampling == "refcut":
-        return RefcutDraw(sources, patch_px, config.views, config.no_reference)
-    return GroupDraw(sources, patch_px, config.views, PairSettings())
+        return RefCutSampler(sources, patch_px, config.views, config.no_reference)
+    return GroupSampler(sources, patch_px, config.views, PairSettings())
 
 
 def steps_per_epoch(scenes: int, stage: Stage) -> int:
@@ -125,7 +125,7 @@ def steps_per_epoch(scenes: int, stage: Stage) -> int:
 
 def joined_groups(groups: Sequence[Group]) -> Batch:
     """At least one group as tensors; each view is the reference of the other."""
-    target_view = np.concatenate([g.target_view + VIEWS_PER_GROUP * n for n, g in enumerate(groups)])
+    target_view = np.concatenate([g.target_view + CROPS_PER_GROUP * n for n, g in enumerate(groups)])
     return Batch(
         images=torch.from_numpy(np.concatenate([g.images for g in groups])).permute(0, 3, 1, 2),
         targets=torch.from_numpy(np.concatenate([g.targets for g in groups]))[:, None],

@@ -178,7 +178,7 @@ def _images(said: dict[str, Any]) -> object:
 def _change(said: dict[str, Any], figure: str) -> str:
     """Before and after, on the holdout."""
     try:
-        judged = said["judgement"]
-        return f"{judged['serving'][figure]:.2f} > {judged['candidate'][figure]:.2f}"
+        compared = said["judgement"]
+        return f"{compared['serving'][figure]:.2f} > {compared['candidate'][figure]:.2f}"
     except (KeyError, TypeError, ValueError):
         return ""

@@ -43,7 +43,7 @@ class Learner(Protocol):
         """The candidate's folder. Goes on from its last checkpoint when run_dir has one."""
         ...
 
-    def judge(
+    def compare(
         self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask
     ) -> Verdict: ...
 

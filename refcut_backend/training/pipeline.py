@@ -87,9 +87,9 @@ class ProjectTraining:
             lambda said: report(Stage.TRAINING, said.step, said.steps, said.eta_s, said.metrics),
         )
         report(Stage.JUDGING)
-        verdict = self._judge(
+        verdict = self._compare(
             snapshot,
-            lambda: learner.judge(
+            lambda: learner.compare(
                 snapshot, serving.folder, candidate, lambda done, of: report(Stage.JUDGING, done, of)
             ),
         )
@@ -103,10 +103,10 @@ class ProjectTraining:
         outcome = Outcome.PROMOTED if verdict.promote else Outcome.KEPT
         return self._ended(project_id, snapshot, outcome, "; ".join(verdict.reasons), version)
 
-    def _judge(self, snapshot: Snapshot, judge: Callable[[], Verdict]) -> Verdict:
+    def _compare(self, snapshot: Snapshot, compare: Callable[[], Verdict]) -> Verdict:
         """Nothing is promoted on the word of too few images."""
         held_out, wanted = len(images_of(snapshot.holdout)), self._snapshots.rules.at_least
-        verdict = judge() if held_out else Verdict(False, ())
+        verdict = compare() if held_out else Verdict(False, ())
         if held_out >= wanted or (verdict.reasons and not verdict.promote):
             return verdict
         few = f"{held_out} images are held out and {wanted} are needed for a judgement"

@@ -11,9 +11,9 @@ from typing import Any
 from model.checkpoints.version_folder import can_be_averaged
 from model.data.snapshot import Snapshot
 from model.errors import ModelError
-from model.evaluation.compare import JudgeSettings, judge
+from model.evaluation.compare import CompareSettings, compare
 from model.evaluation.pictures import draw_before_after
-from model.evaluation.promotion import GateRules, decide
+from model.evaluation.promotion import PromotionRules, decide
 from model.finetuning.config import FineTuneSettings, Progress, StopTraining
 from model.finetuning.run import fine_tune
 from model.finetuning.time_budget import PLAN_FILE
@@ -61,16 +61,16 @@ class ModelLearner:
         except StopTraining as stop:
             raise ToldToStopError from stop
 
-    def judge(self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask) -> Verdict:
-        how = JudgeSettings(
+    def compare(self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask) -> Verdict:
+        how = CompareSettings(
             max_references=self._settings.max_references_per_label,
             runtime=self._settings.runtime,
             runtime_cache_dir=self._settings.runtime_cache_dir,
         )
-        judgement = judge(snapshot, (serving_dir, candidate_dir), how, on_mask)
-        draw_before_after(candidate_dir / BEFORE_AFTER_FILE, judgement, snapshot.image_dir)
-        decision = decide(judgement, GateRules(min_images=self._settings.train_holdout_min_images))
-        return Verdict(decision.promote, tuple(decision.reasons), judgement.to_json())
+        comparison = compare(snapshot, (serving_dir, candidate_dir), how, on_mask)
+        draw_before_after(candidate_dir / BEFORE_AFTER_FILE, comparison, snapshot.image_dir)
+        decision = decide(comparison, PromotionRules(min_images=self._settings.train_holdout_min_images))
+        return Verdict(decision.promote, tuple(decision.reasons), comparison.to_json())
 
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
         settings = self._fine_tuning.model_dump(mode="json")

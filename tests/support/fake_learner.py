@@ -72,7 +72,7 @@ class FakeLearner:
             _write(candidate / name, snapshot.digest)
         return candidate
 
-    def judge(self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask) -> Verdict:
+    def compare(self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask) -> Verdict:
         on_mask(1, 1)
         assert serving_dir.is_dir()
         assert (candidate_dir / "version.safetensors").is_file()

@@ -12,7 +12,7 @@ import torch
 from model.data.scenes import Scene
 from model.training.batches import Batch, Batches, Part
 from model.training.config import Stage, TrainConfig
-from model.training.sampling import SourcedScenes, make_draw
+from model.training.sampling import SourcedScenes, make_sampler
 from model.training.trainer import Trainer
 from tests.support.synthetic import TINY_CONFIGS, random_network
 
@@ -56,7 +56,7 @@ def make_trainer(kind: str, run_dir: Path, **options: Any) -> Trainer:
 
 
 def batches_of(trainer: Trainer, scenes: list[Scene], number: int) -> Batches:
-    draw = make_draw([SourcedScenes(scenes, 1.0)], trainer.network.config.patch_px, trainer.config)
+    draw = make_sampler([SourcedScenes(scenes, 1.0)], trainer.network.config.patch_px, trainer.config)
     part = Part(accumulate=trainer.config.accumulate)
     return Batches(draw, trainer.config.stages[number], number, trainer.step, part)
 

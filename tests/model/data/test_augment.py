@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from model.data.augment import MIN_VISIBLE_SHARE, WHOLE_SHARE, random_view
+from model.data.augment import MIN_VISIBLE_SHARE, WHOLE_SHARE, augment_zoomed
 from model.types import BoolMask, RgbImage
 
 SIZE_PX = 112
@@ -28,7 +28,7 @@ def test_a_mask_moves_with_its_part(zoom_part: str | None) -> None:
     image, masks = picture()
     seen = 0
     for seed in range(40):
-        view = random_view(image, masks, SIZE_PX, default_rng(seed), zoom_part)
+        view = augment_zoomed(image, masks, SIZE_PX, default_rng(seed), zoom_part)
         assert view.image.shape == (SIZE_PX, SIZE_PX, 3)
         brightness = view.image.astype(int).sum(axis=2)
         outside = ~np.logical_or.reduce([np.zeros((SIZE_PX, SIZE_PX), bool), *view.masks.values()])
@@ -44,7 +44,7 @@ def test_a_close_up_shows_its_part_larger_than_the_whole_photograph_does() -> No
     image, masks = picture()
     of_photograph = masks["bright"].mean()
     for seed in range(40):
-        view = random_view(image, masks, SIZE_PX, default_rng(seed), "bright")
+        view = augment_zoomed(image, masks, SIZE_PX, default_rng(seed), "bright")
         assert view.masks["bright"].mean() > of_photograph
 
 
@@ -52,7 +52,8 @@ def test_views_that_are_not_close_up_mostly_show_the_whole_photograph() -> None:
     image, masks = picture()
     shares = [
         sum(
-            mask.mean() for mask in random_view(image, masks, SIZE_PX, default_rng(seed), None).masks.values()
+            mask.mean()
+            for mask in augment_zoomed(image, masks, SIZE_PX, default_rng(seed), None).masks.values()
         )
         for seed in range(300)
     ]
@@ -66,7 +67,7 @@ def test_a_part_that_is_nearly_cut_off_is_no_target() -> None:
     scale = SIZE_PX * SIZE_PX / (240 * 320)
     cut = 0
     for seed in range(200):
-        view = random_view(image, masks, SIZE_PX, default_rng(seed), None)
+        view = augment_zoomed(image, masks, SIZE_PX, default_rng(seed), None)
         cut += len(view.masks) < len(masks)
         for name, mask in view.masks.items():
             assert mask.sum() >= 0.9 * MIN_VISIBLE_SHARE * masks[name].sum() * scale

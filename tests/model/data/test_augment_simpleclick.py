@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from model.data.augment_simpleclick import SCALES, simpleclick_view
+from model.data.augment_simpleclick import SCALES, augment_simpleclick
 
 HEIGHT, WIDTH = 90, 140
 SQUARE = np.s_[30:60, 50:80]
@@ -24,7 +24,7 @@ def pictured() -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def test_masks_go_where_the_picture_goes() -> None:
     seen = 0
     for seed in range(40):
-        view = simpleclick_view(*pictured(), 96, default_rng(seed))
+        view = augment_simpleclick(*pictured(), 96, default_rng(seed))
         assert view.image.shape == (96, 96, 3)
         if "square" not in view.masks:
             continue
@@ -39,7 +39,7 @@ def test_masks_go_where_the_picture_goes() -> None:
 def test_things_keep_their_shape_and_change_their_size_within_limits() -> None:
     sides = []
     for seed in range(60):
-        masks = simpleclick_view(*pictured(), 224, default_rng(seed)).masks
+        masks = augment_simpleclick(*pictured(), 224, default_rng(seed)).masks
         rows, cols = (np.flatnonzero(masks["square"].any(axis)) for axis in (1, 0))
         height, width = rows[-1] - rows[0] + 1, cols[-1] - cols[0] + 1
         assert abs(height - width) <= 4, "a square stays a square, but for a small rotation"
@@ -50,7 +50,7 @@ def test_things_keep_their_shape_and_change_their_size_within_limits() -> None:
 
 def test_small_pictures_are_padded_with_black_and_large_ones_cut() -> None:
     image = np.full((60, 300, 3), 128, np.uint8)
-    view = simpleclick_view(image, {}, 112, default_rng(0))
+    view = augment_simpleclick(image, {}, 112, default_rng(0))
     black = (view.image == view.image.min()).all(axis=2)
     assert 0.2 < black.mean() < 0.8
     assert view.masks == {}
@@ -60,12 +60,12 @@ def test_parts_that_are_cut_off_are_left_out() -> None:
     image, _ = pictured()
     corner = np.zeros((HEIGHT, WIDTH), bool)
     corner[:3, :3] = True
-    views = [simpleclick_view(image, {"corner": corner}, 64, default_rng(seed)) for seed in range(20)]
+    views = [augment_simpleclick(image, {"corner": corner}, 64, default_rng(seed)) for seed in range(20)]
     assert any(not view.masks for view in views)
     assert all(mask.any() for view in views for mask in view.masks.values())
 
 
 def test_the_same_generator_gives_the_same_view() -> None:
-    one, other = (simpleclick_view(*pictured(), 96, default_rng(5)) for _ in range(2))
+    one, other = (augment_simpleclick(*pictured(), 96, default_rng(5)) for _ in range(2))
     assert np.array_equal(one.image, other.image)
     assert np.array_equal(one.masks["square"], other.masks["square"])

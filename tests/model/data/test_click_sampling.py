@@ -15,8 +15,8 @@ from model.data.click_sampling import (
     SLOTS,
     add_next_clicks,
     click_table,
-    first_points,
     next_click_region,
+    sample_points,
 )
 from tests.support.recordings import FOLDER
 
@@ -27,7 +27,7 @@ OTHER[20:40, 50:70] = True
 
 
 def drawn(count: int, target: np.ndarray = TARGET, other: np.ndarray = OTHER) -> list[np.ndarray]:
-    return [first_points(target, other, default_rng(seed)) for seed in range(count)]
+    return [sample_points(target, other, default_rng(seed)) for seed in range(count)]
 
 
 def places(tables: list[np.ndarray], positive: bool) -> np.ndarray:

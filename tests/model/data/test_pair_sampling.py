@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.random import Generator, default_rng
 
-from model.data.augment import View
+from model.data.augment import Crop
 from model.data.pair_sampling import Group, PairSettings, sample_group
 from model.types import BoolMask, RgbImage
 from tests.support.colour_world import COLOURS, SIDE_PX, make_scene
@@ -22,8 +22,8 @@ ALWAYS_ALL = PairSettings(
 
 def as_it_is(
     image: RgbImage, masks: dict[str, BoolMask], _size: int, _rng: Generator, _part: str | None
-) -> View:
-    return View(image, masks)
+) -> Crop:
+    return Crop(image, masks)
 
 
 def groups(folder: Path, count: int, **changes: float) -> list[Group]:
@@ -99,9 +99,9 @@ def test_one_of_two_views_is_close_up_as_often_as_asked_and_never_both(tmp_path:
 
     def view(
         image: RgbImage, masks: dict[str, BoolMask], size: int, rng: Generator, part: str | None
-    ) -> View:
+    ) -> Crop:
         close.append(part)
-        return View(image, masks)
+        return Crop(image, masks)
 
     settings = replace(ALWAYS_ALL, zoom=0.4)
     for seed in range(300):

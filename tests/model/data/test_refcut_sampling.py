@@ -10,7 +10,7 @@ import pytest
 from numpy.random import default_rng
 
 from model.cli.make_synthetic_data import COLOURS, write_made_up
-from model.data.augment import MakeView, View
+from model.data.augment import Augmentation, Crop
 from model.data.refcut_sampling import ReferenceFinder, Sample, sample_pair
 from model.data.scenes import Scene, read_scenes
 from model.masks import union
@@ -21,8 +21,8 @@ from tests.support.colour_world import SIDE_PX, make_scene
 PARTS = ("wheel", "door", "roof")
 
 
-def as_it_is(image: RgbImage, masks: dict[str, BoolMask], _size: int, _rng: object, _part: object) -> View:
-    return View(image, masks)
+def as_it_is(image: RgbImage, masks: dict[str, BoolMask], _size: int, _rng: object, _part: object) -> Crop:
+    return Crop(image, masks)
 
 
 def cars(folder: Path, parts: Sequence[Sequence[str]]) -> list[Scene]:
@@ -30,7 +30,7 @@ def cars(folder: Path, parts: Sequence[Sequence[str]]) -> list[Scene]:
 
 
 def samples(
-    scenes: list[Scene], count: int, *, no_reference: float = 0.0, view: MakeView = as_it_is
+    scenes: list[Scene], count: int, *, no_reference: float = 0.0, view: Augmentation = as_it_is
 ) -> list[Sample]:
     """Samples of the first scene, with patches of one pixel."""
     finder = ReferenceFinder(scenes)
@@ -99,14 +99,14 @@ def test_a_reference_that_is_cut_off_is_drawn_again_and_in_the_end_taken_whole(t
     scenes = cars(tmp_path, [["door", "roof"], ["door", "roof"]])
     asked: list[str] = []
 
-    def blind(image: RgbImage, masks: dict[str, BoolMask], *_: object) -> View:
+    def blind(image: RgbImage, masks: dict[str, BoolMask], *_: object) -> Crop:
         """Sees one pixel of the door of a reference, which is not one percent of it."""
         if len(asked) % 11 == 0:
             asked.append("target")
-            return View(image, masks)
+            return Crop(image, masks)
         asked.append("reference")
         pixel = np.zeros_like(masks["door"])
-        return View(np.zeros_like(image), {"roof": pixel})
+        return Crop(np.zeros_like(image), {"roof": pixel})
 
     (sample,) = samples(scenes, 1, view=blind)
     assert asked == ["target", *["reference"] * 10]

@@ -12,12 +12,12 @@ import torch
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 from model.cli.compare import main
 from model.evaluation.compare import (
-    JudgedMask,
-    JudgeSettings,
+    AnnotatedMask,
+    CompareSettings,
     Spread,
+    annotate_masks,
+    compare,
     holdout_masks,
-    judge,
-    judge_masks,
     spread_of,
 )
 from model.evaluation.pictures import draw_before_after
@@ -26,7 +26,7 @@ from model.types import Click
 from tests.support.colour_world import ColourPredictor, make_scene
 from tests.support.synthetic_snapshot import fish_snapshot, parent_version
 
-SETTINGS = JudgeSettings(max_clicks=6, runtime="torch")
+SETTINGS = CompareSettings(max_clicks=6, runtime="torch")
 
 
 @pytest.fixture
@@ -42,11 +42,11 @@ def test_a_worse_model_is_refused_with_reasons_and_figures(tmp_path, parent):
     silent = {name: torch.zeros_like(value) for name, value in network.state_dict().items()}
     save_version(silent, network.config, worse / BASE_FILE, worse / VERSION_FILE)
     done: list[tuple[int, int]] = []
-    judgement = judge(snapshot, (parent, worse), SETTINGS, lambda *progress: done.append(progress))
-    decision = decide(judgement)
+    comparison = compare(snapshot, (parent, worse), SETTINGS, lambda *progress: done.append(progress))
+    decision = decide(comparison)
     assert not decision.promote
     assert done[-1] == (20, 20)
-    said = judgement.to_json()
+    said = comparison.to_json()
     assert json.loads(json.dumps(said)) == said
     assert (said["images"], said["serving"]["masks"], said["snapshot"]) == (5, 10, snapshot.digest)
     assert set(said["candidate"]["by_label"]) == {"head", "tail"}
@@ -54,22 +54,24 @@ def test_a_worse_model_is_refused_with_reasons_and_figures(tmp_path, parent):
     assert set(said["spread_by_label"]) == {"head", "tail"}
     assert said["spread"].keys() == {"noc85", "first_click_iou"}
     picture = tmp_path / "before_after.png"
-    assert draw_before_after(picture, judgement, snapshot.image_dir)
+    assert draw_before_after(picture, comparison, snapshot.image_dir)
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_network_is_not_better_than_itself(tmp_path, parent):
-    judgement = judge(fish_snapshot(tmp_path / "snapshot"), (parent, parent), SETTINGS)
-    assert judgement.candidate.first_click_iou == pytest.approx(judgement.serving.first_click_iou, abs=0.002)
-    assert judgement.candidate.noc85 == judgement.serving.noc85
-    assert not decide(judgement).promote
+    comparison = compare(fish_snapshot(tmp_path / "snapshot"), (parent, parent), SETTINGS)
+    assert comparison.candidate.first_click_iou == pytest.approx(
+        comparison.serving.first_click_iou, abs=0.002
+    )
+    assert comparison.candidate.noc85 == comparison.serving.noc85
+    assert not decide(comparison).promote
 
 
 def test_figures_are_those_of_the_robots_clicks(tmp_path):
     scene = make_scene(tmp_path / "car.png", ["wheel", "door"])
-    (judged,) = judge_masks(ColourPredictor(), [(scene, "wheel")], {}, 20)
-    assert judged.ious == [1.0] * 5
-    assert judged.negative_click_changes
+    (compared,) = annotate_masks(ColourPredictor(), [(scene, "wheel")], {}, 20)
+    assert compared.ious == [1.0] * 5
+    assert compared.negative_click_changes
 
 
 def test_a_network_that_ignores_negative_clicks_is_found_out(tmp_path):
@@ -78,8 +80,8 @@ def test_a_network_that_ignores_negative_clicks_is_found_out(tmp_path):
             return super().predict([click for click in clicks if click.positive])
 
     scene = make_scene(tmp_path / "car.png", ["wheel", "door"])
-    (judged,) = judge_masks(Stubborn(), [(scene, "door")], {}, 20)
-    assert judged.negative_click_changes is False
+    (compared,) = annotate_masks(Stubborn(), [(scene, "door")], {}, 20)
+    assert compared.negative_click_changes is False
 
 
 def test_an_image_is_encoded_once_for_all_its_masks(tmp_path):
@@ -93,7 +95,7 @@ def test_an_image_is_encoded_once_for_all_its_masks(tmp_path):
     predictor = Counting()
     scenes = [make_scene(tmp_path / f"{name}.png", ["wheel", "door"]) for name in ("car", "van")]
     chosen = [(scene, label) for scene in scenes for label in ("door", "wheel")]
-    assert [judged.ious[0] for judged in judge_masks(predictor, chosen, {}, 20)] == [1.0] * 4
+    assert [compared.ious[0] for compared in annotate_masks(predictor, chosen, {}, 20)] == [1.0] * 4
     assert predictor.images == 2
 
 
@@ -111,9 +113,9 @@ def test_the_command_writes_all_figures(tmp_path, parent):
     assert json.loads(out.read_text())["images"] == 1
 
 
-def masks(*ious: list[float]) -> list[JudgedMask]:
+def masks(*ious: list[float]) -> list[AnnotatedMask]:
     nothing = np.zeros((2, 2), bool)
-    return [JudgedMask("a.png", "door", own, None, Click(0, 0, True), nothing, nothing) for own in ious]
+    return [AnnotatedMask("a.png", "door", own, None, Click(0, 0, True), nothing, nothing) for own in ious]
 
 
 def test_the_spread_is_the_standard_error_of_what_each_mask_gained():

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from model.evaluation.metrics import clicks_needed
-from model.evaluation.robot_annotator import RobotClicker, Session, UnsteadyClicker, annotate, removed_share
+from model.evaluation.robot_annotator import Clicker, JitteredClicker, Session, annotate, removed_share
 from model.masks import connected, deepest_point, intersection_over_union, union
 from model.predictor import MaskResult
 from model.types import Box, Click
@@ -38,7 +38,7 @@ def run(key: str) -> tuple[list[list[int]], list[float]]:
     name, radius, threshold = key.split("|")
     labels_hw = MASKS[name]
     target_hw, valid_hw = labels_hw == 1, labels_hw != -1
-    robot = RobotClicker(target_hw, ~valid_hw)
+    robot = Clicker(target_hw, ~valid_hw)
     probability_hw = np.zeros(labels_hw.shape)
     clicks: list[list[int]] = []
     ious: list[float] = []
@@ -68,7 +68,7 @@ def test_numbers_of_clicks_are_those_of_simpleclick() -> None:
 def test_first_click_is_positive_and_in_the_deepest_place() -> None:
     target_hw = np.zeros((40, 60), bool)
     target_hw[10:21, 20:41] = True
-    click = RobotClicker(target_hw).next_click(np.zeros_like(target_hw))
+    click = Clicker(target_hw).next_click(np.zeros_like(target_hw))
     assert (click.row, click.col) == deepest_point(target_hw) == (15, 25)
     assert click.positive
 
@@ -77,13 +77,13 @@ def test_as_deep_an_excess_as_miss_is_clicked_away_first() -> None:
     target_hw, mask_hw = np.zeros((2, 30, 60), bool)
     target_hw[10:20, 5:15] = True
     mask_hw[10:20, 35:45] = True
-    assert not RobotClicker(target_hw).next_click(mask_hw).positive
+    assert not Clicker(target_hw).next_click(mask_hw).positive
 
 
 def test_no_pixel_is_clicked_twice() -> None:
     target_hw = np.zeros((9, 9), bool)
     target_hw[3:6, 3:6] = True
-    robot = RobotClicker(target_hw)
+    robot = Clicker(target_hw)
     clicks = [robot.next_click(np.zeros_like(target_hw)) for _ in range(9)]
     assert len({(click.row, click.col) for click in clicks}) == 9
 
@@ -107,13 +107,13 @@ def target() -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
 
 
 def clicks_of(seed: int) -> list[Click]:
-    robot = UnsteadyClicker(target(), np.random.default_rng(seed))
+    robot = JitteredClicker(target(), np.random.default_rng(seed))
     return [robot.next_click(np.zeros((60, 60), bool)) for _ in range(30)]
 
 
 def test_unsteady_clicks_miss_the_middle_but_not_the_error() -> None:
     clicks = clicks_of(0)
-    steady = RobotClicker(target()).next_click(np.zeros((60, 60), bool))
+    steady = Clicker(target()).next_click(np.zeros((60, 60), bool))
     assert all(target()[int(click.row), int(click.col)] and click.positive for click in clicks)
     assert sum((click.row, click.col) != (steady.row, steady.col) for click in clicks) > 20
 
@@ -129,7 +129,7 @@ def test_an_unsteady_hand_clicks_no_pixel_twice() -> None:
 def test_an_error_of_one_pixel_is_hit() -> None:
     mask_hw = np.zeros((60, 60), bool)
     mask_hw[5, 5] = True
-    click = UnsteadyClicker(mask_hw, np.random.default_rng(0)).next_click(np.zeros_like(mask_hw))
+    click = JitteredClicker(mask_hw, np.random.default_rng(0)).next_click(np.zeros_like(mask_hw))
     assert click == Click(5.0, 5.0, True)
 
 
@@ -138,9 +138,7 @@ def session_of(folder: Path, parts: Sequence[str], *, max_clicks: int = 20, min_
     predictor = ColourPredictor()
     predictor.set_image(scene.image())
     target_hw = union(scene.masks()[name] for name in parts)
-    return annotate(
-        predictor, target_hw, RobotClicker(target_hw), max_clicks=max_clicks, min_clicks=min_clicks
-    )
+    return annotate(predictor, target_hw, Clicker(target_hw), max_clicks=max_clicks, min_clicks=min_clicks)
 
 
 def test_the_robot_stops_when_the_mask_is_good(tmp_path: Path) -> None:
@@ -173,7 +171,7 @@ class Stubborn(ColourPredictor):
 def test_what_a_negative_click_took_away_is_noted() -> None:
     target_hw = np.zeros((40, 40), bool)
     target_hw[:, :10] = True
-    session = annotate(Stubborn(), target_hw, RobotClicker(target_hw), max_clicks=2, min_clicks=1)
+    session = annotate(Stubborn(), target_hw, Clicker(target_hw), max_clicks=2, min_clicks=1)
     assert [click.positive for click in session.clicks] == [True, False]
     assert session.removed == [pytest.approx(2 / 3)]
 

@@ -13,7 +13,7 @@ from model.errors import DataError
 from model.training.batches import Batch, Batches, Part, batch_loader
 from model.training.config import Stage, TrainConfig
 from model.training.distributed import child_signal_kept
-from model.training.sampling import SourcedScenes, make_draw, steps_per_epoch
+from model.training.sampling import SourcedScenes, make_sampler, steps_per_epoch
 from tests.support.synthetic import drawn_scenes
 
 STAGE = Stage(size_px=56, steps=5, groups=4, samples=4)
@@ -35,7 +35,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
 
 def batches(scenes: list[Scene], options: dict[str, Any], first_step: int = 0, part: Part = ALL) -> Batches:
     config = TrainConfig.model_validate({"preset": "xtiny", "sources": [], "stages": []} | options)
-    return Batches(make_draw([SourcedScenes(scenes, 1.0)], 14, config), STAGE, 3, first_step, part)
+    return Batches(make_sampler([SourcedScenes(scenes, 1.0)], 14, config), STAGE, 3, first_step, part)
 
 
 def joined(parts: Sequence[Batch], field: str) -> torch.Tensor:
@@ -83,7 +83,7 @@ def test_a_step_that_cannot_be_shared_out_evenly_is_told(scenes: list[Scene]) ->
 def test_an_epoch_of_the_papers_samples_sees_each_object_once(scenes: list[Scene]) -> None:
     stage = Stage(size_px=56, epochs=2, samples=2)
     config = TrainConfig(preset="xtiny", sources=[], stages=[], sampling="refcut")
-    draw = make_draw([SourcedScenes(scenes, 1.0)], 14, config)
+    draw = make_sampler([SourcedScenes(scenes, 1.0)], 14, config)
     drawn: list[str] = []
 
     class Finder:

@@ -66,7 +66,12 @@ def test_the_list_shows_figures_decision_and_what_serves(store, tmp_path, refcut
         "candidate": {"noc85": 4.2, "first_click_iou": 0.61},
     }
     good = published(
-        store, tmp_path, 1, judgement=figures, decision={"promote": True, "reasons": []}, images={"train": 50}
+        store,
+        tmp_path,
+        1,
+        judgement=figures,
+        decision={"promote": True, "reasons": []},
+        images={"train": 50},
     )
     bad = published(
         store, tmp_path, 2, decision={"promote": False, "reasons": ["worse"]}, images={"train": "\x1b[31m9"}

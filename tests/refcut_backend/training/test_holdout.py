@@ -68,7 +68,7 @@ def test_no_order_or_number_of_retrains_puts_a_holdout_image_into_a_train_set(ro
     looked at, to train on or as a reference."""
     names = images(41)
     known: dict[str, Side] = {}
-    judged: set[str] = set()
+    compared: set[str] = set()
     trained: set[str] = set()
     seen: set[str] = set()
     for annotated, marked, share, at_least in rounds:
@@ -79,6 +79,6 @@ def test_no_order_or_number_of_retrains_puts_a_holdout_image_into_a_train_set(ro
         train = {c for c, side in sides.items() if side is Side.TRAIN}
         trained |= train
         seen |= train | with_references
-        judged |= held_out(sides)
+        compared |= held_out(sides)
         assert not held_out(sides) & seen
-        assert not judged & trained
+        assert not compared & trained

@@ -168,7 +168,7 @@ def test_checkpoints_of_ended_runs_are_dropped_and_their_snapshots_stay(world):
 
 def test_progress_is_readable_while_it_runs(world):
     world.annotate_many(12)
-    seen, judged = [], []
+    seen, compared = [], []
 
     def look(step: int) -> None:
         run = world.runs.under_way(7)
@@ -176,9 +176,9 @@ def test_progress_is_readable_while_it_runs(world):
         seen.append((run.stage, run.worker, run.attempt))
 
     world.learner.on_step = look
-    world.learner.on_publish = lambda: judged.append(world.runs.all_under_way()[0].stage)
+    world.learner.on_publish = lambda: compared.append(world.runs.all_under_way()[0].stage)
     run = world.train()
-    assert judged == [Stage.JUDGING]
+    assert compared == [Stage.JUDGING]
     assert seen == [(Stage.TRAINING, "trainer", 1)] * 4
     assert run.metrics == {"loss": 0.25}
 

@@ -161,7 +161,7 @@ def test_references_of_another_project_never_come_along(tmp_path, world):
 @pytest.fixture(scope="module")
 def long_lived(tmp_path_factory):
     with open_world(tmp_path_factory.mktemp("long")) as opened:
-        opened.judged, opened.trained = set(), set()
+        opened.compared, opened.trained = set(), set()
         yield opened
 
 
@@ -185,9 +185,9 @@ def test_no_order_or_number_of_retrains_puts_a_holdout_image_into_a_train_set(lo
     run = world.train()
     assert run.outcome is not Outcome.FAILED, run.message
     snapshot = world.snapshot(run)
-    world.judged |= names(snapshot.holdout)
+    world.compared |= names(snapshot.holdout)
     world.trained |= names(snapshot.train)
-    assert not world.judged & world.trained
+    assert not world.compared & world.trained
     assert not names(snapshot.references) & names(snapshot.holdout)
 
 
