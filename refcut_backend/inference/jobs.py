@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from rq.timeouts import JobTimeoutException
 
 from refcut_backend.errors import ClickTimeoutError, OutOfMemoryError, RefCutError
-from refcut_backend.inference.engine import ClickEngine
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, PrelabelAnswer, PrelabelJob, PreloadJob
 
 log = logging.getLogger("refcut.worker")
@@ -20,11 +19,20 @@ log = logging.getLogger("refcut.worker")
 WARM_LIMIT_S = 20.0
 """Afterwards the rest is left to the first click."""
 
-_preload_engine: ClickEngine | None = None
+
+class PreparesTasks(Protocol):
+    """The part of `inference.engine.ClickEngine` that prepares a task before its first click."""
+
+    def preload(self, job: PreloadJob, must_stop: Callable[[], bool]) -> bool: ...
+
+    def forget(self) -> None: ...
+
+
+_preload_engine: PreparesTasks | None = None
 _a_click_waits: Callable[[], bool] = lambda: False  # noqa: E731
 
 
-def warm_with(engine: ClickEngine, a_click_waits: Callable[[], bool]) -> None:
+def warm_with(engine: PreparesTasks, a_click_waits: Callable[[], bool]) -> None:
     """Makes `engine` the one that this process prepares. a_click_waits: asked between steps, some 20 times a second."""
     global _preload_engine, _a_click_waits
     _preload_engine, _a_click_waits = engine, a_click_waits

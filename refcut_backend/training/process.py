@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
-from refcut_backend.inference.process import work
+from refcut_backend.inference.work_loop import work
 from refcut_backend.queue.background_queues import TrainingQueue
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE

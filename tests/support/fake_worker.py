@@ -19,7 +19,7 @@ import numpy as np
 
 from refcut_backend.errors import ImageError
 from refcut_backend.inference.jobs import prelabel_with
-from refcut_backend.inference.process import work
+from refcut_backend.inference.work_loop import work
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.logs import set_up_logging
 from refcut_backend.queue.background_queues import PreemptionCheck
