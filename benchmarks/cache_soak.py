@@ -27,7 +27,7 @@ from model.images import read_image
 from model.network.config import PRESETS
 from model.network.refcut import RefCut
 from refcut_backend.images.address import TaskImage
-from refcut_backend.images.cache import ImageShelf
+from refcut_backend.images.cache import ImageCache
 from refcut_backend.images.decode import decode_image
 from refcut_backend.images.fetch import Fetched, ImageFetcher, Stamp
 from refcut_backend.images.mounted_files import MountedFolders
@@ -68,10 +68,10 @@ def make_engine(folder: Path, references: dict[int, StoredReference], network: R
     def fetch(where: TaskImage, known: Stamp, limit_s: float) -> Fetched:
         return fetcher.fetch(where.address, where.task_id, NOWHERE, known, limit_s)
 
-    shelf = ImageShelf(
+    image_cache = ImageCache(
         fetch, lambda data: decode_image(data, 10**8), max_bytes=IMAGE_BYTES, limit_s=6, recheck_s=60
     )
-    return ClickEngine(OneModel(network, "soak"), shelf, references.get, LIMITS)
+    return ClickEngine(OneModel(network, "soak"), image_cache, references.get, LIMITS)
 
 
 def address_of(number: int) -> str:

@@ -42,7 +42,9 @@ def answer_setup(services: Services, request: SetupRequest) -> dict[str, str]:
     """Remembers where the project is; says which model serves."""
     note(project=request.project)
     connection = Connection(request.hostname.rstrip("/"), request.access_token or "")
-    is_news = services.projects.remember(request.project, connection, request.label_config, request.born)
+    is_news = services.projects.remember(
+        request.project, connection, request.label_config, request.created_at
+    )
     if is_news:
         _log_problems(request)
         services.follower.report_lost_labels(request.project, request.label_config)

@@ -23,7 +23,7 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import RefCutError
 from refcut_backend.images.address import TaskImage, image_of_task
-from refcut_backend.images.cache import open_image_shelf
+from refcut_backend.images.cache import open_image_cache
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.client import connect, explain
 from refcut_backend.label_studio.label_config import problems, read_label_config
@@ -129,9 +129,9 @@ class ProjectDoctor:
             yield self._note("no task to try", "import photographs")
             return
         address = image_of_task(dict(task.data), controls.masks[0].image_field)
-        shelf = open_image_shelf(self._settings, projects, Addresses(engine))
+        image_cache = open_image_cache(self._settings, projects, Addresses(engine))
         started = time.monotonic()
-        image = shelf.open(TaskImage(self._project_id, int(task.id), address))
+        image = image_cache.open(TaskImage(self._project_id, int(task.id), address))
         taken_ms = 1000 * (time.monotonic() - started)
         yield self._ok(
             f"the image of task {task.id} is read: {image.width} x {image.height} px, {taken_ms:.0f} ms"

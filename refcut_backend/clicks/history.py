@@ -118,7 +118,7 @@ class ClickMemory:
                     clicked,
                     given,
                     context_key=asked.context.key(),
-                    asked_at_s=asked.at_s,
+                    requested_at_s=asked.at_s,
                 )
         with _forgiving("the click log"):
             self._log.add(

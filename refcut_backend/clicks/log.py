@@ -124,6 +124,8 @@ class OldClicks:
         oldest = now - timedelta(days=self._kept_days)
         with Session(self._engine) as session, session.begin():
             session.execute(delete(ClickEvent).where(ClickEvent.answered_at < oldest))
-            session.execute(delete(ClickPolarity).where(ClickPolarity.said_at < oldest))
+            session.execute(delete(ClickPolarity).where(ClickPolarity.recorded_at < oldest))
             # Of an earlier version of this program: they age from now on.
-            session.execute(update(ClickPolarity).where(ClickPolarity.said_at.is_(None)).values(said_at=now))
+            session.execute(
+                update(ClickPolarity).where(ClickPolarity.recorded_at.is_(None)).values(recorded_at=now)
+            )

@@ -43,11 +43,11 @@ _WITHOUT_MASK = (
     State.to_name,
     State.clicks,
     State.box,
-    State.negative_label_clicks,
-    State.single_prompt,
+    State.negative_label_clicks.label("negative_label_clicks"),
+    State.single_prompt.label("single_prompt"),
     State.accepted,
-    State.asked_at_s,
-    State.context_key,
+    State.requested_at_s.label("requested_at_s"),
+    State.context_key.label("context_key"),
 )
 _REPLACED = (
     "label",
@@ -57,7 +57,7 @@ _REPLACED = (
     "negative_label_clicks",
     "single_prompt",
     "context_key",
-    "asked_at_s",
+    "requested_at_s",
     "width",
     "height",
     "rle",
@@ -70,15 +70,15 @@ _REPLACED = (
 _RECALL = (
     select(*_WITHOUT_MASK)
     .where(State.project_id == bindparam("project_id"), State.task_id == bindparam("task_id"))
-    .where(State.asked_at_s >= bindparam("since_s"))
-    .order_by(State.asked_at_s.desc(), State.region_id)
+    .where(State.requested_at_s >= bindparam("since_s"))
+    .order_by(State.requested_at_s.desc(), State.region_id)
 )
 _MASK = select(State.width, State.height, State.rle, State.score, State.reference_versions).where(
     State.project_id == bindparam("project_id"),
     State.task_id == bindparam("task_id"),
     State.region_id == bindparam("region_id"),
 )
-_DROP_OLD = delete(State).where(State.asked_at_s < bindparam("before_s"))
+_DROP_OLD = delete(State).where(State.requested_at_s < bindparam("before_s"))
 
 
 class ClickedObjects:
@@ -115,7 +115,7 @@ class ClickedObjects:
         given: GivenMask,
         *,
         context_key: str,
-        asked_at_s: float,
+        requested_at_s: float,
     ) -> None:
         """Stores what was answered, unless a newer click on the object was answered meanwhile; drops what is old."""
         row = {
@@ -130,7 +130,7 @@ class ClickedObjects:
             "single_prompt": clicked.single_prompt,
             "accepted": False,
             "context_key": context_key,
-            "asked_at_s": asked_at_s,
+            "requested_at_s": requested_at_s,
             "width": given.width,
             "height": given.height,
             "rle": bytes(given.rle),
@@ -138,8 +138,8 @@ class ClickedObjects:
             "reference_versions": list(given.reference_versions),
         }
         with self._engine.begin() as connection:
-            connection.execute(_DROP_OLD, {"before_s": asked_at_s - self._memory_s})
-            connection.execute(upsert(self._engine, State, _REPLACED, newest_by="asked_at_s"), row)
+            connection.execute(_DROP_OLD, {"before_s": requested_at_s - self._memory_s})
+            connection.execute(upsert(self._engine, State, _REPLACED, newest_by="requested_at_s"), row)
 
     def accept(self, project_id: int, task_id: int, region_ids: Collection[str]) -> None:
         """Marks objects whose regions have been seen in an annotation or a draft."""
@@ -167,7 +167,7 @@ def _remembered(row: Row[Any]) -> RememberedObject:
         negative_label_clicks=frozenset(row.negative_label_clicks),
         single_prompt=row.single_prompt,
     )
-    return RememberedObject(clicked, row.accepted, row.asked_at_s, row.context_key)
+    return RememberedObject(clicked, row.accepted, row.requested_at_s, row.context_key)
 
 
 def newly_accepted(objects: Sequence[RememberedObject], seen_ids: Collection[str]) -> list[str]:

@@ -119,7 +119,7 @@ class ClickService:
         """Notes which masks an annotation has taken, for the click log."""
         if webhook.project is None:
             return
-        for annotation in webhook.annotations_said():
+        for annotation in webhook.changed_annotations():
             if not annotation.was_cancelled:
                 ids = {str(region.get("id")) for region in annotation.result}
                 self._memory.submitted(webhook.project.id, ids)

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from refcut_backend.database.tables import (
     AnnotationState,
-    ImageSide,
+    ImageSplit,
     OwnerRule,
     Project,
     Reference,
@@ -24,7 +24,7 @@ from refcut_backend.label_studio.payloads import sortable
 
 log = logging.getLogger("refcut.store")
 
-OF_PROJECT = (Reference, OwnerRule, AnnotationState, TaskState, WebhookEvent, TrainingRun, ImageSide)
+OF_PROJECT = (Reference, OwnerRule, AnnotationState, TaskState, WebhookEvent, TrainingRun, ImageSplit)
 """What is known of a project besides its own row."""
 
 
@@ -41,7 +41,7 @@ class Projects:
         self._own_url = own_url
 
     def remember(
-        self, project_id: int, connection: Connection, label_config: str, born: str | None = None
+        self, project_id: int, connection: Connection, label_config: str, created_at: str | None = None
     ) -> bool:
         """Stores what /setup said; writes nothing when it is what is known (Label Studio says it on every page).
 
@@ -49,27 +49,34 @@ class Projects:
         set up anew counts its projects from 1 again: what is known of an older project of that number is forgotten.
         """
         try:
-            return self._write(project_id, connection, label_config, born)
+            return self._write(project_id, connection, label_config, created_at)
         except IntegrityError:
             # Two pages opened at once: the other request has just stored the project.
-            return self._write(project_id, connection, label_config, born)
+            return self._write(project_id, connection, label_config, created_at)
 
-    def _write(self, project_id: int, connection: Connection, label_config: str, born: str | None) -> bool:
+    def _write(
+        self, project_id: int, connection: Connection, label_config: str, created_at: str | None
+    ) -> bool:
         with Session(self._engine) as session:
             project = session.get(Project, project_id) or Project(id=project_id)
-            if born and project.born and project.born != born:
+            if created_at and project.created_at and project.created_at != created_at:
                 log.warning("another project has this number now", extra={"project": project_id})
                 session.delete(project)
                 for table in OF_PROJECT:
                     session.execute(delete(table).where(table.project_id == project_id))
                 session.flush()
                 project = Project(id=project_id)
-            said = (connection.label_studio, connection.access_token, label_config, born or project.born)
-            if (project.label_studio, project.access_token, project.label_config, project.born) == said:
+            said = (
+                connection.label_studio,
+                connection.access_token,
+                label_config,
+                created_at or project.created_at,
+            )
+            if (project.label_studio, project.access_token, project.label_config, project.created_at) == said:
                 return False
             if project.label_config != label_config:
                 _compare_anew(session, project)
-            project.label_studio, project.access_token, project.label_config, project.born = said
+            project.label_studio, project.access_token, project.label_config, project.created_at = said
             session.add(project)
             session.commit()
             return True
@@ -145,4 +152,4 @@ class Projects:
 def _compare_anew(session: Session, project: Project) -> None:
     """Another label config may give every annotation another meaning, so all are compared with Label Studio again."""
     project.reconciled_until = None
-    session.execute(update(TaskState).where(TaskState.project_id == project.id).values(compared=None))
+    session.execute(update(TaskState).where(TaskState.project_id == project.id).values(sync_fingerprint=None))

@@ -1,8 +1,12 @@
-"""The tables of the one SQL database. `store/schema.py` makes a database match them.
+"""Tables of the SQL database. `database/engine.py` creates them and adds what an older database lacks.
 
-Tables and columns may be added here, nothing else: a new column is nullable or has a server default, and nothing is
-renamed, retyped or dropped. So a database that an earlier version made is brought up to date at the start, and an earlier
-version still runs on it afterwards.
+Rules for changes, so that a database of an earlier version is upgraded at startup and an earlier version still runs on
+the upgraded database:
+
+- Tables and columns may be added. A new column is nullable or has a server default.
+- No table or column is renamed, retyped or dropped. An attribute may get a better name than its column:
+  `created_at = mapped_column("born")`. Statements and ORM rows use the attribute. A table that is written over
+  a plain connection gives its columns the attribute's name as `key` too; rows that are read over one need a label.
 """
 
 from __future__ import annotations
@@ -26,12 +30,14 @@ class Base(DeclarativeBase):
 
 
 class Project(Base):
-    """A Label Studio project that has called /setup: where it is and with which token its images are read.
+    """A Label Studio project that has called /setup: its address, and the token that reads its images.
 
-    born: when Label Studio made it, to tell it from another of the same number.
-    label_config_at: the project's `updated_at` in the last webhook about it.
-    extra_params_digest: of the extra parameters as last seen.
-    reconciled_until: `updated_at` of the newest task at the last comparison with Label Studio.
+    Attributes:
+        label_studio: Address of Label Studio as it reported it, base path included. May be empty.
+        created_at: When Label Studio created the project. Distinguishes it from an older project with the same id.
+        label_config_at: The project's `updated_at` in the last webhook about it.
+        extra_params_digest: SHA-256 of the last extra parameters.
+        reconciled_until: `updated_at` of the newest task at the last comparison with Label Studio.
     """
 
     __tablename__ = "projects"
@@ -41,16 +47,23 @@ class Project(Base):
     access_token: Mapped[str] = mapped_column(String(4000))
     label_config: Mapped[str]
     seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, onupdate=_now)
-    born: Mapped[str | None] = mapped_column(String(40))
+    created_at: Mapped[str | None] = mapped_column("born", String(40))
     label_config_at: Mapped[str | None] = mapped_column(String(40))
     extra_params_digest: Mapped[str | None] = mapped_column(String(64))
     reconciled_until: Mapped[str | None] = mapped_column(String(40))
 
 
 class Reference(Base):
-    """What one annotation says about one label. Masks are 1-bit PNG files in the image's frame.
+    """One reference: the masks that one annotation gives for one label.
 
-    named: no region is marked, so it is only there because of an owner's rule. author_*: who saved the annotation last.
+    Attributes:
+        positive_png: 1-bit PNG in the image's frame: pixels that belong to the label.
+        negative_png: 1-bit PNG in the image's frame: pixels that do not belong to the label. None if unknown.
+        version: 12 hex digits that change with the image address or a mask.
+        annotated_at: `updated_at` of the annotation, in a form that sorts by time.
+        explicitly_added: No region is marked as reference; the row exists only because of an owner's rule.
+        author_id: Label Studio user who saved the annotation last.
+        author_email: That user's e-mail address, if it is needed and known.
     """
 
     __tablename__ = "references"
@@ -68,15 +81,19 @@ class Reference(Base):
     version: Mapped[str] = mapped_column(String(12))
     annotated_at: Mapped[str] = mapped_column(String(40))
     seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, onupdate=_now)
-    named: Mapped[bool | None]
+    explicitly_added: Mapped[bool | None] = mapped_column("named")
     author_id: Mapped[LabelStudioId | None]
     author_email: Mapped[str | None] = mapped_column(String(320))
 
 
 class OwnerRule(Base):
-    """What a project's owner has said about references; task and annotation 0 = any.
+    """A rule of a project's owner about references.
 
-    source: "command" (`refcut references`) or "extra_params" (in Label Studio, all replaced together).
+    Attributes:
+        source: "command" (`refcut references`) or "extra_params" (in Label Studio; all are replaced together).
+        action: "add", "pin" or "disable".
+        task_id: 0 stands for every task.
+        annotation_id: 0 stands for every annotation.
     """
 
     __tablename__ = "owner_rules"
@@ -91,14 +108,16 @@ class OwnerRule(Base):
     label: Mapped[str] = mapped_column(String(500))
     task_id: Mapped[LabelStudioId]
     annotation_id: Mapped[LabelStudioId]
-    said_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    created_at: Mapped[datetime] = mapped_column("said_at", DateTime(timezone=True), default=_now)
 
 
 class WebhookEvent(Base):
-    """A webhook that was applied, so that it is not applied again.
+    """A webhook that was applied. A repeated delivery finds its row and changes nothing.
 
-    subject_id: the annotation, task or project it speaks of. said_at: that one's `updated_at`, "" after a deletion; of
-    START_TRAINING the run that it led to.
+    Attributes:
+        subject_id: Id of the annotation, task or project that the webhook is about.
+        subject_version: That object's `updated_at`; "" for a deletion; for START_TRAINING the id of the run it started.
+        problem: Why the webhook gave no reference, if so.
     """
 
     __tablename__ = "webhook_events"
@@ -108,18 +127,23 @@ class WebhookEvent(Base):
     project_id: Mapped[LabelStudioId]
     action: Mapped[str] = mapped_column(String(40))
     subject_id: Mapped[LabelStudioId]
-    said_at: Mapped[str] = mapped_column(String(40))
+    subject_version: Mapped[str] = mapped_column("said_at", String(40))
     problem: Mapped[str | None] = mapped_column(Text)
     received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, index=True)
 
 
 class AnnotationState(Base):
-    """How far an annotation has been followed, also when it gives no reference; stays when it is deleted.
+    """Newest known state of an annotation, whether or not it gives a reference. Kept after the annotation is deleted.
 
-    updated_at: of its newest state that is known. Our own times are seconds since 1970: told_at, when a webhook brought
-    its state; deleted_at, when one said that it is deleted: late events about it change nothing.
-    mask_regions: how many regions it has that can be masks; 0 when it is skipped or gone, None when an earlier version of
-    this program followed it. trained_until: `updated_at` of the state that the last training has taken.
+    Attributes:
+        updated_at: `updated_at` of the newest known state, in a form that sorts by time; "" if none is known.
+        webhook_at: When a webhook last reported a state. Our clock, seconds since 1970.
+        deleted_at: When a webhook reported the deletion; later events about the annotation change nothing.
+            Our clock, seconds since 1970.
+        locked_at: Last write to this row, which serves as the annotation's lock. Our clock, seconds since 1970.
+        mask_regions: Number of regions that can be masks. 0 if the annotation is skipped or gone; None if an earlier
+            version of this program wrote the row.
+        trained_until: `updated_at` of the state that the last training used.
     """
 
     __tablename__ = "annotation_states"
@@ -128,7 +152,7 @@ class AnnotationState(Base):
     annotation_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
     task_id: Mapped[LabelStudioId | None]
     updated_at: Mapped[str] = mapped_column(String(40), default="")
-    told_at: Mapped[float | None] = mapped_column(Float)
+    webhook_at: Mapped[float | None] = mapped_column("told_at", Float)
     deleted_at: Mapped[float | None] = mapped_column(Float)
     locked_at: Mapped[float] = mapped_column(Float)
     mask_regions: Mapped[int | None]
@@ -136,27 +160,30 @@ class AnnotationState(Base):
 
 
 class TaskState(Base):
-    """How far a task has been followed; stays when the task is deleted.
+    """How far a task has been followed. Kept after the task is deleted. Times are seconds since 1970 by our clock.
 
-    told_at, deleted_at: when webhooks said something of it, and that it is deleted (seconds since 1970).
-    compared: what Label Studio's list said of the task when its annotations were last read, or will say now that a
-    webhook has told all of them; None = they must be read.
-    doubted: a webhook took references away, and Label Studio's list has not confirmed that yet.
+    Attributes:
+        webhook_at: When a webhook last reported a change of the task's annotations.
+        deleted_at: When a webhook reported that the task was deleted.
+        sync_fingerprint: `ListedTask.fingerprint` of the task when all of its annotations were last known. While Label
+            Studio still lists the same fingerprint, nothing needs to be read. None: the annotations must be read.
+        needs_check: A webhook removed references, and no listing has confirmed that yet.
+        locked_at: Last write to this row, which serves as the task's lock.
     """
 
     __tablename__ = "task_states"
 
     project_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
     task_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
-    told_at: Mapped[float | None] = mapped_column(Float)
+    webhook_at: Mapped[float | None] = mapped_column("told_at", Float)
     deleted_at: Mapped[float | None] = mapped_column(Float)
-    compared: Mapped[str | None] = mapped_column(String(100))
-    doubted: Mapped[bool | None]
+    sync_fingerprint: Mapped[str | None] = mapped_column("compared", String(100))
+    needs_check: Mapped[bool | None] = mapped_column("doubted")
     locked_at: Mapped[float] = mapped_column(Float)
 
 
 class Lease(Base):
-    """Which process does what only one may do. expires_at: seconds since 1970."""
+    """The process that holds a task of which there may be only one, and until when (seconds since 1970)."""
 
     __tablename__ = "leases"
 
@@ -166,7 +193,7 @@ class Lease(Base):
 
 
 class HiddenAddress(Base):
-    """An image address that holds a secret; jobs name it by its number. digest: SHA-256 of the address."""
+    """An image address that contains a secret. Jobs refer to it by `id`; `digest` is the address's SHA-256."""
 
     __tablename__ = "hidden_addresses"
 
@@ -177,9 +204,10 @@ class HiddenAddress(Base):
 
 
 class ClickPolarity(Base):
-    """Whether a dot in Label Studio adds or takes away: Label Studio forgets it when its page is loaded again.
+    """Whether a keypoint in Label Studio is positive or negative; Label Studio forgets this when its page is reloaded.
 
-    said_at: None where an earlier version of this program has noted it.
+    Attributes:
+        recorded_at: None if an earlier version of this program wrote the row.
     """
 
     __tablename__ = "click_polarities"
@@ -187,16 +215,23 @@ class ClickPolarity(Base):
     project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     click_id: Mapped[str] = mapped_column(String(100), primary_key=True)
     positive: Mapped[bool]
-    said_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True), default=_now)
+    recorded_at: Mapped[datetime | None] = mapped_column("said_at", DateTime(timezone=True), default=_now)
 
 
 class ClickedObjectState(Base):
-    """An object as it was last answered, for as long as further clicks may be about it. Times: seconds since 1970.
+    """An object as it was last answered, kept while further clicks may belong to it.
 
-    clicks: [id, x, y, positive] in percent, in the order in which they apply. box: [id, left, top, right, bottom].
-    negative_label_clicks: ids of clicks that are dots of a negative label. context_key: of the context that was answered.
-    asked_at_s: when that context came, so that an answer that took longer does not replace a newer one's.
-    rle: brush RLE as bytes, of an image of width x height.
+    Attributes:
+        clicks: [id, x, y, positive] per click, x and y in percent of the image, in the order in which they apply.
+        box: [id, left, top, right, bottom] in percent of the image, or None.
+        negative_label_clicks: Ids of those clicks that are keypoints of a negative label.
+        single_prompt: Every request about the object so far had one prompt, as with "Auto accept".
+        accepted: A region of the object was seen in an annotation or a draft.
+        context_key: Key of the request context that was answered.
+        requested_at_s: When that request arrived, seconds since 1970. A slow answer never replaces a newer one.
+        width: Width in pixels of the image that `rle` covers.
+        height: Height in pixels of the image that `rle` covers.
+        rle: Brush RLE of the mask, as bytes.
     """
 
     __tablename__ = "clicked_objects"
@@ -212,7 +247,7 @@ class ClickedObjectState(Base):
     single_prompt: Mapped[bool] = mapped_column("lone", key="single_prompt")
     accepted: Mapped[bool]
     context_key: Mapped[str] = mapped_column("asked", String(16), key="context_key")
-    asked_at_s: Mapped[float] = mapped_column(Float, index=True)
+    requested_at_s: Mapped[float] = mapped_column("asked_at_s", Float, key="requested_at_s", index=True)
     width: Mapped[int]
     height: Mapped[int]
     rle: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
@@ -221,10 +256,13 @@ class ClickedObjectState(Base):
 
 
 class ClickEvent(Base):
-    """A click that was answered: what training and "clicks per accepted mask" are made from.
+    """An answered click: source of the training data and of "clicks per accepted mask".
 
-    clicks, box: as in `clicked_objects`; the last click is not always the newest, since dots can be dragged.
-    milliseconds: from the request's arrival to its answer. accepted_at: when the mask was first seen in an annotation.
+    Attributes:
+        clicks: As in `ClickedObjectState`. The last click is not always the newest, because keypoints can be dragged.
+        box: As in `ClickedObjectState`.
+        milliseconds: From the arrival of the request to its answer.
+        accepted_at: When the mask was first seen in an annotation.
     """
 
     __tablename__ = "click_events"
@@ -244,12 +282,18 @@ class ClickEvent(Base):
 
 
 class TrainingRun(Base):
-    """A training of a project, from the wish to its outcome. Times are seconds since 1970.
+    """A training of a project, from the request to its outcome. Times are seconds since 1970.
 
-    active_project: the project while the run is under way, None afterwards: unique, so there is one at a time.
-    asked_by: "annotations", "schedule", "button" or "command". stage: of `core/training_stage.py`.
-    attempt: how often a worker has taken it, so that one that was given up changes nothing any more. losses: how many
-    workers died over it. worker: who has it; None while it waits. seen_at: when that one was last heard of.
+    Attributes:
+        active_project: The project id while the run is active, None afterwards. Unique: one active run per project.
+        requested_by: "annotations", "schedule", "button" or "command".
+        attempt: How often a worker has claimed the run. A worker that was given up cannot change a later attempt.
+        losses: How many workers died during the run.
+        worker: Name of the worker that has the run; None while it waits.
+        seen_at: Last sign of life of that worker.
+        stage: `training.runs.Stage`.
+        outcome: `training.runs.Outcome`, None until the run has ended.
+        left_out: Why annotations were skipped: one sentence each.
     """
 
     __tablename__ = "training_runs"
@@ -257,13 +301,13 @@ class TrainingRun(Base):
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[LabelStudioId] = mapped_column(index=True)
     active_project: Mapped[int | None] = mapped_column(BigInteger, unique=True)
-    asked_by: Mapped[str] = mapped_column(String(20))
-    asked_at: Mapped[float] = mapped_column(Float)
+    requested_by: Mapped[str] = mapped_column("asked_by", String(20))
+    requested_at: Mapped[float] = mapped_column("asked_at", Float)
     attempt: Mapped[int] = mapped_column(default=0)
     losses: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str | None] = mapped_column(String(200))
     seen_at: Mapped[float | None] = mapped_column(Float)
-    begun_at: Mapped[float | None] = mapped_column(Float)
+    started_at: Mapped[float | None] = mapped_column("begun_at", Float)
     ended_at: Mapped[float | None] = mapped_column(Float)
     stage: Mapped[str] = mapped_column(String(20))
     step: Mapped[int] = mapped_column(default=0)
@@ -276,13 +320,17 @@ class TrainingRun(Base):
     version: Mapped[str | None] = mapped_column(String(200))
 
 
-class ImageSide(Base):
-    """What an image of a project may be used for, decided once. content: SHA-256 of its pixels. side: of
-    `core/holdout.py`."""
+class ImageSplit(Base):
+    """Whether an image trains or evaluates the project's model; decided once.
+
+    Attributes:
+        content: SHA-256 of the image's pixels.
+        split: `training.holdout.Side`.
+    """
 
     __tablename__ = "image_sides"
 
     project_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
     content: Mapped[str] = mapped_column(String(64), primary_key=True)
-    side: Mapped[str] = mapped_column(String(10))
+    split: Mapped[str] = mapped_column("side", String(10))
     decided_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)

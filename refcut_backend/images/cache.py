@@ -102,7 +102,7 @@ class _Known:
     checked: float
 
 
-class ImageShelf:
+class ImageCache:
     """Fetches an image once, and looks from time to time whether it still is the same. To be used from one thread.
 
     decode: image file to RGB (H, W, 3), raising RefCutError. limit_s: longest fetch. recheck_s: age at which an image
@@ -221,7 +221,7 @@ def shrunk(content: str, image: Image) -> WorkingImage:
     return WorkingImage(content, image, height, width)
 
 
-def open_image_shelf(settings: Settings, projects: Projects, addresses: Addresses) -> ImageShelf:
+def open_image_cache(settings: Settings, projects: Projects, addresses: Addresses) -> ImageCache:
     """Raises ConfigError for hosts in the settings that are none."""
     fetcher = _fetcher(settings)
 
@@ -229,7 +229,7 @@ def open_image_shelf(settings: Settings, projects: Projects, addresses: Addresse
         connection = projects.connection(where.project_id)
         return fetcher.fetch(addresses.read(where.address), where.task_id, connection, known, limit_s)
 
-    return ImageShelf(
+    return ImageCache(
         fetch,
         lambda data: decode_image(data, settings.image_max_pixels),
         max_bytes=settings.image_cache_max_bytes,

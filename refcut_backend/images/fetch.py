@@ -90,12 +90,12 @@ class ImageFetcher:
             found = self.folders.read(location, self.max_bytes, known.file or None)
             if found is not None:
                 return Fetched(found.data, Stamp(file=found.stamp))
-        errand = _Errand(self, connection, allowed, limit_s or self.limit_s)
+        errand = _ImageRequest(self, connection, allowed, limit_s or self.limit_s)
         with errand.client:
             return errand.run(location, task_id, known)
 
 
-class _Errand:
+class _ImageRequest:
     """The requests for one image, on one budget."""
 
     def __init__(

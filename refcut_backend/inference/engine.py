@@ -15,7 +15,7 @@ from model.predictor import RefCutPredictor
 from model.types import Box, Click
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.images.address import TaskImage
-from refcut_backend.images.cache import ByteCache, ImageShelf
+from refcut_backend.images.cache import ByteCache, ImageCache
 from refcut_backend.images.decode import full_size_mask
 from refcut_backend.inference.models import ServedModel, ServedModels
 from refcut_backend.inference.reference_cache import (
@@ -101,7 +101,7 @@ class ClickEngine:
     def __init__(
         self,
         models: ServedModels,
-        images: ImageShelf,
+        images: ImageCache,
         load_reference: LoadReference,
         limits: CacheLimits,
     ) -> None:

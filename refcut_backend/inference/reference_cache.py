@@ -8,7 +8,7 @@ from model.memory import nbytes
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
 from refcut_backend.images.address import TaskImage
-from refcut_backend.images.cache import WORKING_PX, ByteCache, ImageShelf
+from refcut_backend.images.cache import WORKING_PX, ByteCache, ImageCache
 from refcut_backend.images.decode import DECODING_VERSION, fitted_mask
 from refcut_backend.inference.models import ServedModel
 from refcut_backend.references.registry import StoredReference
@@ -24,7 +24,7 @@ class EncodedReferences:
     max_bytes: of all that is kept, on the model's device.
     """
 
-    def __init__(self, images: ImageShelf, load: LoadReference, max_bytes: int) -> None:
+    def __init__(self, images: ImageCache, load: LoadReference, max_bytes: int) -> None:
         self._images = images
         self._load = load
         self._tokens: ByteCache[ContentKey, ReferenceTokens] = ByteCache(max_bytes, nbytes)

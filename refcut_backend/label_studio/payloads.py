@@ -101,7 +101,7 @@ class SetupRequest(_Payload):
     """POST /setup: on connecting, and on every page that shows the project. born: when the project was made."""
 
     project: ProjectId
-    born: str | None = None
+    created_at: str | None = None
     label_config: str = Field("", alias="schema")
     hostname: str = ""
     access_token: str | None = None
@@ -109,8 +109,8 @@ class SetupRequest(_Payload):
 
     @model_validator(mode="before")
     @classmethod
-    def _say_when_born(cls, data: Any) -> Any:
-        return data | {"born": _creation_time(data.get("project"))} if isinstance(data, dict) else data
+    def _with_creation_time(cls, data: Any) -> Any:
+        return data | {"created_at": _creation_time(data.get("project"))} if isinstance(data, dict) else data
 
 
 class RegionId(_Payload):
@@ -202,7 +202,7 @@ class ListedTask(TaskPayload):
     total_predictions: int = 0
 
     @property
-    def said(self) -> str:
+    def fingerprint(self) -> str:
         """Changes whenever the task's annotations do; the same in a webhook and in the API's list."""
         return f"{sortable(self.updated_at)}/{self.total_annotations}/{self.cancelled_annotations}"
 
@@ -234,7 +234,7 @@ class Webhook(_Payload):
     annotations: list[AnnotationPayload] = Field(default_factory=list)
     tasks: list[DeletedTask] = Field(default_factory=list)
 
-    def annotations_said(self) -> list[AnnotationPayload]:
+    def changed_annotations(self) -> list[AnnotationPayload]:
         """The annotations that were made or changed, whether or not their tasks came along."""
         return _listed(self.annotation)
 

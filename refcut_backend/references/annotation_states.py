@@ -32,17 +32,17 @@ class EventLog:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def note(self, project_id: int, action: str, subject_id: int, said_at: str) -> bool:
+    def record(self, project_id: int, action: str, subject_id: int, version: str) -> bool:
         """Returns False when the event is known."""
         try:
             with Session(self._engine) as session, session.begin():
-                return note_event(session, project_id, action, subject_id, said_at, None)
+                return record_event(session, project_id, action, subject_id, version, None)
         except IntegrityError:
             return False  # another process has just noted it
 
 
-def note_event(
-    session: Session, project_id: int, action: str, subject_id: int, said_at: str, problem: str | None
+def record_event(
+    session: Session, project_id: int, action: str, subject_id: int, version: str, problem: str | None
 ) -> bool:
     """Notes a webhook; "" is none. Returns False when it has been noted before."""
     if not action:
@@ -51,13 +51,17 @@ def note_event(
         WebhookEvent.project_id == project_id,
         WebhookEvent.action == action,
         WebhookEvent.subject_id == subject_id,
-        WebhookEvent.said_at == said_at,
+        WebhookEvent.subject_version == version,
     )
     if session.scalar(same) is not None:
         return False
     session.add(
         WebhookEvent(
-            project_id=project_id, action=action, subject_id=subject_id, said_at=said_at, problem=problem
+            project_id=project_id,
+            action=action,
+            subject_id=subject_id,
+            subject_version=version,
+            problem=problem,
         )
     )
     return True
@@ -71,7 +75,7 @@ CLOCKS_DIFFER_S = 5.0
 
 
 @dataclass(frozen=True)
-class AnnotationNews:
+class AnnotationUpdate:
     """What an annotation says now: (reference, image address) pairs, or none.
 
     task_said: what Label Studio's list will say of the task, when this is all that its annotations say.
@@ -85,7 +89,7 @@ class AnnotationNews:
     found: Sequence[tuple[LabelReference, str]] = ()
     author: Author = UNKNOWN
     problem: str | None = None
-    task_said: str | None = None
+    task_fingerprint: str | None = None
     mask_regions: int = 0
 
 
@@ -96,46 +100,50 @@ class AnnotationStates:
         self._engine = engine
         self._now = now
 
-    def told(self, news: AnnotationNews, action: str) -> bool:
+    def apply_webhook(self, update: AnnotationUpdate, action: str) -> bool:
         """Takes the state that a webhook brings. Returns False when it is known, late, or of something deleted."""
 
         def work(session: Session) -> bool:
-            task = self._lock_task(session, news.project_id, news.task_id)
-            state = self._lock_annotation(session, news.project_id, news.annotation_id)
-            said_at = sortable(news.updated_at)
-            if not note_event(session, news.project_id, action, news.annotation_id, said_at, news.problem):
+            task = self._lock_task(session, update.project_id, update.task_id)
+            state = self._lock_annotation(session, update.project_id, update.annotation_id)
+            updated_at = sortable(update.updated_at)
+            if not record_event(
+                session, update.project_id, action, update.annotation_id, updated_at, update.problem
+            ):
                 return False
-            task.compared, task.told_at = None, self._now()
-            state.told_at = self._now()
-            if task.deleted_at is not None or state.deleted_at is not None or state.updated_at >= said_at:
+            task.sync_fingerprint, task.webhook_at = None, self._now()
+            state.webhook_at = self._now()
+            if task.deleted_at is not None or state.deleted_at is not None or state.updated_at >= updated_at:
                 return False
-            task.compared = news.task_said
-            self._take(session, state, news)
+            task.sync_fingerprint = update.task_fingerprint
+            self._take(session, state, update)
             return True
 
         return self._run(work)
 
-    def listed(self, news: AnnotationNews, asked_at: float) -> bool:
+    def apply_listing(self, update: AnnotationUpdate, asked_at: float) -> bool:
         """Takes the state that Label Studio's list showed. Returns False when something newer is known.
 
         asked_at: when the list was asked for, seconds since 1970.
         """
 
         def work(session: Session) -> bool:
-            task = self._lock_task(session, news.project_id, news.task_id)
-            state = self._lock_annotation(session, news.project_id, news.annotation_id)
+            task = self._lock_task(session, update.project_id, update.task_id)
+            state = self._lock_annotation(session, update.project_id, update.annotation_id)
             deletions = [when for when in (task.deleted_at, state.deleted_at) if when is not None]
             if any(when > asked_at - CLOCKS_DIFFER_S for when in deletions):
                 return False
-            if state.updated_at > sortable(news.updated_at):
+            if state.updated_at > sortable(update.updated_at):
                 return False
             task.deleted_at = state.deleted_at = None
-            self._take(session, state, news)
+            self._take(session, state, update)
             return True
 
         return self._run(work)
 
-    def unlisted(self, project_id: int, task_id: int, present: Collection[int], asked_at: float) -> list[int]:
+    def remove_missing(
+        self, project_id: int, task_id: int, present: Collection[int], asked_at: float
+    ) -> list[int]:
         """Removes what annotations say that Label Studio's list of a task lacks; returns those that gave references.
 
         They are deleted or skipped. What a webhook has brought since the list was asked for stays.
@@ -147,13 +155,13 @@ class AnnotationStates:
                 AnnotationState.annotation_id == Reference.annotation_id
             )
             query = (
-                select(Reference, AnnotationState.told_at)
+                select(Reference, AnnotationState.webhook_at)
                 .outerjoin(AnnotationState, same)
                 .where(Reference.project_id == project_id, Reference.task_id == task_id)
             )
             absent = set()
-            for reference, told_at in session.execute(query).all():
-                is_old = told_at is None or told_at < asked_at - CLOCKS_DIFFER_S
+            for reference, webhook_at in session.execute(query).all():
+                is_old = webhook_at is None or webhook_at < asked_at - CLOCKS_DIFFER_S
                 if reference.annotation_id not in present and is_old:
                     absent.add(reference.annotation_id)
                     session.delete(reference)
@@ -170,7 +178,7 @@ class AnnotationStates:
             task_id = session.scalar(select(AnnotationState.task_id).where(*of_it))
             task = None if task_id is None else self._lock_task(session, project_id, task_id)
             state = self._lock_annotation(session, project_id, annotation_id)
-            note_event(session, project_id, action, annotation_id, "", None)
+            record_event(session, project_id, action, annotation_id, "", None)
             state.deleted_at, state.mask_regions = state.deleted_at or self._now(), 0
             self._take_away(session, project_id, task, Reference.annotation_id == annotation_id)
 
@@ -182,7 +190,7 @@ class AnnotationStates:
 
         def work(session: Session, task_id: int) -> None:
             task = self._lock_task(session, project_id, task_id)
-            note_event(session, project_id, action, task_id, "", None)
+            record_event(session, project_id, action, task_id, "", None)
             task.deleted_at = task.deleted_at or self._now()
             of_task = AnnotationState.project_id == project_id, AnnotationState.task_id == task_id
             session.execute(update(AnnotationState).where(*of_task).values(mask_regions=0))
@@ -197,8 +205,8 @@ class AnnotationStates:
         """Removes references because a webhook says so; the next comparison looks whether it is true."""
         gone = session.execute(delete(Reference).where(Reference.project_id == project_id, which))
         if task is not None:
-            task.compared, task.told_at = None, self._now()
-            task.doubted = task.doubted or bool(gone.rowcount)  # type: ignore[attr-defined]
+            task.sync_fingerprint, task.webhook_at = None, self._now()
+            task.needs_check = task.needs_check or bool(gone.rowcount)  # type: ignore[attr-defined]
 
     def compare_anew(self, project_id: int, task_ids: Collection[int]) -> None:
         """Has the next comparison read the annotations of some tasks, though they have not changed."""
@@ -206,24 +214,24 @@ class AnnotationStates:
             session.execute(
                 update(TaskState)
                 .where(TaskState.project_id == project_id, TaskState.task_id.in_(task_ids))
-                .values(compared=None)
+                .values(sync_fingerprint=None)
             )
 
-    def _take(self, session: Session, state: AnnotationState, news: AnnotationNews) -> None:
-        state.updated_at, state.task_id = sortable(news.updated_at), news.task_id
-        state.mask_regions = news.mask_regions
+    def _take(self, session: Session, state: AnnotationState, update: AnnotationUpdate) -> None:
+        state.updated_at, state.task_id = sortable(update.updated_at), update.task_id
+        state.mask_regions = update.mask_regions
         query = select(Reference).where(
-            Reference.project_id == news.project_id, Reference.annotation_id == news.annotation_id
+            Reference.project_id == update.project_id, Reference.annotation_id == update.annotation_id
         )
         rows = {(row.label, row.to_name): row for row in session.scalars(query)}
-        for reference, address in news.found:
+        for reference, address in update.found:
             row = rows.pop((reference.label, reference.to_name), None) or Reference(
-                project_id=news.project_id,
-                annotation_id=news.annotation_id,
+                project_id=update.project_id,
+                annotation_id=update.annotation_id,
                 label=reference.label,
                 to_name=reference.to_name,
             )
-            _fill(row, reference, address, news)
+            _fill(row, reference, address, update)
             session.add(row)
         for row in rows.values():
             session.delete(row)
@@ -276,7 +284,7 @@ def forget_masks(
         AnnotationState.project_id == project_id, AnnotationState.mask_regions > 0, *which
     )
     for state in session.scalars(known):
-        is_old = state.told_at is None or state.told_at < asked_at - CLOCKS_DIFFER_S
+        is_old = state.webhook_at is None or state.webhook_at < asked_at - CLOCKS_DIFFER_S
         if is_old and state.annotation_id not in present:
             state.mask_regions = 0
 
@@ -286,12 +294,12 @@ def _written(session: Session, statement: Update) -> int:
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 
-def _fill(row: Reference, reference: LabelReference, address: str, news: AnnotationNews) -> None:
+def _fill(row: Reference, reference: LabelReference, address: str, update: AnnotationUpdate) -> None:
     """Keeps the row's id: a click that is under way finds its reference by it."""
-    row.task_id = news.task_id
-    row.annotated_at = sortable(news.updated_at)
-    row.named = reference.named
-    row.author_id, row.author_email = news.author.id, news.author.email
+    row.task_id = update.task_id
+    row.annotated_at = sortable(update.updated_at)
+    row.explicitly_added = reference.explicitly_added
+    row.author_id, row.author_email = update.author.id, update.author.email
     version = reference.version(address)
     if row.version == version:
         return

@@ -116,7 +116,7 @@ class ReferenceManager:
     def remove(self, project_id: int, place: Place) -> None:
         """Takes back an `add`. Raises NoSuchReferenceError when there was none."""
         self._take_back(project_id, place, Action.ADD, "named")
-        self._references.drop_unnamed(project_id)
+        self._references.remove_no_longer_added(project_id)
 
     def pin(self, project_id: int, place: Place) -> None:
         """Has only the pinned references of a label used. Raises NoSuchReferenceError or NotConnectedError."""

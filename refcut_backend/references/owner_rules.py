@@ -48,7 +48,7 @@ class OwnerRules:
         )
         return self._rules(query)
 
-    def named_labels(self, project_id: int, task_id: int, annotation_id: int) -> frozenset[str]:
+    def added_labels(self, project_id: int, task_id: int, annotation_id: int) -> frozenset[str]:
         """Labels for which an annotation was named as the reference."""
         rules = [rule for rule in self.of_project(project_id) if rule.action is Action.ADD]
         return frozenset(rule.label for rule in rules if rule.covers(rule.label, task_id, annotation_id))

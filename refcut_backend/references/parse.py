@@ -30,7 +30,7 @@ class LabelReference:
     to_name: str
     positive_hw: NDArray[np.bool_]
     negative_hw: NDArray[np.bool_] | None
-    named: bool = False
+    explicitly_added: bool = False
 
     def version(self, image_address: str) -> str:
         """Changes whenever image or masks do: 12 hex digits."""
@@ -89,7 +89,9 @@ def _reference(label: str, to_name: str, here: list[Region], is_marked: bool) ->
     if not positive.any():
         raise BadMaskError("its regions are empty", hint="draw them again")
     negative = _union(others, size) & ~positive
-    return LabelReference(label, to_name, positive, negative if negative.any() else None, named=not is_marked)
+    return LabelReference(
+        label, to_name, positive, negative if negative.any() else None, explicitly_added=not is_marked
+    )
 
 
 def _union(regions: Sequence[Region], size: tuple[int, int]) -> NDArray[np.bool_]:

@@ -45,31 +45,31 @@ class Comparisons:
     def tasks_of_interest(self, project_id: int) -> set[int]:
         """Tasks that references come from, or came from until a webhook said otherwise."""
         with_references = select(Reference.task_id).where(Reference.project_id == project_id)
-        doubted = select(TaskState.task_id).where(
-            TaskState.project_id == project_id, TaskState.doubted.is_(True)
+        needs_check = select(TaskState.task_id).where(
+            TaskState.project_id == project_id, TaskState.needs_check.is_(True)
         )
         with Session(self._engine) as session:
-            return {*session.scalars(with_references.distinct()), *session.scalars(doubted)}
+            return {*session.scalars(with_references.distinct()), *session.scalars(needs_check)}
 
-    def said_of(self, project_id: int, task_ids: Collection[int]) -> dict[int, str | None]:
+    def fingerprints(self, project_id: int, task_ids: Collection[int]) -> dict[int, str | None]:
         """What the list said of tasks when their annotations were last read; None when a webhook came since."""
-        query = select(TaskState.task_id, TaskState.compared).where(
+        query = select(TaskState.task_id, TaskState.sync_fingerprint).where(
             TaskState.project_id == project_id, TaskState.task_id.in_(task_ids)
         )
         with Session(self._engine) as session:
             return {task_id: compared for task_id, compared in session.execute(query)}
 
-    def confirm(self, project_id: int, task_id: int, said: str | None, asked_at: float) -> None:
+    def confirm(self, project_id: int, task_id: int, fingerprint: str | None, asked_at: float) -> None:
         """Notes that a task's annotations agree with Label Studio, unless webhooks came about when it was asked.
 
         said: what the list said of the task; None when it is not on the list.
         """
-        quiet = or_(TaskState.told_at.is_(None), TaskState.told_at < asked_at - CLOCKS_DIFFER_S)
+        quiet = or_(TaskState.webhook_at.is_(None), TaskState.webhook_at < asked_at - CLOCKS_DIFFER_S)
         with Session(self._engine) as session, session.begin():
             session.execute(
                 update(TaskState)
                 .where(TaskState.project_id == project_id, TaskState.task_id == task_id, quiet)
-                .values(compared=said, doubted=None)
+                .values(sync_fingerprint=fingerprint, needs_check=None)
             )
 
     def drop_old_events(self) -> None:
@@ -179,8 +179,8 @@ class Reconciler:
             self._quiet[project_id] = newest
 
     def _changed(self, project_id: int, listed: Sequence[ListedTask]) -> list[ListedTask]:
-        known = self._comparisons.said_of(project_id, [task.id for task in listed])
-        return [task for task in listed if known.get(task.id) != task.said]
+        known = self._comparisons.fingerprints(project_id, [task.id for task in listed])
+        return [task for task in listed if known.get(task.id) != task.fingerprint]
 
     def _read(self, source: AnnotationSource, project_id: int, task: ListedTask) -> list[int]:
         """Takes what a task's annotations say now; returns those whose references went."""
@@ -191,14 +191,14 @@ class Reconciler:
             found = []
         config = self._projects.label_config(project_id) or ""
         for annotation in found:
-            annotations.listed(self._follower.read(project_id, annotation, task, config), asked_at)
-        gone = annotations.unlisted(project_id, task.id, [a.id for a in found], asked_at)
-        self._comparisons.confirm(project_id, task.id, task.said, asked_at)
+            annotations.apply_listing(self._follower.read(project_id, annotation, task, config), asked_at)
+        gone = annotations.remove_missing(project_id, task.id, [a.id for a in found], asked_at)
+        self._comparisons.confirm(project_id, task.id, task.fingerprint, asked_at)
         return gone
 
     def _drop(self, project_id: int, task_id: int, asked_at: float) -> list[int]:
         """Removes the references of a task that Label Studio does not have; returns their annotations."""
-        gone = self._references.annotations.unlisted(project_id, task_id, (), asked_at)
+        gone = self._references.annotations.remove_missing(project_id, task_id, (), asked_at)
         self._comparisons.confirm(project_id, task_id, None, asked_at)
         return gone
 

@@ -34,7 +34,7 @@ _WITHOUT_MASKS = (
     Reference.task_id,
     Reference.annotation_id,
     Reference.annotated_at,
-    Reference.named,
+    Reference.explicitly_added.label("explicitly_added"),
     Reference.author_id,
     Reference.author_email,
     Reference.seen_at,
@@ -139,16 +139,19 @@ class References:
         with Session(self._engine) as session:
             return set(session.scalars(query))
 
-    def drop_unnamed(self, project_id: int) -> None:
+    def remove_no_longer_added(self, project_id: int) -> None:
         """Removes references that were only there because the owner named them, and no longer does."""
         rules = [rule for rule in self.rules.of_project(project_id) if rule.action is Action.ADD]
         left = [
             row.id
             for row in self._rows(_OF_PROJECT, project_id=project_id)
-            if row.named and not any(r.covers(row.label, row.task_id, row.annotation_id) for r in rules)
+            if row.explicitly_added
+            and not any(r.covers(row.label, row.task_id, row.annotation_id) for r in rules)
         ]
         with Session(self._engine) as session, session.begin():
-            session.execute(delete(Reference).where(Reference.id.in_(left), Reference.named.is_(True)))
+            session.execute(
+                delete(Reference).where(Reference.id.in_(left), Reference.explicitly_added.is_(True))
+            )
 
     def authors_without_address(self, project_id: int) -> set[int]:
         """Users who gave references and whose e-mail address is not known."""
@@ -195,6 +198,6 @@ def _candidate(row: Row[*tuple[Any, ...]]) -> Candidate:
         task_id=row.task_id,
         annotation_id=row.annotation_id,
         annotated_at=row.annotated_at,
-        named=bool(row.named),
+        explicitly_added=bool(row.explicitly_added),
         author=Author(row.author_id, row.author_email),
     )

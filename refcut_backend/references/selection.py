@@ -110,7 +110,7 @@ class Candidate:
     task_id: int
     annotation_id: int
     annotated_at: str
-    named: bool = False
+    explicitly_added: bool = False
     author: Author = UNKNOWN
 
 
@@ -118,18 +118,18 @@ class State(StrEnum):
     """Whether a reference is in use, and why not."""
 
     PINNED = "pinned"
-    NAMED = "in use, named by the owner"
+    EXPLICITLY_ADDED = "in use, named by the owner"
     USED = "in use"
     DISABLED = "disabled"
     NOT_PINNED = "not used: others are pinned"
     OVER_LIMIT = "not used: enough newer ones"
     OLDER = "not used: the task has a newer annotation"
-    NO_LONGER_NAMED = "not used: no longer named"
+    NO_LONGER_ADDED = "not used: no longer named"
     AUTHOR = "not used: its author may not give references"
     NO_LABEL = "not used: the label is no longer in the config"
 
 
-IN_USE = frozenset({State.PINNED, State.NAMED, State.USED})
+IN_USE = frozenset({State.PINNED, State.EXPLICITLY_ADDED, State.USED})
 
 
 def states(
@@ -147,7 +147,7 @@ def states(
         found[candidate.id] = _own_state(candidate, by_age, rules, authors, label_in_config)
     if State.PINNED in found.values():
         found = {
-            id: State.NOT_PINNED if state in (State.NAMED, State.USED) else state
+            id: State.NOT_PINNED if state in (State.EXPLICITLY_ADDED, State.USED) else state
             for id, state in found.items()
         }
     order = list(State)
@@ -178,9 +178,9 @@ def _own_state(
         return State.NO_LABEL
     if any(rule.action is Action.DISABLE for rule in said):
         return State.DISABLED
-    if candidate.named and not added:
-        return State.NO_LONGER_NAMED
-    if candidate.named and all(rule.annotation_id is None for rule in added):
+    if candidate.explicitly_added and not added:
+        return State.NO_LONGER_ADDED
+    if candidate.explicitly_added and all(rule.annotation_id is None for rule in added):
         newest = next(c for c in by_age if c.task_id == candidate.task_id)
         if newest != candidate:
             return State.OLDER
@@ -188,4 +188,4 @@ def _own_state(
         return State.PINNED
     if not added and not authors.allow(candidate.author):
         return State.AUTHOR
-    return State.NAMED if added else State.USED
+    return State.EXPLICITLY_ADDED if added else State.USED

@@ -20,7 +20,7 @@ from refcut_backend.label_studio.payloads import (
     sortable,
 )
 from refcut_backend.label_studio.regions import count_mask_regions
-from refcut_backend.references.annotation_states import AnnotationNews
+from refcut_backend.references.annotation_states import AnnotationUpdate
 from refcut_backend.references.owner_rules import as_text, read_extra_params
 from refcut_backend.references.parse import LabelReference, read_references
 from refcut_backend.references.registry import References
@@ -53,7 +53,7 @@ def follow_extra_params(references: References, projects: Projects, project_id: 
             extra={"project": project_id, "keys": list(found.unknown_keys)},
         )
     references.rules.replace_extra_params(project_id, found.rules)
-    references.drop_unnamed(project_id)
+    references.remove_no_longer_added(project_id)
     references.annotations.compare_anew(project_id, [rule.task_id for rule in found.rules if rule.task_id])
     projects.set_extra_params_digest(project_id, digest)
     log.info("extra parameters taken", extra={"project": project_id, "rules": len(found.rules)})
@@ -103,14 +103,14 @@ class AnnotationFollower:
         if webhook.action in STATES:
             config = project.label_config or self._projects.label_config(project.id) or ""
             for annotation, task in webhook.states():
-                annotations.told(self.read(project.id, annotation, task, config), webhook.action)
+                annotations.apply_webhook(self.read(project.id, annotation, task, config), webhook.action)
         elif webhook.action == DELETED:
             annotations.remove_annotations(project.id, [a.id for a in webhook.annotations], DELETED)
         elif webhook.action == TASKS_DELETED:
             annotations.remove_tasks(project.id, [t.id for t in webhook.tasks], TASKS_DELETED)
         elif webhook.action == PROJECT_UPDATED:
             said_at = sortable(project.updated_at)
-            self._references.events.note(project.id, PROJECT_UPDATED, project.id, said_at)
+            self._references.events.record(project.id, PROJECT_UPDATED, project.id, said_at)
             self._follow_label_config(project)
 
     def _follow_label_config(self, project: WebhookProject) -> None:
@@ -138,10 +138,10 @@ class AnnotationFollower:
 
     def read(
         self, project_id: int, annotation: AnnotationPayload, task: ListedTask, label_config: str
-    ) -> AnnotationNews:
+    ) -> AnnotationUpdate:
         """What an annotation says about labels now. Raises LabelConfigError."""
         controls = read_label_config(label_config)
-        named = self._references.rules.named_labels(project_id, task.id, annotation.id)
+        named = self._references.rules.added_labels(project_id, task.id, annotation.id)
         found: list[tuple[LabelReference, str]] = []
         problems: list[str] = []
         if not annotation.was_cancelled:
@@ -157,7 +157,7 @@ class AnnotationFollower:
             log.info("reference read", extra=where | {"labels": [r.label for r, _ in found]})
         for problem in problems:
             log.warning("reference not used", extra=where | {"problem": problem})
-        return AnnotationNews(
+        return AnnotationUpdate(
             project_id=project_id,
             annotation_id=annotation.id,
             task_id=task.id,
@@ -165,7 +165,9 @@ class AnnotationFollower:
             found=tuple(found),
             author=self._author(project_id, annotation) if found else Author(annotation.author_id),
             problem="; ".join(problems) or None,
-            task_said=task.said if task.total_annotations + task.cancelled_annotations == 1 else None,
+            task_fingerprint=task.fingerprint
+            if task.total_annotations + task.cancelled_annotations == 1
+            else None,
             mask_regions=0 if annotation.was_cancelled else count_mask_regions(annotation.result, controls),
         )
 

@@ -14,7 +14,7 @@ from enum import StrEnum
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
-from refcut_backend.database.tables import ImageSide
+from refcut_backend.database.tables import ImageSplit
 
 
 class Side(StrEnum):
@@ -86,18 +86,18 @@ class ImageSides:
 
     def known(self, project_id: int) -> dict[str, Side]:
         """Everything that was decided for a project."""
-        query = select(ImageSide).where(ImageSide.project_id == project_id)
+        query = select(ImageSplit).where(ImageSplit.project_id == project_id)
         with Session(self._engine) as session:
-            return {row.content: Side(row.side) for row in session.scalars(query)}
+            return {row.content: Side(row.split) for row in session.scalars(query)}
 
     def settle(self, project_id: int, decide: Decide) -> Mapping[str, Side]:
         """Decides and remembers in one transaction; when this returns, later runs will know. Returns what was decided."""
-        query = select(ImageSide).where(ImageSide.project_id == project_id)
+        query = select(ImageSplit).where(ImageSplit.project_id == project_id)
         with Session(self._engine) as session, session.begin():
             rows = {row.content: row for row in session.scalars(query)}
-            sides = decide({content: Side(row.side) for content, row in rows.items()})
+            sides = decide({content: Side(row.split) for content, row in rows.items()})
             for content, side in sides.items():
-                row = rows.get(content) or ImageSide(project_id=project_id, content=content)
-                row.side = side.value
+                row = rows.get(content) or ImageSplit(project_id=project_id, content=content)
+                row.split = side.value
                 session.add(row)
         return sides

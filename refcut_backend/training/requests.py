@@ -40,7 +40,7 @@ class TrainingRequests:
     def button_pressed(self, project_id: int) -> Run:
         """Label Studio's START_TRAINING. Pressed twice, it is one event and one run. Raises NotConnectedError."""
         run, _ = self.ask(project_id, AskedBy.BUTTON)
-        self._events.note(project_id, START_TRAINING, project_id, run.id)
+        self._events.record(project_id, START_TRAINING, project_id, run.id)
         return run
 
     def put_on_queue(self, run: Run) -> None:

@@ -115,8 +115,8 @@ class TrainingRuns:
                 id=run_id,
                 project_id=project_id,
                 active_project=project_id,
-                asked_by=asked_by.value,
-                asked_at=self._now(),
+                requested_by=asked_by.value,
+                requested_at=self._now(),
                 stage=Stage.QUEUED.value,
             )
             try:
@@ -149,7 +149,7 @@ class TrainingRuns:
         query = (
             select(TrainingRun)
             .where(TrainingRun.project_id == project_id)
-            .order_by(TrainingRun.asked_at.desc(), TrainingRun.id.desc())
+            .order_by(TrainingRun.requested_at.desc(), TrainingRun.id.desc())
             .limit(limit)
         )
         with Session(self._engine) as session:
@@ -172,12 +172,14 @@ class TrainingRuns:
 
     def claim(self, run_id: str, worker: str) -> Claim | None:
         """The run is this worker's; None when another has it, or when it has ended."""
-        begun_at = func.coalesce(TrainingRun.begun_at, self._now())
+        started_at = func.coalesce(TrainingRun.started_at, self._now())
         statement = (
             update(TrainingRun)
             .where(TrainingRun.id == run_id, TrainingRun.worker.is_(None))
             .where(TrainingRun.active_project.is_not(None))
-            .values(worker=worker, attempt=TrainingRun.attempt + 1, seen_at=self._now(), begun_at=begun_at)
+            .values(
+                worker=worker, attempt=TrainingRun.attempt + 1, seen_at=self._now(), started_at=started_at
+            )
         )
         with Session(self._engine) as session, session.begin():
             if not session.execute(statement).rowcount:  # type: ignore[attr-defined]
@@ -258,12 +260,12 @@ def _read(row: TrainingRun) -> Run:
     return Run(
         id=row.id,
         project_id=row.project_id,
-        asked_by=row.asked_by,
-        asked_at=row.asked_at,
+        asked_by=row.requested_by,
+        asked_at=row.requested_at,
         stage=Stage(row.stage),
         attempt=row.attempt or 0,
         worker=row.worker,
-        begun_at=row.begun_at,
+        begun_at=row.started_at,
         ended_at=row.ended_at,
         step=row.step or 0,
         steps=row.steps or 0,

@@ -198,12 +198,12 @@ def test_polarity_and_single_clicks_survive_a_flushed_redis_and_a_restart(tmp_pa
     with running(tmp_path) as (client, backend):
         task = Task(client, label_studio, 1, CONFIGS["clicks_brush"])
         before = task.click(*dots)
-        lone = task.click(on("wheel", "w", "Wheel"))["rc-w"]
+        single_prompt = task.click(on("wheel", "w", "Wheel"))["rc-w"]
         with redis_of(backend) as redis:
             redis.flushall()
         assert task.click(*forgotten)["rc-a"] == before["rc-a"]
     with running(tmp_path) as (client, _):
         task = Task(client, label_studio, 1, CONFIGS["clicks_brush"])
         assert task.click(*forgotten)["rc-a"] == before["rc-a"]
-        away = at(deepest_point(mask(lone)), mask(lone).shape, "x", "Wheel", positive=False)
+        away = at(deepest_point(mask(single_prompt)), mask(single_prompt).shape, "x", "Wheel", positive=False)
         assert "rc-w" in task.click(away)

@@ -85,7 +85,9 @@ def test_the_list_shows_every_reference_its_state_and_its_weaknesses(registry, l
 
 def test_a_label_cannot_speak_to_the_terminal(registry, label_studio, refcut):
     label = "\x1b[31mred[/red][bold]x"
-    registry.references.annotations.told(news(5, 1, reference(4, label), project=7), "ANNOTATION_CREATED")
+    registry.references.annotations.apply_webhook(
+        news(5, 1, reference(4, label), project=7), "ANNOTATION_CREATED"
+    )
     shown = refcut("list", "--project", "7")
     assert "\x1b" not in shown
     assert "[31mred[/red][bold]x" in shown

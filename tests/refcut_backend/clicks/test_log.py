@@ -102,7 +102,7 @@ def click(engine: Engine, task_id: int, days_ago: float) -> None:
     with Session(engine) as session, session.begin():
         session.execute(update(ClickEvent).where(ClickEvent.task_id == task_id).values(answered_at=at))
         dot = ClickPolarity.click_id == str(task_id)
-        session.execute(update(ClickPolarity).where(dot).values(said_at=at))
+        session.execute(update(ClickPolarity).where(dot).values(recorded_at=at))
 
 
 def known(engine: Engine) -> tuple[set[int], set[str]]:
@@ -127,13 +127,13 @@ def test_clicks_can_be_kept_for_ever(engine, clock):
 def test_dots_of_an_earlier_version_without_a_time_age_from_now_on(engine, clock):
     click(engine, 1, 0)
     with Session(engine) as session, session.begin():
-        session.execute(update(ClickPolarity).values(said_at=None))
+        session.execute(update(ClickPolarity).values(recorded_at=None))
     old = OldClicks(engine, 365, clock)
     old.drop()
     with Session(engine) as session:
-        assert all(session.scalars(select(ClickPolarity.said_at)))
+        assert all(session.scalars(select(ClickPolarity.recorded_at)))
     with Session(engine) as session, session.begin():
-        session.execute(update(ClickPolarity).values(said_at=datetime.now(UTC) - timedelta(days=366)))
+        session.execute(update(ClickPolarity).values(recorded_at=datetime.now(UTC) - timedelta(days=366)))
     clock.now_s += LOOK_EVERY_S
     old.drop()
     assert known(engine)[1] == set()

@@ -30,7 +30,7 @@ def objects(engine) -> ClickedObjects:
 def remember(
     objects: ClickedObjects, clicked: ClickedObject, at_s: float, task: int = 2, context_key: str = "k"
 ) -> None:
-    objects.remember(1, task, clicked, GIVEN, context_key=context_key, asked_at_s=at_s)
+    objects.remember(1, task, clicked, GIVEN, context_key=context_key, requested_at_s=at_s)
 
 
 def test_an_object_comes_back_as_it_was(objects):

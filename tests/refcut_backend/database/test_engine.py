@@ -75,9 +75,11 @@ def test_an_earlier_versions_reference_is_not_overwritten_by_an_older_event(earl
     engine = open_database(earlier)
     references = References(engine)
     (kept,) = references.newest(7, "Wheel", 4)
-    references.annotations.told(news(5, 1, reference(2, "Wheel"), project=7, task=1), "ANNOTATION_UPDATED")
+    references.annotations.apply_webhook(
+        news(5, 1, reference(2, "Wheel"), project=7, task=1), "ANNOTATION_UPDATED"
+    )
     assert references.newest(7, "Wheel", 4) == [kept]
-    references.annotations.unlisted(7, 1, [], asked_at=2e9)
+    references.annotations.remove_missing(7, 1, [], asked_at=2e9)
     assert references.newest(7, "Wheel", 4) == []
     engine.dispose()
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from refcut_backend.errors import ImageError
 from refcut_backend.images import fetch
 from refcut_backend.images.address import TaskImage
-from refcut_backend.images.cache import RECHECK_LIMIT_S, ByteCache, ImageShelf
+from refcut_backend.images.cache import RECHECK_LIMIT_S, ByteCache, ImageCache
 from refcut_backend.images.fetch import UNKNOWN, Fetched, Stamp
 from refcut_backend.images.prefetch import AT_ONCE, FRESH_S, Prefetcher
 
@@ -56,100 +56,100 @@ def source() -> Source:
     return Source()
 
 
-def shelf_of(source: Source, max_bytes: int = 1000) -> ImageShelf:
-    return ImageShelf(
+def shelf_of(source: Source, max_bytes: int = 1000) -> ImageCache:
+    return ImageCache(
         source.fetch, source.decode, max_bytes=max_bytes, limit_s=6, recheck_s=60, clock=source.clock
     )
 
 
 def test_an_image_is_asked_for_once_while_it_is_young(source):
-    shelf = shelf_of(source)
+    image_cache = shelf_of(source)
     for source.now in (0, 30, 59):
-        assert shelf.open(HERE).height == 3
+        assert image_cache.open(HERE).height == 3
     assert source.asked == [("/a.png", False, 6)]
 
 
 def test_an_older_image_is_compared_and_kept_when_it_is_the_same(source):
-    shelf = shelf_of(source)
-    first = shelf.open(HERE)
+    image_cache = shelf_of(source)
+    first = image_cache.open(HERE)
     for source.now in (60, 90):
-        assert shelf.open(HERE) is first
+        assert image_cache.open(HERE) is first
     assert source.asked[1:] == [("/a.png", True, RECHECK_LIMIT_S)]
 
 
 @pytest.mark.parametrize("with_stamp", [True, False])
 def test_a_changed_image_is_found_by_its_content(source, with_stamp):
     source.with_stamp = with_stamp
-    shelf = shelf_of(source)
-    first = shelf.open(HERE)
+    image_cache = shelf_of(source)
+    first = image_cache.open(HERE)
     source.data, source.now = b"other", 60
-    second = shelf.open(HERE)
+    second = image_cache.open(HERE)
     assert (first.height, second.height) == (3, 5)
     assert first.content != second.content
 
 
 def test_the_same_bytes_at_two_addresses_are_one_image(source):
-    shelf = shelf_of(source)
-    assert shelf.open(HERE) is shelf.open(ELSEWHERE)
-    assert shelf.nbytes == 36
+    image_cache = shelf_of(source)
+    assert image_cache.open(HERE) is image_cache.open(ELSEWHERE)
+    assert image_cache.nbytes == 36
 
 
 def test_clicks_go_on_while_label_studio_is_away_and_do_not_ask_at_every_turn(source, caplog):
-    shelf = shelf_of(source)
-    shelf.open(HERE)
-    shelf.open(ELSEWHERE)
+    image_cache = shelf_of(source)
+    image_cache.open(HERE)
+    image_cache.open(ELSEWHERE)
     source.problem, source.now = AWAY, 60
     with caplog.at_level(logging.WARNING):
-        assert [shelf.open(where).height for where in (HERE, ELSEWHERE, HERE)] == [3, 3, 3]
+        assert [image_cache.open(where).height for where in (HERE, ELSEWHERE, HERE)] == [3, 3, 3]
     assert len(source.asked) == 3
     assert "not compared" in caplog.text
     source.problem, source.data, source.now = None, b"other", 120
-    assert shelf.open(HERE).height == 5
+    assert image_cache.open(HERE).height == 5
 
 
 def test_an_image_that_label_studio_withdraws_is_not_used_any_more(source):
-    shelf = shelf_of(source)
-    shelf.open(HERE)
+    image_cache = shelf_of(source)
+    image_cache.open(HERE)
     source.problem, source.now = WITHDRAWN, 60
     for _ in range(2):
         with pytest.raises(ImageError, match="gone"):
-            shelf.open(HERE)
+            image_cache.open(HERE)
 
 
 def test_the_hash_of_an_evicted_image_is_known_and_compared_without_a_body(source):
-    shelf = shelf_of(source, max_bytes=40)
-    content = shelf.open(HERE).content
+    image_cache = shelf_of(source, max_bytes=40)
+    content = image_cache.open(HERE).content
     source.data = b"tow"
-    shelf.open(ELSEWHERE)
+    image_cache.open(ELSEWHERE)
     source.data = b"one"
-    assert shelf.content_of(HERE) == content
+    assert image_cache.content_of(HERE) == content
     source.now = 60
-    assert shelf.content_of(HERE) == content
+    assert image_cache.content_of(HERE) == content
     assert source.asked[2:] == [("/a.png", True, RECHECK_LIMIT_S)]
-    assert shelf.open(HERE).content == content
+    assert image_cache.open(HERE).content == content
     assert source.asked[-1] == ("/a.png", False, 6)
 
 
 def test_large_images_are_worked_on_smaller_and_small_ones_as_they_are(source):
-    shelf = ImageShelf(
+    image_cache = ImageCache(
         lambda *_: Fetched(b"x", UNKNOWN),
         lambda _data: np.zeros((10, 20_000, 3), np.uint8),
         max_bytes=10**6,
         limit_s=6,
         recheck_s=60,
     )
-    image = shelf.open(HERE)
+    image = image_cache.open(HERE)
     assert (image.height, image.width, image.pixels.shape) == (10, 20_000, (1, 1280, 3))
 
 
 def test_an_image_begun_is_handed_to_the_one_who_asks_next(source):
-    shelf = shelf_of(source)
+    image_cache = shelf_of(source)
     source.gate = threading.Event()
-    coming = shelf.begin(HERE)
+    coming = image_cache.begin(HERE)
     assert coming is not None
     assert not coming.done()
     source.gate.set()
-    assert shelf.open(HERE).height == 3
+    assert image_cache.open(HERE).height == 3
     assert len(source.asked) == 1
 
 

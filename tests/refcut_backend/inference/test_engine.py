@@ -16,7 +16,7 @@ from model.network.refcut import RefCut
 from model.predictor import SERVING, PredictorSettings, RefCutPredictor
 from refcut_backend.errors import ImageError, ModelOutputError, RefCutError
 from refcut_backend.images.address import TaskImage
-from refcut_backend.images.cache import ImageShelf
+from refcut_backend.images.cache import ImageCache
 from refcut_backend.images.decode import decode_image
 from refcut_backend.images.fetch import Fetched, Stamp
 from refcut_backend.inference.engine import CacheLimits, ClickEngine
@@ -76,14 +76,14 @@ LIMITS = CacheLimits(features=64 * 2**20, references=2**20)
 def make_engine(
     store: Store, limits: CacheLimits = LIMITS, image_bytes: int = 2**25, recheck_s: float = 1e9
 ) -> ClickEngine:
-    shelf = ImageShelf(
+    image_cache = ImageCache(
         store.fetch,
         lambda data: decode_image(data, 10**8),
         max_bytes=image_bytes,
         limit_s=60,
         recheck_s=recheck_s,
     )
-    return ClickEngine(OneModel(network(), "model-1", SETTINGS), shelf, store.references.get, limits)
+    return ClickEngine(OneModel(network(), "model-1", SETTINGS), image_cache, store.references.get, limits)
 
 
 def serve(engine: ClickEngine, network: RefCut, version: str, settings: PredictorSettings) -> None:

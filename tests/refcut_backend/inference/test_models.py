@@ -13,7 +13,7 @@ import torch
 from model.checkpoints.version_folder import VERSION_FILE
 from model.checkpoints.weights import load_network
 from model.network.refcut import RefCut
-from refcut_backend.images.cache import ImageShelf
+from refcut_backend.images.cache import ImageCache
 from refcut_backend.images.decode import decode_image
 from refcut_backend.inference import models
 from refcut_backend.inference.engine import ClickEngine
@@ -188,10 +188,10 @@ def test_only_so_many_versions_are_kept_and_the_engine_lets_go_of_the_others(wor
 
 def test_a_click_is_answered_with_its_projects_version_and_says_so(world):
     images = Store()
-    shelf = ImageShelf(
+    image_cache = ImageCache(
         images.fetch, lambda data: decode_image(data, 10**8), max_bytes=2**25, limit_s=60, recheck_s=1e9
     )
-    engine = ClickEngine(world.models, shelf, images.references.get, LIMITS)
+    engine = ClickEngine(world.models, image_cache, images.references.get, LIMITS)
     click = ClickJob(1, 2, "/a.jpg", "Door", (PercentClick(50, 50, True),), ())
     before = engine.answer(click)
     version = world.publish(5)

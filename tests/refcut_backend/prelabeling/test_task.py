@@ -14,7 +14,7 @@ from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.prelabeling.task import TaskPrelabeller, TaskToPrelabel, task_score
 from refcut_backend.queue.messages import FoundLabel, FoundMask, PrelabelAnswer, PrelabelJob
-from refcut_backend.references.annotation_states import AnnotationNews
+from refcut_backend.references.annotation_states import AnnotationUpdate
 from refcut_backend.references.parse import LabelReference
 from refcut_backend.references.registry import References
 from tests.support.recorded import LABEL_CONFIG
@@ -61,8 +61,8 @@ def engine(tmp_path):
     for annotation, label in enumerate(("Wheel", "Hood", "Wheel", "Elsewhere"), start=1):
         reference = LabelReference(label, "image", np.eye(4, dtype=bool), None)
         said_at = f"2026-01-{annotation:02}T00:00:00Z"
-        news = AnnotationNews(7, annotation, annotation, said_at, [(reference, "/r.png")])
-        references.annotations.told(news, "ANNOTATION_CREATED")
+        news = AnnotationUpdate(7, annotation, annotation, said_at, [(reference, "/r.png")])
+        references.annotations.apply_webhook(news, "ANNOTATION_CREATED")
     yield engine
     engine.dispose()
 

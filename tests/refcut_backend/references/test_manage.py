@@ -47,7 +47,7 @@ def test_a_task_named_for_a_label_is_its_reference_though_nobody_marked_it(owner
     assert found.annotation_id == 1
     assert owner.registry.in_use("Wheel") == [1]
     assert owner.registry.in_use("Door") == []
-    assert owner.states() == {1: State.NAMED}
+    assert owner.states() == {1: State.EXPLICITLY_ADDED}
 
 
 def test_a_named_reference_follows_edits_and_disappears_with_its_annotation(owner):

@@ -112,7 +112,7 @@ def test_a_marked_region_without_a_single_pixel_gives_no_reference():
 
 def test_a_named_label_counts_though_nothing_is_marked():
     (reference,) = references(DOOR, WHEEL, named=("Wheel", "Hood"))
-    assert (reference.label, reference.named) == ("Wheel", True)
+    assert (reference.label, reference.explicitly_added) == ("Wheel", True)
     assert reference.negative_hw is not None
     assert np.array_equal(reference.negative_hw, square(0, 0))
 
@@ -120,7 +120,7 @@ def test_a_named_label_counts_though_nothing_is_marked():
 def test_what_is_marked_says_more_than_the_naming_of_the_label():
     second = brush_result("d2", "Door", square(0, 20))
     (reference,) = references(DOOR, second, role_result(second, "Reference"), named=("Door",))
-    assert not reference.named
+    assert not reference.explicitly_added
     assert np.array_equal(reference.positive_hw, square(0, 20))
 
 

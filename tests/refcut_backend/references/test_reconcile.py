@@ -235,12 +235,12 @@ def test_an_unknown_project_is_not_compared(registry):
 
 
 def test_a_project_that_was_made_anew_under_the_same_number_starts_without_references(registry, label_studio):
-    registry.projects.remember(7, label_studio.connection, LABEL_CONFIG, born="1795342440")
+    registry.projects.remember(7, label_studio.connection, LABEL_CONFIG, created_at="1795342440")
     registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)), label_studio.delete_task(10))
     registry.follow(label_studio.annotate(2, 20, DOOR, marked(DOOR)))
-    registry.projects.remember(7, label_studio.connection, LABEL_CONFIG, born="1795342440")
+    registry.projects.remember(7, label_studio.connection, LABEL_CONFIG, created_at="1795342440")
     assert registry.in_use() == [2]
-    registry.projects.remember(7, label_studio.connection, LABEL_CONFIG, born="1799999999")
+    registry.projects.remember(7, label_studio.connection, LABEL_CONFIG, created_at="1799999999")
     assert registry.in_use() == []
     registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
     assert registry.in_use() == [1]

@@ -16,7 +16,9 @@ from refcut_backend.references.selection import (
 )
 
 
-def candidate(number: int, *, named: bool = False, task: int | None = None, author: int = 1) -> Candidate:
+def candidate(
+    number: int, *, explicitly_added: bool = False, task: int | None = None, author: int = 1
+) -> Candidate:
     """The higher the number, the newer; task and annotation are ten and a hundred times the number."""
     return Candidate(
         id=number,
@@ -25,7 +27,7 @@ def candidate(number: int, *, named: bool = False, task: int | None = None, auth
         task_id=10 * number if task is None else task,
         annotation_id=100 * number,
         annotated_at=f"2026-01-0{number}",
-        named=named,
+        explicitly_added=explicitly_added,
         author=Author(author, f"user{author}@example.com"),
     )
 
@@ -81,7 +83,9 @@ def test_rules_for_another_label_task_or_annotation_change_nothing():
 
 
 def test_a_named_reference_comes_before_newer_marked_ones():
-    assert used(candidate(1, named=True), TWO, THREE, rules=(OwnerRule(Action.ADD, "Wheel", 10),)) == [
+    assert used(
+        candidate(1, explicitly_added=True), TWO, THREE, rules=(OwnerRule(Action.ADD, "Wheel", 10),)
+    ) == [
         1,
         3,
         2,
@@ -89,13 +93,13 @@ def test_a_named_reference_comes_before_newer_marked_ones():
 
 
 def test_a_named_reference_is_not_used_once_nobody_names_it():
-    first = candidate(1, named=True)
+    first = candidate(1, explicitly_added=True)
     assert used(first, TWO) == [2]
-    assert state_of(1, first, TWO) is State.NO_LONGER_NAMED
+    assert state_of(1, first, TWO) is State.NO_LONGER_ADDED
 
 
 def test_a_task_named_without_an_annotation_means_its_newest_annotation():
-    old, new = candidate(1, named=True, task=7), candidate(2, named=True, task=7)
+    old, new = candidate(1, explicitly_added=True, task=7), candidate(2, explicitly_added=True, task=7)
     rule = OwnerRule(Action.ADD, "Wheel", 7)
     assert used(old, new, rules=(rule,)) == [2]
     assert state_of(1, old, new, rules=(rule,)) is State.OLDER

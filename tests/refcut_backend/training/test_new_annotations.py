@@ -93,7 +93,7 @@ def test_a_lost_webhook_about_a_change_is_found_after_a_training(world):
 def test_a_lost_webhook_about_a_deletion_is_found_by_the_next_training(world):
     world.annotate_many(6)
     with Session(world.registry.engine) as session, session.begin():
-        session.execute(update(AnnotationState).values(told_at=AnnotationState.told_at - 60))
+        session.execute(update(AnnotationState).values(webhook_at=AnnotationState.webhook_at - 60))
     world.api.delete_annotation(2)
     world.train()
     assert counts(world) == (5, 0)
