@@ -14,6 +14,8 @@ BoolMask = NDArray[np.bool_]
 """A mask (H, W)."""
 RgbImage = NDArray[np.uint8]
 """Pixels (H, W, 3), red first."""
+ROUND_SLOTS = 8
+"""Slots for positive clicks, and as many for negative ones, in a table of drawn clicks (`data.click_sampling`)."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.network.click_maps import ABSENT
-from model.types import BoolMask
+from model.types import ROUND_SLOTS, BoolMask
 
 SLOTS = 24
 """At most so many clicks of each sign."""
@@ -72,8 +72,6 @@ def _places(mask_hw: BoolMask) -> NDArray[np.intp]:
     return np.argwhere(mask_hw)
 
 
-ROUND_SLOTS = 8
-"""Clicks of each sign in a table of `click_table`."""
 WORK_PX = 112
 """Next clicks are searched on a mask of about this size: the exact distance transform would cost more than a step."""
 THRESHOLD = 0.49

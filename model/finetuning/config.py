@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from model.data.click_sampling import ROUND_SLOTS
 from model.training.config import CocoSource
+from model.types import ROUND_SLOTS
 
 
 class FineTuneSettings(BaseModel):

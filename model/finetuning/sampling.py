@@ -11,7 +11,6 @@ import torch
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
-from model.data.click_sampling import ROUND_SLOTS
 from model.data.pair_sampling import PairSettings, patch_shares, sample_group, whole_crop
 from model.data.scenes import Scene
 from model.data.snapshot import ClickSession, Snapshot, SnapshotScene
@@ -20,7 +19,7 @@ from model.network.click_maps import ABSENT
 from model.training.batches import Batch
 from model.training.config import Stage
 from model.training.sampling import GroupSampler, SourcedScenes, joined_groups
-from model.types import BoolMask
+from model.types import ROUND_SLOTS, BoolMask
 
 TARGETS = 3
 MAX_CLICKS = 5

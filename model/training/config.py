@@ -8,8 +8,8 @@ from typing import Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from model.data.click_sampling import ROUND_SLOTS
 from model.errors import DataError
+from model.types import ROUND_SLOTS
 
 
 class _Strict(BaseModel):

@@ -11,13 +11,13 @@ from model.data.click_sampling import (
     BACKGROUND,
     BORDER,
     OTHERS,
-    ROUND_SLOTS,
     SLOTS,
     add_next_clicks,
     click_table,
     next_click_region,
     sample_points,
 )
+from model.types import ROUND_SLOTS
 from tests.support.recordings import FOLDER
 
 TARGET = np.zeros((60, 80), bool)

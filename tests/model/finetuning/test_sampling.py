@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from model.data.click_sampling import ROUND_SLOTS
 from model.finetuning.sampling import logged_scenes, reference_scenes, session_batch
+from model.types import ROUND_SLOTS
 from tests.support.synthetic_snapshot import fish_snapshot
 
 PX, GRID = 112, 8
