@@ -33,7 +33,7 @@ from model.evaluation.samples import enumerate_samples, evenly_spread
 class Measure:
     """What versions are measured on. Figures are kept in `folder`, by weights, and not computed twice.
 
-    general_sets: named as for `model.cli.evaluate`. general_limit: samples of each kind in a set.
+    general_sets: named as for `python -m model evaluate`. general_limit: samples of each kind in a set.
     """
 
     folder: Path

@@ -2,7 +2,7 @@
 
 base.safetensors     the frozen encoder and its statistics; written once
 version.safetensors  what training changes; one a version, names its base by hash
-ANY.safetensors      a whole network in SimpleClick's shape, such as `model.cli.convert` writes
+ANY.safetensors      a whole network in SimpleClick's shape, such as `python -m model convert` writes
 """
 
 from __future__ import annotations
@@ -157,12 +157,15 @@ def _load(path: Path, expected_format: str | None) -> tuple[dict[str, Tensor], d
         return load_file(path), metadata
     except SafetensorError as error:
         if path.suffix in {".pth", ".pt", ".pkl", ".ckpt"}:
-            hint = "`python -m model.cli.convert` makes one of a SimpleClick checkpoint; other pickles are never read"
+            hint = "`python -m model convert` makes one of a SimpleClick checkpoint; other pickles are never read"
             raise WeightsError(f"{path} is no safetensors file", hint=hint) from error
         raise WeightsError(f"{path} is damaged ({error})", hint="restore the file") from error
 
 
 def _what_is_read(expected_format: str) -> str:
     if expected_format == NETWORK_FORMAT:
-        return f"give the folder for weights in two files ({BASE_FILE}, {VERSION_FILE}), else a file of model.cli.convert"
+        return (
+            f"name the folder if the weights are two files ({BASE_FILE}, {VERSION_FILE}), "
+            "otherwise a file of `python -m model convert`"
+        )
     return "only files written by model.checkpoints.weights are read"

@@ -1,8 +1,8 @@
-"""`python -m model.cli.average FIRST SECOND --share 0.7 --out DIR`: the weights between two versions.
+"""`python -m model average FIRST SECOND --share 0.7 --out DIR`: the weights between two versions.
 
 For a network that has learned much of one kind of things: the weights between it and those it began with are often as
 good on these things, and better on others (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022). Which
-share is best has to be measured: `python -m model.cli.evaluate --weights DIR`.
+share is best has to be measured: `python -m model evaluate --weights DIR`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from model.checkpoints.anchor import anchor_weights
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE
 from model.checkpoints.weights import load_network, save_version
-from model.cli.common import OneLineParser
+from model.cli.common import command_parser
 from model.errors import ModelError, WeightsError
 
 
@@ -45,7 +45,7 @@ def share_of(text: str) -> float:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Exits with status 2 and one line on stderr when the versions cannot be averaged."""
-    parser = OneLineParser(prog="python -m model.cli.average", description=__doc__)
+    parser = command_parser("average", __doc__)
     parser.add_argument("first", type=Path, help="folder of a version")
     parser.add_argument("second", type=Path, help="folder of one with the same shape and base")
     parser.add_argument("--share", type=share_of, default=0.5, help="of the second one, 0 to 1")
@@ -55,7 +55,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         average(arguments.first, arguments.second, arguments.share, arguments.out)
     except ModelError as error:
         parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""`python -m model.cli.compare SNAPSHOT SERVING CANDIDATE --out FILE`: two networks on images that neither
+"""`python -m model compare SNAPSHOT SERVING CANDIDATE --out FILE`: two networks on images that neither
 has learned from.
 
 A robot annotates every label of the holdout, with the snapshot's references, once with each network. What comes of it is
@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.cli.common import OneLineParser
+from model.cli.common import command_parser
 from model.data.snapshot import read_snapshot
 from model.errors import ModelError
 from model.evaluation.compare import CompareSettings, compare
@@ -19,7 +19,7 @@ from model.evaluation.compare import CompareSettings, compare
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Exits with status 2 and one line on stderr when the input cannot be used."""
-    parser = OneLineParser(prog="python -m model.cli.compare", description=__doc__)
+    parser = command_parser("compare", __doc__)
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("serving", type=Path, help="folder of the weights that serve")
     parser.add_argument("candidate", type=Path, help="folder of the weights that may")
@@ -37,7 +37,3 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(text)
     if arguments.out is not None:
         arguments.out.write_text(text + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""`python -m model.cli.convert official.pth out.safetensors`: a SimpleClick or RefCut checkpoint as weights for `model`.
+"""`python -m model convert official.pth out.safetensors`: a SimpleClick or RefCut checkpoint as weights for `model`.
 
 The shape of the network is read off the tensors and held against the description in the file. Tensors that the
 released models carry but never use are left out.
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from model.checkpoints.official import OfficialCheckpoint, read_official
 from model.checkpoints.weights import PROMPT_PREFIX, save_network
-from model.cli.common import OneLineParser
+from model.cli.common import command_parser
 from model.errors import WeightsError
 from model.network.config import NetworkConfig
 from model.network.encoder import grid_side
@@ -157,7 +157,7 @@ def _as_tuple(value: object) -> object:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Exits with status 2 and one line on stderr when the source cannot be used."""
-    parser = OneLineParser(prog="python -m model.cli.convert", description=__doc__)
+    parser = command_parser("convert", __doc__)
     parser.add_argument("source", type=Path, help="checkpoint in the official layout (.pth)")
     parser.add_argument("target", type=Path, help="file to write (.safetensors)")
     arguments = parser.parse_args(argv)
@@ -171,7 +171,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{arguments.target}: {config.depth} blocks of {config.embed_dim}, {config.heads} heads, "
         f"patch {config.patch_px} px, images of {config.network_px} px"
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -2,14 +2,13 @@
 object of a set, in each mode. Run again with the same --out to go on after a kill; more samples, modes or sets may be
 asked for then.
 
-    python -m model.cli.evaluate --data SET [--data SET]... --out DIR [--modes MODE...] [--limit N]
+    python -m model evaluate --data SET [--data SET]... --out DIR [--modes MODE...] [--limit N]
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,8 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from model.checkpoints.weights import SHIPPED_DIR, load_network, version_name
-from model.cli.common import OneLineParser
+from model.checkpoints.weights import load_network, version_name
+from model.cli.common import OneLineParser, add_threads, add_weights, command_parser
 from model.data.readers import HINT, SetDescription
 from model.data.scenes import is_development
 from model.errors import DataError, ModelError
@@ -176,12 +175,10 @@ def parse_set(text: str) -> SetDescription:
 
 def make_parser() -> OneLineParser:
     """The command line, as the module's docstring describes it."""
-    parser = OneLineParser(prog="python -m model.cli.evaluate", description=__doc__, allow_abbrev=False)
+    parser = command_parser("evaluate", __doc__, allow_abbrev=False)
     parser.add_argument("--data", type=parse_set, action="append", required=True, metavar="SET", help=HINT)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
-    parser.add_argument(
-        "--weights", type=Path, default=SHIPPED_DIR, help="folder, or file of model.cli.convert"
-    )
+    add_weights(parser)
     parser.add_argument(
         "--modes",
         nargs="+",
@@ -202,7 +199,7 @@ def make_parser() -> OneLineParser:
         help="only the share of a train split that training leaves out",
     )
     parser.add_argument("--workers", type=int, default=1, help="processes")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of all workers together")
+    add_threads(parser, "CPU threads of all workers together")
     add_predictor_switches(parser)
     return parser
 
@@ -217,7 +214,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         evaluate(arguments)
     except (ModelError, ValueError) as error:
         parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

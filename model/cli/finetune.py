@@ -1,6 +1,6 @@
-"""`python -m model.cli.finetune SNAPSHOT --parent FOLDER --out RUN`: a version learns from a project's annotations.
+"""`python -m model finetune SNAPSHOT --parent FOLDER --out RUN`: a version learns from a project's annotations.
 
-Run again to go on after a kill. On several GPUs: `torchrun --nproc-per-node N -m model.cli.finetune ...`. Through
+Run again to go on after a kill. On several GPUs: `torchrun --nproc-per-node N -m model finetune ...`. Through
 the loop of
 `model.cli.train`; what is learned from is drawn by `model.finetuning.sampling`. Whether the outcome serves is for
 `model.evaluation.compare`
@@ -9,14 +9,13 @@ and `model.evaluation.promotion` to say.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from model.cli.common import OneLineParser
+from model.cli.common import add_threads, command_parser
 from model.data.snapshot import read_snapshot
 from model.errors import ModelError
 from model.finetuning.config import FineTuneSettings, Progress
@@ -26,19 +25,20 @@ from model.training.distributed import Processes
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Exits with status 2 and one line on stderr when it cannot be done."""
-    parser = OneLineParser(prog="python -m model.cli.finetune", description=__doc__)
+    parser = command_parser("finetune", __doc__)
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("--parent", type=Path, required=True, help="folder of the version to go on from")
     parser.add_argument(
+        "--anchor",
         "--origin",
         type=Path,
-        help="folder of the weights with which the outcome is averaged (default: --parent)",
+        help="folder of the weights that the result is averaged with (default: --parent)",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
     parser.add_argument(
         "--settings", default="{}", help="FineTuneSettings that differ from the default, JSON"
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    add_threads(parser)
     parser.add_argument("--afresh", action="store_true", help="forget what an earlier run left in --out")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
@@ -62,11 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 settings,
                 show,
                 processes,
-                arguments.origin,
+                arguments.anchor,
             )
     except (ModelError, ValueError) as error:
         parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""`python -m model.cli.make_synthetic_data DATA`: pictures of coloured shapes as a training set in DATA/made_up, to
+"""`python -m model make-synthetic-data DATA`: pictures of coloured shapes as a training set in DATA/made_up, to
 try things on.
 
 An object is a "fish" of two or three parts, each in its own colour; where it lies, how large it is and what is behind it
@@ -7,8 +7,8 @@ change from picture to picture.
 
 from __future__ import annotations
 
-import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
+from model.cli.common import command_parser
 from model.masks import encode
 from model.types import BoolMask
 
@@ -73,11 +74,7 @@ def _picture(rng: Generator) -> tuple[NDArray[np.uint8], dict[str, BoolMask]]:
     return np.clip(image + noise, 0, 255).astype(np.uint8), masks
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m model.cli.make_synthetic_data", description=__doc__)
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = command_parser("make-synthetic-data", __doc__)
     parser.add_argument("data", type=Path)
-    print(write_made_up(parser.parse_args().data))
-
-
-if __name__ == "__main__":
-    main()
+    print(write_made_up(parser.parse_args(argv).data))

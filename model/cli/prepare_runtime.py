@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from model.cli.common import OneLineParser
+from model.cli.common import command_parser
 from model.errors import ModelError
 from model.runtime.select import prepare
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Exits with status 2 and one line on stderr when it cannot be done."""
-    parser = OneLineParser(prog="python -m model.cli.prepare_runtime", description=__doc__)
+    parser = command_parser("prepare-runtime", __doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("--cache", type=Path, required=True, help="folder of OpenVINO's forms")
     arguments = parser.parse_args(argv)
@@ -23,7 +23,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         prepare(arguments.weights, arguments.cache)
     except ModelError as error:
         parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""`python -m model.cli.segment IMAGE --click X,Y[,-] ... --mask out.png`: one picture in, one mask out.
+"""`python -m model segment IMAGE --click X,Y[,-] ... --mask out.png`: one picture in, one mask out.
 
 Clicks are applied one after another, each with the mask before it, as an annotator would. A reference is another
 picture on which the same thing is marked; --positive and --negative belong to the --reference before them.
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.checkpoints.weights import SHIPPED_DIR, load_network
-from model.cli.common import OneLineParser
+from model.checkpoints.weights import load_network
+from model.cli.common import OneLineParser, add_weights, command_parser
 from model.errors import DataError, ModelError
 from model.images import read_image, read_mask
 from model.network.config import NetworkConfig
@@ -168,7 +168,7 @@ class _Reference(argparse.Action):
 
 def make_parser() -> OneLineParser:
     """The command line, as the module's docstring describes it."""
-    parser = OneLineParser(prog="python -m model.cli.segment", description=__doc__, allow_abbrev=False)
+    parser = command_parser("segment", __doc__, allow_abbrev=False)
     parser.add_argument("image", type=Path, metavar="IMAGE")
     parser.add_argument("--click", type=parse_click, action="append", default=[], metavar="X,Y[,-]")
     for option, text in (
@@ -177,9 +177,7 @@ def make_parser() -> OneLineParser:
         ("--negative", "mask of what is not meant on it"),
     ):
         parser.add_argument(option, type=Path, action=_Reference, dest="references", default=[], help=text)
-    parser.add_argument(
-        "--weights", type=Path, default=SHIPPED_DIR, help="folder, or file of model.cli.convert"
-    )
+    add_weights(parser)
     parser.add_argument("--zoom", choices=("simpleclick", "none"), help="default: what the backend serves")
     parser.add_argument("--flip", action="store_true", help="average with the mirrored picture")
     parser.add_argument("--mask", type=Path, required=True, help="the result: PNG, 255 inside")
@@ -203,7 +201,3 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     share = 100 * float(result.mask_hw.mean())
     print(f"{arguments.mask}: {np.count_nonzero(result.mask_hw)} px, {share:.1f} % of the picture")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
-"""`python -m model.cli.train CONFIG --data FOLDER --out RUN`: trains a network; run again to go on after a kill.
+"""`python -m model train CONFIG --data FOLDER --out RUN`: trains a network; run again to go on after a kill.
 
-On several GPUs (or processes): `torchrun --nproc-per-node N -m model.cli.train CONFIG ...`. What a step sees is
+On several GPUs (or processes): `torchrun --nproc-per-node N -m model train CONFIG ...`. What a step sees is
 shared out
 among them, so that a configuration means the same on any number.
 """
@@ -8,7 +8,6 @@ among them, so that a configuration means the same on any number.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from model.checkpoints.weights import (
     save_network,
     save_version,
 )
-from model.cli.common import OneLineParser
+from model.cli.common import add_threads, command_parser
 from model.data.readers import read_part_imagenet
 from model.data.scenes import Scene, is_development, read_scenes
 from model.errors import DataError, ModelError
@@ -151,7 +150,7 @@ def write_base(network: RefCut, config: TrainConfig, run_dir: Path) -> None:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line, as the module's docstring describes it."""
-    parser = OneLineParser(prog="python -m model.cli.train", description=__doc__)
+    parser = command_parser("train", __doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument(
         "--data", type=Path, required=True, help="folder that the config's paths are relative to"
@@ -159,7 +158,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, required=True, help="folder of the run: checkpoints, log, curves, weights"
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    add_threads(parser)
     return parser
 
 
@@ -178,7 +177,3 @@ def main(argv: Sequence[str] | None = None) -> None:
             train(read_config(arguments.config, arguments.data), arguments.out, device, processes)
     except ModelError as error:
         parser.error(str(error))
-
-
-if __name__ == "__main__":
-    main()

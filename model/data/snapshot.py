@@ -1,5 +1,5 @@
 """A snapshot of a project's annotations on disk: what one fine-tuning learns from, what it is judged on, and how clicks
-were really made. Written once, read by `model.cli.finetune` and `model.evaluation.compare`; a run on the same snapshot
+were really made. Written once, read by `model.finetuning.run` and `model.evaluation.compare`; a run on the same snapshot
 is the same run.
 
     snapshot.json     what it was made of, and the digests of everything else

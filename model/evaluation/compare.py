@@ -1,4 +1,4 @@
-"""`python -m model.cli.compare SNAPSHOT SERVING CANDIDATE --out FILE`: two networks on images that neither
+"""`python -m model compare SNAPSHOT SERVING CANDIDATE --out FILE`: two networks on images that neither
 has learned from.
 
 A robot annotates every label of the holdout, with the snapshot's references, once with each network. What comes of it is

@@ -80,7 +80,7 @@ def prepare_aside(network: RefCut, weights: Path, runtime: RuntimeName, cache_di
     settings = serving_settings(network.config)
     if runtime == "torch" or not can_use_openvino(network, settings) or _is_kept(network, cache_dir):
         return
-    command = [sys.executable, "-m", "model.cli.prepare_runtime", str(weights), "--cache", str(cache_dir)]
+    command = [sys.executable, "-m", "model", "prepare-runtime", str(weights), "--cache", str(cache_dir)]
     try:
         done = subprocess.run(
             ["nice", "-n", str(NICE), *command],

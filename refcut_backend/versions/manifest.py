@@ -117,7 +117,7 @@ class Pointer:
         return cls(version, earlier)
 
 
-_HINT = "only folders written by model.cli.finetune or model.cli.train are taken"
+_HINT = "only folders written by `python -m model finetune` or `python -m model train` are taken"
 
 
 def check_weights(folder: Path) -> tuple[str, str]:

@@ -129,7 +129,7 @@ def test_a_pickle_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
 
 def test_one_file_of_two_is_refused_with_the_way_to_give_both(tmp_path: Path) -> None:
     two_files(tmp_path)
-    with pytest.raises(WeightsError, match="give the folder"):
+    with pytest.raises(WeightsError, match="name the folder"):
         load_network(tmp_path / VERSION_FILE)
     (tmp_path / VERSION_FILE).unlink()
     with pytest.raises(WeightsError, match="is missing"):

@@ -1,4 +1,4 @@
-"""`python -m model.cli.evaluate` from the command line on, with a predictor that sees colours instead of a network."""
+"""`python -m model evaluate` from the command line on, with a predictor that sees colours instead of a network."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ LIMIT_S = 300
 
 def smoke_command(data: Path, out: Path) -> list[str]:
     given = [str(CONFIGS / "smoke.yaml"), "--data", str(data), "--out", str(out), "--threads", "1"]
-    return [sys.executable, "-m", "model.cli.train", *given]
+    return [sys.executable, "-m", "model", "train", *given]
 
 
 def test_a_run_that_was_killed_goes_on_from_its_command_line_to_the_same_end(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_two_processes_take_the_steps_of_one_and_go_on_after_a_stop(tmp_path: Pa
 
 def test_two_processes_fine_tune_to_the_weights_of_one(tmp_path: Path) -> None:
     snapshot, parent = fish_snapshot(tmp_path / "snapshot"), parent_version(tmp_path / "parent")
-    command = ["-m", "model.cli.finetune", str(tmp_path / "snapshot"), "--parent", str(parent)]
+    command = ["-m", "model", "finetune", str(tmp_path / "snapshot"), "--parent", str(parent)]
     torchrun(*command, "--out", str(tmp_path / "several"), "--settings", QUICK.model_dump_json())
     (tmp_path / "single").mkdir()
     FineTuning(snapshot, parent, tmp_path / "single", QUICK, lambda progress: None, ALONE, accumulate=2).run()

@@ -1,0 +1,54 @@
+"""The one command of the library: `python -m model COMMAND ...`, installed as `refcut-model`.
+
+A command is a module of `model.cli` with a function `main(argv)`. It is imported when it runs: `--help` stays quick, as
+torch is imported by the commands that need it only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from model.cli.common import PROGRAM, OneLineParser
+
+COMMANDS = {
+    "segment": "cut an object out of one picture with clicks and references",
+    "train": "train a network",
+    "finetune": "train a version on a snapshot of a project's annotations",
+    "evaluate": "measure clicks with and without references on annotated sets",
+    "compare": "compare two versions on the holdout of a snapshot",
+    "average": "average the weights of two versions",
+    "convert": "convert a SimpleClick or RefCut checkpoint",
+    "prepare-runtime": "write OpenVINO's form of a network into a cache",
+    "make-synthetic-data": "draw a small training set of coloured shapes",
+}
+"""Every command with its line in `--help`."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one command.
+
+    Args:
+        argv: Name of the command, then its own arguments; None reads the process's command line.
+
+    Raises:
+        SystemExit: With status 0 after `--help`, 2 if there is no such command or its input cannot be used.
+    """
+    command, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    if command in ("-h", "--help"):
+        print(_help())
+        return
+    if command not in COMMANDS:
+        OneLineParser(prog=PROGRAM).error(f"there is no command '{command}'; see {PROGRAM} --help")
+    module = importlib.import_module(f"model.cli.{command.replace('-', '_')}")
+    module.main(arguments)
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {text}" for name, text in COMMANDS.items()]
+    return "\n".join([f"usage: {PROGRAM} COMMAND ...", "", "Commands:", *lines, "", _MORE])
+
+
+_MORE = f"{PROGRAM} COMMAND --help describes a command."
