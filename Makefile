@@ -14,12 +14,16 @@ run: $(VENV)/.runtime
 demo: $(VENV)/.runtime .venv-label-studio/.installed
 	@exec $(BIN)/refcut demo
 
+# Tests run in two processes, the files with the longest first (tests/conftest.py). `make test JOBS=0` takes one process.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+
 # Everything, a real Label Studio and a real browser among it.
 test: $(VENV)/.development lint types contract .venv-label-studio/.installed chromium
-	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(BIN)/python -m pytest -rs
+	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(PYTEST) -rs
 
 quick-test: $(VENV)/.development lint types contract
-	$(BIN)/python -m pytest --ignore=tests/end_to_end
+	$(PYTEST) --ignore=tests/end_to_end
 
 browser-test: $(VENV)/.development .venv-label-studio/.installed chromium
 	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(BIN)/python -m pytest -rs tests/end_to_end

@@ -42,7 +42,7 @@ def client(services) -> Iterator[TestClient]:
         yield test_client
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     with EmbeddedRedis() as server:
         check_redis(server.url)
