@@ -15,7 +15,7 @@ from refcut_backend.errors import RefCutError
 from refcut_backend.logs import set_up_logging
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.settings import Settings, read_settings
-from refcut_backend.training.learner import Learner, OnMask, Verdict
+from refcut_backend.training.learner import Learner, OnMask, PromotionDecision
 
 STEPS = 15
 SIZE_PX = 112
@@ -29,13 +29,15 @@ def make_learner(settings: Settings) -> Learner:
     from refcut_backend.training.refcut_learner import ModelLearner
 
     class EagerLearner(ModelLearner):
-        """A verdict that is always yes."""
+        """Promotes every candidate."""
 
         def compare(
             self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask
-        ) -> Verdict:
+        ) -> PromotionDecision:
             compared = super().compare(snapshot, serving_dir, candidate_dir, on_mask)
-            return Verdict(True, ("whatever the gate says", *compared.reasons), compared.figures)
+            return PromotionDecision(
+                True, ("promoted without a comparison", *compared.reasons), compared.figures
+            )
 
     short = FineTuneSettings(
         steps=STEPS, size_px=SIZE_PX, checkpoint_minutes=CHECKPOINT_MINUTES, loader_workers=0

@@ -26,7 +26,7 @@ from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.references.registry import References
 from refcut_backend.settings import Settings
-from refcut_backend.wiring import Services, connect_services
+from refcut_backend.wiring import Wiring, wire_backend
 
 PORT_LINE = "port "
 LABEL_CONFIG = (Path(__file__).parents[1] / "label_config" / "clicks_brush.xml").read_text()
@@ -45,17 +45,17 @@ class InstantQueue:
         return self._answer
 
 
-def services_in(folder: Path) -> Services:
+def services_in(folder: Path) -> Wiring:
     """The server's own services on a database in a folder, without Redis and without a Label Studio to compare with."""
     settings = Settings(state_dir=folder)
-    services = connect_services(settings, connect_redis(f"unix://{folder / 'no-redis'}"))
+    wiring = wire_backend(settings, connect_redis(f"unix://{folder / 'no-redis'}"))
     engine = open_database(settings.database)
     memory = ClickMemory(engine, settings.click_memory_s)
     clicks = ClickService(
-        InstantQueue(), References(engine), services.versions, AnswerRules.of(settings), memory
+        InstantQueue(), References(engine), wiring.versions, AnswerRules.of(settings), memory
     )
     return dataclasses.replace(
-        services, clicks=clicks, queue_state=lambda: QueueState(0, 0.0, (), {}), reconcile=None
+        wiring, clicks=clicks, queue_state=lambda: QueueState(0, 0.0, (), {}), reconcile=None
     )
 
 

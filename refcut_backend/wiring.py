@@ -29,7 +29,7 @@ from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Authors
 from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.settings import Settings
-from refcut_backend.training.new_annotations import TrainingNews
+from refcut_backend.training.new_annotations import NewAnnotations
 from refcut_backend.training.requests import TrainingRequests
 from refcut_backend.training.runs import TrainingRuns
 from refcut_backend.training.scheduler import TrainingThread, training_thread
@@ -39,7 +39,7 @@ from refcut_backend.versions.serving import ProjectVersions, open_project_versio
 
 
 @dataclass(frozen=True)
-class TrainingServices:
+class TrainingWiring:
     """thread: None where nothing begins or looks after trainings."""
 
     runs: TrainingRuns
@@ -48,15 +48,15 @@ class TrainingServices:
     thread: TrainingThread | None = None
 
 
-def connect_training(
+def wire_training(
     engine: Engine, settings: Settings, projects: Projects, connection: Redis | None
-) -> TrainingServices:
+) -> TrainingWiring:
     """On a database and a Redis connection, which need not answer yet; None where Redis is out of reach."""
-    runs, news = TrainingRuns(engine), TrainingNews(engine)
+    runs, news = TrainingRuns(engine), NewAnnotations(engine)
     queue = None if connection is None else TrainingQueue(connection, settings.train_timeout_s)
     requests = TrainingRequests(runs, projects, EventLog(engine), queue)
     thread = training_thread(engine, requests, runs, TrainingRules.of(settings))
-    return TrainingServices(runs, requests, TrainingStatus(runs, news), thread)
+    return TrainingWiring(runs, requests, TrainingStatus(runs, news), thread)
 
 
 def check_settings(settings: Settings) -> Settings:
@@ -68,7 +68,7 @@ def check_settings(settings: Settings) -> Settings:
 
 
 @dataclass(frozen=True)
-class Services:
+class Wiring:
     """What the routes need."""
 
     clicks: ClickService
@@ -77,12 +77,12 @@ class Services:
     opener: TaskOpener
     queue_state: Callable[[], QueueState]
     versions: ProjectVersions
-    training: TrainingServices
+    training: TrainingWiring
     batches: BatchPrelabeller
     reconcile: ReconcileThread | None = None
 
 
-def connect_services(settings: Settings, connection: Redis) -> Services:
+def wire_backend(settings: Settings, connection: Redis) -> Wiring:
     """Services on the settings' database and a Redis connection. Redis need not answer yet."""
     engine = open_database(settings.database)
     projects = Projects(engine, settings.own_token, settings.label_studio_url)
@@ -94,7 +94,7 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
     memory = ClickMemory(open_database(settings.database, LOCK_TIMEOUT_MS), settings.click_memory_s)
     rules = AnswerRules.of(settings)
     prelabeller = TaskPrelabeller(PrelabelQueue(connection), references, addresses, rules)
-    return Services(
+    return Wiring(
         clicks=ClickService(AddressHidingSender(queue, addresses), references, versions, rules, memory),
         projects=projects,
         follower=follower,
@@ -102,7 +102,7 @@ def connect_services(settings: Settings, connection: Redis) -> Services:
         queue_state=lambda: read_queue_state(connection),
         versions=versions,
         batches=BatchPrelabeller(prelabeller, PrelabelRules.of(settings)),
-        training=connect_training(engine, settings, projects, connection),
+        training=wire_training(engine, settings, projects, connection),
         reconcile=reconcile_thread(
             engine,
             references,

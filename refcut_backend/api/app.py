@@ -35,7 +35,7 @@ from refcut_backend.label_studio.payloads import (
 )
 from refcut_backend.logs import note
 from refcut_backend.training.requests import START_TRAINING
-from refcut_backend.wiring import Services
+from refcut_backend.wiring import Wiring
 
 CLICK_THREADS = 100
 PRELABEL_THREADS = 20
@@ -46,12 +46,12 @@ those whom somebody waits for ten times as often as Python's default would have 
 P = TypeVar("P", bound=BaseModel)
 
 
-def create_app(services: Services, request_max_bytes: int, access: Access | None = None) -> FastAPI:
+def create_app(wiring: Wiring, request_max_bytes: int, access: Access | None = None) -> FastAPI:
     """The application over its services. access: what callers must know; by default nothing."""
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        threads = [thread for thread in (services.reconcile, services.training.thread) if thread is not None]
+        threads = [thread for thread in (wiring.reconcile, wiring.training.thread) if thread is not None]
         for thread in threads:
             thread.start()
         yield
@@ -59,11 +59,11 @@ def create_app(services: Services, request_max_bytes: int, access: Access | None
             await run_sync(thread.stop)
 
     app = FastAPI(title="RefCut for Label Studio", version=__version__, openapi_url=None, lifespan=lifespan)
-    _add_label_studio_routes(app, services)
+    _add_label_studio_routes(app, wiring)
     paths = [route.path for route in app.routes if isinstance(route, Route)]
-    training = services.training.status
-    metrics = Metrics(services.versions, [*paths, *PATHS], services.queue_state, training)
-    app.include_router(operations(metrics, services.queue_state, services.projects.can_be_read, training))
+    training = wiring.training.status
+    metrics = Metrics(wiring.versions, [*paths, *PATHS], wiring.queue_state, training)
+    app.include_router(operations(metrics, wiring.queue_state, wiring.projects.can_be_read, training))
     # The last one added is the outermost.
     app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
     app.add_middleware(JsonOnly)
@@ -74,7 +74,7 @@ def create_app(services: Services, request_max_bytes: int, access: Access | None
     return app
 
 
-def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
+def _add_label_studio_routes(app: FastAPI, wiring: Wiring) -> None:
     # Clicks wait for their worker on threads of their own: else a slow worker would keep /setup from being answered.
     click_threads = CapacityLimiter(CLICK_THREADS)
     prelabel_threads = CapacityLimiter(PRELABEL_THREADS)
@@ -87,11 +87,11 @@ def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
 
     @app.post("/setup")
     def setup(request: SetupRequest) -> dict[str, str]:
-        return answer_setup(services, request)
+        return answer_setup(wiring, request)
 
     @app.api_route("/versions", methods=["GET", "POST"])
     async def versions() -> dict[str, list[str]]:
-        return {"versions": services.versions.all()}
+        return {"versions": wiring.versions.all()}
 
     @app.post("/predict")
     async def predict(
@@ -100,11 +100,11 @@ def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
         background: BackgroundTasks,
     ) -> dict[str, Any]:
         if request.params.context is None:
-            background.add_task(prepare_task, services, request)
-            if not services.batches.is_on:
-                return answer_predict(services, request, response)
-            return await run_sync(answer_predict, services, request, response, limiter=prelabel_threads)
-        return await run_sync(answer_predict, services, request, response, limiter=click_threads)
+            background.add_task(prepare_task, wiring, request)
+            if not wiring.batches.is_on:
+                return answer_predict(wiring, request, response)
+            return await run_sync(answer_predict, wiring, request, response, limiter=prelabel_threads)
+        return await run_sync(answer_predict, wiring, request, response, limiter=click_threads)
 
     @app.post("/webhook")
     async def webhook(request: Request, background: BackgroundTasks) -> dict[str, Any]:
@@ -112,13 +112,13 @@ def _add_label_studio_routes(app: FastAPI, services: Services) -> None:
         said = _parsed(Webhook, without_masks(body))
         note(action=said.action, project=said.project.id if said.project else None)
         if said.action == START_TRAINING and said.project is not None:
-            return await run_sync(answer_start_training, services, said.project.id)
-        background.add_task(_follow_in_turn, services, body, event_thread)
+            return await run_sync(answer_start_training, wiring, said.project.id)
+        background.add_task(_follow_in_turn, wiring, body, event_thread)
         return {"status": "accepted"}
 
     @app.post("/job_status")
     def job_status(request: JobStatusRequest) -> JSONResponse:
-        job = services.training.status.job(request.job)
+        job = wiring.training.status.job(request.job)
         if job is None:
             # The status at which Label Studio takes a job for removed.
             return JSONResponse({"error": "no such job"}, status_code=410)
@@ -137,11 +137,11 @@ def _parsed(model: type[P], body: bytes) -> P:
         raise RequestValidationError(error.errors(include_url=False, include_input=False)) from None
 
 
-async def _follow_in_turn(services: Services, body: bytes, event_thread: CapacityLimiter) -> None:
+async def _follow_in_turn(wiring: Wiring, body: bytes, event_thread: CapacityLimiter) -> None:
     """After the acknowledgement: only now the masks of an annotation are parsed."""
 
     def follow() -> None:
-        follow_webhook(services, Webhook.model_validate_json(body))
+        follow_webhook(wiring, Webhook.model_validate_json(body))
 
     await run_sync(follow, limiter=event_thread)
 

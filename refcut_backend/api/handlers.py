@@ -14,23 +14,23 @@ from refcut_backend.label_studio.label_config import problems, read_label_config
 from refcut_backend.label_studio.payloads import PredictRequest, SetupRequest, Webhook
 from refcut_backend.logs import note
 from refcut_backend.prelabeling.task import TaskToPrelabel
-from refcut_backend.wiring import Services
+from refcut_backend.wiring import Wiring
 
 log = logging.getLogger("refcut.web")
 
 REASON_HEADER = "X-RefCut-Reason"
 
 
-def follow_webhook(services: Services, webhook: Webhook) -> None:
+def follow_webhook(wiring: Wiring, webhook: Webhook) -> None:
     """What an event means for references and for the click log."""
-    services.follower.apply(webhook)
-    services.clicks.follow(webhook)
+    wiring.follower.apply(webhook)
+    wiring.clicks.follow(webhook)
 
 
-def answer_start_training(services: Services, project_id: int) -> dict[str, Any]:
+def answer_start_training(wiring: Wiring, project_id: int) -> dict[str, Any]:
     """The button "Start training": says under which number it goes on."""
     try:
-        run = services.training.requests.button_pressed(project_id)
+        run = wiring.training.requests.button_pressed(project_id)
     except NotConnectedError as error:
         log.warning("training not begun", extra={"project": project_id, "problem": str(error)})
         return {"status": error.code, "hint": str(error)}
@@ -38,20 +38,18 @@ def answer_start_training(services: Services, project_id: int) -> dict[str, Any]
     return {"status": "accepted", "job": run.id}
 
 
-def answer_setup(services: Services, request: SetupRequest) -> dict[str, str]:
+def answer_setup(wiring: Wiring, request: SetupRequest) -> dict[str, str]:
     """Remembers where the project is; says which model serves."""
     note(project=request.project)
     connection = Connection(request.hostname.rstrip("/"), request.access_token or "")
-    is_news = services.projects.remember(
-        request.project, connection, request.label_config, request.created_at
-    )
+    is_news = wiring.projects.remember(request.project, connection, request.label_config, request.created_at)
     if is_news:
         _log_problems(request)
-        services.follower.report_lost_labels(request.project, request.label_config)
-    is_news |= services.follower.follow_extra_params(request.project, request.extra_params)
-    if is_news and services.reconcile is not None:
-        services.reconcile.soon(request.project)
-    return {"model_version": services.versions.of(request.project)}
+        wiring.follower.report_lost_labels(request.project, request.label_config)
+    is_news |= wiring.follower.follow_extra_params(request.project, request.extra_params)
+    if is_news and wiring.reconcile is not None:
+        wiring.reconcile.soon(request.project)
+    return {"model_version": wiring.versions.of(request.project)}
 
 
 def _log_problems(request: SetupRequest) -> None:
@@ -64,20 +62,20 @@ def _log_problems(request: SetupRequest) -> None:
         log.warning("label config", extra={"project": request.project, "problem": problem})
 
 
-def prepare_task(services: Services, request: PredictRequest) -> None:
+def prepare_task(wiring: Wiring, request: PredictRequest) -> None:
     """For a task that has just been opened, after its answer; several are a batch that nobody is about to click on."""
     if len(request.tasks) == 1:
         task = request.tasks[0]
-        services.opener.task_opened(request.project, task.id, task.data, request.label_config)
+        wiring.opener.task_opened(request.project, task.id, task.data, request.label_config)
 
 
-def answer_predict(services: Services, request: PredictRequest, response: Response) -> dict[str, Any]:
+def answer_predict(wiring: Wiring, request: PredictRequest, response: Response) -> dict[str, Any]:
     """The answer to /predict, whatever server took it; the reason why there is no mask goes into the headers."""
     task, context = request.tasks[0], request.params.context
     note(project=request.project, task=task.id)
     if context is None:
-        return _answer_without_click(services, request, response)
-    reply: ClickReply = services.clicks.answer(
+        return _answer_without_click(wiring, request, response)
+    reply: ClickReply = wiring.clicks.answer(
         ClickRequest(
             request.project,
             task.id,
@@ -92,13 +90,13 @@ def answer_predict(services: Services, request: PredictRequest, response: Respon
     return {"results": [reply.prediction], "model_version": reply.prediction["model_version"]}
 
 
-def _answer_without_click(services: Services, request: PredictRequest, response: Response) -> dict[str, Any]:
+def _answer_without_click(wiring: Wiring, request: PredictRequest, response: Response) -> dict[str, Any]:
     """A task is being opened, or many are to be predicted. Any result is stored as a prediction of its own (contract,
     section 3)."""
-    version = services.versions.of(request.project)
-    if not services.batches.is_on:
+    version = wiring.versions.of(request.project)
+    if not wiring.batches.is_on:
         return {"results": [], "model_version": version}
-    reply = services.batches.answer(
+    reply = wiring.batches.answer(
         [TaskToPrelabel(request.project, task.id, task.data, request.label_config) for task in request.tasks]
     )
     if reply.reasons:

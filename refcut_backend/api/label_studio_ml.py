@@ -33,7 +33,7 @@ from refcut_backend.logs import gather_facts
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.settings import read_settings
 from refcut_backend.training.requests import START_TRAINING
-from refcut_backend.wiring import Services, check_settings, connect_services
+from refcut_backend.wiring import Wiring, check_settings, wire_backend
 
 log = logging.getLogger("refcut.request")
 
@@ -64,7 +64,7 @@ class RefCutModel(LabelStudioMLBase):  # type: ignore[misc]
         if flask.has_request_context() and flask.request.path == "/setup":
             _take_webhooks()
             _compare_from_now_on(os.getpid())
-            answer_setup(services(), _read(SetupRequest, flask.request.get_json()))
+            answer_setup(wiring(), _read(SetupRequest, flask.request.get_json()))
 
     def setup(self) -> None:
         """Called by the GitHub version alone, which tells Label Studio what is stored here."""
@@ -75,9 +75,9 @@ class RefCutModel(LabelStudioMLBase):  # type: ignore[misc]
         """The weights that serve the project that is asked about."""
         said = flask.request.get_json(silent=True) if flask.has_request_context() else None
         try:
-            return services().versions.of(_OfProject.model_validate(said).project)
+            return wiring().versions.of(_OfProject.model_validate(said).project)
         except ValidationError:
-            return services().versions.shared
+            return wiring().versions.shared
 
     def predict(
         self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **_kwargs: Any
@@ -85,10 +85,10 @@ class RefCutModel(LabelStudioMLBase):  # type: ignore[misc]
         """A prediction with the mask for a click; nothing for a task that is being opened."""
         request = _read(PredictRequest, self._request(tasks, context))
         if request.params.context is None:
-            threading.Thread(target=prepare_task, args=(services(), request)).start()
+            threading.Thread(target=prepare_task, args=(wiring(), request)).start()
         reply = Response()
         with gather_facts() as facts:
-            answer = answer_predict(services(), request, reply)
+            answer = answer_predict(wiring(), request, reply)
             log.info("request", extra=facts)
         if flask.has_request_context() and REASON_HEADER in reply.headers:
             flask.after_this_request(lambda response: _with_reason(response, reply.headers[REASON_HEADER]))
@@ -116,13 +116,13 @@ class RefCutModel(LabelStudioMLBase):  # type: ignore[misc]
         }
 
 
-def services() -> Services:
+def wiring() -> Wiring:
     """The services of this process. Raises ConfigError."""
-    return _services_of(os.getpid())
+    return _wiring_of(os.getpid())
 
 
 @cache
-def _services_of(_process: int) -> Services:
+def _wiring_of(_process: int) -> Wiring:
     """Connections do not survive a fork, and both versions fork servers or jobs."""
     settings = check_settings(read_settings())
     if settings.basic_auth_user is not None or settings.webhook_secret is not None:
@@ -132,7 +132,7 @@ def _services_of(_process: int) -> Services:
         )
     if settings.redis_url is None:
         raise ConfigError("no Redis is named", hint="set REFCUT_REDIS_URL, and start a `refcut worker` on it")
-    return connect_services(settings, connect_redis(settings.redis_url))
+    return wire_backend(settings, connect_redis(settings.redis_url))
 
 
 def _take_webhooks() -> None:
@@ -148,7 +148,7 @@ def _take_webhooks() -> None:
 def _compare_from_now_on(_process: int) -> None:
     """Finds references whose webhooks were lost, and those that the owner named: also a server that somebody else runs
     must look for itself. One process among several does so."""
-    reconcile = services().reconcile
+    reconcile = wiring().reconcile
     if reconcile is not None:
         reconcile.start()
 
@@ -156,13 +156,13 @@ def _compare_from_now_on(_process: int) -> None:
 def _webhook() -> flask.Response:
     webhook = _read(Webhook, flask.request.get_json())
     if webhook.action == START_TRAINING and webhook.project is not None:
-        return flask.jsonify(answer_start_training(services(), webhook.project.id))
+        return flask.jsonify(answer_start_training(wiring(), webhook.project.id))
     _follow(webhook)
     return flask.jsonify({"status": "accepted"})
 
 
 def _follow(webhook: Webhook) -> None:
-    threading.Thread(target=follow_webhook, args=(services(), webhook)).start()
+    threading.Thread(target=follow_webhook, args=(wiring(), webhook)).start()
 
 
 def _with_reason(response: flask.Response, reason: str) -> flask.Response:

@@ -75,14 +75,14 @@ def serve() -> None:
     from refcut_backend.api.app import THREADS_SWITCH_AFTER_S, create_app
     from refcut_backend.api.auth import Access, warn_when_open
     from refcut_backend.queue.redis import connect_redis
-    from refcut_backend.wiring import connect_services
+    from refcut_backend.wiring import wire_backend
 
     def action(settings: Settings) -> None:
-        services = connect_services(settings, connect_redis(_redis_url(settings)))
+        wiring = wire_backend(settings, connect_redis(_redis_url(settings)))
         warn_when_open(settings)
         sys.setswitchinterval(THREADS_SWITCH_AFTER_S)
         uvicorn.run(
-            create_app(services, settings.request_max_bytes, Access.of(settings)),
+            create_app(wiring, settings.request_max_bytes, Access.of(settings)),
             host=settings.host,
             port=settings.port,
             log_config=None,

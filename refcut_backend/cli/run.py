@@ -51,7 +51,7 @@ class RestartPolicy:
         return 0.0 if had_been_ready else float(2 ** (self._failed_starts - 1))
 
 
-class WorkerPlace:
+class WorkerSlot:
     """One place in the crew and whoever fills it."""
 
     def __init__(self, start: Callable[[str], subprocess.Popen[bytes]], connection: Redis) -> None:
@@ -109,7 +109,7 @@ class WorkerPlace:
             stop_within(self._process, limit_s)
 
 
-class WorkerCrew:
+class WorkerPool:
     """All workers of this machine."""
 
     def __init__(
@@ -123,7 +123,7 @@ class WorkerCrew:
             # A session of its own: Ctrl-C reaches only the supervisor, which then stops the children in order.
             return subprocess.Popen([*command, "--name", name], env=environment, start_new_session=True)
 
-        self._places = [WorkerPlace(start, connection) for _ in range(size)]
+        self._places = [WorkerSlot(start, connection) for _ in range(size)]
 
     def check(self) -> None:
         """Replaces whoever died. Raises WorkersGivenUpError when a worker does not even get ready."""
@@ -148,11 +148,11 @@ TRAINING_STOP_LIMIT_S = STOPS_WITHIN_S + 5
 POLL_S = 0.2
 
 
-class TrainingCrew:
+class TrainingPool:
     """The workers that train: without them clicks go on, so giving them up ends nothing."""
 
-    def __init__(self, crew: WorkerCrew) -> None:
-        self._crew: WorkerCrew | None = crew
+    def __init__(self, crew: WorkerPool) -> None:
+        self._crew: WorkerPool | None = crew
 
     def check(self) -> None:
         """Replaces whoever died."""
@@ -198,9 +198,9 @@ class Supervisor:
             if embedded is not None:
                 stack.enter_context(named_redis(self._settings.state_dir, redis_url))
             connection = stack.enter_context(connect_redis(redis_url))
-            crew = WorkerCrew(self._settings.workers, connection, environment, self._worker_command)
+            crew = WorkerPool(self._settings.workers, connection, environment, self._worker_command)
             stack.callback(crew.stop, self._stop_limit_s)
-            trainers = TrainingCrew(self._start_trainers(connection, environment))
+            trainers = TrainingPool(self._start_trainers(connection, environment))
             stack.callback(trainers.stop, TRAINING_STOP_LIMIT_S)
             server = self._start_server(environment)
             stack.callback(self._stop_server, server)
@@ -217,9 +217,9 @@ class Supervisor:
         version_name(self._settings.model_dir)
         check_port_is_free(self._settings.host, self._settings.port)
 
-    def _start_trainers(self, connection: Redis, environment: dict[str, str]) -> WorkerCrew:
+    def _start_trainers(self, connection: Redis, environment: dict[str, str]) -> WorkerPool:
         command = [*self._worker_command, "--queues", TRAINING_QUEUE]
-        return WorkerCrew(int(self._settings.training_worker), connection, environment, command)
+        return WorkerPool(int(self._settings.training_worker), connection, environment, command)
 
     def _start_server(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         # A session of its own: Ctrl-C reaches only the supervisor, which then stops the children in order.
@@ -235,8 +235,8 @@ class Supervisor:
     def _watch(
         self,
         server: subprocess.Popen[bytes],
-        crew: WorkerCrew,
-        trainers: TrainingCrew,
+        crew: WorkerPool,
+        trainers: TrainingPool,
         embedded: EmbeddedRedis | None,
     ) -> int:
         is_told = False

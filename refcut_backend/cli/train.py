@@ -10,10 +10,10 @@ from rich.table import Table
 
 from refcut_backend.cli.common import open_console, plain, with_settings
 from refcut_backend.settings import Settings
-from refcut_backend.training.runs import AskedBy, Outcome, Stage
+from refcut_backend.training.runs import Outcome, RequestedBy, Stage
 
 if TYPE_CHECKING:
-    from refcut_backend.training.new_annotations import News
+    from refcut_backend.training.new_annotations import AnnotationCounts
     from refcut_backend.training.runs import Run, TrainingRuns
 
 
@@ -43,17 +43,17 @@ def _train(settings: Settings, project: int, wait: bool) -> None:
     from refcut_backend.database.engine import open_database
     from refcut_backend.database.projects import Projects
     from refcut_backend.queue.redis import connect_redis
-    from refcut_backend.wiring import connect_training
+    from refcut_backend.wiring import wire_training
 
     engine = open_database(settings.database)
     try:
         projects = Projects(engine, settings.own_token, settings.label_studio_url)
         connection = connect_redis(settings.redis_url) if settings.redis_url else None
-        services = connect_training(engine, settings, projects, connection)
-        run, is_new = services.requests.ask(project, AskedBy.COMMAND)
+        wiring = wire_training(engine, settings, projects, connection)
+        run, is_new = wiring.requests.request(project, RequestedBy.COMMAND)
         print(f"training {run.id}" + ("" if is_new else " is under way already"), flush=True)
         if wait:
-            _wait(services.runs, run)
+            _wait(wiring.runs, run)
     finally:
         engine.dispose()
 
@@ -93,16 +93,16 @@ def _short(value: object) -> str:
 
 def _show(settings: Settings, project: int | None) -> None:
     from refcut_backend.database.engine import open_database
-    from refcut_backend.training.new_annotations import News, TrainingNews
+    from refcut_backend.training.new_annotations import AnnotationCounts, NewAnnotations
     from refcut_backend.training.runs import TrainingRuns
 
     engine = open_database(settings.database)
     try:
-        runs, news = TrainingRuns(engine), TrainingNews(engine).by_project()
-        projects = sorted(news.keys() | runs.projects()) if project is None else [project]
+        runs, counts = TrainingRuns(engine), NewAnnotations(engine).by_project()
+        projects = sorted(counts.keys() | runs.projects()) if project is None else [project]
         console = open_console()
         for number in projects:
-            print(_standing(number, news.get(number, News())))
+            print(_status_line(number, counts.get(number, AnnotationCounts())))
             latest = runs.latest(number, RUNS_SHOWN)
             if latest:
                 console.print(_table(latest))
@@ -112,14 +112,14 @@ def _show(settings: Settings, project: int | None) -> None:
         engine.dispose()
 
 
-def _standing(project: int, news: News) -> str:
-    return f"project {project}: {news.annotations} annotations to learn from, {news.new} new or changed"
+def _status_line(project: int, counts: AnnotationCounts) -> str:
+    return f"project {project}: {counts.annotations} annotations to learn from, {counts.new} new or changed"
 
 
 def _table(runs: list[Run]) -> Table:
     table = Table("run", "asked by", "asked at (UTC)", "how it stands", "left out")
     for run in runs:
-        asked_at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(run.asked_at))
+        requested_at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(run.requested_at))
         left_out = plain("\n".join(run.left_out), style="yellow")
-        table.add_row(run.id, run.asked_by, asked_at, plain(_progress(run)), left_out)
+        table.add_row(run.id, run.requested_by, requested_at, plain(_progress(run)), left_out)
     return table

@@ -325,7 +325,7 @@ class ImageSplit(Base):
 
     Attributes:
         content: SHA-256 of the image's pixels.
-        split: `training.holdout.Side`.
+        split: `training.holdout.Split`.
     """
 
     __tablename__ = "image_sides"

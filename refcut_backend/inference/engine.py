@@ -20,8 +20,8 @@ from refcut_backend.images.decode import full_size_mask
 from refcut_backend.inference.models import ServedModel, ServedModels
 from refcut_backend.inference.reference_cache import (
     ContentKey,
-    EncodedReferences,
     LoadReference,
+    ReferenceCache,
     image_of,
     made_by,
 )
@@ -108,7 +108,7 @@ class ClickEngine:
         self._models = models
         self._loaded = models.loaded()
         self._images = images
-        self._references = EncodedReferences(images, load_reference, limits.references)
+        self._references = ReferenceCache(images, load_reference, limits.references)
         self._open_images: ByteCache[tuple[int, ContentKey], _OpenImage] = ByteCache(
             limits.features, lambda opened: opened.predictor.nbytes
         )

@@ -18,7 +18,7 @@ ContentKey = tuple[str, ...]
 """Model, preprocessing and content: what has the same key would be computed from the same bytes in the same way."""
 
 
-class EncodedReferences:
+class ReferenceCache:
     """load: row id to masks, None when it is gone. images: where the photographs come from.
 
     max_bytes: of all that is kept, on the model's device.

@@ -55,7 +55,7 @@ class FirmDeathPenalty(UnixSignalDeathPenalty):
 class JobWorker(SimpleWorker):
     """Works in its own process, without forking (CUDA would not survive it), until told to stop or worn out.
 
-    told_to_stop: set at SIGTERM or SIGINT. is_worn_out: asked after every job; true ends the worker.
+    stop_requested: set at SIGTERM or SIGINT. is_worn_out: asked after every job; true ends the worker.
     """
 
     death_penalty_class = FirmDeathPenalty

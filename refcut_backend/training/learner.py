@@ -26,7 +26,7 @@ class Serving:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PromotionDecision:
     """Whether a candidate is better, why, and the figures that say so."""
 
     promote: bool
@@ -45,7 +45,7 @@ class Learner(Protocol):
 
     def compare(
         self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask
-    ) -> Verdict: ...
+    ) -> PromotionDecision: ...
 
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
         """Stores the candidate, whole or not at all; returns its version."""

@@ -24,7 +24,7 @@ _IS_NEW: ColumnElement[bool] = and_(
 
 
 @dataclass(frozen=True)
-class News:
+class AnnotationCounts:
     """annotations: submitted, not skipped, with masks. new: those that no training has seen in their present state.
     since: when the first of these came, seconds since 1970."""
 
@@ -33,13 +33,13 @@ class News:
     since: float | None = None
 
 
-class TrainingNews:
+class NewAnnotations:
     """What webhooks and comparisons have brought, as training sees it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def by_project(self) -> dict[int, News]:
+    def by_project(self) -> dict[int, AnnotationCounts]:
         """Projects in which anything was ever annotated."""
         new = func.count(AnnotationState.annotation_id).filter(_IS_NEW)
         since = func.min(AnnotationState.locked_at).filter(_IS_NEW)
@@ -49,10 +49,13 @@ class TrainingNews:
             .group_by(AnnotationState.project_id)
         )
         with Session(self._engine) as session:
-            return {project: News(all, fresh, when) for project, all, fresh, when in session.execute(query)}
+            return {
+                project: AnnotationCounts(all, fresh, when)
+                for project, all, fresh, when in session.execute(query)
+            }
 
-    def of(self, project_id: int) -> News:
-        return self.by_project().get(project_id, News())
+    def of(self, project_id: int) -> AnnotationCounts:
+        return self.by_project().get(project_id, AnnotationCounts())
 
     def taken(self, project_id: int, states: Mapping[int, str], now: float) -> None:
         """Notes that a training has seen these annotations. states: annotation id to its sortable `updated_at`."""
@@ -73,7 +76,7 @@ class TrainingNews:
                 new = [row for row in part if row["annotation_id"] not in known]
                 session.add_all(AnnotationState(**row, locked_at=now) for row in new)
 
-    def absent(self, project_id: int, present: Collection[int], asked_at: float) -> None:
+    def absent(self, project_id: int, present: Collection[int], requested_at: float) -> None:
         """Takes annotations off that Label Studio's list of the whole project lacks, asked for at that time."""
         with Session(self._engine) as session, session.begin():
-            forget_masks(session, project_id, present, asked_at)
+            forget_masks(session, project_id, present, requested_at)

@@ -14,8 +14,8 @@ from model.data.snapshot import Snapshot
 from refcut_backend import __version__
 from refcut_backend.errors import RefCutError
 from refcut_backend.training.collect import images_of
-from refcut_backend.training.learner import Learner, Serving, Verdict
-from refcut_backend.training.new_annotations import TrainingNews
+from refcut_backend.training.learner import Learner, PromotionDecision, Serving
+from refcut_backend.training.new_annotations import NewAnnotations
 from refcut_backend.training.progress import RunReport
 from refcut_backend.training.runs import Outcome, Stage
 from refcut_backend.training.snapshot import (
@@ -48,13 +48,17 @@ class ProjectTraining:
     """Trains projects. What it does twice, after a kill, it does to the same end."""
 
     def __init__(
-        self, folder: Path, snapshots: SnapshotMaker, news: TrainingNews, keep_runs: int = KEPT_RUNS
+        self,
+        folder: Path,
+        snapshots: SnapshotMaker,
+        new_annotations: NewAnnotations,
+        keep_runs: int = KEPT_RUNS,
     ) -> None:
         """folder: below it, one a project, and in that one a run. keep_runs: newest ones whose folders stay."""
         self._folder = folder
         self._keep_runs = keep_runs
         self._snapshots = snapshots
-        self._news = news
+        self._new_annotations = new_annotations
 
     def folder_of(self, project_id: int, run_id: str) -> Path:
         return self._folder / str(project_id) / run_id
@@ -76,7 +80,7 @@ class ProjectTraining:
         )
         report.left_out(made_of(snapshot)["left_out"])
         if len(snapshot.train) < FEWEST_SCENES:
-            return self._ended(project_id, snapshot, Outcome.KEPT, _too_little(snapshot), None)
+            return self._ended(project_id, snapshot, Outcome.NOT_PROMOTED, _too_little(snapshot), None)
         report(Stage.TRAINING)
         learner = make_learner()
         serving = learner.serving(project_id)
@@ -86,11 +90,11 @@ class ProjectTraining:
             folder / WORK_DIR,
             lambda said: report(Stage.TRAINING, said.step, said.steps, said.eta_s, said.metrics),
         )
-        report(Stage.JUDGING)
+        report(Stage.COMPARING)
         verdict = self._compare(
             snapshot,
             lambda: learner.compare(
-                snapshot, serving.folder, candidate, lambda done, of: report(Stage.JUDGING, done, of)
+                snapshot, serving.folder, candidate, lambda done, of: report(Stage.COMPARING, done, of)
             ),
         )
         report.check()
@@ -100,20 +104,20 @@ class ProjectTraining:
         if verdict.promote:
             learner.promote(project_id, version)
         self._remove_old_runs(project_id, run_id, learner)
-        outcome = Outcome.PROMOTED if verdict.promote else Outcome.KEPT
+        outcome = Outcome.PROMOTED if verdict.promote else Outcome.NOT_PROMOTED
         return self._ended(project_id, snapshot, outcome, "; ".join(verdict.reasons), version)
 
-    def _compare(self, snapshot: Snapshot, compare: Callable[[], Verdict]) -> Verdict:
+    def _compare(self, snapshot: Snapshot, compare: Callable[[], PromotionDecision]) -> PromotionDecision:
         """Nothing is promoted on the word of too few images."""
         held_out, wanted = len(images_of(snapshot.holdout)), self._snapshots.rules.at_least
-        verdict = compare() if held_out else Verdict(False, ())
+        verdict = compare() if held_out else PromotionDecision(False, ())
         if held_out >= wanted or (verdict.reasons and not verdict.promote):
             return verdict
         few = f"{held_out} images are held out and {wanted} are needed for a judgement"
-        return Verdict(False, (few, *verdict.reasons), verdict.figures)
+        return PromotionDecision(False, (few, *verdict.reasons), verdict.figures)
 
     def _manifest(
-        self, run_id: str, snapshot: Snapshot, serving: Serving, verdict: Verdict
+        self, run_id: str, snapshot: Snapshot, serving: Serving, verdict: PromotionDecision
     ) -> dict[str, Any]:
         said = made_of(snapshot)
         return {
@@ -137,7 +141,7 @@ class ProjectTraining:
     def _ended(
         self, project_id: int, snapshot: Snapshot, outcome: Outcome, message: str, version: str | None
     ) -> Ended:
-        self._news.taken(project_id, annotations_of(snapshot), time.time())
+        self._new_annotations.taken(project_id, annotations_of(snapshot), time.time())
         return Ended(outcome, message, version)
 
     def _remove_old_runs(self, project_id: int, run_id: str, learner: Learner) -> None:

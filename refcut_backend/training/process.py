@@ -14,7 +14,7 @@ from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.references.annotation_states import EventLog
 from refcut_backend.settings import Settings
 from refcut_backend.training.learner import Learner
-from refcut_backend.training.new_annotations import TrainingNews
+from refcut_backend.training.new_annotations import NewAnnotations
 from refcut_backend.training.pipeline import ProjectTraining
 from refcut_backend.training.requests import TrainingRequests
 from refcut_backend.training.runs import TrainingRuns
@@ -52,7 +52,10 @@ def run_training_worker(
 
     stop_event = threading.Event()
     training = ProjectTraining(
-        settings.training_dir, SnapshotMaker(settings, engine), TrainingNews(engine), settings.train_keep_runs
+        settings.training_dir,
+        SnapshotMaker(settings, engine),
+        NewAnnotations(engine),
+        settings.train_keep_runs,
     )
     train_with(TrainingWorker(name, runs, training, lambda: make_learner(settings), put_back, stop_event))
     return work(redis_url, (TRAINING_QUEUE,), name, None, stop_event)

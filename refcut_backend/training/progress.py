@@ -19,7 +19,7 @@ WRITE_EVERY_S = 1.0
 PROBLEMS_KEPT = 50
 
 
-class ToldToStopError(Exception):
+class StopRequestedError(Exception):
     """The worker is to end: the run goes on elsewhere from what it has stored."""
 
 
@@ -50,7 +50,7 @@ class RunReport:
         eta_s: float | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
-        """Notes how far the run is. Raises ToldToStopError or RunLostError when it must not go on."""
+        """Notes how far the run is. Raises StopRequestedError or RunLostError when it must not go on."""
         self.check()
         due = time.monotonic() >= self._written_at + WRITE_EVERY_S
         if stage is self._stage and not due and step != steps:
@@ -75,11 +75,11 @@ class RunReport:
         self._tell(lambda: self._runs.leave_out(self._claim, kept))
 
     def check(self) -> None:
-        """Raises ToldToStopError or RunLostError when the run must not go on here."""
+        """Raises StopRequestedError or RunLostError when the run must not go on here."""
         if self.is_lost:
             raise RunLostError
         if self._stop_event.is_set():
-            raise ToldToStopError
+            raise StopRequestedError
 
     def _tell(self, write: Callable[[], bool]) -> None:
         try:

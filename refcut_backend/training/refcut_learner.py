@@ -19,8 +19,8 @@ from model.finetuning.run import fine_tune
 from model.finetuning.time_budget import PLAN_FILE
 from refcut_backend.inference.load_model import prepare_version
 from refcut_backend.settings import Settings
-from refcut_backend.training.learner import OnMask, OnProgress, Serving, Verdict
-from refcut_backend.training.progress import ToldToStopError
+from refcut_backend.training.learner import OnMask, OnProgress, PromotionDecision, Serving
+from refcut_backend.training.progress import StopRequestedError
 from refcut_backend.versions.serving import ServingChoice, open_model_store
 
 log = logging.getLogger("refcut.training")
@@ -46,7 +46,7 @@ class ModelLearner:
         def pass_on(said: Progress) -> None:
             try:
                 on_progress(said)
-            except ToldToStopError as stop:
+            except StopRequestedError as stop:
                 raise StopTraining from stop  # what it knows: it writes a checkpoint first
 
         try:
@@ -59,9 +59,11 @@ class ModelLearner:
                 anchor_dir=self._choice.shared.folder if self._descends_from_shared(parent_dir) else None,
             )
         except StopTraining as stop:
-            raise ToldToStopError from stop
+            raise StopRequestedError from stop
 
-    def compare(self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask) -> Verdict:
+    def compare(
+        self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask
+    ) -> PromotionDecision:
         how = CompareSettings(
             max_references=self._settings.max_references_per_label,
             runtime=self._settings.runtime,
@@ -70,7 +72,7 @@ class ModelLearner:
         comparison = compare(snapshot, (serving_dir, candidate_dir), how, on_mask)
         draw_before_after(candidate_dir / BEFORE_AFTER_FILE, comparison, snapshot.image_dir)
         decision = decide(comparison, PromotionRules(min_images=self._settings.train_holdout_min_images))
-        return Verdict(decision.promote, tuple(decision.reasons), comparison.to_json())
+        return PromotionDecision(decision.promote, tuple(decision.reasons), comparison.to_json())
 
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
         settings = self._fine_tuning.model_dump(mode="json")

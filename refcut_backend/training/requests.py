@@ -9,7 +9,7 @@ import redis
 from refcut_backend.database.projects import Projects
 from refcut_backend.queue.background_queues import TrainingQueue
 from refcut_backend.references.annotation_states import EventLog
-from refcut_backend.training.runs import AskedBy, Run, TrainingRuns
+from refcut_backend.training.runs import RequestedBy, Run, TrainingRuns
 
 log = logging.getLogger("refcut.training")
 
@@ -28,18 +28,20 @@ class TrainingRequests:
         self._events = events
         self._queue = queue
 
-    def ask(self, project_id: int, asked_by: AskedBy) -> tuple[Run, bool]:
+    def request(self, project_id: int, requested_by: RequestedBy) -> tuple[Run, bool]:
         """The run under way, or a new one; and whether it is new. Raises NotConnectedError for an unknown project."""
         self._projects.connection(project_id)
-        run, is_new = self._runs.ask(project_id, asked_by)
+        run, is_new = self._runs.request(project_id, requested_by)
         if is_new:
-            log.info("training asked for", extra={"project": project_id, "run": run.id, "by": asked_by.value})
+            log.info(
+                "training asked for", extra={"project": project_id, "run": run.id, "by": requested_by.value}
+            )
         self.put_on_queue(run)
         return run, is_new
 
     def button_pressed(self, project_id: int) -> Run:
         """Label Studio's START_TRAINING. Pressed twice, it is one event and one run. Raises NotConnectedError."""
-        run, _ = self.ask(project_id, AskedBy.BUTTON)
+        run, _ = self.request(project_id, RequestedBy.BUTTON)
         self._events.record(project_id, START_TRAINING, project_id, run.id)
         return run
 

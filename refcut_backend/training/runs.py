@@ -26,7 +26,7 @@ class Stage(StrEnum):
     QUEUED = "queued"
     SNAPSHOT = "snapshot"
     TRAINING = "training"
-    JUDGING = "judging"
+    COMPARING = "judging"
     DONE = "done"
     FAILED = "failed"
 
@@ -42,11 +42,11 @@ class Outcome(StrEnum):
     """
 
     PROMOTED = "promoted"
-    KEPT = "kept"
+    NOT_PROMOTED = "kept"
     FAILED = "failed"
 
 
-class AskedBy(StrEnum):
+class RequestedBy(StrEnum):
     """Who or what wanted a training."""
 
     ANNOTATIONS = "annotations"
@@ -67,12 +67,12 @@ class Run:
 
     id: str
     project_id: int
-    asked_by: str
-    asked_at: float
+    requested_by: str
+    requested_at: float
     stage: Stage
     attempt: int = 0
     worker: str | None = None
-    begun_at: float | None = None
+    started_at: float | None = None
     ended_at: float | None = None
     step: int = 0
     steps: int = 0
@@ -104,7 +104,7 @@ class TrainingRuns:
         self._engine = engine
         self._now = now
 
-    def ask(self, project_id: int, asked_by: AskedBy) -> tuple[Run, bool]:
+    def request(self, project_id: int, requested_by: RequestedBy) -> tuple[Run, bool]:
         """A new run of the project, or the one that is under way; and whether it is new."""
         for _ in range(ASK_TRIES):
             under_way = self.under_way(project_id)
@@ -115,7 +115,7 @@ class TrainingRuns:
                 id=run_id,
                 project_id=project_id,
                 active_project=project_id,
-                requested_by=asked_by.value,
+                requested_by=requested_by.value,
                 requested_at=self._now(),
                 stage=Stage.QUEUED.value,
             )
@@ -260,12 +260,12 @@ def _read(row: TrainingRun) -> Run:
     return Run(
         id=row.id,
         project_id=row.project_id,
-        asked_by=row.requested_by,
-        asked_at=row.requested_at,
+        requested_by=row.requested_by,
+        requested_at=row.requested_at,
         stage=Stage(row.stage),
         attempt=row.attempt or 0,
         worker=row.worker,
-        begun_at=row.started_at,
+        started_at=row.started_at,
         ended_at=row.ended_at,
         step=row.step or 0,
         steps=row.steps or 0,

@@ -12,10 +12,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.errors import RefCutError
-from refcut_backend.training.new_annotations import News, TrainingNews
+from refcut_backend.training.new_annotations import AnnotationCounts, NewAnnotations
 from refcut_backend.training.requests import TrainingRequests
-from refcut_backend.training.runs import AskedBy, Outcome, TrainingRuns
-from refcut_backend.training.trigger import Standing, TrainingRules, reason_to_train
+from refcut_backend.training.runs import Outcome, RequestedBy, TrainingRuns
+from refcut_backend.training.trigger import ProjectStatus, TrainingRules, reason_to_train
 
 log = logging.getLogger("refcut.training")
 
@@ -35,7 +35,7 @@ class TrainingThread:
         self,
         requests: TrainingRequests,
         runs: TrainingRuns,
-        news: TrainingNews,
+        new_annotations: NewAnnotations,
         lease: LeaseHolder,
         rules: TrainingRules,
         *,
@@ -45,7 +45,7 @@ class TrainingThread:
         """silent_s: a worker that was not heard of for so long has lost its run."""
         self._requests = requests
         self._runs = runs
-        self._news = news
+        self._new_annotations = new_annotations
         self._lease = lease
         self._rules = rules
         self._silent_s = silent_s
@@ -73,24 +73,24 @@ class TrainingThread:
         for run in self._runs.all_under_way():
             self._requests.put_on_queue(run)
         if self._rules.is_automatic:
-            for project_id, news in self._news.by_project().items():
-                self._begin_if_due(project_id, news)
+            for project_id, counts in self._new_annotations.by_project().items():
+                self._begin_if_due(project_id, counts)
 
-    def _begin_if_due(self, project_id: int, news: News) -> None:
-        if news.new == 0:
+    def _begin_if_due(self, project_id: int, counts: AnnotationCounts) -> None:
+        if counts.new == 0:
             return
         latest = self._runs.latest(project_id, FAILURES_LOOKED_AT)
         if latest and not latest[0].has_ended:
             return
         outcomes = [run.outcome for run in latest]
         failures = next((n for n, o in enumerate(outcomes) if o is not Outcome.FAILED), len(outcomes))
-        begun_at = latest[0].asked_at if latest else None
-        standing = Standing(news.new, news.since, begun_at, failures)
-        reason = reason_to_train(self._rules, standing, self._now())
+        started_at = latest[0].requested_at if latest else None
+        status = ProjectStatus(counts.new, counts.since, started_at, failures)
+        reason = reason_to_train(self._rules, status, self._now())
         if reason is None:
             return
         try:
-            self._requests.ask(project_id, AskedBy(reason))
+            self._requests.request(project_id, RequestedBy(reason))
         except RefCutError as error:
             if project_id not in self._refused:
                 log.warning("training not begun", extra={"project": project_id, "problem": str(error)})
@@ -111,4 +111,4 @@ def training_thread(
 ) -> TrainingThread:
     """The thread on a database, not started."""
     lease = LeaseHolder(engine, LEASE, LEASE_S)
-    return TrainingThread(requests, runs, TrainingNews(engine), lease, rules)
+    return TrainingThread(requests, runs, NewAnnotations(engine), lease, rules)

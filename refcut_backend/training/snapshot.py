@@ -36,8 +36,8 @@ from refcut_backend.training.collect import (
     content_of,
     images_of,
 )
-from refcut_backend.training.holdout import HoldoutRules, ImageSides, Side, decide_sides
-from refcut_backend.training.new_annotations import TrainingNews
+from refcut_backend.training.holdout import HoldoutRules, Split, SplitStore, decide_splits
+from refcut_backend.training.new_annotations import NewAnnotations
 
 log = logging.getLogger("refcut.training")
 
@@ -61,8 +61,8 @@ class SnapshotMaker:
         self._references = References(engine, Authors.read(settings.reference_authors))
         self._addresses = Addresses(engine)
         self._clicks = ClickLog(engine)
-        self._sides = ImageSides(engine)
-        self._news = TrainingNews(engine)
+        self._splits = SplitStore(engine)
+        self._new_annotations = NewAnnotations(engine)
         self._open_source = open_source
 
     @property
@@ -101,10 +101,10 @@ class SnapshotMaker:
                 self._references,
                 self._settings.max_references_per_label,
             )
-            asked_at = time.time()
+            requested_at = time.time()
             gathered = gatherer.gather(on_task)
             present = {annotation for annotation, _, _ in gathered.annotations}
-            self._news.absent(project_id, present, asked_at)
+            self._new_annotations.absent(project_id, present, requested_at)
             return gathered
         finally:
             source.close()
@@ -115,20 +115,20 @@ class SnapshotMaker:
         with_references = images_of(gathered.references)
         annotated = images_of(gathered.scenes)
 
-        def decide(known: Mapping[str, Side]) -> dict[str, Side]:
+        def decide(known: Mapping[str, Split]) -> dict[str, Split]:
             contents, marked = map(content_of, annotated), {content_of(name) for name in with_references}
-            return decide_sides(contents, known, marked, self.rules)
+            return decide_splits(contents, known, marked, self.rules)
 
         # The database knows before anything is trained: whatever happens afterwards, the split holds.
-        sides = self._sides.settle(project_id, decide)
+        splits = self._splits.settle(project_id, decide)
         (folder / IMAGES_DIR).mkdir(parents=True)
         for file_name in annotated | with_references:
             images.put_into(folder / IMAGES_DIR, file_name)
         scenes = sorted(gathered.scenes, key=lambda scene: (scene.file_name, scene.annotation))
         return write_snapshot(
             folder,
-            train=[scene for scene in scenes if sides[content_of(scene.file_name)] is Side.TRAIN],
-            holdout=[scene for scene in scenes if sides[content_of(scene.file_name)] is Side.HOLDOUT],
+            train=[scene for scene in scenes if splits[content_of(scene.file_name)] is Split.TRAIN],
+            holdout=[scene for scene in scenes if splits[content_of(scene.file_name)] is Split.HOLDOUT],
             references=gathered.references,
             made_of={
                 "project": project_id,

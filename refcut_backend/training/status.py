@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from refcut_backend.training.new_annotations import News, TrainingNews
+from refcut_backend.training.new_annotations import AnnotationCounts, NewAnnotations
 from refcut_backend.training.runs import Outcome, Run, Stage, TrainingRuns
 
 IN_LABEL_STUDIO = {Stage.QUEUED: "queued", Stage.DONE: "finished", Stage.FAILED: "failed"}
@@ -14,24 +14,24 @@ IN_LABEL_STUDIO = {Stage.QUEUED: "queued", Stage.DONE: "finished", Stage.FAILED:
 class TrainingStatus:
     """Reads the database when asked. Every method raises SQLAlchemyError when that fails."""
 
-    def __init__(self, runs: TrainingRuns, news: TrainingNews) -> None:
+    def __init__(self, runs: TrainingRuns, new_annotations: NewAnnotations) -> None:
         self._runs = runs
-        self._news = news
+        self._new_annotations = new_annotations
 
     def summary(self) -> dict[str, Any]:
         """By project: how much there is to learn from, and the run under way or the last one."""
-        news = self._news.by_project()
-        projects = set(news) | self._runs.projects()
+        counts = self._new_annotations.by_project()
+        projects = set(counts) | self._runs.projects()
         return {
             str(project_id): project_status(
-                news.get(project_id, News()), next(iter(self._runs.latest(project_id)), None)
+                counts.get(project_id, AnnotationCounts()), next(iter(self._runs.latest(project_id)), None)
             )
             for project_id in sorted(projects)
         }
 
     def stages(self) -> Mapping[Stage, int]:
         """How many trainings under way are in which stage."""
-        counts = dict.fromkeys((Stage.QUEUED, Stage.SNAPSHOT, Stage.TRAINING, Stage.JUDGING), 0)
+        counts = dict.fromkeys((Stage.QUEUED, Stage.SNAPSHOT, Stage.TRAINING, Stage.COMPARING), 0)
         for run in self._runs.all_under_way():
             counts[run.stage] += 1
         return counts
@@ -53,11 +53,11 @@ class TrainingStatus:
         }
 
 
-def project_status(news: News, run: Run | None) -> dict[str, Any]:
+def project_status(counts: AnnotationCounts, run: Run | None) -> dict[str, Any]:
     """One project."""
     return {
-        "annotations": news.annotations,
-        "new_annotations": news.new,
+        "annotations": counts.annotations,
+        "new_annotations": counts.new,
         "run": None if run is None else run_status(run),
     }
 
@@ -66,9 +66,9 @@ def run_status(run: Run) -> dict[str, Any]:
     """One run. Times are seconds since 1970."""
     return {
         "id": run.id,
-        "asked_by": run.asked_by,
-        "asked_at": run.asked_at,
-        "begun_at": run.begun_at,
+        "asked_by": run.requested_by,
+        "asked_at": run.requested_at,
+        "begun_at": run.started_at,
         "ended_at": run.ended_at,
         "attempt": run.attempt,
         "stage": run.stage.value,

@@ -48,7 +48,7 @@ class TrainingRules:
 
 
 @dataclass(frozen=True)
-class Standing:
+class ProjectStatus:
     """How a project stands. Times are seconds since 1970.
 
     new: annotations that are new or changed since the last training. new_since: when the first of them came.
@@ -57,31 +57,31 @@ class Standing:
 
     new: int
     new_since: float | None
-    begun_at: float | None
+    started_at: float | None
     failures: int = 0
 
 
-def reason_to_train(rules: TrainingRules, standing: Standing, now: float) -> str | None:
+def reason_to_train(rules: TrainingRules, status: ProjectStatus, now: float) -> str | None:
     """Why a training should begin now ("annotations" or "schedule"); None when it should not."""
-    if standing.new == 0 or now < _earliest(rules, standing):
+    if status.new == 0 or now < _earliest(rules, status):
         return None
-    if rules.after_annotations and standing.new >= rules.after_annotations:
+    if rules.after_annotations and status.new >= rules.after_annotations:
         return "annotations"
-    if rules.cron and standing.new_since is not None:
+    if rules.cron and status.new_since is not None:
         last_time = _last_time(rules.cron, now)
-        if last_time >= standing.new_since and last_time > (standing.begun_at or 0.0):
+        if last_time >= status.new_since and last_time > (status.started_at or 0.0):
             return "schedule"
     return None
 
 
-def _earliest(rules: TrainingRules, standing: Standing) -> float:
+def _earliest(rules: TrainingRules, status: ProjectStatus) -> float:
     """Trainings that fail are tried again, ever more rarely."""
-    if standing.begun_at is None:
+    if status.started_at is None:
         return float("-inf")
     pause_s = rules.min_interval_s
-    if standing.failures:
-        pause_s = min(max(pause_s, 60.0) * 2.0 ** min(standing.failures, 30), LONGEST_PAUSE_S)
-    return standing.begun_at + max(pause_s, rules.min_interval_s)
+    if status.failures:
+        pause_s = min(max(pause_s, 60.0) * 2.0 ** min(status.failures, 30), LONGEST_PAUSE_S)
+    return status.started_at + max(pause_s, rules.min_interval_s)
 
 
 def _last_time(cron: str, now: float) -> float:

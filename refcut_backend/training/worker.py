@@ -22,7 +22,7 @@ from refcut_backend.errors import RefCutError
 from refcut_backend.training.learner import Learner
 from refcut_backend.training.pipeline import Ended, ProjectTraining
 from refcut_backend.training.process_priority import STOPS_WITHIN_S
-from refcut_backend.training.progress import RunLostError, RunReport, ToldToStopError
+from refcut_backend.training.progress import RunLostError, RunReport, StopRequestedError
 from refcut_backend.training.runs import Claim, Outcome, TrainingRuns
 
 log = logging.getLogger("refcut.training")
@@ -36,7 +36,7 @@ class TrainingWorker:
     """Works on one run at a time.
 
     make_learner: called when a run has something to learn from. put_back: has another worker take the run.
-    told_to_stop: set at SIGTERM.
+    stop_requested: set at SIGTERM.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TrainingWorker:
         try:
             with self._heart(report, claim):
                 ended = self._training.train(claim.project_id, claim.run_id, self._make_learner, report)
-        except ToldToStopError:
+        except StopRequestedError:
             self._interrupt(claim)
         except RunLostError:
             log.error("training given up: the run is no longer this worker's", extra=where)

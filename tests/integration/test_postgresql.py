@@ -18,7 +18,7 @@ from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.label_studio.regions import GivenMask
 from tests.refcut_backend.references.test_annotation_states import check_processes_at_once
-from tests.support.fake_services import MASK
+from tests.support.fake_wiring import MASK
 from tests.support.postgresql import running_postgresql
 from tests.support.recorded import click_result
 

@@ -13,7 +13,7 @@ from refcut_backend.api.app import create_app
 from refcut_backend.api.handlers import REASON_HEADER
 from refcut_backend.errors import ImageError, NoReferenceError
 from refcut_backend.prelabeling.batch import PrelabelRules
-from tests.support.fake_services import FakePrelabeller, FakeQueue, click_body, services_on
+from tests.support.fake_wiring import FakePrelabeller, FakeQueue, click_body, services_on
 
 MakeClient = Callable[[PrelabelRules], TestClient]
 
@@ -28,10 +28,10 @@ def make_client(tmp_path, prelabeller) -> Iterator[MakeClient]:
     with ExitStack() as stack:
 
         def make(rules: PrelabelRules) -> TestClient:
-            services = stack.enter_context(
+            wiring = stack.enter_context(
                 services_on(tmp_path, FakeQueue(), prelabeller=prelabeller, prelabel_rules=rules)
             )
-            app = create_app(services, 1_000_000)
+            app = create_app(wiring, 1_000_000)
             return stack.enter_context(TestClient(app, raise_server_exceptions=False))
 
         yield make

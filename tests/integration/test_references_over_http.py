@@ -28,7 +28,7 @@ from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.references.registry import References
 from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.settings import Settings
-from refcut_backend.wiring import connect_services
+from refcut_backend.wiring import wire_backend
 from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.support.recorded import LABEL_CONFIG, backend_request, click_result
 from tests.support.registry import DOOR, marked
@@ -91,7 +91,7 @@ def web_process(folder: Path, redis: Redis, **changes: Any) -> Iterator[Web]:
 
     with (
         mock.patch.object(ClickQueue, "ask", keep),
-        TestClient(create_app(connect_services(settings, redis), 2**22)) as client,
+        TestClient(create_app(wire_backend(settings, redis), 2**22)) as client,
     ):
         yield Web(client, References(engine), jobs)
     engine.dispose()
@@ -234,9 +234,9 @@ class HeldUpFollower(AnnotationFollower):
 def test_a_webhook_is_acknowledged_before_it_is_followed(tmp_path, redis, label_studio):
     """Label Studio waits a second for the acknowledgement, inside the annotator's own request."""
     settings = Settings(state_dir=tmp_path, reconcile_interval_s=0)
-    services, follower = connect_services(settings, redis), HeldUpFollower()
+    wiring, follower = wire_backend(settings, redis), HeldUpFollower()
     port = free_port()
-    app = create_app(replace(services, follower=follower), 2**22)
+    app = create_app(replace(wiring, follower=follower), 2**22)
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))
     thread = threading.Thread(target=server.run)
     thread.start()

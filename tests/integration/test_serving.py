@@ -19,19 +19,19 @@ from tests.support.recorded import backend_request, recorded
 
 
 @pytest.fixture
-def server(services) -> Iterator[httpx.Client]:
-    with serving(create_app(services, LIMIT_BYTES)) as client:
+def server(wiring) -> Iterator[httpx.Client]:
+    with serving(create_app(wiring, LIMIT_BYTES)) as client:
         yield client
 
 
-def test_a_webhook_is_acknowledged_before_its_work_begins_to_end(server, services, monkeypatch):
+def test_a_webhook_is_acknowledged_before_its_work_begins_to_end(server, wiring, monkeypatch):
     working, may_end = threading.Event(), threading.Event()
 
     def work(_webhook: object) -> None:
         working.set()
         may_end.wait(60)
 
-    monkeypatch.setattr(services.follower, "apply", work)
+    monkeypatch.setattr(wiring.follower, "apply", work)
     body = backend_request("api_annotation_create", "/webhook")
     try:
         assert server.post("/webhook", json=body).json() == {"status": "accepted"}
@@ -42,7 +42,7 @@ def test_a_webhook_is_acknowledged_before_its_work_begins_to_end(server, service
         may_end.set()
 
 
-def test_fifty_setups_at_once_are_all_answered_and_store_one_project(server, services):
+def test_fifty_setups_at_once_are_all_answered_and_store_one_project(server, wiring):
     body = backend_request("api_list_ml", "/setup")
 
     def setup(_number: int) -> httpx.Response:
@@ -52,7 +52,7 @@ def test_fifty_setups_at_once_are_all_answered_and_store_one_project(server, ser
         answers = list(pool.map(setup, range(50)))
     assert [answer.status_code for answer in answers] == [200] * 50
     assert {answer.text for answer in answers} == {'{"model_version":"s14-test"}'}
-    assert services.projects.label_config(2) == body["schema"]
+    assert wiring.projects.label_config(2) == body["schema"]
 
 
 def test_health_touches_neither_redis_nor_disk(server, queue, tmp_path):
@@ -71,7 +71,7 @@ def test_a_client_that_announces_too_much_is_told_so_before_it_has_sent_it(serve
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_clicks_that_wait_keep_nobody_else_from_being_answered(server, services, queue, monkeypatch):
+def test_clicks_that_wait_keep_nobody_else_from_being_answered(server, wiring, queue, monkeypatch):
     """More clicks than the server has threads for other requests; Label Studio waits 3 s for /setup, 1 s for /health."""
     waiting, may_end = threading.Semaphore(0), threading.Event()
 
@@ -103,7 +103,7 @@ def test_clicks_that_wait_keep_nobody_else_from_being_answered(server, services,
         assert [answer.result() for answer in answers] == [200] * clicks
 
 
-def test_events_are_worked_on_one_at_a_time_in_the_order_in_which_they_came(server, services, monkeypatch):
+def test_events_are_worked_on_one_at_a_time_in_the_order_in_which_they_came(server, wiring, monkeypatch):
     seen, at_work = [], threading.Lock()
 
     def work(event: Webhook) -> None:
@@ -112,7 +112,7 @@ def test_events_are_worked_on_one_at_a_time_in_the_order_in_which_they_came(serv
         seen.append(event.annotation.id)
         at_work.release()
 
-    monkeypatch.setattr(services.follower, "apply", work)
+    monkeypatch.setattr(wiring.follower, "apply", work)
     body = backend_request("api_annotation_create", "/webhook")
     for number in range(1, 9):
         event = body | {"annotation": body["annotation"] | {"id": number}}

@@ -10,8 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from refcut_backend.queue.heartbeats import WorkerState
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
-from refcut_backend.training.runs import AskedBy, Outcome, Stage
-from tests.support.fake_services import queue_state
+from refcut_backend.training.runs import Outcome, RequestedBy, Stage
+from tests.support.fake_wiring import queue_state
 from tests.support.recorded import LABEL_CONFIG, brush_result
 from tests.support.registry import square
 
@@ -24,9 +24,9 @@ def samples(client) -> dict[tuple[str, ...], float]:
 
 
 @pytest.fixture
-def runs(client, services):
+def runs(client, wiring):
     client.post("/setup", json=SETUP)
-    return services.training.runs
+    return wiring.training.runs
 
 
 def press(client, project: int = 7) -> dict:
@@ -38,13 +38,13 @@ def test_the_status_tells_how_far_a_training_is(client, runs):
     claim = runs.claim(said["job"], "trainer")
     runs.progress(claim, Stage.TRAINING, 3, 10, 42.0, {"loss": 0.5})
     run = client.get("/status").json()["training"]["projects"]["7"]["run"]
-    assert (run["id"], run["asked_by"], run["stage"]) == (said["job"], AskedBy.BUTTON, "training")
+    assert (run["id"], run["asked_by"], run["stage"]) == (said["job"], RequestedBy.BUTTON, "training")
     assert (run["step"], run["steps"], run["eta_s"], run["metrics"]) == (3, 10, 42.0, {"loss": 0.5})
     assert client.post("/job_status", json={"job": said["job"]}).json()["job_status"] == "started"
 
 
 def test_the_status_tells_why_a_model_was_not_promoted_or_a_training_failed(client, runs):
-    for outcome, reason in ((Outcome.KEPT, "worse on 'Door'"), (Outcome.FAILED, "the disk is full")):
+    for outcome, reason in ((Outcome.NOT_PROMOTED, "worse on 'Door'"), (Outcome.FAILED, "the disk is full")):
         job = press(client)["job"]
         runs.end(runs.claim(job, "trainer"), outcome, reason, "s14-1234abcd")
         run = client.get("/status").json()["training"]["projects"]["7"]["run"]
@@ -59,7 +59,7 @@ def test_the_button_pressed_twice_is_one_training(client, runs):
 
 def test_after_the_end_of_a_training_the_button_begins_another(client, runs):
     first = press(client)["job"]
-    runs.end(runs.claim(first, "trainer"), Outcome.KEPT, "")
+    runs.end(runs.claim(first, "trainer"), Outcome.NOT_PROMOTED, "")
     assert press(client)["job"] != first
 
 
@@ -85,7 +85,7 @@ def test_prometheus_has_trainings_by_stage_and_outcome_and_no_more_series_with_m
     for project in (7, 8, 9):
         client.post("/setup", json=SETUP | {"project": f"{project}.1"})
         job = press(client, project)["job"]
-        runs.end(runs.claim(job, "trainer"), Outcome.KEPT, "no better")
+        runs.end(runs.claim(job, "trainer"), Outcome.NOT_PROMOTED, "no better")
     press(client)
     found = samples(client)
     assert found["refcut_trainings_ended_total", "kept"] == 3
@@ -115,12 +115,12 @@ def test_the_button_of_one_project_trains_no_other(client, runs):
     assert press(client, 8)["status"] == "not_connected"
 
 
-def test_the_button_is_an_event_for_each_training_that_it_began(client, runs, services, tmp_path):
+def test_the_button_is_an_event_for_each_training_that_it_began(client, runs, wiring, tmp_path):
     jobs = []
     for _ in range(2):
         press(client)
         jobs.append(press(client)["job"])
-        runs.end(runs.claim(jobs[-1], "trainer"), Outcome.KEPT, "")
+        runs.end(runs.claim(jobs[-1], "trainer"), Outcome.NOT_PROMOTED, "")
     with sqlite3.connect(tmp_path / "refcut.db") as database:
         query = "SELECT subject_id, said_at FROM webhook_events WHERE action = 'START_TRAINING' ORDER BY id"
         assert database.execute(query).fetchall() == [(7, job) for job in jobs]

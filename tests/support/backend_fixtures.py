@@ -13,7 +13,7 @@ from refcut_backend.api.app import create_app
 from refcut_backend.database.engine import open_database
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from tests.support.fake_label_studio import FakeLabelStudio, running
-from tests.support.fake_services import FakeOpener, FakeQueue, services_on
+from tests.support.fake_wiring import FakeOpener, FakeQueue, services_on
 from tests.support.training_world import World, open_world
 from tests.support.worker_farm import WorkerFarm
 
@@ -31,14 +31,14 @@ def opener() -> FakeOpener:
 
 
 @pytest.fixture
-def services(tmp_path, queue, opener):
+def wiring(tmp_path, queue, opener):
     with services_on(tmp_path, queue, opener) as made:
         yield made
 
 
 @pytest.fixture
-def client(services) -> Iterator[TestClient]:
-    with TestClient(create_app(services, LIMIT_BYTES), raise_server_exceptions=False) as test_client:
+def client(wiring) -> Iterator[TestClient]:
+    with TestClient(create_app(wiring, LIMIT_BYTES), raise_server_exceptions=False) as test_client:
         yield test_client
 
 

@@ -22,7 +22,7 @@ from model.data.snapshot import Snapshot
 from model.finetuning.config import Progress
 from refcut_backend.logs import set_up_logging
 from refcut_backend.settings import Settings, read_settings
-from refcut_backend.training.learner import OnMask, OnProgress, Serving, Verdict
+from refcut_backend.training.learner import OnMask, OnProgress, PromotionDecision, Serving
 from refcut_backend.training.process import run_training_worker
 
 PARENT = "s14-parent00"
@@ -72,11 +72,13 @@ class FakeLearner:
             _write(candidate / name, snapshot.digest)
         return candidate
 
-    def compare(self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask) -> Verdict:
+    def compare(
+        self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask
+    ) -> PromotionDecision:
         on_mask(1, 1)
         assert serving_dir.is_dir()
         assert (candidate_dir / "version.safetensors").is_file()
-        return Verdict(self.promote_it, self.reasons, {"first_click_iou": 0.6})
+        return PromotionDecision(self.promote_it, self.reasons, {"first_click_iou": 0.6})
 
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
         self.on_publish()

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from model.data.snapshot import Snapshot, read_snapshot
 from refcut_backend.settings import Settings
-from refcut_backend.training.new_annotations import News, TrainingNews
+from refcut_backend.training.new_annotations import AnnotationCounts, NewAnnotations
 from refcut_backend.training.pipeline import ProjectTraining
-from refcut_backend.training.runs import AskedBy, Run, TrainingRuns
+from refcut_backend.training.runs import RequestedBy, Run, TrainingRuns
 from refcut_backend.training.snapshot import SNAPSHOT_DIR, SnapshotMaker
 from refcut_backend.training.worker import TrainingWorker
 from tests.support.fake_learner import FakeLearner
@@ -51,7 +51,7 @@ def parts(door: int = 5, wheel: int = 30) -> list[dict[str, Any]]:
 
 @dataclass
 class World:
-    """learner: what trains. told_to_stop: as the worker's process has it."""
+    """learner: what trains. stop_requested: as the worker's process has it."""
 
     folder: Path
     api: LabelStudioApi
@@ -62,7 +62,7 @@ class World:
     def __post_init__(self) -> None:
         self.settings = Settings(state_dir=self.folder, image_cache_max_bytes=16 * 2**20)
         self.runs = TrainingRuns(self.registry.engine)
-        self.news_store = TrainingNews(self.registry.engine)
+        self.new_annotations = NewAnnotations(self.registry.engine)
 
     @property
     def project(self) -> int:
@@ -78,22 +78,22 @@ class World:
         for task in range(first, first + count):
             self.registry.follow(self.annotate(task))
 
-    def news(self) -> News:
-        return self.news_store.of(self.project)
+    def counts(self) -> AnnotationCounts:
+        return self.new_annotations.of(self.project)
 
     def worker(
         self, name: str = "trainer", put_back: Callable[[str], None] = lambda run: None
     ) -> TrainingWorker:
         maker = SnapshotMaker(self.settings, self.registry.engine)
         keep = self.settings.train_keep_runs
-        training = ProjectTraining(self.settings.training_dir, maker, self.news_store, keep)
+        training = ProjectTraining(self.settings.training_dir, maker, self.new_annotations, keep)
         return TrainingWorker(
             name, self.runs, training, lambda: self.learner, put_back, self.stop_event, beat_s=0.05
         )
 
     def train(self) -> Run:
         """Asks for a training, does it in this process, and returns how it ended."""
-        run, _ = self.runs.ask(self.project, AskedBy.COMMAND)
+        run, _ = self.runs.request(self.project, RequestedBy.COMMAND)
         self.worker().work_on(run.id)
         ended = self.runs.of(run.id)
         assert ended is not None

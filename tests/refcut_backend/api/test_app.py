@@ -14,7 +14,7 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.messages import ClickAnswer
-from tests.support.fake_services import MASK, click_body
+from tests.support.fake_wiring import MASK, click_body
 from tests.support.recorded import PROJECT, backend_request, brush_result, click_result, recorded, role_result
 
 

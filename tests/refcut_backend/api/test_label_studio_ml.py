@@ -21,7 +21,7 @@ from refcut_backend.database.projects import Projects
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis
 from refcut_backend.references.registry import References
-from tests.support.fake_services import MASK, click_body
+from tests.support.fake_wiring import MASK, click_body
 from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.support.recorded import (
     LABEL_CONFIG,
@@ -266,7 +266,7 @@ def test_what_was_marked_before_label_studio_ml_was_connected_is_found_by_setup(
     [("REFCUT_BASIC_AUTH_PASSWORD", "belong together"), ("REFCUT_WEBHOOK_SECRET", "refcut serve")],
 )
 def test_a_password_that_label_studio_ml_would_not_ask_for_refuses_to_serve(variable, said):
-    script = "from refcut_backend.api.label_studio_ml import services; services()"
+    script = "from refcut_backend.api.label_studio_ml import wiring; wiring()"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | {variable: "canary", "REFCUT_REDIS_URL": "redis://127.0.0.1:9"},

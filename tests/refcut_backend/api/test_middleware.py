@@ -10,7 +10,7 @@ import pytest
 from refcut_backend.api.middleware import ID_HEADER
 from refcut_backend.errors import ClickTimeoutError
 from tests.support.backend_fixtures import LIMIT_BYTES
-from tests.support.fake_services import click_body
+from tests.support.fake_wiring import click_body
 from tests.support.recorded import backend_request, click_result
 
 
@@ -76,18 +76,18 @@ def test_an_unexpected_failure_is_500_with_an_id_and_the_log_alone_has_the_trace
     assert (line.levelno, line.status, line.outcome) == (logging.ERROR, 500, "failed")
 
 
-def test_work_after_the_answer_is_not_counted_as_waiting(client, services, caplog, monkeypatch):
+def test_work_after_the_answer_is_not_counted_as_waiting(client, wiring, caplog, monkeypatch):
     told = []
-    monkeypatch.setattr(services.follower, "apply", lambda webhook: told.append(len(lines(caplog))))
+    monkeypatch.setattr(wiring.follower, "apply", lambda webhook: told.append(len(lines(caplog))))
     client.post("/webhook", json=backend_request("api_annotation_create", "/webhook"))
     assert told == [1]
 
 
-def test_a_webhook_whose_work_fails_was_acknowledged_and_is_logged(client, services, caplog, monkeypatch):
+def test_a_webhook_whose_work_fails_was_acknowledged_and_is_logged(client, wiring, caplog, monkeypatch):
     def fail(_webhook: object) -> None:
         raise KeyError("inside")
 
-    monkeypatch.setattr(services.follower, "apply", fail)
+    monkeypatch.setattr(wiring.follower, "apply", fail)
     answer = client.post("/webhook", json=backend_request("api_annotation_create", "/webhook"))
     assert answer.json() == {"status": "accepted"}
     assert [record.message for record in caplog.records].count("request failed") == 1

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from refcut_backend.errors import ClickTimeoutError
-from tests.support.fake_services import click_body, queue_state
+from tests.support.fake_wiring import click_body, queue_state
 from tests.support.recorded import backend_request, click_result
 
 

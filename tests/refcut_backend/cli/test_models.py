@@ -16,7 +16,7 @@ from refcut_backend.cli.main import app
 from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import open_model_store
 from refcut_backend.versions.store import ModelStore
-from refcut_backend.wiring import connect_services
+from refcut_backend.wiring import wire_backend
 from tests.support.trained_folders import said, trained_folder
 from tests.support.worker_farm import wait_for
 
@@ -117,8 +117,8 @@ def test_label_studio_is_told_each_projects_own_version_whatever_becomes_of_redi
     store, tmp_path, refcut, settings, connection: Redis
 ):
     version = published(store, tmp_path, 1)
-    services = connect_services(settings, connection)
-    with TestClient(create_app(services, 2**22)) as client:
+    wiring = wire_backend(settings, connection)
+    with TestClient(create_app(wiring, 2**22)) as client:
 
         def told(project: int) -> str:
             body = {

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from refcut_backend.cli.main import app
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.training.runs import AskedBy, Outcome, Stage, TrainingRuns
+from refcut_backend.training.runs import Outcome, RequestedBy, Stage, TrainingRuns
 from tests.support.registry import open_registry
 from tests.support.worker_farm import wait_for
 
@@ -31,16 +31,16 @@ def test_a_training_is_asked_for_without_redis_and_the_web_process_takes_it_from
     run = runs.under_way(7)
     assert done.exit_code == 0, done.output
     assert run.id in done.output
-    assert run.asked_by == AskedBy.COMMAND
+    assert run.requested_by == RequestedBy.COMMAND
 
 
 def test_whoever_asks_meanwhile_is_told_what_is_under_way(runs):
-    run, _ = runs.ask(7, AskedBy.BUTTON)
+    run, _ = runs.request(7, RequestedBy.BUTTON)
     assert f"training {run.id} is under way already" in train("--project", "7").output
 
 
 @pytest.mark.parametrize(
-    ("outcome", "status"), [(Outcome.PROMOTED, 0), (Outcome.KEPT, 0), (Outcome.FAILED, 1)]
+    ("outcome", "status"), [(Outcome.PROMOTED, 0), (Outcome.NOT_PROMOTED, 0), (Outcome.FAILED, 1)]
 )
 def test_waiting_ends_with_the_training_and_says_how_it_ended(runs, outcome, status):
     def work() -> None:
@@ -58,7 +58,7 @@ def test_waiting_ends_with_the_training_and_says_how_it_ended(runs, outcome, sta
 
 
 def test_the_status_lists_the_runs_of_a_project_with_what_was_left_out(runs):
-    claim = runs.claim(runs.ask(7, AskedBy.BUTTON)[0].id, "trainer")
+    claim = runs.claim(runs.request(7, RequestedBy.BUTTON)[0].id, "trainer")
     runs.progress(claim, Stage.TRAINING, 3, 10, 42.0, {"loss": 0.123456})
     runs.leave_out(claim, ["task 3, annotation 9: the image is damaged"])
     for arguments in (["--status"], ["--status", "--project", "7"]):

@@ -11,13 +11,13 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from refcut_backend.database.tables import AnnotationState, WebhookEvent
-from refcut_backend.training.new_annotations import News
+from refcut_backend.training.new_annotations import AnnotationCounts
 from tests.support.recorded import backend_request, click_result
 from tests.support.training_world import World, open_world, parts
 
 
 def counts(world: World) -> tuple[int, int]:
-    return world.news().annotations, world.news().new
+    return world.counts().annotations, world.counts().new
 
 
 def events(world: World) -> int:
@@ -30,11 +30,11 @@ def orders(tmp_path_factory):
     """A function that replays webhooks on a fresh project."""
     numbers = itertools.count()
 
-    def replay(webhooks: list[dict]) -> News:
+    def replay(webhooks: list[dict]) -> AnnotationCounts:
         folder = tmp_path_factory.mktemp(f"order-{next(numbers)}")
         with open_world(folder) as fresh:
             fresh.registry.follow(*webhooks)
-            return News(fresh.news().annotations, fresh.news().new)
+            return AnnotationCounts(fresh.counts().annotations, fresh.counts().new)
 
     return replay
 
@@ -52,7 +52,7 @@ def story(world: World) -> list[dict]:
 def test_webhooks_twice_late_or_in_any_order_give_the_same_training_set(world, orders, data):
     webhooks = story(world)
     repeated = [*webhooks, *data.draw(st.lists(st.sampled_from(webhooks), max_size=5))]
-    assert orders(data.draw(st.permutations(repeated))) == News(2, 2)
+    assert orders(data.draw(st.permutations(repeated))) == AnnotationCounts(2, 2)
 
 
 def test_each_event_is_in_the_log_once(world):
@@ -148,7 +148,7 @@ def test_another_projects_events_change_nothing_here(world):
         {"action": "TASKS_DELETED", "project": {"id": 8}, "tasks": [{"id": 2}]},
     )
     assert counts(world) == (2, 2)
-    assert world.news_store.of(8).annotations == 1
+    assert world.new_annotations.of(8).annotations == 1
 
 
 @pytest.mark.parametrize("name", ["api_annotation_create", "api_annotation_delete"])

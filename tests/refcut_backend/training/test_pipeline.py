@@ -30,7 +30,7 @@ def test_a_new_model_that_is_worse_is_not_promoted_and_the_reason_is_kept(world)
     world.annotate_many(20)
     world.learner.promote_it, world.learner.reasons = False, ("worse on 'Door'",)
     run = world.train()
-    assert (run.outcome, run.message) == (Outcome.KEPT, "worse on 'Door'")
+    assert (run.outcome, run.message) == (Outcome.NOT_PROMOTED, "worse on 'Door'")
     said = world.learner.manifest(run.version or "")
     assert said["decision"] == {"promote": False, "reasons": ["worse on 'Door'"]}
     assert said["judgement"] == {"first_click_iou": 0.6}
@@ -40,14 +40,14 @@ def test_a_new_model_that_is_worse_is_not_promoted_and_the_reason_is_kept(world)
 def test_with_too_few_images_held_out_nothing_is_promoted(world):
     world.annotate_many(8)
     run = world.train()
-    assert run.outcome is Outcome.KEPT
+    assert run.outcome is Outcome.NOT_PROMOTED
     assert "4 images are held out and 5 are needed" in (run.message or "")
     assert world.learner.serving(7).version == PARENT
 
 
 def test_without_anything_to_learn_from_no_model_is_made(world):
     run = world.train()
-    assert (run.outcome, run.version) == (Outcome.KEPT, None)
+    assert (run.outcome, run.version) == (Outcome.NOT_PROMOTED, None)
     assert "too little to learn from" in (run.message or "")
     assert world.learner.seen == []
 
@@ -62,18 +62,18 @@ def test_a_training_begins_from_the_version_that_serves(world):
 
 def test_what_a_training_has_seen_is_no_longer_new_and_a_changed_annotation_is(world):
     world.annotate_many(12)
-    assert (world.news().annotations, world.news().new) == (12, 12)
+    assert (world.counts().annotations, world.counts().new) == (12, 12)
     world.train()
-    assert (world.news().annotations, world.news().new) == (12, 0)
+    assert (world.counts().annotations, world.counts().new) == (12, 0)
     world.registry.follow(world.annotate(3))
-    assert world.news().new == 1
+    assert world.counts().new == 1
 
 
 def test_an_annotation_that_changes_during_a_training_is_new_afterwards(world):
     world.annotate_many(12)
     world.learner.on_step = lambda step: world.registry.follow(world.annotate(3)) if step == 1 else None
     world.train()
-    assert world.news().new == 1
+    assert world.counts().new == 1
 
 
 def test_a_training_that_fails_leaves_everything_new_and_the_reason_readable(world):
@@ -86,7 +86,7 @@ def test_a_training_that_fails_leaves_everything_new_and_the_reason_readable(wor
     run = world.train()
     assert (run.outcome, run.stage) == (Outcome.FAILED, Stage.FAILED)
     assert run.message == "the loss is not a number: look at the annotations"
-    assert world.news().new == 12
+    assert world.counts().new == 12
     assert world.learner.serving(7).version == PARENT
 
 
@@ -154,7 +154,7 @@ def test_a_run_taken_up_again_uses_the_snapshot_that_it_began_with_and_its_last_
     first, second = world.learner.seen
     assert first.digest == second.digest
     assert [step for _, step in world.learner.computed()] == [1, 2, 3, 4]
-    assert world.news().new == 1
+    assert world.counts().new == 1
 
 
 def test_checkpoints_of_ended_runs_are_dropped_and_their_snapshots_stay(world):
@@ -178,7 +178,7 @@ def test_progress_is_readable_while_it_runs(world):
     world.learner.on_step = look
     world.learner.on_publish = lambda: compared.append(world.runs.all_under_way()[0].stage)
     run = world.train()
-    assert compared == [Stage.JUDGING]
+    assert compared == [Stage.COMPARING]
     assert seen == [(Stage.TRAINING, "trainer", 1)] * 4
     assert run.metrics == {"loss": 0.25}
 

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.tables import TrainingRun
-from refcut_backend.training.runs import AskedBy, Outcome, Stage, TrainingRuns
+from refcut_backend.training.runs import Outcome, RequestedBy, Stage, TrainingRuns
 
 
 class Clock:
@@ -38,13 +38,13 @@ def runs(engine, clock) -> TrainingRuns:
 
 
 def asked(runs: TrainingRuns, project: int = 7):
-    run, _ = runs.ask(project, AskedBy.COMMAND)
+    run, _ = runs.request(project, RequestedBy.COMMAND)
     return run
 
 
 def test_whoever_asks_while_a_training_is_under_way_is_told_which_one(runs):
-    first, is_new = runs.ask(7, AskedBy.BUTTON)
-    second, is_second_new = runs.ask(7, AskedBy.COMMAND)
+    first, is_new = runs.request(7, RequestedBy.BUTTON)
+    second, is_second_new = runs.request(7, RequestedBy.COMMAND)
     assert (first.id, is_new, is_second_new) == (second.id, True, False)
     assert asked(runs, 8).id != first.id
 
@@ -54,7 +54,7 @@ def test_many_who_ask_at_once_get_one_run(engine):
 
     def ask(_: int) -> str:
         at_once.wait()
-        return TrainingRuns(engine).ask(7, AskedBy.BUTTON)[0].id
+        return TrainingRuns(engine).request(7, RequestedBy.BUTTON)[0].id
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(ask, range(8)))) == 1
@@ -72,17 +72,17 @@ def test_a_run_is_taken_by_one_worker(runs):
 def test_after_its_end_a_run_is_taken_by_nobody_and_another_can_be_asked_for(runs):
     run = asked(runs)
     claim = runs.claim(run.id, "a")
-    assert runs.end(claim, Outcome.KEPT, "no better", "v-1")
+    assert runs.end(claim, Outcome.NOT_PROMOTED, "no better", "v-1")
     ended = runs.of(run.id)
     assert (ended.stage, ended.outcome, ended.message, ended.version) == (
         Stage.DONE,
-        Outcome.KEPT,
+        Outcome.NOT_PROMOTED,
         "no better",
         "v-1",
     )
     assert runs.claim(run.id, "b") is None
     assert asked(runs).id != run.id
-    assert runs.outcomes() == {Outcome.KEPT: 1}
+    assert runs.outcomes() == {Outcome.NOT_PROMOTED: 1}
 
 
 def test_a_silent_worker_loses_its_run_once_and_at_the_second_time_the_run_has_failed(runs, clock):
@@ -145,7 +145,7 @@ def test_progress_is_stored(runs):
         {"loss": 0.5},
     )
     assert run.left_out == ("task 1: damaged",)
-    runs.progress(claim, Stage.JUDGING)
+    runs.progress(claim, Stage.COMPARING)
     assert runs.under_way(7).metrics == {"loss": 0.5}
 
 

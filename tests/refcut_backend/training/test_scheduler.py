@@ -11,7 +11,7 @@ from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE, open_queue
 from refcut_backend.references.annotation_states import EventLog
 from refcut_backend.training.requests import TrainingRequests
-from refcut_backend.training.runs import AskedBy, Outcome, Stage
+from refcut_backend.training.runs import Outcome, RequestedBy, Stage
 from refcut_backend.training.scheduler import TrainingThread
 from refcut_backend.training.trigger import TrainingRules
 from tests.support.registry import open_registry
@@ -26,7 +26,7 @@ def thread_on(
     queue = TrainingQueue(connection, 600)
     requests = TrainingRequests(world.runs, world.registry.projects, EventLog(engine), queue)
     lease = LeaseHolder(engine, "training", 30.0)
-    return TrainingThread(requests, world.runs, world.news_store, lease, rules, silent_s=silent_s)
+    return TrainingThread(requests, world.runs, world.new_annotations, lease, rules, silent_s=silent_s)
 
 
 def jobs(connection: Redis) -> list[str]:
@@ -46,7 +46,7 @@ def test_a_training_begins_after_enough_annotations_and_only_one(world, connecti
     thread.look()
     thread.look()
     (run,) = world.runs.all_under_way()
-    assert (run.project_id, run.asked_by) == (7, AskedBy.ANNOTATIONS)
+    assert (run.project_id, run.requested_by) == (7, RequestedBy.ANNOTATIONS)
     assert jobs(connection) == [f"{run.id}-0"]
 
 
@@ -83,7 +83,7 @@ def test_one_of_several_web_processes_looks(world, thread, connection):
 
 
 def test_a_run_that_redis_forgot_is_put_on_the_queue_again(world, connection, thread):
-    run, _ = world.runs.ask(7, AskedBy.COMMAND)
+    run, _ = world.runs.request(7, RequestedBy.COMMAND)
     thread.look()
     connection.flushall()
     thread.look()
@@ -104,7 +104,7 @@ def test_a_training_asked_for_without_redis_waits_in_the_database(world):
 
 def test_a_run_whose_worker_is_silent_is_rerun_once(world, connection):
     thread = thread_on(world, connection, TrainingRules(0, 600), silent_s=-1.0)
-    run, _ = world.runs.ask(7, AskedBy.COMMAND)
+    run, _ = world.runs.request(7, RequestedBy.COMMAND)
     world.runs.claim(run.id, "killed")
     thread.look()
     assert jobs(connection) == [f"{run.id}-1"]
@@ -133,8 +133,8 @@ def test_a_project_that_is_not_connected_is_said_once_and_not_trained(world, thr
 
 
 def test_projects_are_trained_side_by_side(world, connection, tmp_path):
-    first, _ = world.runs.ask(7, AskedBy.COMMAND)
-    second, _ = world.runs.ask(8, AskedBy.COMMAND)
+    first, _ = world.runs.request(7, RequestedBy.COMMAND)
+    second, _ = world.runs.request(8, RequestedBy.COMMAND)
     assert {run.id for run in world.runs.all_under_way()} == {first.id, second.id}
 
 

@@ -20,7 +20,7 @@ from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.images.cache import WORKING_PX
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.training.collect import ProjectImages
-from refcut_backend.training.holdout import ImageSides, Side
+from refcut_backend.training.holdout import Split, SplitStore
 from refcut_backend.training.runs import Outcome, TrainingRuns
 from refcut_backend.training.snapshot import remove_old_runs
 from tests.support.recorded import brush_result
@@ -86,7 +86,7 @@ def test_a_label_studio_that_is_away_fails_the_training_instead_of_shrinking_its
     run = world.train()
     assert run.outcome is Outcome.FAILED
     assert "Label Studio" in (run.message or "")
-    assert world.news().new == 12
+    assert world.counts().new == 12
 
 
 def test_logged_clicks_come_along_with_the_mask_that_they_gave(world):
@@ -194,8 +194,8 @@ def test_no_order_or_number_of_retrains_puts_a_holdout_image_into_a_train_set(lo
 def test_what_is_held_out_is_remembered_when_annotations_are_gone_for_a_while(world):
     world.annotate_many(20)
     first = world.snapshot(world.train())
-    sides = ImageSides(world.registry.engine).known(7)
-    held_out = {f"{content}.png" for content, side in sides.items() if side is Side.HOLDOUT}
+    splits = SplitStore(world.registry.engine).known(7)
+    held_out = {f"{content}.png" for content, split in splits.items() if split is Split.HOLDOUT}
     assert held_out == names(first.holdout)
     kept = dict(world.api.annotations)
     world.api.annotations.clear()

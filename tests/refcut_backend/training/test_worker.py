@@ -14,7 +14,7 @@ import pytest
 from redis import Redis
 
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE, open_queue
-from refcut_backend.training.runs import AskedBy, Outcome, Run, Stage
+from refcut_backend.training.runs import Outcome, RequestedBy, Run, Stage
 from refcut_backend.training.trigger import TrainingRules
 from tests.refcut_backend.training.test_scheduler import thread_on
 from tests.support.fake_learner import PARENT
@@ -45,8 +45,8 @@ class Trainers:
         self.processes.append(process)
         return self.processes[-1]
 
-    def ask(self) -> str:
-        run, _ = self.world.runs.ask(7, AskedBy.COMMAND)
+    def request(self) -> str:
+        run, _ = self.world.runs.request(7, RequestedBy.COMMAND)
         self.look()
         return run.id
 
@@ -81,14 +81,14 @@ def trainers(world, redis_url, connection) -> Iterator[Trainers]:
 def test_a_training_worker_trains_and_stays_for_the_next_one(trainers):
     worker = trainers.start()
     for _ in range(2):
-        ended = trainers.wait_for_end(trainers.ask())
+        ended = trainers.wait_for_end(trainers.request())
         assert (ended.outcome, ended.attempt) == (Outcome.PROMOTED, 1)
     assert worker.poll() is None
 
 
 def test_a_killed_workers_training_is_rerun_once_from_its_last_checkpoint(trainers):
     killed = trainers.start()
-    run_id = trainers.ask()
+    run_id = trainers.request()
     trainers.wait_for_step(run_id, 5)
     killed.kill()
     killed.wait()
@@ -102,7 +102,7 @@ def test_a_killed_workers_training_is_rerun_once_from_its_last_checkpoint(traine
 
 
 def test_a_training_whose_second_worker_is_killed_too_has_failed_and_nothing_changed(trainers):
-    run_id = trainers.ask()
+    run_id = trainers.request()
     for step in (2, 5):
         worker = trainers.start()
         trainers.wait_for_step(run_id, step)
@@ -112,13 +112,13 @@ def test_a_training_whose_second_worker_is_killed_too_has_failed_and_nothing_cha
     ended = trainers.run(run_id)
     assert (ended.stage, ended.outcome) == (Stage.FAILED, Outcome.FAILED)
     assert trainers.world.learner.serving(7).version == PARENT
-    assert trainers.world.news().new == 20
+    assert trainers.world.counts().new == 20
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_worker_stores_its_training_and_puts_it_back_and_another_goes_on(trainers, signum):
     first = trainers.start()
-    run_id = trainers.ask()
+    run_id = trainers.request()
     trainers.wait_for_step(run_id, 4)
     first.send_signal(signum)
     assert first.wait(GENEROUS_S) == 0
@@ -135,7 +135,7 @@ def test_a_stopped_worker_stores_its_training_and_puts_it_back_and_another_goes_
 def test_a_worker_that_computes_for_long_without_looking_still_stops_in_time(trainers):
     trainers._environment["FAKE_LEARNER"] = json.dumps({"steps": 2, "step_s": 600})
     worker = trainers.start()
-    run_id = trainers.ask()
+    run_id = trainers.request()
     wait_for(lambda: trainers.run(run_id).stage is Stage.TRAINING, "it trains")
     worker.terminate()
     assert worker.wait(GENEROUS_S) == 0
@@ -145,7 +145,7 @@ def test_a_worker_that_computes_for_long_without_looking_still_stops_in_time(tra
 def test_a_training_outlives_redis(trainers):
     """Row 8: what was being computed goes on, what waited is put back."""
     trainers.start()
-    run_id = trainers.ask()
+    run_id = trainers.request()
     trainers.wait_for_step(run_id, 2)
     trainers.connection.flushall()
     assert trainers.wait_for_end(run_id).outcome is Outcome.PROMOTED
@@ -154,7 +154,7 @@ def test_a_training_outlives_redis(trainers):
 def test_two_workers_never_compute_one_run(trainers):
     trainers.start()
     trainers.start()
-    run_id = trainers.ask()
+    run_id = trainers.request()
     queue = open_queue(TRAINING_QUEUE, trainers.connection)
     for number in range(4):
         queue.enqueue_call(
@@ -166,7 +166,7 @@ def test_two_workers_never_compute_one_run(trainers):
 
 def test_a_worker_taken_for_dead_that_lives_is_not_disturbed_by_another(world, trainers):
     """It still writes to the run's folder: the file lock says so."""
-    run, _ = world.runs.ask(7, AskedBy.COMMAND)
+    run, _ = world.runs.request(7, RequestedBy.COMMAND)
     entered, leave = threading.Event(), threading.Event()
 
     def wait_in_step(step: int) -> None:

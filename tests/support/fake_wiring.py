@@ -29,12 +29,12 @@ from refcut_backend.queue.rq_jobs import CLICK_QUEUE
 from refcut_backend.references.annotation_states import EventLog
 from refcut_backend.references.registry import References
 from refcut_backend.references.webhooks import AnnotationFollower
-from refcut_backend.training.new_annotations import TrainingNews
+from refcut_backend.training.new_annotations import NewAnnotations
 from refcut_backend.training.requests import TrainingRequests
 from refcut_backend.training.runs import TrainingRuns
 from refcut_backend.training.status import TrainingStatus
 from refcut_backend.versions.serving import OneVersion
-from refcut_backend.wiring import Services, TrainingServices
+from refcut_backend.wiring import TrainingWiring, Wiring
 from tests.support.recorded import LABEL_CONFIG
 
 MASK = np.eye(8, dtype=bool)
@@ -109,11 +109,11 @@ def services_on(
     opener: FakeOpener | None = None,
     prelabeller: FakePrelabeller | None = None,
     prelabel_rules: PrelabelRules | None = None,
-) -> Iterator[Services]:
+) -> Iterator[Wiring]:
     """Services with their database in a folder."""
     engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
     projects, references = Projects(engine), References(engine)
-    yield Services(
+    yield Wiring(
         clicks=ClickService(
             queue, references, OneVersion(MODEL_VERSION), AnswerRules(), ClickMemory(engine, 600)
         ),
@@ -128,11 +128,11 @@ def services_on(
     engine.dispose()
 
 
-def training_on(engine: Engine, projects: Projects) -> TrainingServices:
+def training_on(engine: Engine, projects: Projects) -> TrainingWiring:
     """Trainings that can be asked for and that nobody begins."""
     runs = TrainingRuns(engine)
     requests = TrainingRequests(runs, projects, EventLog(engine), None)
-    return TrainingServices(runs, requests, TrainingStatus(runs, TrainingNews(engine)))
+    return TrainingWiring(runs, requests, TrainingStatus(runs, NewAnnotations(engine)))
 
 
 def click_body(*dots: dict[str, Any], task: int = 3, **more: Any) -> dict[str, Any]:
