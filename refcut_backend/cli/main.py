@@ -16,7 +16,7 @@ from refcut_backend.cli.models import models_app
 from refcut_backend.cli.prelabel import prelabel
 from refcut_backend.cli.references import references_app
 from refcut_backend.cli.train import train
-from refcut_backend.errors import CANNOT_START, ConfigError
+from refcut_backend.errors import CANNOT_START, ConfigError, reasons_table
 from refcut_backend.logs import set_up_logging
 from refcut_backend.queue.rq_jobs import FUNCTIONS, MODEL_QUEUES, TRAINING_QUEUE, read_queue_names
 from refcut_backend.settings import Settings
@@ -145,3 +145,9 @@ def settings() -> None:
     from refcut_backend.cli.common import settings_table
 
     print(settings_table())
+
+
+@app.command(hidden=True)
+def reasons() -> None:
+    """Print every reason code with its meaning and remedy, as a Markdown table."""
+    print(reasons_table())
