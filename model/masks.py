@@ -1,9 +1,12 @@
-"""Masks as the COCO run lengths in which scenes keep them."""
+"""Masks: what can be asked of them (union, overlap, distance), and COCO run lengths, their form in files.
+
+A mask is an array (H, W) of bool. Imports no torch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -12,44 +15,98 @@ from pycocotools import mask as coco_mask
 
 from model.types import BoolMask
 
+Item = TypeVar("Item")
+
+
+def union(masks: Iterable[BoolMask], size: tuple[int, int] | None = None) -> BoolMask:
+    """The pixels that lie in any of the masks.
+
+    Args:
+        masks: Masks (H, W) of one size.
+        size: Height and width of the result if there is no mask; without it, there must be one.
+
+    Raises:
+        ValueError: If there is neither a mask nor a size, or the masks differ in size.
+
+    Example:
+        >>> left, right = np.array([[True, False]]), np.array([[False, True]])
+        >>> union([left, right])
+        array([[ True,  True]])
+    """
+    all_masks = list(masks)
+    if not all_masks and size is not None:
+        return np.zeros(size, bool)
+    joined: BoolMask = np.logical_or.reduce(all_masks)
+    if joined.ndim != 2:
+        raise ValueError("union needs a mask or a size")
+    return joined
+
+
+def intersection_over_union(first_hw: BoolMask, second_hw: BoolMask) -> float:
+    """IoU of two masks (H, W) of one size, 0..1; 1.0 when both are empty.
+
+    Example:
+        >>> intersection_over_union(np.array([[True, True]]), np.array([[True, False]]))
+        0.5
+    """
+    either = np.count_nonzero(first_hw | second_hw)
+    return np.count_nonzero(first_hw & second_hw) / either if either else 1.0
+
 
 def distance_inside(mask_hw: BoolMask) -> NDArray[np.float32]:
-    """Exact Euclidean distance of each pixel to the outside; the image's border counts as outside."""
+    """Distance of each pixel of a mask to the outside.
+
+    Returns:
+        Exact Euclidean distances (H, W) in pixels, 0 outside the mask. The image's border counts as outside.
+    """
     padded = np.pad(mask_hw.astype(np.uint8), 1)
     return cv2.distanceTransform(padded, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[1:-1, 1:-1]  # type: ignore[return-value]
 
 
 def deepest_point(mask_hw: BoolMask) -> tuple[int, int]:
-    """(row, column) farthest from the mask's border; the first such in row-major order."""
+    """(row, column) of the pixel farthest from the mask's border; of several the first in row-major order."""
     distance = distance_inside(mask_hw)
     row, col = np.unravel_index(int(distance.argmax()), distance.shape)
     return int(row), int(col)
 
 
-def intersection_over_union(target_hw: BoolMask, mask_hw: BoolMask) -> float:
-    """IoU of two masks; 1.0 when both are empty."""
-    either = np.count_nonzero(target_hw | mask_hw)
-    return np.count_nonzero(target_hw & mask_hw) / either if either else 1.0
-
-
 def connected(first_hw: BoolMask, second_hw: BoolMask) -> bool:
-    """Whether two parts touch: 8-neighbourhood."""
+    """Whether two masks overlap or touch, diagonally too (8-neighbourhood)."""
     grown = cv2.dilate(first_hw.astype(np.uint8), np.ones((3, 3), np.uint8))
     return bool(np.any((grown > 0) & second_hw))
 
 
-def union(masks: Iterable[BoolMask]) -> BoolMask:
-    """The union of at least one mask (H, W)."""
-    joined: BoolMask = np.logical_or.reduce(list(masks))
-    return joined
+def evenly_spaced(items: Sequence[Item], limit: int | None) -> list[Item]:
+    """At most `limit` items at equal steps through a sequence, in its order.
+
+    Args:
+        items: What to choose from: masks, samples, pairs.
+        limit: How many to take; None takes all.
+
+    Example:
+        >>> evenly_spaced("abcdefghi", 3)
+        ['b', 'e', 'h']
+    """
+    count = len(items) if limit is None else min(limit, len(items))
+    return [items[int((number + 0.5) * len(items) / count)] for number in range(count)]
 
 
 def encode(mask_hw: BoolMask) -> dict[str, Any]:
-    """A mask (H, W) as compressed COCO RLE; `counts` is text, so that it can be written as JSON."""
+    """A mask as compressed COCO run lengths.
+
+    Returns:
+        `size` [H, W] and `counts`, which is text: the result can be written as JSON.
+    """
     rle = coco_mask.encode(np.asfortranarray(mask_hw.astype(np.uint8)))
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode()}
 
 
 def decode(rle: dict[str, Any]) -> BoolMask:
-    """The mask (H, W) of an RLE."""
+    """The mask (H, W) of COCO run lengths as `encode` makes them.
+
+    Example:
+        >>> mask_hw = np.eye(3, dtype=bool)
+        >>> np.array_equal(decode(encode(mask_hw)), mask_hw)
+        True
+    """
     return coco_mask.decode(rle).astype(bool)  # type: ignore[no-any-return]

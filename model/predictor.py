@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings, cut_off
+from model.masks import union
 from model.memory import nbytes
 from model.network.click_maps import disk_maps
 from model.network.prompts import ReferenceTokens
@@ -120,7 +121,7 @@ class RefCutPredictor:
         roi = Box.whole(*image_rgb.shape[:2])
         masks = [mask for mask in (positive_hw, negative_hw) if mask is not None and mask.any()]
         if self.settings.reference_zoom and masks:
-            box = bounding_box(np.logical_or.reduce(masks))
+            box = bounding_box(union(masks))
             roi = expanded_box(box, *image_rgb.shape[:2])
 
         def cut(mask_hw: NDArray[np.bool_] | None) -> Tensor | None:

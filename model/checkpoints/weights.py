@@ -7,7 +7,6 @@ ANY.safetensors      a whole network in SimpleClick's shape, such as `python -m 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from model.checkpoints.version_folder import BASE_FILE, SHIPPED_DIR, VERSION_FILE, file_digest, version_name
 from model.errors import WeightsError
+from model.files import atomic_write
 from model.network.config import PRESETS, NetworkConfig
 from model.network.refcut import BASE_PREFIXES, RefCut
 
@@ -135,10 +135,8 @@ def _is_base(name: str) -> bool:
 
 
 def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial")
-    save_file(tensors, temporary, metadata=metadata)
-    os.replace(temporary, path)
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def _load(path: Path, expected_format: str | None) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -17,7 +17,7 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from model.cli.common import command_parser
-from model.masks import encode
+from model.masks import encode, union
 from model.types import BoolMask
 
 FOLDER = "made_up"
@@ -67,7 +67,7 @@ def _picture(rng: Generator) -> tuple[NDArray[np.uint8], dict[str, BoolMask]]:
     for name, (centre, axes) in shapes.items():
         mask = np.zeros((SIDE_PX, SIDE_PX), np.uint8)
         cv2.ellipse(mask, (int(centre[0]), int(centre[1])), axes, 0, 0, 360, 1, -1)
-        free = ~np.logical_or.reduce(list(masks.values())) if masks else np.ones_like(mask, bool)
+        free = ~union(masks.values(), mask.shape)
         masks[name] = (mask > 0) & free
         image[masks[name]] = COLOURS[name]
     noise = rng.normal(0, 8, image.shape)

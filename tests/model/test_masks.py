@@ -1,0 +1,86 @@
+"""What can be asked of masks, and their run lengths."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model.masks import (
+    connected,
+    decode,
+    deepest_point,
+    distance_inside,
+    encode,
+    evenly_spaced,
+    intersection_over_union,
+    union,
+)
+
+quick = settings(database=None, deadline=None, max_examples=60)
+
+
+def box_mask(rows: slice, cols: slice, size: tuple[int, int] = (8, 10)) -> np.ndarray:
+    mask_hw = np.zeros(size, bool)
+    mask_hw[rows, cols] = True
+    return mask_hw
+
+
+LEFT, RIGHT = box_mask(slice(0, 8), slice(0, 5)), box_mask(slice(0, 8), slice(5, 10))
+EMPTY = np.zeros((8, 10), bool)
+
+
+def test_a_union_holds_the_pixels_of_all_masks() -> None:
+    assert union([LEFT, RIGHT]).all()
+    assert np.array_equal(union(iter([LEFT])), LEFT)
+
+
+def test_a_union_of_no_masks_is_empty_when_its_size_is_known() -> None:
+    assert np.array_equal(union([], size=(8, 10)), EMPTY)
+    with pytest.raises(ValueError, match="a mask or a size"):
+        union([])
+
+
+def test_masks_of_several_sizes_have_no_union() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        union([LEFT, np.zeros((3, 3), bool)])
+
+
+def test_overlap_is_the_share_of_common_pixels_and_whole_for_two_empty_masks() -> None:
+    assert intersection_over_union(LEFT, union([LEFT, RIGHT])) == 0.5
+    assert intersection_over_union(LEFT, RIGHT) == 0.0
+    assert intersection_over_union(EMPTY, EMPTY) == 1.0
+
+
+def test_the_border_of_the_image_is_outside_a_mask() -> None:
+    distance = distance_inside(np.ones((5, 5), bool))
+    assert (distance[0, 0], distance[2, 2]) == (1.0, 3.0)
+    assert deepest_point(box_mask(slice(1, 6), slice(2, 9))) == (3, 4)
+
+
+def test_masks_that_touch_at_a_corner_are_connected() -> None:
+    corner = box_mask(slice(0, 2), slice(0, 2))
+    assert connected(corner, box_mask(slice(2, 4), slice(2, 4)))
+    assert not connected(corner, box_mask(slice(3, 4), slice(2, 4)))
+
+
+@quick
+@given(st.integers(0, 60), st.none() | st.integers(0, 80))
+def test_evenly_spaced_items_keep_their_order_and_no_item_comes_twice(count: int, limit: int | None) -> None:
+    chosen = evenly_spaced(range(count), limit)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == (count if limit is None else min(count, limit))
+    steps = np.diff(chosen)
+    assert not len(steps) or steps.max() - steps.min() <= 1
+
+
+@quick
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 2**32 - 1))
+def test_run_lengths_bring_a_mask_back_through_json(height: int, width: int, seed: int) -> None:
+    mask_hw = np.random.default_rng(seed).random((height, width)) < 0.5
+    rle = json.loads(json.dumps(encode(mask_hw)))
+    assert rle["size"] == [height, width]
+    assert np.array_equal(decode(rle), mask_hw)
