@@ -1,0 +1,70 @@
+"""What the Markdown pages say can be followed: links lead somewhere, named files exist, the Python example runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.recorded import REPOSITORY
+
+PAGES = sorted(
+    REPOSITORY / name
+    for name in subprocess.check_output(["git", "ls-files", "*.md"], cwd=REPOSITORY, text=True).split()
+)
+TREE = ("refcut_backend", "model", "benchmarks", "tests", "docs", "docker", "label_config")
+
+
+def without_code_blocks(page: Path) -> str:
+    """The page's text."""
+    return re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", without_code_blocks(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_link_of_a_page_leads_somewhere(page: Path):
+    for link in re.findall(r"\]\((?!http)([^)\s]+)\)", without_code_blocks(page)):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path) if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_file_of_the_code_that_a_page_names_exists(page: Path):
+    text = page.read_text()
+    if page.name == "CHANGELOG.md":
+        text = text.split("\n## ")[-1]
+    for path in set(
+        re.findall(rf"\b(?:{'|'.join(TREE)})/[\w/]+\.(?:py|yaml|yml|xml|md|safetensors)\b", text)
+    ):
+        assert (REPOSITORY / path).exists() or (REPOSITORY / "tests" / path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPOSITORY)))
+def test_every_command_that_a_page_names_exists(page: Path):
+    text = page.read_text()
+    for name in set(re.findall(r"python -m benchmarks\.(\w+)", text)):
+        assert (REPOSITORY / "benchmarks" / f"{name}.py").exists(), name
+    for name in set(re.findall(r"-m model ([a-z][\w-]*)", text)):
+        assert (REPOSITORY / "model" / "cli" / f"{name.replace('-', '_')}.py").exists(), name
+    assert not re.search(r"-m model\.\w", text), "`python -m model COMMAND` is the one command"
+
+
+def test_the_example_of_the_model_page_runs(monkeypatch: pytest.MonkeyPatch):
+    (example,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "model.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(REPOSITORY)
+    names: dict[str, object] = {}
+    exec(example, names)
+    mask_hw = names["mask_hw"]
+    assert isinstance(mask_hw, np.ndarray)
+    assert mask_hw.dtype == np.bool_
+    assert 0.01 < mask_hw.mean() < 0.1
