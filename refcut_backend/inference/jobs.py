@@ -1,4 +1,8 @@
-"""The function that rq calls for a task that is to be prelabelled: whatever is urgent goes first."""
+"""The job functions that Redis names: JSON in, JSON out. One `JobRunner` per worker process computes them.
+
+Open this file to see what becomes of a failure in a job: an expected error is the answer; a time limit, a lack of memory or
+an unexpected error empties the caches, which may be half changed, and is the answer too. Callers always learn the reason.
+"""
 
 from __future__ import annotations
 
@@ -6,95 +10,68 @@ import gc
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
-
-from rq.timeouts import JobTimeoutException
+from typing import Any, Protocol, TypeVar
 
 from refcut_backend.errors import ClickTimeoutError, OutOfMemoryError, RefCutError
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, PrelabelAnswer, PrelabelJob, PreloadJob
+from refcut_backend.queue.rq_jobs import JobTimeoutError
 
 log = logging.getLogger("refcut.worker")
 
-
-WARM_LIMIT_S = 20.0
-"""Afterwards the rest is left to the first click."""
-
-
-class PreparesTasks(Protocol):
-    """The part of `inference.engine.ClickEngine` that prepares a task before its first click."""
-
-    def preload(self, job: PreloadJob, must_stop: Callable[[], bool]) -> bool: ...
-
-    def forget(self) -> None: ...
-
-
-_preload_engine: PreparesTasks | None = None
-_a_click_waits: Callable[[], bool] = lambda: False  # noqa: E731
-
-
-def warm_with(engine: PreparesTasks, a_click_waits: Callable[[], bool]) -> None:
-    """Makes `engine` the one that this process prepares. a_click_waits: asked between steps, some 20 times a second."""
-    global _preload_engine, _a_click_waits
-    _preload_engine, _a_click_waits = engine, a_click_waits
-
-
-def run_preload(job: dict[str, Any]) -> None:
-    """JSON job to a ready engine. Nobody waits for the outcome: problems are logged, and the click says them again."""
-    if _preload_engine is None:
-        raise RuntimeError("this worker has no engine; start workers with `refcut worker`")
-    started = time.monotonic()
-    warm = PreloadJob.from_json(job)
-    outcome: dict[str, Any] = {"project": warm.project_id, "task": warm.task_id}
-
-    def must_stop() -> bool:
-        return time.monotonic() - started > WARM_LIMIT_S or _a_click_waits()
-
-    try:
-        complete = not must_stop() and _preload_engine.preload(warm, must_stop)
-        outcome |= {"complete": complete, "total_ms": round(1000 * (time.monotonic() - started), 1)}
-        log.info("task prepared", extra=outcome)
-    except RefCutError as error:
-        log.warning("task not prepared", extra=outcome | {"reason": error.code, "problem": str(error)})
-    except JobTimeoutException:
-        _preload_engine.forget()  # the alarm may have left the caches half changed
-        log.warning("task not prepared", extra=outcome | {"reason": "timeout"})
-    except Exception:
-        _preload_engine.forget()  # memory may have run out
-        log.exception("task not prepared", extra=outcome)
-
-
+PRELOAD_LIMIT_S = 20.0
+"""A preload stops after this long and leaves the rest to the first click."""
 FAILURES_IN_A_ROW = 3
 _ALLOCATOR_WORDS = ("out of memory", "can't allocate memory", "not enough memory")
 
+Answer = TypeVar("Answer")
 
-class AnswersClicks(Protocol):
-    """What holds the model and its caches."""
+
+class Engine(Protocol):
+    """Holds the model and its caches: `engine.ClickEngine`."""
 
     @property
     def device(self) -> str:
-        """Where the model computes."""
+        """Where the model computes, as torch names it."""
 
-    def answer(self, job: ClickJob) -> ClickAnswer: ...
+    def answer(self, job: ClickJob) -> ClickAnswer:
+        """Compute the mask of a click."""
+
+    def preload(self, job: PreloadJob, must_stop: Callable[[], bool]) -> bool:
+        """Prepare a task's first click. Return whether that was completed."""
 
     def forget(self) -> None:
-        """Empties the caches, the GPU's too."""
-        ...
+        """Empty all caches, on the GPU too."""
+
+
+class LabelFinder(Protocol):
+    """Searches a task for objects without a click: `prelabeller.Prelabeller`."""
+
+    def look(self, job: PrelabelJob, should_yield: Callable[[], bool]) -> PrelabelAnswer:
+        """Search the job's labels until `should_yield` is true."""
 
 
 class MemoryGuard:
-    """Answers through an engine that may run out of memory."""
+    """Answers clicks through an engine that may run out of memory.
 
-    def __init__(self, engine: AnswersClicks) -> None:
+    Args:
+        engine: Retried once with empty caches when it runs out of memory.
+    """
+
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._failures = 0
 
     @property
     def needs_restart(self) -> bool:
-        """Whether only a fresh process can help."""
+        """Whether only a new process can help: memory ran out for three clicks in a row."""
         return self._failures >= FAILURES_IN_A_ROW
 
     def answer(self, job: ClickJob) -> ClickAnswer:
-        """The engine's answer. Raises OutOfMemoryError when empty caches did not help either."""
+        """Compute a click.
+
+        Raises:
+            OutOfMemoryError: If memory runs out even with empty caches.
+        """
         try:
             answer = self._answer_or_free(job) or self._engine.answer(job)
         except (RuntimeError, MemoryError) as error:
@@ -109,7 +86,7 @@ class MemoryGuard:
         return answer
 
     def _answer_or_free(self, job: ClickJob) -> ClickAnswer | None:
-        """None when memory ran out. Its traceback holds arrays: they are freed once this function has returned."""
+        """Returns None if memory ran out. The traceback holds arrays, which are freed once this function has returned."""
         try:
             return self._engine.answer(job)
         except (RuntimeError, MemoryError) as error:
@@ -125,86 +102,128 @@ class MemoryGuard:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """torch raises a RuntimeError for a full GPU and for full main memory, numpy and Python a MemoryError."""
+    """Recognise a lack of memory: torch raises RuntimeError for GPU and main memory, numpy and Python MemoryError."""
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _ALLOCATOR_WORDS)
 
 
-class LooksAtTasks(Protocol):
-    """`worker.prelabeller.Prelabeller`."""
+class JobRunner:
+    """Computes the jobs of one worker process.
 
-    def look(self, job: PrelabelJob, should_yield: Callable[[], bool]) -> PrelabelAnswer: ...
+    Args:
+        engine: Answers clicks and preloads tasks.
+        finder: Searches tasks that are pre-labelled.
+        click_waits: Whether a preload must stop for a click; asked some 20 times per second.
+        should_yield: Whether pre-labelling must stop for something more urgent; asked as often.
+    """
 
-    def forget(self) -> None: ...
+    def __init__(
+        self,
+        engine: Engine,
+        finder: LabelFinder,
+        click_waits: Callable[[], bool],
+        should_yield: Callable[[], bool],
+    ) -> None:
+        self._engine = engine
+        self._guard = MemoryGuard(engine)
+        self._finder = finder
+        self._click_waits = click_waits
+        self._should_yield = should_yield
 
+    @property
+    def device(self) -> str:
+        """Where the model computes, as torch names it."""
+        return self._engine.device
 
-class TakesTurns(Protocol):
-    """`jobs.prelabel_turn.Turn`."""
+    @property
+    def needs_restart(self) -> bool:
+        """Whether the process is to be replaced by a new one (see `MemoryGuard`)."""
+        return self._guard.needs_restart
 
-    def is_over(self) -> bool: ...
+    def click(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Compute a `ClickJob` and return its `ClickAnswer`, both as JSON."""
+        answer = self._attempt("click", {}, lambda: self._guard.answer(ClickJob.from_json(payload)))
+        return (ClickAnswer.refused(answer) if isinstance(answer, RefCutError) else answer).to_json()
 
-
-_prelabeller: LooksAtTasks | None = None
-_turn: TakesTurns | None = None
-
-
-def prelabel_with(prelabeller: LooksAtTasks, turn: TakesTurns) -> None:
-    """Makes `prelabeller` the one that this process looks at tasks with."""
-    global _prelabeller, _turn
-    _prelabeller, _turn = prelabeller, turn
-
-
-def run_prelabel(job: dict[str, Any]) -> dict[str, Any]:
-    """JSON job to JSON answer. Every problem is an answer too."""
-    if _prelabeller is None or _turn is None:
-        raise RuntimeError("this worker has no engine; start workers with `refcut worker`")
-    asked = PrelabelJob.from_json(job)
-    outcome = {"project": asked.project_id, "task": asked.task_id}
-    try:
-        answer = _prelabeller.look(asked, _turn.is_over)
-        done = {"labels": len(answer.found), "of": len(asked.labels), "milliseconds": answer.milliseconds}
-        log.info("task looked at", extra=outcome | done)
+    def prelabel(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Compute a `PrelabelJob` and return its `PrelabelAnswer`, both as JSON."""
+        job = PrelabelJob.from_json(payload)
+        facts = {"project": job.project_id, "task": job.task_id}
+        answer = self._attempt("task", facts, lambda: self._finder.look(job, self._should_yield))
+        if isinstance(answer, RefCutError):
+            log.warning("task not prelabelled", extra=facts | _reason(answer))
+            return PrelabelAnswer.refused(answer).to_json()
+        done = {"labels": len(answer.found), "of": len(job.labels), "milliseconds": answer.milliseconds}
+        log.info("task prelabelled", extra=facts | done)
         return answer.to_json()
-    except RefCutError as error:
-        problem: RefCutError = error
-    except JobTimeoutException:
-        problem = ClickTimeoutError("looking at the task took too long")
-    except Exception as error:
-        log.exception("a task cannot be looked at", extra=outcome)
-        problem = RefCutError("the worker failed on this task", hint="the worker's log has the traceback")
-        if is_out_of_memory(error):
-            problem = OutOfMemoryError(
-                "the worker ran out of memory", hint="lower REFCUT_FEATURE_CACHE_MAX_BYTES"
+
+    def preload(self, payload: dict[str, Any]) -> None:
+        """Compute a `PreloadJob`, given as JSON. Nobody waits for it: a problem is logged, and the click reports it again."""
+        started = time.monotonic()
+        job = PreloadJob.from_json(payload)
+        facts = {"project": job.project_id, "task": job.task_id}
+
+        def must_stop() -> bool:
+            return time.monotonic() - started > PRELOAD_LIMIT_S or self._click_waits()
+
+        done = self._attempt("preload", facts, lambda: not must_stop() and self._engine.preload(job, must_stop))
+        if isinstance(done, RefCutError):
+            log.warning("task not prepared", extra=facts | _reason(done))
+        else:
+            spent = {"complete": done, "total_ms": round(1000 * (time.monotonic() - started), 1)}
+            log.info("task prepared", extra=facts | spent)
+
+    def _attempt(
+        self, subject: str, facts: dict[str, int], compute: Callable[[], Answer]
+    ) -> Answer | RefCutError:
+        """Computes a job. Every failure becomes the error to report; unless it was expected, the caches are emptied."""
+        try:
+            return compute()
+        except RefCutError as error:
+            return error
+        except JobTimeoutError:
+            problem: RefCutError = ClickTimeoutError(f"the {subject} was not computed in time")
+        except Exception as error:
+            log.exception(f"a {subject} failed", extra=facts)
+            problem = RefCutError(
+                f"the worker failed on this {subject}", hint="the worker's log has the traceback"
             )
-    if problem.code in ("timeout", "error", "oom"):
-        _prelabeller.forget()  # the caches may be half changed
-    log.warning("task not looked at", extra=outcome | {"reason": problem.code, "problem": str(problem)})
-    return PrelabelAnswer.refused(problem).to_json()
+            if is_out_of_memory(error):
+                problem = OutOfMemoryError(
+                    "the worker ran out of memory", hint="lower REFCUT_FEATURE_CACHE_MAX_BYTES"
+                )
+        self._engine.forget()
+        return problem
 
 
-_click_engine: AnswersClicks | None = None
-_care: MemoryGuard | None = None
+def _reason(error: RefCutError) -> dict[str, str]:
+    return {"reason": error.code, "problem": str(error)}
 
 
-def serve_with(engine: AnswersClicks) -> MemoryGuard:
-    """Makes `engine` the one that answers this process's jobs."""
-    global _click_engine, _care
-    _click_engine, _care = engine, MemoryGuard(engine)
-    return _care
+_runner: JobRunner | None = None
 
 
-def run_click(job: dict[str, Any]) -> dict[str, Any]:
-    """JSON job to JSON answer. Every problem is an answer too: the caller shall know why, not guess."""
-    if _click_engine is None or _care is None:
+def register(runner: JobRunner) -> None:
+    """Make `runner` compute this process's jobs. rq imports the functions below by name and passes nothing but JSON."""
+    global _runner
+    _runner = runner
+
+
+def _registered() -> JobRunner:
+    if _runner is None:
         raise RuntimeError("this worker has no engine; start workers with `refcut worker`")
-    try:
-        return _care.answer(ClickJob.from_json(job)).to_json()
-    except RefCutError as error:
-        return ClickAnswer.refused(error).to_json()
-    except JobTimeoutException:
-        _click_engine.forget()  # the alarm may have left the caches half changed
-        return ClickAnswer.refused(ClickTimeoutError("the click was not computed in time")).to_json()
-    except Exception:
-        log.exception("a click failed")
-        _click_engine.forget()
-        failed = RefCutError("the worker failed on this click", hint="the worker's log has the traceback")
-        return ClickAnswer.refused(failed).to_json()
+    return _runner
+
+
+def run_click(payload: dict[str, Any]) -> dict[str, Any]:
+    """Compute a click; rq calls it (see `JobRunner.click`)."""
+    return _registered().click(payload)
+
+
+def run_preload(payload: dict[str, Any]) -> None:
+    """Prepare an opened task; rq calls it (see `JobRunner.preload`)."""
+    _registered().preload(payload)
+
+
+def run_prelabel(payload: dict[str, Any]) -> dict[str, Any]:
+    """Search a task that is pre-labelled; rq calls it (see `JobRunner.prelabel`)."""
+    return _registered().prelabel(payload)

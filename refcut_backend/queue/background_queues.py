@@ -1,13 +1,15 @@
-"""Asks a worker to get a task ready, when there is nothing better to do."""
+"""Queues whose sender does not wait (preloading, training), and the check that makes background work yield to clicks."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import redis
 from redis import Redis
 
 from refcut_backend.queue.messages import PreloadJob
+from refcut_backend.queue.redis import report_outage
 from refcut_backend.queue.rq_jobs import (
     CLICK_QUEUE,
     PRELOAD_FUNCTION,
@@ -22,21 +24,49 @@ log = logging.getLogger("refcut.click")
 MAX_WAITING = 4
 WAITS_AT_MOST_S = 30
 RUNS_AT_MOST_S = 60
+TRAINING_RESULT_TTL_S = 60
+
+
+class PreemptionCheck:
+    """Tells a worker's background job to stop when something more urgent waits.
+
+    Args:
+        connection: Connection for this check alone.
+        urgent_queues: Queues that go before the background job.
+    """
+
+    def __init__(self, connection: Redis, urgent_queues: Sequence[str]) -> None:
+        self._connection = connection
+        self._keys = [open_queue(name, connection).key for name in urgent_queues]
+
+    def should_yield(self) -> bool:
+        """Return whether an urgent job waits; also true if Redis cannot be reached. Called about 20 times per second."""
+        try:
+            with self._connection.pipeline() as pipeline:
+                for key in self._keys:
+                    pipeline.llen(key)
+                return any(pipeline.execute())
+        except redis.RedisError:
+            return True
 
 
 class PreloadQueue:
-    """A queue that a worker looks into only when no click waits. Nothing on it is worth waiting for."""
+    """Jobs that prepare a task which was just opened. A worker takes them only when no click waits."""
 
     def __init__(self, connection: Redis) -> None:
-        self._connection = connection
-        self._clicks = open_queue(CLICK_QUEUE, connection)
         self._queue = open_queue(PRELOAD_QUEUE, connection)
+        self._clicks = PreemptionCheck(connection, (CLICK_QUEUE,))
 
     def ask(self, job: PreloadJob) -> bool:
-        """Leaves the job for a worker; false when clicks wait or Redis is away. The oldest job makes room: whoever
-        opened that task has had time to click."""
+        """Queue a job without waiting for it.
+
+        At most `MAX_WAITING` jobs wait. The oldest is dropped for a new one: its annotator has had time to click.
+
+        Returns:
+            Whether the job was queued; false if a click waits or Redis cannot be reached.
+        """
         try:
-            if self.a_click_waits():
+            if self._clicks.should_yield():
                 return False
             waiting = self._queue.get_job_ids()
             for outdated in waiting[: max(len(waiting) - MAX_WAITING + 1, 0)]:
@@ -48,19 +78,12 @@ class PreloadQueue:
                 ttl=WAITS_AT_MOST_S,
                 result_ttl=0,
                 failure_ttl=WAITS_AT_MOST_S,
-                description="warm",
+                description=PRELOAD_QUEUE,
             )
             return True
         except redis.RedisError as error:
             log.info("task not prepared", extra={"task": job.task_id, "problem": type(error).__name__})
             return False
-
-    def a_click_waits(self) -> bool:
-        """Whether a click is on the queue that no worker has taken yet; true as well when Redis cannot say."""
-        try:
-            return self._clicks.count > 0
-        except redis.RedisError:
-            return True
 
     def _drop(self, job_id: str) -> None:
         job = self._queue.fetch_job(job_id)
@@ -70,50 +93,44 @@ class PreloadQueue:
             job.delete()
 
 
-KEPT_AFTERWARDS_S = 60
-
-
 class TrainingQueue:
-    """The rq queue of trainings. timeout_s: longest time that one may take."""
+    """The queue of training runs. The database knows the runs; this queue only hands them to a worker.
+
+    Args:
+        connection: Connection to Redis.
+        timeout_s: Longest time in seconds that a training may take.
+    """
 
     def __init__(self, connection: Redis, timeout_s: int) -> None:
         self._queue = open_queue(TRAINING_QUEUE, connection)
         self._timeout_s = timeout_s
 
     def ensure(self, run_id: str, attempt: int) -> bool:
-        """Puts a run on the queue unless it waits there; returns whether it did. Raises redis.RedisError.
+        """Queue a run unless it waits already.
 
-        A job too many does no harm: a worker computes a run only after it has claimed it in the database.
-        attempt: how often the run has been begun.
+        A superfluous job does no harm: a worker computes a run only after it has claimed the run in the database.
+
+        Args:
+            run_id: The run.
+            attempt: How many workers have begun the run so far.
+
+        Returns:
+            Whether the run was queued by this call.
+
+        Raises:
+            QueueUnavailableError: If Redis cannot be reached.
         """
         job_id = f"{run_id}-{attempt}"
-        if job_id in self._queue.get_job_ids():
-            return False
-        self._queue.enqueue_call(
-            TRAINING_FUNCTION,
-            args=(run_id,),
-            timeout=self._timeout_s,
-            result_ttl=KEPT_AFTERWARDS_S,
-            failure_ttl=KEPT_AFTERWARDS_S,
-            description="training",
-            job_id=job_id,
-        )
+        with report_outage():
+            if job_id in self._queue.get_job_ids():
+                return False
+            self._queue.enqueue_call(
+                TRAINING_FUNCTION,
+                args=(run_id,),
+                timeout=self._timeout_s,
+                result_ttl=TRAINING_RESULT_TTL_S,
+                failure_ttl=TRAINING_RESULT_TTL_S,
+                description=TRAINING_QUEUE,
+                job_id=job_id,
+            )
         return True
-
-
-class PreemptionCheck:
-    """Of a worker on this Redis."""
-
-    def __init__(self, connection: Redis) -> None:
-        self._connection = connection
-        self._urgent = [open_queue(name, connection).key for name in (CLICK_QUEUE, PRELOAD_QUEUE)]
-
-    def is_over(self) -> bool:
-        """Whether a click waits, or a task that was just opened; true as well when Redis cannot say."""
-        try:
-            with self._connection.pipeline() as pipeline:
-                for key in self._urgent:
-                    pipeline.llen(key)
-                return any(pipeline.execute())
-        except redis.RedisError:
-            return True

@@ -1,7 +1,13 @@
-"""What becomes of one click, or of a task to prelabel: a small key in Redis, gone when nobody waits any more.
+"""Who may compute a job that somebody waits for: a small key in Redis that is gone when nobody waits any more.
 
-`waiting` until a worker claims it, then `held by` that worker; `superseded` from the moment a newer click replaces it. A
-worker computes a click only after a claim, so no click is computed that nobody waits for, and none twice.
+    (no key)      nobody waits: the deadline has passed, the caller has its answer, or Redis was emptied
+    waiting       sent; no worker has it
+    held by W     worker W computes it
+    superseded    a newer click on the same object replaced it; no worker can claim it
+
+A worker claims a click or a pre-labelling task before it computes it. Therefore nothing is computed that nobody waits for,
+and nothing is computed twice, even if two workers are handed the same job. The key still has the prefix `refcut:ticket:`
+that version 0.1.0 gave it, so that web processes and workers of both versions can share one Redis during an update.
 """
 
 from __future__ import annotations
@@ -25,35 +31,47 @@ return redis.call('PTTL', KEYS[1])
 
 @dataclass(frozen=True)
 class ClaimState:
-    """worker: who holds the click; None while it waits, and after it was superseded."""
+    """State of a job that somebody waits for.
+
+    Attributes:
+        superseded: Whether a newer click replaced this one.
+        worker: Name of the worker that holds the job; None while it waits or if it was superseded.
+    """
 
     superseded: bool
     worker: str | None
 
 
-def issue(pipeline: Pipeline, click_id: str, lasts_s: float) -> None:
-    """A click that waits for a worker until its deadline."""
-    pipeline.set(_key(click_id), WAITING, px=max(round(1000 * lasts_s), 1))
+def create(pipeline: Pipeline, job_id: str, lasts_s: float) -> None:
+    """Make a job claimable until `lasts_s` seconds from now."""
+    pipeline.set(_key(job_id), WAITING, px=max(round(1000 * lasts_s), 1))
 
 
-def claim(pipeline: Pipeline, click_id: str, worker: str) -> None:
-    """The click is this worker's, if it still waits. `seconds_left` reads the pipeline's answer."""
-    pipeline.eval(_CLAIM, 1, _key(click_id), WAITING, _HELD_BY + worker)
+def claim(pipeline: Pipeline, job_id: str, worker: str) -> None:
+    """Give the job to a worker if it still waits. `seconds_left` reads the pipeline's answer."""
+    pipeline.eval(_CLAIM, 1, _key(job_id), WAITING, _HELD_BY + worker)
 
 
 def seconds_left(claimed: Any) -> float | None:
-    """How long the caller of a claimed click waits; None when the click is not to be computed (any more)."""
+    """Read the answer to `claim`.
+
+    Args:
+        claimed: The pipeline's result for the claim: milliseconds, or 0 and less.
+
+    Returns:
+        Seconds until the caller stops waiting; None if the worker did not get the job and must not compute it.
+    """
     return int(claimed) / 1000 if int(claimed) > 0 else None
 
 
-def supersede(pipeline: Pipeline, click_id: str) -> None:
-    """No worker can claim the click from now on."""
-    pipeline.set(_key(click_id), SUPERSEDED, xx=True, keepttl=True)
+def supersede(pipeline: Pipeline, job_id: str) -> None:
+    """Prevent any worker from claiming the job from now on."""
+    pipeline.set(_key(job_id), SUPERSEDED, xx=True, keepttl=True)
 
 
-def read(connection: Redis, click_id: str) -> ClaimState | None:
-    """None when there is no ticket: its deadline has passed, or Redis was emptied."""
-    value = connection.get(_key(click_id))
+def read(connection: Redis, job_id: str) -> ClaimState | None:
+    """Read the state of a job; None if there is no key (see the table above)."""
+    value = connection.get(_key(job_id))
     if not isinstance(value, bytes):
         return None
     text = value.decode()
@@ -61,15 +79,15 @@ def read(connection: Redis, click_id: str) -> ClaimState | None:
     return ClaimState(text == SUPERSEDED, worker)
 
 
-def renew(pipeline: Pipeline, click_id: str, lasts_s: float) -> None:
-    """Somebody still waits. The pipeline's answer is 0 when the ticket is gone."""
-    pipeline.pexpire(_key(click_id), max(round(1000 * lasts_s), 1))
+def renew(connection: Redis, job_id: str, lasts_s: float) -> None:
+    """Keep a job claimed or claimable for another `lasts_s` seconds. Does nothing if there is no key."""
+    connection.pexpire(_key(job_id), max(round(1000 * lasts_s), 1))
 
 
-def withdraw(pipeline: Pipeline, click_id: str) -> None:
-    """The caller has its answer or has gone."""
-    pipeline.delete(_key(click_id))
+def delete(pipeline: Pipeline, job_id: str) -> None:
+    """Forget the job: its caller has an answer or no longer waits."""
+    pipeline.delete(_key(job_id))
 
 
-def _key(click_id: str) -> str:
-    return f"refcut:ticket:{click_id}"
+def _key(job_id: str) -> str:
+    return f"refcut:ticket:{job_id}"

@@ -1,4 +1,4 @@
-"""Which workers live: each says so every second, and counts as lost when it has been silent for three."""
+"""Which workers are alive. Each writes its state to Redis every second and counts as dead after three silent seconds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,25 @@ from redis import Redis
 from redis.client import Pipeline
 from rq.utils import as_text
 
+from refcut_backend.queue.redis import report_outage
+
 BEAT_S = 1.0
 SILENT_S = 3.0
 _NAMES = "refcut:workers"
+_SMOOTHING = 0.2
+"""Weight of the latest click in a worker's mean time per click."""
 
 
 @dataclass(frozen=True)
 class WorkerState:
-    """What a worker says of itself. ready: the model is loaded and warm, on `device`. click_s: seconds that a click took
-    lately.
+    """What a worker reports about itself.
+
+    Attributes:
+        name: Unique over all machines.
+        queues: Queues that it serves.
+        ready: Whether the model is loaded and warmed up.
+        device: Where the model computes, as torch names it; empty until ready, and for workers without a model.
+        click_s: Recent seconds per click, as a moving average; None before the first click.
     """
 
     name: str
@@ -35,9 +45,12 @@ class WorkerState:
 
 
 class Heartbeat:
-    """Keeps one worker's state in Redis alive from a thread, as a context manager. Redis may be away meanwhile.
+    """Keeps one worker's state in Redis up to date from a thread, as a context manager. Redis may be away meanwhile.
 
-    connection: for this alone; it is closed at the end.
+    Args:
+        connection: For the heartbeat alone; it is closed at the end.
+        name: The worker.
+        queues: Queues that the worker serves.
     """
 
     def __init__(self, connection: Redis, name: str, queues: Collection[str]) -> None:
@@ -45,7 +58,7 @@ class Heartbeat:
         self._state = WorkerState(name, tuple(queues))
         self._stopped = threading.Event()
         self._one_at_a_time = threading.Lock()
-        self._thread = threading.Thread(target=self._beat_until_stopped, name="presence", daemon=True)
+        self._thread = threading.Thread(target=self._beat_until_stopped, name="heartbeat", daemon=True)
 
     @property
     def name(self) -> str:
@@ -59,29 +72,28 @@ class Heartbeat:
     def __exit__(self, *_exc: object) -> None:
         self._stopped.set()
         self._thread.join()
-        with suppress(redis.RedisError):
-            forget_worker(self._connection, self.name)
+        with suppress(redis.RedisError), self._connection.pipeline() as pipeline:
+            _forget(pipeline, self.name)
         self._connection.close()
 
     def announce_ready(self, device: str = "") -> None:
-        """From now on the worker takes jobs. device: what computes its model."""
+        """Report that the worker takes jobs from now on. `device` is where its model computes."""
         self._state = replace(self._state, ready=True, device=device)
         self._beat_now()
 
-    def took(self, seconds: float) -> None:
-        """A click was computed: moves the mean that the expected wait is reckoned from."""
+    def record_click(self, seconds: float) -> None:
+        """Update the mean time per click, from which the expected wait of a click is computed."""
         before = self._state.click_s
-        self._state = replace(
-            self._state, click_s=seconds if before is None else 0.8 * before + 0.2 * seconds
-        )
+        mean_s = seconds if before is None else (1 - _SMOOTHING) * before + _SMOOTHING * seconds
+        self._state = replace(self._state, click_s=mean_s)
 
     def beat(self, pipeline: Pipeline) -> None:
-        """Says that the worker lives."""
+        """Add the worker's state to a pipeline; it counts as alive for `SILENT_S` after that."""
         pipeline.sadd(_NAMES, self.name)
         pipeline.set(_key(self.name), json.dumps(asdict(self._state)), px=round(1000 * SILENT_S))
 
     def _beat_now(self) -> None:
-        """What was read first is written first: otherwise the thread could take back that the worker is ready."""
+        """Reads and writes the state under a lock: the thread could otherwise overwrite "ready" with an older state."""
         with self._one_at_a_time, suppress(redis.RedisError), self._connection.pipeline() as pipeline:
             self.beat(pipeline)
             pipeline.execute()
@@ -94,30 +106,48 @@ class Heartbeat:
 
 
 def new_worker_name() -> str:
-    """A name that no other worker has, on any machine."""
+    """Make a name that no other worker has, on any machine."""
     return f"{socket.gethostname()}-{uuid4().hex[:12]}"
 
 
+@report_outage()
 def is_alive(connection: Redis, name: str) -> bool:
-    """Whether the worker was heard of in the last three seconds, and nobody has seen it die since."""
+    """Return whether the worker sent a heartbeat within three seconds and nobody has seen it end since.
+
+    Raises:
+        QueueUnavailableError: If Redis cannot be reached.
+    """
     return bool(connection.exists(_key(name)))
 
 
+@report_outage()
 def ready_worker(connection: Redis, name: str) -> WorkerState | None:
-    """A worker that lives and has its model loaded."""
+    """Return the state of a worker; None unless it is alive and has its model loaded.
+
+    Raises:
+        QueueUnavailableError: If Redis cannot be reached.
+    """
     return next((worker for worker in _read(connection, [name]) if worker.ready), None)
 
 
+@report_outage()
 def forget_worker(connection: Redis, name: str) -> None:
-    """For whoever sees a worker end: its callers learn of it at once instead of after three seconds."""
+    """Remove a worker that was seen to end: its callers then learn of it at once instead of after three seconds.
+
+    Raises:
+        QueueUnavailableError: If Redis cannot be reached.
+    """
     with connection.pipeline() as pipeline:
-        pipeline.delete(_key(name))
-        pipeline.srem(_NAMES, name)
-        pipeline.execute()
+        _forget(pipeline, name)
 
 
+@report_outage()
 def living_workers(connection: Redis) -> list[WorkerState]:
-    """Every worker on this Redis, by name, whatever machine it runs on."""
+    """List every living worker on this Redis, by name, whatever machine it runs on.
+
+    Raises:
+        QueueUnavailableError: If Redis cannot be reached.
+    """
     names = sorted(as_text(name) for name in connection.smembers(_NAMES))
     workers = _read(connection, names)
     silent = set(names) - {worker.name for worker in workers}
@@ -131,10 +161,16 @@ def _read(connection: Redis, names: list[str]) -> list[WorkerState]:
     return [_state(json.loads(value)) for value in values if value is not None]
 
 
-def _state(said: dict[str, Any]) -> WorkerState:
-    """A worker of a later version may say more."""
-    known = {field.name: said[field.name] for field in fields(WorkerState) if field.name in said}
-    return WorkerState(**{**known, "queues": tuple(said["queues"])})
+def _state(payload: dict[str, Any]) -> WorkerState:
+    """Ignores unknown fields: a worker of a later version may send more."""
+    known = {field.name: payload[field.name] for field in fields(WorkerState) if field.name in payload}
+    return WorkerState(**{**known, "queues": tuple(payload["queues"])})
+
+
+def _forget(pipeline: Pipeline, name: str) -> None:
+    pipeline.delete(_key(name))
+    pipeline.srem(_NAMES, name)
+    pipeline.execute()
 
 
 def _key(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Sends tasks to be prelabelled to a worker and waits, at low priority: a worker takes them when no click waits.
+"""Sends tasks to be pre-labelled to a worker and waits. A worker takes them only when no click waits.
 
-A task's ticket lasts only while somebody waits and says so: what a killed `refcut prelabel` has left on the queue is not
-computed. Looking at a task twice does no harm, so one whose worker died is sent again.
+A task's claim lasts only while its caller waits and renews it: tasks that a killed `refcut prelabel` left on the queue are
+not computed. Computing a task twice does no harm, so a task whose worker died is sent again, once.
 """
 
 from __future__ import annotations
@@ -14,40 +14,34 @@ from uuid import uuid4
 import redis
 from redis import Redis
 
-from refcut_backend.errors import ClickTimeoutError, QueueUnavailableError, WorkerLostError
-from refcut_backend.queue import claims
-from refcut_backend.queue.heartbeats import WorkerState, is_alive, living_workers
+from refcut_backend.errors import ClickTimeoutError, WorkerLostError
+from refcut_backend.queue.heartbeats import WorkerState, living_workers
 from refcut_backend.queue.messages import PrelabelAnswer, PrelabelJob
-from refcut_backend.queue.rq_jobs import (
-    PRELABEL_FUNCTION,
-    PRELABEL_QUEUE,
-    open_queue,
-    read_result,
-    results_key,
-)
+from refcut_backend.queue.redis import report_outage
+from refcut_backend.queue.reply_queue import ReplyQueue
+from refcut_backend.queue.rq_jobs import PRELABEL_FUNCTION, PRELABEL_QUEUE
 
 CLAIM_S = 10.0
-LOOK_EVERY_S = 0.25
 RUNS_AT_MOST_S = 60
-"""A worker gives a job back long before; this ends one that hangs."""
-KEPT_S = 30
-LOSSES = 2
-"""A task over which so many workers died is given up: it may well be the reason."""
+"""Ends a job that hangs. A worker normally gives a job back long before."""
+MAX_LOSSES = 2
+"""A task is given up after this many workers died on it: the task may well be the cause."""
 
 
 class PrelabelQueue:
-    """For any number of callers on one Redis, on threads or in processes of their own."""
+    """The queue of tasks to pre-label, for any number of callers on one Redis, in threads or in other processes."""
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
-        self._queue = open_queue(PRELABEL_QUEUE, connection)
+        self._queue = ReplyQueue(connection, PRELABEL_QUEUE, PRELABEL_FUNCTION, RUNS_AT_MOST_S)
 
     def workers(self) -> list[WorkerState]:
-        """Those that would take a task now. Raises QueueUnavailableError."""
-        try:
-            return [w for w in living_workers(self._connection) if w.ready and PRELABEL_QUEUE in w.queues]
-        except redis.RedisError as error:
-            raise _unavailable(error) from error
+        """List the workers that would take a task now.
+
+        Raises:
+            QueueUnavailableError: If Redis cannot be reached.
+        """
+        return [w for w in living_workers(self._connection) if w.ready and PRELABEL_QUEUE in w.queues]
 
     def ask(
         self,
@@ -57,93 +51,55 @@ class PrelabelQueue:
         *,
         is_continuation: bool = False,
     ) -> PrelabelAnswer:
-        """What a worker found, by a deadline (`time.monotonic()`).
+        """Send a task and wait for what a worker finds on it.
 
-        goes_on: the rest of a task, which comes before other tasks: the worker still has its image at hand.
-        is_unwanted: asked while waiting; true ends the wait as a deadline does. Raises ClickTimeoutError,
-        WorkerLostError or QueueUnavailableError when no worker answers.
+        Args:
+            job: The task and the labels to look for.
+            deadline: When to stop waiting, as `time.monotonic()`.
+            is_cancelled: Checked while waiting; true ends the wait like the deadline.
+            is_continuation: Whether the job is the rest of a task that was begun. It then goes before other tasks,
+                because the worker still has its image in memory.
+
+        Raises:
+            ClickTimeoutError: If no worker answered by the deadline, or the wait was cancelled.
+            WorkerLostError: If two workers died over the task.
+            QueueUnavailableError: If Redis cannot be reached.
         """
-        losses = 0
-        try:
-            while True:
-                answer = self._ask_once(job, deadline, is_cancelled, is_continuation)
-                if answer is not None:
-                    return answer
-                losses += 1
-                if losses == LOSSES:
-                    raise WorkerLostError(
-                        f"{LOSSES} workers died while they looked at it",
-                        hint="the workers' log, or the kernel's, says why",
-                    )
-        except redis.RedisError as error:
-            raise _unavailable(error) from error
+        for _ in range(MAX_LOSSES):
+            with suppress(WorkerLostError), report_outage():
+                return self._ask_once(job, deadline, is_cancelled, is_continuation)
+        raise WorkerLostError(
+            f"{MAX_LOSSES} workers died while they searched the task",
+            hint="the workers' log, or the kernel's, says why",
+        )
 
     def _ask_once(
         self, job: PrelabelJob, deadline: float, is_cancelled: Callable[[], bool], is_continuation: bool
-    ) -> PrelabelAnswer | None:
-        """None when the worker died."""
-        name = uuid4().hex
+    ) -> PrelabelAnswer:
+        job_id = uuid4().hex
         try:
-            self._send(job, name, is_continuation)
-            while (left_s := deadline - time.monotonic()) > 0 and not is_cancelled():
-                said = read_result(self._connection, name, min(left_s, LOOK_EVERY_S))
-                if said is not None:
-                    return PrelabelAnswer.from_json(said)
-                if self._is_lost(job, name):
-                    return None
+            self._send(job, job_id, is_continuation)
+            payload = self._queue.wait(
+                job_id,
+                deadline,
+                lambda _left_s: self._send(job, job_id, at_front=False),
+                is_cancelled=is_cancelled,
+                renew_claim_s=CLAIM_S,
+            )
         finally:
-            self._forget(name)
-        raise ClickTimeoutError("it was not its turn in time", hint="clicks go first; more workers help")
+            self._forget(job_id)
+        if payload is None:
+            raise ClickTimeoutError("no worker was free in time", hint="clicks go first; more workers help")
+        return PrelabelAnswer.from_json(payload)
 
-    def _send(self, job: PrelabelJob, name: str, at_front: bool) -> None:
+    def _send(self, job: PrelabelJob, job_id: str, at_front: bool) -> None:
         with self._connection.pipeline() as pipeline:
             pipeline.multi()
-            claims.issue(pipeline, name, CLAIM_S)
-            self._queue.enqueue_call(
-                PRELABEL_FUNCTION,
-                args=(job.to_json(),),
-                timeout=RUNS_AT_MOST_S,
-                result_ttl=KEPT_S,
-                failure_ttl=KEPT_S,
-                description="prelabel",
-                job_id=name,
-                at_front=at_front,
-                pipeline=pipeline,
-            )
+            self._queue.add(pipeline, job_id, job.to_json(), CLAIM_S, at_front=at_front)
             pipeline.execute()
 
-    def _is_lost(self, job: PrelabelJob, name: str) -> bool:
-        """Renews the ticket; whether the worker that held it is dead. What an emptied Redis lost is sent again."""
-        with self._connection.pipeline() as pipeline:
-            claims.renew(pipeline, name, CLAIM_S)
-            was_there = bool(pipeline.execute()[0])
-        if not was_there:
-            self._send(job, name, at_front=False)
-            return False
-        state = claims.read(self._connection, name)
-        if state is None or state.worker is None:
-            self._put_back_if_stranded(name)
-            return False
-        died = not is_alive(self._connection, state.worker)
-        return died and read_result(self._connection, name, 0) is None
-
-    def _put_back_if_stranded(self, name: str) -> None:
-        """A worker that is killed while Redis hands it a job takes the job along unclaimed."""
-        if self._connection.lpos(self._queue.key, name) is None:
-            self._queue.intermediate_queue.remove(name)
-            self._queue.push_job_id(name, at_front=True)
-
-    def _forget(self, name: str) -> None:
-        """Leaves nothing behind; what cannot be removed now expires by itself."""
+    def _forget(self, job_id: str) -> None:
+        """Removes every trace of the job. What cannot be removed now expires by itself."""
         with suppress(redis.RedisError), self._connection.pipeline() as pipeline:
-            claims.withdraw(pipeline, name)
-            self._queue.remove(name, pipeline=pipeline)
-            pipeline.delete(results_key(name))
+            self._queue.forget(pipeline, job_id)
             pipeline.execute()
-
-
-def _unavailable(error: redis.RedisError) -> QueueUnavailableError:
-    return QueueUnavailableError(
-        f"Redis cannot be reached ({type(error).__name__})",
-        hint="check that Redis runs, and REFCUT_REDIS_URL",
-    )

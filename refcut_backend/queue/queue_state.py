@@ -1,4 +1,4 @@
-"""How the click queue stands, for `/readyz`, `/metrics` and the message of a refused click."""
+"""How many clicks wait, for how long, and which workers are alive: for `/readyz`, `/metrics` and refused clicks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from redis.client import Pipeline
 from rq.utils import as_text, now
 
 from refcut_backend.queue.heartbeats import WorkerState, living_workers
+from refcut_backend.queue.redis import report_outage
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE, TRAINING_QUEUE, open_queue
 
 _COUNTS = "refcut:click-outcomes"
@@ -16,10 +17,14 @@ _COUNTS = "refcut:click-outcomes"
 
 @dataclass(frozen=True)
 class QueueState:
-    """waiting: clicks that no worker has taken yet. oldest_waiting_s: how long the first of them has waited, 0 = none.
+    """State of the click queue and of the workers, over all web processes on one Redis.
 
-    workers: every living worker on this Redis. outcomes: clicks by `answered` or by the reason why not (`busy`,
-    `superseded`, `timeout`, ...), counted since Redis was last emptied, over all web processes.
+    Attributes:
+        waiting: Clicks that no worker has taken yet.
+        oldest_waiting_s: Seconds that the first of them has waited; 0 if none waits.
+        workers: Every living worker on this Redis.
+        outcomes: Number of clicks by outcome: `answered` or the reason code (`busy`, `superseded`, `timeout`, ...),
+            counted since Redis was last emptied.
     """
 
     waiting: int
@@ -29,12 +34,12 @@ class QueueState:
 
     @property
     def ready_workers(self) -> int:
-        """Workers that take clicks now."""
+        """Number of workers that take clicks now."""
         return len(self._click_workers())
 
     @property
     def expected_wait_s(self) -> float | None:
-        """How long a further click would wait for its answer; None when no worker is ready or none has measured yet."""
+        """Seconds until a further click would be answered; None if no worker is ready or none has measured a click yet."""
         ready = self._click_workers()
         measured = [worker.click_s for worker in ready if worker.click_s is not None]
         if not measured:
@@ -43,15 +48,20 @@ class QueueState:
 
     @property
     def training_workers(self) -> int:
-        """Workers that train, or would if there were something to train."""
+        """Number of workers that train, or would if there were something to train."""
         return sum(worker.ready and TRAINING_QUEUE in worker.queues for worker in self.workers)
 
     def _click_workers(self) -> list[WorkerState]:
         return [worker for worker in self.workers if worker.ready and CLICK_QUEUE in worker.queues]
 
 
+@report_outage()
 def read_queue_state(connection: Redis) -> QueueState:
-    """Raises redis.RedisError when Redis cannot be reached."""
+    """Read the state now.
+
+    Raises:
+        QueueUnavailableError: If Redis cannot be reached.
+    """
     queue = open_queue(CLICK_QUEUE, connection)
     first = queue.get_job_ids(0, 1)
     job = queue.fetch_job(first[0]) if first else None
@@ -65,6 +75,6 @@ def read_queue_state(connection: Redis) -> QueueState:
     )
 
 
-def count_outcome(connection: Redis | Pipeline, outcome: str) -> None:
-    """One more click that ended this way."""
-    connection.hincrby(_COUNTS, outcome, 1)
+def count_outcome(pipeline: Pipeline, outcome: str) -> None:
+    """Count one more click that ended this way: `answered` or a reason code."""
+    pipeline.hincrby(_COUNTS, outcome, 1)

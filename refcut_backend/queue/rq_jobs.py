@@ -1,7 +1,7 @@
-"""Jobs as this program reads them from Redis: JSON only, and only functions that are registered.
+"""The queues in Redis, the functions that jobs may name, and jobs read safely: JSON only, registered functions only.
 
-Whoever can write to Redis could otherwise name any importable function, as a job or as one of rq's callbacks, or have
-rq's webhooks call any address.
+Open this file to add a queue or a job function. Anyone who can write to Redis could otherwise make a worker import any
+function (as a job or as one of rq's callbacks), load a pickle, or have rq's webhooks call any address.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
+from rq.timeouts import JobTimeoutException
 from rq.utils import as_text, import_attribute
 
 from refcut_backend.errors import ConfigError, RefCutError, RefusedJobError
+
+log = logging.getLogger("refcut.jobs")
 
 CLICK_QUEUE = "clicks"
 PRELOAD_QUEUE = "warm"
@@ -36,14 +39,39 @@ FUNCTIONS: dict[str, frozenset[str]] = {
     PRELABEL_QUEUE: frozenset({PRELABEL_FUNCTION}),
     TRAINING_QUEUE: frozenset({TRAINING_FUNCTION}),
 }
-"""Queue to the functions of its jobs. The order is the order in which a worker looks for work."""
+"""Queue to the functions of its jobs. A worker looks for work in this order of queues."""
+
+RENAMED_FUNCTIONS = {
+    "refcut_backend.worker.run_click.run_click": CLICK_FUNCTION,
+    "refcut_backend.worker.run_warm.run_warm": PRELOAD_FUNCTION,
+    "refcut_backend.worker.run_prelabel.run_prelabel": PRELABEL_FUNCTION,
+    "refcut_backend.training.training_job.run_training_job": TRAINING_FUNCTION,
+}
+"""Names that version 0.1.0 wrote into Redis, and what runs such a job today. Dropped with the release after the next."""
 
 MODEL_QUEUES = (CLICK_QUEUE, PRELOAD_QUEUE, PRELABEL_QUEUE)
-"""What a worker serves unless told otherwise; these need the model that serves. Training has a process of its own."""
+"""What a worker serves by default. These queues need the serving model; training has a process of its own."""
+
+
+class JobTimeoutError(JobTimeoutException):
+    """A job ran longer than it may.
+
+    The worker raises it inside the job, from an alarm, so caches may be left half changed.
+    """
 
 
 def read_queue_names(text: str) -> tuple[str, ...]:
-    """Queue names from a comma separated list, the most urgent one first. Raises ConfigError that names what is wrong."""
+    """Read the queues that a worker is to serve, for `--queues`.
+
+    Args:
+        text: Names separated by commas, in any order.
+
+    Returns:
+        The names, most urgent queue first.
+
+    Raises:
+        ConfigError: If a name is unknown, none is given, or training is combined with another queue.
+    """
     wanted = {name.strip() for name in text.split(",") if name.strip()}
     unknown = wanted - FUNCTIONS.keys()
     if unknown or not wanted:
@@ -58,14 +86,15 @@ def read_queue_names(text: str) -> tuple[str, ...]:
     return tuple(name for name in FUNCTIONS if name in wanted)
 
 
-log = logging.getLogger("refcut.jobs")
-
-
 class RegisteredJob(Job):
-    """A job whose function is one of `FUNCTIONS`, without callbacks and webhooks."""
+    """A job that can only call a function in `FUNCTIONS`, without callbacks and webhooks."""
 
     def restore(self, raw_data: Any) -> None:
-        """Raises NoSuchJobError for what cannot be read: rq passes over it, where other errors end the worker."""
+        """Read the job's fields from Redis.
+
+        Raises:
+            NoSuchJobError: If the job is missing or unreadable. rq skips such a job; other errors end the worker.
+        """
         try:
             super().restore(raw_data)
         except NoSuchJobError:
@@ -78,8 +107,15 @@ class RegisteredJob(Job):
 
     @property
     def func(self) -> Callable[..., Any]:
-        """The registered function. Raises RefusedJobError for any other, DeserializationError for what is not JSON."""
+        """The registered function that the job names, by today's name or by the one of version 0.1.0.
+
+        Raises:
+            RefusedJobError: If the job names any other function, or a method.
+            DeserializationError: If the job's data is not JSON.
+        """
         name = self.func_name
+        if isinstance(name, str):
+            name = RENAMED_FUNCTIONS.get(name, name)
         if self.instance is not None or not any(name in names for names in FUNCTIONS.values()):
             raise RefusedJobError(
                 f"no registered function: {str(name)[:100]}", hint="see refcut_backend/queue/rq_jobs.py"
@@ -89,19 +125,29 @@ class RegisteredJob(Job):
 
 
 def open_queue(name: str, connection: Redis) -> Queue:
-    """The rq queue of that name, at either end. Jobs and answers are JSON: a pickle in Redis is never loaded."""
+    """Open a queue, for senders and for workers. Jobs and answers are JSON: a pickle in Redis is never loaded."""
     return Queue(name, connection=connection, serializer=JSONSerializer, job_class=RegisteredJob)
 
 
 def results_key(job_id: str) -> str:
-    """Where rq keeps a job's results."""
+    """Return the Redis key under which rq stores the results of a job."""
     return str(Result.get_key(job_id))  # type: ignore[no-untyped-call]
 
 
 def read_result(connection: Redis, job_id: str, wait_s: float) -> dict[str, Any] | None:
-    """The first result that arrives within the time; None when there is none.
+    """Wait for the first result of a job.
 
-    Raises RefCutError when the job failed, redis.RedisError when Redis cannot be reached.
+    Args:
+        connection: Redis connection; it blocks for up to `wait_s`.
+        job_id: The rq job.
+        wait_s: Longest wait in seconds. At 0 it still waits for one millisecond.
+
+    Returns:
+        The result as the job's function returned it; None if there is none yet.
+
+    Raises:
+        RefCutError: If the job failed.
+        redis.RedisError: If Redis cannot be reached.
     """
     block_ms = max(round(1000 * wait_s), 1)
     found: Any = connection.xread({results_key(job_id): "0-0"}, count=1, block=block_ms)

@@ -1,4 +1,21 @@
-"""The rq worker of this program: claims what somebody waits for before computing it, and ends what takes too long."""
+"""The rq worker of this program. It claims a click before it computes it, and ends jobs that take too long.
+
+    rq takes a job id from the queue
+      |
+      v
+    clicks, prelabel: claim it --- not granted ---> skip: superseded, expired, or another worker has it
+      |  (heartbeat and claim in one pipeline, so a claimed job always has a living owner)
+      v
+    clicks: run until the caller's deadline     other queues: run as rq does, until the job's own timeout
+      |                                           |
+      |  time is up: an alarm raises JobTimeoutError inside the job
+      |  one second later, if the job hangs in C code: the whole process ends, and a supervisor starts another
+      v                                           v
+    store the result  ------------------------->  ask needs_restart(): true ends the worker
+
+rq's own bookkeeping around a click (executions, registries, dependents) is left out: it takes five more round trips to Redis,
+and the claim already records who holds the click.
+"""
 
 from __future__ import annotations
 
@@ -17,45 +34,67 @@ import redis
 from redis import Redis
 from redis.client import Pipeline
 from rq import Queue, SimpleWorker
+from rq.exceptions import StopRequested
 from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
-from rq.timeouts import JobTimeoutException, UnixSignalDeathPenalty
+from rq.timeouts import UnixSignalDeathPenalty
 from rq.worker import WorkerStatus
 
 from refcut_backend.queue import claims
 from refcut_backend.queue.heartbeats import Heartbeat
-from refcut_backend.queue.rq_jobs import CLICK_QUEUE, PRELABEL_QUEUE, RegisteredJob, open_queue
+from refcut_backend.queue.rq_jobs import (
+    CLICK_QUEUE,
+    PRELABEL_QUEUE,
+    JobTimeoutError,
+    RegisteredJob,
+    open_queue,
+)
 
 log = logging.getLogger("refcut.worker")
 
 HANG_GRACE_S = 1
 HEARTBEAT_EVERY_S = 1.0
 RQ_TTL_S = 20
-"""rq waits for a job this long less 15 s before it looks around, and 10 s more for a connection that is silent."""
+"""rq blocks for a job for 15 s less than this, and waits 10 s more for a silent connection."""
+REDIS_PAUSE_S = 1.0
 
 
 class FirmDeathPenalty(UnixSignalDeathPenalty):
-    """rq's alarm raises in Python code. A hang in C never gets there: a moment later the whole process ends, by a thread
-    in C that needs no interpreter lock, with every thread's traceback on stderr. Whoever watches the worker replaces it.
+    """Time limit for the code in its block: raises JobTimeoutError, and ends the process if that does not help.
+
+    rq's alarm raises in Python code only. If the job hangs in C code, a C thread that needs no interpreter lock ends the
+    process a moment later, with every thread's traceback on stderr. The supervisor then starts another worker.
+
+    Args:
+        timeout: Limit in whole seconds; 0 or less means none.
+        _exception: What rq asks for; JobTimeoutError is raised instead.
     """
 
+    def __init__(self, timeout: int, _exception: type[Exception] = JobTimeoutError, **more: Any) -> None:
+        super().__init__(timeout, JobTimeoutError, **more)  # type: ignore[no-untyped-call]
+
     def setup_death_penalty(self) -> None:
-        """Arms both."""
+        """Arm both limits."""
         super().setup_death_penalty()  # type: ignore[no-untyped-call]
         if self._timeout > 0:
             faulthandler.dump_traceback_later(self._timeout + HANG_GRACE_S, exit=True)
 
     def cancel_death_penalty(self) -> None:
-        """Disarms both."""
+        """Disarm both limits."""
         faulthandler.cancel_dump_traceback_later()
         super().cancel_death_penalty()  # type: ignore[no-untyped-call]
 
 
 class JobWorker(SimpleWorker):
-    """Works in its own process, without forking (CUDA would not survive it), until told to stop or worn out.
+    """Runs jobs in its own process, without forking (CUDA does not survive a fork), until told to stop.
 
-    stop_requested: set at SIGTERM or SIGINT. is_worn_out: asked after every job; true ends the worker.
+    Args:
+        queues: Queue names, most urgent first.
+        connection: Connection on which the worker blocks.
+        heartbeat: The worker's heartbeat, already running.
+        stop_event: Set at SIGTERM or SIGINT, for jobs that end early.
+        needs_restart: Asked after every job; true ends the worker.
     """
 
     death_penalty_class = FirmDeathPenalty
@@ -83,7 +122,7 @@ class JobWorker(SimpleWorker):
         self._next_heartbeat = -math.inf
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Runs the job; one that somebody waits for only if this worker gets hold of it: nothing is said of others."""
+        """Run a job. A click or a pre-labelling task is skipped silently if this worker does not get its claim."""
         self._state = WorkerStatus.BUSY  # from here on a signal to stop waits for the job's end
         left_s = self._claim(job, queue) if queue.name in (CLICK_QUEUE, PRELABEL_QUEUE) else math.inf
         if left_s is not None and queue.name == CLICK_QUEUE:
@@ -94,29 +133,26 @@ class JobWorker(SimpleWorker):
             self._stop_requested = True
 
     def _execute_click(self, job: Job, left_s: float) -> None:
-        """No longer than its caller waits, and without what rq writes down of a job around it (executions, registries,
-        dependents: five more rounds to Redis): the ticket tells who holds a click, and its caller looks after it.
-        """
+        """Runs a click for no longer than its caller waits, without rq's bookkeeping (see the module)."""
         started = time.monotonic()
         outcome, answer = Result.Type.SUCCESSFUL, None
         try:
-            with FirmDeathPenalty(  # type: ignore[no-untyped-call]
-                max(math.ceil(left_s), 1), JobTimeoutException, job_id=job.id
-            ):
+            with FirmDeathPenalty(max(math.ceil(left_s), 1)):
                 answer = job.perform()
         except Exception:
             outcome = Result.Type.FAILED
             self.handle_exception(job, *sys.exc_info())
         with self.connection.pipeline() as pipeline:
-            kept_s = job.get_result_ttl(self.default_result_ttl)
-            Result.create(job, outcome, kept_s, return_value=answer, pipeline=pipeline)
+            ttl_s = job.get_result_ttl(self.default_result_ttl)
+            Result.create(job, outcome, ttl_s, return_value=answer, pipeline=pipeline)
             pipeline.delete(job.key)
             pipeline.execute()
-        self._worker_heartbeat.took(time.monotonic() - started)
+        self._worker_heartbeat.record_click(time.monotonic() - started)
 
     def _claim(self, job: Job, queue: Queue) -> float | None:
-        """Seconds that it is waited for, None when it is not this worker's. Its holder is known to live before it is
-        known.
+        """Returns for how many seconds the caller still waits; None if the claim is not granted.
+
+        The heartbeat is written in the same pipeline as the claim, so a claimed job always has a living owner.
         """
         with self.connection.pipeline() as pipeline:
             self._worker_heartbeat.beat(pipeline)
@@ -125,7 +161,7 @@ class JobWorker(SimpleWorker):
             return claims.seconds_left(pipeline.execute()[-1])
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """rq's, which asks Redis three times, four times a job: in one go, and once in a while."""
+        """Send rq's own heartbeat at most once per second and in one round trip; rq sends it four times per job."""
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
             return
@@ -137,23 +173,44 @@ class JobWorker(SimpleWorker):
         self._next_heartbeat = time.monotonic() + HEARTBEAT_EVERY_S
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
-        """SIGTERM or SIGINT: the job in hand is finished first."""
+        """Handle SIGTERM or SIGINT: the current job is finished first."""
         self._stop_event.set()
         super().request_stop(signum, frame)  # type: ignore[no-untyped-call]
 
     def set_shutdown_requested_date(self) -> None:
-        """Bookkeeping of rq, from a signal's handler: Redis being away must not fail the job in hand."""
+        """Do rq's bookkeeping in the signal handler. If Redis is away, the current job must not fail for it."""
         with suppress(redis.RedisError):
             super().set_shutdown_requested_date()  # type: ignore[no-untyped-call]
 
     def subscribe(self) -> None:
-        """rq would listen for commands (stop, kill) that anyone who reaches Redis may send. Signals do that here."""
+        """Do not listen for rq's commands (stop, kill): anyone who reaches Redis could send them. Signals do that here."""
 
     def handle_exception(
         self,
         job: Job,
         *exc_info: type[BaseException] | BaseException | TracebackType | None,
     ) -> None:
-        """One line without the job's arguments, which rq would print: an image's address may hold a signature."""
+        """Log a failed job without its arguments, which rq would print: an image's URL may contain a signature."""
         failure: Any = exc_info
         log.error("a job failed", extra={"job": job.id, "queue": job.origin}, exc_info=failure)
+
+
+def work_until_stopped(make_worker: Callable[[], JobWorker], is_done: Callable[[], bool]) -> None:
+    """Run workers one after another until one is stopped.
+
+    rq's worker ends when Redis goes away in the middle of a job. The model stays loaded, and a new worker continues.
+
+    Args:
+        make_worker: Makes the next worker.
+        is_done: Whether no further worker is to be started.
+    """
+    pause_s = 0.0
+    while not is_done():
+        try:
+            time.sleep(pause_s)
+            make_worker().work(logging_level="WARNING")
+        except StopRequested:
+            return
+        except redis.RedisError as error:
+            log.warning("Redis is away, trying again", extra={"problem": type(error).__name__})
+        pause_s = REDIS_PAUSE_S
