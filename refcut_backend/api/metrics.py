@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from statistics import quantiles
 from typing import Any
 
-import redis
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -20,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend import __version__
 from refcut_backend.clicks.service import ANSWERED
+from refcut_backend.errors import QueueUnavailableError
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.training.status import TrainingStatus
 from refcut_backend.versions.serving import ProjectVersions
@@ -144,7 +144,7 @@ class _QueueCollector(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         try:
             state = self._read()
-        except redis.RedisError:
+        except QueueUnavailableError:
             yield GaugeMetricFamily("refcut_redis_up", "Whether Redis answers", value=0)
             return
         yield GaugeMetricFamily("refcut_redis_up", "Whether Redis answers", value=1)

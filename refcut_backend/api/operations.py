@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import redis
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -14,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend import __version__
 from refcut_backend.api.metrics import Metrics, ReadQueueState
+from refcut_backend.errors import QueueUnavailableError
 from refcut_backend.training.status import TrainingStatus
 
 PATHS = ("/livez", "/readyz", "/metrics", "/status")
@@ -36,7 +36,7 @@ def operations(
     def readyz() -> JSONResponse:
         try:
             workers: int | None = read_queue_state().ready_workers
-        except redis.RedisError:
+        except QueueUnavailableError:
             workers = None
         database = database_answers()
         said = {
@@ -66,7 +66,7 @@ def operations(
 def _training(read_queue_state: ReadQueueState, training: TrainingStatus) -> dict[str, Any]:
     """How many workers train, and each project's run; the database may fail and Redis be away."""
     said: dict[str, Any] = {"workers": None, "projects": None}
-    with suppress(redis.RedisError):
+    with suppress(QueueUnavailableError):
         said["workers"] = read_queue_state().training_workers
     with suppress(SQLAlchemyError):
         said["projects"] = training.summary()
@@ -76,7 +76,7 @@ def _training(read_queue_state: ReadQueueState, training: TrainingStatus) -> dic
 def _queue(read_queue_state: ReadQueueState) -> dict[str, Any]:
     try:
         state = read_queue_state()
-    except redis.RedisError:
+    except QueueUnavailableError:
         return {"redis": "down"}
     return {
         "redis": "up",

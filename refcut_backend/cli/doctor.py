@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import httpx
 import numpy as np
-import redis
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 from rich.console import Console
@@ -21,7 +20,7 @@ from model.checkpoints.version_folder import version_name
 from model.errors import ModelError
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
-from refcut_backend.errors import RefCutError
+from refcut_backend.errors import QueueUnavailableError, RefCutError
 from refcut_backend.images.address import TaskImage, image_of_task
 from refcut_backend.images.cache import open_image_cache
 from refcut_backend.images.hidden_urls import Addresses
@@ -197,8 +196,8 @@ def check_the_redis(settings: Settings) -> Iterator[Finding]:
     connection = connect_redis(settings.redis_url)
     try:
         workers = [worker for worker in living_workers(connection) if worker.ready]
-    except redis.RedisError as error:
-        yield Finding("worker", "wrong", f"Redis fails ({type(error).__name__})", "check its log")
+    except QueueUnavailableError as error:
+        yield Finding("worker", "wrong", error.message, "check its log")
         return
     if workers:
         yield Finding("worker", "ok", f"{len(workers)} ready on this Redis")

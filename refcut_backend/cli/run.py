@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from types import FrameType
 
-import redis
 from redis import Redis
 
 from model.checkpoints.version_folder import version_name
 from refcut_backend.database.engine import open_database
-from refcut_backend.errors import CANNOT_START, ConfigError, WorkersGivenUpError
+from refcut_backend.errors import CANNOT_START, ConfigError, QueueUnavailableError, WorkersGivenUpError
 from refcut_backend.queue.heartbeats import WorkerState, forget_worker, new_worker_name, ready_worker
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis, named_redis, stop_within
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
@@ -78,7 +77,7 @@ class WorkerSlot:
                 self._start()
             return
         status = self._process.poll()
-        with suppress(redis.RedisError):
+        with suppress(QueueUnavailableError):
             self._ready = self._ready or ready_worker(self._connection, self._name)
             if status is not None:
                 forget_worker(self._connection, self._name)

@@ -1,7 +1,8 @@
 """The job functions that Redis names: JSON in, JSON out. One `JobRunner` per worker process computes them.
 
-Open this file to see what becomes of a failure in a job: an expected error is the answer; a time limit, a lack of memory or
-an unexpected error empties the caches, which may be half changed, and is the answer too. Callers always learn the reason.
+Open this file to see what becomes of a failure in a job: an expected error is the answer; a time limit, a lack of
+memory or an unexpected error empties the caches, which may be half changed, and is the answer too. Callers always
+learn the reason.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ class JobRunner:
     def prelabel(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Compute a `PrelabelJob` and return its `PrelabelAnswer`, both as JSON."""
         job = PrelabelJob.from_json(payload)
-        facts = {"project": job.project_id, "task": job.task_id}
+        facts: dict[str, Any] = {"project": job.project_id, "task": job.task_id}
         answer = self._attempt("task", facts, lambda: self._finder.look(job, self._should_yield))
         if isinstance(answer, RefCutError):
             log.warning("task not prelabelled", extra=facts | _reason(answer))
@@ -157,15 +158,20 @@ class JobRunner:
         return answer.to_json()
 
     def preload(self, payload: dict[str, Any]) -> None:
-        """Compute a `PreloadJob`, given as JSON. Nobody waits for it: a problem is logged, and the click reports it again."""
+        """Compute a `PreloadJob`, given as JSON.
+
+        Nobody waits for it: a problem is logged, and the click reports it again.
+        """
         started = time.monotonic()
         job = PreloadJob.from_json(payload)
-        facts = {"project": job.project_id, "task": job.task_id}
+        facts: dict[str, Any] = {"project": job.project_id, "task": job.task_id}
 
         def must_stop() -> bool:
             return time.monotonic() - started > PRELOAD_LIMIT_S or self._click_waits()
 
-        done = self._attempt("preload", facts, lambda: not must_stop() and self._engine.preload(job, must_stop))
+        done = self._attempt(
+            "preload", facts, lambda: not must_stop() and self._engine.preload(job, must_stop)
+        )
         if isinstance(done, RefCutError):
             log.warning("task not prepared", extra=facts | _reason(done))
         else:
@@ -173,7 +179,7 @@ class JobRunner:
             log.info("task prepared", extra=facts | spent)
 
     def _attempt(
-        self, subject: str, facts: dict[str, int], compute: Callable[[], Answer]
+        self, subject: str, facts: dict[str, Any], compute: Callable[[], Answer]
     ) -> Answer | RefCutError:
         """Computes a job. Every failure becomes the error to report; unless it was expected, the caches are emptied."""
         try:

@@ -57,10 +57,6 @@ class Prelabeller:
         spent = {"total": round(1000 * (self._clock() - started), 1)}
         return PrelabelAnswer(tuple(found), version, milliseconds=spent)
 
-    def forget(self) -> None:
-        """As the engine."""
-        self._engine.forget()
-
     def _found(self, label: LabelToFind, view: View, proposals: list[Proposal]) -> FoundLabel:
         masks = []
         for proposal in proposals:

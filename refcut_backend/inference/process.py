@@ -12,13 +12,14 @@ from refcut_backend.database.projects import Projects
 from refcut_backend.images.cache import open_image_cache
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.inference.engine import CacheLimits, ClickEngine
-from refcut_backend.inference.jobs import prelabel_with, warm_with
+from refcut_backend.inference.jobs import JobRunner
 from refcut_backend.inference.load_model import ModelLoader, choose_device, share_cores
 from refcut_backend.inference.models import ProjectModels, ServedModel
 from refcut_backend.inference.prelabeller import Prelabeller
 from refcut_backend.inference.work_loop import work
-from refcut_backend.queue.background_queues import PreemptionCheck, PreloadQueue
+from refcut_backend.queue.background_queues import PreemptionCheck
 from refcut_backend.queue.redis import connect_redis
+from refcut_backend.queue.rq_jobs import CLICK_QUEUE, PRELOAD_QUEUE
 from refcut_backend.references.registry import References
 from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import ServingChoice, open_model_store
@@ -67,10 +68,10 @@ def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: 
     Raises RefCutError or ModelError when what is needed for these queues is missing.
     """
 
-    def make() -> ClickEngine:
+    def make_runner() -> JobRunner:
         engine = make_engine(settings)
-        warm_with(engine, PreloadQueue(connect_redis(redis_url)).a_click_waits)
-        prelabel_with(Prelabeller(engine), PreemptionCheck(connect_redis(redis_url)))
-        return engine
+        for_click = PreemptionCheck(connect_redis(redis_url), (CLICK_QUEUE,))
+        for_annotator = PreemptionCheck(connect_redis(redis_url), (CLICK_QUEUE, PRELOAD_QUEUE))
+        return JobRunner(engine, Prelabeller(engine), for_click.should_yield, for_annotator.should_yield)
 
-    return work(redis_url, queues, name, make)
+    return work(redis_url, queues, name, make_runner)

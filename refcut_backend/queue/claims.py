@@ -5,9 +5,10 @@
     held by W     worker W computes it
     superseded    a newer click on the same object replaced it; no worker can claim it
 
-A worker claims a click or a pre-labelling task before it computes it. Therefore nothing is computed that nobody waits for,
-and nothing is computed twice, even if two workers are handed the same job. The key still has the prefix `refcut:ticket:`
-that version 0.1.0 gave it, so that web processes and workers of both versions can share one Redis during an update.
+A worker claims a click or a pre-labelling task before it computes it. Therefore nothing is computed that nobody waits
+for, and nothing is computed twice, even if two workers are handed the same job. The key still has the prefix
+`refcut:ticket:` that version 0.1.0 gave it, so that web processes and workers of both versions can share one Redis
+during an update.
 """
 
 from __future__ import annotations

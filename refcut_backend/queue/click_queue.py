@@ -70,9 +70,7 @@ class ClickQueue:
         self._connection = connection
         self._timeout_s = timeout_s
         self._limit = limit
-        self._queue = ReplyQueue(
-            connection, CLICK_QUEUE, CLICK_FUNCTION, timeout_s, timeout_s + RESULT_TTL_S
-        )
+        self._queue = ReplyQueue(connection, CLICK_QUEUE, CLICK_FUNCTION, timeout_s, timeout_s + RESULT_TTL_S)
 
     def ask(self, job: ClickJob) -> ClickAnswer:
         """Send a click and wait for the worker's answer.

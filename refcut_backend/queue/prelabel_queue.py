@@ -1,12 +1,11 @@
 """Sends tasks to be pre-labelled to a worker and waits. A worker takes them only when no click waits.
 
-A task's claim lasts only while its caller waits and renews it: tasks that a killed `refcut prelabel` left on the queue are
-not computed. Computing a task twice does no harm, so a task whose worker died is sent again, once.
+A task's claim lasts only while its caller waits and renews it: tasks that a killed `refcut prelabel` left on the
+queue are not computed. Computing a task twice does no harm, so a task whose worker died is sent again, once.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from uuid import uuid4

@@ -39,7 +39,10 @@ class QueueState:
 
     @property
     def expected_wait_s(self) -> float | None:
-        """Seconds until a further click would be answered; None if no worker is ready or none has measured a click yet."""
+        """Seconds until a further click would be answered.
+
+        None if no worker is ready or none has measured a click yet.
+        """
         ready = self._click_workers()
         measured = [worker.click_s for worker in ready if worker.click_s is not None]
         if not measured:

@@ -136,8 +136,8 @@ def connect_redis(url: str) -> redis.Redis:
     """Make a pool of connections for jobs. No connection is opened yet.
 
     A Redis that is down is an error at once; a Redis that hangs is an error within seconds. A connection that broke while
-    idle is opened again once, so no process has to be restarted when Redis comes back. rq raises the timeout of a worker's
-    connection, because the worker blocks on it until a job comes.
+    idle is opened again once, so no process has to be restarted when Redis comes back. rq raises the timeout of a
+    worker's connection, because the worker blocks on it until a job comes.
     """
     return redis.Redis.from_url(
         url,

@@ -53,7 +53,7 @@ class ReplyQueue:
     @property
     def key(self) -> str:
         """Redis list that holds the ids of the waiting jobs."""
-        return self._queue.key
+        return str(self._queue.key)
 
     def add(
         self,
@@ -124,7 +124,7 @@ class ReplyQueue:
             if left_s > 0:
                 if renew_claim_s is not None:
                     claims.renew(self._connection, job_id, renew_claim_s)
-                self._recover(job_id, lambda seconds=left_s: send_again(seconds))
+                self._recover(job_id, left_s, send_again)
         return None
 
     def forget(self, pipeline: Pipeline, job_id: str) -> None:
@@ -133,15 +133,17 @@ class ReplyQueue:
         self.remove(pipeline, job_id)
         pipeline.delete(results_key(job_id))
 
-    def _recover(self, job_id: str, send_again: Callable[[], None]) -> None:
+    def _recover(self, job_id: str, left_s: float, send_again: Callable[[float], None]) -> None:
         state = claims.read(self._connection, job_id)
         if state is None:
-            send_again()
+            send_again(left_s)
         elif state.superseded:
             return
         elif state.worker is None:
             self._put_back_if_stranded(job_id)
-        elif not is_alive(self._connection, state.worker) and read_result(self._connection, job_id, 0) is None:
+        elif (
+            not is_alive(self._connection, state.worker) and read_result(self._connection, job_id, 0) is None
+        ):
             raise WorkerLostError(
                 "the worker died while it held the job",
                 hint="try again; the worker's log, or the kernel's, says why",
@@ -150,8 +152,9 @@ class ReplyQueue:
     def _put_back_if_stranded(self, job_id: str) -> None:
         """Queue a job again that Redis handed to a dead worker.
 
-        A killed worker leaves its connection open until the kernel has freed its memory (tens of milliseconds for a loaded
-        model), and Redis still hands it the next job. If the worker lives after all, only one of the two gets the claim.
+        A killed worker leaves its connection open until the kernel has freed its memory (tens of milliseconds for a
+        loaded model), and Redis still hands it the next job. If the worker lives after all, only one of the two gets
+        the claim.
         """
         if self._connection.lpos(self._queue.key, job_id) is None:
             self._queue.intermediate_queue.remove(job_id)

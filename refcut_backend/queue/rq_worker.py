@@ -13,8 +13,8 @@
       v                                           v
     store the result  ------------------------->  ask needs_restart(): true ends the worker
 
-rq's own bookkeeping around a click (executions, registries, dependents) is left out: it takes five more round trips to Redis,
-and the claim already records who holds the click.
+rq's own bookkeeping around a click (executions, registries, dependents) is left out: it takes five more round trips
+to Redis, and the claim already records who holds the click.
 """
 
 from __future__ import annotations
@@ -183,7 +183,10 @@ class JobWorker(SimpleWorker):
             super().set_shutdown_requested_date()  # type: ignore[no-untyped-call]
 
     def subscribe(self) -> None:
-        """Do not listen for rq's commands (stop, kill): anyone who reaches Redis could send them. Signals do that here."""
+        """Do not listen for rq's commands (stop, kill): anyone who reaches Redis could send them.
+
+        Signals do that here.
+        """
 
     def handle_exception(
         self,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 
-import redis
-
 from refcut_backend.database.projects import Projects
+from refcut_backend.errors import QueueUnavailableError
 from refcut_backend.queue.background_queues import TrainingQueue
 from refcut_backend.references.annotation_states import EventLog
 from refcut_backend.training.runs import RequestedBy, Run, TrainingRuns
@@ -52,5 +51,5 @@ class TrainingRequests:
         try:
             if self._queue.ensure(run.id, run.attempt):
                 log.info("training waits for a worker", extra={"project": run.project_id, "run": run.id})
-        except redis.RedisError as error:
-            log.warning("training not on the queue yet", extra={"problem": type(error).__name__})
+        except QueueUnavailableError as error:
+            log.warning("training not on the queue yet", extra={"problem": error.message})

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from rq.timeouts import JobTimeoutException
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from model.errors import ModelError
 from refcut_backend.errors import RefCutError
+from refcut_backend.queue.rq_jobs import JobTimeoutError
 from refcut_backend.training.learner import Learner
 from refcut_backend.training.pipeline import Ended, ProjectTraining
 from refcut_backend.training.process_priority import STOPS_WITHIN_S
@@ -145,7 +145,7 @@ def _explained(error: Exception) -> str:
     """What happened and what to do, in a line that anybody may read."""
     if isinstance(error, (RefCutError, ModelError)):
         return str(error)
-    if isinstance(error, JobTimeoutException):
+    if isinstance(error, JobTimeoutError):
         return "the training took too long; REFCUT_TRAIN_TIMEOUT_S sets the limit"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "the disk is full; free some space in REFCUT_STATE_DIR, nothing of the training is used"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from refcut_backend.queue.queue_state import read_queue_state
 from tests.support.worker_farm import WorkerFarm, click, wait_for
 
 WITHIN_S = 0.05
@@ -96,4 +97,4 @@ def test_every_outcome_is_counted(farm):
     slow = farm.ask_in_work(click("sleep 0.3", "a"))
     assert farm.ask_and_wait(click("mask", "a", "b")).reason == "answered"
     assert slow.result().reason == "superseded"
-    assert farm.queue().state().outcomes == {"answered": 1, "superseded": 1}
+    assert read_queue_state(farm.connection).outcomes == {"answered": 1, "superseded": 1}

@@ -17,7 +17,7 @@ from tests.support.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
 
 def prelabel(farm: WorkerFarm, name: str) -> None:
     with farm.connection.pipeline() as pipeline:
-        claims.issue(pipeline, name, GENEROUS_S)
+        claims.create(pipeline, name, GENEROUS_S)
         pipeline.execute()
     queue = open_queue(PRELABEL_QUEUE, farm.connection)
     queue.enqueue_call(PRELABEL_FUNCTION, args=(name,), timeout=60, job_id=name)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import redis
 from sqlalchemy import Engine
 
 from refcut_backend.clicks.history import ClickMemory
@@ -17,7 +16,7 @@ from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.service import ClickService
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
-from refcut_backend.errors import ClickTimeoutError
+from refcut_backend.errors import ClickTimeoutError, QueueUnavailableError
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.regions import prediction
 from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
@@ -60,7 +59,7 @@ class FakeQueue:
 
     def read_state(self) -> QueueState:
         if self.state is None:
-            raise redis.ConnectionError
+            raise QueueUnavailableError("Redis cannot be reached")
         return self.state
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from refcut_backend.errors import ImageError
-from refcut_backend.inference.jobs import prelabel_with
+from refcut_backend.inference.jobs import JobRunner
 from refcut_backend.inference.work_loop import work
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.logs import set_up_logging
@@ -31,9 +31,16 @@ from refcut_backend.queue.messages import (
     LabelToFind,
     PrelabelAnswer,
     PrelabelJob,
+    PreloadJob,
 )
 from refcut_backend.queue.redis import connect_redis
-from refcut_backend.queue.rq_jobs import FUNCTIONS, PRELABEL_QUEUE, read_queue_names
+from refcut_backend.queue.rq_jobs import (
+    CLICK_QUEUE,
+    FUNCTIONS,
+    PRELABEL_QUEUE,
+    PRELOAD_QUEUE,
+    read_queue_names,
+)
 
 FOREVER_S = 600
 MASK = brush_rle.encode(np.eye(2, 4, dtype=bool))
@@ -77,6 +84,10 @@ class FakeEngine:
             raise KeyError("secret-inside")
         return ClickAnswer(width=3, height=2, rle=[1, 2, 3], score=0.5, reference_versions=("v",))
 
+    def preload(self, job: PreloadJob, must_stop: Callable[[], bool]) -> bool:
+        _log(f"preload {job.task_id}")
+        return not must_stop()
+
     def forget(self) -> None:
         pass
 
@@ -110,9 +121,6 @@ class FakePrelabeller:
                 time.sleep(0.01)
         return not should_yield()
 
-    def forget(self) -> None:
-        pass
-
 
 def _sleep_in_python(seconds: float) -> None:
     deadline = time.monotonic() + seconds
@@ -144,12 +152,14 @@ def main() -> None:
 
     url = os.environ["REFCUT_REDIS_URL"]
 
-    def make_engine() -> FakeEngine:
+    def make_runner() -> JobRunner:
         time.sleep(arguments.load_s)
-        prelabel_with(FakePrelabeller(), PreemptionCheck(connect_redis(url)))
-        return FakeEngine(bytearray(b"x") * (arguments.ballast_mb << 20))
+        engine = FakeEngine(bytearray(b"x") * (arguments.ballast_mb << 20))
+        for_click = PreemptionCheck(connect_redis(url), (CLICK_QUEUE,))
+        for_annotator = PreemptionCheck(connect_redis(url), (CLICK_QUEUE, PRELOAD_QUEUE))
+        return JobRunner(engine, FakePrelabeller(), for_click.should_yield, for_annotator.should_yield)
 
-    sys.exit(work(url, read_queue_names(arguments.queues), arguments.name, make_engine))
+    sys.exit(work(url, read_queue_names(arguments.queues), arguments.name, make_runner))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""tests/refcut_backend/inference/test_jobs.py."""
+"""What a worker does when its model runs out of memory."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from refcut_backend.errors import OutOfMemoryError
 from refcut_backend.inference.jobs import MemoryGuard
-from refcut_backend.queue.messages import ClickAnswer, ClickJob
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
 from tests.support.worker_farm import click
 
 JOB = click("mask")
@@ -29,6 +31,9 @@ class Engine:
         if self.errors:
             raise self.errors.pop(0)
         return ANSWER
+
+    def preload(self, job: PreloadJob, must_stop: Callable[[], bool]) -> bool:
+        raise AssertionError(job)
 
     def forget(self) -> None:
         self.forgot += 1
@@ -64,7 +69,7 @@ def test_memory_that_is_short_twice_is_a_reason_and_not_a_crash():
     assert engine.forgot == 2
 
 
-def test_a_worker_is_worn_out_after_three_failures_in_a_row_and_not_before():
+def test_a_worker_needs_a_restart_after_three_failures_in_a_row_and_not_before():
     engine = Engine(*[MemoryError() for _ in range(4)])
     care = MemoryGuard(engine)
     for _ in range(2):

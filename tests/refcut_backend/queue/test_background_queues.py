@@ -12,15 +12,15 @@ from rq.timeouts import TimerDeathPenalty
 from refcut_backend.errors import ImageError
 from refcut_backend.inference import jobs
 from refcut_backend.label_studio.prompts import PercentClick
-from refcut_backend.queue.background_queues import MAX_WAITING, PreloadQueue
-from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
+from refcut_backend.queue.background_queues import MAX_WAITING, PreemptionCheck, PreloadQueue
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, PrelabelAnswer, PrelabelJob, PreloadJob
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.queue.rq_jobs import CLICK_FUNCTION, CLICK_QUEUE, PRELOAD_QUEUE
 
 CLICK = ClickJob(1, 2, "/a.jpg", "Door", (PercentClick(10, 20, True),))
 
 
-def warm(task: int) -> PreloadJob:
+def preload(task: int) -> PreloadJob:
     return PreloadJob(1, task, ("/a.jpg",), (4, 5))
 
 
@@ -42,13 +42,20 @@ class Engine:
         return ClickAnswer()
 
     def preload(self, job: PreloadJob, must_stop: Callable[[], bool]) -> bool:
-        self.asked.append(f"warm {job.task_id}")
+        self.asked.append(f"preload {job.task_id}")
         if self.problem is not None:
             raise self.problem
         return not must_stop()
 
     def forget(self) -> None:
         self.forgotten = True
+
+
+class NoFinder:
+    """These workers are never given a task to pre-label."""
+
+    def look(self, job: PrelabelJob, should_yield: Callable[[], bool]) -> PrelabelAnswer:
+        raise AssertionError(job)
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +90,8 @@ def work_off(connection: Redis, engine: Engine) -> None:
         def _install_signal_handlers(self) -> None:
             pass
 
-    jobs.serve_with(engine)  # type: ignore[arg-type]
-    jobs.warm_with(engine, PreloadQueue(connection).a_click_waits)  # type: ignore[arg-type]
+    click_waits = PreemptionCheck(connection, (CLICK_QUEUE,)).should_yield
+    jobs.register(jobs.JobRunner(engine, NoFinder(), click_waits, lambda: False))
     queues = [queue(connection, name) for name in (CLICK_QUEUE, PRELOAD_QUEUE)]
     worker = ThreadWorker(queues, connection=connection, serializer=JSONSerializer)
     thread = threading.Thread(target=lambda: worker.work(burst=True, logging_level="ERROR"))
@@ -94,68 +101,68 @@ def work_off(connection: Redis, engine: Engine) -> None:
 
 def test_a_task_is_prepared_when_no_click_waits(connection):
     engine = Engine()
-    assert PreloadQueue(connection).ask(warm(3))
+    assert PreloadQueue(connection).ask(preload(3))
     work_off(connection, engine)
-    assert engine.asked == ["warm 3"]
+    assert engine.asked == ["preload 3"]
     assert connection.keys("rq:job:*") == []
 
 
 def test_nothing_is_asked_for_while_a_click_waits(connection):
     put_click(connection)
-    assert not PreloadQueue(connection).ask(warm(3))
+    assert not PreloadQueue(connection).ask(preload(3))
     assert queue(connection, PRELOAD_QUEUE).count == 0
 
 
 def test_a_click_goes_before_tasks_that_were_opened_earlier(connection):
     engine = Engine()
     for task in (3, 4):
-        PreloadQueue(connection).ask(warm(task))
+        PreloadQueue(connection).ask(preload(task))
     put_click(connection)
     work_off(connection, engine)
-    assert engine.asked == ["click 2", "warm 3", "warm 4"]
+    assert engine.asked == ["click 2", "preload 3", "preload 4"]
 
 
 def test_only_the_tasks_opened_last_wait(connection):
     engine = Engine()
     for task in range(10):
-        assert PreloadQueue(connection).ask(warm(task))
+        assert PreloadQueue(connection).ask(preload(task))
     assert queue(connection, PRELOAD_QUEUE).count == MAX_WAITING
     assert len(connection.keys("rq:job:*")) == MAX_WAITING
     work_off(connection, engine)
-    assert engine.asked == [f"warm {task}" for task in range(10 - MAX_WAITING, 10)]
+    assert engine.asked == [f"preload {task}" for task in range(10 - MAX_WAITING, 10)]
 
 
 def test_a_waiting_click_is_seen_while_a_task_is_being_prepared(connection):
-    watched = PreloadQueue(connection)
-    assert not watched.a_click_waits()
+    check = PreemptionCheck(connection, (CLICK_QUEUE,))
+    assert not check.should_yield()
     put_click(connection)
-    assert watched.a_click_waits()
+    assert check.should_yield()
 
 
 def test_without_redis_nothing_is_asked_for_and_nothing_raised():
-    away = PreloadQueue(connect_redis("unix:///nowhere/redis.sock"))
-    assert not away.ask(warm(3))
-    assert away.a_click_waits()
+    away = connect_redis("unix:///nowhere/redis.sock")
+    assert not PreloadQueue(away).ask(preload(3))
+    assert PreemptionCheck(away, (CLICK_QUEUE,)).should_yield()
 
 
 def test_a_task_that_cannot_be_prepared_is_logged_and_forgotten(connection, caplog):
     engine = Engine()
     engine.problem = ImageError("the file is gone", hint="look")
-    PreloadQueue(connection).ask(warm(3))
+    PreloadQueue(connection).ask(preload(3))
     work_off(connection, engine)
-    (said,) = [record for record in caplog.records if record.message == "task not prepared"]
-    assert (said.task, said.problem) == (3, "the file is gone; look")
+    (record,) = [record for record in caplog.records if record.message == "task not prepared"]
+    assert (record.task, record.problem) == (3, "the file is gone; look")
     assert queue(connection, PRELOAD_QUEUE).count == 0
     assert not engine.forgotten
 
 
-@pytest.mark.parametrize("problem", [jobs.JobTimeoutException("too long"), RuntimeError("out of memory")])
+@pytest.mark.parametrize("problem", [jobs.JobTimeoutError("too long"), RuntimeError("out of memory")])
 def test_preparing_that_broke_off_leaves_nothing_half_changed_and_the_worker_at_work(connection, problem):
     engine = Engine()
     engine.problem = problem
-    PreloadQueue(connection).ask(warm(3))
+    PreloadQueue(connection).ask(preload(3))
     work_off(connection, engine)
     assert engine.forgotten
     put_click(connection)
     work_off(connection, engine)
-    assert engine.asked == ["warm 3", "click 2"]
+    assert engine.asked == ["preload 3", "click 2"]

@@ -20,11 +20,11 @@ def test_a_ready_worker_says_what_its_model_computes_on(redis_url, connection):
 
 def test_a_worker_of_a_later_version_may_say_more_and_one_of_an_earlier_less(connection):
     silent = Heartbeat(connection, "w", ["clicks"])
-    for said in ({"mood": "good", "device": "cpu"}, {}):
+    for more in ({"mood": "good", "device": "cpu"}, {}):
         with connection.pipeline() as pipeline:
             silent.beat(pipeline)
-            state = {"name": "w", "queues": ["clicks"], "ready": True} | said
+            state = {"name": "w", "queues": ["clicks"], "ready": True} | more
             pipeline.set("refcut:worker:w", json.dumps(state))
             pipeline.execute()
         (worker,) = living_workers(connection)
-        assert (worker.name, worker.ready, worker.device) == ("w", True, said.get("device", ""))
+        assert (worker.name, worker.ready, worker.device) == ("w", True, more.get("device", ""))

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from refcut_backend.errors import ClickTimeoutError, QueueUnavailableError, WorkerLostError
-from refcut_backend.queue.claims import withdraw
+from refcut_backend.queue import claims
 from refcut_backend.queue.messages import FoundLabel, FoundMask, LabelToFind, PrelabelAnswer, PrelabelJob
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.redis import connect_redis
@@ -87,8 +87,8 @@ def test_a_task_that_nobody_waits_for_any_more_is_not_looked_at(farm: WorkerFarm
     wait_for(lambda: prelabels.count == 1, "it waits")
     (name,) = prelabels.get_job_ids()
     with farm.connection.pipeline() as pipeline:
-        # The caller is blind while it waits: as if it had been killed and its ticket had run out.
-        withdraw(pipeline, name)
+        # The caller is blind while it waits: as if it had been killed and its claim had expired.
+        claims.delete(pipeline, name)
         pipeline.execute()
     unwanted = prelabels.fetch_job(name)
     assert unwanted is not None
@@ -150,10 +150,10 @@ def test_a_damaged_image_is_a_reason(farm: WorkerFarm, queue, callers):
 def test_a_wait_ends_at_its_deadline_and_when_it_is_unwanted(farm: WorkerFarm, queue):
     with pytest.raises(ClickTimeoutError):
         queue.ask(task(1, "Wheel"), time.monotonic() + 0.1)
-    told = threading.Event()
-    told.set()
+    cancelled = threading.Event()
+    cancelled.set()
     with pytest.raises(ClickTimeoutError):
-        queue.ask(task(1, "Wheel"), time.monotonic() + GENEROUS_S, told.is_set)
+        queue.ask(task(1, "Wheel"), time.monotonic() + GENEROUS_S, cancelled.is_set)
     assert open_queue(PRELABEL_QUEUE, farm.connection).count == 0
 
 

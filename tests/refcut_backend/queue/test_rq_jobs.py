@@ -29,11 +29,11 @@ class TouchesCanary:
 
 
 def push(farm: WorkerFarm, queue: str, job_id: str, data: bytes, **fields: str | bytes) -> None:
-    """A job as an attacker writes it, on a queue and, for clicks, with a ticket that a worker would accept."""
+    """A job as an attacker writes it, on a queue and, for clicks, with a claim that a worker would be granted."""
     times = {"created_at": "2026-01-01T00:00:00.000000Z", "status": "queued", "origin": queue}
     farm.connection.hset(f"rq:job:{job_id}", mapping={**times, "data": data, **fields})
     with farm.connection.pipeline() as pipeline:
-        claims.issue(pipeline, job_id, 60)
+        claims.create(pipeline, job_id, 60)
         pipeline.rpush(f"rq:queue:{queue}", job_id)
         pipeline.execute()
 
