@@ -16,8 +16,8 @@ PARTIAL = ".partial"
 def atomic_write(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """Write a file so that `path` holds either its old content or all of the new one.
 
-    The content goes to a temporary file in the same folder, which is flushed to the disk and then renamed. Missing folders
-    are made. An exception inside the `with` block removes the temporary file and leaves `path` as it was.
+    The content goes to a temporary file in the same folder, which is flushed to the disk and then renamed. Missing
+    folders are made. An exception inside the `with` block removes the temporary file and leaves `path` as it was.
 
     Args:
         path: The file to write.

@@ -1,4 +1,4 @@
-"""Clicks as pictures (disks round each click, one map for positive and one for negative ones), and those as tokens."""
+"""Clicks as images (a disk around each click, one map per sign), and those images as tokens."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ from torch import Tensor, nn
 
 DISK_RADIUS_PX = 5.0
 ABSENT = -1.0
-"""What free rows of a click table hold."""
+"""Value of the free rows of a click table."""
 
 
 def disk_maps(clicks_rc_network: Tensor, height: int, width: int) -> Tensor:
-    """Disk maps of clicks (SimpleClick's `DistMaps` with `use_disks`; facts: section 1.2, step 3).
+    """Draw clicks as disks (SimpleClick's `DistMaps` with `use_disks`; facts: section 1.2, step 3).
 
-    clicks_rc_network: (B, 2K, 3) float, (row, column, order) in pixels of the network's input; the first K are
-        positive, the last K negative. A click is absent when max(row, column) < 0; a zoomed click of which only one
-        coordinate is negative stays.
-    Returns (B, 2, height, width) float32, 1 inside a disk: positive map first.
+    Args:
+        clicks_rc_network: Click table (B, 2K, 3), float: (row, column, order) in pixels of the network's input. The first K rows
+            are positive clicks, the last K negative ones. A row is free if both coordinates are negative; a click of which only
+            one coordinate is negative (outside the crop) still counts.
+        height: Height of the maps in pixels.
+        width: Width of the maps in pixels.
+
+    Returns:
+        (B, 2, height, width) float32, 1 inside a disk, positive map first.
+
+    Raises:
+        ValueError: If the number of rows is odd.
     """
     batch, slots, _ = clicks_rc_network.shape
     if slots % 2:
-        raise ValueError("clicks need as many negative as positive slots")
+        raise ValueError("a click table needs as many negative as positive rows")
     clicks = clicks_rc_network[..., :2].float().reshape(batch * 2, slots // 2, 2)
     present = clicks.amax(dim=-1) >= 0
     rows = torch.arange(height, device=clicks.device, dtype=torch.float32)
@@ -33,9 +41,11 @@ def disk_maps(clicks_rc_network: Tensor, height: int, width: int) -> Tensor:
 
 
 class ClickEmbedding(nn.Module):
-    """Previous mask, positive and negative disks (B, 3, H, W) to what they add to the patch tokens, (B, N, C).
+    """Previous mask and click disks to an addition to the patch tokens. Its tensors are SimpleClick's `patch_embed_coords.proj`.
 
-    The tensors are SimpleClick's `patch_embed_coords.proj`.
+    Args:
+        embed_dim: Width of the tokens.
+        patch_px: Side of a patch in pixels.
     """
 
     def __init__(self, embed_dim: int, patch_px: int) -> None:
@@ -43,4 +53,5 @@ class ClickEmbedding(nn.Module):
         self.proj = nn.Conv2d(3, embed_dim, patch_px, stride=patch_px)
 
     def forward(self, coords: Tensor) -> Tensor:
+        """Maps (B, 3, H, W): previous mask, positive disks, negative disks; to (B, N, C)."""
         return self.proj(coords).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]

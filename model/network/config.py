@@ -1,4 +1,4 @@
-"""What a RefCut network looks like: one frozen description, saved beside the weights it belongs to."""
+"""The shape of a network: one frozen description, saved beside the weights it belongs to. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,22 +16,33 @@ _PERSISTED_NAMES = {"learned_similarity_dim": "likeness_dim"}
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Shape of one network. Blocks count from 0; `depth` means "after the last block".
+    """Shape of one network. Blocks count from 0.
 
-    fusion_block: click maps and prompts enter in front of this block. 0 is the RefCut paper (eq. 5); a later block
-        leaves the first ones to the image alone, so that they run once per image and crop instead of once per click.
-    reference_features: "shared" reads the reference with the same blocks that serve clicks (the paper);
-        "frozen" reads reference and target with the untouched initial blocks, and tuned copies of the blocks from
-        `fusion_block` on serve the clicks.
-    comparison_blocks: outputs of these blocks, standardised and joined, are the space in which target and reference
-        are compared ("frozen" only; the paper uses the last block as it comes).
-    similarity: dense channels "how much does this place look like the reference / the clicked place" beside the
-        prompts. Not in the paper.
-    learned_similarity_dim: width of a learned space in which target and reference are compared as well, for more of those
-        channels; 0 leaves it out.
-    detail_channels: width of a small convolutional branch on the pixels that sharpens borders; 0 leaves it out.
-    prompt_hidden_dim: hidden width of the prompt MLPs; None = embed_dim.
-    neck_inner_32_dim: inner width of the neck's coarsest level; None = SimpleClick's max(out, 2 * embed_dim).
+    Attributes:
+        embed_dim: Width of the tokens.
+        depth: Number of transformer blocks.
+        heads: Attention heads per block.
+        patch_px: Side of a patch in pixels.
+        network_px: Side of the square input that a SimpleClick network is evaluated at.
+        position_grid: Side of the stored grid of position embeddings, in patches.
+        class_token: Whether the encoder has a class token.
+        layer_scale: Whether the blocks have layer scale (DINOv2).
+        windowed: Whether most blocks attend inside windows only (SimpleClick).
+        fusion_block: Click maps and prompts enter in front of this block. 0 is the RefCut paper (eq. 5). A later block leaves the
+            first ones to the image alone, so that they run once per crop instead of once per click.
+        reference_features: "shared" reads the reference with the same blocks that serve clicks (the paper). "frozen" reads
+            reference and target with the untouched initial blocks; tuned copies of the blocks from `fusion_block` on serve the
+            clicks.
+        comparison_blocks: The outputs of these blocks, standardised and joined, are the space in which target and reference are
+            compared ("frozen" only; the paper uses the last block as it is).
+        similarity: Whether there are similarity channels beside the prompts (`model.network.similarity`). Not in the paper.
+        learned_similarity_dim: Width of a learned space for more of these channels; 0 leaves it out.
+        prompt_norm: Whether pooled references are normalised before the prompt MLPs.
+        neck_channels: Channels of the pyramid at 1/4, 1/8, 1/16 and 1/32.
+        head_channels: Width of the head.
+        detail_channels: Width of a small convolutional branch on the pixels that sharpens borders; 0 leaves it out.
+        prompt_hidden_dim: Hidden width of the prompt MLPs; None takes `embed_dim`.
+        neck_inner_32_dim: Inner width of the pyramid's coarsest level; None takes SimpleClick's max(out, 2 * embed_dim).
     """
 
     embed_dim: int
@@ -75,13 +86,20 @@ class NetworkConfig:
         return self.embed_dim * len(self.comparison_blocks)
 
     def to_json(self) -> str:
-        """The description as JSON text, as weight files hold it."""
+        """The description as JSON text, the form in weight files."""
         fields = {_PERSISTED_NAMES.get(name, name): value for name, value in dataclasses.asdict(self).items()}
         return json.dumps(fields, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str) -> NetworkConfig:
-        """Raises WeightsError when the text is not a description that this version of the code knows."""
+        """Read a description from a weight file.
+
+        Args:
+            text: JSON text as `to_json` writes it, also by earlier versions.
+
+        Raises:
+            WeightsError: If it is not a description that this version of the code knows.
+        """
         try:
             fields: dict[str, Any] = json.loads(text)
             for name, persisted in _PERSISTED_NAMES.items():

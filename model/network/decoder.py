@@ -1,4 +1,8 @@
-"""The all-MLP head (SegFormer, as in SimpleClick): four scales to one map of logits at 1/4."""
+"""From tokens to logits: a feature pyramid at four scales and an all-MLP head (SegFormer, as in SimpleClick).
+
+tokens -> SimpleFpn -> 1/4, 1/8, 1/16, 1/32 -> MlpHead -> logits at 1/4
+pixels -> DetailBranch -----------------------^ (optional: sharpens borders)
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,29 @@ from torch.nn import functional as F
 
 
 class ConvLayer(nn.Module):
-    """A 1x1 convolution under the name `conv`, as mmcv's ConvModule names it in released files."""
+    """A 1x1 convolution with the attribute name `conv`, as mmcv's ConvModule names it in released files.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+    """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Maps (B, `in_channels`, h, w) to (B, `out_channels`, h, w)."""
         return self.conv(features)  # type: ignore[no-any-return]
 
 
 class DetailBranch(nn.Module):
-    """Pixels (B, 3, H, W) to border features (B, D, H/4, W/4). Depends on the image alone: once per crop.
+    """Border features from the pixels. They depend on the image only, so they are computed once per crop.
 
-    Not in the paper: tokens of 14 px know what a thing is, but not where exactly it ends.
+    Not in the paper: tokens of 14 px describe an object, but not the exact position of its border.
+
+    Args:
+        channels: Channels of the output.
     """
 
     def __init__(self, channels: int) -> None:
@@ -41,11 +54,17 @@ class DetailBranch(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
+        """Normalised image (B, 3, H, W) to border features (B, `channels`, H/4, W/4)."""
         return self.layers(image)  # type: ignore[no-any-return]
 
 
 class DetailRefiner(nn.Module):
-    """Lets border features correct the fused map (B, channels, h, w). Starts as "no correction"."""
+    """Corrects the fused map with border features. It starts at zero: an untrained one corrects nothing.
+
+    Args:
+        detail_channels: Channels of the border features.
+        channels: Channels of the fused map.
+    """
 
     def __init__(self, detail_channels: int, channels: int) -> None:
         super().__init__()
@@ -56,6 +75,7 @@ class DetailRefiner(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, fused: Tensor, detail: Tensor) -> Tensor:
+        """Fused map (B, `channels`, h, w) and border features (B, `detail_channels`, H/4, W/4) to the corrected map."""
         size = fused.shape[-2:]
         if detail.shape[-2:] != size:
             detail = F.interpolate(detail, size=size, mode="bilinear", align_corners=False)
@@ -65,7 +85,13 @@ class DetailRefiner(nn.Module):
 
 
 class MlpHead(nn.Module):
-    """Logits (B, 1, h, w) at the first level's size. Tensor names are SimpleClick's (`head.*`)."""
+    """Logits from the levels of the pyramid. Its tensor names are SimpleClick's (`head.*`).
+
+    Args:
+        in_channels: Channels of each level, the finest first.
+        channels: Width of the head.
+        detail_channels: Channels of border features; 0 means that there are none.
+    """
 
     def __init__(self, in_channels: Sequence[int], channels: int, detail_channels: int = 0) -> None:
         super().__init__()
@@ -77,6 +103,15 @@ class MlpHead(nn.Module):
         self.conv_seg = nn.Conv2d(channels, 1, 1)
 
     def forward(self, levels: Sequence[Tensor], detail: Tensor | None = None) -> Tensor:
+        """Compute logits at the size of the finest level.
+
+        Args:
+            levels: Maps (B, C, h, w), the finest first.
+            detail: Border features of `DetailBranch`; None without one.
+
+        Returns:
+            (B, 1, h, w).
+        """
         size = levels[0].shape[-2:]
         # The fusion convolution is 1x1 and so commutes with upsampling: applied per level before it, it gives the same
         # map and runs on up to 64 times fewer pixels.
@@ -101,7 +136,13 @@ def _norm(channels: int) -> nn.GroupNorm:
 
 
 class SimpleFpn(nn.Module):
-    """Features (B, C, h, w) at 1/16 to four maps at 1/4, 1/8, 1/16 and 1/32. Tensor names are SimpleClick's."""
+    """Feature pyramid from a single map. Its tensor names are SimpleClick's (`neck.*`).
+
+    Args:
+        in_dim: Width of the tokens.
+        out_dims: Channels at 1/4, 1/8, 1/16 and 1/32.
+        inner_32: Inner width of the level at 1/32; None takes SimpleClick's.
+    """
 
     def __init__(self, in_dim: int, out_dims: tuple[int, int, int, int], inner_32: int | None = None) -> None:
         super().__init__()
@@ -136,4 +177,5 @@ class SimpleFpn(nn.Module):
         )
 
     def forward(self, features: Tensor) -> list[Tensor]:
+        """Features (B, C, h, w) at 1/16 to four maps, at 1/4, 1/8, 1/16 and 1/32."""
         return [self.down_4(features), self.down_8(features), self.down_16(features), self.down_32(features)]

@@ -1,7 +1,7 @@
 """The plain vision transformer: patches, positions, and blocks with or without windows.
 
-Layout and arithmetic follow SimpleClick's plain-ViT backbone (facts: section 1.2, steps 5-7) and, with a class token
-and layer scale, DINOv2. The blocks themselves are timm's.
+Layout and arithmetic follow SimpleClick's plain-ViT backbone (facts: section 1.2, steps 5 to 7) and, with a class token and
+layer scale, DINOv2. The blocks are timm's.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Grid = tuple[int, int]
 
 
 def make_block(config: NetworkConfig) -> Block:
-    """One pre-norm transformer block of `config`'s shape."""
+    """One pre-norm transformer block in the shape of `config`, with fresh weights."""
     return Block(
         dim=config.embed_dim,
         num_heads=config.heads,
@@ -33,7 +33,11 @@ def make_block(config: NetworkConfig) -> Block:
 
 
 class Encoder(nn.Module):
-    """Image to tokens. Tensor names are SimpleClick's (`backbone.*`) and timm's."""
+    """Image to tokens. Its tensor names are SimpleClick's (`backbone.*`) and timm's.
+
+    Args:
+        config: Shape of the network.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -47,7 +51,14 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(make_block(config) for _ in range(config.depth))
 
     def grid_of(self, image: Tensor) -> Grid:
-        """Tokens down and across for an image (B, 3, H, W); H and W must be multiples of the patch."""
+        """Rows and columns of patches of an image.
+
+        Args:
+            image: (B, 3, H, W).
+
+        Raises:
+            ValueError: If H or W is not a multiple of the patch.
+        """
         height, width = image.shape[-2:]
         patch = self.config.patch_px
         if height % patch or width % patch:
@@ -59,7 +70,15 @@ class Encoder(nn.Module):
         return self.patch_embed(image)  # type: ignore[no-any-return]
 
     def add_positions(self, patches: Tensor, grid: Grid) -> Tensor:
-        """Adds the position embedding, resampled to `grid`, and the class token in front where there is one."""
+        """Add the position embedding and the class token.
+
+        Args:
+            patches: Patch tokens (B, N, C).
+            grid: Rows and columns of patches; the position embedding is resampled to it.
+
+        Returns:
+            (B, N, C), or (B, 1 + N, C) with the class token first if the network has one.
+        """
         tokens = patches + self._positions(grid).to(patches.dtype)
         if not self.config.class_token:
             return tokens
@@ -67,7 +86,7 @@ class Encoder(nn.Module):
         return torch.cat([first.expand(len(tokens), -1, -1), tokens], dim=1)
 
     def run_block(self, index: int, tokens: Tensor, grid: Grid) -> Tensor:
-        """Block `index` of this encoder on tokens (B, T, C)."""
+        """Run block `index` on tokens (B, T, C)."""
         return run_block(self.blocks[index], index, tokens, grid, self.config)
 
     def _positions(self, grid: Grid) -> Tensor:
@@ -82,15 +101,28 @@ class Encoder(nn.Module):
 
 
 def patch_tokens(tokens: Tensor, config: NetworkConfig) -> Tensor:
-    """The tokens that stand for places in the image: all but the class token."""
+    """The tokens of patches, (B, N, C): all but the class token."""
     return tokens[:, 1:] if config.class_token else tokens
 
 
 def run_block(block: nn.Module, index: int, tokens: Tensor, grid: Grid, config: NetworkConfig) -> Tensor:
-    """Runs `block`, which stands at place `index` of the network, globally or on SimpleClick's windows.
+    """Run one block, on the whole image or on SimpleClick's windows.
 
-    Every g-th block sees the whole image (g = 6 at depth 12, else a quarter of the depth), the others see
-    non-overlapping windows about as large as a 224 px image (facts: section 1.2, step 6).
+    Every g-th block sees the whole image (g is 6 at depth 12, otherwise a quarter of the depth). The others see windows that do
+    not overlap and are about as large as an image of 224 px (facts: section 1.2, step 6).
+
+    Args:
+        block: The block.
+        index: Its position in the network, from 0.
+        tokens: (B, T, C).
+        grid: Rows and columns of patches.
+        config: Shape of the network.
+
+    Returns:
+        (B, T, C).
+
+    Raises:
+        ValueError: If the grid cannot be cut into whole windows.
     """
     every = 6 if config.depth == 12 else max(config.depth // 4, 1)
     if not config.windowed or (index + 1) % every == 0:
@@ -109,7 +141,7 @@ def run_block(block: nn.Module, index: int, tokens: Tensor, grid: Grid, config: 
 
 
 def use_plain_attention(module: nn.Module, plain: bool = True) -> None:
-    """Switches every attention layer between plain softmax and the fused kernel.
+    """Switch every attention layer of a module between plain softmax and the fused kernel.
 
     On a CPU the fused kernel's backward pass is slow: plain attention trains 2.8 times as fast at 257 tokens.
     """
@@ -119,7 +151,14 @@ def use_plain_attention(module: nn.Module, plain: bool = True) -> None:
 
 
 def grid_side(tokens: int) -> int:
-    """Side of a square grid with that many tokens."""
+    """Side of a square grid.
+
+    Args:
+        tokens: Number of patches in the grid.
+
+    Raises:
+        ValueError: If they do not form a square.
+    """
     side = math.isqrt(tokens)
     if side * side != tokens:
         raise ValueError(f"{tokens} tokens do not form a square grid")

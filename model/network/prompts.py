@@ -1,4 +1,4 @@
-"""What a label means, as vectors: masked average pooling over the reference and two small MLPs (RefCut eq. 6-7)."""
+"""The prompt of a reference: masked average pooling over its tokens, and two small MLPs (RefCut, eq. 6 and 7)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,22 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class ReferenceTokens:
-    """A reference as the network sees it: a value that can be cached, sent and joined with others.
+    """A reference as the network sees it: a value that can be cached, sent to another process, and joined with others.
 
-    tokens: (B, M, D) features of the reference's patches.
-    positive, negative: (B, M) share of each patch (0..1) inside the positive / negative mask. All zeros = absent.
+    `RefCutPredictor.encode_reference` makes one, `RefCutPredictor.set_reference` takes one.
+
+    Attributes:
+        tokens: Features of the reference's patches, (B, M, D).
+        positive: Share of each patch inside the positive mask, 0..1, (B, M). All zeros: there is no such mask.
+        negative: Share of each patch inside the negative mask, 0..1, (B, M). All zeros: there is no such mask.
+
+    Example:
+        >>> import torch
+        >>> from model import ReferenceTokens
+        >>> def reference(patches: int) -> ReferenceTokens:
+        ...     return ReferenceTokens(torch.ones(1, patches, 8), torch.ones(1, patches), torch.zeros(1, patches))
+        >>> ReferenceTokens.join([reference(9), reference(4)]).tokens.shape
+        torch.Size([1, 13, 8])
     """
 
     tokens: Tensor
@@ -24,7 +36,16 @@ class ReferenceTokens:
 
     @staticmethod
     def join(references: Sequence[ReferenceTokens]) -> ReferenceTokens:
-        """Several references of one label, pooled jointly: larger masks weigh more, as more tokens speak for them."""
+        """Join several references of one label into one, whose tokens are pooled together.
+
+        Larger masks weigh more, because more tokens belong to them.
+
+        Args:
+            references: At least one, all of one batch size and width.
+
+        Raises:
+            ValueError: If there is none.
+        """
         if not references:
             raise ValueError("join needs at least one reference")
         return ReferenceTokens(
@@ -34,20 +55,35 @@ class ReferenceTokens:
         )
 
     def repeated(self, index: Tensor) -> ReferenceTokens:
-        """Rows `index` (any length) of the batch."""
+        """The reference with the rows `index` of the batch, in that order; a row may come more than once."""
         return ReferenceTokens(self.tokens[index], self.positive[index], self.negative[index])
 
 
 def area_weights(mask: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Mask (B, 1, H, W) in 0..1 to the share of each patch that it covers, (B, N).
+    """Share of each patch that a mask covers.
 
-    Area, not nearest: a part smaller than a patch must not vanish.
+    Shares and not the nearest pixel: a part smaller than a patch must not disappear.
+
+    Args:
+        mask: Mask (B, 1, H, W) in 0..1.
+        grid: Rows and columns of patches.
+
+    Returns:
+        (B, N) in 0..1, patches in row-major order.
     """
     return F.adaptive_avg_pool2d(mask.float(), grid).flatten(1)
 
 
 def masked_average(tokens: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean of tokens (B, M, D) under weights (B, M); exactly zero where all weights are zero (eq. 6)."""
+    """Weighted mean of tokens (RefCut, eq. 6).
+
+    Args:
+        tokens: (B, M, D).
+        weights: (B, M), not negative.
+
+    Returns:
+        (B, D); exactly zero where all weights are zero.
+    """
     total = weights.sum(dim=1, keepdim=True)
     mean = torch.bmm(weights[:, None].to(tokens.dtype), tokens)[:, 0] / torch.where(total > 0, total, 1).to(
         tokens.dtype
@@ -56,9 +92,15 @@ def masked_average(tokens: Tensor, weights: Tensor) -> Tensor:
 
 
 class PromptMlp(nn.Module):
-    """Two linear layers from a pooled reference to a vector that is added to every token (eq. 7).
+    """Two linear layers from a pooled reference to a vector that is added to every token (RefCut, eq. 7).
 
     The last layer starts at zero: before any training the network is exactly SimpleClick.
+
+    Args:
+        in_dim: Width of the pooled reference.
+        hidden_dim: Width of the hidden layer.
+        out_dim: Width of the tokens.
+        norm: Whether the pooled reference is normalised first.
     """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, *, norm: bool) -> None:
@@ -70,11 +112,19 @@ class PromptMlp(nn.Module):
         nn.init.zeros_(self.fc2.bias)
 
     def forward(self, pooled: Tensor) -> Tensor:
+        """Pooled reference (B, `in_dim`) to (B, `out_dim`)."""
         return self.fc2(F.gelu(self.fc1(self.norm(pooled))))  # type: ignore[no-any-return]
 
 
 class PromptGenerator(nn.Module):
-    """Positive and negative prompt of a reference; an absent mask gives exactly zero, never MLP(0)."""
+    """Positive and negative prompt of a reference. An absent mask gives exactly zero, not the MLP's output for zero.
+
+    Args:
+        in_dim: Width of the reference's tokens.
+        hidden_dim: Width of the hidden layers.
+        out_dim: Width of the network's tokens.
+        norm: Whether pooled references are normalised first.
+    """
 
     def __init__(self, in_dim: int, hidden_dim: int, out_dim: int, *, norm: bool) -> None:
         super().__init__()
@@ -83,11 +133,11 @@ class PromptGenerator(nn.Module):
 
     @property
     def trained(self) -> bool:
-        """Whether any reference makes a difference: untrained prompts are zero, and the network is SimpleClick."""
+        """Whether a reference changes anything. Untrained prompts are zero, and the network is SimpleClick."""
         return any(bool(mlp.fc2.weight.any() or mlp.fc2.bias.any()) for mlp in (self.positive, self.negative))
 
     def forward(self, reference: ReferenceTokens) -> Tensor:
-        """The sum of both prompts, (B, C): what eq. 5 adds to every token."""
+        """Sum of both prompts, (B, C): what RefCut's eq. 5 adds to every token."""
         prompts = []
         for mlp, weights in ((self.positive, reference.positive), (self.negative, reference.negative)):
             present = (weights.sum(dim=1, keepdim=True) > 0).to(reference.tokens.dtype)

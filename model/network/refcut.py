@@ -1,11 +1,12 @@
 """The RefCut network: SimpleClick with a reference branch.
 
-The forward pass is cut where serving cuts it, so that nothing is computed twice:
+The forward pass is cut into stages as serving needs them, so that nothing is computed twice:
 
-    encode_image      once per image and crop     (blocks before the fusion block, and the comparison features)
-    encode_reference  once per reference          (tokens inside and outside the reference's masks)
-    prepare_reference once per crop and reference (prompt vector and similarity channels)
-    segment           once per click              (the other blocks, neck and head)
+    stage              runs                         computes
+    encode_image       once per image and crop      blocks before the fusion block, comparison features
+    encode_reference   once per reference           tokens, and their shares inside the reference's masks
+    prepare_reference  once per crop and reference  prompt vector and similarity channels
+    segment            once per click               the other blocks, neck and head
 """
 
 from __future__ import annotations
@@ -39,11 +40,13 @@ BASE_PREFIXES = ("backbone.", "comparison_mean", "comparison_std")
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """All that a click needs of an image or crop.
+    """Everything that clicks need of an image or crop.
 
-    tokens: (B, T, C) entering the fusion block (raw patch tokens when that is block 0).
-    comparison: (B, N, D) standardised features in which references are compared; None without similarity.
-    detail: (B, D', H/4, W/4) border features; None without a detail branch.
+    Attributes:
+        tokens: (B, T, C), the input of the fusion block (raw patch tokens if that is block 0).
+        comparison: (B, N, D), standardised features in which references are compared; None without similarity.
+        detail: (B, D', H/4, W/4), border features; None without a detail branch.
+        grid: Rows and columns of patches.
     """
 
     tokens: Tensor
@@ -52,7 +55,7 @@ class ImageFeatures:
     grid: Grid
 
     def repeated(self, index: Tensor) -> ImageFeatures:
-        """Rows `index` (any length) of the batch."""
+        """The features with the rows `index` of the batch, in that order; a row may come more than once."""
         return ImageFeatures(
             self.tokens[index],
             None if self.comparison is None else self.comparison[index],
@@ -63,16 +66,27 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class PreparedReference:
-    """A reference against one image: prompt (B, C), and similarity channels (B, N, `similarity_channels`) where the
-    network uses them: those of `reference_channels`, then those of `LearnedSimilarity`."""
+    """A reference applied to one image or crop.
+
+    Attributes:
+        prompt: (B, C), added to every token.
+        channels: (B, N, `RefCut.similarity_channels`): those of `reference_channels`, then those of `LearnedSimilarity`. None if
+            the network has no similarity channels.
+    """
 
     prompt: Tensor
     channels: Tensor | None
 
 
 class RefCut(nn.Module):
-    """See the module's docstring. Tensor names are those of SimpleClick's released files, so that a file of this
-    network in a SimpleClick shape is a superset of a SimpleClick file."""
+    """The network as a torch module; the module's docstring lists its stages.
+
+    Tensor names are those of SimpleClick's released files. A file of a RefCut network in SimpleClick's shape is therefore a
+    superset of a SimpleClick file.
+
+    Args:
+        config: Shape of the network. Weights are fresh; `model.checkpoints.weights.load_network` reads stored ones.
+    """
 
     comparison_mean: Tensor
     comparison_std: Tensor
@@ -107,12 +121,12 @@ class RefCut(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device that holds the weights."""
         return self.backbone.pos_embed.device
 
     @property
     def similarity_channels(self) -> int:
-        """How many channels say how much a place looks like the reference."""
+        """Number of channels that compare a patch with the reference."""
         return REFERENCE_CHANNELS + (LEARNED_CHANNELS if self.config.learned_similarity_dim else 0)
 
     @property
@@ -120,7 +134,11 @@ class RefCut(nn.Module):
         return self.config.reference_features == "frozen"
 
     def encode_image(self, image: Tensor) -> ImageFeatures:
-        """Image (B, 3, H, W) in 0..1, RGB, to everything that clicks on it share."""
+        """Compute everything that clicks on an image share.
+
+        Args:
+            image: RGB image or crop (B, 3, H, W) in 0..1.
+        """
         normalised = normalise(image)
         grid = self.backbone.grid_of(image)
         detail = self.detail(normalised) if self.config.detail_channels else None
@@ -138,9 +156,12 @@ class RefCut(nn.Module):
     def encode_reference(
         self, image: Tensor, positive: Tensor | None, negative: Tensor | None
     ) -> ReferenceTokens:
-        """Reference image (B, 3, H, W) in 0..1 with masks (B, 1, H, W) in 0..1 of its size; None or empty = absent.
+        """Encode a reference.
 
-        Where the masks overlap the positive one wins.
+        Args:
+            image: RGB image (B, 3, H, W) in 0..1.
+            positive: Mask of the label (B, 1, H, W) in 0..1; None or empty if there is none.
+            negative: Mask of what is not the label, likewise. Where both overlap, the positive mask wins.
         """
         grid = self.backbone.grid_of(image)
         if self._frozen:
@@ -154,7 +175,7 @@ class RefCut(nn.Module):
         return reference_tokens(tokens, positive, negative, grid)
 
     def prepare_reference(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference:
-        """What every click on this image adds because of this reference (eq. 5-7, and the similarity channels)."""
+        """Compute what every click on this image adds because of the reference (RefCut, eq. 5 to 7, and the similarity channels)."""
         channels = None
         if features.comparison is not None:
             with torch.autocast(features.tokens.device.type, enabled=False):
@@ -167,9 +188,15 @@ class RefCut(nn.Module):
     def segment(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None
     ) -> Tensor:
-        """Logits (B, 1, h, w) at a quarter of the network's input (exactly: 4 per token).
+        """Compute the mask for a set of clicks.
 
-        coords: (B, 3, H, W): previous mask as probability, positive disks, negative disks.
+        Args:
+            features: The image or crop.
+            coords: (B, 3, H, W): previous mask as probability, positive disks, negative disks.
+            reference: The reference applied to this image; None means clicks alone.
+
+        Returns:
+            Logits (B, 1, h, w) at a quarter of the network's input (exactly: 4 per patch).
         """
         grid = features.grid
         added = self.patch_embed_coords(coords)
@@ -232,7 +259,7 @@ class RefCut(nn.Module):
 
 
 def normalise(image: Tensor) -> Tensor:
-    """RGB in 0..1 (B, 3, H, W) to the statistics that the encoders were trained with."""
+    """RGB image (B, 3, H, W) in 0..1 to the value range that the encoders were trained with."""
     mean = image.new_tensor(IMAGE_MEAN)[:, None, None]
     std = image.new_tensor(IMAGE_STD)[:, None, None]
     return (image - mean) / std
@@ -241,7 +268,14 @@ def normalise(image: Tensor) -> Tensor:
 def reference_tokens(
     tokens: Tensor, positive: Tensor | None, negative: Tensor | None, grid: Grid
 ) -> ReferenceTokens:
-    """Tokens (B, N, D) of an encoded image with its masks (B, 1, H, W); an absent mask becomes weights of zero."""
+    """Join the tokens of an encoded image with its masks.
+
+    Args:
+        tokens: (B, N, D).
+        positive: Mask (B, 1, H, W) in 0..1; None means no mask, which becomes weights of zero.
+        negative: Likewise. Pixels of the positive mask are taken out of it.
+        grid: Rows and columns of patches.
+    """
     absent = tokens.new_zeros(tokens.shape[:2], dtype=torch.float32)
     if negative is not None and positive is not None:
         negative = negative * (1 - positive)

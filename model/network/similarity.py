@@ -1,7 +1,26 @@
-"""Where does this image look like the reference, and where like the clicked places? Dense channels beside the prompts.
+"""Similarity channels: where an image looks like the reference, and where like the clicked positions.
 
-Not in the RefCut paper. A prompt says what to look for; these channels say, token by token, where it is. They are read
-in the untouched comparison space, which is why they carry over to kinds of things that were never trained on.
+Not in the RefCut paper. The prompt (`model.network.prompts`) is one vector for the whole image: it says what to look for.
+These channels say for every patch how well it matches, so that the click path also knows where to look.
+
+    reference photograph + masks                this image
+      |  frozen encoder                           |  frozen encoder
+      v                                           v
+    tokens (B, M, D), share of each patch       tokens (B, N, D)
+    inside the positive / negative mask           |
+      |                                           |
+      +-------- cosine of every pair -------------+
+                          |
+                          v
+    group      channels                                                              count
+    reference  per mask: cosine to its mean, to its 3 nearest patches, z-scores       4 + 4
+               positive minus negative (both cosines), whether each mask exists       2 + 2
+    learned    cosine to mean and to nearest of: positive, negative, neither          6
+    clicks     cosine to the clicked patches of each sign, whether there are any      2 + 2
+
+The reference and click channels use the frozen features as they are, so they also work for kinds of objects that were never
+trained on. The learned channels use a small projection that is trained, which separates parts that look alike. All channels
+of a patch go through `SimilarityMlp` and are added to its token, before and after the click path.
 """
 
 from __future__ import annotations
@@ -17,17 +36,24 @@ LEARNED_CHANNELS = 6
 CLICK_CHANNELS = 4
 NEAREST = 3
 SHARPNESS = 20.0
-"""The likeness to a set of patches counts the likest most: a soft maximum over cosines times this."""
+"""Factor on the cosines in the soft maximum: the larger, the more the nearest patch counts."""
 INSIDE_SHARE = 0.5
-"""A reference patch counts as inside a mask when the mask covers this share of the best covered patch's share."""
+"""A patch counts as inside a mask if its covered share is more than this part of the largest covered share."""
 
 
 def reference_channels(target: Tensor, reference: ReferenceTokens) -> Tensor:
-    """Likeness of target tokens (B, N, D) to a reference, (B, N, 12).
+    """Compare the patches of an image with a reference, in frozen features.
 
-    For each sign: cosine to the pooled reference, mean cosine to the 3 nearest tokens inside the mask, and the z-scores
-    of both over the image; then positive minus negative of the two cosines; then the two presence flags. Channels of an
-    absent mask are zero.
+    For each mask: cosine to the mask's mean token, its z-score over the image, mean cosine to the 3 nearest tokens inside the
+    mask, and its z-score. Then positive minus negative of the two cosines, and two flags: whether each mask exists. Channels of
+    an absent mask are zero.
+
+    Args:
+        target: Tokens of the image, (B, N, D).
+        reference: Tokens and mask shares of the reference, of the same batch.
+
+    Returns:
+        (B, N, 12), float32.
     """
     target = F.normalize(target.float(), dim=-1)
     tokens = F.normalize(reference.tokens.float(), dim=-1)
@@ -48,10 +74,15 @@ def reference_channels(target: Tensor, reference: ReferenceTokens) -> Tensor:
 
 
 def click_channels(target: Tensor, click_weights: Tensor) -> Tensor:
-    """Likeness of target tokens (B, N, D) to the clicked places, (B, N, 4).
+    """Compare the patches of an image with its clicked patches.
 
-    click_weights: (B, 2, N) share of each patch covered by positive / negative click disks.
-    Channels: cosine to the mean positively clicked token, to the negatively clicked, and the two presence flags.
+    Args:
+        target: Tokens of the image, (B, N, D).
+        click_weights: Share of each patch that positive and negative click disks cover, (B, 2, N).
+
+    Returns:
+        (B, N, 4): cosine to the mean positively clicked token, to the negatively clicked one, and for both whether there is a
+        click. Channels of an absent sign are zero.
     """
     target = F.normalize(target.float(), dim=-1)
     channels, flags = [], []
@@ -81,8 +112,14 @@ def _z_score(channel: Tensor) -> Tensor:
 
 
 class LearnedSimilarity(nn.Module):
-    """Likeness in a space that is learned: what sets one part apart from another, where untouched features mostly tell
-    one kind of surface from another. It stands beside `reference_channels`, which carry over to other kinds of things.
+    """Similarity in a learned space.
+
+    Frozen features mostly separate one kind of surface from another. This projection is trained to separate one part from
+    another. It adds to `reference_channels`, which also work for kinds of objects that were never trained on.
+
+    Args:
+        comparison_dim: Width of the frozen features.
+        learned_similarity_dim: Width of the learned space.
     """
 
     def __init__(self, comparison_dim: int, learned_similarity_dim: int) -> None:
@@ -90,9 +127,15 @@ class LearnedSimilarity(nn.Module):
         self.project = nn.Linear(comparison_dim, learned_similarity_dim, bias=False)
 
     def forward(self, target: Tensor, reference: ReferenceTokens) -> Tensor:
-        """Of target tokens (B, N, D) to what the reference has inside its positive mask, inside its negative one, and
-        outside both: each the cosine to the mean and to the likest tokens, (B, N, 6). Zero where there is no such place,
-        and everywhere when neither mask says anything.
+        """Compare the patches of an image with three regions of a reference: positive mask, negative mask, and neither.
+
+        Args:
+            target: Tokens of the image, (B, N, D).
+            reference: Tokens and mask shares of the reference, of the same batch.
+
+        Returns:
+            (B, N, 6): for each region the cosine to its mean token and a soft maximum of the cosines to its tokens. Zero for an
+            empty region, and everywhere if the reference has no mask.
         """
         target = F.normalize(self.project(target.float()), dim=-1)
         tokens = F.normalize(self.project(reference.tokens.float()), dim=-1)
@@ -107,9 +150,9 @@ class LearnedSimilarity(nn.Module):
 
 
 def _shares(reference: ReferenceTokens) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each patch, how much counts as inside the positive mask, inside the negative one, and outside both, (B, M).
+    """Share of each patch (B, M) inside the positive mask, inside the negative one, and outside both.
 
-    The patch that is covered best counts as a whole one. Without any mask all three are zero.
+    Shares are relative to the patch that is covered most. Without any mask all three are zero.
     """
     best = torch.maximum(reference.positive, reference.negative).amax(dim=1, keepdim=True)
     positive, negative = (
@@ -119,13 +162,19 @@ def _shares(reference: ReferenceTokens) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _soft_maximum(cosines: Tensor, weights: Tensor) -> Tensor:
-    """Soft maximum of cosines (B, N, M) over the reference tokens that weights (B, M) count, (B, N)."""
+    """Soft maximum of cosines (B, N, M) over reference tokens with weights (B, M), (B, N)."""
     counted = torch.log(weights.clamp_min(1e-12))[:, None]
     return torch.logsumexp(SHARPNESS * cosines + counted, dim=-1) / SHARPNESS
 
 
 class SimilarityMlp(nn.Module):
-    """Similarity channels (B, N, channels) to an addition to the tokens (B, N, C); starts at zero."""
+    """Turns similarity channels into an addition to the tokens. It starts at zero: an untrained one changes nothing.
+
+    Args:
+        channels: Number of similarity channels.
+        out_dim: Width of the tokens.
+        hidden: Width of the hidden layer.
+    """
 
     def __init__(self, channels: int, out_dim: int, hidden: int = 64) -> None:
         super().__init__()
@@ -135,4 +184,5 @@ class SimilarityMlp(nn.Module):
         nn.init.zeros_(self.fc2.bias)
 
     def forward(self, channels: Tensor) -> Tensor:
+        """Channels (B, N, `channels`) to what is added to the tokens, (B, N, `out_dim`)."""
         return self.fc2(F.gelu(self.fc1(channels)))  # type: ignore[no-any-return]
