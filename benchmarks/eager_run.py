@@ -5,6 +5,7 @@ For `kill_runs`. All else is as `refcut run` has it: fine-tuning, judging, the m
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -54,16 +55,26 @@ def train(name: str) -> int:
     return run_training_worker(settings, str(settings.redis_url), name or new_worker_name(), make_learner)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Start everything, or the worker that the arguments describe. Returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "worker",
+        nargs=argparse.REMAINDER,
+        help="`worker` and its options, as the supervisor starts its own workers; nothing starts everything",
+    )
+    arguments: list[str] = parser.parse_args().worker
     set_up_logging()
-    arguments = sys.argv[1:]
     try:
         if TRAINING_QUEUE in arguments:
-            sys.exit(train(arguments[-1]))
-        elif WORKER in arguments:
+            return train(arguments[-1])
+        if WORKER in arguments:
             app(arguments)
-        else:
-            command = (sys.executable, "-m", "benchmarks.eager_run", WORKER)
-            sys.exit(Supervisor(read_settings(), command).run())
+            return 0
+        return Supervisor(read_settings(), (sys.executable, "-m", "benchmarks.eager_run", WORKER)).run()
     except RefCutError as error:
         sys.exit(f"refcut: {error}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import socket
 import sys
@@ -60,6 +61,7 @@ def services_in(folder: Path) -> Wiring:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     sys.setswitchinterval(THREADS_SWITCH_AFTER_S)
     # The protocol is named so that asyncio switches Nagle's algorithm off, as it does for the sockets it makes itself.
     listening = socket.socket(proto=socket.IPPROTO_TCP)

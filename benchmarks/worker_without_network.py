@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from functools import cache
 
@@ -32,5 +33,6 @@ def without_network(predictor: RefCutPredictor, _clicks: Sequence[Click], _box: 
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     RefCutPredictor.predict = without_network  # type: ignore[method-assign, assignment]
     app(["worker"])
