@@ -1,4 +1,4 @@
-"""The click context of a request: what lies on the canvas of the label that was clicked."""
+"""Reads the click context of a request: the dots or boxes of the clicked label that lie on the canvas."""
 
 from __future__ import annotations
 
@@ -11,14 +11,20 @@ from refcut_backend.errors import BadRequestError
 from refcut_backend.label_studio.prompts import Dot, PercentBox, read_box, read_dot
 
 REGION_ID_PREFIX = "rc-"
+"""Ids of the regions that we return begin with it; Label Studio's own ids do not."""
 MAX_CLICKS = 200
+"""Highest number of clicks on one object."""
 
 
 @dataclass(frozen=True)
 class ClickContext:
-    """Dots or boxes of one label, in the order of their creation; one of the two is empty.
+    """Dots or boxes of one label, in the order of their creation.
 
-    to_name: the image tag that they lie on.
+    Attributes:
+        label: The clicked label.
+        to_name: Image tag of the label config that they lie on.
+        dots: Clicks; empty if there are boxes.
+        boxes: Rectangles; empty if there are dots.
     """
 
     label: str
@@ -28,19 +34,28 @@ class ClickContext:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Ids of what lies on this canvas: requests that share one are about the same object, others never are."""
+        """Ids of the dots or boxes. Requests that share an id are about the same object; others never are."""
         return (*(dot.id for dot in self.dots), *(box.id for box in self.boxes))
 
     def key(self) -> str:
-        """The same for the same context, and for no other: 16 hex digits."""
+        """Return 16 hex digits that identify this context (a hash of all of its values)."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
 def read_context(regions: Sequence[dict[str, Any]]) -> ClickContext | None:
-    """A click context (`params.context.result`); None when it holds neither dot nor box.
+    """Read a click context.
 
     Label Studio sends regions of one kind, one label and one image, in the order of their creation (contract, section 3,
-    rule 1). Should there be others, the newest decides. Raises BadRequestError for what is no click list.
+    rule 1). If they differ all the same, those like the newest count.
+
+    Args:
+        regions: The request's `params.context.result`.
+
+    Returns:
+        The context; None if it contains neither a dot nor a box.
+
+    Raises:
+        BadRequestError: If a region has no label or no valid position, or there are too many.
     """
     prompts = [region for region in regions if _is_dot(region) or _is_box(region)]
     if not prompts:
@@ -57,7 +72,11 @@ def read_context(regions: Sequence[dict[str, Any]]) -> ClickContext | None:
 
 
 def check_count(clicks: int) -> None:
-    """Raises BadRequestError when one object has more clicks than anyone needs."""
+    """Check the number of clicks on one object.
+
+    Raises:
+        BadRequestError: If there are more than `MAX_CLICKS`.
+    """
     if clicks > MAX_CLICKS:
         raise BadRequestError(
             f"{clicks} clicks on one object", hint=f"accept or delete it; {MAX_CLICKS} is the limit"
@@ -69,12 +88,12 @@ def _kind(region: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _is_dot(region: dict[str, Any]) -> bool:
-    """A keypoint result may also be a second label on an accepted mask: it repeats the mask and has no position."""
+    """A keypoint region may also be a second label on an accepted mask: it then repeats the mask and has no position."""
     return region.get("type") == "keypointlabels" and "rle" not in _value(region)
 
 
 def _is_box(region: dict[str, Any]) -> bool:
-    """All rectangles of a label come along, whoever drew them: those that we gave as answers are no question."""
+    """A request repeats all rectangles of a label, also those that were our answers: these are not prompts."""
     ours = str(region.get("id")).startswith(REGION_ID_PREFIX)
     return region.get("type") == "rectanglelabels" and "rle" not in _value(region) and not ours
 

@@ -1,5 +1,7 @@
-"""What is known of earlier clicks. Never fails a click: what cannot be read counts as unknown, what cannot be written is
-logged."""
+"""What is stored about clicks: polarities, recent objects and the click log, behind one class that never fails a click.
+
+If the database cannot be read, the click is answered without its history; if it cannot be written, that is logged.
+"""
 
 from __future__ import annotations
 
@@ -22,44 +24,60 @@ from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import Dot, to_pixel
 from refcut_backend.label_studio.regions import GivenMask
 
+log = logging.getLogger("refcut.click_memory")
+
+LOCK_TIMEOUT_MS = 250
+"""Lock timeout for click history. On timeout the click is answered without its history."""
+
 
 class ClickPolarities:
-    """Label Studio forgets them when its page is loaded again (contract, section 3, rule 9); ids survive."""
+    """Remembers by id whether a dot is positive.
+
+    Label Studio forgets that when its page is loaded again; the ids survive (contract, section 3, rule 9).
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def resolve(self, project_id: int, dots: Sequence[Dot]) -> dict[str, bool]:
-        """Remembers what dots say; returns by id what is known of those that say nothing."""
-        said = {dot.id: dot.positive for dot in dots if dot.positive is not None}
-        silent = [dot.id for dot in dots if dot.positive is None]
-        if said:
-            self._remember(project_id, said)
-        return self._known(project_id, silent) if silent else {}
+        """Store the polarity of dots that have one, and look up the others.
+
+        Returns:
+            Dot id to whether it is positive, for the dots without a polarity that are known.
+        """
+        polarities = {dot.id: dot.positive for dot in dots if dot.positive is not None}
+        without = [dot.id for dot in dots if dot.positive is None]
+        if polarities:
+            self._remember(project_id, polarities)
+        return self._known(project_id, without) if without else {}
 
     def _known(self, project_id: int, ids: Sequence[str]) -> dict[str, bool]:
         query = select(ClickPolarity.click_id, ClickPolarity.positive).where(
             ClickPolarity.project_id == project_id, ClickPolarity.click_id.in_(ids)
         )
         with self._engine.connect() as connection:
-            return {id: positive for id, positive in connection.execute(query)}
+            return {click_id: positive for click_id, positive in connection.execute(query)}
 
-    def _remember(self, project_id: int, said: dict[str, bool]) -> None:
-        # In one order always: PostgreSQL lets nobody wait in a circle for rows that others have just written.
-        rows = [{"project_id": project_id, "click_id": id, "positive": said[id]} for id in sorted(said)]
+    def _remember(self, project_id: int, polarities: dict[str, bool]) -> None:
+        # Always in the same order: two transactions that lock the same rows in opposite orders would deadlock.
+        rows = [
+            {"project_id": project_id, "click_id": click_id, "positive": polarities[click_id]}
+            for click_id in sorted(polarities)
+        ]
         with self._engine.begin() as connection:
             connection.execute(upsert(self._engine, ClickPolarity, ["positive"]), rows)
 
 
-log = logging.getLogger("refcut.click_memory")
-
-LOCK_TIMEOUT_MS = 250
-"""A click rather goes without its memory than waits longer for another process that is writing."""
-
-
 @dataclass(frozen=True)
 class ClickKey:
-    """A click request as far as memory is concerned. at_s: when it came, seconds since 1970."""
+    """Identifies a click request in the history.
+
+    Attributes:
+        project_id: Label Studio's project.
+        task_id: Label Studio's task.
+        context: Dots or boxes of the clicked label.
+        at_s: When the request came in, seconds since 1970.
+    """
 
     project_id: int
     task_id: int
@@ -68,62 +86,80 @@ class ClickKey:
 
 
 class ClickMemory:
-    """Polarities, objects and the log of clicks, in the SQL database that all web processes share."""
+    """Polarities, recent objects and the click log, in the SQL database that all web processes share.
+
+    Args:
+        engine: The database, with a short lock timeout (`LOCK_TIMEOUT_MS`).
+        memory_s: Seconds for which an object is kept after its last click.
+    """
 
     def __init__(self, engine: Engine, memory_s: float) -> None:
         self._polarities = ClickPolarities(engine)
         self._objects = ClickedObjects(engine, memory_s)
         self._log = ClickLog(engine)
 
-    def session(self, asked: ClickKey, seen_ids: Collection[str]) -> ClickSession:
-        """What ClickSession needs to understand a click. seen_ids: regions that are in an annotation or a draft."""
+    def session(self, key: ClickKey, seen_ids: Collection[str]) -> ClickSession:
+        """Read the history of a click's task, and mark objects whose regions have been seen as accepted.
+
+        Args:
+            key: The click.
+            seen_ids: Ids of the regions that are in an annotation or a draft.
+        """
         polarities: dict[str, bool] = {}
         objects: Sequence[RememberedObject] = ()
         with _forgiving("polarities"):
-            polarities = self._polarities.resolve(asked.project_id, asked.context.dots)
+            polarities = self._polarities.resolve(key.project_id, key.context.dots)
         with _forgiving("earlier clicks"):
-            objects = self._objects.recall(asked.project_id, asked.task_id, asked.at_s)
+            objects = self._objects.recall(key.project_id, key.task_id, key.at_s)
             accepted = newly_accepted(objects, seen_ids)
             if accepted:
-                self._objects.accept(asked.project_id, asked.task_id, accepted)
-                objects = self._objects.recall(asked.project_id, asked.task_id, asked.at_s)
+                self._objects.accept(key.project_id, key.task_id, accepted)
+                objects = self._objects.recall(key.project_id, key.task_id, key.at_s)
 
         def on_mask(region_id: str, x_percent: float, y_percent: float) -> bool:
-            given = self.mask(asked, region_id)
+            given = self.mask(key, region_id)
             return given is not None and _covers(given, x_percent, y_percent)
 
         return ClickSession(objects, polarities, on_mask)
 
-    def mask(self, asked: ClickKey, region_id: str) -> GivenMask | None:
-        """The mask that was last given as this region; None when it is gone."""
+    def mask(self, key: ClickKey, region_id: str) -> GivenMask | None:
+        """Return the latest mask of a region of the click's task; None if it is gone."""
         with _forgiving("an earlier mask"):
-            return self._objects.mask(asked.project_id, asked.task_id, region_id)
+            return self._objects.mask(key.project_id, key.task_id, region_id)
         return None
 
-    def answered(
+    def record(
         self,
-        asked: ClickKey,
+        key: ClickKey,
         clicked: ClickedObject,
         given: GivenMask,
         *,
         model_version: str,
         milliseconds: float,
     ) -> None:
-        """Remembers a click with its answer. An empty mask is logged, but nothing goes on from it."""
+        """Store an answered click. An empty mask is logged, but further clicks do not refine it.
+
+        Args:
+            key: The click.
+            clicked: The object that it was about.
+            given: The mask that was returned.
+            model_version: What computed the mask.
+            milliseconds: Time from request to answer.
+        """
         if given.rle:
             with _forgiving("a click"):
                 self._objects.remember(
-                    asked.project_id,
-                    asked.task_id,
+                    key.project_id,
+                    key.task_id,
                     clicked,
                     given,
-                    context_key=asked.context.key(),
-                    requested_at_s=asked.at_s,
+                    context_key=key.context.key(),
+                    requested_at_s=key.at_s,
                 )
         with _forgiving("the click log"):
             self._log.add(
-                asked.project_id,
-                asked.task_id,
+                key.project_id,
+                key.task_id,
                 clicked,
                 model_version=model_version,
                 reference_versions=given.reference_versions,
@@ -131,17 +167,18 @@ class ClickMemory:
             )
 
     def forget(self, project_id: int, task_id: int) -> None:
-        """Drops a task's objects: the annotation was submitted."""
+        """Drop a task's objects, after its annotation was submitted."""
         with _forgiving("a submit"):
             self._objects.forget(project_id, task_id)
 
-    def submitted(self, project_id: int, region_ids: Collection[str]) -> None:
-        """An annotation has these regions now."""
+    def mark_accepted(self, project_id: int, region_ids: Collection[str]) -> None:
+        """Note in the click log that an annotation has these regions now."""
         with _forgiving("accepted masks"):
-            self._log.accept(project_id, [id for id in region_ids if id.startswith(REGION_ID_PREFIX)])
+            ours = [region_id for region_id in region_ids if region_id.startswith(REGION_ID_PREFIX)]
+            self._log.accept(project_id, ours)
 
     def clicks_per_mask(self, project_id: int) -> list[ClickCost]:
-        """What accepted masks cost, for each label and model version."""
+        """Return how many clicks accepted masks took, for each label and model version."""
         return self._log.clicks_per_mask(project_id)
 
 
@@ -150,7 +187,7 @@ def _forgiving(subject: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, ValueError, OverflowError) as error:
-        # Besides its own errors a driver raises plain ones for text or numbers that it cannot store.
+        # A driver also raises plain errors, for text or numbers that it cannot store.
         cause = error.orig if isinstance(error, DBAPIError) else type(error).__name__
         log.warning("the database refused", extra={"subject": subject, "problem": str(cause)})
 

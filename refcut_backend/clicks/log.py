@@ -1,4 +1,4 @@
-"""Every click that was answered, and whether its mask was accepted in the end."""
+"""The click log: one row per answered click, and whether its mask was accepted. Old rows are dropped after some days."""
 
 from __future__ import annotations
 
@@ -15,12 +15,19 @@ from refcut_backend.clicks.recent_objects import box_to_json, clicks_to_json
 from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.database.tables import ClickEvent, ClickPolarity
 
-IDS_A_QUERY = 1000
+IDS_PER_QUERY = 1000
 
 
 @dataclass(frozen=True)
 class ClickCost:
-    """How many prompts (clicks and boxes) accepted masks took. masks: how many were accepted."""
+    """How many prompts (clicks and boxes) the accepted masks of a label took.
+
+    Attributes:
+        label: The label.
+        model_version: What computed the masks.
+        masks: Number of accepted masks.
+        clicks_per_mask: Mean number of prompts per accepted mask.
+    """
 
     label: str
     model_version: str
@@ -29,7 +36,7 @@ class ClickCost:
 
 
 class ClickLog:
-    """One row a click. Clicks never reach Label Studio's annotations (contract, section 3, rule 11)."""
+    """One row per answered click. Clicks never reach Label Studio's annotations (contract, section 3, rule 11)."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -44,7 +51,16 @@ class ClickLog:
         reference_versions: Sequence[str],
         milliseconds: float,
     ) -> None:
-        """An answered click."""
+        """Add an answered click.
+
+        Args:
+            project_id: Label Studio's project.
+            task_id: Label Studio's task.
+            clicked: The object with all of its clicks.
+            model_version: What computed the mask.
+            reference_versions: Versions of the references that were used.
+            milliseconds: Time from request to answer.
+        """
         event = {
             "project_id": project_id,
             "task_id": task_id,
@@ -60,20 +76,25 @@ class ClickLog:
             connection.execute(insert(ClickEvent), event)
 
     def accept(self, project_id: int, region_ids: Collection[str]) -> None:
-        """Regions that are in an annotation now; ids that are no answers of ours are ignored."""
+        """Mark regions that are in an annotation now as accepted. Ids that are not in the log are ignored."""
         ids, now = list(region_ids), datetime.now(UTC)
         with Session(self._engine) as session, session.begin():
-            for start in range(0, len(ids), IDS_A_QUERY):
+            for start in range(0, len(ids), IDS_PER_QUERY):
                 session.execute(
                     update(ClickEvent)
                     .where(ClickEvent.project_id == project_id, ClickEvent.accepted_at.is_(None))
-                    .where(ClickEvent.region_id.in_(ids[start : start + IDS_A_QUERY]))
+                    .where(ClickEvent.region_id.in_(ids[start : start + IDS_PER_QUERY]))
                     .values(accepted_at=now)
                 )
 
     def last_clicks(self, project_id: int, task_id: int) -> dict[str, list[list[Any]]]:
-        """Region id to the clicks of its last answer, [id, x, y, positive] in percent, accepted or not. Without what
-        began with a box: that cannot be said in clicks alone."""
+        """Return the clicks of each region's last answer, accepted or not.
+
+        Objects that began with a box are left out: clicks alone do not describe them.
+
+        Returns:
+            Region id to a list of [id, x, y, positive], in percent of the image's size.
+        """
         query = (
             select(ClickEvent)
             .where(ClickEvent.project_id == project_id, ClickEvent.task_id == task_id)
@@ -84,8 +105,10 @@ class ClickLog:
             return {region_id: event.clicks for region_id, event in last.items() if event.box is None}
 
     def clicks_per_mask(self, project_id: int) -> list[ClickCost]:
-        """For each label and model version, by label and then version. A mask counts for the version that gave it last,
-        with the clicks that it had then."""
+        """Count the prompts of accepted masks, for each label and model version, sorted by both.
+
+        A mask counts for the version that computed it last, with the prompts that it had then.
+        """
         last = (
             select(func.max(ClickEvent.id))
             .where(ClickEvent.project_id == project_id, ClickEvent.accepted_at.is_not(None))
@@ -103,29 +126,35 @@ class ClickLog:
         ]
 
 
-LOOK_EVERY_S = 3600.0
+CHECK_EVERY_S = 3600.0
 
 
 class OldClicks:
-    """Of all projects. kept_days: 0 = clicks are kept for ever."""
+    """Drops old clicks and polarities of all projects.
 
-    def __init__(self, engine: Engine, kept_days: int, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        engine: The database.
+        keep_days: Age in days at which they are dropped; 0 keeps them for ever.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, engine: Engine, keep_days: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._engine = engine
-        self._kept_days = kept_days
+        self._keep_days = keep_days
         self._clock = clock
-        self._look_at = clock()
+        self._next_check = clock()
 
     def drop(self) -> None:
-        """Looks once an hour, however often it is called."""
-        if not self._kept_days or self._clock() < self._look_at:
+        """Drop what is too old. Does so at most once per hour, however often it is called."""
+        if not self._keep_days or self._clock() < self._next_check:
             return
-        self._look_at = self._clock() + LOOK_EVERY_S
+        self._next_check = self._clock() + CHECK_EVERY_S
         now = datetime.now(UTC)
-        oldest = now - timedelta(days=self._kept_days)
+        oldest = now - timedelta(days=self._keep_days)
         with Session(self._engine) as session, session.begin():
             session.execute(delete(ClickEvent).where(ClickEvent.answered_at < oldest))
             session.execute(delete(ClickPolarity).where(ClickPolarity.recorded_at < oldest))
-            # Of an earlier version of this program: they age from now on.
+            # Rows of an earlier version of this program have no time: they age from now on.
             session.execute(
                 update(ClickPolarity).where(ClickPolarity.recorded_at.is_(None)).values(recorded_at=now)
             )

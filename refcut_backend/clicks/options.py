@@ -1,4 +1,4 @@
-"""From a click request to Label Studio's answer: reads the clicks, asks a worker, builds the regions."""
+"""Settings that say how the answer to a click is built. Pre-labelling builds its regions by the same settings."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from refcut_backend.settings import Settings
 
 @dataclass(frozen=True)
 class AnswerRules:
-    """How answers are built. pending_s: how long unaccepted masks of other labels come along.
+    """How answers are built.
 
-    mask_output: what masks come back as if a label can have several kinds.
+    Attributes:
+        max_references: Highest number of references used per label.
+        pending_s: Seconds for which unaccepted masks of other labels are repeated in answers.
+        mask_output: Kind of region to return if the label config takes several kinds for a label.
+        outlines: How masks become polygons.
     """
 
     max_references: int = 4
@@ -23,7 +27,7 @@ class AnswerRules:
 
     @classmethod
     def of(cls, settings: Settings) -> AnswerRules:
-        """As the settings say."""
+        """Take the rules from the settings."""
         outlines = OutlineSettings(settings.polygon_tolerance_px, settings.polygon_min_area_percent)
         return cls(
             settings.max_references_per_label, settings.pending_masks_s, settings.mask_output, outlines

@@ -1,8 +1,8 @@
-"""Masks that the annotator has not accepted yet.
+"""Finds the masks that are on the canvas but not accepted yet, so that an answer can repeat them.
 
-An answer replaces all suggestions on the canvas (contract, section 3, rule 3), so the masks of other labels that are
-still pending must come along with it. No request says what was accepted or thrown away: what was seen in an annotation
-or a draft is accepted, and the rest is a matter of evidence and age.
+An answer replaces all suggestions on the canvas (contract, section 3, rule 3), so it must contain the pending masks
+of other labels too. No request tells what was accepted or thrown away: a mask that was seen in an annotation or a
+draft is accepted, and the others are judged by later clicks and by their age.
 """
 
 from __future__ import annotations
@@ -21,11 +21,20 @@ def still_pending(
     now_s: float,
     pending_s: float,
 ) -> list[RememberedObject]:
-    """The objects of a task whose masks go along with the answer to a context, newest first.
+    """Find the objects whose masks are still pending.
 
-    Of each label the one clicked last counts, since a new list of dots means that the earlier one was accepted or
-    dropped; boxes say by themselves that they are still there. objects: newest first. clicked: what the context is
-    about, None when it could not be answered. pending_s: longest age.
+    Only the object of each label that was clicked last counts: a new list of dots means that the earlier object was
+    accepted or dropped. A box on the canvas shows that its object is still pending.
+
+    Args:
+        objects: The task's objects, newest first.
+        context: Dots or boxes of the clicked label.
+        clicked: The object that the click is about; None if that is unknown. It is never part of the result.
+        now_s: Seconds since 1970.
+        pending_s: Longest age of a pending mask in seconds; 0 turns pending masks off.
+
+    Returns:
+        Objects whose masks belong into the answer, newest first.
     """
     boxes = {box.id for box in context.boxes}
     taken = {(context.label, context.to_name)}
@@ -46,7 +55,7 @@ def still_pending(
 
 
 def _has_left(one: ClickedObject) -> bool:
-    """Whether single clicks refined it: then its earlier dots had left the canvas, as "Auto accept" makes them."""
+    """Whether single clicks refined it: "Auto accept" had then taken its earlier dots off the canvas, and accepted it."""
     return one.single_prompt and (
         len(one.negative_label_clicks) > 1 or len(one.clicks) - len(one.negative_label_clicks) > 1
     )

@@ -1,4 +1,4 @@
-"""When a task is opened: has a worker get ready what its first click will need."""
+"""When a task is opened, asks a worker to prepare its images and references, so that the first click is fast."""
 
 from __future__ import annotations
 
@@ -23,13 +23,21 @@ MAX_IMAGES = 4
 
 
 class PreloadSender(Protocol):
-    """Whatever carries the wish to a worker."""
+    """Sends a preload to a worker: `queue.background_queues.PreloadQueue`."""
 
-    def ask(self, job: PreloadJob) -> bool: ...
+    def ask(self, job: PreloadJob) -> bool:
+        """Queue the job. Return whether it was queued."""
 
 
 class TaskOpener:
-    """Never raises, and is best called after Label Studio has its answer: the task opens no later for it."""
+    """Requests preloads for opened tasks. Never raises.
+
+    Args:
+        queue: Sends the preload.
+        references: Masks that say what a label means.
+        addresses: Keeps signed URLs out of Redis.
+        max_references: Highest number of references per label.
+    """
 
     def __init__(
         self, queue: PreloadSender, references: References, addresses: Addresses, max_references: int
@@ -42,7 +50,10 @@ class TaskOpener:
     def task_opened(
         self, project_id: int, task_id: int, task_data: dict[str, Any], label_config: str
     ) -> None:
-        """Asks for the images that can be clicked on, and for the references of the labels that may be clicked."""
+        """Request the images that can be clicked on and the references of the labels that may be clicked.
+
+        Call it after Label Studio has its answer, so that the task does not open later because of it.
+        """
         try:
             controls = read_label_config(label_config)
             images = tuple(self._addresses.hide(address) for address in _images(task_data, controls))
@@ -58,8 +69,8 @@ class TaskOpener:
         """The newest reference of each label, then the second of each, and so on."""
         labels = sorted({label for control in controls.clicks for label in control.labels})
         found = [self._references.newest(project_id, label, self._max_references) for label in labels]
-        for place in range(self._max_references):
-            yield from (of_label[place].id for of_label in found if place < len(of_label))
+        for index in range(self._max_references):
+            yield from (of_label[index].id for of_label in found if index < len(of_label))
 
 
 def _images(task_data: dict[str, Any], controls: ProjectControls) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The objects that were clicked lately, shared by all web processes."""
+"""Table of the objects that were clicked lately, shared by all web processes, and its JSON for clicks and boxes."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from refcut_backend.label_studio.regions import GivenMask
 
 
 def clicks_to_json(clicks: Sequence[PercentClick]) -> list[list[Any]]:
-    """[id, x, y, positive] each, in percent."""
+    """Convert clicks to lists of [id, x, y, positive], in percent of the image's size."""
     return [[click.id, click.x_percent, click.y_percent, click.positive] for click in clicks]
 
 
 def clicks_from_json(rows: Sequence[Sequence[Any]]) -> tuple[PercentClick, ...]:
-    """What `clicks_to_json` made."""
-    return tuple(PercentClick(x, y, positive, id) for id, x, y, positive in rows)
+    """Read what `clicks_to_json` made."""
+    return tuple(PercentClick(x, y, positive, click_id) for click_id, x, y, positive in rows)
 
 
 def box_to_json(box: PercentBox | None) -> list[Any] | None:
-    """[id, left, top, right, bottom] in percent."""
+    """Convert a box to [id, left, top, right, bottom], in percent of the image's size."""
     return None if box is None else [box.id, box.left, box.top, box.right, box.bottom]
 
 
 def box_from_json(row: Sequence[Any] | None) -> PercentBox | None:
-    """What `box_to_json` made."""
+    """Read what `box_to_json` made."""
     if row is None:
         return None
-    id, left, top, right, bottom = row
-    return PercentBox(left, top, right, bottom, id)
+    box_id, left, top, right, bottom = row
+    return PercentBox(left, top, right, bottom, box_id)
 
 
 _WITHOUT_MASK = (
@@ -64,8 +64,7 @@ _REPLACED = (
     "score",
     "reference_versions",
 )
-"""Of an object that is known; one that was accepted stays so."""
-
+"""Columns that a further click replaces. `accepted` is not among them: an accepted object stays accepted."""
 
 _RECALL = (
     select(*_WITHOUT_MASK)
@@ -82,10 +81,14 @@ _DROP_OLD = delete(State).where(State.requested_at_s < bindparam("before_s"))
 
 
 class ClickedObjects:
-    """What ClickSession needs of earlier clicks. memory_s: how long an object is kept after its last click.
+    """Objects that were clicked lately, for `ClickSession`.
 
-    Without the ORM, whose objects cost as much as the rest of the click's way through the web server; statements are made
-    once.
+    It uses SQLAlchemy's core and statements that are built once. ORM objects cost as much time as all the rest of a
+    click in the web process.
+
+    Args:
+        engine: The database.
+        memory_s: Seconds for which an object is kept after its last click.
     """
 
     def __init__(self, engine: Engine, memory_s: float) -> None:
@@ -93,13 +96,13 @@ class ClickedObjects:
         self._memory_s = memory_s
 
     def recall(self, project_id: int, task_id: int, now_s: float) -> list[RememberedObject]:
-        """The task's objects, newest first, without their masks."""
+        """Return the task's objects, newest first, without their masks."""
         wanted = {"project_id": project_id, "task_id": task_id, "since_s": now_s - self._memory_s}
         with self._engine.connect() as connection:
             return [_remembered(row) for row in connection.execute(_RECALL, wanted)]
 
     def mask(self, project_id: int, task_id: int, region_id: str) -> GivenMask | None:
-        """The mask that was last given as this region; None when it is gone."""
+        """Return the latest mask of a region; None if it is gone."""
         wanted = {"project_id": project_id, "task_id": task_id, "region_id": region_id}
         with self._engine.connect() as connection:
             row = connection.execute(_MASK, wanted).first()
@@ -117,7 +120,16 @@ class ClickedObjects:
         context_key: str,
         requested_at_s: float,
     ) -> None:
-        """Stores what was answered, unless a newer click on the object was answered meanwhile; drops what is old."""
+        """Store an answered object, unless a newer click on it was answered meanwhile. Drop what is too old.
+
+        Args:
+            project_id: Label Studio's project.
+            task_id: Label Studio's task.
+            clicked: The object.
+            given: The mask that was returned.
+            context_key: Key of the context that was answered.
+            requested_at_s: When that context came in, seconds since 1970.
+        """
         row = {
             "project_id": project_id,
             "task_id": task_id,
@@ -142,7 +154,7 @@ class ClickedObjects:
             connection.execute(upsert(self._engine, State, _REPLACED, newest_by="requested_at_s"), row)
 
     def accept(self, project_id: int, task_id: int, region_ids: Collection[str]) -> None:
-        """Marks objects whose regions have been seen in an annotation or a draft."""
+        """Mark objects whose regions have been seen in an annotation or a draft."""
         with self._engine.begin() as connection:
             connection.execute(
                 update(State)
@@ -152,7 +164,7 @@ class ClickedObjects:
             )
 
     def forget(self, project_id: int, task_id: int) -> None:
-        """Drops all objects of a task."""
+        """Drop all objects of a task."""
         with self._engine.begin() as connection:
             connection.execute(delete(State).where(State.project_id == project_id, State.task_id == task_id))
 
@@ -171,7 +183,15 @@ def _remembered(row: Row[Any]) -> RememberedObject:
 
 
 def newly_accepted(objects: Sequence[RememberedObject], seen_ids: Collection[str]) -> list[str]:
-    """Ids of objects of which a region has been seen; a polygon's pieces have -2, -3, ... after the id."""
+    """Find objects that were not accepted before and of which a region has been seen.
+
+    Args:
+        objects: The task's objects.
+        seen_ids: Ids of the regions in its annotations and drafts. The pieces of a polygon have -2, -3, ... after the id.
+
+    Returns:
+        Region ids of the objects.
+    """
     seen = {_object_of(region_id) for region_id in seen_ids} | set(seen_ids)
     return [o.clicked.region_id for o in objects if not o.accepted and o.clicked.region_id in seen]
 

@@ -1,4 +1,16 @@
-"""From a click request to Label Studio's answer: reads the clicks, asks a worker, builds the regions."""
+"""Answers click requests of Label Studio. Open this file to follow a click through the web process.
+
+    read_context      regions of the request    -> ClickContext    what lies on the canvas of the clicked label
+    _read_canvas      label config, history     -> Canvas          what was clicked on this task before
+    _understand       Canvas                    -> ClickedObject   which object the click is about
+    mask_control      ClickedObject             -> Control         the tag that takes the mask
+    _ask              ClickJob                  -> ClickAnswer     a worker computes the mask
+    mask_regions      ClickAnswer               -> regions         brush, polygon or rectangle for Label Studio
+    ClickMemory       object and mask           -> (database)      so that further clicks can refine the object
+
+Every step takes and returns immutable values. A step that fails ends the click with a reason; the masks of other
+labels that are still pending are part of every answer, because an answer replaces all suggestions on the canvas.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +23,11 @@ from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from refcut_backend.clicks.context import read_context
+from refcut_backend.clicks.context import ClickContext, read_context
 from refcut_backend.clicks.history import ClickKey, ClickMemory
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.pending_masks import still_pending
-from refcut_backend.clicks.session import ClickedObject, RememberedObject
+from refcut_backend.clicks.session import ClickedObject, ClickSession
 from refcut_backend.errors import DatabaseFailsError, RefCutError
 from refcut_backend.images.address import image_of_task
 from refcut_backend.images.hidden_urls import Addresses
@@ -34,9 +46,15 @@ EMPTY_MASK = "empty_mask"
 
 @dataclass(frozen=True)
 class ClickRequest:
-    """What a click request says, whatever server took it.
+    """A click request, independent of the server that took it.
 
-    seen_region_ids: of the regions in the task's annotations and drafts.
+    Attributes:
+        project_id: Label Studio's project.
+        task_id: Label Studio's task.
+        task_data: The task's data; it holds the image's URL.
+        label_config: The project's label config (XML).
+        regions: What lies on the canvas of the clicked label (`params.context.result`).
+        seen_region_ids: Ids of the regions in the task's annotations and drafts.
     """
 
     project_id: int
@@ -49,37 +67,55 @@ class ClickRequest:
 
 @dataclass(frozen=True)
 class ClickReply:
-    """One entry for `results`, and why it lacks the mask when it does (Label Studio itself shows nothing)."""
+    """The answer to a click request.
+
+    Attributes:
+        prediction: One entry for Label Studio's `results`.
+        reason: Reason code if the clicked object has no mask; None if it has. Label Studio itself shows no reason.
+    """
 
     prediction: dict[str, Any]
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class Canvas:
+    """What is known about a task when a click comes in.
+
+    Attributes:
+        key: The click.
+        controls: The label config's tags, as they are now.
+        session: The task's earlier clicks.
+    """
+
+    key: ClickKey
+    controls: ProjectControls
+    session: ClickSession
+
+    @property
+    def context(self) -> ClickContext:
+        """Dots or boxes of the clicked label."""
+        return self.key.context
+
+
 class ClickSender(Protocol):
-    """Whatever carries a click to a worker and back."""
+    """Sends a click to a worker and waits for the answer: `queue.click_queue.ClickQueue`."""
 
-    def ask(self, job: ClickJob) -> ClickAnswer: ...
-
-
-@dataclass
-class _Click:
-    """A request on its way: what is known of it so far. model_version: what should answer, then what did."""
-
-    request: ClickRequest
-    asked: ClickKey
-    started: float
-    model_version: str
-    controls: ProjectControls | None = None
-    objects: Sequence[RememberedObject] = ()
-    clicked: ClickedObject | None = None
-
-    def milliseconds(self) -> float:
-        """Since it came."""
-        return round(1000 * (time.monotonic() - self.started), 1)
+    def ask(self, job: ClickJob) -> ClickAnswer:
+        """Return the worker's answer. Raise RefCutError if no worker answers."""
 
 
 class ClickService:
-    """Answers clicks. Never raises: a click that cannot be answered gives an empty result and a reason."""
+    """Answers clicks. Never raises: a click without an answer gets an empty result and a reason.
+
+    Args:
+        queue: Sends clicks to workers.
+        references: Masks that say what a label means.
+        versions: Names the model version that serves a project.
+        rules: How answers are built.
+        memory: Earlier clicks, shared by all web processes.
+        clock: Seconds since 1970.
+    """
 
     def __init__(
         self,
@@ -98,75 +134,69 @@ class ClickService:
         self._clock = clock
 
     def answer(self, request: ClickRequest) -> ClickReply:
-        """The mask for the clicks of a request, and with it the masks of other labels that are still pending."""
+        """Return the mask for the clicks of a request, together with the pending masks of other labels."""
+        started = time.monotonic()
+        version = self._versions.of(request.project_id)
         try:
             context = read_context(request.regions)
+            if context is None:
+                return self._without_clicks(request, version)
+            note(label=context.label)
+            key = ClickKey(request.project_id, request.task_id, context, self._clock())
+            canvas = self._read_canvas(request, key)
         except RefCutError as error:
-            note(outcome=error.code, problem=str(error))
-            return ClickReply(self._nothing(request), error.code)
-        if context is None:
-            if not request.regions:
-                # Sent after a submit (contract, section 3, rule 10).
-                self._memory.forget(request.project_id, request.task_id)
-            note(outcome=EMPTY_CONTEXT)
-            return ClickReply(self._nothing(request), EMPTY_CONTEXT)
-        note(label=context.label)
-        asked = ClickKey(request.project_id, request.task_id, context, self._clock())
-        version = self._versions.of(request.project_id)
-        return self._reply(_Click(request, asked, time.monotonic(), version))
+            return _refusal(error, version, [])
+        try:
+            clicked = _understand(canvas)
+        except RefCutError as error:
+            return _refusal(error, version, self._pending_regions(canvas, None))
+        try:
+            with _database_explained():
+                control = self._mask_control(canvas, clicked)
+                answer = self._ask(self._job(request, canvas, clicked, control))
+            given = _given_mask(answer)
+            regions = mask_regions(clicked.region_id, clicked.label, control, given, self._rules.outlines)
+        except RefCutError as error:
+            return _refusal(error, version, self._pending_regions(canvas, clicked))
+        version = answer.model_version or version
+        self._memory.record(
+            key,
+            clicked,
+            given,
+            model_version=version,
+            milliseconds=round(1000 * (time.monotonic() - started), 1),
+        )
+        reason = None if regions else EMPTY_MASK
+        note(model=version, outcome=reason or ANSWERED, references=list(answer.reference_versions))
+        regions = [*regions, *self._pending_regions(canvas, clicked)]
+        return ClickReply(prediction(version, regions, answer.score), reason)
 
     def follow(self, webhook: Webhook) -> None:
-        """Notes which masks an annotation has taken, for the click log."""
+        """Note in the click log which masks an annotation now contains."""
         if webhook.project is None:
             return
         for annotation in webhook.changed_annotations():
             if not annotation.was_cancelled:
                 ids = {str(region.get("id")) for region in annotation.result}
-                self._memory.submitted(webhook.project.id, ids)
+                self._memory.mark_accepted(webhook.project.id, ids)
 
-    def _nothing(self, request: ClickRequest) -> dict[str, Any]:
-        return prediction(self._versions.of(request.project_id), [], 0.0)
+    def _without_clicks(self, request: ClickRequest, version: str) -> ClickReply:
+        """An empty request follows a submit (contract, section 3, rule 10): the task's objects are done."""
+        if not request.regions:
+            self._memory.forget(request.project_id, request.task_id)
+        note(outcome=EMPTY_CONTEXT)
+        return ClickReply(prediction(version, [], 0.0), EMPTY_CONTEXT)
 
-    def _reply(self, click: _Click) -> ClickReply:
-        try:
-            with _database_explained():
-                answer, regions = self._segment(click)
-        except RefCutError as error:
-            note(outcome=error.code, problem=str(error))
-            return ClickReply(prediction(click.model_version, self._carried(click), 0.0), error.code)
-        reason = None if regions else EMPTY_MASK
-        note(outcome=reason or ANSWERED, references=list(answer.reference_versions))
-        regions = [*regions, *self._carried(click)]
-        return ClickReply(prediction(click.model_version, regions, answer.score), reason)
+    def _read_canvas(self, request: ClickRequest, key: ClickKey) -> Canvas:
+        controls = read_label_config(request.label_config)
+        return Canvas(key, controls, self._memory.session(key, request.seen_region_ids))
 
-    def _segment(self, click: _Click) -> tuple[ClickAnswer, list[dict[str, Any]]]:
-        """A worker's answer, and the regions that it makes. Raises RefCutError when there is none."""
-        context = click.asked.context
-        controls = click.controls = read_label_config(click.request.label_config)
-        session = self._memory.session(click.asked, click.request.seen_region_ids)
-        click.objects = session.objects
-        is_negative_label = controls.is_negative_label(context.label, context.to_name)
-        clicked = click.clicked = session.understand(context, is_negative_label=is_negative_label)
-        note(label=clicked.label, clicks=len(clicked.clicks), region=clicked.region_id)
-        control = controls.mask_control(clicked.label, clicked.to_name, self._rules.mask_output)
-        answer = self._ask(self._job(click, clicked, control))
-        if answer.error_code is not None:
-            raise WorkerRefusalError(answer.error_code, answer.error_message or "")
-        click.model_version = answer.model_version or click.model_version
-        note(model=click.model_version)
-        given = GivenMask(answer.width, answer.height, answer.rle, answer.score, answer.reference_versions)
-        regions = mask_regions(clicked.region_id, clicked.label, control, given, self._rules.outlines)
-        self._memory.answered(
-            click.asked,
-            clicked,
-            given,
-            model_version=click.model_version,
-            milliseconds=click.milliseconds(),
-        )
-        return answer, regions
+    def _mask_control(self, canvas: Canvas, one: ClickedObject) -> Control:
+        return canvas.controls.mask_control(one.label, one.to_name, self._rules.mask_output)
 
-    def _job(self, click: _Click, clicked: ClickedObject, control: Control) -> ClickJob:
-        request = click.request
+    def _job(
+        self, request: ClickRequest, canvas: Canvas, clicked: ClickedObject, control: Control
+    ) -> ClickJob:
         found = self._references.newest(request.project_id, clicked.label, self._rules.max_references)
         return ClickJob(
             project_id=request.project_id,
@@ -175,50 +205,69 @@ class ClickService:
             label=clicked.label,
             clicks=clicked.clicks,
             reference_ids=tuple(reference.id for reference in found),
-            click_ids=click.asked.context.ids,
+            click_ids=canvas.context.ids,
             box=clicked.box,
         )
 
-    def _carried(self, click: _Click) -> list[dict[str, Any]]:
-        """Regions of the masks that are still pending, as the label config wants them now."""
-        regions: list[dict[str, Any]] = []
-        for known in still_pending(
-            click.objects,
-            click.asked.context,
-            click.clicked,
-            now_s=click.asked.at_s,
-            pending_s=self._rules.pending_s,
-        ):
-            regions += self._carried_regions(click, known.clicked)
-        return regions
-
-    def _carried_regions(self, click: _Click, pending: ClickedObject) -> list[dict[str, Any]]:
-        given = self._memory.mask(click.asked, pending.region_id)
-        if given is None or click.controls is None:
-            return []
-        try:
-            control = click.controls.mask_control(pending.label, pending.to_name, self._rules.mask_output)
-            return mask_regions(pending.region_id, pending.label, control, given, self._rules.outlines)
-        except RefCutError:
-            # The label or its tag has been renamed since.
-            return []
-
     def _ask(self, job: ClickJob) -> ClickAnswer:
-        """Notes where the time went: what a worker does not account for was spent on the way to it and back."""
-        asked = time.monotonic()
+        """Logs where the time went: the part that no worker accounts for was spent in the queue."""
+        sent_at = time.monotonic()
         spent: dict[str, float] = {}
         try:
             answer = self._queue.ask(job)
             spent = dict(answer.milliseconds)
-            return answer
         finally:
-            waited = 1000 * (time.monotonic() - asked) - sum(spent.values())
+            waited = 1000 * (time.monotonic() - sent_at) - sum(spent.values())
             note(milliseconds=spent | {"queue": round(waited, 1)})
+        if answer.error_code is not None:
+            raise WorkerRefusalError(answer.error_code, answer.error_message or "")
+        return answer
+
+    def _pending_regions(self, canvas: Canvas, clicked: ClickedObject | None) -> list[dict[str, Any]]:
+        """Regions of the masks that are still pending, as the label config wants them now."""
+        regions: list[dict[str, Any]] = []
+        for known in still_pending(
+            canvas.session.objects,
+            canvas.context,
+            clicked,
+            now_s=canvas.key.at_s,
+            pending_s=self._rules.pending_s,
+        ):
+            regions += self._regions_again(canvas, known.clicked)
+        return regions
+
+    def _regions_again(self, canvas: Canvas, pending: ClickedObject) -> list[dict[str, Any]]:
+        """Empty if the mask is gone, or its label or tag has been renamed since."""
+        given = self._memory.mask(canvas.key, pending.region_id)
+        if given is None:
+            return []
+        try:
+            control = self._mask_control(canvas, pending)
+            return mask_regions(pending.region_id, pending.label, control, given, self._rules.outlines)
+        except RefCutError:
+            return []
+
+
+def _understand(canvas: Canvas) -> ClickedObject:
+    context = canvas.context
+    is_negative_label = canvas.controls.is_negative_label(context.label, context.to_name)
+    clicked = canvas.session.understand(context, is_negative_label=is_negative_label)
+    note(label=clicked.label, clicks=len(clicked.clicks), region=clicked.region_id)
+    return clicked
+
+
+def _given_mask(answer: ClickAnswer) -> GivenMask:
+    return GivenMask(answer.width, answer.height, answer.rle, answer.score, answer.reference_versions)
+
+
+def _refusal(error: RefCutError, version: str, pending: Sequence[dict[str, Any]]) -> ClickReply:
+    note(outcome=error.code, problem=str(error))
+    return ClickReply(prediction(version, list(pending), 0.0), error.code)
 
 
 @contextmanager
 def _database_explained() -> Iterator[None]:
-    """Memory forgives a database that fails; without the references a click would get another mask than was meant."""
+    """A failing database ends the click here: without its references it would get another mask than the one meant."""
     try:
         yield
     except SQLAlchemyError as error:
@@ -229,7 +278,12 @@ def _database_explained() -> Iterator[None]:
 
 
 class WorkerRefusalError(RefCutError):
-    """The worker could not answer, and said why."""
+    """The worker could not answer the click; it sent the reason.
+
+    Args:
+        code: The worker's reason code.
+        message: Its message, hint included.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -237,13 +291,18 @@ class WorkerRefusalError(RefCutError):
 
 
 class AddressHidingSender:
-    """A queue in front of another: signed links stay in the database, and Redis sees a number."""
+    """A `ClickSender` in front of another: signed URLs stay in the database, and Redis gets a number instead.
+
+    Args:
+        queue: Sends the click on.
+        addresses: Stores the URLs.
+    """
 
     def __init__(self, queue: ClickSender, addresses: Addresses) -> None:
         self._queue = queue
         self._addresses = addresses
 
     def ask(self, job: ClickJob) -> ClickAnswer:
-        """As the queue behind it."""
+        """Send the click with its image URL replaced, and return the answer."""
         hidden = self._addresses.hide(job.image_address)
         return self._queue.ask(dataclasses.replace(job, image_address=hidden))

@@ -1,10 +1,25 @@
-"""Which object a click is about, given what was clicked before.
+"""Decides which object a click request is about. This is the hardest part of answering a click.
 
-A list of several dots says it by itself: the dots on the canvas are the object's clicks, and undo is whatever the next
-list says. What was clicked before matters where Label Studio sends less than the annotator sees (contract, section 3):
+Label Studio sends the prompts (dots or boxes) that lie on the canvas, for one label at a time, and no object id
+(contract, section 3, rules 1 and 4). A list of dots that has grown is simple: its dots are the object's clicks. The
+history decides the other cases:
 
-- with "Auto accept" on, dots go after each answer, and every context has a single click (rule 4);
-- boxes and dots are never in one context, nor are dots of two labels (rule 1).
+    the request has                              the object is                                           method
+    -------------------------------------------  ------------------------------------------------------  -----------------
+    a context that was answered before           the same object again, unchanged                        understand
+    a dot that a known object has                that object, with the dots as they are now              _of_dots
+    one new dot, on the mask of the last object  that object, refined (*)                                _refines
+    only new negative dots                       the last object, refined (*)                            _refines
+    a new dot inside the box of the last object  that object, refined                                    _of_dots
+    any other new dots                           a new object                                            _new_object
+    a new or moved box                           a new object, or the object of that box                 _of_boxes
+    dots of a negative label                     the object clicked last when each dot was new           _of_negative_label
+
+(*) Only if every request about the last object had a single prompt (`single_prompt`). "Auto accept" is then on: it
+removes the dots after each answer, and the list never grows. "The last object" is the newest one of the same label
+and image tag.
+
+An undo needs no case of its own: the next list of dots simply lacks one.
 """
 
 from __future__ import annotations
@@ -17,18 +32,22 @@ from refcut_backend.errors import NoObjectError, NoPositiveClickError
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 
 OnMask = Callable[[str, float, float], bool]
-"""Whether a place (x, y in percent) lies on the mask last given as the region with this id."""
+"""(region id, x, y) -> whether that point lies on the latest mask of that region; x, y in percent of the image's size."""
 
 
 @dataclass(frozen=True)
 class ClickedObject:
-    """What is to be segmented.
+    """An object that is to be segmented.
 
-    region_id: id of the mask to return. One an object, the same for all its clicks: Label Studio replaces an accepted
-        region that has the same id (rules 4 and 6).
-    clicks: in the order in which they apply. box: the rectangle that the object began with.
-    borrowed: ids of those clicks that are dots of a negative label, which no list of this label repeats.
-    lone: whether every context so far had a single prompt, as with "Auto accept".
+    Attributes:
+        label: Its label.
+        to_name: Image tag of the label config that it lies on.
+        region_id: Id of the region to return. It stays the same for all clicks of an object, because Label Studio
+            replaces an accepted region that has the same id (contract, section 3, rules 4 and 6).
+        clicks: Clicks in the order in which they apply, in percent of the image's size.
+        box: The rectangle that the object began with; None if it began with a click.
+        negative_label_clicks: Ids of those clicks that are dots of a negative label. No list of this label repeats them.
+        single_prompt: Whether every request so far had a single prompt, as with "Auto accept".
     """
 
     label: str
@@ -40,6 +59,7 @@ class ClickedObject:
     single_prompt: bool = False
 
     def click(self, click_id: str) -> PercentClick | None:
+        """Return the click with an id; None if the object has no such click."""
         return next((click for click in self.clicks if click.id == click_id), None)
 
 
@@ -47,7 +67,11 @@ class ClickedObject:
 class RememberedObject:
     """An object as it was last answered.
 
-    accepted: its region has been seen in an annotation or a draft. asked: key of the context that it answered.
+    Attributes:
+        clicked: The object.
+        accepted: Whether its region has been seen in an annotation or a draft.
+        clicked_at_s: When the answered click came in, seconds since 1970.
+        context_key: Key of the context that was answered (`ClickContext.key`).
     """
 
     clicked: ClickedObject
@@ -58,9 +82,12 @@ class RememberedObject:
 
 @dataclass(frozen=True)
 class ClickSession:
-    """What is known of a task's earlier clicks.
+    """The earlier clicks on a task.
 
-    objects: newest first. polarities: of dots whose polarity Label Studio has forgotten, by id.
+    Attributes:
+        objects: Objects that were clicked lately, newest first.
+        polarities: Dot id to whether it is positive, for dots whose polarity Label Studio has forgotten.
+        on_mask: Tests whether a point lies on an object's latest mask.
     """
 
     objects: Sequence[RememberedObject] = ()
@@ -68,10 +95,16 @@ class ClickSession:
     on_mask: OnMask = lambda _region_id, _x, _y: False
 
     def understand(self, context: ClickContext, *, is_negative_label: bool = False) -> ClickedObject:
-        """The object that a context is about. Asked again at once, it is the same.
+        """Find the object that a context is about. The same context again gives the same object.
 
-        takes_away: the context's label is a negative one, whose dots belong to the object clicked last.
-        Raises NoPositiveClickError or NoObjectError when there is nothing to segment.
+        Args:
+            context: Dots or boxes of one label.
+            is_negative_label: Whether the label is a negative one, whose dots belong to the object clicked last.
+
+        Raises:
+            NoPositiveClickError: If the object has neither a box nor a positive click.
+            NoObjectError: If a negative label is clicked and there is no object that it could belong to.
+            BadRequestError: If the object has more clicks than are allowed.
         """
         key = context.key()
         again = next((o.clicked for o in self.objects if o.context_key == key), None)
@@ -80,9 +113,9 @@ class ClickSession:
         if is_negative_label:
             clicked = self._of_negative_label(context)
         elif context.boxes:
-            clicked = self._boxed(context)
+            clicked = self._of_boxes(context)
         else:
-            clicked = self._pointed_at(context)
+            clicked = self._of_dots(context)
         check_count(len(clicked.clicks))
         if clicked.box is None and not any(click.positive for click in clicked.clicks):
             raise NoPositiveClickError(
@@ -90,25 +123,25 @@ class ClickSession:
             )
         return clicked
 
-    def _pointed_at(self, context: ClickContext) -> ClickedObject:
+    def _of_dots(self, context: ClickContext) -> ClickedObject:
         clicks = [dot.as_click(self.polarities.get(dot.id)) for dot in context.dots]
         of_label = [o for o in self.objects if _same_label(o, context)]
         known = next((o.clicked for o in of_label if any(o.clicked.click(c.id) for c in clicks)), None)
         if known is not None:
             repeated = len(clicks) == 1 and known.single_prompt and _unmoved(known, clicks[0])
-            return _up_to(known, clicks[0]) if repeated else _listed(known, clicks)
+            return _up_to(known, clicks[0]) if repeated else _with_dots(known, clicks)
         if of_label:
             last = of_label[0]
             if self._refines(last.clicked, clicks):
                 return replace(last.clicked, clicks=(*last.clicked.clicks, *clicks))
             if not last.accepted and self._on_box(last.clicked, clicks[0]):
-                return _listed(last.clicked, clicks)
-        return _fresh(context.label, context.to_name, clicks, single_prompt=len(clicks) == 1)
+                return _with_dots(last.clicked, clicks)
+        return _new_object(context.label, context.to_name, clicks, single_prompt=len(clicks) == 1)
 
     def _refines(self, last: ClickedObject, clicks: list[PercentClick]) -> bool:
         """Whether new clicks refine an object whose dots have left the canvas ("Auto accept").
 
-        Several at once do so only when all take away: those cannot begin an object.
+        Several at once do so only if all are negative: those cannot begin an object.
         """
         if not last.single_prompt:
             return False
@@ -124,13 +157,16 @@ class ClickSession:
     def _on_mask(self, clicked: ClickedObject, click: PercentClick) -> bool:
         return self.on_mask(clicked.region_id, click.x_percent, click.y_percent)
 
-    def _boxed(self, context: ClickContext) -> ClickedObject:
-        """Every box is an object of its own. The new or moved one is meant; without one, the object answered last."""
-        here = {box.id for box in context.boxes}
+    def _of_boxes(self, context: ClickContext) -> ClickedObject:
+        """Every box is an object of its own.
+
+        The new or moved one is meant; if there is none, the object answered last.
+        """
+        present = {box.id for box in context.boxes}
         known = {
             o.clicked.box.id: o.clicked
             for o in reversed(self.objects)
-            if _same_label(o, context) and o.clicked.box is not None and o.clicked.box.id in here
+            if _same_label(o, context) and o.clicked.box is not None and o.clicked.box.id in present
         }
         changed = [box for box in context.boxes if box.id not in known or known[box.id].box != box]
         if not changed:
@@ -144,20 +180,25 @@ class ClickSession:
         )
 
     def _of_negative_label(self, context: ClickContext) -> ClickedObject:
-        """Dots of a negative label: each belongs to the object that was clicked last when it was new."""
+        """Every dot of a negative label belongs to the object that was clicked last when the dot was new."""
         clicks = [replace(dot.as_click(), positive=False) for dot in context.dots]
-        here = [o for o in self.objects if o.clicked.to_name == context.to_name]
+        on_image = [o for o in self.objects if o.clicked.to_name == context.to_name]
         owners = {
-            c.id: o.clicked for c in clicks for o in reversed(here) if c.id in o.clicked.negative_label_clicks
+            c.id: o.clicked
+            for c in clicks
+            for o in reversed(on_image)
+            if c.id in o.clicked.negative_label_clicks
         }
         new = [click for click in clicks if click.id not in owners]
         moved = [click for click in clicks if click.id in owners and not _unmoved(owners[click.id], click)]
         if new:
-            target = next((o.clicked for o in here if o.clicked.single_prompt or not o.accepted), None)
+            target = next((o.clicked for o in on_image if o.clicked.single_prompt or not o.accepted), None)
         elif moved:
             target = owners[moved[-1].id]
         else:
-            target = next((o.clicked for o in here if o.clicked.negative_label_clicks & owners.keys()), None)
+            target = next(
+                (o.clicked for o in on_image if o.clicked.negative_label_clicks & owners.keys()), None
+            )
         if target is None:
             raise NoObjectError(
                 f"a click of '{context.label}' takes away from the object clicked last, and there is none",
@@ -176,7 +217,9 @@ def _unmoved(clicked: ClickedObject, click: PercentClick) -> bool:
     return known is not None and (known.x_percent, known.y_percent) == (click.x_percent, click.y_percent)
 
 
-def _fresh(label: str, to_name: str, clicks: Sequence[PercentClick], *, single_prompt: bool) -> ClickedObject:
+def _new_object(
+    label: str, to_name: str, clicks: Sequence[PercentClick], *, single_prompt: bool
+) -> ClickedObject:
     return ClickedObject(
         label, to_name, REGION_ID_PREFIX + clicks[0].id, tuple(clicks), single_prompt=single_prompt
     )
@@ -193,17 +236,17 @@ def _up_to(clicked: ClickedObject, click: PercentClick) -> ClickedObject:
     )
 
 
-def _listed(known: ClickedObject, clicks: Sequence[PercentClick]) -> ClickedObject:
-    """The object whose dots are these now, with what no list of them repeats: its box and borrowed clicks."""
+def _with_dots(known: ClickedObject, clicks: Sequence[PercentClick]) -> ClickedObject:
+    """The object with these dots, and with what no list of dots repeats: its box and the dots of a negative label."""
     if known.box is None and not known.negative_label_clicks:
-        return _fresh(known.label, known.to_name, clicks, single_prompt=False)
+        return _new_object(known.label, known.to_name, clicks, single_prompt=False)
     left = {click.id: click for click in clicks}
-    kept = [
+    remaining = [
         left.pop(click.id, click)
         for click in known.clicks
         if click.id in left or click.id in known.negative_label_clicks
     ]
-    return replace(known, clicks=(*kept, *left.values()), single_prompt=False)
+    return replace(known, clicks=(*remaining, *left.values()), single_prompt=False)
 
 
 def _with_negative_label(
@@ -222,13 +265,13 @@ def _with_negative_label(
             negative_label_clicks=target.negative_label_clicks | {new[0].id},
         )
     now = {click.id: click for click in clicks}
-    kept = [
+    remaining = [
         now.get(click.id, click)
         for click in target.clicks
         if click.id not in target.negative_label_clicks or click.id in now
     ]
-    added = [click for click in new if click.id not in {k.id for k in kept}]
+    added = [click for click in new if click.id not in {k.id for k in remaining}]
     negative_label_clicks = (target.negative_label_clicks & now.keys()) | {click.id for click in new}
     return replace(
-        target, clicks=(*kept, *added), negative_label_clicks=negative_label_clicks, single_prompt=False
+        target, clicks=(*remaining, *added), negative_label_clicks=negative_label_clicks, single_prompt=False
     )

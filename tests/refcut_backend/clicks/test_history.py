@@ -42,22 +42,22 @@ def ask(*, positive: bool | None = True, at_s: float = 50) -> ClickKey:
     return ClickKey(1, 2, context, at_s)
 
 
-def click(memory: ClickMemory, asked: ClickKey, given: GivenMask = GIVEN) -> ClickSession:
-    session = memory.session(asked, [])
-    memory.answered(asked, DOOR, given, model_version="s14", milliseconds=1)
+def click(memory: ClickMemory, key: ClickKey, given: GivenMask = GIVEN) -> ClickSession:
+    session = memory.session(key, [])
+    memory.record(key, DOOR, given, model_version="s14", milliseconds=1)
     return session
 
 
 @pytest.mark.parametrize(
     ("x", "y", "inside"), [(0, 0, True), (49, 49, True), (51, 10, False), (10, 51, False), (100, 100, False)]
 )
-def test_a_place_on_the_last_mask_is_told_from_one_beside_it(memory, x, y, inside):
+def test_a_point_on_the_last_mask_is_distinguished_from_one_beside_it(memory, x, y, inside):
     click(memory, ask())
     assert memory.session(ask(at_s=51), []).on_mask("rc-a", x, y) is inside
     assert not memory.session(ask(at_s=51), []).on_mask("rc-other", x, y)
 
 
-def test_an_empty_mask_is_logged_and_not_gone_on_from(memory, engine):
+def test_an_empty_mask_is_logged_and_not_refined(memory, engine):
     click(memory, ask(), GivenMask(20, 10, [], 0, ()))
     assert memory.session(ask(at_s=51), []).objects == []
     with engine.connect() as connection:
@@ -80,7 +80,7 @@ def test_a_locked_database_costs_the_memory_and_not_the_click(memory, engine, ca
     with other.connect() as connection:
         connection.execute(text("BEGIN IMMEDIATE"))
         session = click(memory, ask(at_s=51))
-        memory.submitted(1, ["rc-a"])
+        memory.mark_accepted(1, ["rc-a"])
         memory.forget(1, 2)
     other.dispose()
     assert [o.clicked for o in session.objects] == [DOOR], "reading is not hindered"
@@ -121,11 +121,11 @@ def test_a_database_without_tables_costs_the_memory_and_not_the_click(tmp_path, 
     bare.dispose()
 
 
-def dots(**said: bool | None) -> list[Dot]:
-    return [Dot(name, 1, 2, positive) for name, positive in said.items()]
+def dots(**polarities: bool | None) -> list[Dot]:
+    return [Dot(name, 1, 2, positive) for name, positive in polarities.items()]
 
 
-def test_what_a_dot_said_is_known_when_label_studio_has_forgotten_it(engine):
+def test_the_polarity_of_a_dot_is_known_when_label_studio_has_forgotten_it(engine):
     polarities = ClickPolarities(engine)
     assert polarities.resolve(1, dots(a=True, b=False)) == {}
     assert polarities.resolve(1, dots(a=None, b=None, c=None, d=True)) == {"a": True, "b": False}

@@ -1,4 +1,4 @@
-"""tests/refcut_backend/clicks/test_log.py."""
+"""The click log, and how long its rows are kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Engine, select, update
 from sqlalchemy.orm import Session
 
 from refcut_backend.clicks.history import ClickPolarities
-from refcut_backend.clicks.log import LOOK_EVERY_S, ClickCost, ClickLog, OldClicks
+from refcut_backend.clicks.log import CHECK_EVERY_S, ClickCost, ClickLog, OldClicks
 from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.database.tables import ClickEvent, ClickPolarity
 from refcut_backend.label_studio.prompts import Dot, PercentBox, PercentClick
@@ -134,7 +134,7 @@ def test_dots_of_an_earlier_version_without_a_time_age_from_now_on(engine, clock
         assert all(session.scalars(select(ClickPolarity.recorded_at)))
     with Session(engine) as session, session.begin():
         session.execute(update(ClickPolarity).values(recorded_at=datetime.now(UTC) - timedelta(days=366)))
-    clock.now_s += LOOK_EVERY_S
+    clock.now_s += CHECK_EVERY_S
     old.drop()
     assert known(engine)[1] == set()
 
@@ -145,6 +145,6 @@ def test_it_looks_once_an_hour(engine, clock):
     click(engine, 1, 366)
     old.drop()
     assert known(engine)[0] == {1}
-    clock.now_s += LOOK_EVERY_S
+    clock.now_s += CHECK_EVERY_S
     old.drop()
     assert known(engine)[0] == set()

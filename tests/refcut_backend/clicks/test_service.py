@@ -1,4 +1,4 @@
-"""Whole conversations between Label Studio and the backend; only the worker is made up."""
+"""Whole conversations between Label Studio and the backend; only the worker is fake."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_a_negative_click_without_an_object_gives_an_empty_answer_with_its_reaso
     assert queue.jobs == []
 
 
-def test_a_click_that_was_not_answered_is_not_gone_on_from(editor, queue):
+def test_a_click_that_was_not_answered_is_not_refined(editor, queue):
     queue.fails_with = ClickTimeoutError("no worker")
     assert editor.send(dot("a", 20)).reason == "timeout"
     queue.fails_with = None

@@ -40,11 +40,11 @@ class Annotator:
     def session(self) -> ClickSession:
         return ClickSession(tuple(self.objects), self.polarities, self.on_mask)
 
-    def remember(self, clicked: ClickedObject, asked: str) -> None:
+    def remember(self, clicked: ClickedObject, context_key: str) -> None:
         self.now_s += 1
         others = [o for o in self.objects if o.clicked.region_id != clicked.region_id]
         accepted = any(o.accepted for o in self.objects if o.clicked.region_id == clicked.region_id)
-        self.objects = [RememberedObject(clicked, accepted, self.now_s, asked), *others]
+        self.objects = [RememberedObject(clicked, accepted, self.now_s, context_key), *others]
 
     def accept(self, *region_ids: str) -> None:
         self.objects = [
@@ -113,7 +113,7 @@ def test_dots_that_stay_after_accepting_in_the_canvas_go_on_with_the_same_region
     assert (clicked.region_id, signs(clicked)) == ("rc-a", ["+a", "+b", "+c"])
 
 
-def test_an_object_that_had_a_list_of_dots_is_never_refined_by_a_lone_click(annotator):
+def test_an_object_that_had_a_list_of_dots_is_never_refined_by_a_single_click(annotator):
     annotator.send(dot("a"), dot("b", 52))
     clicked = annotator.send(dot("c", 51))
     assert (clicked.region_id, signs(clicked)) == ("rc-c", ["+c"])
@@ -174,19 +174,19 @@ def test_with_auto_accept_a_click_beside_the_mask_begins_another_object(annotato
     assert (clicked.region_id, signs(clicked)) == ("rc-b", ["+b"])
 
 
-def test_a_lone_click_goes_on_with_the_last_object_of_its_label_and_no_other(annotator):
+def test_a_single_click_goes_on_with_the_last_object_of_its_label_and_no_other(annotator):
     annotator.send(dot("a", 20))
     annotator.send(dot("b", 80))
     assert annotator.send(dot("c", 20)).region_id == "rc-c", "the first object is not the last"
     assert annotator.send(dot("d", 20, "Hood")).region_id == "rc-d", "another label"
 
 
-def test_a_lone_click_on_another_image_tag_begins_an_object_of_its_own(annotator):
+def test_a_single_click_on_another_image_tag_begins_an_object_of_its_own(annotator):
     annotator.send(dot("a"))
     assert annotator.send(dot("b") | {"to_name": "second"}).region_id == "rc-b"
 
 
-def test_a_lone_click_that_is_sent_again_later_gives_what_it_gave(annotator):
+def test_a_single_click_that_is_sent_again_later_gives_what_it_gave(annotator):
     first = annotator.send(dot("a", 50))
     second = annotator.send(dot("b", 55))
     assert annotator.send(dot("a", 50)) == first
@@ -230,7 +230,7 @@ def test_dots_of_a_negative_label_take_away_from_the_object_clicked_last(annotat
     assert (clicked.label, clicked.region_id, signs(clicked)) == ("Wheel", "rc-w", ["+w", "-n"])
 
 
-def test_a_borrowed_negative_dot_outlives_further_clicks_of_the_label(annotator):
+def test_a_dot_of_a_negative_label_outlives_further_clicks_of_the_label(annotator):
     annotator.send(dot("a", 20))
     annotator.send(dot("n", 70, "Negative"), is_negative_label=True)
     clicked = annotator.send(dot("a", 20), dot("b", 25))
@@ -271,7 +271,7 @@ def test_with_auto_accept_dots_of_a_negative_label_add_up(annotator):
     assert (clicked.region_id, signs(clicked)) == ("rc-a", ["+a", "-n", "-m"])
 
 
-def test_a_lone_click_that_is_sent_again_later_comes_without_the_negative_dot_that_followed_it(annotator):
+def test_a_single_click_that_is_sent_again_later_comes_without_the_negative_dot_that_followed_it(annotator):
     first = annotator.send(dot("a", 20))
     annotator.send(dot("n", 25, "Negative"), is_negative_label=True)
     assert annotator.send(dot("a", 20)) == first
