@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from refcut_backend.label_studio.payloads import sortable
+from refcut_backend.label_studio.payloads import Timestamp
 from tests.support.label_studio_api import TOKEN, LabelStudioApi
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result
 from tests.support.training_world import mask, photograph, png
@@ -55,7 +55,7 @@ class Team:
         place = self.rng.randrange(5, 30)
         masks = [("d", "Door", mask(place, SIZE_HW)), ("w", "Wheel", mask(place + 40, SIZE_HW))]
         webhook = self.api.annotate(number, number, *(brush_result(*one) for one in masks))
-        self.submitted[number] = sortable(self.api.annotations[number]["updated_at"])
+        self.submitted[number] = Timestamp(self.api.annotations[number]["updated_at"])
         try:
             self.client.post("/webhook", json=webhook, timeout=1).raise_for_status()
         except httpx.HTTPError:

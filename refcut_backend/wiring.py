@@ -23,7 +23,7 @@ from refcut_backend.queue.click_queue import ClickQueue
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.queue_state import QueueState, read_queue_state
 from refcut_backend.references.annotation_states import EventLog
-from refcut_backend.references.authors import UserAddresses
+from refcut_backend.references.authors import UserEmails
 from refcut_backend.references.reconcile_loop import ReconcileThread, reconcile_thread
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Authors
@@ -87,7 +87,7 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
     engine = open_database(settings.database)
     projects = Projects(engine, settings.own_token, settings.label_studio_url)
     references = References(engine, Authors.read(settings.reference_authors))
-    follower = AnnotationFollower(references, projects, UserAddresses(projects).email_of)
+    follower = AnnotationFollower(references, projects, UserEmails(projects).email_of)
     queue = ClickQueue(connection, settings.click_timeout_s, settings.click_queue_limit)
     addresses = Addresses(engine)
     versions = open_project_versions(settings)

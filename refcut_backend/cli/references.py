@@ -12,7 +12,7 @@ from rich.text import Text
 
 from refcut_backend.cli.common import open_console, plain, with_settings
 from refcut_backend.errors import RefCutError
-from refcut_backend.references.selection import IN_USE, OwnerRule, Place
+from refcut_backend.references.selection import IN_USE, OwnerRule, ReferenceSelector
 from refcut_backend.settings import Settings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def show(
     from refcut_backend.references.manage import as_png, draw_reference
 
     def action(manager: ReferenceManager, settings: Settings) -> None:
-        stored = manager.load(Place(label, task, annotation), project)
+        stored = manager.load(ReferenceSelector(label, task, annotation), project)
         engine = open_database(settings.database)
         projects = Projects(engine, settings.own_token, settings.label_studio_url)
         where = TaskImage(project, stored.task_id, stored.image_address)
@@ -83,7 +83,7 @@ def add(
     """Take a task's submitted regions of a label as its reference, though nobody marked them in Label Studio."""
 
     def action(manager: ReferenceManager, _settings: Settings) -> None:
-        for found in manager.add(project, Place(label, task, annotation)):
+        for found in manager.add(project, ReferenceSelector(label, task, annotation)):
             print(f"'{label}' means task {task}, annotation {found.annotation_id}, version {found.version}")
 
     _manage(action)
@@ -94,8 +94,8 @@ def remove(
     project: ProjectOption, label: LabelOption, task: TaskOption, annotation: SomeAnnotationOption = None
 ) -> None:
     """Take back an `add`."""
-    place = Place(label, task, annotation)
-    _say(lambda manager: manager.remove(project, place), f"{place} is no longer named")
+    selector = ReferenceSelector(label, task, annotation)
+    _say(lambda manager: manager.remove(project, selector), f"{selector} is no longer added")
 
 
 @references_app.command()
@@ -106,8 +106,8 @@ def pin(
     annotation: SomeAnnotationOption = None,
 ) -> None:
     """Use only the pinned references of a label."""
-    place = Place(label, task, annotation)
-    _say(lambda manager: manager.pin(project, place), f"{place} is pinned")
+    selector = ReferenceSelector(label, task, annotation)
+    _say(lambda manager: manager.pin(project, selector), f"{selector} is pinned")
 
 
 @references_app.command()
@@ -118,8 +118,8 @@ def unpin(
     annotation: SomeAnnotationOption = None,
 ) -> None:
     """Take back a `pin`."""
-    place = Place(label, task, annotation)
-    _say(lambda manager: manager.unpin(project, place), f"{place} is no longer pinned")
+    selector = ReferenceSelector(label, task, annotation)
+    _say(lambda manager: manager.unpin(project, selector), f"{selector} is no longer pinned")
 
 
 @references_app.command()
@@ -130,8 +130,8 @@ def disable(
     annotation: SomeAnnotationOption = None,
 ) -> None:
     """Switch a reference off, or without --task and --annotation all of the label, for good."""
-    place = Place(label, task, annotation)
-    _say(lambda manager: manager.disable(project, place), f"{place} is disabled")
+    selector = ReferenceSelector(label, task, annotation)
+    _say(lambda manager: manager.disable(project, selector), f"{selector} is disabled")
 
 
 @references_app.command()
@@ -142,8 +142,8 @@ def enable(
     annotation: SomeAnnotationOption = None,
 ) -> None:
     """Take back a `disable`."""
-    place = Place(label, task, annotation)
-    _say(lambda manager: manager.enable(project, place), f"{place} is enabled")
+    selector = ReferenceSelector(label, task, annotation)
+    _say(lambda manager: manager.enable(project, selector), f"{selector} is enabled")
 
 
 def _say(method: Callable[[ReferenceManager], None], said: str) -> None:
@@ -158,9 +158,9 @@ def _manage(action: Callable[[ReferenceManager, Settings], None]) -> None:
     """Runs an action on the registry of the settings' database."""
     from refcut_backend.database.engine import open_database
     from refcut_backend.database.projects import Projects
-    from refcut_backend.references.authors import UserAddresses
+    from refcut_backend.references.authors import UserEmails
     from refcut_backend.references.manage import ReferenceManager
-    from refcut_backend.references.reconcile import Comparisons, Reconciler
+    from refcut_backend.references.reconcile import Reconciler, SyncStates
     from refcut_backend.references.registry import References
     from refcut_backend.references.selection import Authors
     from refcut_backend.references.webhooks import AnnotationFollower
@@ -170,8 +170,8 @@ def _manage(action: Callable[[ReferenceManager, Settings], None]) -> None:
         try:
             references = References(engine, Authors.read(settings.reference_authors))
             projects = Projects(engine, settings.own_token, settings.label_studio_url)
-            follower = AnnotationFollower(references, projects, UserAddresses(projects).email_of)
-            reconciler = Reconciler(references, projects, Comparisons(engine), follower)
+            follower = AnnotationFollower(references, projects, UserEmails(projects).email_of)
+            reconciler = Reconciler(references, projects, SyncStates(engine), follower)
             limit = settings.max_references_per_label
             action(ReferenceManager(references, projects, reconciler, limit), settings)
         except OSError as error:
@@ -199,5 +199,5 @@ def _table(rows: list[ReferenceRow]) -> Table:
 
 
 def _without_reference(rule: OwnerRule) -> str:
-    place = Place(plain(rule.label).plain, rule.task_id, rule.annotation_id)
-    return f"{rule.action} {place}: there is no such reference; was it deleted?"
+    selector = ReferenceSelector(plain(rule.label).plain, rule.task_id, rule.annotation_id)
+    return f"{rule.action} {selector}: there is no such reference; was it deleted?"

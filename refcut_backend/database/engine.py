@@ -1,4 +1,4 @@
-"""Opens the database."""
+"""Opens the database: SQLite or PostgreSQL, brought up to date with `tables.py`; and builds upserts for both."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from sqlalchemy.schema import CreateColumn
 from refcut_backend.database.tables import Base
 from refcut_backend.errors import ConfigError
 
-LOOKS = 5
-PAUSE_S = 0.2
+UPGRADE_TRIES = 5
+"""Processes that start together may add the same table at once: one of them fails and looks again."""
+RETRY_PAUSE_S = 0.2
 
 
 def make_current(engine: Engine) -> None:
-    """Adds missing tables and columns. Raises SQLAlchemyError when the database does not let it."""
-    for look in range(LOOKS):
+    """Adds missing tables and columns. Raises SQLAlchemyError if the database refuses that."""
+    for attempt in range(UPGRADE_TRIES):
         try:
             Base.metadata.create_all(engine)
             with engine.begin() as connection:
                 _add_columns(connection)
             return
         except SQLAlchemyError:
-            if look == LOOKS - 1:
+            if attempt == UPGRADE_TRIES - 1:
                 raise
-            time.sleep(PAUSE_S)
+            time.sleep(RETRY_PAUSE_S)
 
 
 def _add_columns(connection: Connection) -> None:
@@ -50,18 +51,23 @@ def _add_columns(connection: Connection) -> None:
                 connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {declared}")
 
 
-PRIVATE = 0o600
-CONNECTS_WITHIN_S = 3
-"""PostgreSQL: a click has a deadline of seconds, and drivers would wait for minutes."""
+OWNER_ONLY = 0o600
+CONNECT_TIMEOUT_S = 3
+"""For PostgreSQL. A click has a deadline of seconds, while drivers by default wait for minutes."""
 
 
 def open_database(url: str, lock_timeout_ms: int = 5000) -> Engine:
-    """An engine with all tables. Raises ConfigError when the database cannot be opened.
+    """Opens a database and adds missing tables and columns.
 
-    lock_timeout_ms: how long to wait for another process that is writing.
+    A new SQLite file is readable only by its owner, because it contains Label Studio's tokens. It uses write-ahead
+    logging, so that the web process and the workers can read while one of them writes.
 
-    SQLite files are readable by their owner only, since they hold Label Studio's tokens; write-ahead logging lets web
-    process and workers read while one of them writes.
+    Args:
+        url: SQLAlchemy URL: "sqlite:///..." or "postgresql+psycopg://...".
+        lock_timeout_ms: How long a statement waits for another process that is writing.
+
+    Raises:
+        ConfigError: The database cannot be opened, or its driver is not installed. The message contains no password.
     """
     try:
         parsed = make_url(url)
@@ -85,16 +91,16 @@ def open_database(url: str, lock_timeout_ms: int = 5000) -> Engine:
 
 
 def _options(url: URL, lock_timeout_ms: int) -> dict[str, Any]:
-    """For PostgreSQL: connections that broke while they were idle are noticed before they are used."""
+    """For PostgreSQL, connections that broke while idle are detected before they are used."""
     if url.get_backend_name() != "postgresql":
         return {}
-    arguments = {"connect_timeout": CONNECTS_WITHIN_S, "options": f"-c lock_timeout={lock_timeout_ms}"}
+    arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "options": f"-c lock_timeout={lock_timeout_ms}"}
     return {"pool_pre_ping": True, "connect_args": arguments}
 
 
 def _prepare_sqlite(engine: Engine, path: Path, lock_timeout_ms: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=PRIVATE)
+    path.touch(mode=OWNER_ONLY)
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: object, _entry: ConnectionPoolEntry) -> None:
@@ -110,9 +116,13 @@ Upsert = postgresql.Insert | sqlite.Insert
 def upsert(
     engine: Engine, table: type[DeclarativeBase], columns: Collection[str], newest_by: str | None = None
 ) -> Upsert:
-    """A statement for rows of a table. columns: what of a row that exists is replaced.
+    """Builds a statement that inserts rows, or updates rows whose primary key exists.
 
-    newest_by: column in which a row that exists must not be larger than the new one; else it stays as it is.
+    Args:
+        engine: Determines the dialect: SQLite or PostgreSQL.
+        table: The table.
+        columns: Keys of the columns that an existing row takes over from the new one.
+        newest_by: Key of a column. An existing row with a larger value there stays unchanged.
     """
     return _statement(engine.dialect.name, table, tuple(columns), newest_by)
 
@@ -121,7 +131,7 @@ def upsert(
 def _statement(
     dialect: str, table: type[DeclarativeBase], columns: tuple[str, ...], newest_by: str | None
 ) -> Upsert:
-    """Made once: making it takes longer than running it."""
+    """Cached, because building the statement takes longer than running it."""
     insert: Upsert = postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
     where = None
     if newest_by is not None:

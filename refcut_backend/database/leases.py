@@ -1,4 +1,8 @@
-"""One process among several that does something; another takes over when it ends or dies."""
+"""Leader election through a database row with an expiry time.
+
+One of several processes holds the lease of a task and does the task. When it releases the lease, or dies and the lease
+expires, another process takes over.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,19 @@ from refcut_backend.database.tables import Lease
 
 
 class LeaseHolder:
-    """This process's claim to a task of which there is one."""
+    """This process's access to one lease."""
 
     def __init__(
         self, engine: Engine, name: str, lasts_s: float, now: Callable[[], float] = time.time
     ) -> None:
-        """lasts_s: after so long without `hold` another may take it."""
+        """Prepares the holder without taking the lease.
+
+        Args:
+            engine: The database.
+            name: Name of the lease.
+            lasts_s: Seconds after the last `hold` at which another process may take the lease.
+            now: Clock in seconds since 1970, common to all processes.
+        """
         self._engine = engine
         self._name = name
         self._lasts_s = lasts_s
@@ -32,7 +43,7 @@ class LeaseHolder:
         self._holder = f"{socket.gethostname()[:50]}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
     def hold(self) -> bool:
-        """Takes or renews the lease. Returns False while another process has it."""
+        """Takes or renews the lease. Returns False while another process holds it."""
         free = or_(Lease.holder == self._holder, Lease.expires_at < self._now())
         expires_at = self._now() + self._lasts_s
         try:
@@ -52,7 +63,7 @@ class LeaseHolder:
         return True
 
     def release(self) -> None:
-        """Gives the lease back, if this process has it."""
+        """Releases the lease if this process holds it."""
         with Session(self._engine) as session, session.begin():
             session.execute(delete(Lease).where(Lease.name == self._name, Lease.holder == self._holder))
 
@@ -64,20 +75,26 @@ log = logging.getLogger("refcut.store")
 def held(
     holder: LeaseHolder, lasts_s: float, now: Callable[[], float] = time.monotonic
 ) -> Iterator[Callable[[], bool]]:
-    """Renews a lease that was just taken until the block ends, then gives it back; yields whether it has been lost.
+    """Renews a lease in the background while the block runs, then releases it.
 
-    lasts_s: as the holder's. It counts as lost as soon as another process may have it: when nothing could be renewed for
-    so long, as after a laptop's sleep.
+    Args:
+        holder: Holder of a lease that was just taken.
+        lasts_s: The holder's `lasts_s`.
+        now: Monotonic clock in seconds.
+
+    Yields:
+        A function that returns whether the lease is lost. It is lost as soon as another process may hold it: if it could
+        not be renewed for `lasts_s`, for example while a laptop slept.
     """
     stopped = threading.Event()
     state = {"renewed": now(), "taken": False}
 
     def renew() -> None:
         while not stopped.wait(lasts_s / 4):
-            asked = now()
+            started = now()
             try:
                 if holder.hold():
-                    state["renewed"] = asked
+                    state["renewed"] = started
                 else:
                     state["taken"] = True
             except SQLAlchemyError as error:

@@ -1,4 +1,7 @@
-"""What a project's label config offers: where clicks come from, where masks go, and who says "Reference"."""
+"""Reads a project's label config: the controls that give clicks and boxes, take masks, and mark references.
+
+label-studio-sdk's `LabelInterface` parses the XML.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
-from xml.etree import ElementTree
-
-from label_studio_sdk._extensions.label_studio_tools.core.label_config import parse_config
 
 from refcut_backend.errors import LabelConfigError
 
 REFERENCE_CHOICE = "Reference"
 NEGATIVE_REFERENCE_CHOICE = "Negative reference"
-REGION_TAGS = ("brushlabels", "polygonlabels", "rectanglelabels")
 CONFIG_HINT = "use label_config/clicks_brush.xml as a pattern"
 NEGATIVE_LABELS = frozenset({"negative", "background"})
 
@@ -30,9 +29,15 @@ KNOWN_CONFIGS = 64
 
 @dataclass(frozen=True)
 class Control:
-    """One control tag of the label config: its name, the image tag it draws on, and its labels.
+    """A control tag of the label config, on one image tag.
 
-    kind: "click" or a MaskKind. smart: the attribute as written, lower case.
+    Attributes:
+        name: Name of the tag (`from_name` in results).
+        to_name: Name of the image tag that it draws on.
+        image_field: Key of the image's address in a task's data.
+        labels: Labels of the tag.
+        kind: "click" or a MaskKind.
+        smart: The tag's attribute `smart` in lower case; empty if it has none.
     """
 
     name: str
@@ -45,11 +50,14 @@ class Control:
 
 @dataclass(frozen=True)
 class ProjectControls:
-    """The controls that matter here.
+    """The controls of a label config that RefCut uses.
 
-    clicks: KeyPointLabels. boxes: RectangleLabels with smart="true". masks: what takes masks, in the order of MASK_KINDS.
-    roles: names of per-region Choices that offer "Reference". regions: whatever a reference can be drawn with:
-    BrushLabels, PolygonLabels, RectangleLabels.
+    Attributes:
+        clicks: KeyPointLabels.
+        masks: Controls that take masks, in the order of MASK_KINDS.
+        boxes: RectangleLabels with smart="true", which give boxes as prompts.
+        roles: Names of Choices that offer "Reference".
+        regions: Controls that a reference can be drawn with: BrushLabels, PolygonLabels, RectangleLabels.
     """
 
     clicks: tuple[Control, ...]
@@ -60,17 +68,23 @@ class ProjectControls:
 
     @property
     def region_labels(self) -> frozenset[str]:
-        """All labels that a reference can have."""
+        """Labels that a reference can have."""
         return frozenset(label for control in self.regions for label in control.labels)
 
     def region_control(self, label: str, to_name: str) -> Control | None:
-        """A control that draws regions of a label on an image; None when the label is not in the config."""
+        """Returns a control that draws regions of a label on an image tag; None if the config has none."""
         return next((c for c in self.regions if label in c.labels and c.to_name == to_name), None)
 
     def mask_control(self, label: str, to_name: str, prefer: MaskKind = "brush") -> Control:
-        """The control that takes masks of a label on an image. Raises LabelConfigError when there is none.
+        """Returns the control that takes masks of a label.
 
-        prefer: the kind to take when there are several; the others follow in the order brush, polygon, rectangle.
+        Args:
+            label: The label.
+            to_name: Name of the image tag.
+            prefer: Kind of control to prefer; the others follow in the order brush, polygon, rectangle.
+
+        Raises:
+            LabelConfigError: No control takes masks of the label on that image tag.
         """
         order = sorted(self.masks, key=lambda control: control.kind != prefer)
         for control in order:
@@ -82,8 +96,10 @@ class ProjectControls:
         )
 
     def is_negative_label(self, label: str, to_name: str) -> bool:
-        """Whether dots of a label take away from whatever object was clicked last: it is called "Negative" or
-        "Background", and nothing takes masks of it."""
+        """Whether clicks of a label are negative clicks on the object that was clicked last.
+
+        A label is negative if it is called "Negative" or "Background" and no control takes masks of it.
+        """
         return label.strip().lower() in NEGATIVE_LABELS and not any(
             label in control.labels for control in self.masks if control.to_name == to_name
         )
@@ -91,30 +107,34 @@ class ProjectControls:
 
 @lru_cache(maxsize=KNOWN_CONFIGS)
 def read_label_config(xml: str) -> ProjectControls:
-    """Controls of a label config. Raises LabelConfigError when it is no label config."""
+    """Parses a label config (XML). Empty text is a config without controls.
+
+    Raises:
+        LabelConfigError: The text is not a label config.
+    """
+    # Costs half a second to import: the web process pays it at the start, a worker only if it reads a label config.
+    from label_studio_sdk.label_interface import LabelInterface
+
     try:
-        parsed = parse_config(xml)
-        smart = _smart_attributes(xml) if parsed else {}
+        tags = list(LabelInterface(xml).controls) if xml else []
     except Exception as error:  # the SDK raises several unrelated types for malformed configs
         raise LabelConfigError(
             f"the label config cannot be parsed ({type(error).__name__})", hint=CONFIG_HINT
         ) from None
-    brushes, polygons, rectangles = (_controls(parsed, smart, kind, TAGS[kind]) for kind in MASK_KINDS)
+    brushes, polygons, rectangles = (_controls(tags, kind, TAGS[kind]) for kind in MASK_KINDS)
     return ProjectControls(
-        clicks=_controls(parsed, smart, "click", "KeyPointLabels"),
+        clicks=_controls(tags, "click", "KeyPointLabels"),
         boxes=tuple(control for control in rectangles if control.smart == "true"),
         masks=(*brushes, *polygons, *(control for control in rectangles if control.smart != "true")),
         roles=frozenset(
-            name
-            for name, tag in parsed.items()
-            if tag["type"].lower() == "choices" and REFERENCE_CHOICE in tag["labels"]
+            tag.name for tag in tags if tag.tag.lower() == "choices" and REFERENCE_CHOICE in tag.labels
         ),
         regions=(*brushes, *polygons, *rectangles),
     )
 
 
 def problems(controls: ProjectControls) -> list[str]:
-    """What a project's owner should mend, one sentence each; empty when clicks can work."""
+    """Returns what a project's owner should correct in the label config, one sentence each."""
     found = []
     if not controls.clicks and not controls.boxes:
         found.append("the label config has no KeyPointLabels: nobody can click")
@@ -144,28 +164,24 @@ def _without_masks(control: Control, controls: ProjectControls) -> Iterable[str]
             yield label
 
 
-def _smart_attributes(xml: str) -> dict[str, str]:
-    """Name of each tag to what it says about being smart: the SDK's parser leaves that out."""
-    return {tag.get("name", ""): tag.get("smart", "").lower() for tag in ElementTree.fromstring(xml).iter()}
-
-
 def _too_smart(control: Control) -> str:
-    """Label Studio takes every region control for smart unless it says "false"."""
+    """Label Studio treats every region control as smart unless its attribute is "false"."""
     return f"'{control.name}' lacks smart=\"false\": Label Studio makes it a smart tool, and Auto-Detect begins with it"
 
 
-def _controls(parsed: dict[str, Any], smart: dict[str, str], kind: str, tag_name: str) -> tuple[Control, ...]:
+def _controls(tags: Iterable[Any], kind: str, tag_name: str) -> tuple[Control, ...]:
+    """The tags of one name, once per image tag that they draw on."""
     return tuple(
         Control(
-            name,
-            to_name,
-            str(source.get("value", "")),
-            frozenset(tag["labels"]),
-            kind,
-            smart.get(name, ""),
+            name=tag.name,
+            to_name=image.name,
+            image_field=str(image.value or "").lstrip("$"),
+            labels=frozenset(tag.labels),
+            kind=kind,
+            smart=str(tag.attr.get("smart", "")).lower(),
         )
-        for name, tag in parsed.items()
-        if tag["type"].lower() == tag_name.lower()
-        for to_name, source in zip(tag["to_name"], tag["inputs"], strict=False)
-        if source["type"] == "Image"
+        for tag in tags
+        if tag.tag.lower() == tag_name.lower()
+        for image in tag.objects
+        if image.tag == "Image"
     )

@@ -1,7 +1,8 @@
-"""What Label Studio sends, as far as it is read. Unknown fields are ignored; a region's value is not looked into.
+"""Requests and webhooks of Label Studio as pydantic models: only the fields that this backend reads.
 
-Validate a body with `model_validate_json`: what is ignored, above all the masks of a task's annotations, is then
-skipped while parsing and never becomes Python objects.
+Unknown fields are ignored, and region values are not validated here. Validate a body with `model_validate_json`: fields
+that are ignored, above all the masks in a task's annotations, are then skipped by the parser and never become Python
+objects.
 """
 
 from __future__ import annotations
@@ -11,56 +12,73 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import core_schema
 
-_KEY = re.compile(rb'"rle"\s*+:\s*+\[')
+_RLE_KEY = re.compile(rb'"rle"\s*+:\s*+\[')
 
 
 def without_masks(body: bytes) -> bytes:
-    """JSON in which the list under every key `rle` is empty: megabytes less to parse. The key stays.
+    """Empties the list under every key `rle` of a JSON body, which saves megabytes of parsing.
 
-    Inside a JSON string the quotes of the key would be escaped, so it is found nowhere else; a list that holds strings,
-    lists or objects is no mask and stays as it is.
+    The key itself stays. Inside a JSON string its quotes would be escaped, so the pattern matches nowhere else. A list
+    that contains strings, lists or objects is not a mask and stays as it is. The time is linear in the body's length.
     """
-    kept, done = [], 0
-    match = _KEY.search(body)
+    parts, done = [], 0
+    match = _RLE_KEY.search(body)
     while match:
         start = match.end()
         quote = body.find(b'"', start)
-        # No further than the next string: the time must stay linear, whatever the body is.
+        # Search no further than the next string, so that the time stays linear for any body.
         end = body.find(b"]", start, len(body) if quote < 0 else quote)
         if end >= 0 and body.find(b"[", start, end) < 0 and body.find(b"{", start, end) < 0:
-            kept.append(body[done:start])
+            parts.append(body[done:start])
             start = done = end
-        match = _KEY.search(body, start)
-    return b"".join([*kept, body[done:]])
+        match = _RLE_KEY.search(body, start)
+    return b"".join([*parts, body[done:]])
 
 
-_FORM = "%Y-%m-%dT%H:%M:%S.%fZ"
+_TIMESTAMP_FORM = "%Y-%m-%dT%H:%M:%S.%fZ"
 
 
-def sortable(time: str) -> str:
-    """A time as Label Studio writes it, in UTC and always with microseconds: later times sort later.
+class Timestamp(str):
+    """A time of Label Studio, normalised once where it enters: UTC, always with microseconds.
 
-    Label Studio leaves the fraction out when it is zero, which plain text would sort behind. What is no time at all stays
-    as it is.
+    The normal form sorts by time, so timestamps compare in Python and in SQL, and the database stores them as text. Label
+    Studio omits a fraction of zero and may use another time zone, so its own text does not sort. Text that is not a time
+    stays as it is; the empty timestamp means "unknown" or "never" and is before every other.
+
+    >>> Timestamp("2026-11-22T12:00:00+02:00")
+    '2026-11-22T10:00:00.000000Z'
+    >>> Timestamp("2026-11-22T10:00:00.5Z") > Timestamp("2026-11-22T10:00:00Z") > Timestamp()
+    True
     """
-    try:
-        read = datetime.fromisoformat(time)
-    except ValueError:
-        return time
-    return (read if read.tzinfo else read.replace(tzinfo=UTC)).astimezone(UTC).strftime(_FORM)
 
+    __slots__ = ()
 
-def earlier(time: str, seconds: float) -> str:
-    """A sortable time, some seconds before. Raises ValueError for what `sortable` did not write."""
-    return (datetime.strptime(time, _FORM) - timedelta(seconds=seconds)).strftime(_FORM)
+    def __new__(cls, time: str | datetime = "") -> Timestamp:
+        """Normalises a time. A time without a zone is taken for UTC."""
+        try:
+            read = datetime.fromisoformat(time) if isinstance(time, str) else time
+        except ValueError:
+            return super().__new__(cls, time)
+        aware = read if read.tzinfo else read.replace(tzinfo=UTC)
+        return super().__new__(cls, aware.astimezone(UTC).strftime(_TIMESTAMP_FORM))
+
+    def minus(self, seconds: float) -> Timestamp:
+        """Returns a time some seconds earlier. Raises ValueError if this text is not a time."""
+        return Timestamp(datetime.strptime(self, _TIMESTAMP_FORM) - timedelta(seconds=seconds))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
+        """Lets pydantic models have timestamps as fields: text is validated and normalised."""
+        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
 
 
 _PROJECT = re.compile(r"([0-9]{1,18})(\.[0-9]+)?")
 
 
 def _project_id(value: Any) -> int:
-    """ "2.1795342440" (id and creation time) or 2 to 2."""
+    """Converts "2.1795342440" (id and creation time) or 2 to 2."""
     match = _PROJECT.fullmatch(str(value))
     if not match:
         raise ValueError("a project id is a number, as Label Studio sends it")
@@ -68,7 +86,7 @@ def _project_id(value: Any) -> int:
 
 
 def _creation_time(value: Any) -> str | None:
-    """ "2.1795342440" to "1795342440"."""
+    """Converts "2.1795342440" to "1795342440"."""
     match = _PROJECT.fullmatch(str(value))
     return match[2][1:] if match and match[2] else None
 
@@ -84,7 +102,7 @@ def _or_empty(value: Any) -> Any:
 
 
 def _user_id(value: Any) -> Any:
-    """Users come as ids, and in some lists as objects."""
+    """Users come as ids, in some lists as objects."""
     return value.get("id") if isinstance(value, dict) else value
 
 
@@ -98,7 +116,15 @@ class _Payload(BaseModel):
 
 
 class SetupRequest(_Payload):
-    """POST /setup: on connecting, and on every page that shows the project. born: when the project was made."""
+    """POST /setup. Label Studio sends it on connecting and for every page that shows the project.
+
+    Attributes:
+        created_at: When the project was created, as Label Studio writes it behind the project id; None if it does not.
+        label_config: The project's label config (XML).
+        hostname: Label Studio's own address; empty if LABEL_STUDIO_HOST is not set.
+        access_token: Token of the user who connected the backend.
+        extra_params: Extra parameters of the ML backend, as the owner typed them.
+    """
 
     project: ProjectId
     created_at: str | None = None
@@ -114,7 +140,7 @@ class SetupRequest(_Payload):
 
 
 class RegionId(_Payload):
-    """Which region, whatever it holds."""
+    """A region, reduced to its id."""
 
     id: str = ""
 
@@ -126,11 +152,11 @@ class AcceptedRegions(_Payload):
 
 
 Accepted = Annotated[list[AcceptedRegions] | Any, Field(union_mode="left_to_right")]
-"""Whatever else stands there must not fail a click."""
+"""Annotations or drafts of a task. Any other form is accepted, because it must not fail a click."""
 
 
 class TaskPayload(_Payload):
-    """A task; of its annotations and drafts only which regions they have."""
+    """A task. Of its annotations and drafts only the region ids are read."""
 
     id: RowId
     data: dict[str, Any] = Field(default_factory=dict)
@@ -138,7 +164,7 @@ class TaskPayload(_Payload):
     drafts: Accepted = Field(default_factory=list)
 
     def seen_region_ids(self) -> frozenset[str]:
-        """Ids of the regions in its annotations and drafts."""
+        """Returns the ids of all regions in the task's annotations and drafts."""
         entries = [
             entry
             for listed in (self.annotations, self.drafts)
@@ -150,19 +176,19 @@ class TaskPayload(_Payload):
 
 
 class Context(_Payload):
-    """What the annotator has on the canvas of the clicked label."""
+    """Prompts of the clicked label that are on the annotator's canvas."""
 
     result: list[dict[str, Any]] = Field(default_factory=list)
 
 
 class PredictParams(_Payload):
-    """`login` and `password` stay unread."""
+    """Parameters of /predict. `login` and `password` are not read."""
 
     context: Context | None = None
 
 
 class PredictRequest(_Payload):
-    """POST /predict: a click (with context), or a task that is being opened or predicted in a batch (without)."""
+    """POST /predict: a click if it has a context; otherwise a task that is opened, or predicted in a batch."""
 
     tasks: list[TaskPayload] = Field(min_length=1)
     project: ProjectId
@@ -171,40 +197,40 @@ class PredictRequest(_Payload):
 
 
 class JobStatusRequest(_Payload):
-    """POST /job_status: what has become of a training that the button began. job: what we had called it."""
+    """POST /job_status: asks for the state of a training that the button started. `job` is our id of the run."""
 
     job: Annotated[str, Field(max_length=128)]
 
 
 class AnnotationPayload(_Payload):
-    """An annotation in a webhook or in the API's list; deleted ones carry their id alone."""
+    """An annotation in a webhook or in the API's list. A deleted annotation has only its id."""
 
     id: RowId
     result: Annotated[list[dict[str, Any]], BeforeValidator(_or_empty)] = Field(default_factory=list)
     was_cancelled: bool = False
-    updated_at: str = ""
+    updated_at: Timestamp = Timestamp()
     task: int | None = None
     completed_by: UserId = None
     updated_by: UserId = None
 
     @property
     def author_id(self) -> int | None:
-        """Who saved it last."""
+        """Id of the user who saved the annotation last."""
         return self.completed_by if self.updated_by is None else self.updated_by
 
 
 class ListedTask(TaskPayload):
     """A task in a webhook about an annotation, or in the API's list."""
 
-    updated_at: str = ""
+    updated_at: Timestamp = Timestamp()
     total_annotations: int = 0
     cancelled_annotations: int = 0
     total_predictions: int = 0
 
     @property
     def fingerprint(self) -> str:
-        """Changes whenever the task's annotations do; the same in a webhook and in the API's list."""
-        return f"{sortable(self.updated_at)}/{self.total_annotations}/{self.cancelled_annotations}"
+        """Changes with every change of the task's annotations. A webhook and the API's list give the same fingerprint."""
+        return f"{self.updated_at}/{self.total_annotations}/{self.cancelled_annotations}"
 
 
 class WebhookProject(_Payload):
@@ -212,7 +238,7 @@ class WebhookProject(_Payload):
 
     id: ProjectId
     label_config: str = ""
-    updated_at: str = ""
+    updated_at: Timestamp = Timestamp()
 
 
 class DeletedTask(_Payload):
@@ -222,9 +248,13 @@ class DeletedTask(_Payload):
 
 
 class Webhook(_Payload):
-    """POST /webhook. Which fields are there depends on the action (contract, section 2).
+    """POST /webhook. The fields depend on the action (contract, section 2).
 
-    annotation and task are lists when annotations are made in bulk.
+    Attributes:
+        task: The annotation's task; a list if annotations were created in bulk.
+        annotation: The annotation that was created or updated; a list if annotations were created in bulk.
+        annotations: Annotations that were deleted.
+        tasks: Tasks that were deleted.
     """
 
     action: str
@@ -235,21 +265,21 @@ class Webhook(_Payload):
     tasks: list[DeletedTask] = Field(default_factory=list)
 
     def changed_annotations(self) -> list[AnnotationPayload]:
-        """The annotations that were made or changed, whether or not their tasks came along."""
-        return _listed(self.annotation)
+        """Returns the annotations that were created or updated, with or without their tasks."""
+        return _as_list(self.annotation)
 
     def states(self) -> list[tuple[AnnotationPayload, ListedTask]]:
-        """Annotations with their tasks; those whose task did not come along are left out."""
-        tasks = {task.id: task for task in _listed(self.task)}
+        """Returns the created or updated annotations with their tasks; annotations without a task are omitted."""
+        tasks = {task.id: task for task in _as_list(self.task)}
         only = next(iter(tasks.values())) if len(tasks) == 1 else None
-        pairs = [(a, tasks.get(a.task) if a.task is not None else only) for a in _listed(self.annotation)]
+        pairs = [(a, tasks.get(a.task) if a.task is not None else only) for a in _as_list(self.annotation)]
         return [(annotation, task) for annotation, task in pairs if task is not None]
 
 
 P = TypeVar("P")
 
 
-def _listed(value: P | list[P] | None) -> list[P]:
+def _as_list(value: P | list[P] | None) -> list[P]:
     if value is None:
         return []
     return value if isinstance(value, list) else [value]

@@ -1,4 +1,7 @@
-"""Regions of an annotation as masks, whichever tool they were drawn with."""
+"""Converts between Label Studio's regions and masks: brush strokes, polygons and rectangles, in both directions.
+
+`Region` reads a region of an annotation as a mask. `mask_regions` writes a mask as the regions of a prediction.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,22 @@ from refcut_backend.label_studio.polygons import Outline, OutlineSettings, mask_
 
 
 def count_mask_regions(result: Sequence[dict[str, Any]], controls: ProjectControls) -> int:
-    """How many of an annotation's regions were drawn with a tool that takes masks."""
-    return sum(_is_mask(item, controls) for item in result)
+    """Returns the number of an annotation's regions that were drawn with a tool for masks."""
+    return sum(is_mask_region(item, controls) for item in result)
 
 
-def _is_mask(item: dict[str, Any], controls: ProjectControls) -> bool:
-    """Rectangles of the smart tool are prompts and no masks."""
+def is_mask_region(item: dict[str, Any], controls: ProjectControls) -> bool:
+    """Whether an item of a `result` was drawn with a tool for masks; rectangles of a smart tool are prompts."""
     mask_tools = {control.name for control in controls.masks}
     return item.get("type") in REGION_KINDS and item.get("from_name") in mask_tools
 
 
 MAX_MASK_PIXELS = 100_000_000
 MAX_EDGE_PX = 1_000_000
-"""Up to here a corner as far outside as MAX_PERCENT, in fractions of a pixel, is a number that OpenCV can take."""
+"""Up to this edge, a corner at MAX_PERCENT in fractions of a pixel still fits into the integers that OpenCV uses."""
 MAX_POINTS = 100_000
 MAX_PERCENT = 1000.0
-"""Farther outside the image than this, a corner is not a slip of the hand but nonsense."""
+"""A corner farther outside the image than this is an error, not a slip of the hand."""
 _SUBPIXEL_BITS = 4
 _DRAW_AGAIN = "draw the region again"
 
@@ -42,7 +45,17 @@ Corners = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Region:
-    """A region that can be a mask. width, height: of its image in pixels, as the browser shows it."""
+    """A region that can be a mask.
+
+    Attributes:
+        kind: Label Studio's type: "brushlabels", "polygonlabels" or "rectanglelabels".
+        labels: Labels of the region.
+        to_name: Name of the image tag that it is on.
+        width: Width in pixels of its image, as the browser shows it.
+        height: Height in pixels of its image, as the browser shows it.
+        role: The choice that was made for it: "Reference", "Negative reference" or None.
+        value: Its `value` as Label Studio sent it.
+    """
 
     kind: str
     labels: tuple[str, ...]
@@ -53,14 +66,25 @@ class Region:
     value: dict[str, Any]
 
     def mask_hw(self) -> NDArray[np.bool_]:
-        """The region as a mask (H, W). Raises BadMaskError when it cannot be one."""
-        return _DRAWN[self.kind](self)
+        """Returns the region as a mask (height, width). Raises BadMaskError if its value is damaged."""
+        return _TO_MASK[self.kind](self)
 
 
 def read_region(item: dict[str, Any], role: str | None) -> Region | None:
-    """A result as a region; None for results of other kinds. Raises BadMaskError when label or size are missing."""
+    """Reads an item of a `result` as a region.
+
+    Args:
+        item: The item.
+        role: The choice that was made for the region, if any.
+
+    Returns:
+        The region; None for items that are not brush, polygon or rectangle regions.
+
+    Raises:
+        BadMaskError: Labels or image size are missing or impossible.
+    """
     kind = item.get("type")
-    if not isinstance(kind, str) or kind not in _DRAWN:
+    if not isinstance(kind, str) or kind not in _TO_MASK:
         return None
     try:
         height, width = int(item["original_height"]), int(item["original_width"])
@@ -88,25 +112,25 @@ def _polygon_mask(region: Region) -> NDArray[np.bool_]:
 
 
 def _rectangle_mask(region: Region) -> NDArray[np.bool_]:
-    """x, y: the corner that the rectangle turns about, clockwise by `rotation` degrees on the image."""
+    """The rectangle is rotated about its corner (x, y), clockwise by `rotation` degrees in the image."""
     value = region.value
     try:
         numbers = [float(value[name]) for name in ("x", "y", "width", "height")]
-        turn = math.radians(float(value.get("rotation") or 0.0))
+        angle = math.radians(float(value.get("rotation") or 0.0))
     except (KeyError, TypeError, ValueError):
-        raise BadMaskError("a rectangle lacks place or size", hint=_DRAW_AGAIN) from None
-    if not math.isfinite(turn):
-        raise BadMaskError("a rectangle's rotation is no angle", hint=_DRAW_AGAIN)
-    # Turned in pixels: percent of width and of height are different lengths.
+        raise BadMaskError("a rectangle lacks its position or size", hint=_DRAW_AGAIN) from None
+    if not math.isfinite(angle):
+        raise BadMaskError("a rectangle's rotation is not a number", hint=_DRAW_AGAIN)
+    # Rotated in pixels, because percent of the width and percent of the height are different lengths.
     (left, top), (width, height) = _pixels([numbers[:2], numbers[2:]], region)
-    along = np.array([math.cos(turn), math.sin(turn)]) * width
-    across = np.array([-math.sin(turn), math.cos(turn)]) * height
+    along = np.array([math.cos(angle), math.sin(angle)]) * width
+    across = np.array([-math.sin(angle), math.cos(angle)]) * height
     corner = np.array([left, top])
     return _filled(np.array([corner, corner + along, corner + along + across, corner + across]), region)
 
 
 def _pixels(points_percent: Sequence[Any], region: Region) -> Corners:
-    """Points in percent (N, 2) as x, y in pixels of the image."""
+    """Converts points (N, 2) from percent to x, y in pixels of the image."""
     try:
         percent = np.asarray(points_percent, np.float64)
     except (TypeError, ValueError):
@@ -119,23 +143,45 @@ def _pixels(points_percent: Sequence[Any], region: Region) -> Corners:
 
 def _filled(corners_xy: Corners, region: Region) -> NDArray[np.bool_]:
     mask = np.zeros((region.height, region.width), np.uint8)
-    # OpenCV's coordinates are those of pixel centres.
+    # OpenCV's coordinates refer to pixel centres.
     fixed = np.round((corners_xy - 0.5) * 2**_SUBPIXEL_BITS).astype(np.int32)
     cv2.fillPoly(mask, [fixed], 1, shift=_SUBPIXEL_BITS)
     return mask > 0
 
 
-_DRAWN: dict[str, Callable[[Region], NDArray[np.bool_]]] = {
+_TO_MASK: dict[str, Callable[[Region], NDArray[np.bool_]]] = {
     "brushlabels": _brush,
     "polygonlabels": _polygon_mask,
     "rectanglelabels": _rectangle_mask,
 }
-REGION_KINDS = frozenset(_DRAWN)
+REGION_KINDS = frozenset(_TO_MASK)
+
+
+def joined_mask(regions: Sequence[Region], height: int, width: int) -> NDArray[np.bool_]:
+    """Returns the union of regions as a mask (height, width); an empty mask for no region.
+
+    Raises:
+        BadMaskError: A region has another image size, or its value is damaged.
+    """
+    joined = np.zeros((height, width), bool)
+    for region in regions:
+        if (region.height, region.width) != (height, width):
+            raise BadMaskError("regions of one annotation have different image sizes", hint="draw them again")
+        joined |= region.mask_hw()
+    return joined
 
 
 @dataclass(frozen=True)
 class GivenMask:
-    """A mask as a worker gave it: brush RLE of an image of that size, and what it was made with."""
+    """A mask as a worker returns it.
+
+    Attributes:
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
+        rle: Brush RLE of the mask; empty for an empty mask.
+        score: The model's confidence, 0..1.
+        reference_versions: Versions of the references that were used.
+    """
 
     width: int
     height: int
@@ -147,13 +193,23 @@ class GivenMask:
 def mask_regions(
     region_id: str, label: str, control: Control, given: GivenMask, settings: OutlineSettings
 ) -> list[dict[str, Any]]:
-    """A mask as what its control takes (contract, section 3); none for an empty mask.
+    """Converts a mask to regions of the kind that its control takes (contract, section 3).
 
-    A brush mask is one region. A polygon has neither holes nor gaps: holes are filled, and each piece of the mask is a
-    region of its own, the largest with the object's id, the others with -2, -3, ... after it. A rectangle is one region
-    round the pieces that are no specks.
+    A brush mask becomes one region. Polygons have no holes: holes are filled, and each connected piece of the mask
+    becomes a region, the largest with the object's id, the others with "-2", "-3", ... appended. A rectangle encloses all
+    pieces except specks.
 
-    `origin` keeps "prediction" as provenance, and `meta.text` names the references; both survive into the annotation.
+    The annotation keeps `origin`, which marks the region as a prediction, and `meta.text`, which names the references.
+
+    Args:
+        region_id: The object's id.
+        label: Label of the regions.
+        control: The control tag that takes the regions.
+        given: The mask.
+        settings: How closely outlines follow the mask.
+
+    Returns:
+        Items of a prediction's `result`; empty for an empty mask.
     """
     if not given.rle:
         return []
@@ -169,12 +225,12 @@ def mask_regions(
 
 
 def piece_id(region_id: str, number: int) -> str:
-    """Id of a mask's piece, counted from 1."""
+    """Returns the region id of a mask's piece, counted from 1."""
     return region_id if number == 1 else f"{region_id}-{number}"
 
 
 def prediction(model_version: str, regions: Sequence[dict[str, Any]], score: float) -> dict[str, Any]:
-    """One entry of `results` in the answer to /predict; no regions = nothing to show, and no error."""
+    """Builds an entry of `results` in the answer to /predict. Without regions, Label Studio shows nothing."""
     return {"model_version": model_version, "score": round(score, 4), "result": list(regions)}
 
 
@@ -182,7 +238,7 @@ def _region(
     region_id: str, label: str, control: Control, given: GivenMask, value: dict[str, Any]
 ) -> dict[str, Any]:
     region_type = TAGS[control.kind].lower()  # type: ignore[index]
-    said = ", ".join(given.reference_versions) if given.reference_versions else "none"
+    versions = ", ".join(given.reference_versions) if given.reference_versions else "none"
     return {
         "id": region_id,
         "from_name": control.name,
@@ -194,7 +250,7 @@ def _region(
         "score": round(given.score, 4),
         "origin": "prediction",
         "readonly": False,
-        "meta": {"text": [f"RefCut reference: {said}"]},
+        "meta": {"text": [f"RefCut reference: {versions}"]},
         "value": {**value, region_type: [label]},
     }
 

@@ -1,9 +1,11 @@
-"""What a project's annotations say, read from Label Studio's API: as little of it as tells what has changed.
+"""Reads a project's tasks and annotations from Label Studio's API, and as little as is needed to find changes.
 
-Tried with Label Studio 1.23: a task's `updated_at` moves whenever an annotation of it is made, changed, skipped or
-deleted, also in bulk. Listing a task costs Label Studio as much as reading its annotations, and a filter for text in the
-results reads all results of the project for every task on the list: so lists are kept short, and nothing is filtered by
-what it says. `review` keeps a list from asking the ML backend for predictions of every task on it.
+Behaviour of Label Studio 1.23 that this relies on:
+
+- A task's `updated_at` changes whenever one of its annotations is created, changed, skipped or deleted, also in bulk.
+- Listing a task costs as much as reading its annotations. A filter for text in the results reads all results of the
+  project for every listed task. So lists are short, and no filter looks into results.
+- `review` keeps a list from requesting predictions of every listed task from the ML backend.
 """
 
 from __future__ import annotations
@@ -20,13 +22,14 @@ from label_studio_sdk.core.api_error import ApiError
 from refcut_backend.errors import RefCutError, TokenError
 from refcut_backend.label_studio.client import READ_LIMIT_S, connect, open_http
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, sortable
+from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp
 
 PAGE = 25
+"""Tasks per request."""
 
 
 class SourceError(RefCutError):
-    """Label Studio's API cannot be reached, or refuses."""
+    """Label Studio's API cannot be reached or refuses a request."""
 
     code = "label_studio"
 
@@ -36,25 +39,25 @@ class GoneError(SourceError):
 
 
 class AnnotationSource(Protocol):
-    """One project's tasks and annotations. Every method raises SourceError that says what to do."""
+    """Tasks and annotations of one project. Every method may raise SourceError, whose message says what to do."""
 
-    def newest_change(self) -> str:
-        """`updated_at` of the task that changed last; "" for a project without tasks."""
+    def newest_change(self) -> Timestamp:
+        """Returns `updated_at` of the task that changed last; the empty timestamp for a project without tasks."""
 
-    def annotated_since(self, updated_at: str) -> Iterator[list[ListedTask]]:
-        """Tasks with annotations that changed at that time or later, in parts; "" = all."""
+    def annotated_since(self, updated_at: Timestamp) -> Iterator[list[ListedTask]]:
+        """Yields annotated tasks that changed at that time or later, in parts; the empty timestamp selects all."""
 
     def tasks(self, task_ids: Collection[int]) -> list[ListedTask]:
-        """Those of some tasks that exist in this project."""
+        """Returns those of the given tasks that exist in this project."""
 
     def annotations(self, task_id: int) -> list[AnnotationPayload]:
-        """A task's submitted annotations, without skipped ones. Raises GoneError when the task is gone."""
+        """Returns a task's submitted annotations, without skipped ones. Raises GoneError if the task is gone."""
 
     def emails(self) -> dict[int, str]:
-        """Addresses of Label Studio's users by id."""
+        """Returns the e-mail addresses of Label Studio's users by id."""
 
     def close(self) -> None:
-        """Ends the connection."""
+        """Closes the connection."""
 
 
 class ApiAnnotations:
@@ -66,12 +69,12 @@ class ApiAnnotations:
         self._project_id = project_id
         self._http = http
 
-    def newest_change(self) -> str:
+    def newest_change(self) -> Timestamp:
         newest = self._list({"ordering": ["-tasks:updated_at"]}, page_size=1)
-        return newest[0].updated_at if newest else ""
+        return newest[0].updated_at if newest else Timestamp()
 
-    def annotated_since(self, updated_at: str) -> Iterator[list[ListedTask]]:
-        # Page by page a list would move under our hands while people work: each part begins behind the last id.
+    def annotated_since(self, updated_at: Timestamp) -> Iterator[list[ListedTask]]:
+        # Not page by page, because the list changes while people work: each part begins behind the last id.
         last = 0
         while True:
             items = [
@@ -90,7 +93,7 @@ class ApiAnnotations:
 
     def tasks(self, task_ids: Collection[int]) -> list[ListedTask]:
         ordered, found = sorted(task_ids), []
-        # Never an empty part: for Label Studio that means all tasks.
+        # Never an empty selection: Label Studio would return all tasks.
         for start in range(0, len(ordered), PAGE):
             part = ordered[start : start + PAGE]
             found += self._list({"selectedItems": {"all": False, "included": part}})
@@ -116,7 +119,17 @@ class ApiAnnotations:
 def list_tasks(
     client: LabelStudio, project_id: int, query: dict[str, Any], page_size: int = PAGE
 ) -> list[ListedTask]:
-    """The first page of a list of tasks. Raises what the SDK raises: `explained` says what that means."""
+    """Returns the first page of a list of tasks.
+
+    Args:
+        client: Authorised client.
+        project_id: The project.
+        query: Filters, selection and order, as Label Studio's data manager takes them.
+        page_size: Maximum number of tasks.
+
+    Raises:
+        Exception: Whatever the SDK raises; call it inside `explained`.
+    """
     pager = client.tasks.list(
         project=project_id,
         query=json.dumps(query),
@@ -129,7 +142,11 @@ def list_tasks(
 
 
 def open_source(project_id: int, connection: Connection) -> ApiAnnotations:
-    """A project's annotations, read with its token."""
+    """Opens a project's tasks and annotations with its token.
+
+    Raises:
+        SourceError: There is no token.
+    """
     if not connection.access_token:
         raise SourceError("there is no token for Label Studio", hint="set REFCUT_ACCESS_TOKEN")
     http = open_http(connection, READ_LIMIT_S)
@@ -138,7 +155,15 @@ def open_source(project_id: int, connection: Connection) -> ApiAnnotations:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """The SDK's errors as SourceError. Its own messages repeat bodies and headers, so none of them is kept."""
+    """Turns errors of the SDK into SourceError. The SDK's messages repeat bodies and headers, so they are dropped.
+
+    Args:
+        what: What the block reads or writes, for the message: "task 7".
+
+    Raises:
+        GoneError: Label Studio answers 404.
+        SourceError: Any other error of the call.
+    """
     try:
         yield
     except ApiError as error:
@@ -159,10 +184,10 @@ def explained(what: str) -> Iterator[None]:
             hint="LABEL_STUDIO_HOST must be an address that this machine can reach",
         ) from None
     except ValueError as error:
-        # Also what pydantic raises for an answer of another form.
+        # pydantic's ValidationError, for an answer of another form, is a ValueError.
         raise SourceError(
             f"Label Studio's answer for {what} is not understood ({type(error).__name__})",
-            hint="tried with Label Studio 1.23: is it another version, or no Label Studio at all?",
+            hint="tested with Label Studio 1.23: is it another version, or another server?",
         ) from None
 
 
@@ -170,7 +195,7 @@ def _task(task: Any) -> ListedTask:
     return ListedTask(
         id=task.id,
         data=task.data or {},
-        updated_at=_time(task.updated_at),
+        updated_at=Timestamp(task.updated_at),
         total_annotations=task.total_annotations or 0,
         cancelled_annotations=task.cancelled_annotations or 0,
         total_predictions=task.total_predictions or 0,
@@ -182,17 +207,20 @@ def _annotation(annotation: Any) -> AnnotationPayload:
         id=annotation.id,
         result=annotation.result,
         was_cancelled=bool(annotation.was_cancelled),
-        updated_at=_time(annotation.updated_at),
+        updated_at=Timestamp(annotation.updated_at),
         task=annotation.task,
         completed_by=annotation.completed_by,
         updated_by=annotation.updated_by,
     )
 
 
-def _time(value: Any) -> str:
-    return sortable(value if isinstance(value, str) else value.isoformat())
-
-
 def filtered(field: str, operator: str, kind: str, value: str | int | list[str]) -> dict[str, Any]:
-    """An item of a list's filters."""
+    """Builds a filter on a field of tasks, as Label Studio's data manager takes it.
+
+    Args:
+        field: Field of the task, such as "id".
+        operator: Such as "greater" or "contains".
+        kind: Type of the value: "Number", "Datetime" or "List".
+        value: The value to compare with.
+    """
     return {"filter": f"filter:tasks:{field}", "operator": operator, "type": kind, "value": value}

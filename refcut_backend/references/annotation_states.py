@@ -1,11 +1,30 @@
-"""Follows annotations into the registry: events in any order, any number of times, give the same state.
+"""Applies what Label Studio reports about annotations to the reference registry.
 
-The newest `updated_at` of an annotation wins, and a deletion wins over everything: annotation and task ids are never
-used again, so the states of deleted ones stay as tombstones. Only Label Studio's own list, read after the deletion was
-seen, may say that something is still there after all.
+There are two sources. A webhook reports one change at once, but webhooks get lost, are repeated and arrive in any order.
+A listing (the API's list of a task's annotations) is complete, but was true only when it was requested. Both may be
+applied in any order and any number of times; the registry always ends in the same state:
 
-Every change first writes to the row of the task or annotation that it speaks of, and reads afterwards: that row is its
-lock, in SQLite and in PostgreSQL.
+    report                          is applied                                     and then
+    ------------------------------  ---------------------------------------------  -----------------------------------
+    webhook: created or updated     if it is newer than the known state, and       needs a listing, unless the webhook
+      `apply_webhook`                 neither annotation nor task was deleted        covers all of the task
+    webhook: deleted                always; the state stays as a tombstone         needs a listing to confirm it
+      `remove_annotations`,
+      `remove_tasks`
+    listing: annotation present     if it is not older than the known state, and   lifts a tombstone
+      `apply_listing`                 no deletion was reported since the request
+    listing: annotation absent      if no webhook was reported since the request   removes its references
+      `remove_missing`
+
+"Newer" is the annotation's `updated_at`, a time of Label Studio's clock. "Since the request" uses our own clocks, and
+allows for web processes on machines whose clocks differ by `CLOCK_TOLERANCE_S`. Label Studio never reuses ids of
+annotations and tasks, which is why tombstones can stay for ever.
+
+`TaskState.sync_fingerprint` says whether a listing is needed: None means yes; otherwise it is the fingerprint with which
+Label Studio lists the task while nothing has changed (`reconcile.py`).
+
+Locking: every change first writes the row of its task, then that of its annotation, and reads afterwards. The written
+row is the lock, in SQLite and in PostgreSQL.
 """
 
 from __future__ import annotations
@@ -21,30 +40,46 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from refcut_backend.database.tables import AnnotationState, Reference, TaskState, WebhookEvent
-from refcut_backend.label_studio.payloads import sortable
+from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.references.parse import LabelReference, mask_to_png
 from refcut_backend.references.selection import UNKNOWN, Author
 
+T = TypeVar("T")
+
+TRANSACTION_TRIES = 3
+CLOCK_TOLERANCE_S = 5.0
+"""How far the clocks of web processes on several machines may differ."""
+
 
 class EventLog:
-    """For events that change nothing in the registry of annotations; those that do are noted with their change."""
+    """Records webhooks that change no annotation, so that a repeated delivery is recognised.
+
+    Webhooks about annotations are recorded together with their change, by `AnnotationStates`.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def record(self, project_id: int, action: str, subject_id: int, version: str) -> bool:
-        """Returns False when the event is known."""
+        """Records a webhook about a state of an object; returns False if it was recorded before.
+
+        Args:
+            project_id: The webhook's project.
+            action: Label Studio's name of the action.
+            subject_id: Id of the object.
+            version: Distinguishes this state of the object from its other states; usually its `updated_at`.
+        """
         try:
             with Session(self._engine) as session, session.begin():
-                return record_event(session, project_id, action, subject_id, version, None)
+                return _record_event(session, project_id, action, subject_id, version, None)
         except IntegrityError:
-            return False  # another process has just noted it
+            return False  # another process recorded it at the same moment
 
 
-def record_event(
+def _record_event(
     session: Session, project_id: int, action: str, subject_id: int, version: str, problem: str | None
 ) -> bool:
-    """Notes a webhook; "" is none. Returns False when it has been noted before."""
+    """Records a webhook; action "" means that there is none. Returns False if it was recorded before."""
     if not action:
         return True
     same = select(WebhookEvent.id).where(
@@ -67,25 +102,24 @@ def record_event(
     return True
 
 
-T = TypeVar("T")
-
-TRIES = 3
-CLOCKS_DIFFER_S = 5.0
-"""Web processes on several machines may disagree by so much."""
-
-
 @dataclass(frozen=True)
 class AnnotationUpdate:
-    """What an annotation says now: (reference, image address) pairs, or none.
+    """The state of an annotation as Label Studio reports it.
 
-    task_said: what Label Studio's list will say of the task, when this is all that its annotations say.
-    mask_regions: how many regions it has that can be masks; 0 for a skipped one.
+    Attributes:
+        updated_at: The annotation's `updated_at`.
+        found: (reference, image address) pairs that the annotation gives; empty if it gives none.
+        author: User who saved the annotation last.
+        problem: Why regions that are marked as references were not used, if so.
+        task_fingerprint: `ListedTask.fingerprint` of the task if this annotation is its only one; then no listing is
+            needed. None otherwise.
+        mask_regions: Number of regions that can be masks; 0 for a skipped annotation.
     """
 
     project_id: int
     annotation_id: int
     task_id: int
-    updated_at: str
+    updated_at: Timestamp
     found: Sequence[tuple[LabelReference, str]] = ()
     author: Author = UNKNOWN
     problem: str | None = None
@@ -94,59 +128,87 @@ class AnnotationUpdate:
 
 
 class AnnotationStates:
-    """One annotation's newest state replaces its older one."""
+    """Keeps the newest known state of every annotation, and the references that it gives."""
 
     def __init__(self, engine: Engine, now: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._now = now
 
-    def apply_webhook(self, update: AnnotationUpdate, action: str) -> bool:
-        """Takes the state that a webhook brings. Returns False when it is known, late, or of something deleted."""
+    def apply_webhook(self, change: AnnotationUpdate, action: str) -> bool:
+        """Applies the state that a webhook reports.
+
+        Args:
+            change: The reported state.
+            action: Label Studio's name of the webhook's action.
+
+        Returns:
+            False if nothing changed: the webhook was applied before, a newer state is known, or the annotation or its
+            task was deleted.
+        """
 
         def work(session: Session) -> bool:
-            task = self._lock_task(session, update.project_id, update.task_id)
-            state = self._lock_annotation(session, update.project_id, update.annotation_id)
-            updated_at = sortable(update.updated_at)
-            if not record_event(
-                session, update.project_id, action, update.annotation_id, updated_at, update.problem
+            task = self._lock_task(session, change.project_id, change.task_id)
+            state = self._lock_annotation(session, change.project_id, change.annotation_id)
+            if not _record_event(
+                session,
+                change.project_id,
+                action,
+                change.annotation_id,
+                change.updated_at,
+                change.problem,
             ):
                 return False
             task.sync_fingerprint, task.webhook_at = None, self._now()
             state.webhook_at = self._now()
-            if task.deleted_at is not None or state.deleted_at is not None or state.updated_at >= updated_at:
+            is_deleted = task.deleted_at is not None or state.deleted_at is not None
+            if is_deleted or state.updated_at >= change.updated_at:
                 return False
-            task.sync_fingerprint = update.task_fingerprint
-            self._take(session, state, update)
+            task.sync_fingerprint = change.task_fingerprint
+            self._store(session, state, change)
             return True
 
         return self._run(work)
 
-    def apply_listing(self, update: AnnotationUpdate, asked_at: float) -> bool:
-        """Takes the state that Label Studio's list showed. Returns False when something newer is known.
+    def apply_listing(self, change: AnnotationUpdate, requested_at: float) -> bool:
+        """Applies the state that Label Studio's list shows.
 
-        asked_at: when the list was asked for, seconds since 1970.
+        Args:
+            change: The listed state.
+            requested_at: When the list was requested, seconds since 1970.
+
+        Returns:
+            False if a newer state, or a later deletion, is known.
         """
 
         def work(session: Session) -> bool:
-            task = self._lock_task(session, update.project_id, update.task_id)
-            state = self._lock_annotation(session, update.project_id, update.annotation_id)
+            task = self._lock_task(session, change.project_id, change.task_id)
+            state = self._lock_annotation(session, change.project_id, change.annotation_id)
             deletions = [when for when in (task.deleted_at, state.deleted_at) if when is not None]
-            if any(when > asked_at - CLOCKS_DIFFER_S for when in deletions):
+            if any(when > requested_at - CLOCK_TOLERANCE_S for when in deletions):
                 return False
-            if state.updated_at > sortable(update.updated_at):
+            if state.updated_at > change.updated_at:
                 return False
             task.deleted_at = state.deleted_at = None
-            self._take(session, state, update)
+            self._store(session, state, change)
             return True
 
         return self._run(work)
 
     def remove_missing(
-        self, project_id: int, task_id: int, present: Collection[int], asked_at: float
+        self, project_id: int, task_id: int, present: Collection[int], requested_at: float
     ) -> list[int]:
-        """Removes what annotations say that Label Studio's list of a task lacks; returns those that gave references.
+        """Removes the references of annotations that a task's list lacks: they were deleted or skipped.
 
-        They are deleted or skipped. What a webhook has brought since the list was asked for stays.
+        Annotations that a webhook reported since the request are kept.
+
+        Args:
+            project_id: The task's project.
+            task_id: The listed task.
+            present: Ids of the listed annotations.
+            requested_at: When the list was requested, seconds since 1970.
+
+        Returns:
+            Ids of the annotations whose references were removed, in ascending order.
         """
 
         def work(session: Session) -> list[int]:
@@ -159,57 +221,70 @@ class AnnotationStates:
                 .outerjoin(AnnotationState, same)
                 .where(Reference.project_id == project_id, Reference.task_id == task_id)
             )
-            absent = set()
+            missing = set()
             for reference, webhook_at in session.execute(query).all():
-                is_old = webhook_at is None or webhook_at < asked_at - CLOCKS_DIFFER_S
-                if reference.annotation_id not in present and is_old:
-                    absent.add(reference.annotation_id)
+                if reference.annotation_id not in present and _is_before(webhook_at, requested_at):
+                    missing.add(reference.annotation_id)
                     session.delete(reference)
-            forget_masks(session, project_id, present, asked_at, AnnotationState.task_id == task_id)
-            return sorted(absent)
+            clear_missing_masks(
+                session, project_id, present, requested_at, AnnotationState.task_id == task_id
+            )
+            return sorted(missing)
 
         return self._run(work)
 
     def remove_annotations(self, project_id: int, annotation_ids: Sequence[int], action: str = "") -> None:
-        """Forgets what deleted annotations said. action: of the webhook that says so."""
+        """Removes the references of deleted annotations and marks those as deleted.
+
+        Args:
+            project_id: The annotations' project.
+            annotation_ids: The deleted annotations.
+            action: Label Studio's name of the webhook's action; "" if there was no webhook.
+        """
 
         def work(session: Session, annotation_id: int) -> None:
-            of_it = AnnotationState.project_id == project_id, AnnotationState.annotation_id == annotation_id
-            task_id = session.scalar(select(AnnotationState.task_id).where(*of_it))
+            row = AnnotationState.project_id == project_id, AnnotationState.annotation_id == annotation_id
+            task_id = session.scalar(select(AnnotationState.task_id).where(*row))
             task = None if task_id is None else self._lock_task(session, project_id, task_id)
             state = self._lock_annotation(session, project_id, annotation_id)
-            record_event(session, project_id, action, annotation_id, "", None)
+            _record_event(session, project_id, action, annotation_id, "", None)
             state.deleted_at, state.mask_regions = state.deleted_at or self._now(), 0
-            self._take_away(session, project_id, task, Reference.annotation_id == annotation_id)
+            self._remove(session, project_id, task, Reference.annotation_id == annotation_id)
 
         for annotation_id in annotation_ids:
             self._run(partial(work, annotation_id=annotation_id))
 
     def remove_tasks(self, project_id: int, task_ids: Sequence[int], action: str = "") -> None:
-        """Forgets what annotations of deleted tasks said. action: of the webhook that says so."""
+        """Removes the references of deleted tasks and marks those as deleted.
+
+        Args:
+            project_id: The tasks' project.
+            task_ids: The deleted tasks.
+            action: Label Studio's name of the webhook's action; "" if there was no webhook.
+        """
 
         def work(session: Session, task_id: int) -> None:
             task = self._lock_task(session, project_id, task_id)
-            record_event(session, project_id, action, task_id, "", None)
+            _record_event(session, project_id, action, task_id, "", None)
             task.deleted_at = task.deleted_at or self._now()
             of_task = AnnotationState.project_id == project_id, AnnotationState.task_id == task_id
             session.execute(update(AnnotationState).where(*of_task).values(mask_regions=0))
-            self._take_away(session, project_id, task, Reference.task_id == task_id)
+            self._remove(session, project_id, task, Reference.task_id == task_id)
 
         for task_id in task_ids:
             self._run(partial(work, task_id=task_id))
 
-    def _take_away(
+    def _remove(
         self, session: Session, project_id: int, task: TaskState | None, which: ColumnElement[bool]
     ) -> None:
-        """Removes references because a webhook says so; the next comparison looks whether it is true."""
-        gone = session.execute(delete(Reference).where(Reference.project_id == project_id, which))
+        """Removes references because of a webhook; the next comparison must confirm it."""
+        removed = session.execute(delete(Reference).where(Reference.project_id == project_id, which))
         if task is not None:
             task.sync_fingerprint, task.webhook_at = None, self._now()
-            task.needs_check = task.needs_check or bool(gone.rowcount)  # type: ignore[attr-defined]
+            task.needs_check = task.needs_check or bool(removed.rowcount)  # type: ignore[attr-defined]
 
-    def compare_anew(self, project_id: int, task_ids: Collection[int]) -> None:
-        """Has the next comparison read the annotations of some tasks, though they have not changed."""
+    def require_listing(self, project_id: int, task_ids: Collection[int]) -> None:
+        """Makes the next comparison read the annotations of these tasks, although they have not changed."""
         with Session(self._engine) as session, session.begin():
             session.execute(
                 update(TaskState)
@@ -217,36 +292,37 @@ class AnnotationStates:
                 .values(sync_fingerprint=None)
             )
 
-    def _take(self, session: Session, state: AnnotationState, update: AnnotationUpdate) -> None:
-        state.updated_at, state.task_id = sortable(update.updated_at), update.task_id
-        state.mask_regions = update.mask_regions
+    def _store(self, session: Session, state: AnnotationState, change: AnnotationUpdate) -> None:
+        """Makes the annotation's rows in the registry those of its new state."""
+        state.updated_at, state.task_id = change.updated_at, change.task_id
+        state.mask_regions = change.mask_regions
         query = select(Reference).where(
-            Reference.project_id == update.project_id, Reference.annotation_id == update.annotation_id
+            Reference.project_id == change.project_id, Reference.annotation_id == change.annotation_id
         )
         rows = {(row.label, row.to_name): row for row in session.scalars(query)}
-        for reference, address in update.found:
+        for reference, address in change.found:
             row = rows.pop((reference.label, reference.to_name), None) or Reference(
-                project_id=update.project_id,
-                annotation_id=update.annotation_id,
+                project_id=change.project_id,
+                annotation_id=change.annotation_id,
                 label=reference.label,
                 to_name=reference.to_name,
             )
-            _fill(row, reference, address, update)
+            _fill(row, reference, address, change)
             session.add(row)
         for row in rows.values():
             session.delete(row)
 
     def _lock_task(self, session: Session, project_id: int, task_id: int) -> TaskState:
         row = TaskState.project_id == project_id, TaskState.task_id == task_id
-        if not _written(session, update(TaskState).where(*row).values(locked_at=self._now())):
+        if not _rows_matched(session, update(TaskState).where(*row).values(locked_at=self._now())):
             session.add(TaskState(project_id=project_id, task_id=task_id, locked_at=self._now()))
             session.flush()
         return session.get_one(TaskState, (project_id, task_id), populate_existing=True)
 
     def _lock_annotation(self, session: Session, project_id: int, annotation_id: int) -> AnnotationState:
         row = AnnotationState.project_id == project_id, AnnotationState.annotation_id == annotation_id
-        if not _written(session, update(AnnotationState).where(*row).values(locked_at=self._now())):
-            # An earlier version of this program kept references without states.
+        if not _rows_matched(session, update(AnnotationState).where(*row).values(locked_at=self._now())):
+            # An earlier version of this program stored references without states.
             known = select(func.max(Reference.annotated_at)).where(
                 Reference.project_id == project_id, Reference.annotation_id == annotation_id
             )
@@ -254,7 +330,7 @@ class AnnotationStates:
                 AnnotationState(
                     project_id=project_id,
                     annotation_id=annotation_id,
-                    updated_at=sortable(session.scalar(known) or ""),
+                    updated_at=Timestamp(session.scalar(known) or ""),
                     locked_at=self._now(),
                 )
             )
@@ -262,8 +338,8 @@ class AnnotationStates:
         return session.get_one(AnnotationState, (project_id, annotation_id), populate_existing=True)
 
     def _run(self, work: Callable[[Session], T]) -> T:
-        """One transaction; again when another process has just made the row that locks it."""
-        for _ in range(TRIES - 1):
+        """Runs one transaction; repeats it if another process created the locking row at the same moment."""
+        for _ in range(TRANSACTION_TRIES - 1):
             try:
                 with Session(self._engine) as session, session.begin():
                     return work(session)
@@ -273,33 +349,46 @@ class AnnotationStates:
             return work(session)
 
 
-def forget_masks(
-    session: Session, project_id: int, present: Collection[int], asked_at: float, *which: ColumnElement[bool]
+def clear_missing_masks(
+    session: Session,
+    project_id: int,
+    present: Collection[int],
+    requested_at: float,
+    *which: ColumnElement[bool],
 ) -> None:
-    """Notes which annotations can teach nothing any more, since Label Studio's list lacks them.
+    """Marks annotations that a list lacks as having no masks, except those that a webhook reported since the request.
 
-    present: those on the list. asked_at: when it was asked for; what a webhook has brought since stays.
+    Args:
+        session: An open transaction.
+        project_id: The listed project.
+        present: Ids of the listed annotations.
+        requested_at: When the list was requested, seconds since 1970.
+        *which: Conditions on `AnnotationState` that limit the change to the listed part of the project.
     """
     known = select(AnnotationState).where(
         AnnotationState.project_id == project_id, AnnotationState.mask_regions > 0, *which
     )
     for state in session.scalars(known):
-        is_old = state.webhook_at is None or state.webhook_at < asked_at - CLOCKS_DIFFER_S
-        if is_old and state.annotation_id not in present:
+        if _is_before(state.webhook_at, requested_at) and state.annotation_id not in present:
             state.mask_regions = 0
 
 
-def _written(session: Session, statement: Update) -> int:
-    """Runs an update; returns how many rows it met."""
+def _is_before(webhook_at: float | None, requested_at: float) -> bool:
+    """Whether the last webhook, if any, surely arrived before a list was requested."""
+    return webhook_at is None or webhook_at < requested_at - CLOCK_TOLERANCE_S
+
+
+def _rows_matched(session: Session, statement: Update) -> int:
+    """Runs an update; returns the number of rows that it matched."""
     return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
 
 
-def _fill(row: Reference, reference: LabelReference, address: str, update: AnnotationUpdate) -> None:
-    """Keeps the row's id: a click that is under way finds its reference by it."""
-    row.task_id = update.task_id
-    row.annotated_at = sortable(update.updated_at)
+def _fill(row: Reference, reference: LabelReference, address: str, change: AnnotationUpdate) -> None:
+    """Sets the row's content. Its id stays, because a click in progress refers to the reference by it."""
+    row.task_id = change.task_id
+    row.annotated_at = change.updated_at
     row.explicitly_added = reference.explicitly_added
-    row.author_id, row.author_email = update.author.id, update.author.email
+    row.author_id, row.author_email = change.author.id, change.author.email
     version = reference.version(address)
     if row.version == version:
         return

@@ -1,4 +1,4 @@
-"""Label Studio's users by their e-mail addresses, remembered."""
+"""E-mail addresses of Label Studio's users, cached: webhooks name users by id, REFCUT_REFERENCE_AUTHORS by address."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from refcut_backend.errors import RefCutError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.tasks import AnnotationSource, open_source
 
-ASK_AGAIN_S = 30.0
+RETRY_AFTER_S = 30.0
+"""A user that is still unknown is looked up again after this time."""
 
 
-class UserAddresses:
-    """Webhooks name users by id alone. Asks Label Studio for all users of a project when it meets an unknown one."""
+class UserEmails:
+    """Looks users up by id. An unknown id makes it read all users of the project from Label Studio. Thread-safe."""
 
     def __init__(
         self,
@@ -28,19 +29,19 @@ class UserAddresses:
         self._now = now
         self._lock = threading.Lock()
         self._known: dict[int, dict[int, str]] = {}
-        self._asked_at: dict[int, float] = {}
+        self._read_at: dict[int, float] = {}
 
     def email_of(self, project_id: int, user_id: int) -> str | None:
-        """A user's address; None when Label Studio does not say, which the next comparison makes good."""
+        """Returns a user's address; None if Label Studio does not give it, in which case the next comparison retries."""
         with self._lock:
             known = self._known.get(project_id, {})
-            last = self._asked_at.get(project_id)
-            if user_id not in known and (last is None or self._now() - last > ASK_AGAIN_S):
-                self._asked_at[project_id] = self._now()
-                known = self._known[project_id] = self._ask(project_id) or known
+            last = self._read_at.get(project_id)
+            if user_id not in known and (last is None or self._now() - last > RETRY_AFTER_S):
+                self._read_at[project_id] = self._now()
+                known = self._known[project_id] = self._read(project_id) or known
             return known.get(user_id)
 
-    def _ask(self, project_id: int) -> dict[int, str]:
+    def _read(self, project_id: int) -> dict[int, str]:
         try:
             source = self._open_source(project_id, self._projects.connection(project_id))
             try:

@@ -1,4 +1,4 @@
-"""What a project's owner does with references: look at them, name, pin and switch them off."""
+"""What a project's owner can do with references: list, draw, add, pin and disable them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from refcut_backend.references.owner_rules import Source
 from refcut_backend.references.parse import Weakness, weaknesses
 from refcut_backend.references.reconcile import Reconciler
 from refcut_backend.references.registry import References, StoredReference
-from refcut_backend.references.selection import Action, Candidate, OwnerRule, Place, State
+from refcut_backend.references.selection import Action, Candidate, OwnerRule, ReferenceSelector, State
 
 
 class NoSuchReferenceError(RefCutError):
-    """Nothing that the owner's words point at."""
+    """The selected reference, task, label or rule does not exist."""
 
     code = "no_reference"
 
 
 @dataclass(frozen=True)
 class ReferenceRow:
-    """A reference as a list shows it."""
+    """A reference as a list shows it. `seen_at` is the last change of its row in the registry."""
 
     candidate: Candidate
     state: State
@@ -36,19 +36,27 @@ class ReferenceRow:
 
 
 class ReferenceManager:
-    """The owner's word goes before what is marked in Label Studio, and survives edits, restarts and an empty Redis."""
+    """Changes the owner's rules, which take precedence over marked regions and survive edits and restarts."""
 
     def __init__(
         self, references: References, projects: Projects, reconciler: Reconciler, max_references: int
     ) -> None:
-        """max_references: how many references of a label are used at once."""
+        """Wires the manager. `max_references` is the maximum number of references in use per label."""
         self._references = references
         self._projects = projects
         self._reconciler = reconciler
         self._max_references = max_references
 
     def rows(self, project_id: int, label: str | None = None) -> list[ReferenceRow]:
-        """A project's references, by label; those in use first. Raises NotConnectedError."""
+        """Returns a project's references ordered by label, those in use first.
+
+        Args:
+            project_id: The project.
+            label: Returns only references of this label; None returns all.
+
+        Raises:
+            NotConnectedError: The project is unknown, or Label Studio's address is.
+        """
         self._projects.connection(project_id)
         labels = self._labels_in_config(project_id)
         shown = self._references.overview(project_id, self._max_references, labels)
@@ -64,120 +72,137 @@ class ReferenceManager:
         ]
 
     def rules_without_reference(self, project_id: int) -> list[OwnerRule]:
-        """Rules that speak of a task or annotation from which there is no reference: deleted, or not labelled so."""
+        """Returns rules about a task or annotation that gives no reference: it was deleted or lacks the label."""
         listed = self._references.overview(project_id, self._max_references)
         found = [shown.candidate for shown in listed]
         rules = [r for r in self._references.rules.of_project(project_id) if r.task_id or r.annotation_id]
         return [r for r in rules if not any(r.covers(c.label, c.task_id, c.annotation_id) for c in found)]
 
-    def load(self, place: Place, project_id: int) -> StoredReference:
-        """The first reference there, one that is in use if there is one. Raises NoSuchReferenceError."""
+    def load(self, selector: ReferenceSelector, project_id: int) -> StoredReference:
+        """Returns the first selected reference, preferring one that is in use. Raises NoSuchReferenceError."""
         found = next(
-            (row for row in self.rows(project_id, place.label) if _is_there(place, row.candidate)), None
+            (row for row in self.rows(project_id, selector.label) if _is_selected(selector, row.candidate)),
+            None,
         )
         stored = self._references.load(found.candidate.id) if found else None
         if stored is None:
-            raise self._missing(project_id, place)
+            raise self._missing(project_id, selector)
         return stored
 
-    def add(self, project_id: int, place: Place) -> list[Candidate]:
-        """Makes an annotation's regions of a label a reference though nobody marked them; returns what there is then.
+    def add(self, project_id: int, selector: ReferenceSelector) -> list[Candidate]:
+        """Makes an annotation's regions of a label a reference although none of them is marked.
 
-        Without an annotation the task's newest submitted one that has the label is meant, also in future. Raises
-        RefCutError when Label Studio has no such task or annotation, or when it lacks the label: nothing is kept then.
+        Args:
+            project_id: The project.
+            selector: Names a task. Without an annotation, it means the task's newest submitted annotation that has the
+                label, now and in future.
+
+        Returns:
+            The references that the selector matches afterwards.
+
+        Raises:
+            RefCutError: Label Studio has no such task or annotation, or it lacks the label. No rule is stored then.
         """
         self._projects.connection(project_id)
-        assert place.task_id is not None, "a reference is named by its task"
+        assert selector.task_id is not None, "a reference is added by its task"
         labels = self._labels_in_config(project_id)
-        if labels is not None and place.label not in labels:
+        if labels is not None and selector.label not in labels:
             raise NoSuchReferenceError(
-                f"the label config has no label '{place.label}' for masks",
+                f"the label config has no label '{selector.label}' for masks",
                 hint=f"it has: {', '.join(sorted(labels))}",
             )
-        is_new = self._references.rules.add(project_id, place.rule(Action.ADD))
+        is_new = self._references.rules.add(project_id, selector.rule(Action.ADD))
         try:
-            exists = self._reconciler.compare_task(project_id, place.task_id)
-            found = self._there(project_id, place)
+            exists = self._reconciler.compare_task(project_id, selector.task_id)
+            found = self._selected(project_id, selector)
             if not found:
                 raise NoSuchReferenceError(
-                    f"there is no region of {place}"
+                    f"there is no region of {selector}"
                     if exists
-                    else f"Label Studio has no task {place.task_id}",
+                    else f"Label Studio has no task {selector.task_id}",
                     hint="only submitted annotations count"
                     if exists
                     else f"task ids of project {project_id} are shown in its list",
                 )
         except RefCutError:
             if is_new:
-                self._references.rules.remove(project_id, [place.rule(Action.ADD)])
+                self._references.rules.remove(project_id, [selector.rule(Action.ADD)])
             raise
         return found
 
-    def remove(self, project_id: int, place: Place) -> None:
-        """Takes back an `add`. Raises NoSuchReferenceError when there was none."""
-        self._take_back(project_id, place, Action.ADD, "named")
+    def remove(self, project_id: int, selector: ReferenceSelector) -> None:
+        """Withdraws an `add`. Raises NoSuchReferenceError if there is none."""
+        self._withdraw(project_id, selector, Action.ADD, "added")
         self._references.remove_no_longer_added(project_id)
 
-    def pin(self, project_id: int, place: Place) -> None:
-        """Has only the pinned references of a label used. Raises NoSuchReferenceError or NotConnectedError."""
+    def pin(self, project_id: int, selector: ReferenceSelector) -> None:
+        """Restricts a label to its pinned references. Raises NoSuchReferenceError or NotConnectedError."""
         self._projects.connection(project_id)
-        if place.task_id is None and place.annotation_id is None:
+        if selector.task_id is None and selector.annotation_id is None:
             raise NoSuchReferenceError("a pin needs a task or an annotation", hint="--task or --annotation")
-        self._say(project_id, place, Action.PIN)
+        self._add_rules(project_id, selector, Action.PIN)
 
-    def unpin(self, project_id: int, place: Place) -> None:
-        """Takes back a `pin`. Raises NoSuchReferenceError when there was none."""
-        self._take_back(project_id, place, Action.PIN, "pinned")
+    def unpin(self, project_id: int, selector: ReferenceSelector) -> None:
+        """Withdraws a `pin`. Raises NoSuchReferenceError if there is none."""
+        self._withdraw(project_id, selector, Action.PIN, "pinned")
 
-    def disable(self, project_id: int, place: Place) -> None:
-        """Switches a reference off, or all of a label, also those that are still to come. Raises NotConnectedError."""
+    def disable(self, project_id: int, selector: ReferenceSelector) -> None:
+        """Disables a reference; without task and annotation, all present and future ones of a label.
+
+        Raises:
+            NotConnectedError: The project is unknown.
+            NoSuchReferenceError: No reference matches the task or annotation.
+        """
         self._projects.connection(project_id)
-        if place.task_id is None and place.annotation_id is None:
-            self._references.rules.add(project_id, place.rule(Action.DISABLE))
+        if selector.task_id is None and selector.annotation_id is None:
+            self._references.rules.add(project_id, selector.rule(Action.DISABLE))
             return
-        self._say(project_id, place, Action.DISABLE)
+        self._add_rules(project_id, selector, Action.DISABLE)
 
-    def enable(self, project_id: int, place: Place) -> None:
-        """Takes back a `disable`. Raises NoSuchReferenceError when there was none."""
-        self._take_back(project_id, place, Action.DISABLE, "disabled")
+    def enable(self, project_id: int, selector: ReferenceSelector) -> None:
+        """Withdraws a `disable`. Raises NoSuchReferenceError if there is none."""
+        self._withdraw(project_id, selector, Action.DISABLE, "disabled")
 
-    def _say(self, project_id: int, place: Place, action: Action) -> None:
-        """One rule an annotation: it must not come to mean another one."""
-        found = self._there(project_id, place)
+    def _add_rules(self, project_id: int, selector: ReferenceSelector, action: Action) -> None:
+        """Stores one rule per matching annotation, so that none of them applies to a later annotation."""
+        found = self._selected(project_id, selector)
         if not found:
-            raise self._missing(project_id, place)
+            raise self._missing(project_id, selector)
         for candidate in found:
-            rule = OwnerRule(action, place.label, candidate.task_id, candidate.annotation_id)
+            rule = OwnerRule(action, selector.label, candidate.task_id, candidate.annotation_id)
             self._references.rules.add(project_id, rule)
 
-    def _take_back(self, project_id: int, place: Place, action: Action, participle: str) -> None:
-        def meant(source: Source) -> list[OwnerRule]:
+    def _withdraw(
+        self, project_id: int, selector: ReferenceSelector, action: Action, participle: str
+    ) -> None:
+        def matching(source: Source) -> list[OwnerRule]:
             rules = self._references.rules.of_project(project_id, source)
-            return [rule for rule in rules if rule.action is action and _speaks_of(rule, place)]
+            return [rule for rule in rules if rule.action is action and _concerns(rule, selector)]
 
-        found = meant(Source.COMMAND)
+        found = matching(Source.COMMAND)
         if found:
             self._references.rules.remove(project_id, found)
-        elif meant(Source.EXTRA_PARAMS):
+        elif matching(Source.EXTRA_PARAMS):
             raise NoSuchReferenceError(
-                f"{place} is {participle} by the project's extra parameters",
+                f"{selector} is {participle} by the project's extra parameters",
                 hint="change them in Label Studio: Settings > Model > Edit",
             )
         else:
             raise NoSuchReferenceError(
-                f"{place} is not {participle}", hint=f"see `refcut references list --project {project_id}`"
+                f"{selector} is not {participle}", hint=f"see `refcut references list --project {project_id}`"
             )
 
-    def _there(self, project_id: int, place: Place) -> list[Candidate]:
-        return [c for c in self._references.of_label(project_id, place.label) if _is_there(place, c)]
+    def _selected(self, project_id: int, selector: ReferenceSelector) -> list[Candidate]:
+        return [c for c in self._references.of_label(project_id, selector.label) if _is_selected(selector, c)]
 
-    def _missing(self, project_id: int, place: Place) -> NoSuchReferenceError:
+    def _missing(self, project_id: int, selector: ReferenceSelector) -> NoSuchReferenceError:
         return NoSuchReferenceError(
-            f"there is no reference of {place}", hint=f"see `refcut references list --project {project_id}`"
+            f"there is no reference of {selector}",
+            hint=f"see `refcut references list --project {project_id}`",
         )
 
     def _labels_in_config(self, project_id: int) -> frozenset[str] | None:
-        """None when the label config cannot be read."""
+        """Returns the labels that take masks; None if the label config cannot be parsed."""
         try:
             controls: ProjectControls = read_label_config(self._projects.label_config(project_id) or "")
         except LabelConfigError:
@@ -191,18 +216,18 @@ class ReferenceManager:
         return weaknesses(stored.positive_hw, stored.negative_hw, label_in_config=label_in_config)
 
 
-def _is_there(place: Place, candidate: Candidate) -> bool:
-    return place.rule(Action.ADD).covers(candidate.label, candidate.task_id, candidate.annotation_id)
+def _is_selected(selector: ReferenceSelector, candidate: Candidate) -> bool:
+    return selector.rule(Action.ADD).covers(candidate.label, candidate.task_id, candidate.annotation_id)
 
 
-def _speaks_of(rule: OwnerRule, place: Place) -> bool:
-    """Whether a rule says what `place` says, or says it of something inside `place`."""
-    if place.task_id is None and place.annotation_id is None:
-        return rule == place.rule(rule.action)
+def _concerns(rule: OwnerRule, selector: ReferenceSelector) -> bool:
+    """Whether a rule is about the selected references, or about a part of them."""
+    if selector.task_id is None and selector.annotation_id is None:
+        return rule == selector.rule(rule.action)
     return (
-        rule.label == place.label
-        and place.task_id in (None, rule.task_id)
-        and place.annotation_id in (None, rule.annotation_id)
+        rule.label == selector.label
+        and selector.task_id in (None, rule.task_id)
+        and selector.annotation_id in (None, rule.annotation_id)
     )
 
 
@@ -212,9 +237,17 @@ GREEN, RED, WHITE = (40, 200, 60), (230, 50, 40), (255, 255, 255)
 def draw_reference(
     image_rgb: NDArray[np.uint8], positive_hw: NDArray[np.bool_], negative_hw: NDArray[np.bool_] | None
 ) -> NDArray[np.uint8]:
-    """A copy of the image (H, W, 3) with the target outlined in green, and what must stay out in red.
+    """Draws the outlines of a reference onto a copy of its image.
 
-    Masks of another size than the image are stretched onto it: the image was replaced after it was annotated.
+    Masks of another size than the image are scaled to it: the image was replaced after it was annotated.
+
+    Args:
+        image_rgb: The image, (H, W, 3) uint8 RGB.
+        positive_hw: Pixels that belong to the label, (H, W); outlined in green.
+        negative_hw: Pixels that do not, (H, W); outlined in red. None if unknown.
+
+    Returns:
+        The drawing, (H, W, 3) uint8 RGB.
     """
     out = image_rgb.copy()
     thickness = max(1, round(max(out.shape[:2]) / 400))
@@ -230,7 +263,7 @@ def draw_reference(
 
 
 def as_png(image_rgb: NDArray[np.uint8]) -> bytes:
-    """RGB (H, W, 3) as a PNG file."""
+    """Encodes an image, (H, W, 3) uint8 RGB, as a PNG file."""
     ok, data = cv2.imencode(".png", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))
     assert ok, "OpenCV always writes PNG"
     return data.tobytes()

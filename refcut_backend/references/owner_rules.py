@@ -1,4 +1,4 @@
-"""What the owners of projects have said about references."""
+"""Rules of the projects' owners about references: their storage, and how extra parameters are parsed into rules."""
 
 from __future__ import annotations
 
@@ -18,43 +18,43 @@ from refcut_backend.errors import ConfigError
 from refcut_backend.references.selection import Action, OwnerRule
 
 ANY = 0
-"""Task or annotation of a rule that holds for all of them."""
+"""Stored task or annotation id of a rule that applies to all of them."""
 
 
 class Source(StrEnum):
-    """Where an owner said it: there it must be taken back, too."""
+    """Where a rule was made. It can be withdrawn only there."""
 
     COMMAND = "command"
     EXTRA_PARAMS = "extra_params"
 
 
 class OwnerRules:
-    """Rules of all projects. They are kept when annotations are edited or deleted."""
+    """Stores the rules of all projects. Rules stay when annotations are edited or deleted."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def of_project(self, project_id: int, source: Source | None = None) -> list[OwnerRule]:
-        """All rules of a project, or those said in one place."""
+        """Returns all rules of a project, or those from one source, oldest first."""
         query = select(tables.OwnerRule).where(tables.OwnerRule.project_id == project_id)
         if source is not None:
             query = query.where(tables.OwnerRule.source == source)
         return self._rules(query.order_by(tables.OwnerRule.id))
 
     def of_label(self, project_id: int, label: str) -> list[OwnerRule]:
-        """All rules of a project that speak of a label."""
+        """Returns all rules of a project about a label."""
         query = select(tables.OwnerRule).where(
             tables.OwnerRule.project_id == project_id, tables.OwnerRule.label == label
         )
         return self._rules(query)
 
     def added_labels(self, project_id: int, task_id: int, annotation_id: int) -> frozenset[str]:
-        """Labels for which an annotation was named as the reference."""
+        """Returns the labels for which an ADD rule covers an annotation."""
         rules = [rule for rule in self.of_project(project_id) if rule.action is Action.ADD]
         return frozenset(rule.label for rule in rules if rule.covers(rule.label, task_id, annotation_id))
 
     def add(self, project_id: int, rule: OwnerRule) -> bool:
-        """Stores what the command line said; returns False when it has said so before."""
+        """Stores a rule from the command line; returns False if it is already stored."""
         try:
             with Session(self._engine) as session, session.begin():
                 session.add(_row(project_id, rule, Source.COMMAND))
@@ -63,7 +63,7 @@ class OwnerRules:
         return True
 
     def remove(self, project_id: int, rules: Iterable[OwnerRule]) -> None:
-        """Takes back what the command line said."""
+        """Removes rules that were made on the command line."""
         with Session(self._engine) as session, session.begin():
             for rule in rules:
                 session.execute(
@@ -78,7 +78,7 @@ class OwnerRules:
                 )
 
     def replace_extra_params(self, project_id: int, rules: Sequence[OwnerRule]) -> None:
-        """Makes these the ones that the project's extra parameters say."""
+        """Replaces all rules from a project's extra parameters."""
         try:
             with Session(self._engine) as session, session.begin():
                 session.execute(
@@ -89,7 +89,7 @@ class OwnerRules:
                 )
                 session.add_all([_row(project_id, rule, Source.EXTRA_PARAMS) for rule in rules])
         except IntegrityError:
-            # Two pages opened at once: the other request has just stored the same rules.
+            # Two pages were opened at once, and the other request has just stored the same rules.
             return
 
     def _rules(self, query: Select[tables.OwnerRule]) -> list[OwnerRule]:
@@ -122,7 +122,7 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Place(_Strict):
+class _Selected(_Strict):
     task: _Id
     annotation: _Id | None = None
 
@@ -136,68 +136,72 @@ class _Disabled(_Strict):
 class _Known(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    references: dict[_Label, list[_Place]] = Field(default_factory=dict)
-    pin: dict[_Label, list[_Place]] = Field(default_factory=dict)
+    references: dict[_Label, list[_Selected]] = Field(default_factory=dict)
+    pin: dict[_Label, list[_Selected]] = Field(default_factory=dict)
     disable: list[_Label | _Disabled] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class ExtraParams:
-    """What the owner says about references, and the keys that mean nothing here."""
+    """Parsed extra parameters: the owner's rules, and the keys that are not known."""
 
     rules: tuple[OwnerRule, ...] = ()
     unknown_keys: tuple[str, ...] = ()
 
 
-def read_extra_params(said: object) -> ExtraParams:
-    """The `extra_params` of /setup: an object, or the same as JSON text; nothing and "" are no parameters.
+def read_extra_params(extra_params: object) -> ExtraParams:
+    """Parses the extra parameters of /setup.
 
-    Raises ConfigError that says what is wrong and never repeats the values.
+    Args:
+        extra_params: An object, or an object as JSON text. None and "" stand for no parameters.
+
+    Raises:
+        ConfigError: The parameters are invalid. The message never repeats their values.
     """
-    given = _as_object(said)
+    given = _as_object(extra_params)
     try:
         known = _Known.model_validate(given)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"extra parameters: {place}: {first['msg']}", hint=_HINT) from None
+        path = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"extra parameters: {path}: {first['msg']}", hint=_HINT) from None
     unknown = sorted(key for key in given if key not in _Known.model_fields)
     return ExtraParams(tuple(_rules(known)), tuple(key[:100] for key in unknown[:20]))
 
 
-def as_text(said: object) -> str:
-    """One text for the same parameters, however they were sent."""
-    return said if isinstance(said, str) else json.dumps(said, sort_keys=True)
+def as_text(extra_params: object) -> str:
+    """Returns parameters as text; the same text for equal objects."""
+    return extra_params if isinstance(extra_params, str) else json.dumps(extra_params, sort_keys=True)
 
 
-def _as_object(said: object) -> dict[str, Any]:
-    if said is None or said == "":
+def _as_object(extra_params: object) -> dict[str, Any]:
+    if extra_params is None or extra_params == "":
         return {}
-    if len(as_text(said)) > MAX_BYTES:
+    if len(as_text(extra_params)) > MAX_BYTES:
         raise ConfigError(f"extra parameters are longer than {MAX_BYTES} characters", hint=_HINT)
-    if isinstance(said, str):
+    if isinstance(extra_params, str):
         try:
-            said = json.loads(said)
+            extra_params = json.loads(extra_params)
         except (ValueError, RecursionError):
-            raise ConfigError("extra parameters are no JSON", hint=_HINT) from None
-    if said is None:
+            raise ConfigError("extra parameters are not JSON", hint=_HINT) from None
+    if extra_params is None:
         return {}
-    if not isinstance(said, dict):
-        raise ConfigError("extra parameters are no JSON object", hint=_HINT)
-    return said
+    if not isinstance(extra_params, dict):
+        raise ConfigError("extra parameters are not a JSON object", hint=_HINT)
+    return extra_params
 
 
 def _rules(known: _Known) -> list[OwnerRule]:
     rules = [
-        OwnerRule(action, label, place.task, place.annotation)
-        for action, named in ((Action.ADD, known.references), (Action.PIN, known.pin))
-        for label, places in named.items()
-        for place in places
+        OwnerRule(action, label, one.task, one.annotation)
+        for action, by_label in ((Action.ADD, known.references), (Action.PIN, known.pin))
+        for label, selected in by_label.items()
+        for one in selected
     ]
-    for off in known.disable:
+    for disabled in known.disable:
         rules.append(
-            OwnerRule(Action.DISABLE, off)
-            if isinstance(off, str)
-            else OwnerRule(Action.DISABLE, off.label, off.task, off.annotation)
+            OwnerRule(Action.DISABLE, disabled)
+            if isinstance(disabled, str)
+            else OwnerRule(Action.DISABLE, disabled.label, disabled.task, disabled.annotation)
         )
     return list(dict.fromkeys(rules))

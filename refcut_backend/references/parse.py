@@ -1,4 +1,8 @@
-"""Which regions of a submitted annotation say what a label means."""
+"""Reads references from a submitted annotation, warns about weak ones, and converts their masks to PNG and back.
+
+A region that an annotator marks as reference arrives as two results with the same id: the region, and the choice
+"Reference" or "Negative reference" (contract, section 8).
+"""
 
 from __future__ import annotations
 
@@ -14,16 +18,20 @@ from numpy.typing import NDArray
 
 from refcut_backend.errors import BadMaskError
 from refcut_backend.label_studio.label_config import NEGATIVE_REFERENCE_CHOICE, REFERENCE_CHOICE
-from refcut_backend.label_studio.regions import Region, read_region
+from refcut_backend.label_studio.regions import Region, joined_mask, read_region
 
 
 @dataclass(frozen=True)
 class LabelReference:
-    """What one annotation says about one label. Masks are (H, W) in the frame of the image as the browser shows it.
+    """The reference that one annotation gives for one label.
 
-    negative_hw: the regions marked "Negative reference", else the other labels' regions; None when there are none.
-    to_name: the image tag that the regions lie on.
-    named: taken because the project's owner named the annotation, though no region is marked "Reference".
+    Attributes:
+        label: The label.
+        to_name: Name of the image tag that the regions are on.
+        positive_hw: Pixels that belong to the label: (H, W) in the frame of the image as the browser shows it.
+        negative_hw: Pixels that do not belong to the label, same frame: the regions marked "Negative reference", or else
+            the regions of other labels. None if there are none.
+        explicitly_added: No region is marked "Reference"; the owner added the annotation by a rule.
     """
 
     label: str
@@ -33,7 +41,7 @@ class LabelReference:
     explicitly_added: bool = False
 
     def version(self, image_address: str) -> str:
-        """Changes whenever image or masks do: 12 hex digits."""
+        """Returns 12 hex digits that change with the image's address or a mask."""
         digest = hashlib.sha256(image_address.encode())
         for mask in (self.positive_hw, self.negative_hw):
             digest.update(b"-" if mask is None else str(mask.shape).encode() + np.packbits(mask).tobytes())
@@ -42,28 +50,30 @@ class LabelReference:
 
 @dataclass(frozen=True)
 class FoundReferences:
-    """References of an annotation, and what was wrong with the labels that gave none: one sentence each."""
+    """References of an annotation, and one sentence per label or region that could not be used."""
 
     references: tuple[LabelReference, ...] = ()
     problems: tuple[str, ...] = ()
 
 
 def read_references(
-    result: Sequence[dict[str, Any]], role_controls: Iterable[str], named: Collection[str] = ()
+    result: Sequence[dict[str, Any]], role_controls: Iterable[str], added: Collection[str] = ()
 ) -> FoundReferences:
-    """References in an annotation's result, one a label that has a region marked "Reference" or that is named.
+    """Reads the references of an annotation: one per label that has a marked region or that the owner added.
 
-    A marked region arrives as two results with one id: the region, and the choice (contract, section 8).
-    "Everything else" is never taken for negative: unlabelled pixels are unknown.
+    Pixels without a label are unknown; they never count as negative.
 
-    named: labels whose regions count though none is marked: the owner named this annotation for them.
+    Args:
+        result: The annotation's `result`.
+        role_controls: Names of the per-region Choices that offer "Reference".
+        added: Labels for which the owner added this annotation, so that its regions count although none is marked.
     """
     roles = region_roles(result, frozenset(role_controls))
-    if REFERENCE_CHOICE not in roles.values() and not named:
+    if REFERENCE_CHOICE not in roles.values() and not added:
         return FoundReferences()
     regions, problems = _regions(result, roles)
     marked = {(label, r.to_name) for r in regions if r.role == REFERENCE_CHOICE for label in r.labels}
-    meant = {(label, r.to_name) for r in regions for label in r.labels if label in named}
+    meant = {(label, r.to_name) for r in regions for label in r.labels if label in added}
     references = []
     for label, to_name in sorted(marked | meant):
         try:
@@ -75,36 +85,34 @@ def read_references(
 
 
 def _reference(label: str, to_name: str, here: list[Region], is_marked: bool) -> LabelReference:
-    """here: the regions on this image tag."""
+    """Joins the regions of a label on one image tag. `here` are all regions on that tag."""
     of_label = [r for r in here if label in r.labels]
     own = [r for r in of_label if r.role == REFERENCE_CHOICE]
     if not is_marked:
         own = [r for r in of_label if r.role != NEGATIVE_REFERENCE_CHOICE]
     if not own:
         raise BadMaskError("all its regions are negative references", hint="mark one as Reference")
-    said = [r for r in of_label if r.role == NEGATIVE_REFERENCE_CHOICE]
-    others = said or [r for r in here if label not in r.labels and r.role != NEGATIVE_REFERENCE_CHOICE]
-    size = (own[0].height, own[0].width)
-    positive = _union(own, size)
+    negative_regions = [r for r in of_label if r.role == NEGATIVE_REFERENCE_CHOICE]
+    others = negative_regions or [
+        r for r in here if label not in r.labels and r.role != NEGATIVE_REFERENCE_CHOICE
+    ]
+    height, width = own[0].height, own[0].width
+    positive = joined_mask(own, height, width)
     if not positive.any():
         raise BadMaskError("its regions are empty", hint="draw them again")
-    negative = _union(others, size) & ~positive
+    negative = joined_mask(others, height, width) & ~positive
     return LabelReference(
         label, to_name, positive, negative if negative.any() else None, explicitly_added=not is_marked
     )
 
 
-def _union(regions: Sequence[Region], size: tuple[int, int]) -> NDArray[np.bool_]:
-    joined = np.zeros(size, bool)
-    for region in regions:
-        if (region.height, region.width) != size:
-            raise BadMaskError("regions of one annotation have different image sizes", hint="draw them again")
-        joined |= region.mask_hw()
-    return joined
-
-
 def region_roles(result: Sequence[dict[str, Any]], role_controls: frozenset[str]) -> dict[str, str]:
-    """Region id to the choice made for it."""
+    """Maps region ids to the role that was chosen for them: "Reference" or "Negative reference".
+
+    Args:
+        result: The annotation's `result`.
+        role_controls: Names of the per-region Choices that offer "Reference".
+    """
     roles: dict[str, str] = {}
     for item in result:
         if item.get("type") == "choices" and item.get("from_name") in role_controls:
@@ -132,11 +140,11 @@ def _regions(result: Sequence[dict[str, Any]], roles: dict[str, str]) -> tuple[l
 SMALL_SHARE = 0.01
 LARGE_SHARE = 0.9
 SPECK_SHARE = 0.02
-"""A part smaller than this share of the largest one is a slip of the brush, not a part."""
+"""A part smaller than this share of the largest part does not count: it is a slip of the brush."""
 
 
 class Weakness(StrEnum):
-    """A reason to look at a reference again, as the team lead reads it."""
+    """A reason to check a reference, in the words that the team lead reads."""
 
     SMALL = "target is less than 1 % of the image"
     BORDER = "touches the image's border"
@@ -149,7 +157,13 @@ class Weakness(StrEnum):
 def weaknesses(
     positive_hw: NDArray[np.bool_], negative_hw: NDArray[np.bool_] | None, *, label_in_config: bool = True
 ) -> tuple[Weakness, ...]:
-    """What may make a reference with these masks (H, W) a weak one; empty when nothing does."""
+    """Finds reasons why a reference may work badly.
+
+    Args:
+        positive_hw: Pixels that belong to the label, (H, W).
+        negative_hw: Pixels that do not, (H, W); None if unknown.
+        label_in_config: Whether the label config still has the label.
+    """
     share = float(positive_hw.mean())
     edges = (positive_hw[0], positive_hw[-1], positive_hw[:, 0], positive_hw[:, -1])
     found = {
@@ -170,13 +184,13 @@ def _parts(mask_hw: NDArray[np.bool_]) -> int:
 
 
 def mask_to_png(mask_hw: NDArray[np.bool_]) -> bytes:
-    """Mask (H, W) as a 1-bit PNG file."""
+    """Encodes a mask (H, W) as a 1-bit PNG file."""
     ok, data = cv2.imencode(".png", mask_hw.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_BILEVEL, 1])
     assert ok, "OpenCV always writes PNG"
     return data.tobytes()
 
 
 def png_to_mask(data: bytes) -> NDArray[np.bool_]:
-    """What `mask_to_png` wrote, as a mask (H, W)."""
+    """Decodes a file that `mask_to_png` wrote to a mask (H, W)."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     return pixels > 127  # type: ignore[return-value, operator]

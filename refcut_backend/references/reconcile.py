@@ -1,4 +1,9 @@
-"""Compares the registry with Label Studio: applies what webhooks missed, and removes what is gone there."""
+"""Synchronises the reference registry with Label Studio's API: applies changes whose webhook was lost, and removes
+references whose annotation no longer exists.
+
+A comparison reads as little as possible. It lists the tasks that gave references and the tasks that changed since the
+last comparison, and reads the annotations only of those whose fingerprint differs from `TaskState.sync_fingerprint`.
+"""
 
 from __future__ import annotations
 
@@ -14,36 +19,37 @@ from sqlalchemy.orm import Session
 from refcut_backend.database.projects import Projects
 from refcut_backend.database.tables import Project, Reference, TaskState, WebhookEvent
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.label_studio.payloads import ListedTask, earlier
+from refcut_backend.label_studio.payloads import ListedTask, Timestamp
 from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, open_source
-from refcut_backend.references.annotation_states import CLOCKS_DIFFER_S
+from refcut_backend.references.annotation_states import CLOCK_TOLERANCE_S
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Action
 from refcut_backend.references.webhooks import AnnotationFollower
 
-NOTED_EVENTS_KEPT = timedelta(days=30)
+EVENTS_KEPT_FOR = timedelta(days=30)
 
 
-class Comparisons:
-    """What was seen when a project was last compared; so the next comparison reads only what has changed."""
+class SyncStates:
+    """Remembers how far each project has been compared, so that the next comparison reads only changes."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def done_until(self, project_id: int) -> str:
-        """`updated_at` of the project's newest task at the last comparison; "" before the first."""
+    def synced_until(self, project_id: int) -> Timestamp:
+        """`updated_at` of the project's newest task at the last comparison; empty before the first."""
         with Session(self._engine) as session:
             until = select(Project.reconciled_until).where(Project.id == project_id)
-            return session.scalar(until) or ""
+            return Timestamp(session.scalar(until) or "")
 
-    def set_done_until(self, project_id: int, updated_at: str) -> None:
+    def set_synced_until(self, project_id: int, updated_at: Timestamp) -> None:
+        """Stores `updated_at` of the project's newest task after a complete comparison."""
         with Session(self._engine) as session, session.begin():
             session.execute(
                 update(Project).where(Project.id == project_id).values(reconciled_until=updated_at)
             )
 
     def tasks_of_interest(self, project_id: int) -> set[int]:
-        """Tasks that references come from, or came from until a webhook said otherwise."""
+        """Returns tasks that references come from, or came from until a webhook removed them."""
         with_references = select(Reference.task_id).where(Reference.project_id == project_id)
         needs_check = select(TaskState.task_id).where(
             TaskState.project_id == project_id, TaskState.needs_check.is_(True)
@@ -52,161 +58,178 @@ class Comparisons:
             return {*session.scalars(with_references.distinct()), *session.scalars(needs_check)}
 
     def fingerprints(self, project_id: int, task_ids: Collection[int]) -> dict[int, str | None]:
-        """What the list said of tasks when their annotations were last read; None when a webhook came since."""
+        """Returns the fingerprints of tasks when their annotations were last known; None if they must be read."""
         query = select(TaskState.task_id, TaskState.sync_fingerprint).where(
             TaskState.project_id == project_id, TaskState.task_id.in_(task_ids)
         )
         with Session(self._engine) as session:
-            return {task_id: compared for task_id, compared in session.execute(query)}
+            return {task_id: fingerprint for task_id, fingerprint in session.execute(query)}
 
-    def confirm(self, project_id: int, task_id: int, fingerprint: str | None, asked_at: float) -> None:
-        """Notes that a task's annotations agree with Label Studio, unless webhooks came about when it was asked.
+    def confirm(self, project_id: int, task_id: int, fingerprint: str | None, requested_at: float) -> None:
+        """Notes that a task agrees with Label Studio, unless a webhook may have arrived since the request.
 
-        said: what the list said of the task; None when it is not on the list.
+        Args:
+            project_id: The task's project.
+            task_id: The task.
+            fingerprint: `ListedTask.fingerprint` of the task; None if it is not on the list.
+            requested_at: When the list was requested, seconds since 1970.
         """
-        quiet = or_(TaskState.webhook_at.is_(None), TaskState.webhook_at < asked_at - CLOCKS_DIFFER_S)
+        no_webhook_since = or_(
+            TaskState.webhook_at.is_(None), TaskState.webhook_at < requested_at - CLOCK_TOLERANCE_S
+        )
         with Session(self._engine) as session, session.begin():
             session.execute(
                 update(TaskState)
-                .where(TaskState.project_id == project_id, TaskState.task_id == task_id, quiet)
+                .where(TaskState.project_id == project_id, TaskState.task_id == task_id, no_webhook_since)
                 .values(sync_fingerprint=fingerprint, needs_check=None)
             )
 
     def drop_old_events(self) -> None:
-        """Forgets webhooks that are too old to come again."""
+        """Deletes records of webhooks that are too old to be delivered again."""
         with Session(self._engine) as session, session.begin():
-            old = WebhookEvent.received_at < datetime.now(UTC) - NOTED_EVENTS_KEPT
+            old = WebhookEvent.received_at < datetime.now(UTC) - EVENTS_KEPT_FOR
             session.execute(delete(WebhookEvent).where(old))
 
 
 log = logging.getLogger("refcut.reconcile")
 
 OVERLAP_S = 60.0
-"""Label Studio stamps a change before it commits it: what was stamped so long before the newest may still appear."""
+"""Label Studio sets `updated_at` before it commits. A change this much older than the newest one may still appear."""
 
 OpenSource = Callable[[int, Connection], AnnotationSource]
 
 
 @dataclass(frozen=True)
-class Compared:
-    """What a comparison did: how many tasks' annotations were read, and the annotations whose references went."""
+class ComparisonResult:
+    """Result of a comparison.
+
+    Attributes:
+        tasks_read: Number of tasks whose annotations were read.
+        annotations_gone: Ids of the annotations whose references were removed.
+    """
 
     tasks_read: int = 0
     annotations_gone: tuple[int, ...] = ()
 
 
 class Reconciler:
-    """Compares one project at a time. Comparing again, or two at once, gives the same registry."""
+    """Compares one project at a time. Repeated and concurrent comparisons give the same registry."""
 
     def __init__(
         self,
         references: References,
         projects: Projects,
-        comparisons: Comparisons,
+        sync_states: SyncStates,
         follower: AnnotationFollower,
         open_source: OpenSource = open_source,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._references = references
         self._projects = projects
-        self._comparisons = comparisons
+        self._sync_states = sync_states
         self._follower = follower
         self._open_source = open_source
         self._now = now
-        self._quiet: dict[int, str] = {}
+        self._unchanged_since: dict[int, Timestamp] = {}
 
-    def compare(self, project_id: int) -> Compared:
-        """Brings a project's references up to date. Raises RefCutError when Label Studio does not let it."""
-        asked_at = self._now()
+    def compare(self, project_id: int) -> ComparisonResult:
+        """Brings a project's references up to date.
+
+        Raises:
+            RefCutError: Label Studio cannot be read. Changes that were found before the error stay applied.
+        """
+        requested_at = self._now()
         source = self._open_source(project_id, self._projects.connection(project_id))
         try:
             newest = source.newest_change()
-            tasks, gone = self._of_interest(source, project_id)
-            removed = [self._drop(project_id, task_id, asked_at) for task_id in gone]
+            tasks, gone = self._changed_of_interest(source, project_id)
+            removed = [self._remove_task(project_id, task_id, requested_at) for task_id in gone]
             removed += [self._read(source, project_id, task) for task in tasks]
             read = {task.id for task in tasks}
-            for part in self._annotated_since_last_time(source, project_id, newest):
+            for part in self._changed_since(source, project_id, newest):
                 removed += [self._read(source, project_id, task) for task in part if task.id not in read]
                 read |= {task.id for task in part}
-            self._learn_addresses(source, project_id)
+            self._learn_emails(source, project_id)
         finally:
             source.close()
-        self._comparisons.set_done_until(project_id, newest)
-        compared = Compared(len(read), tuple(id for ids in removed for id in ids))
-        if compared.annotations_gone:
+        self._sync_states.set_synced_until(project_id, newest)
+        result = ComparisonResult(len(read), tuple(id for ids in removed for id in ids))
+        if result.annotations_gone:
             log.info(
                 "references removed: gone in Label Studio",
-                extra={"project": project_id, "annotations": list(compared.annotations_gone)},
+                extra={"project": project_id, "annotations": list(result.annotations_gone)},
             )
-        return compared
+        return result
 
     def compare_task(self, project_id: int, task_id: int) -> bool:
-        """The same for one task; returns whether it exists. Raises RefCutError."""
-        asked_at = self._now()
+        """Brings the references of one task up to date; returns whether the task exists. Raises RefCutError."""
+        requested_at = self._now()
         source = self._open_source(project_id, self._projects.connection(project_id))
         try:
             listed = source.tasks([task_id])
             if listed:
                 self._read(source, project_id, listed[0])
             else:
-                self._drop(project_id, task_id, asked_at)
+                self._remove_task(project_id, task_id, requested_at)
             return bool(listed)
         finally:
             source.close()
 
-    def _of_interest(self, source: AnnotationSource, project_id: int) -> tuple[list[ListedTask], list[int]]:
-        """Tasks that references come from or that the owner named: those that changed, and the ids of those gone."""
-        named = {r.task_id for r in self._references.rules.of_project(project_id) if r.action is Action.ADD}
-        ids = self._comparisons.tasks_of_interest(project_id) | {id for id in named if id is not None}
+    def _changed_of_interest(
+        self, source: AnnotationSource, project_id: int
+    ) -> tuple[list[ListedTask], list[int]]:
+        """Returns, of tasks with references or explicitly added ones, those that changed and the ids of those gone."""
+        added = {r.task_id for r in self._references.rules.of_project(project_id) if r.action is Action.ADD}
+        ids = self._sync_states.tasks_of_interest(project_id) | {id for id in added if id is not None}
         listed = source.tasks(ids)
         return self._changed(project_id, listed), sorted(ids - {task.id for task in listed})
 
-    def _annotated_since_last_time(
-        self, source: AnnotationSource, project_id: int, newest: str
+    def _changed_since(
+        self, source: AnnotationSource, project_id: int, newest: Timestamp
     ) -> Iterator[list[ListedTask]]:
-        """Tasks with annotations that changed since the last comparison, without those whose webhook told everything.
+        """Yields tasks whose annotations changed since the last comparison, except those that a webhook covered.
 
-        The first time, or after another label config, these are all annotated tasks of the project; a comparison that is
-        cut off goes on where it ended.
+        The first time, and after a change of the label config, these are all annotated tasks of the project. A comparison
+        that is interrupted reads only the rest when it is repeated.
         """
-        until = self._comparisons.done_until(project_id)
-        if until and newest == self._quiet.get(project_id):
+        until = self._sync_states.synced_until(project_id)
+        if until and newest == self._unchanged_since.get(project_id):
             return
-        for part in source.annotated_since(earlier(until, OVERLAP_S) if until else ""):
+        for part in source.annotated_since(until.minus(OVERLAP_S) if until else until):
             yield self._changed(project_id, part)
         if newest == until:
-            # Nothing has changed for a whole interval: whatever was still being committed has been seen now.
-            self._quiet[project_id] = newest
+            # Nothing changed for a whole interval, so every change that was being committed has been seen.
+            self._unchanged_since[project_id] = newest
 
     def _changed(self, project_id: int, listed: Sequence[ListedTask]) -> list[ListedTask]:
-        known = self._comparisons.fingerprints(project_id, [task.id for task in listed])
-        return [task for task in listed if known.get(task.id) != task.fingerprint]
+        fingerprints = self._sync_states.fingerprints(project_id, [task.id for task in listed])
+        return [task for task in listed if fingerprints.get(task.id) != task.fingerprint]
 
     def _read(self, source: AnnotationSource, project_id: int, task: ListedTask) -> list[int]:
-        """Takes what a task's annotations say now; returns those whose references went."""
-        annotations, asked_at = self._references.annotations, self._now()
+        """Applies a task's annotations as they are now; returns those whose references were removed."""
+        annotations, requested_at = self._references.annotations, self._now()
         try:
             found = source.annotations(task.id)
         except GoneError:
             found = []
         config = self._projects.label_config(project_id) or ""
         for annotation in found:
-            annotations.apply_listing(self._follower.read(project_id, annotation, task, config), asked_at)
-        gone = annotations.remove_missing(project_id, task.id, [a.id for a in found], asked_at)
-        self._comparisons.confirm(project_id, task.id, task.fingerprint, asked_at)
+            annotations.apply_listing(self._follower.read(project_id, annotation, task, config), requested_at)
+        gone = annotations.remove_missing(project_id, task.id, [a.id for a in found], requested_at)
+        self._sync_states.confirm(project_id, task.id, task.fingerprint, requested_at)
         return gone
 
-    def _drop(self, project_id: int, task_id: int, asked_at: float) -> list[int]:
-        """Removes the references of a task that Label Studio does not have; returns their annotations."""
-        gone = self._references.annotations.remove_missing(project_id, task_id, (), asked_at)
-        self._comparisons.confirm(project_id, task_id, None, asked_at)
+    def _remove_task(self, project_id: int, task_id: int, requested_at: float) -> list[int]:
+        """Removes the references of a task that does not exist; returns their annotations."""
+        gone = self._references.annotations.remove_missing(project_id, task_id, (), requested_at)
+        self._sync_states.confirm(project_id, task_id, None, requested_at)
         return gone
 
-    def _learn_addresses(self, source: AnnotationSource, project_id: int) -> None:
-        """Who an e-mail address in REFCUT_REFERENCE_AUTHORS belongs to."""
+    def _learn_emails(self, source: AnnotationSource, project_id: int) -> None:
+        """Stores authors' e-mail addresses, which are needed if REFCUT_REFERENCE_AUTHORS contains any."""
         if not self._references.authors.emails:
             return
-        unknown = self._references.authors_without_address(project_id)
-        addresses = source.emails() if unknown else {}
-        for user_id in unknown & addresses.keys():
-            self._references.set_address(project_id, user_id, addresses[user_id])
+        unknown = self._references.authors_without_email(project_id)
+        emails = source.emails() if unknown else {}
+        for user_id in unknown & emails.keys():
+            self._references.set_email(project_id, user_id, emails[user_id])

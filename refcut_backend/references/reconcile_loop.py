@@ -1,4 +1,4 @@
-"""Compares all projects with Label Studio again and again, in one web process among several."""
+"""Compares all projects with Label Studio at regular intervals, in one of several web processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import RefCutError
-from refcut_backend.references.reconcile import Comparisons, Reconciler
+from refcut_backend.references.reconcile import Reconciler, SyncStates
 from refcut_backend.references.registry import References
 from refcut_backend.references.webhooks import AnnotationFollower
 
@@ -31,46 +31,60 @@ STOP_LIMIT_S = 2.0
 
 @dataclass(frozen=True)
 class _Trouble:
-    """A project that could not be compared: how often in a row, why, and when it is tried again (monotonic seconds)."""
+    """A project whose comparison failed: how often in a row, why, and when to retry (monotonic seconds)."""
 
-    times: int
-    why: str
-    next_at: float
+    failures: int
+    reason: str
+    retry_at: float
 
 
 class ReconcileThread:
-    """A daemon thread of the web process. A project in trouble is tried ever more rarely and does not hold up others."""
+    """A daemon thread of the web process.
+
+    A failing project is retried with growing pauses, up to `LONGEST_PAUSE_S`, and does not delay other projects. Of
+    several web processes, the one that holds the lease compares all projects.
+    """
 
     def __init__(
         self,
         reconciler: Reconciler,
         projects: Projects,
-        comparisons: Comparisons,
+        sync_states: SyncStates,
         lease: LeaseHolder,
         interval_s: float,
         now: Callable[[], float] = time.monotonic,
         afterwards: Callable[[], None] = lambda: None,
     ) -> None:
-        """interval_s: between comparisons; 0 = only when `soon` asks for one. afterwards: what else one process does in
-        every round."""
+        """Prepares the thread; `start` runs it.
+
+        Args:
+            reconciler: Compares one project.
+            projects: Lists the projects.
+            sync_states: Whose old events are deleted in every round.
+            lease: Held by the one process that compares all projects.
+            interval_s: Seconds between rounds; 0 compares only what `soon` requests.
+            now: Monotonic clock in seconds.
+            afterwards: Further periodic work, done at the end of every round by the process that holds the lease.
+        """
         self._reconciler = reconciler
         self._projects = projects
-        self._comparisons = comparisons
+        self._sync_states = sync_states
         self._lease = lease
         self._interval_s = interval_s
         self._now = now
         self._afterwards = afterwards
         self._trouble: dict[int, _Trouble] = {}
-        self._asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._requested: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
 
     def start(self) -> None:
+        """Starts the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread, and gives the lease back so that another process goes on at once."""
+        """Ends the thread and releases the lease, so that another process takes over at once."""
         self._stopping = True
         self._wake.set()
         if self._thread.is_alive():
@@ -78,16 +92,16 @@ class ReconcileThread:
         self._lease.release()
 
     def soon(self, project_id: int) -> None:
-        """Compares a project without waiting for its turn, whichever process has the lease."""
-        self._asked.put(project_id)
+        """Requests the comparison of a project at once, in this process, whichever process holds the lease."""
+        self._requested.put(project_id)
         self._wake.set()
 
     def round(self) -> None:
-        """Compares the projects that were asked for, and all that are due if this process has the lease."""
-        asked = set()
-        while not self._asked.empty():
-            asked.add(self._asked.get())
-        for project_id in sorted(asked):
+        """Compares the requested projects, and all that are due if this process holds the lease."""
+        requested = set()
+        while not self._requested.empty():
+            requested.add(self._requested.get())
+        for project_id in sorted(requested):
             self._compare(project_id)
         if not self._interval_s:
             return
@@ -95,9 +109,9 @@ class ReconcileThread:
             if self._stopping or not self._lease.hold():
                 return
             trouble = self._trouble.get(project_id)
-            if project_id not in asked and (trouble is None or trouble.next_at <= self._now()):
+            if project_id not in requested and (trouble is None or trouble.retry_at <= self._now()):
                 self._compare(project_id)
-        self._comparisons.drop_old_events()
+        self._sync_states.drop_old_events()
         self._afterwards()
 
     def _run(self) -> None:
@@ -113,32 +127,30 @@ class ReconcileThread:
 
     def _compare(self, project_id: int) -> None:
         try:
-            compared = self._reconciler.compare(project_id)
+            result = self._reconciler.compare(project_id)
         except RefCutError as error:
             self._note_trouble(project_id, str(error))
             return
         except Exception as error:
-            # What one project holds must not keep the others from being compared.
+            # An error in one project must not keep the others from being compared.
             log.exception("a comparison failed", extra={"project": project_id})
             self._note_trouble(project_id, type(error).__name__)
             return
         if self._trouble.pop(project_id, None) is not None:
             log.info("compared with Label Studio again", extra={"project": project_id})
-        if compared.tasks_read:
-            log.info(
-                "compared with Label Studio", extra={"project": project_id, "tasks": compared.tasks_read}
-            )
+        if result.tasks_read:
+            log.info("compared with Label Studio", extra={"project": project_id, "tasks": result.tasks_read})
 
-    def _note_trouble(self, project_id: int, why: str) -> None:
-        """Says a reason once, with what to do; not at every try."""
+    def _note_trouble(self, project_id: int, reason: str) -> None:
+        """Plans the retry. Logs a reason when it first occurs, not at every failure."""
         before = self._trouble.get(project_id)
-        times = before.times + 1 if before else 1
-        pause_s = min(self._interval_s * 2**times, LONGEST_PAUSE_S) * random.uniform(0.9, 1.1)
-        self._trouble[project_id] = _Trouble(times, why, self._now() + pause_s)
-        if before is None or before.why != why:
+        failures = before.failures + 1 if before else 1
+        pause_s = min(self._interval_s * 2**failures, LONGEST_PAUSE_S) * random.uniform(0.9, 1.1)
+        self._trouble[project_id] = _Trouble(failures, reason, self._now() + pause_s)
+        if before is None or before.reason != reason:
             log.warning(
                 "a project's references cannot be compared with Label Studio",
-                extra={"project": project_id, "problem": why},
+                extra={"project": project_id, "problem": reason},
             )
 
 
@@ -150,8 +162,17 @@ def reconcile_thread(
     interval_s: float,
     afterwards: Callable[[], None],
 ) -> ReconcileThread:
-    """The thread on a database, not started. afterwards: what else one process does in every round."""
-    comparisons = Comparisons(engine)
+    """Builds the thread for a database, not started.
+
+    Args:
+        engine: The database, which holds the lease.
+        references: The registry to bring up to date.
+        projects: Lists the projects.
+        follower: Reads annotations.
+        interval_s: Seconds between rounds; 0 compares only what `soon` requests.
+        afterwards: Further periodic work, done at the end of every round by the process that holds the lease.
+    """
+    sync_states = SyncStates(engine)
     lease = LeaseHolder(engine, LEASE, max(LEASE_INTERVALS * interval_s, SHORTEST_LEASE_S))
-    reconciler = Reconciler(references, projects, comparisons, follower)
-    return ReconcileThread(reconciler, projects, comparisons, lease, interval_s, afterwards=afterwards)
+    reconciler = Reconciler(references, projects, sync_states, follower)
+    return ReconcileThread(reconciler, projects, sync_states, lease, interval_s, afterwards=afterwards)

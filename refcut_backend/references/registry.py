@@ -1,4 +1,4 @@
-"""The reference registry: which masks say what a project's labels mean."""
+"""The reference registry: the masks that show what a project's labels mean, and which of them are in use."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _WITHOUT_MASKS = (
 )
 _OF_PROJECT = select(*_WITHOUT_MASKS).where(Reference.project_id == bindparam("project_id"))
 _OF_LABEL = _OF_PROJECT.where(Reference.label == bindparam("label"))
-"""Every click asks: made once."""
+"""Built once, because every click runs it."""
 
 
 @dataclass(frozen=True)
 class ReferenceVersion:
-    """A reference by row and content."""
+    """Identifies a reference (`id`, its row) in one state (`version`, a digest of image address and masks)."""
 
     id: int
     version: str
@@ -54,7 +54,7 @@ class ReferenceVersion:
 
 @dataclass(frozen=True)
 class StoredReference:
-    """A reference with its masks as 1-bit PNG files: a click whose worker knows the reference never decodes them."""
+    """A reference with its masks as 1-bit PNG files, which are decoded only by a worker that does not know it yet."""
 
     version: str
     project_id: int
@@ -65,18 +65,18 @@ class StoredReference:
 
     @property
     def positive_hw(self) -> NDArray[np.bool_]:
-        """What the label means (H, W), in the image's frame."""
+        """Pixels that belong to the label: (H, W) in the image's frame."""
         return png_to_mask(self.positive_png)
 
     @property
     def negative_hw(self) -> NDArray[np.bool_] | None:
-        """What must stay out (H, W), if anything."""
+        """Pixels that do not belong to the label: (H, W) in the image's frame. None if unknown."""
         return None if self.negative_png is None else png_to_mask(self.negative_png)
 
 
 @dataclass(frozen=True)
 class ListedReference:
-    """A reference as the team lead sees it in a list."""
+    """A reference as a list shows it. `seen_at` is the last change of its row."""
 
     candidate: Candidate
     state: State
@@ -84,14 +84,22 @@ class ListedReference:
 
 
 class References:
-    """What Label Studio's annotations say, as last seen, and which of it is in use.
+    """All references of all projects.
 
-    annotations: follows annotations into the registry. rules: what the projects' owners say on top.
-    events: the log of webhooks.
+    Attributes:
+        authors: Users whose marked regions become references.
+        annotations: Applies reports about annotations to the registry.
+        rules: Rules of the projects' owners, which take precedence over marked regions.
+        events: Record of webhooks.
     """
 
     def __init__(self, engine: Engine, authors: Authors = EVERYBODY) -> None:
-        """authors: who may give references by marking regions."""
+        """Opens the registry.
+
+        Args:
+            engine: The database.
+            authors: Users whose marked regions become references.
+        """
         self._engine = engine
         self.authors = authors
         self.annotations = AnnotationStates(engine)
@@ -99,21 +107,36 @@ class References:
         self.events = EventLog(engine)
 
     def newest(self, project_id: int, label: str, limit: int) -> list[ReferenceVersion]:
-        """The references of a label that are in use: the owner's first, then the newest annotations'."""
+        """Returns the references that a click on a label uses.
+
+        Args:
+            project_id: The project.
+            label: The clicked label.
+            limit: Maximum number of references.
+
+        Returns:
+            Pinned references first, then explicitly added ones, then those of the newest annotations.
+        """
         candidates = self.of_label(project_id, label)
         rules = self.rules.of_label(project_id, label) if candidates else []
         return [ReferenceVersion(c.id, c.version) for c in in_use(candidates, rules, self.authors, limit)]
 
     def of_label(self, project_id: int, label: str) -> list[Candidate]:
-        """All references of a label, in use or not."""
+        """Returns all references of a label, in use or not."""
         return [_candidate(row) for row in self._rows(_OF_LABEL, project_id=project_id, label=label)]
 
     def overview(
         self, project_id: int, limit: int, labels_in_config: Collection[str] | None = None
     ) -> list[ListedReference]:
-        """All references of a project with their states, by label; those in use first.
+        """Returns all references of a project with their states.
 
-        labels_in_config: None when the label config is not known.
+        Args:
+            project_id: The project.
+            limit: Maximum number of references in use per label.
+            labels_in_config: The label config's labels; None if they are not known.
+
+        Returns:
+            References ordered by label, those in use first.
         """
         by_label: dict[str, list[Candidate]] = {}
         seen: dict[int, datetime] = {}
@@ -134,15 +157,15 @@ class References:
         ]
 
     def labels(self, project_id: int) -> set[str]:
-        """Labels that have references, in use or not."""
+        """Returns the labels that have references, in use or not."""
         query = select(Reference.label).where(Reference.project_id == project_id).distinct()
         with Session(self._engine) as session:
             return set(session.scalars(query))
 
     def remove_no_longer_added(self, project_id: int) -> None:
-        """Removes references that were only there because the owner named them, and no longer does."""
+        """Removes references that existed only because of an owner's rule that was withdrawn."""
         rules = [rule for rule in self.rules.of_project(project_id) if rule.action is Action.ADD]
-        left = [
+        withdrawn = [
             row.id
             for row in self._rows(_OF_PROJECT, project_id=project_id)
             if row.explicitly_added
@@ -150,19 +173,19 @@ class References:
         ]
         with Session(self._engine) as session, session.begin():
             session.execute(
-                delete(Reference).where(Reference.id.in_(left), Reference.explicitly_added.is_(True))
+                delete(Reference).where(Reference.id.in_(withdrawn), Reference.explicitly_added.is_(True))
             )
 
-    def authors_without_address(self, project_id: int) -> set[int]:
-        """Users who gave references and whose e-mail address is not known."""
+    def authors_without_email(self, project_id: int) -> set[int]:
+        """Returns the users who gave references and whose e-mail address is not known."""
         query = select(Reference.author_id).where(
             Reference.project_id == project_id, Reference.author_email.is_(None)
         )
         with Session(self._engine) as session:
             return {user_id for user_id in session.scalars(query.distinct()) if user_id is not None}
 
-    def set_address(self, project_id: int, user_id: int, email: str) -> None:
-        """Notes the e-mail address of a user who gave references."""
+    def set_email(self, project_id: int, user_id: int, email: str) -> None:
+        """Stores the e-mail address of a user who gave references."""
         with Session(self._engine) as session, session.begin():
             session.execute(
                 update(Reference)
@@ -171,7 +194,7 @@ class References:
             )
 
     def load(self, reference_id: int) -> StoredReference | None:
-        """A reference with its masks; None when it has been removed meanwhile."""
+        """Returns a reference with its masks; None if it was removed in the meantime."""
         with Session(self._engine) as session:
             row = session.get(Reference, reference_id)
             if row is None:
@@ -185,9 +208,11 @@ class References:
                 negative_png=row.negative_png,
             )
 
-    def _rows(self, query: Select[*tuple[Any, ...]], **wanted: int | str) -> Sequence[Row[*tuple[Any, ...]]]:
+    def _rows(
+        self, query: Select[*tuple[Any, ...]], **parameters: int | str
+    ) -> Sequence[Row[*tuple[Any, ...]]]:
         with self._engine.connect() as connection:
-            return connection.execute(query, wanted).all()
+            return connection.execute(query, parameters).all()
 
 
 def _candidate(row: Row[*tuple[Any, ...]]) -> Candidate:

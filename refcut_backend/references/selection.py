@@ -1,4 +1,7 @@
-"""Which references of a label are in use: the owner's word first, then what is marked, the newest first."""
+"""Selects the references of a label that are in use.
+
+Owner rules come first, then marked regions; within both, the newest annotation comes first. `State` lists every outcome.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ from refcut_backend.errors import ConfigError
 
 
 class Action(StrEnum):
-    """What a project's owner can say about references."""
+    """Kinds of owner rules.
+
+    ADD uses an annotation's regions although none is marked. PIN uses only the pinned references of a label. DISABLE uses
+    none that it covers.
+    """
 
     ADD = "add"
     PIN = "pin"
@@ -19,10 +26,13 @@ class Action(StrEnum):
 
 @dataclass(frozen=True)
 class OwnerRule:
-    """Something that a project's owner has said, over what the regions are marked with.
+    """A rule of a project's owner. It takes precedence over marked regions, and survives edits of the annotation.
 
-    It holds for a label in a task and an annotation, so it survives edits of the annotation. task_id None: in every task.
-    annotation_id None: in every annotation of the task; for ADD, in the newest one that has the label.
+    Attributes:
+        action: Kind of rule.
+        label: The label that it is about.
+        task_id: None for every task.
+        annotation_id: None for every annotation of the task; with ADD, for the newest one that has the label.
     """
 
     action: Action
@@ -31,7 +41,7 @@ class OwnerRule:
     annotation_id: int | None = None
 
     def covers(self, label: str, task_id: int, annotation_id: int) -> bool:
-        """Whether it speaks of what an annotation says about a label."""
+        """Whether the rule applies to the reference that an annotation gives for a label."""
         return (
             self.label == label
             and self.task_id in (None, task_id)
@@ -40,14 +50,15 @@ class OwnerRule:
 
 
 @dataclass(frozen=True)
-class Place:
-    """A label, in all a project's tasks or in one, in all its annotations or in one."""
+class ReferenceSelector:
+    """Selects references of a label: in every task or in one, in every annotation or in one. None selects all."""
 
     label: str
     task_id: int | None = None
     annotation_id: int | None = None
 
     def rule(self, action: Action) -> OwnerRule:
+        """Returns the rule that does `action` with the selected references."""
         return OwnerRule(action, self.label, self.task_id, self.annotation_id)
 
     def __str__(self) -> str:
@@ -59,7 +70,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Author:
-    """Who saved an annotation last: Label Studio's user id, and the e-mail address where it is needed and known."""
+    """User who saved an annotation last: Label Studio's user id, and the e-mail address if it is needed and known."""
 
     id: int | None = None
     email: str | None = None
@@ -70,19 +81,24 @@ UNKNOWN = Author()
 
 @dataclass(frozen=True)
 class Authors:
-    """Who may give references by marking regions; empty = everybody."""
+    """Users whose marked regions become references. Empty allows everybody."""
 
     ids: frozenset[int] = frozenset()
     emails: frozenset[str] = frozenset()
 
     def allow(self, author: Author) -> bool:
+        """Whether an author's marked regions become references."""
         if not self.ids and not self.emails:
             return True
         return author.id in self.ids or (author.email or "").lower() in self.emails
 
     @classmethod
     def read(cls, text: str) -> Authors:
-        """User ids and e-mail addresses, comma separated. Raises ConfigError for what is neither."""
+        """Parses REFCUT_REFERENCE_AUTHORS: user ids and e-mail addresses, separated by commas.
+
+        Raises:
+            ConfigError: An entry is neither a user id nor an e-mail address.
+        """
         ids, emails = set[int](), set[str]()
         for part in filter(None, (part.strip() for part in text.split(","))):
             if part.isascii() and part.isdigit():
@@ -102,7 +118,13 @@ EVERYBODY = Authors()
 
 @dataclass(frozen=True)
 class Candidate:
-    """A stored reference as far as choosing goes. annotated_at sorts. named: not marked, so only a rule keeps it."""
+    """A stored reference with everything that the selection depends on.
+
+    Attributes:
+        annotated_at: The annotation's `updated_at`, in a form that sorts by time.
+        explicitly_added: No region is marked, so only an ADD rule puts it in use.
+        author: User who saved the annotation last.
+    """
 
     id: int
     version: str
@@ -115,16 +137,16 @@ class Candidate:
 
 
 class State(StrEnum):
-    """Whether a reference is in use, and why not."""
+    """Whether a reference is in use, and if not, why. The order of the members is the order in lists."""
 
     PINNED = "pinned"
-    EXPLICITLY_ADDED = "in use, named by the owner"
+    EXPLICITLY_ADDED = "in use, added by the owner"
     USED = "in use"
     DISABLED = "disabled"
     NOT_PINNED = "not used: others are pinned"
     OVER_LIMIT = "not used: enough newer ones"
     OLDER = "not used: the task has a newer annotation"
-    NO_LONGER_ADDED = "not used: no longer named"
+    NO_LONGER_ADDED = "not used: no longer added by the owner"
     AUTHOR = "not used: its author may not give references"
     NO_LABEL = "not used: the label is no longer in the config"
 
@@ -140,7 +162,18 @@ def states(
     *,
     label_in_config: bool = True,
 ) -> list[tuple[Candidate, State]]:
-    """Every reference of one label with its state, those in use first, in the order in which they are used."""
+    """Determines the states of all references of one label.
+
+    Args:
+        candidates: All references of the label.
+        rules: The project's rules, at least those about the label.
+        authors: Users whose marked regions become references.
+        limit: Maximum number of references in use.
+        label_in_config: Whether the label config still has the label.
+
+    Returns:
+        Every reference with its state; those in use first, in the order in which they are used.
+    """
     by_age = sorted(candidates, key=lambda c: (c.annotated_at, c.id), reverse=True)
     found: dict[int, State] = {}
     for candidate in by_age:
@@ -160,7 +193,7 @@ def states(
 def in_use(
     candidates: Iterable[Candidate], rules: Sequence[OwnerRule], authors: Authors, limit: int
 ) -> list[Candidate]:
-    """The references that a click of the label looks at."""
+    """Returns the references that a click on the label uses, in their order. Arguments are those of `states`."""
     return [c for c, state in states(candidates, rules, authors, limit) if state in IN_USE]
 
 
@@ -171,12 +204,12 @@ def _own_state(
     authors: Authors,
     label_in_config: bool,
 ) -> State:
-    """The state as if there were no others to compete with."""
-    said = [r for r in rules if r.covers(candidate.label, candidate.task_id, candidate.annotation_id)]
-    added = [rule for rule in said if rule.action is Action.ADD]
+    """The state before pins of other references and the limit are considered."""
+    matching = [r for r in rules if r.covers(candidate.label, candidate.task_id, candidate.annotation_id)]
+    added = [rule for rule in matching if rule.action is Action.ADD]
     if not label_in_config:
         return State.NO_LABEL
-    if any(rule.action is Action.DISABLE for rule in said):
+    if any(rule.action is Action.DISABLE for rule in matching):
         return State.DISABLED
     if candidate.explicitly_added and not added:
         return State.NO_LONGER_ADDED
@@ -184,7 +217,7 @@ def _own_state(
         newest = next(c for c in by_age if c.task_id == candidate.task_id)
         if newest != candidate:
             return State.OLDER
-    if any(rule.action is Action.PIN for rule in said):
+    if any(rule.action is Action.PIN for rule in matching):
         return State.PINNED
     if not added and not authors.allow(candidate.author):
         return State.AUTHOR

@@ -1,4 +1,4 @@
-"""Keeps the reference registry in step with Label Studio's annotations, webhook by webhook."""
+"""Turns webhooks, and the extra parameters of /setup, into changes of the reference registry."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ConfigError, LabelConfigError, RefCutError
 from refcut_backend.images.address import image_of_task
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
-from refcut_backend.label_studio.payloads import (
-    AnnotationPayload,
-    ListedTask,
-    Webhook,
-    WebhookProject,
-    sortable,
-)
+from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Webhook, WebhookProject
 from refcut_backend.label_studio.regions import count_mask_regions
 from refcut_backend.references.annotation_states import AnnotationUpdate
 from refcut_backend.references.owner_rules import as_text, read_extra_params
@@ -29,34 +23,45 @@ from refcut_backend.references.selection import Author
 log = logging.getLogger("refcut.references")
 
 
-_NOTHING_SAID = hashlib.sha256(b"").hexdigest()
+_NO_PARAMS = hashlib.sha256(b"").hexdigest()
 
 
-def follow_extra_params(references: References, projects: Projects, project_id: int, said: object) -> bool:
-    """Makes the owner's rules what the extra parameters say, when they have changed; returns whether they have.
+def follow_extra_params(
+    references: References, projects: Projects, project_id: int, extra_params: object
+) -> bool:
+    """Replaces the owner's rules by those in the extra parameters, if the parameters have changed.
 
-    Parameters that cannot be read are logged once, and the last ones that could be read stay in force.
+    Invalid parameters are logged once, and the last valid ones stay in force.
+
+    Args:
+        references: The registry whose rules are replaced.
+        projects: Remembers the digest of the last parameters.
+        project_id: The project.
+        extra_params: `extra_params` of /setup: an object, JSON text, or None.
+
+    Returns:
+        Whether valid parameters changed.
     """
-    text = "" if said is None else as_text(said)
+    text = "" if extra_params is None else as_text(extra_params)
     digest = hashlib.sha256(text.encode(errors="replace")).hexdigest()
-    if digest == (projects.extra_params_digest(project_id) or _NOTHING_SAID):
+    if digest == (projects.extra_params_digest(project_id) or _NO_PARAMS):
         return False
     try:
-        found = read_extra_params(said)
+        found = read_extra_params(extra_params)
     except ConfigError as error:
         log.warning("extra parameters not used", extra={"project": project_id, "problem": str(error)})
         projects.set_extra_params_digest(project_id, digest)
         return False
     if found.unknown_keys:
         log.warning(
-            "extra parameters with keys that mean nothing here",
+            "unknown keys in the extra parameters",
             extra={"project": project_id, "keys": list(found.unknown_keys)},
         )
     references.rules.replace_extra_params(project_id, found.rules)
     references.remove_no_longer_added(project_id)
-    references.annotations.compare_anew(project_id, [rule.task_id for rule in found.rules if rule.task_id])
+    references.annotations.require_listing(project_id, [rule.task_id for rule in found.rules if rule.task_id])
     projects.set_extra_params_digest(project_id, digest)
-    log.info("extra parameters taken", extra={"project": project_id, "rules": len(found.rules)})
+    log.info("extra parameters applied", extra={"project": project_id, "rules": len(found.rules)})
     return True
 
 
@@ -66,25 +71,31 @@ TASKS_DELETED = "TASKS_DELETED"
 PROJECT_UPDATED = "PROJECT_UPDATED"
 
 EmailOf = Callable[[int, int], str | None]
-"""(project, user id) to the user's e-mail address, None when it cannot be had."""
+"""Maps (project id, user id) to the user's e-mail address; None if it is not known."""
 
 
 class AnnotationFollower:
-    """Applies webhooks. Runs after the acknowledgement: Label Studio waits for that at most a second.
+    """Applies webhooks. Runs after the acknowledgement, for which Label Studio waits at most one second.
 
-    A webhook and what it changes are stored together or not at all; what is lost on the way, `reconcile.py` finds.
+    A webhook and its changes are stored in one transaction. `reconcile.py` makes up for webhooks that were lost.
     """
 
     def __init__(
         self, references: References, projects: Projects, email_of: EmailOf = lambda project, user: None
     ) -> None:
-        """email_of: only asked when REFCUT_REFERENCE_AUTHORS names people by their addresses."""
+        """Wires the follower.
+
+        Args:
+            references: The registry to change.
+            projects: The projects' label configs.
+            email_of: Called only if REFCUT_REFERENCE_AUTHORS contains e-mail addresses.
+        """
         self._references = references
         self._projects = projects
         self._email_of = email_of
 
     def apply(self, webhook: Webhook) -> None:
-        """Updates the registry; what cannot be used is logged with its reason and changes nothing."""
+        """Updates the registry. A webhook that cannot be used is logged with its reason and changes nothing."""
         if webhook.project is None:
             return
         try:
@@ -109,8 +120,7 @@ class AnnotationFollower:
         elif webhook.action == TASKS_DELETED:
             annotations.remove_tasks(project.id, [t.id for t in webhook.tasks], TASKS_DELETED)
         elif webhook.action == PROJECT_UPDATED:
-            said_at = sortable(project.updated_at)
-            self._references.events.record(project.id, PROJECT_UPDATED, project.id, said_at)
+            self._references.events.record(project.id, PROJECT_UPDATED, project.id, project.updated_at)
             self._follow_label_config(project)
 
     def _follow_label_config(self, project: WebhookProject) -> None:
@@ -118,12 +128,12 @@ class AnnotationFollower:
         if config and self._projects.label_config_changed(project.id, config, project.updated_at):
             self.report_lost_labels(project.id, config)
 
-    def follow_extra_params(self, project_id: int, said: object) -> bool:
-        """Takes what the owner says in the extra parameters of /setup; returns whether it was news."""
-        return follow_extra_params(self._references, self._projects, project_id, said)
+    def follow_extra_params(self, project_id: int, extra_params: object) -> bool:
+        """Applies the extra parameters of /setup; returns whether valid parameters changed."""
+        return follow_extra_params(self._references, self._projects, project_id, extra_params)
 
     def report_lost_labels(self, project_id: int, label_config: str) -> None:
-        """Says in the log which labels have references but are no longer in the label config."""
+        """Logs the labels that have references but are no longer in the label config."""
         try:
             controls = read_label_config(label_config)
         except LabelConfigError as error:
@@ -139,13 +149,23 @@ class AnnotationFollower:
     def read(
         self, project_id: int, annotation: AnnotationPayload, task: ListedTask, label_config: str
     ) -> AnnotationUpdate:
-        """What an annotation says about labels now. Raises LabelConfigError."""
+        """Reads the references of an annotation, and logs why marked regions give none.
+
+        Args:
+            project_id: The annotation's project.
+            annotation: The annotation with its regions.
+            task: The annotation's task.
+            label_config: The project's label config (XML).
+
+        Raises:
+            LabelConfigError: The label config cannot be parsed.
+        """
         controls = read_label_config(label_config)
-        named = self._references.rules.added_labels(project_id, task.id, annotation.id)
+        added = self._references.rules.added_labels(project_id, task.id, annotation.id)
         found: list[tuple[LabelReference, str]] = []
         problems: list[str] = []
         if not annotation.was_cancelled:
-            read = read_references(annotation.result, controls.roles, named)
+            read = read_references(annotation.result, controls.roles, added)
             problems.extend(read.problems)
             for reference in read.references:
                 try:

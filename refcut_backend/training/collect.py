@@ -23,7 +23,7 @@ from refcut_backend.images.address import TaskImage, image_of_task
 from refcut_backend.images.cache import shrunk
 from refcut_backend.images.decode import fitted_mask
 from refcut_backend.label_studio.label_config import ProjectControls
-from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, sortable
+from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp
 from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, SourceError
 from refcut_backend.references.registry import References, StoredReference
 from refcut_backend.training.masks import LabelMask, click_sessions, read_training_masks
@@ -145,7 +145,7 @@ class Gatherer:
     def gather(self, on_task: OnTask) -> Gathered:
         """Raises RefCutError when Label Studio cannot be read, OSError when the disk is full."""
         gathered = Gathered()
-        tasks = [task for part in self._source.annotated_since("") for task in part]
+        tasks = [task for part in self._source.annotated_since(Timestamp()) for task in part]
         for number, task in enumerate(tasks):
             on_task(number, len(tasks))
             self._task(task, gathered)
@@ -162,7 +162,7 @@ class Gatherer:
         for annotation in sorted(annotations, key=lambda annotation: annotation.id):
             if annotation.was_cancelled:
                 continue
-            gathered.annotations.append((annotation.id, task.id, sortable(annotation.updated_at)))
+            gathered.annotations.append((annotation.id, task.id, annotation.updated_at))
             try:
                 gathered.scenes += self._scenes(task, annotation, clicks_of)
             except RefCutError as error:

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from refcut_backend.errors import BadMaskError
 from refcut_backend.label_studio.label_config import NEGATIVE_REFERENCE_CHOICE, ProjectControls
 from refcut_backend.label_studio.prompts import to_pixel
-from refcut_backend.label_studio.regions import Region, _is_mask, read_region
+from refcut_backend.label_studio.regions import Region, is_mask_region, joined_mask, read_region
 from refcut_backend.references.parse import region_roles
 
 
@@ -37,7 +36,7 @@ def read_training_masks(
     regions: dict[tuple[str, str], list[tuple[str, Region]]] = {}
     for item in result:
         region_id = str(item.get("id"))
-        if not _is_mask(item, controls) or roles.get(region_id) == NEGATIVE_REFERENCE_CHOICE:
+        if not is_mask_region(item, controls) or roles.get(region_id) == NEGATIVE_REFERENCE_CHOICE:
             continue
         region = read_region(item, None)
         for label in region.labels if region is not None else ():
@@ -45,7 +44,9 @@ def read_training_masks(
                 regions.setdefault((region.to_name, label), []).append((region_id, region))
     found: dict[str, list[LabelMask]] = {}
     for (to_name, label), drawn in sorted(regions.items()):
-        mask_hw = _union([region for _, region in drawn])
+        regions_of_label = [region for _, region in drawn]
+        height, width = regions_of_label[0].height, regions_of_label[0].width
+        mask_hw = joined_mask(regions_of_label, height, width)
         if mask_hw.any():
             found.setdefault(to_name, []).append(LabelMask(label, mask_hw, tuple(id for id, _ in drawn)))
     return found
@@ -70,13 +71,3 @@ def click_sessions(
                 for _, x, y, positive in clicks_of[answered]
             ]
     return list(sessions.values())
-
-
-def _union(regions: Sequence[Region]) -> NDArray[np.bool_]:
-    first = regions[0]
-    joined = np.zeros((first.height, first.width), bool)
-    for region in regions:
-        if (region.height, region.width) != joined.shape:
-            raise BadMaskError("regions of one annotation have different image sizes", hint="draw them again")
-        joined |= region.mask_hw()
-    return joined

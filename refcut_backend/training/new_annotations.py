@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from refcut_backend.database.tables import AnnotationState
-from refcut_backend.references.annotation_states import forget_masks
+from refcut_backend.references.annotation_states import clear_missing_masks
 
 ROWS_AT_ONCE = 500
 _CAN_TEACH = AnnotationState.mask_regions > 0
@@ -79,4 +79,4 @@ class NewAnnotations:
     def absent(self, project_id: int, present: Collection[int], requested_at: float) -> None:
         """Takes annotations off that Label Studio's list of the whole project lacks, asked for at that time."""
         with Session(self._engine) as session, session.begin():
-            forget_masks(session, project_id, present, requested_at)
+            clear_missing_masks(session, project_id, present, requested_at)

@@ -157,7 +157,7 @@ def test_extra_parameters_are_accepted_as_label_studio_sends_them(tmp_path, redi
 @pytest.mark.parametrize(
     ("said", "fault"),
     [
-        ("{no json", "no JSON"),
+        ("{no json", "not JSON"),
         ({"pin": [1]}, "pin"),
         ("x" * 2**20, "longer"),
         ({"disable": ["x" * 2**20]}, "longer"),

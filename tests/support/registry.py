@@ -15,8 +15,8 @@ from sqlalchemy import Engine
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.label_studio.payloads import Webhook
-from refcut_backend.references.authors import UserAddresses
-from refcut_backend.references.reconcile import Comparisons, Reconciler
+from refcut_backend.references.authors import UserEmails
+from refcut_backend.references.reconcile import Reconciler, SyncStates
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import EVERYBODY, Authors
 from refcut_backend.references.webhooks import AnnotationFollower
@@ -47,7 +47,7 @@ class Registry:
     engine: Engine
     references: References
     projects: Projects
-    comparisons: Comparisons
+    sync_states: SyncStates
     follower: AnnotationFollower
     reconciler: Reconciler
 
@@ -75,10 +75,10 @@ class Registry:
 def open_registry(place: Path | str, authors: Authors = EVERYBODY) -> Iterator[Registry]:
     """A registry on the database in a folder, or on the one with this URL."""
     engine = open_database(place if isinstance(place, str) else f"sqlite:///{place / 'refcut.db'}")
-    references, projects, comparisons = References(engine, authors), Projects(engine), Comparisons(engine)
-    follower = AnnotationFollower(references, projects, UserAddresses(projects).email_of)
-    reconciler = Reconciler(references, projects, comparisons, follower)
+    references, projects, sync_states = References(engine, authors), Projects(engine), SyncStates(engine)
+    follower = AnnotationFollower(references, projects, UserEmails(projects).email_of)
+    reconciler = Reconciler(references, projects, sync_states, follower)
     try:
-        yield Registry(engine, references, projects, comparisons, follower, reconciler)
+        yield Registry(engine, references, projects, sync_states, follower, reconciler)
     finally:
         engine.dispose()

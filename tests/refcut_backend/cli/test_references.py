@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from refcut_backend.cli.main import app
 from refcut_backend.references.manage import GREEN, RED
-from tests.refcut_backend.references.test_registry import news, reference
+from tests.refcut_backend.references.test_registry import annotation_update, reference
 from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.support.recorded import REPOSITORY
 from tests.support.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
@@ -86,7 +86,7 @@ def test_the_list_shows_every_reference_its_state_and_its_weaknesses(registry, l
 def test_a_label_cannot_speak_to_the_terminal(registry, label_studio, refcut):
     label = "\x1b[31mred[/red][bold]x"
     registry.references.annotations.apply_webhook(
-        news(5, 1, reference(4, label), project=7), "ANNOTATION_CREATED"
+        annotation_update(5, 1, reference(4, label), project=7), "ANNOTATION_CREATED"
     )
     shown = refcut("list", "--project", "7")
     assert "\x1b" not in shown

@@ -9,6 +9,7 @@ from refcut_backend.clicks.preload import MAX_REFERENCES, TaskOpener
 from refcut_backend.clicks.service import AddressHidingSender
 from refcut_backend.database.engine import open_database
 from refcut_backend.images.hidden_urls import Addresses
+from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
 from refcut_backend.references.annotation_states import AnnotationUpdate
 from refcut_backend.references.parse import LabelReference
@@ -43,9 +44,9 @@ def opened(engine, data: dict[str, object], config: str = LABEL_CONFIG) -> list[
 def refer(engine, label: str, annotation: int) -> None:
     mask_hw = np.eye(4, dtype=bool)
     reference = LabelReference(label, "image", mask_hw, None)
-    said_at = f"2026-01-{annotation:02}T00:00:00Z"
-    news = AnnotationUpdate(7, annotation, annotation, said_at, [(reference, "/r.png")])
-    References(engine).annotations.apply_webhook(news, "ANNOTATION_CREATED")
+    updated_at = Timestamp(f"2026-01-{annotation:02}T00:00:00Z")
+    update = AnnotationUpdate(7, annotation, annotation, updated_at, [(reference, "/r.png")])
+    References(engine).annotations.apply_webhook(update, "ANNOTATION_CREATED")
 
 
 def test_an_opened_task_asks_for_its_image_and_its_labels_newest_references(engine):

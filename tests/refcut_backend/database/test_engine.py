@@ -16,7 +16,7 @@ from refcut_backend.database.tables import Base
 from refcut_backend.errors import ConfigError
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import State
-from tests.refcut_backend.references.test_registry import news, reference
+from tests.refcut_backend.references.test_registry import annotation_update, reference
 from tests.support.recorded import FIXTURES
 
 
@@ -76,10 +76,10 @@ def test_an_earlier_versions_reference_is_not_overwritten_by_an_older_event(earl
     references = References(engine)
     (kept,) = references.newest(7, "Wheel", 4)
     references.annotations.apply_webhook(
-        news(5, 1, reference(2, "Wheel"), project=7, task=1), "ANNOTATION_UPDATED"
+        annotation_update(5, 1, reference(2, "Wheel"), project=7, task=1), "ANNOTATION_UPDATED"
     )
     assert references.newest(7, "Wheel", 4) == [kept]
-    references.annotations.remove_missing(7, 1, [], asked_at=2e9)
+    references.annotations.remove_missing(7, 1, [], requested_at=2e9)
     assert references.newest(7, "Wheel", 4) == []
     engine.dispose()
 

@@ -128,7 +128,7 @@ PLAIN = run([3, 4, 8, 16], 2, [0], repeat=64)
 
 
 @pytest.mark.parametrize(
-    ("rle", "said"),
+    ("rle", "message"),
     [
         ([], "cut short"),
         ([0, 0, 0, 64, 57, 39], "cut short"),
@@ -157,8 +157,8 @@ PLAIN = run([3, 4, 8, 16], 2, [0], repeat=64)
         (None, "not a list"),
     ],
 )
-def test_a_mask_that_is_damaged_or_of_another_size_is_refused(rle, said):
-    with pytest.raises(BadMaskError, match=said):
+def test_a_mask_that_is_damaged_or_of_another_size_is_refused(rle, message):
+    with pytest.raises(BadMaskError, match=message):
         brush_rle.decode(rle, 4, 4)
 
 

@@ -13,9 +13,9 @@ def config(controls: str) -> str:
 
 
 def tag(kind: str, *labels: str, name: str = "", to: str = "image", smart: str = "false") -> str:
-    said = f' smart="{smart}"' if smart else ""
+    attribute = f' smart="{smart}"' if smart else ""
     inside = "".join(f'<Label value="{label}"/>' for label in labels)
-    return f'<{kind}Labels name="{name or kind.lower()}" toName="{to}"{said}>{inside}</{kind}Labels>'
+    return f'<{kind}Labels name="{name or kind.lower()}" toName="{to}"{attribute}>{inside}</{kind}Labels>'
 
 
 CLICKS = tag("KeyPoint", "Door", smart="true")

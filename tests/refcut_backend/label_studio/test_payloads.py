@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from refcut_backend.label_studio.payloads import PredictRequest, earlier, sortable, without_masks
+from refcut_backend.label_studio.payloads import PredictRequest, Timestamp, without_masks
 from tests.support.recorded import brush_result, recorded
 
 
@@ -139,17 +139,17 @@ def test_what_is_made_to_take_long_takes_no_longer_than_its_length():
 
 def test_times_sort_as_text_whether_or_not_label_studio_writes_a_fraction():
     written = ["2026-11-22T10:14:47.994758Z", "2026-11-22T10:14:48Z", "2026-11-22T10:14:48.000001Z"]
-    assert sorted(map(sortable, written)) == [sortable(time) for time in written]
+    assert sorted(map(Timestamp, written)) == [Timestamp(time) for time in written]
 
 
 def test_a_time_in_another_zone_sorts_by_what_it_means():
-    assert sortable("2026-11-22T12:00:00+02:00") == sortable("2026-11-22T10:00:00Z")
+    assert Timestamp("2026-11-22T12:00:00+02:00") == Timestamp("2026-11-22T10:00:00Z")
 
 
 @pytest.mark.parametrize("text", ["", "2026", "yesterday"])
 def test_what_is_no_time_stays_as_it_is(text):
-    assert sortable(text) == text
+    assert Timestamp(text) == text
 
 
 def test_some_seconds_earlier():
-    assert earlier(sortable("2026-01-01T00:00:30Z"), 60) == sortable("2025-12-31T23:59:30Z")
+    assert Timestamp("2026-01-01T00:00:30Z").minus(60) == Timestamp("2025-12-31T23:59:30Z")

@@ -15,18 +15,18 @@ def test_a_dot_says_where_it_is_and_whether_it_adds():
     assert read_dot(click_result("a", 10, 20, "Door", positive=False)) == Dot("a", 10, 20, False)
 
 
-@pytest.mark.parametrize("said", [None, "false", 0, 1, []])
-def test_a_polarity_that_is_no_boolean_is_unknown(said):
-    dot = click_result("a", 10, 20, "Door", positive=None) | {"is_positive": said}
+@pytest.mark.parametrize("is_positive", [None, "false", 0, 1, []])
+def test_a_polarity_that_is_no_boolean_is_unknown(is_positive):
+    dot = click_result("a", 10, 20, "Door", positive=None) | {"is_positive": is_positive}
     assert read_dot(dot).positive is None
 
 
 @pytest.mark.parametrize(
-    ("said", "known", "positive"),
+    ("is_positive", "known", "positive"),
     [(True, False, True), (False, True, False), (None, False, False), (None, True, True), (None, None, True)],
 )
-def test_what_the_request_says_wins_over_what_is_known_and_unknown_is_positive(said, known, positive):
-    assert Dot("a", 1, 2, said).as_click(known) == PercentClick(1, 2, positive, "a")
+def test_what_the_request_says_wins_over_what_is_known_and_unknown_is_positive(is_positive, known, positive):
+    assert Dot("a", 1, 2, is_positive).as_click(known) == PercentClick(1, 2, positive, "a")
 
 
 def test_clicks_outside_the_image_are_moved_to_its_edge():

@@ -79,13 +79,13 @@ def test_asking_for_no_tasks_asks_nothing(source, label_studio):
 
 
 def test_what_a_list_says_of_a_task_changes_with_every_annotation(source, label_studio):
-    said = []
+    fingerprints = []
     for result in ([DOOR], [WHEEL]):
         label_studio.annotate(1, 10, *result)
-        said += [task.fingerprint for task in source.tasks([10])]
+        fingerprints += [task.fingerprint for task in source.tasks([10])]
     label_studio.delete_annotation(1)
-    said += [task.fingerprint for task in source.tasks([10, 11])]
-    assert len(set(said)) == 3
+    fingerprints += [task.fingerprint for task in source.tasks([10, 11])]
+    assert len(set(fingerprints)) == 3
 
 
 def test_annotations_come_with_their_author_and_without_skipped_ones(source, label_studio):
@@ -101,7 +101,7 @@ def test_annotations_come_with_their_author_and_without_skipped_ones(source, lab
 
 
 def test_a_webhook_and_the_list_say_the_same_of_a_task(source, label_studio):
-    """As was seen with Label Studio 1.23: so what a webhook told need not be read again."""
+    """As was seen with Label Studio 1.23: so annotations that a webhook covers need not be read again."""
     webhook = Webhook.model_validate(label_studio.annotate(1, 10, DOOR))
     ((_, from_webhook),) = webhook.states()
     (listed,) = source.tasks([10])
@@ -113,7 +113,7 @@ def test_users_come_by_their_addresses(source):
 
 
 @pytest.mark.parametrize(
-    ("answer", "said"),
+    ("answer", "message"),
     [
         (httpx.Response(200, text="<html>a proxy's page</html>"), "200|understood"),
         (httpx.Response(200, json={"tasks": [{"id": -1, "updated_at": "2026"}]}), "understood"),
@@ -121,10 +121,10 @@ def test_users_come_by_their_addresses(source):
         (httpx.Response(401, json={"detail": "canary"}), "REFCUT_ACCESS_TOKEN"),
     ],
 )
-def test_an_answer_that_is_not_what_it_should_be_is_named_without_its_content(answer, said):
+def test_an_answer_that_is_not_what_it_should_be_is_named_without_its_content(answer, message):
     http = httpx.Client(transport=httpx.MockTransport(lambda _request: answer))
     client = LabelStudio(base_url="http://ls.test", api_key=TOKEN, httpx_client=http, max_retries=0)
-    with pytest.raises(SourceError, match=said) as error:
+    with pytest.raises(SourceError, match=message) as error:
         ApiAnnotations(client, 7, http).newest_change()
     assert "canary" not in str(error.value)
     assert "proxy" not in str(error.value)

@@ -12,6 +12,7 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ImageError, NoReferenceError, RefCutError
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.prelabeling.task import TaskPrelabeller, TaskToPrelabel, task_score
 from refcut_backend.queue.messages import FoundLabel, FoundMask, PrelabelAnswer, PrelabelJob
 from refcut_backend.references.annotation_states import AnnotationUpdate
@@ -60,9 +61,9 @@ def engine(tmp_path):
     references = References(engine)
     for annotation, label in enumerate(("Wheel", "Hood", "Wheel", "Elsewhere"), start=1):
         reference = LabelReference(label, "image", np.eye(4, dtype=bool), None)
-        said_at = f"2026-01-{annotation:02}T00:00:00Z"
-        news = AnnotationUpdate(7, annotation, annotation, said_at, [(reference, "/r.png")])
-        references.annotations.apply_webhook(news, "ANNOTATION_CREATED")
+        updated_at = Timestamp(f"2026-01-{annotation:02}T00:00:00Z")
+        update = AnnotationUpdate(7, annotation, annotation, updated_at, [(reference, "/r.png")])
+        references.annotations.apply_webhook(update, "ANNOTATION_CREATED")
     yield engine
     engine.dispose()
 

@@ -1,4 +1,4 @@
-"""The owner's word: named, pinned and disabled references, whatever happens to the annotations meanwhile."""
+"""Owner rules: added, pinned and disabled references, whatever happens to the annotations meanwhile."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from refcut_backend.errors import NotConnectedError
 from refcut_backend.references.manage import NoSuchReferenceError, ReferenceManager
 from refcut_backend.references.parse import Weakness
-from refcut_backend.references.selection import Action, OwnerRule, Place, State
+from refcut_backend.references.selection import Action, OwnerRule, ReferenceSelector, State
 from tests.support.label_studio_api import LabelStudioApi, serving
 from tests.support.recorded import LABEL_CONFIG, brush_result
 from tests.support.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
@@ -41,18 +41,18 @@ def owner(tmp_path: Path) -> Iterator[Owner]:
         yield Owner(registry, api)
 
 
-def test_a_task_named_for_a_label_is_its_reference_though_nobody_marked_it(owner):
+def test_a_task_added_for_a_label_is_its_reference_though_nobody_marked_it(owner):
     owner.api.annotate(1, 10, DOOR, WHEEL)
-    (found,) = owner.manager.add(7, Place("Wheel", 10, 1))
+    (found,) = owner.manager.add(7, ReferenceSelector("Wheel", 10, 1))
     assert found.annotation_id == 1
     assert owner.registry.in_use("Wheel") == [1]
     assert owner.registry.in_use("Door") == []
     assert owner.states() == {1: State.EXPLICITLY_ADDED}
 
 
-def test_a_named_reference_follows_edits_and_disappears_with_its_annotation(owner):
+def test_an_added_reference_follows_edits_and_disappears_with_its_annotation(owner):
     owner.api.annotate(1, 10, DOOR)
-    owner.manager.add(7, Place("Door", 10, 1))
+    owner.manager.add(7, ReferenceSelector("Door", 10, 1))
     before = owner.registry.state()
     owner.registry.follow(owner.api.annotate(1, 10, MOVED))
     assert owner.registry.state() != before
@@ -65,66 +65,66 @@ def test_a_named_reference_follows_edits_and_disappears_with_its_annotation(owne
     assert rule == OwnerRule(Action.ADD, "Door", 10, 1)
 
 
-@pytest.mark.parametrize("place", [Place("Door", 10), Place("Door", 10, 1)])
-def test_a_named_reference_goes_when_the_owner_takes_it_back(owner, place):
+@pytest.mark.parametrize("selector", [ReferenceSelector("Door", 10), ReferenceSelector("Door", 10, 1)])
+def test_an_added_reference_goes_when_the_owner_withdraws_it(owner, selector):
     owner.api.annotate(1, 10, DOOR)
-    owner.manager.add(7, place)
-    owner.manager.remove(7, place)
+    owner.manager.add(7, selector)
+    owner.manager.remove(7, selector)
     assert owner.manager.rows(7) == []
-    with pytest.raises(NoSuchReferenceError, match="not named"):
-        owner.manager.remove(7, place)
+    with pytest.raises(NoSuchReferenceError, match="not added"):
+        owner.manager.remove(7, selector)
 
 
 @pytest.mark.parametrize(
-    ("place", "said"),
+    ("selector", "message"),
     [
-        (Place("Wheel", 10), "no region of 'Wheel', task 10"),
-        (Place("Door", 10, 2), "annotation 2"),
-        (Place("Door", 99), "no task 99"),
-        (Place("Dor", 10), "it has: Door, Hood, Light, Wheel"),
+        (ReferenceSelector("Wheel", 10), "no region of 'Wheel', task 10"),
+        (ReferenceSelector("Door", 10, 2), "annotation 2"),
+        (ReferenceSelector("Door", 99), "no task 99"),
+        (ReferenceSelector("Dor", 10), "it has: Door, Hood, Light, Wheel"),
     ],
 )
-def test_naming_what_does_not_exist_is_explained_and_keeps_nothing(owner, place, said):
+def test_naming_what_does_not_exist_is_explained_and_keeps_nothing(owner, selector, message):
     owner.api.annotate(1, 10, DOOR)
-    with pytest.raises(NoSuchReferenceError, match=said):
-        owner.manager.add(7, place)
+    with pytest.raises(NoSuchReferenceError, match=message):
+        owner.manager.add(7, selector)
     assert owner.registry.references.rules.of_project(7) == []
 
 
 def test_a_pinned_reference_is_the_only_one_used_also_after_an_edit_and_for_newer_ones(owner):
     for number in (1, 2):
         owner.registry.follow(owner.api.annotate(number, 10 * number, DOOR, marked(DOOR)))
-    owner.manager.pin(7, Place("Door", 10))
+    owner.manager.pin(7, ReferenceSelector("Door", 10))
     owner.registry.follow(owner.api.annotate(1, 10, MOVED, marked(MOVED)))
     owner.registry.follow(owner.api.annotate(3, 30, DOOR, marked(DOOR)))
     assert owner.registry.in_use() == [1]
     assert owner.states() == {1: State.PINNED, 2: State.NOT_PINNED, 3: State.NOT_PINNED}
-    owner.manager.unpin(7, Place("Door", annotation_id=1))
+    owner.manager.unpin(7, ReferenceSelector("Door", annotation_id=1))
     assert sorted(owner.registry.in_use()) == [1, 2, 3]
 
 
 def test_a_disabled_reference_stays_off_through_edits_until_it_is_enabled(owner):
     owner.registry.follow(owner.api.annotate(1, 10, DOOR, marked(DOOR)))
-    owner.manager.disable(7, Place("Door", 10))
+    owner.manager.disable(7, ReferenceSelector("Door", 10))
     owner.registry.follow(owner.api.annotate(1, 10, DOOR))
     owner.registry.follow(owner.api.annotate(1, 10, MOVED, marked(MOVED)))
     assert owner.registry.in_use() == []
-    owner.manager.enable(7, Place("Door", 10))
+    owner.manager.enable(7, ReferenceSelector("Door", 10))
     assert owner.registry.in_use() == [1]
 
 
 def test_a_disabled_label_is_off_for_references_still_to_come(owner):
-    owner.manager.disable(7, Place("Door"))
+    owner.manager.disable(7, ReferenceSelector("Door"))
     owner.registry.follow(owner.api.annotate(1, 10, DOOR, WHEEL, marked(DOOR), marked(WHEEL)))
     assert (owner.registry.in_use("Door"), owner.registry.in_use("Wheel")) == ([], [1])
-    owner.manager.enable(7, Place("Door"))
+    owner.manager.enable(7, ReferenceSelector("Door"))
     assert owner.registry.in_use("Door") == [1]
 
 
 def test_the_owners_word_survives_a_restart(owner, tmp_path):
     for number in (1, 2):
         owner.registry.follow(owner.api.annotate(number, 10 * number, DOOR, marked(DOOR)))
-    owner.manager.pin(7, Place("Door", 10))
+    owner.manager.pin(7, ReferenceSelector("Door", 10))
     with open_registry(tmp_path) as restarted:
         assert restarted.in_use() == [1]
 
@@ -133,15 +133,15 @@ def test_what_the_extra_parameters_say_is_taken_back_there(owner):
     owner.registry.follow(owner.api.annotate(1, 10, DOOR, marked(DOOR)))
     owner.registry.follower.follow_extra_params(7, {"disable": ["Door"]})
     with pytest.raises(NoSuchReferenceError, match="extra parameters"):
-        owner.manager.enable(7, Place("Door"))
+        owner.manager.enable(7, ReferenceSelector("Door"))
 
 
 @pytest.mark.parametrize("method", ["pin", "disable"])
 def test_a_place_without_a_reference_cannot_be_pinned_or_disabled(owner, method):
     with pytest.raises(NoSuchReferenceError, match="refcut references list"):
-        getattr(owner.manager, method)(7, Place("Door", 10))
+        getattr(owner.manager, method)(7, ReferenceSelector("Door", 10))
     with pytest.raises(NoSuchReferenceError):
-        owner.manager.pin(7, Place("Door"))
+        owner.manager.pin(7, ReferenceSelector("Door"))
 
 
 def test_a_list_names_what_makes_a_reference_weak(owner):
@@ -165,10 +165,10 @@ def test_an_unknown_project_says_how_to_connect_it(owner):
 @pytest.mark.parametrize("method", ["add", "pin", "disable"])
 def test_nothing_is_said_of_a_project_that_is_not_known(owner, method):
     with pytest.raises(NotConnectedError, match="99"):
-        getattr(owner.manager, method)(99, Place("Door", 10))
+        getattr(owner.manager, method)(99, ReferenceSelector("Door", 10))
     assert owner.registry.references.rules.of_project(99) == []
 
 
 def test_a_label_of_a_project_that_is_not_known_cannot_be_disabled(owner):
     with pytest.raises(NotConnectedError):
-        owner.manager.disable(99, Place("Door"))
+        owner.manager.disable(99, ReferenceSelector("Door"))

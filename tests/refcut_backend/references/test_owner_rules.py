@@ -11,16 +11,16 @@ from refcut_backend.errors import ConfigError
 from refcut_backend.references.owner_rules import MAX_BYTES, read_extra_params
 from refcut_backend.references.selection import Action, OwnerRule
 
-SAID: dict[str, Any] = {
+EXTRA_PARAMS: dict[str, Any] = {
     "references": {"Wheel": [{"task": 12, "annotation": 40}, {"task": 15}]},
     "pin": {"Door": [{"task": 3}]},
     "disable": ["Hood", {"label": "Wheel", "task": 7, "annotation": 8}],
 }
 
 
-@pytest.mark.parametrize("said", [SAID, json.dumps(SAID)])
-def test_an_object_and_its_json_text_say_the_same(said):
-    assert read_extra_params(said).rules == (
+@pytest.mark.parametrize("extra_params", [EXTRA_PARAMS, json.dumps(EXTRA_PARAMS)])
+def test_an_object_and_its_json_text_say_the_same(extra_params):
+    assert read_extra_params(extra_params).rules == (
         OwnerRule(Action.ADD, "Wheel", 12, 40),
         OwnerRule(Action.ADD, "Wheel", 15),
         OwnerRule(Action.PIN, "Door", 3),
@@ -29,9 +29,9 @@ def test_an_object_and_its_json_text_say_the_same(said):
     )
 
 
-@pytest.mark.parametrize("said", [None, "", {}, "{}", "null"])
-def test_nothing_said_is_no_rule(said):
-    assert read_extra_params(said).rules == ()
+@pytest.mark.parametrize("extra_params", [None, "", {}, "{}", "null"])
+def test_no_parameters_are_no_rule(extra_params):
+    assert read_extra_params(extra_params).rules == ()
 
 
 def test_keys_that_mean_nothing_are_named_and_the_rest_is_used():
@@ -41,12 +41,12 @@ def test_keys_that_mean_nothing_are_named_and_the_rest_is_used():
 
 
 @pytest.mark.parametrize(
-    ("said", "named"),
+    ("extra_params", "expected"),
     [
-        ("{not json", "no JSON"),
-        ("[" * 10_000, "no JSON"),
-        ("[1]", "no JSON object"),
-        (7, "no JSON object"),
+        ("{not json", "not JSON"),
+        ("[" * 10_000, "not JSON"),
+        ("[1]", "not a JSON object"),
+        (7, "not a JSON object"),
         ({"pin": ["Door"]}, "pin"),
         ({"references": {"Wheel": [{"task": 0}]}}, "references.Wheel.0.task"),
         ({"references": {"Wheel": [{"task": "12"}]}}, "references.Wheel.0.task"),
@@ -56,8 +56,8 @@ def test_keys_that_mean_nothing_are_named_and_the_rest_is_used():
         ("x" * 2**20, str(MAX_BYTES)),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_its_place_and_without_its_value(said, named):
+def test_what_cannot_be_read_is_refused_with_its_place_and_without_its_value(extra_params, expected):
     with pytest.raises(ConfigError) as error:
-        read_extra_params(said)
-    assert named in str(error.value)
+        read_extra_params(extra_params)
+    assert expected in str(error.value)
     assert len(str(error.value)) < 300

@@ -22,8 +22,8 @@ def square(top: int, left: int, size: int = 4) -> np.ndarray:
 DOOR, WHEEL = brush_result("d", "Door", square(0, 0)), brush_result("w", "Wheel", square(10, 10))
 
 
-def references(*result: dict[str, Any], named: tuple[str, ...] = ()) -> tuple[LabelReference, ...]:
-    found = read_references(result, ROLES, named)
+def references(*result: dict[str, Any], added: tuple[str, ...] = ()) -> tuple[LabelReference, ...]:
+    found = read_references(result, ROLES, added)
     assert found.problems == ()
     return found.references
 
@@ -110,8 +110,8 @@ def test_a_marked_region_without_a_single_pixel_gives_no_reference():
     assert "empty" in found.problems[0]
 
 
-def test_a_named_label_counts_though_nothing_is_marked():
-    (reference,) = references(DOOR, WHEEL, named=("Wheel", "Hood"))
+def test_an_added_label_counts_though_nothing_is_marked():
+    (reference,) = references(DOOR, WHEEL, added=("Wheel", "Hood"))
     assert (reference.label, reference.explicitly_added) == ("Wheel", True)
     assert reference.negative_hw is not None
     assert np.array_equal(reference.negative_hw, square(0, 0))
@@ -119,14 +119,14 @@ def test_a_named_label_counts_though_nothing_is_marked():
 
 def test_what_is_marked_says_more_than_the_naming_of_the_label():
     second = brush_result("d2", "Door", square(0, 20))
-    (reference,) = references(DOOR, second, role_result(second, "Reference"), named=("Door",))
+    (reference,) = references(DOOR, second, role_result(second, "Reference"), added=("Door",))
     assert not reference.explicitly_added
     assert np.array_equal(reference.positive_hw, square(0, 20))
 
 
-def test_a_negative_reference_is_never_what_a_named_label_means():
+def test_a_negative_reference_is_never_what_an_added_label_means():
     wrong = brush_result("n", "Door", square(0, 20))
-    (reference,) = references(DOOR, wrong, role_result(wrong, "Negative reference"), named=("Door",))
+    (reference,) = references(DOOR, wrong, role_result(wrong, "Negative reference"), added=("Door",))
     assert np.array_equal(reference.positive_hw, square(0, 0))
     found = read_references([wrong, role_result(wrong, "Negative reference")], ROLES, ["Door"])
     assert found.references == ()

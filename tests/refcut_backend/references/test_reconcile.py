@@ -162,7 +162,7 @@ def test_a_first_comparison_that_is_cut_off_goes_on_where_it_ended(registry, lab
     assert len(annotations_read(label_studio)) == 21
 
 
-def test_a_task_that_the_owner_named_is_read_though_nothing_in_it_is_marked(registry, label_studio):
+def test_a_task_that_the_owner_added_is_read_though_nothing_in_it_is_marked(registry, label_studio):
     label_studio.annotate(1, 10, DOOR, WHEEL)
     registry.reconciler.compare(7)
     registry.follower.follow_extra_params(7, {"references": {"Wheel": [{"task": 10}]}})
@@ -177,7 +177,7 @@ def test_a_task_that_the_owner_named_is_read_though_nothing_in_it_is_marked(regi
     assert registry.in_use("Wheel") == [1]
 
 
-def test_a_task_that_is_named_after_it_was_read_is_read_again(registry, label_studio):
+def test_a_task_that_is_added_after_it_was_read_is_read_again(registry, label_studio):
     registry.follow(label_studio.annotate(1, 10, DOOR, WHEEL, marked(DOOR)))
     registry.reconciler.compare(7)
     registry.follower.follow_extra_params(7, {"references": {"Wheel": [{"task": 10}]}})
@@ -198,13 +198,13 @@ def test_another_label_config_has_every_marked_annotation_read_again(registry, l
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "message"),
     [(401, "REFCUT_ACCESS_TOKEN"), (403, "REFCUT_ACCESS_TOKEN"), (500, "500"), (429, "429")],
 )
-def test_a_refusal_says_what_to_do_and_changes_nothing(registry, label_studio, status, said):
+def test_a_refusal_says_what_to_do_and_changes_nothing(registry, label_studio, status, message):
     registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
     label_studio.fails_with = status
-    with pytest.raises(SourceError, match=said) as error:
+    with pytest.raises(SourceError, match=message) as error:
         registry.reconciler.compare(7)
     assert "canary" not in str(error.value)
     assert registry.in_use() == [1]

@@ -11,7 +11,7 @@ import pytest
 
 from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.errors import RefCutError
-from refcut_backend.references.reconcile import Compared, Reconciler
+from refcut_backend.references.reconcile import ComparisonResult, Reconciler
 from refcut_backend.references.reconcile_loop import LEASE, ReconcileThread
 from tests.support.label_studio_api import LabelStudioApi, serving
 from tests.support.registry import DOOR, Registry, marked, open_registry
@@ -26,17 +26,17 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 
 class CountingReconciler(Reconciler):
-    """Compares nothing, counts, and fails when told to."""
+    """Compares nothing, counts, and fails when asked to."""
 
     def __init__(self) -> None:
         self.asked_for: list[int] = []
         self.fails: dict[int, Exception] = {}
 
-    def compare(self, project_id: int) -> Compared:
+    def compare(self, project_id: int) -> ComparisonResult:
         self.asked_for.append(project_id)
         if project_id in self.fails:
             raise self.fails[project_id]
-        return Compared()
+        return ComparisonResult()
 
 
 class Clock:
@@ -53,7 +53,7 @@ def thread_for(
     clock: Callable[[], float] = time.monotonic,
 ) -> ReconcileThread:
     lease = LeaseHolder(registry.engine, LEASE, 30)
-    return ReconcileThread(reconciler, registry.projects, registry.comparisons, lease, interval_s, clock)
+    return ReconcileThread(reconciler, registry.projects, registry.sync_states, lease, interval_s, clock)
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
@@ -138,8 +138,8 @@ def test_a_project_in_trouble_is_tried_ever_more_rarely_and_its_reason_is_said_o
     assert pauses == sorted(pauses)
     assert 2 <= pauses[0] <= 3
     assert pauses[-1] <= 34
-    said = [record.problem for record in caplog.records if "cannot be compared" in record.message]
-    assert said == ["refused; set a token"]
+    problems = [record.problem for record in caplog.records if "cannot be compared" in record.message]
+    assert problems == ["refused; set a token"]
 
 
 def test_the_thread_survives_whatever_a_comparison_raises(registry, caplog):
@@ -162,5 +162,5 @@ def test_a_project_whose_comparison_has_a_bug_does_not_keep_others_from_being_co
     reconciler.fails = {7: AttributeError("canary")}
     thread_for(registry, reconciler).round()
     assert reconciler.asked_for == [7, 8]
-    said = [record.problem for record in caplog.records if "cannot be compared" in record.message]
-    assert said == ["AttributeError"]
+    problems = [record.problem for record in caplog.records if "cannot be compared" in record.message]
+    assert problems == ["AttributeError"]

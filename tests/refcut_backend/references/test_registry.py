@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.references.annotation_states import AnnotationUpdate
 from refcut_backend.references.parse import LabelReference
 from refcut_backend.references.registry import References
@@ -20,12 +21,14 @@ def reference(column: int, label: str = "Door", *, explicitly_added: bool = Fals
     return LabelReference(label, "image", mask_hw, ~mask_hw, explicitly_added)
 
 
-def news(
+def annotation_update(
     annotation: int, day: int, *found: LabelReference, project: int = 1, task: int = 3, **more: Any
 ) -> AnnotationUpdate:
-    """What an annotation says on a day of January; its image is named by the task."""
+    """An annotation that was updated on a day of January. Its image's address contains the task's id."""
     pairs = tuple((label_reference, f"/{task}.jpg") for label_reference in found)
-    return AnnotationUpdate(project, annotation, task, f"2026-01-{day:02}T00:00:00Z", pairs, **more)
+    return AnnotationUpdate(
+        project, annotation, task, Timestamp(f"2026-01-{day:02}T00:00:00Z"), pairs, **more
+    )
 
 
 def versions(references: References, label: str = "Door", limit: int = 4) -> list[str]:
@@ -34,7 +37,7 @@ def versions(references: References, label: str = "Door", limit: int = 4) -> lis
 
 def test_a_stored_reference_comes_back_with_its_masks(engine):
     references = References(engine)
-    references.annotations.apply_webhook(news(5, 1, reference(4)), CREATED)
+    references.annotations.apply_webhook(annotation_update(5, 1, reference(4)), CREATED)
     (found,) = references.newest(1, "Door", 4)
     stored = references.load(found.id)
     assert stored is not None
@@ -46,7 +49,7 @@ def test_a_stored_reference_comes_back_with_its_masks(engine):
 
 def test_references_of_another_project_or_label_are_not_found(engine):
     references = References(engine)
-    references.annotations.apply_webhook(news(5, 1, reference(4)), CREATED)
+    references.annotations.apply_webhook(annotation_update(5, 1, reference(4)), CREATED)
     assert references.newest(2, "Door", 4) == []
     assert references.newest(1, "Wheel", 4) == []
 
@@ -54,7 +57,9 @@ def test_references_of_another_project_or_label_are_not_found(engine):
 def test_the_same_ids_in_two_projects_stay_apart(engine):
     references = References(engine)
     for project in (1, 2):
-        references.annotations.apply_webhook(news(5, project, reference(project), project=project), CREATED)
+        references.annotations.apply_webhook(
+            annotation_update(5, project, reference(project), project=project), CREATED
+        )
     references.annotations.remove_annotations(2, [5])
     references.annotations.remove_tasks(2, [3])
     assert versions(references) == [reference(1).version("/3.jpg")]
@@ -64,7 +69,7 @@ def test_the_same_ids_in_two_projects_stay_apart(engine):
 @pytest.mark.parametrize("order", list(permutations(range(3))))
 def test_events_in_any_order_leave_the_newest_state(engine, order):
     references = References(engine)
-    events = [news(5, day, reference(day)) for day in (1, 2, 3)]
+    events = [annotation_update(5, day, reference(day)) for day in (1, 2, 3)]
     for number in [*order, *order]:
         references.annotations.apply_webhook(events[number], UPDATED)
     assert versions(references) == [reference(3).version("/3.jpg")]
@@ -72,23 +77,23 @@ def test_events_in_any_order_leave_the_newest_state(engine, order):
 
 def test_an_older_state_does_not_bring_back_a_reference_that_was_unmarked(engine):
     references = References(engine)
-    references.annotations.apply_webhook(news(5, 2), UPDATED)
-    references.annotations.apply_webhook(news(5, 1, reference(1)), CREATED)
+    references.annotations.apply_webhook(annotation_update(5, 2), UPDATED)
+    references.annotations.apply_webhook(annotation_update(5, 1, reference(1)), CREATED)
     assert versions(references) == []
 
 
 def test_the_newest_annotations_come_first_up_to_the_limit(engine):
     references = References(engine)
     for day in (2, 3, 1):
-        references.annotations.apply_webhook(news(day, day, reference(day), task=day), CREATED)
+        references.annotations.apply_webhook(annotation_update(day, day, reference(day), task=day), CREATED)
     assert versions(references, limit=2) == [reference(day).version(f"/{day}.jpg") for day in (3, 2)]
 
 
 def test_an_edit_makes_a_new_version_in_the_same_row(engine):
     references = References(engine)
-    references.annotations.apply_webhook(news(5, 1, reference(1)), CREATED)
+    references.annotations.apply_webhook(annotation_update(5, 1, reference(1)), CREATED)
     (before,) = references.newest(1, "Door", 4)
-    references.annotations.apply_webhook(news(5, 2, reference(2)), UPDATED)
+    references.annotations.apply_webhook(annotation_update(5, 2, reference(2)), UPDATED)
     (after,) = references.newest(1, "Door", 4)
     assert after.id == before.id
     assert after.version != before.version
@@ -100,7 +105,9 @@ def test_an_edit_makes_a_new_version_in_the_same_row(engine):
 def test_deleted_annotations_and_tasks_take_their_references_along(engine):
     references = References(engine)
     for number in (1, 2, 3):
-        references.annotations.apply_webhook(news(number, 1, reference(number), task=10 * number), CREATED)
+        references.annotations.apply_webhook(
+            annotation_update(number, 1, reference(number), task=10 * number), CREATED
+        )
     references.annotations.remove_annotations(1, [1])
     references.annotations.remove_tasks(1, [20])
     assert versions(references) == [reference(3).version("/30.jpg")]
@@ -110,8 +117,8 @@ def test_a_late_event_does_not_bring_a_deleted_annotation_or_task_back(engine):
     references = References(engine)
     references.annotations.remove_annotations(1, [1])
     references.annotations.remove_tasks(1, [20])
-    references.annotations.apply_webhook(news(1, 9, reference(1), task=10), UPDATED)
-    references.annotations.apply_webhook(news(2, 9, reference(2), task=20), CREATED)
+    references.annotations.apply_webhook(annotation_update(1, 9, reference(1), task=10), UPDATED)
+    references.annotations.apply_webhook(annotation_update(2, 9, reference(2), task=20), CREATED)
     assert versions(references) == []
 
 
@@ -120,10 +127,10 @@ def test_label_studios_own_list_ends_a_deletion_that_never_was(engine):
     references = References(engine)
     references.annotations._now = lambda: clock[0]
     references.annotations.remove_annotations(1, [5])
-    asked_at = 1002.0
-    assert not references.annotations.apply_listing(news(5, 1, reference(1)), asked_at)
-    asked_at = 1060.0
-    assert references.annotations.apply_listing(news(5, 1, reference(1)), asked_at)
+    requested_at = 1002.0
+    assert not references.annotations.apply_listing(annotation_update(5, 1, reference(1)), requested_at)
+    requested_at = 1060.0
+    assert references.annotations.apply_listing(annotation_update(5, 1, reference(1)), requested_at)
     assert versions(references) == [reference(1).version("/3.jpg")]
 
 
@@ -131,28 +138,30 @@ def test_what_a_list_lacks_is_removed_unless_a_webhook_came_since_it_was_asked_f
     clock = [1000.0]
     references = References(engine)
     references.annotations._now = lambda: clock[0]
-    references.annotations.apply_webhook(news(5, 1, reference(1)), CREATED)
+    references.annotations.apply_webhook(annotation_update(5, 1, reference(1)), CREATED)
     clock[0] = 1100.0
-    references.annotations.apply_webhook(news(6, 1, reference(2)), CREATED)
-    assert references.annotations.remove_missing(1, 3, present=[], asked_at=1050.0) == [5]
+    references.annotations.apply_webhook(annotation_update(6, 1, reference(2)), CREATED)
+    assert references.annotations.remove_missing(1, 3, present=[], requested_at=1050.0) == [5]
     assert versions(references) == [reference(2).version("/3.jpg")]
 
 
 def test_an_older_list_does_not_overwrite_what_a_webhook_has_brought(engine):
     references = References(engine)
-    references.annotations.apply_webhook(news(5, 2, reference(2)), UPDATED)
-    assert not references.annotations.apply_listing(news(5, 1, reference(1)), 0.0)
+    references.annotations.apply_webhook(annotation_update(5, 2, reference(2)), UPDATED)
+    assert not references.annotations.apply_listing(annotation_update(5, 1, reference(1)), 0.0)
     assert versions(references) == [reference(2).version("/3.jpg")]
 
 
-def test_a_named_reference_is_used_as_long_as_it_is_named(engine):
+def test_an_added_reference_is_used_as_long_as_its_rule_exists(engine):
     references = References(engine)
     rule = OwnerRule(Action.ADD, "Door", 3, 5)
     assert references.rules.add(1, rule)
     assert not references.rules.add(1, rule)
     assert references.rules.added_labels(1, 3, 5) == {"Door"}
     assert references.rules.added_labels(1, 3, 6) == references.rules.added_labels(2, 3, 5) == frozenset()
-    references.annotations.apply_webhook(news(5, 1, reference(1, explicitly_added=True)), CREATED)
+    references.annotations.apply_webhook(
+        annotation_update(5, 1, reference(1, explicitly_added=True)), CREATED
+    )
     assert len(versions(references)) == 1
     references.rules.remove(1, [rule])
     assert versions(references) == []
@@ -171,17 +180,19 @@ def test_extra_parameters_replace_only_what_they_said_themselves(engine):
 def test_rules_survive_an_edit_of_the_annotation(engine):
     references = References(engine)
     for annotation in (5, 6):
-        references.annotations.apply_webhook(news(annotation, 1, reference(annotation)), CREATED)
+        references.annotations.apply_webhook(annotation_update(annotation, 1, reference(annotation)), CREATED)
     references.rules.add(1, OwnerRule(Action.PIN, "Door", 3, 5))
-    references.annotations.apply_webhook(news(5, 2, reference(7)), UPDATED)
+    references.annotations.apply_webhook(annotation_update(5, 2, reference(7)), UPDATED)
     assert versions(references) == [reference(7).version("/3.jpg")]
 
 
 def test_an_overview_shows_every_reference_with_its_state(engine):
     references = References(engine, Authors.read("1"))
-    references.annotations.apply_webhook(news(5, 1, reference(1), author=Author(1)), CREATED)
-    references.annotations.apply_webhook(news(6, 2, reference(2), author=Author(2)), CREATED)
-    references.annotations.apply_webhook(news(7, 3, reference(3, "Hood"), author=Author(1)), CREATED)
+    references.annotations.apply_webhook(annotation_update(5, 1, reference(1), author=Author(1)), CREATED)
+    references.annotations.apply_webhook(annotation_update(6, 2, reference(2), author=Author(2)), CREATED)
+    references.annotations.apply_webhook(
+        annotation_update(7, 3, reference(3, "Hood"), author=Author(1)), CREATED
+    )
     shown = references.overview(1, 4, labels_in_config={"Door"})
     assert [(r.candidate.annotation_id, r.state) for r in shown] == [
         (5, State.USED),

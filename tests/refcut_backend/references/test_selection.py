@@ -82,7 +82,7 @@ def test_rules_for_another_label_task_or_annotation_change_nothing():
     assert used(ONE, TWO, rules=rules) == [2, 1]
 
 
-def test_a_named_reference_comes_before_newer_marked_ones():
+def test_an_added_reference_comes_before_newer_marked_ones():
     assert used(
         candidate(1, explicitly_added=True), TWO, THREE, rules=(OwnerRule(Action.ADD, "Wheel", 10),)
     ) == [
@@ -92,13 +92,13 @@ def test_a_named_reference_comes_before_newer_marked_ones():
     ]
 
 
-def test_a_named_reference_is_not_used_once_nobody_names_it():
+def test_an_added_reference_is_not_used_once_its_rule_is_withdrawn():
     first = candidate(1, explicitly_added=True)
     assert used(first, TWO) == [2]
     assert state_of(1, first, TWO) is State.NO_LONGER_ADDED
 
 
-def test_a_task_named_without_an_annotation_means_its_newest_annotation():
+def test_a_task_added_without_an_annotation_means_its_newest_annotation():
     old, new = candidate(1, explicitly_added=True, task=7), candidate(2, explicitly_added=True, task=7)
     rule = OwnerRule(Action.ADD, "Wheel", 7)
     assert used(old, new, rules=(rule,)) == [2]

@@ -144,7 +144,7 @@ def test_a_marked_region_that_cannot_be_read_is_logged_and_its_older_version_is_
     assert any("Door" in getattr(record, "problem", "") for record in caplog.records)
 
 
-def test_a_named_annotation_is_followed_though_nothing_in_it_is_marked(registry, label_studio):
+def test_an_added_annotation_is_followed_though_nothing_in_it_is_marked(registry, label_studio):
     registry.references.rules.add(7, OwnerRule(Action.ADD, "Wheel", 10, 1))
     registry.follow(label_studio.annotate(1, 10, DOOR, WHEEL))
     assert (registry.in_use("Wheel"), registry.in_use("Door")) == ([1], [])
@@ -189,13 +189,13 @@ def rules_registry(tmp_path: Path) -> Iterator[Registry]:
         yield opened
 
 
-@pytest.mark.parametrize("encode", [lambda said: said, json.dumps], ids=["object", "text"])
+@pytest.mark.parametrize("encode", [lambda params: params, json.dumps], ids=["object", "text"])
 def test_extra_parameters_pin_and_disable_and_are_taken_back_with_them(rules_registry, encode):
     for number in (1, 2):
         rules_registry.follow(API.annotate(number, 10 * number, DOOR, WHEEL, marked(DOOR), marked(WHEEL)))
-    said = {"pin": {"Door": [{"task": 10}]}, "disable": ["Wheel"]}
-    assert rules_registry.follower.follow_extra_params(7, encode(said))
-    assert not rules_registry.follower.follow_extra_params(7, encode(said))
+    extra_params = {"pin": {"Door": [{"task": 10}]}, "disable": ["Wheel"]}
+    assert rules_registry.follower.follow_extra_params(7, encode(extra_params))
+    assert not rules_registry.follower.follow_extra_params(7, encode(extra_params))
     assert (rules_registry.in_use("Door"), rules_registry.in_use("Wheel")) == ([1], [])
     assert rules_registry.follower.follow_extra_params(7, None)
     assert (sorted(rules_registry.in_use("Door")), sorted(rules_registry.in_use("Wheel"))) == ([1, 2], [1, 2])
@@ -210,13 +210,16 @@ def test_tasks_that_extra_parameters_no_longer_name_are_no_references(rules_regi
 
 
 @pytest.mark.parametrize(
-    "said", ["{not json", {"pin": 3}, {"disable": ["x" * 2**20]}, 17, '"\\ud800"', {"disable": ["\ud800"]}]
+    "extra_params",
+    ["{not json", {"pin": 3}, {"disable": ["x" * 2**20]}, 17, '"\\ud800"', {"disable": ["\ud800"]}],
 )
-def test_what_cannot_be_read_is_said_once_and_the_last_parameters_stay_in_force(rules_registry, caplog, said):
+def test_what_cannot_be_read_is_said_once_and_the_last_parameters_stay_in_force(
+    rules_registry, caplog, extra_params
+):
     rules_registry.follow(API.annotate(1, 10, DOOR, marked(DOOR)))
     rules_registry.follower.follow_extra_params(7, {"disable": ["Door"]})
     for _ in range(3):
-        assert not rules_registry.follower.follow_extra_params(7, said)
+        assert not rules_registry.follower.follow_extra_params(7, extra_params)
     (record,) = [r for r in caplog.records if r.message == "extra parameters not used"]
     assert "docs/references.md" in record.problem
     assert rules_registry.in_use() == []
