@@ -107,7 +107,7 @@ def test_a_whole_task_is_named_pinned_and_taken_back(registry, label_studio, ref
     refcut("remove", *where, "--task", "10")
     assert registry.in_use("Wheel") == [2]
     assert "no region of" in refcut("add", "--project", "7", "--label", "Hood", "--task", "10", fails=True)
-    assert "not named" in refcut("remove", *where, "--task", "10", fails=True)
+    assert "not added" in refcut("remove", *where, "--task", "10", fails=True)
 
 
 def test_show_draws_the_target_green_and_what_must_stay_out_red(registry, label_studio, refcut, tmp_path):
