@@ -1,8 +1,17 @@
-"""What answering Label Studio takes, connected as the settings say, for whatever server takes the requests."""
+"""Builds the objects of the web process and of the commands from the settings: change here what is connected to what.
+
+`api/` and `cli/` build a wiring once at their start and hand it down. The processes of workers build theirs in
+`inference/process.py` and `training/process.py`, because this module must not reach torch.
+
+    Settings -> open_stores -> Stores (database, projects, references, addresses of images)
+                  Stores + Redis -> wire_training -> TrainingWiring
+                  Stores + Redis -> wire_backend  -> Wiring (everything that the routes use)
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from redis import Redis
@@ -38,9 +47,72 @@ from refcut_backend.training.trigger import TrainingRules
 from refcut_backend.versions.serving import ProjectVersions, open_project_versions
 
 
+def check_settings(settings: Settings) -> Settings:
+    """Check the settings that have a syntax of their own, so that every command reports a mistake at its start.
+
+    Returns:
+        The same settings.
+
+    Raises:
+        ConfigError: If `REFCUT_REFERENCE_AUTHORS` or `REFCUT_TRAIN_CRON` cannot be parsed.
+    """
+    Authors.read(settings.reference_authors)
+    TrainingRules.of(settings)
+    return settings
+
+
+@dataclass(frozen=True)
+class Stores:
+    """What web process and commands read from and write to the database.
+
+    Attributes:
+        engine: The database; `open_stores` closes it.
+        projects: Projects that have called /setup, with address, token and label config.
+        references: The references of all projects.
+        addresses: Signed image URLs, hidden behind keys that may travel through Redis.
+    """
+
+    engine: Engine
+    projects: Projects
+    references: References
+    addresses: Addresses
+
+    def follower(self) -> AnnotationFollower:
+        """What applies webhooks to the references."""
+        return AnnotationFollower(self.references, self.projects, UserEmails(self.projects).email_of)
+
+
+def connect_stores(settings: Settings) -> Stores:
+    """The stores on the settings' database, for the life of the process. Raises ConfigError if it cannot be opened."""
+    engine = open_database(settings.database)
+    references = References(engine, Authors.read(settings.reference_authors))
+    return Stores(engine, Projects.of(engine, settings), references, Addresses(engine))
+
+
+@contextmanager
+def open_stores(settings: Settings) -> Iterator[Stores]:
+    """The stores for one command; the database is closed at the end."""
+    stores = connect_stores(settings)
+    try:
+        yield stores
+    finally:
+        stores.engine.dispose()
+
+
+def task_prelabeller(stores: Stores, settings: Settings, connection: Redis) -> TaskPrelabeller:
+    """What has workers search one task for the labels that have references."""
+    return TaskPrelabeller(
+        PrelabelQueue(connection), stores.references, stores.addresses, AnswerRules.of(settings)
+    )
+
+
 @dataclass(frozen=True)
 class TrainingWiring:
-    """thread: None where nothing begins or looks after trainings."""
+    """Everything about trainings, except for the training itself.
+
+    Attributes:
+        thread: Starts due trainings; None in processes that do not start any.
+    """
 
     runs: TrainingRuns
     requests: TrainingRequests
@@ -48,28 +120,37 @@ class TrainingWiring:
     thread: TrainingThread | None = None
 
 
-def wire_training(
-    engine: Engine, settings: Settings, projects: Projects, connection: Redis | None
-) -> TrainingWiring:
-    """On a database and a Redis connection, which need not answer yet; None where Redis is out of reach."""
-    runs, news = TrainingRuns(engine), NewAnnotations(engine)
+def wire_training(stores: Stores, settings: Settings, connection: Redis | None) -> TrainingWiring:
+    """Connect what requests trainings and reports on them.
+
+    Args:
+        stores: From `open_stores` or `connect_stores`.
+        settings: Their triggers and limits are used.
+        connection: Redis, which need not answer yet; None if this process does not know it.
+    """
+    runs = TrainingRuns(stores.engine)
     queue = None if connection is None else TrainingQueue(connection, settings.train_timeout_s)
-    requests = TrainingRequests(runs, projects, EventLog(engine), queue)
-    thread = training_thread(engine, requests, runs, TrainingRules.of(settings))
-    return TrainingWiring(runs, requests, TrainingStatus(runs, news), thread)
-
-
-def check_settings(settings: Settings) -> Settings:
-    """The same settings. Raises ConfigError if a setting with a syntax of its own (authors, cron) cannot be read, so
-    that every command reports it at its start."""
-    Authors.read(settings.reference_authors)
-    TrainingRules.of(settings)
-    return settings
+    requests = TrainingRequests(runs, stores.projects, EventLog(stores.engine), queue)
+    thread = training_thread(stores.engine, requests, runs, TrainingRules.of(settings))
+    status = TrainingStatus(runs, NewAnnotations(stores.engine))
+    return TrainingWiring(runs, requests, status, thread)
 
 
 @dataclass(frozen=True)
 class Wiring:
-    """What the routes need."""
+    """Everything that the routes use.
+
+    Attributes:
+        clicks: Answers clicks.
+        projects: Remembers what /setup says.
+        follower: Applies webhooks to the references.
+        opener: Prepares a task for its first click.
+        queue_state: Reads depth, workers and outcomes of the click queue. Raises redis.RedisError.
+        versions: Which model version serves which project.
+        training: Requests and status of trainings.
+        batches: Answers requests without a click.
+        reconcile: Compares the references with Label Studio; None in processes that do not.
+    """
 
     clicks: ClickService
     projects: Projects
@@ -83,32 +164,39 @@ class Wiring:
 
 
 def wire_backend(settings: Settings, connection: Redis) -> Wiring:
-    """Services on the settings' database and a Redis connection. Redis need not answer yet."""
-    engine = open_database(settings.database)
-    projects = Projects(engine, settings.own_token, settings.label_studio_url)
-    references = References(engine, Authors.read(settings.reference_authors))
-    follower = AnnotationFollower(references, projects, UserEmails(projects).email_of)
+    """Connect everything that the routes use. No thread is started.
+
+    Args:
+        settings: From the environment, checked by `check_settings`.
+        connection: Redis; need not answer yet.
+
+    Raises:
+        ConfigError: If the database or the model store cannot be opened.
+    """
+    stores = connect_stores(settings)
+    references, addresses = stores.references, stores.addresses
+    follower = stores.follower()
     queue = ClickQueue(connection, settings.click_timeout_s, settings.click_queue_limit)
-    addresses = Addresses(engine)
     versions = open_project_versions(settings)
+    # A connection of its own: a click waits for another writer for a shorter time than other requests.
     memory = ClickMemory(open_database(settings.database, LOCK_TIMEOUT_MS), settings.click_memory_s)
-    rules = AnswerRules.of(settings)
-    prelabeller = TaskPrelabeller(PrelabelQueue(connection), references, addresses, rules)
     return Wiring(
-        clicks=ClickService(AddressHidingSender(queue, addresses), references, versions, rules, memory),
-        projects=projects,
+        clicks=ClickService(
+            AddressHidingSender(queue, addresses), references, versions, AnswerRules.of(settings), memory
+        ),
+        projects=stores.projects,
         follower=follower,
         opener=TaskOpener(PreloadQueue(connection), references, addresses, settings.max_references_per_label),
         queue_state=lambda: read_queue_state(connection),
         versions=versions,
-        batches=BatchPrelabeller(prelabeller, PrelabelRules.of(settings)),
-        training=wire_training(engine, settings, projects, connection),
+        batches=BatchPrelabeller(task_prelabeller(stores, settings, connection), PrelabelRules.of(settings)),
+        training=wire_training(stores, settings, connection),
         reconcile=reconcile_thread(
-            engine,
+            stores.engine,
             references,
-            projects,
+            stores.projects,
             follower,
             settings.reconcile_interval_s,
-            OldClicks(engine, settings.clicks_kept_days).drop,
+            OldClicks(stores.engine, settings.clicks_kept_days).drop,
         ),
     )

@@ -1,4 +1,4 @@
-"""What all commands have in common: settings, logging, and expected errors as one line."""
+"""Shared by all commands: settings and logging at the start, expected errors as one line, tables and safe text."""
 
 from __future__ import annotations
 
@@ -19,8 +19,12 @@ from refcut_backend.settings import Settings, read_settings
 
 
 def checked_settings() -> Settings:
-    """Settings from the environment. Raises ConfigError that names the variable."""
-    # The wiring imports most of the backend: `refcut --help` does without it.
+    """Settings from the environment.
+
+    Raises:
+        ConfigError: If a setting is invalid. The message names the variable, never its value.
+    """
+    # The wiring imports most of the backend; `refcut --help` must not wait for that.
     from refcut_backend.wiring import check_settings
 
     return check_settings(read_settings())
@@ -28,7 +32,7 @@ def checked_settings() -> Settings:
 
 @contextmanager
 def explained(status: int = 1) -> Iterator[None]:
-    """Expected errors as one line and an exit status."""
+    """Print an expected error as one line on stderr and exit with `status`."""
     try:
         yield
     except (RefCutError, ModelError) as error:
@@ -37,29 +41,34 @@ def explained(status: int = 1) -> Iterator[None]:
 
 
 def with_settings(action: Callable[[Settings], None], status: int = 1) -> None:
-    """Runs a command's action with the settings."""
+    """Run the body of a command: logging is set up, settings are read, expected errors are printed.
+
+    Args:
+        action: The body; it gets the checked settings.
+        status: Exit status after an expected error.
+    """
     set_up_logging()
     with explained(status):
         action(checked_settings())
 
 
 PIPE_COLUMNS = 200
-"""Width of a table that nobody looks at in a terminal: nothing is cut off."""
+"""Width of a table that goes to a file or to another program, in characters: wide enough that nothing is cut off."""
 
 
 def open_console() -> Console:
-    """As wide as the terminal, or wide enough for a file or another program."""
+    """A console for tables: as wide as the terminal, or `PIPE_COLUMNS` if stdout is no terminal."""
     return Console() if sys.stdout.isatty() else Console(width=PIPE_COLUMNS)
 
 
-def plain(said: object, style: str = "") -> Text:
-    """Text that anybody may have written, without what a terminal would obey; lines stay lines."""
-    shown = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(said))
+def plain(value: object, style: str = "") -> Text:
+    """Text from an untrusted source (labels, messages), with control characters replaced; line breaks stay."""
+    shown = "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in str(value))
     return Text(shown, style=style)
 
 
 def settings_table() -> str:
-    """One row a setting: variable, default, meaning."""
+    """A Markdown table with one row per setting: variable, default, meaning. `docs/settings.md` holds it."""
     rows = ["| variable | default | what it is |", "| --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
         rows.append(f"| `REFCUT_{name.upper()}` | {_shown(field.default)} | {field.description} |")

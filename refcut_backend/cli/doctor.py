@@ -1,4 +1,7 @@
-"""What a project needs of its Label Studio: address, token, backend, webhook, label config, one real image."""
+"""`refcut doctor`: the checks of this machine and of each project, in the order in which a click needs them.
+
+A new check is a generator of `Finding` and an entry in `machine_checks` or `ProjectDoctor.check`.
+"""
 
 from __future__ import annotations
 
@@ -14,28 +17,34 @@ from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 from rich.console import Console
 from rich.text import Text
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
 from model.checkpoints.version_folder import version_name
 from model.errors import ModelError
 from refcut_backend.database.engine import open_database
-from refcut_backend.database.projects import Projects
 from refcut_backend.errors import QueueUnavailableError, RefCutError
 from refcut_backend.images.address import TaskImage, image_of_task
 from refcut_backend.images.cache import open_image_cache
-from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.client import connect, explain
 from refcut_backend.label_studio.label_config import problems, read_label_config
 from refcut_backend.queue.heartbeats import living_workers
 from refcut_backend.queue.redis import check_redis, connect_redis
 from refcut_backend.settings import Settings
+from refcut_backend.wiring import Stores, open_stores
 
 State = Literal["ok", "note", "wrong"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """state: "ok", "note" (works, but know it) or "wrong". advice: what to do, empty when all is well."""
+    """One line of the report.
+
+    Attributes:
+        subject: What was checked, such as "redis" or "project 7".
+        state: "ok", "note" (works, with a limitation) or "wrong".
+        what: What was found.
+        advice: What to do about it; empty if nothing.
+    """
 
     subject: str
     state: State
@@ -47,9 +56,10 @@ Check = Callable[[], Iterable[Finding]]
 
 
 def run_checks(checks: Iterable[tuple[str, Check]]) -> Iterator[Finding]:
-    """All findings in order. What a check raises is a finding too, and ends that check alone.
+    """Run the checks in order. An exception is a finding too, and ends only the check that raised it.
 
-    checks: (subject, check) pairs; the subject is used for what a check raises.
+    Args:
+        checks: Pairs of a subject and a check; the subject names the finding of an exception.
     """
     for subject, check in checks:
         try:
@@ -57,7 +67,7 @@ def run_checks(checks: Iterable[tuple[str, Check]]) -> Iterator[Finding]:
         except (RefCutError, ModelError) as error:
             yield Finding(subject, "wrong", error.message, error.hint)
         except Exception as error:
-            # Its text may hold whatever was asked or answered, secrets included.
+            # The text of an unexpected error may hold a request or a response, with secrets.
             yield Finding(
                 subject,
                 "wrong",
@@ -67,7 +77,7 @@ def run_checks(checks: Iterable[tuple[str, Check]]) -> Iterator[Finding]:
 
 
 class ProjectDoctor:
-    """The checks of one project, one after another: a later one makes sense only when those before are well."""
+    """The checks of one project. Each one needs the ones before, so the first failure ends them."""
 
     def __init__(self, settings: Settings, project_id: int) -> None:
         self._settings = settings
@@ -75,20 +85,23 @@ class ProjectDoctor:
         self._subject = f"project {project_id}"
 
     def check(self) -> Iterator[Finding]:
-        """Raises RefCutError when the project is unknown, its Label Studio refuses, or its image cannot be had."""
-        engine = open_database(self._settings.database)
-        projects = known_projects(self._settings, engine)
-        connection = projects.connection(self._project_id)
-        label_config = projects.label_config(self._project_id) or ""
-        try:
-            api = connect(connection)
-            user = api.users.whoami()
-            yield self._ok(f"Label Studio at {connection.label_studio} takes the token of {user.email}")
-            yield from self._check_backend(api)
-            yield from self._check_config(label_config)
-            yield from self._check_image(api, engine, projects, label_config)
-        except (ApiError, httpx.HTTPError) as error:
-            raise explain(error, connection.label_studio) from None
+        """Check Label Studio, backend, webhook, label config and the image of one task.
+
+        Raises:
+            RefCutError: If the project is unknown, Label Studio refuses, or the image cannot be read.
+        """
+        with open_stores(self._settings) as stores:
+            connection = stores.projects.connection(self._project_id)
+            label_config = stores.projects.label_config(self._project_id) or ""
+            try:
+                api = connect(connection)
+                user = api.users.whoami()
+                yield self._ok(f"Label Studio at {connection.label_studio} accepts the token of {user.email}")
+                yield from self._check_backend(api)
+                yield from self._check_config(label_config)
+                yield from self._check_image(api, stores, label_config)
+            except (ApiError, httpx.HTTPError) as error:
+                raise explain(error, connection.label_studio) from None
 
     def _check_backend(self, api: LabelStudio) -> Iterator[Finding]:
         backends: list[Any] = list(api.ml.list(project=self._project_id))
@@ -106,11 +119,11 @@ class ProjectDoctor:
             )
         hooks = [hook for hook in api.webhooks.list(project=str(self._project_id)) if hook.is_active]
         if any(str(hook.url).startswith(str(interactive[0].url)) for hook in hooks):
-            yield self._ok("a webhook tells the backend of annotations")
+            yield self._ok("a webhook sends annotations to the backend")
         else:
             yield self._wrong(
-                "no active webhook leads to the backend: references are followed by polling only",
-                "remove the backend in Settings > Model and connect it again: Label Studio makes the webhook",
+                "no active webhook leads to the backend: references are updated by polling only",
+                "remove the backend in Settings > Model and connect it again: Label Studio creates the webhook",
             )
 
     def _check_config(self, label_config: str) -> Iterator[Finding]:
@@ -119,16 +132,14 @@ class ProjectDoctor:
         if not found:
             yield self._ok("the label config has clicks, masks and roles")
 
-    def _check_image(
-        self, api: LabelStudio, engine: Engine, projects: Projects, label_config: str
-    ) -> Iterator[Finding]:
+    def _check_image(self, api: LabelStudio, stores: Stores, label_config: str) -> Iterator[Finding]:
         task = next(iter(api.tasks.list(project=self._project_id, page_size=1, fields="task_only")), None)
         controls = read_label_config(label_config)
         if task is None or not controls.masks:
             yield self._note("no task to try", "import photographs")
             return
         address = image_of_task(dict(task.data), controls.masks[0].image_field)
-        image_cache = open_image_cache(self._settings, projects, Addresses(engine))
+        image_cache = open_image_cache(self._settings, stores.projects, stores.addresses)
         started = time.monotonic()
         image = image_cache.open(TaskImage(self._project_id, int(task.id), address))
         taken_ms = 1000 * (time.monotonic() - started)
@@ -146,22 +157,18 @@ class ProjectDoctor:
         return Finding(self._subject, "wrong", what, advice)
 
 
-def known_projects(settings: Settings, engine: Engine) -> Projects:
-    """The projects, with what the settings say about token and address."""
-    return Projects(engine, settings.own_token, settings.label_studio_url)
-
-
 def project_checks(settings: Settings, project_id: int | None) -> list[tuple[str, Check]]:
-    """Checks of one project, or of all that have called /setup."""
+    """The checks of one project, or of all known projects if `project_id` is None."""
     if project_id is not None:
         return [(f"project {project_id}", ProjectDoctor(settings, project_id).check)]
     try:
-        known = known_projects(settings, open_database(settings.database)).known()
+        with open_stores(settings) as stores:
+            known = stores.projects.known()
     except RefCutError:
-        return []  # the database's own check has said why
+        return []  # the check of the database reports why
     if not known:
         return [("projects", _none_yet)]
-    return [(f"project {id}", ProjectDoctor(settings, id).check) for id in known]
+    return [(f"project {number}", ProjectDoctor(settings, number).check) for number in known]
 
 
 def _none_yet() -> Iterator[Finding]:
@@ -177,7 +184,7 @@ HTTP_LIMIT_S = 3.0
 
 
 def machine_checks(settings: Settings) -> list[tuple[str, Check]]:
-    """The checks in the order in which a click needs them."""
+    """The checks of Redis, database, model and web server."""
     return [
         ("redis", lambda: check_the_redis(settings)),
         ("database", lambda: check_database(settings)),
@@ -187,9 +194,9 @@ def machine_checks(settings: Settings) -> list[tuple[str, Check]]:
 
 
 def check_the_redis(settings: Settings) -> Iterator[Finding]:
-    """Whether the named Redis answers, and whether workers are there."""
+    """Check that the Redis of REFCUT_REDIS_URL answers, and that workers are ready."""
     if settings.redis_url is None:
-        yield Finding("redis", "ok", "none is named: `refcut run` embeds one of its own")
+        yield Finding("redis", "ok", "REFCUT_REDIS_URL is not set: `refcut run` embeds a Redis")
         return
     check_redis(settings.redis_url)
     yield Finding("redis", "ok", "answers")
@@ -206,7 +213,7 @@ def check_the_redis(settings: Settings) -> Iterator[Finding]:
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
-    """Whether the database opens. Raises ConfigError when it does not."""
+    """Check that the database opens. Raises ConfigError if it does not."""
     engine = open_database(settings.database)
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))
@@ -215,9 +222,14 @@ def check_database(settings: Settings) -> Iterator[Finding]:
 
 
 def check_model(settings: Settings) -> Iterator[Finding]:
-    """Loads the model as a worker does and makes one click. Raises ModelError or ConfigError when that fails."""
+    """Load the model as a worker does, and compute one click.
+
+    Raises:
+        ModelError: If the model cannot be loaded.
+        ConfigError: If the device or the runtime of the settings is not available.
+    """
     yield Finding("model", "ok", f"{version_name(settings.model_dir)} in {settings.model_dir}")
-    import torch  # only here: the other checks need not wait for it
+    import torch  # takes seconds; the checks before do not wait for it
 
     from model.checkpoints.weights import load_network
     from model.predictor import RefCutPredictor, serving_settings
@@ -230,8 +242,8 @@ def check_model(settings: Settings) -> Iterator[Finding]:
         yield Finding(
             "device",
             "wrong" if settings.device != "cpu" else "note",
-            "an NVIDIA GPU seems to be here, but torch does not use it",
-            "install the CUDA build of torch, or set REFCUT_DEVICE=cpu if that is meant",
+            "the machine seems to have an NVIDIA GPU, but torch does not use it",
+            "install the CUDA build of torch, or set REFCUT_DEVICE=cpu to use the processor on purpose",
         )
     else:
         yield Finding("device", "ok", f"{device}, {torch.get_num_threads()} threads")
@@ -251,7 +263,7 @@ def check_model(settings: Settings) -> Iterator[Finding]:
 
 
 def check_web(settings: Settings) -> Iterator[Finding]:
-    """Whether the web server runs and is ready for clicks."""
+    """Check that the web server runs and is ready for clicks."""
     address = settings.local_address
     try:
         with httpx.Client(base_url=address, timeout=HTTP_LIMIT_S, trust_env=False) as client:
@@ -269,13 +281,13 @@ MARKS = {"ok": ("✓", "green"), "note": ("!", "yellow"), "wrong": ("✗", "red"
 
 
 def print_findings(findings: Iterable[Finding], console: Console) -> bool:
-    """Prints them; returns whether nothing was wrong."""
-    well = True
+    """Print the findings. Returns True if none of them is "wrong"."""
+    all_good = True
     for finding in findings:
         mark, colour = MARKS[finding.state]
         line = Text.assemble((f"{mark} ", colour), (f"{finding.subject:<12} ", "bold"), finding.what)
         console.print(line, soft_wrap=True)
         if finding.advice:
             console.print(Text(f"  {'':<12} → {finding.advice}", style=colour), soft_wrap=True)
-        well = well and finding.state != "wrong"
-    return well
+        all_good = all_good and finding.state != "wrong"
+    return all_good

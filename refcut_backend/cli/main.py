@@ -1,4 +1,7 @@
-"""The `refcut` command."""
+"""The `refcut` command: every subcommand begins here, with its options and its help text.
+
+Imports inside the functions keep `refcut --help` fast and torch out of the web process.
+"""
 
 from __future__ import annotations
 
@@ -30,15 +33,13 @@ app.command()(prelabel)
 
 def _redis_url(settings: Settings) -> str:
     if settings.redis_url is None:
-        raise ConfigError(
-            "no Redis is named", hint="set REFCUT_REDIS_URL, or start everything with `refcut run`"
-        )
+        raise ConfigError("REFCUT_REDIS_URL is not set", hint="set it, or start everything with `refcut run`")
     return settings.redis_url
 
 
 @app.command()
 def run() -> None:
-    """Start everything on this machine: Redis (unless REFCUT_REDIS_URL names one), workers and web server."""
+    """Start Redis (unless REFCUT_REDIS_URL is set), workers and web server on this machine."""
     from refcut_backend.cli.run import Supervisor
 
     set_up_logging()
@@ -49,13 +50,13 @@ def run() -> None:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Option(help="where the demo keeps its state")] = Path("refcut-demo"),
-    label_studio: Annotated[Path, typer.Option(help="the label-studio command")] = Path(
+    folder: Annotated[Path, typer.Option(help="folder for the state of the demo")] = Path("refcut-demo"),
+    label_studio: Annotated[Path, typer.Option(help="path of the label-studio command")] = Path(
         ".venv-label-studio/bin/label-studio"
     ),
     label_studio_port: Annotated[int, typer.Option(help="port of Label Studio")] = 8080,
 ) -> None:
-    """Start everything and a real Label Studio with two projects to click in."""
+    """Start everything together with a real Label Studio that has two projects to click in."""
     from refcut_backend.cli.demo import run_demo
 
     set_up_logging()
@@ -69,7 +70,7 @@ def serve() -> None:
     """Start the web server that Label Studio calls."""
     import uvicorn
 
-    # uvicorn finishes what is in flight and then raises the signal anew, for a status that looks like a crash.
+    # After a graceful stop uvicorn raises the signal again, which would look like a crash in the exit status.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     from refcut_backend.api.app import THREADS_SWITCH_AFTER_S, create_app
@@ -97,11 +98,11 @@ def serve() -> None:
 @app.command()
 def worker(
     queues: str = typer.Option(
-        ",".join(MODEL_QUEUES), help=f"Kinds of work, comma separated, of: {', '.join(FUNCTIONS)}."
+        ",".join(MODEL_QUEUES), help=f"queues to work on, comma separated: {', '.join(FUNCTIONS)}"
     ),
-    name: str = typer.Option("", help="Unique name of this process; made up when empty.", hidden=True),
+    name: str = typer.Option("", help="unique name of this process; random when empty", hidden=True),
 ) -> None:
-    """Start a worker: loads the model, answers clicks, and does other work while there is none."""
+    """Start a worker: it loads the model and answers clicks; pre-labelling and preloading run while no click waits."""
     from refcut_backend.queue.heartbeats import new_worker_name
 
     set_up_logging()
@@ -124,9 +125,11 @@ def worker(
 
 @app.command()
 def doctor(
-    project: Annotated[int | None, typer.Option(help="one project instead of all known ones")] = None,
+    project: Annotated[
+        int | None, typer.Option(help="check this project only; default: all known projects")
+    ] = None,
 ) -> None:
-    """Check everything a click needs, from Redis to a task's image, and say what to do about what is wrong."""
+    """Check everything that a click needs, from Redis to a task's image. Each problem comes with advice."""
     from rich.console import Console
 
     from refcut_backend.cli.doctor import machine_checks, print_findings, project_checks, run_checks

@@ -1,4 +1,4 @@
-"""`refcut models`: which versions a project has learned, which one serves, and back to the one before."""
+"""`refcut models`: list and show the versions of a project, promote one, roll back, remove old ones."""
 
 from __future__ import annotations
 
@@ -27,9 +27,7 @@ log = logging.getLogger("refcut.models")
 
 SERVES = "serves"
 
-models_app = typer.Typer(
-    help="Look at what projects have learned, promote it, go back.", no_args_is_help=True
-)
+models_app = typer.Typer(help="List model versions, promote one, roll back, prune.", no_args_is_help=True)
 
 ProjectOption = Annotated[int, typer.Option("--project", min=1, help="Label Studio's project id")]
 VersionArgument = Annotated[str, typer.Argument(help="name of a version, as `list` shows it")]
@@ -37,7 +35,7 @@ VersionArgument = Annotated[str, typer.Argument(help="name of a version, as `lis
 
 @models_app.command("list")
 def list_models(project: ProjectOption) -> None:
-    """Show all versions of a project, newest first, and which one serves."""
+    """List the versions of a project, newest first, and which one serves."""
 
     def action(store: ModelStore, settings: Settings) -> None:
         pointer = store.pointer(project)
@@ -56,10 +54,10 @@ def list_models(project: ProjectOption) -> None:
 def show(
     version: VersionArgument,
     pictures: Annotated[
-        Path | None, typer.Option("--pictures", help="folder to write its pictures to")
+        Path | None, typer.Option("--pictures", help="folder for the version's pictures")
     ] = None,
 ) -> None:
-    """Print everything that is known of a version, as JSON: parent, data, settings, figures, decision."""
+    """Print a version's manifest as JSON: parent, data, settings, figures, decision."""
 
     def action(store: ModelStore, _settings: Settings) -> None:
         manifest = store.manifest(version)
@@ -73,7 +71,7 @@ def show(
 
 @models_app.command()
 def promote(project: ProjectOption, version: VersionArgument) -> None:
-    """Make a version the one that answers the project's clicks, whatever the gate said of it."""
+    """Serve a version from now on, even if the comparison did not promote it."""
 
     def action(store: ModelStore, settings: Settings) -> None:
         if store.manifest(version).project_id == project:
@@ -86,7 +84,7 @@ def promote(project: ProjectOption, version: VersionArgument) -> None:
 
 @models_app.command()
 def rollback(project: ProjectOption) -> None:
-    """Go back to what served before; within seconds, and for this project only."""
+    """Return to the version that served before. Takes effect within seconds, for this project only."""
 
     def action(store: ModelStore, settings: Settings) -> None:
         version = store.rollback(project)
@@ -98,9 +96,9 @@ def rollback(project: ProjectOption) -> None:
 @models_app.command()
 def prune(
     project: ProjectOption,
-    keep: Annotated[int, typer.Option("--keep", min=3, help="newest versions that stay")] = 3,
+    keep: Annotated[int, typer.Option("--keep", min=3, help="number of newest versions to keep")] = 3,
 ) -> None:
-    """Remove old versions; what serves and what a rollback would bring back stays."""
+    """Remove old versions. The serving version and the one for a rollback stay."""
 
     def action(store: ModelStore, _settings: Settings) -> None:
         removed = store.prune(project, keep)
@@ -126,7 +124,7 @@ def _with_store(action: Callable[[ModelStore, Settings], None]) -> None:
 
 
 def _prepare(folder: Path, settings: Settings) -> None:
-    """Workers of this machine find the version's form for their runtime and switch at once."""
+    """Converts a version for the runtime of this machine's workers, so that they switch at once."""
     if settings.runtime == "torch":
         return
     from model.errors import ModelError
@@ -146,7 +144,14 @@ def _shared_name(settings: Settings) -> str:
 
 def _table(manifests: list[Manifest], pointer: Pointer) -> Table:
     table = Table(
-        "version", "published (UTC)", "parent", "images", "clicks to 85 %", "first click", "gate", ""
+        "version",
+        "published (UTC)",
+        "parent",
+        "images",
+        "clicks to 85 %",
+        "first click",
+        "comparison",
+        "state",
     )
     for manifest in manifests:
         said = manifest.said
@@ -157,7 +162,7 @@ def _table(manifests: list[Manifest], pointer: Pointer) -> Table:
             plain(_images(said)),
             _change(said, "noc85"),
             _change(said, "first_click_iou"),
-            {True: "passed", False: "refused", None: "not asked"}[manifest.is_approved],
+            {True: "passed", False: "failed", None: "none"}[manifest.is_approved],
             Text(_state(manifest.version, pointer), style="bold green"),
         )
     return table
@@ -170,13 +175,13 @@ def _state(version: str, pointer: Pointer) -> str:
 
 
 def _images(said: dict[str, Any]) -> object:
-    """How many were learned from."""
+    """Number of training images, or "" for an older manifest."""
     images = said.get("images")
     return images.get("train", "") if isinstance(images, dict) else ""
 
 
 def _change(said: dict[str, Any], figure: str) -> str:
-    """Before and after, on the holdout."""
+    """A figure of the holdout before and after the training."""
     try:
         compared = said["judgement"]
         return f"{compared['serving'][figure]:.2f} > {compared['candidate'][figure]:.2f}"

@@ -1,4 +1,7 @@
-"""A run of `refcut prelabel`, from the settings to its summary. The workers compute; no torch is imported here."""
+"""`refcut prelabel`: searches all tasks of a project without annotations for the labels that have references.
+
+The command only hands out tasks and stores predictions; the workers compute, so nothing here imports torch.
+"""
 
 from __future__ import annotations
 
@@ -15,53 +18,54 @@ from sqlalchemy import Engine
 from tqdm import tqdm
 
 from refcut_backend.cli.common import plain, with_settings
-from refcut_backend.clicks.options import AnswerRules
-from refcut_backend.database.engine import open_database
 from refcut_backend.database.leases import LeaseHolder, held
-from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ConfigError, NoReferenceError
-from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.predictions import ProjectPredictions
 from refcut_backend.prelabeling.project import Outcome, ProjectPrelabeller, ProjectToPrelabel, Summary
-from refcut_backend.prelabeling.task import TaskPrelabeller
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.redis import connect_redis, find_redis
-from refcut_backend.references.registry import References
-from refcut_backend.references.selection import Authors
 from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import open_project_versions
+from refcut_backend.wiring import open_stores, task_prelabeller
 
 LEASE_S = 12.0
-"""So long a run that was killed keeps the next one waiting."""
+"""Seconds that the lease of a run lasts: after a run was killed, the next one waits for at most this time."""
 TASKS_NAMED = 10
 INTERRUPTED = 130
 
 
 def run_prelabel(settings: Settings, project_id: int, labels: frozenset[str], show: bool) -> int:
-    """Prelabels a project and says on stdout what came of it. Returns the exit status: 0, 1 when a task failed, 130 after
-    Ctrl-C. Raises RefCutError when it cannot begin.
+    """Pre-label a project and print a summary.
 
-    labels: only these; all when it is empty. show: have Label Studio show what this model version has predicted.
+    Args:
+        settings: From the environment.
+        project_id: The project in Label Studio.
+        labels: Only these labels; empty for all labels with references.
+        show: Have Label Studio show the predictions of this model version.
+
+    Returns:
+        The exit status: 0, 1 if a task failed, 130 after Ctrl-C.
+
+    Raises:
+        RefCutError: If the run cannot begin.
     """
     with ExitStack() as stack:
-        engine = open_database(settings.database)
-        stack.callback(engine.dispose)
-        projects = Projects(engine, settings.own_token, settings.label_studio_url)
+        stores = stack.enter_context(open_stores(settings))
+        projects = stores.projects
         predictions = ProjectPredictions(project_id, projects.connection(project_id))
         stack.callback(predictions.close)
         config = projects.label_config(project_id) or ""
-        queue = PrelabelQueue(stack.enter_context(connect_redis(find_redis(settings))))
-        references = References(engine, Authors.read(settings.reference_authors))
-        prelabeller = TaskPrelabeller(queue, references, Addresses(engine), AnswerRules.of(settings))
+        connection = stack.enter_context(connect_redis(find_redis(settings)))
+        prelabeller = task_prelabeller(stores, settings, connection)
         _check_labels(labels, prelabeller.labels_with_references(project_id, config))
-        if not queue.workers():
+        if not PrelabelQueue(connection).workers():
             raise ConfigError(
                 "no worker is ready", hint="start `refcut run`, or `refcut worker`, and wait for it"
             )
-        is_lost = stack.enter_context(_only_run(engine, project_id))
+        is_lost = stack.enter_context(_only_run(stores.engine, project_id))
         version = open_project_versions(settings).of(project_id)
-        asked = ProjectToPrelabel(project_id, config, version, labels or None)
-        run = ProjectPrelabeller(asked, predictions, prelabeller, is_lost)
+        request = ProjectToPrelabel(project_id, config, version, labels or None)
+        run = ProjectPrelabeller(request, predictions, prelabeller, is_lost)
         summary, was_interrupted = _work(run, prelabeller.at_once())
         _report(summary, version)
         if show:
@@ -86,7 +90,7 @@ def _check_labels(wanted: frozenset[str], known: list[str]) -> None:
 
 @contextmanager
 def _only_run(engine: Engine, project_id: int) -> Iterator[Callable[[], bool]]:
-    """Waits for a run that was killed a moment ago to be given up; raises ConfigError when one is under way."""
+    """Makes sure that this is the project's only run; waits for the lease of a run that was killed a moment ago."""
     holder = LeaseHolder(engine, f"prelabel-{project_id}", LEASE_S)
     deadline = time.monotonic() + LEASE_S + 1
     while not holder.hold():
@@ -100,19 +104,19 @@ def _only_run(engine: Engine, project_id: int) -> Iterator[Callable[[], bool]]:
 
 
 def _work(run: ProjectPrelabeller, at_once: int) -> tuple[Summary, bool]:
-    """What was done, and whether Ctrl-C ended it."""
+    """Returns the summary, and whether Ctrl-C ended the run."""
     summary = Summary()
     skipped, wanted = run.skipped_and_open()
-    for said in skipped:
-        summary.add(said)
+    for result in skipped:
+        summary.add(result)
     with (
         _stopped_by_ctrl_c(run) as interrupted,
         tqdm(total=len(wanted), unit="task", disable=None) as bar,
         closing(run.work_on(wanted, at_once)) as outcomes,
     ):
-        for said in outcomes:
-            summary.add(said)
-            if said.outcome is not Outcome.LEFT:
+        for result in outcomes:
+            summary.add(result)
+            if result.outcome is not Outcome.LEFT:
                 bar.set_postfix(masks=summary.masks, failed=summary.counts[Outcome.FAILED], refresh=False)
                 bar.update()
     return summary, interrupted.is_set()
@@ -120,7 +124,7 @@ def _work(run: ProjectPrelabeller, at_once: int) -> tuple[Summary, bool]:
 
 @contextmanager
 def _stopped_by_ctrl_c(run: ProjectPrelabeller) -> Iterator[threading.Event]:
-    """The first Ctrl-C lets what is being stored be stored, and counted; the second one ends everything."""
+    """The first Ctrl-C finishes the predictions that are being stored; the second one ends the process at once."""
     interrupted = threading.Event()
     before = signal.getsignal(signal.SIGINT)
 
@@ -158,18 +162,14 @@ def _how_to_show(version: str) -> str:
 
 def prelabel(
     project: Annotated[int, typer.Option(min=1, help="Label Studio's project id")],
-    label: Annotated[
-        list[str] | None, typer.Option(help="only this label; may be given several times")
-    ] = None,
+    label: Annotated[list[str] | None, typer.Option(help="only this label; may be repeated")] = None,
     show: Annotated[
-        bool, typer.Option("--show", help="have Label Studio show these predictions and list their scores")
+        bool, typer.Option("--show", help="have Label Studio show these predictions and their scores")
     ] = False,
 ) -> None:
-    """Mask what the references find on tasks without annotations. Run it again to go on after an interruption."""
+    """Pre-label all tasks without annotations. Run it again to resume after an interruption."""
 
     def action(settings: Settings) -> None:
-        # Label Studio's SDK takes a second to import: other commands do without.
-
         status = run_prelabel(settings, project, frozenset(label or ()), show)
         if status:
             raise typer.Exit(status)

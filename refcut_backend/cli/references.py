@@ -1,4 +1,4 @@
-"""`refcut references`: the owner's word on which masks say what a label means."""
+"""`refcut references`: list, show, add, pin and disable the references of a project."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from refcut_backend.references.selection import IN_USE, OwnerRule, ReferenceSele
 from refcut_backend.settings import Settings
 
 if TYPE_CHECKING:
-    # Label Studio's SDK takes a second to import: other commands do without.
+    # Label Studio's SDK takes a second to import; other commands do not need it.
     from refcut_backend.references.manage import ReferenceManager, ReferenceRow
 
 
-references_app = typer.Typer(help="Look at references, name, pin and switch them off.", no_args_is_help=True)
+references_app = typer.Typer(help="List, show, add, pin and disable references.", no_args_is_help=True)
 
 ProjectOption = Annotated[int, typer.Option("--project", min=1, help="Label Studio's project id")]
 LabelOption = Annotated[str, typer.Option("--label", help="label as in the label config")]
@@ -32,7 +32,7 @@ SomeAnnotationOption = Annotated[int | None, typer.Option("--annotation", min=1,
 
 @references_app.command("list")
 def list_references(project: ProjectOption, label: SomeLabelOption = None) -> None:
-    """Show all references of a project, which are in use, and what may make them weak."""
+    """List the references of a project: which are in use, and warnings about weak ones."""
 
     def action(manager: ReferenceManager, _settings: Settings) -> None:
         rows = manager.rows(project, label)
@@ -55,20 +55,17 @@ def show(
     annotation: SomeAnnotationOption = None,
     out: Annotated[Path | None, typer.Option("--out", help="file to write")] = None,
 ) -> None:
-    """Write a PNG with a reference drawn on its photograph: green = the label, red = what must stay out."""
-    from refcut_backend.database.engine import open_database
-    from refcut_backend.database.projects import Projects
+    """Write a PNG of a reference on its image: green is the label, red is what does not belong to it."""
     from refcut_backend.images.address import TaskImage
     from refcut_backend.images.cache import read_image
-    from refcut_backend.images.hidden_urls import Addresses
     from refcut_backend.references.manage import as_png, draw_reference
+    from refcut_backend.wiring import open_stores
 
     def action(manager: ReferenceManager, settings: Settings) -> None:
         stored = manager.load(ReferenceSelector(label, task, annotation), project)
-        engine = open_database(settings.database)
-        projects = Projects(engine, settings.own_token, settings.label_studio_url)
         where = TaskImage(project, stored.task_id, stored.image_address)
-        image = read_image(settings, projects, Addresses(engine), where)
+        with open_stores(settings) as stores:
+            image = read_image(settings, stores.projects, stores.addresses, where)
         path = out or Path(f"reference-{project}-{stored.version}.png")
         path.write_bytes(as_png(draw_reference(image, stored.positive_hw, stored.negative_hw)))
         print(path)
@@ -80,7 +77,7 @@ def show(
 def add(
     project: ProjectOption, label: LabelOption, task: TaskOption, annotation: SomeAnnotationOption = None
 ) -> None:
-    """Take a task's submitted regions of a label as its reference, though nobody marked them in Label Studio."""
+    """Use a task's submitted regions of a label as a reference, without marking them in Label Studio."""
 
     def action(manager: ReferenceManager, _settings: Settings) -> None:
         for found in manager.add(project, ReferenceSelector(label, task, annotation)):
@@ -93,9 +90,9 @@ def add(
 def remove(
     project: ProjectOption, label: LabelOption, task: TaskOption, annotation: SomeAnnotationOption = None
 ) -> None:
-    """Take back an `add`."""
+    """Undo an `add`."""
     selector = ReferenceSelector(label, task, annotation)
-    _say(lambda manager: manager.remove(project, selector), f"{selector} is no longer added")
+    _change(lambda manager: manager.remove(project, selector), f"{selector} is no longer added")
 
 
 @references_app.command()
@@ -105,9 +102,9 @@ def pin(
     task: SomeTaskOption = None,
     annotation: SomeAnnotationOption = None,
 ) -> None:
-    """Use only the pinned references of a label."""
+    """Pin a reference: of this label, only pinned references are used."""
     selector = ReferenceSelector(label, task, annotation)
-    _say(lambda manager: manager.pin(project, selector), f"{selector} is pinned")
+    _change(lambda manager: manager.pin(project, selector), f"{selector} is pinned")
 
 
 @references_app.command()
@@ -117,9 +114,9 @@ def unpin(
     task: SomeTaskOption = None,
     annotation: SomeAnnotationOption = None,
 ) -> None:
-    """Take back a `pin`."""
+    """Undo a `pin`."""
     selector = ReferenceSelector(label, task, annotation)
-    _say(lambda manager: manager.unpin(project, selector), f"{selector} is no longer pinned")
+    _change(lambda manager: manager.unpin(project, selector), f"{selector} is no longer pinned")
 
 
 @references_app.command()
@@ -129,9 +126,9 @@ def disable(
     task: SomeTaskOption = None,
     annotation: SomeAnnotationOption = None,
 ) -> None:
-    """Switch a reference off, or without --task and --annotation all of the label, for good."""
+    """Disable a reference for good; without --task and --annotation, all references of the label."""
     selector = ReferenceSelector(label, task, annotation)
-    _say(lambda manager: manager.disable(project, selector), f"{selector} is disabled")
+    _change(lambda manager: manager.disable(project, selector), f"{selector} is disabled")
 
 
 @references_app.command()
@@ -141,43 +138,36 @@ def enable(
     task: SomeTaskOption = None,
     annotation: SomeAnnotationOption = None,
 ) -> None:
-    """Take back a `disable`."""
+    """Undo a `disable`."""
     selector = ReferenceSelector(label, task, annotation)
-    _say(lambda manager: manager.enable(project, selector), f"{selector} is enabled")
+    _change(lambda manager: manager.enable(project, selector), f"{selector} is enabled")
 
 
-def _say(method: Callable[[ReferenceManager], None], said: str) -> None:
+def _change(method: Callable[[ReferenceManager], None], message: str) -> None:
     def action(manager: ReferenceManager, _settings: Settings) -> None:
         method(manager)
-        print(said)
+        print(message)
 
     _manage(action)
 
 
 def _manage(action: Callable[[ReferenceManager, Settings], None]) -> None:
     """Runs an action on the registry of the settings' database."""
-    from refcut_backend.database.engine import open_database
-    from refcut_backend.database.projects import Projects
-    from refcut_backend.references.authors import UserEmails
     from refcut_backend.references.manage import ReferenceManager
     from refcut_backend.references.reconcile import Reconciler, SyncStates
-    from refcut_backend.references.registry import References
-    from refcut_backend.references.selection import Authors
-    from refcut_backend.references.webhooks import AnnotationFollower
+    from refcut_backend.wiring import open_stores
 
     def run(settings: Settings) -> None:
-        engine = open_database(settings.database)
-        try:
-            references = References(engine, Authors.read(settings.reference_authors))
-            projects = Projects(engine, settings.own_token, settings.label_studio_url)
-            follower = AnnotationFollower(references, projects, UserEmails(projects).email_of)
-            reconciler = Reconciler(references, projects, SyncStates(engine), follower)
+        with open_stores(settings) as stores:
+            references, projects = stores.references, stores.projects
+            reconciler = Reconciler(references, projects, SyncStates(stores.engine), stores.follower())
             limit = settings.max_references_per_label
-            action(ReferenceManager(references, projects, reconciler, limit), settings)
-        except OSError as error:
-            raise RefCutError(f"the file cannot be written ({error.strerror})", hint="see --out") from None
-        finally:
-            engine.dispose()
+            try:
+                action(ReferenceManager(references, projects, reconciler, limit), settings)
+            except OSError as error:
+                raise RefCutError(
+                    f"the file cannot be written ({error.strerror})", hint="see --out"
+                ) from None
 
     with_settings(run)
 

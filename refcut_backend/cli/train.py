@@ -1,4 +1,4 @@
-"""`refcut train`: trains a project now, and says how its trainings stand."""
+"""`refcut train`: requests a training of a project, waits for it, or shows the trainings of all projects."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ RUNS_SHOWN = 10
 
 def train(
     project: Annotated[int | None, typer.Option(min=1, help="Label Studio's project id")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="until it has ended; status 1 when it failed")] = False,
-    status: Annotated[bool, typer.Option("--status", help="only say how trainings stand")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="wait for the end; exit status 1 if it failed")
+    ] = False,
+    status: Annotated[bool, typer.Option("--status", help="only show the trainings")] = False,
 ) -> None:
-    """Train a project on its annotations. The new model serves only if it is better."""
+    """Train a project on its annotations. The new model serves only if it is better on the holdout."""
     if project is None and not status:
-        raise typer.BadParameter("name the project to train, or ask for --status", param_hint="--project")
+        raise typer.BadParameter("a project or --status is required", param_hint="--project")
 
     def action(settings: Settings) -> None:
         if status:
@@ -40,36 +42,30 @@ def train(
 
 
 def _train(settings: Settings, project: int, wait: bool) -> None:
-    from refcut_backend.database.engine import open_database
-    from refcut_backend.database.projects import Projects
     from refcut_backend.queue.redis import connect_redis
-    from refcut_backend.wiring import wire_training
+    from refcut_backend.wiring import open_stores, wire_training
 
-    engine = open_database(settings.database)
-    try:
-        projects = Projects(engine, settings.own_token, settings.label_studio_url)
+    with open_stores(settings) as stores:
         connection = connect_redis(settings.redis_url) if settings.redis_url else None
-        wiring = wire_training(engine, settings, projects, connection)
+        wiring = wire_training(stores, settings, connection)
         run, is_new = wiring.requests.request(project, RequestedBy.COMMAND)
         print(f"training {run.id}" + ("" if is_new else " is under way already"), flush=True)
         if wait:
             _wait(wiring.runs, run)
-    finally:
-        engine.dispose()
 
 
 def _wait(runs: TrainingRuns, run: Run) -> None:
     """Prints a line whenever something has changed."""
-    said = ""
+    printed = ""
     while True:
         now = runs.of(run.id)
         if now is None:
             print("the training is gone: the project was set up anew")
             raise typer.Exit(1)
         line = _progress(now)
-        if line != said:
+        if line != printed:
             print(line, flush=True)
-            said = line
+            printed = line
         if now.has_ended:
             raise typer.Exit(1 if now.outcome is Outcome.FAILED else 0)
         time.sleep(POLL_S)
@@ -92,13 +88,12 @@ def _short(value: object) -> str:
 
 
 def _show(settings: Settings, project: int | None) -> None:
-    from refcut_backend.database.engine import open_database
     from refcut_backend.training.new_annotations import AnnotationCounts, NewAnnotations
     from refcut_backend.training.runs import TrainingRuns
+    from refcut_backend.wiring import open_stores
 
-    engine = open_database(settings.database)
-    try:
-        runs, counts = TrainingRuns(engine), NewAnnotations(engine).by_project()
+    with open_stores(settings) as stores:
+        runs, counts = TrainingRuns(stores.engine), NewAnnotations(stores.engine).by_project()
         projects = sorted(counts.keys() | runs.projects()) if project is None else [project]
         console = open_console()
         for number in projects:
@@ -108,8 +103,6 @@ def _show(settings: Settings, project: int | None) -> None:
                 console.print(_table(latest))
         if not projects:
             print("no annotations yet")
-    finally:
-        engine.dispose()
 
 
 def _status_line(project: int, counts: AnnotationCounts) -> str:
@@ -117,7 +110,7 @@ def _status_line(project: int, counts: AnnotationCounts) -> str:
 
 
 def _table(runs: list[Run]) -> Table:
-    table = Table("run", "asked by", "asked at (UTC)", "how it stands", "left out")
+    table = Table("run", "requested by", "requested at (UTC)", "status", "skipped")
     for run in runs:
         requested_at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(run.requested_at))
         left_out = plain("\n".join(run.left_out), style="yellow")

@@ -21,6 +21,7 @@ from refcut_backend.database.tables import (
 from refcut_backend.errors import NotConnectedError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import Timestamp
+from refcut_backend.settings import Settings
 
 log = logging.getLogger("refcut.store")
 
@@ -42,6 +43,11 @@ class Projects:
         self._engine = engine
         self._own_token = own_token
         self._own_url = own_url
+
+    @classmethod
+    def of(cls, engine: Engine, settings: Settings) -> Projects:
+        """The projects on a database, with the token and the address of the settings."""
+        return cls(engine, settings.own_token, settings.label_studio_url)
 
     def remember(
         self, project_id: int, connection: Connection, label_config: str, created_at: str | None = None

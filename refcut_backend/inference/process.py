@@ -32,7 +32,7 @@ def make_engine(settings: Settings) -> ClickEngine:
     device = choose_device(settings.device)
     share_cores(device, settings.workers)
     engine = open_database(settings.database)
-    projects = Projects(engine, settings.own_token, settings.label_studio_url)
+    projects = Projects.of(engine, settings)
     references = References(engine)
 
     models = load_models(settings, device)

@@ -42,7 +42,7 @@ def run_training_worker(
     engine = open_database(settings.database, LOCK_TIMEOUT_MS)
     runs = TrainingRuns(engine)
     queue = TrainingQueue(connect_redis(redis_url), settings.train_timeout_s)
-    projects = Projects(engine, settings.own_token, settings.label_studio_url)
+    projects = Projects.of(engine, settings)
     requests = TrainingRequests(runs, projects, EventLog(engine), queue)
 
     def put_back(run_id: str) -> None:

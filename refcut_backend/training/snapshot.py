@@ -57,7 +57,7 @@ class SnapshotMaker:
         open_source: Callable[[int, Connection], AnnotationSource] = open_source,
     ) -> None:
         self._settings = settings
-        self._projects = Projects(engine, settings.own_token, settings.label_studio_url)
+        self._projects = Projects.of(engine, settings)
         self._references = References(engine, Authors.read(settings.reference_authors))
         self._addresses = Addresses(engine)
         self._clicks = ClickLog(engine)

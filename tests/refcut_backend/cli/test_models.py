@@ -81,7 +81,7 @@ def test_the_list_shows_figures_decision_and_what_serves(store, tmp_path, refcut
     (first,) = (line for line in shown.splitlines() if good in line)
     (second,) = (line for line in shown.splitlines() if bad in line)
     assert all(text in first for text in ("6.40 > 4.20", "0.50 > 0.61", "passed", "serves", "50"))
-    assert "refused" in second
+    assert "failed" in second
     assert "serves" not in second
     assert "\x1b[31m" not in shown
     assert good not in refcut("list", "--project", "8")
