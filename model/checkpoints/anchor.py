@@ -1,4 +1,8 @@
-"""The weights that a version must not wander away from, and is averaged with."""
+"""The anchor: the weights that a fine-tuned version is averaged with, so that it stays close to them.
+
+Averaging with the weights before a fine-tuning keeps what they were good at (Wortsman et al., Robust fine-tuning of
+zero-shot models, CVPR 2022: WiSE-FT).
+"""
 
 from __future__ import annotations
 
@@ -13,10 +17,16 @@ from model.network.refcut import RefCut
 
 
 def anchor_weights(parent: RefCut, parent_dir: Path, anchor_dir: Path | None) -> dict[str, Tensor]:
-    """What training changes, by name, as it is in `anchor_dir`; None = in the parent.
+    """The trainable tensors of the anchor, by name.
 
-    Raises WeightsError for an origin that cannot be read, or has another base or shape than the parent: the average would
-    be no network that anybody has trained.
+    Args:
+        parent: The network that is trained.
+        parent_dir: Its folder.
+        anchor_dir: Folder of the anchor; None means the parent itself.
+
+    Raises:
+        WeightsError: If the anchor cannot be read, or has another base or shape than the parent. An average of such
+            networks would be meaningless.
     """
     origin = parent
     if anchor_dir is not None:

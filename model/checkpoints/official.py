@@ -1,7 +1,7 @@
-"""Reads checkpoints in SimpleClick's official layout, which are pickles, without running anything that is in them.
+"""Reads checkpoints in SimpleClick's official layout without running anything that is in them.
 
-torch's weights-only reader refuses every name that is not on its list. Official files also hold a loss module in their
-description; for that one there is a stand-in here that can hold values and do nothing.
+These files are pickles. torch's weights-only reader refuses every name that is not on its list. Official files also hold
+a loss module in their description; this module has a stand-in for it that holds values and does nothing.
 """
 
 from __future__ import annotations
@@ -48,16 +48,25 @@ _STAND_INS: list[Any] = [
 
 @dataclass(frozen=True)
 class OfficialCheckpoint:
-    """tensors: the state dict, all of it. params: the constructor's arguments that were stored with it; may be empty."""
+    """Content of an official file.
+
+    Attributes:
+        tensors: The whole state dict.
+        params: The constructor's arguments that were stored with it; may be empty.
+    """
 
     tensors: dict[str, Tensor]
     params: dict[str, Any]
 
 
 def read_official(path: Path) -> OfficialCheckpoint:
-    """The tensors and settings of a SimpleClick or RefCut checkpoint.
+    """Read a SimpleClick or RefCut checkpoint.
 
-    Raises WeightsError, which says what the file is instead and what to do, for everything else.
+    Args:
+        path: A `.pth` file.
+
+    Raises:
+        WeightsError: For any other file. The message says what the file is and what to do.
     """
     content = _unpickle(path)
     if isinstance(content, list):

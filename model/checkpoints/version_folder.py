@@ -1,4 +1,8 @@
-"""The weights of one version on disk: names and hashes, without loading anything (and without torch)."""
+"""The files of a version: names and hashes, without loading weights. Imports no torch, so the web process can use it.
+
+A version is a folder with `BASE_FILE` (the frozen encoder, shared by many versions) and `VERSION_FILE` (what training
+changed), or a single file with a whole network.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +26,14 @@ def file_digest(path: Path) -> str:
 
 
 def can_be_averaged(first: Path, second: Path) -> bool:
-    """Whether two folders hold versions of one shape on one frozen encoder; never for single files.
+    """Whether two versions have the same shape and the same frozen encoder.
 
-    Raises WeightsError for a version that cannot be read.
+    Args:
+        first: Folder of a version. A single file can never be averaged.
+        second: Folder of another version.
+
+    Raises:
+        WeightsError: If a version file cannot be read.
     """
     bases = [folder / BASE_FILE for folder in (first, second)]
     if not all(base.is_file() for base in bases) or file_digest(bases[0]) != file_digest(bases[1]):
@@ -44,9 +53,10 @@ def _shape_of_version(folder: Path) -> NetworkConfig:
 
 
 def version_name(directory: Path = SHIPPED_DIR) -> str:
-    """Short stable name of the weights in a folder or single file, from their content: its name and 8 hex digits.
+    """Short, stable name of stored weights: the name of the folder or file, and 8 hex digits of the content.
 
-    Raises WeightsError when a file is missing.
+    Raises:
+        WeightsError: If a file is missing.
     """
     if directory.is_file():
         return f"{directory.stem}-{file_digest(directory)[:8]}"

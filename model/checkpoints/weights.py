@@ -1,8 +1,11 @@
-"""Weights on disk: safetensors only. A network with a frozen base is a folder of two files, any other is one file.
+"""Weights on disk, as safetensors only: reading, writing, and sharing a base in memory.
 
-base.safetensors     the frozen encoder and its statistics; written once
-version.safetensors  what training changes; one a version, names its base by hash
-ANY.safetensors      a whole network in SimpleClick's shape, such as `python -m model convert` writes
+    file                 content
+    base.safetensors     the frozen encoder and its statistics; written once, shared by versions
+    version.safetensors  what training changes; names its base by SHA-256
+    ANY.safetensors      a whole network in SimpleClick's shape, as `python -m model convert` writes
+
+A network with a frozen base is a folder with the first two files. Any other network is one file.
 """
 
 from __future__ import annotations
@@ -42,33 +45,56 @@ CLICK_EMBEDDING_STD = 0.01
 
 
 def save_base(network: RefCut, path: Path) -> None:
-    """Writes the tensors that training never changes, in half precision."""
+    """Write the tensors that training never changes, in half precision."""
     tensors = {name: t.half().contiguous() for name, t in network.state_dict().items() if _is_base(name)}
     _save(tensors, path, {"format": BASE_FORMAT, "config": network.config.to_json()})
 
 
 def save_version(tensors: dict[str, Tensor], config: NetworkConfig, base_path: Path, path: Path) -> None:
-    """Writes what training changed, in half precision, bound to its base file."""
+    """Write the tensors that training changes, in half precision.
+
+    Args:
+        tensors: Tensors by name; those of the base are left out.
+        config: Shape of the network.
+        base_path: The base file that the version belongs to. The version file stores its hash.
+        path: The file to write.
+    """
     halves = {name: t.detach().cpu().half().contiguous() for name, t in tensors.items() if not _is_base(name)}
     metadata = {"format": VERSION_FORMAT, "config": config.to_json(), "base_sha256": file_digest(base_path)}
     _save(halves, path, metadata)
 
 
 def save_network(tensors: dict[str, Tensor], config: NetworkConfig, path: Path) -> None:
-    """Writes a whole network as one file, in the precision that it comes in.
+    """Write a whole network as one file, in the precision of its tensors.
 
-    The prompt MLPs may be left out: the network is SimpleClick then, whatever the reference.
+    Args:
+        tensors: Tensors by name. Those of the prompt MLPs may be missing: the network is then SimpleClick, and references
+            change nothing.
+        config: Shape of the network.
+        path: The file to write.
     """
     values = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     _save(values, path, {"format": NETWORK_FORMAT, "config": config.to_json()})
 
 
 def load_network(path: Path = SHIPPED_DIR, relative: RefCut | None = None) -> RefCut:
-    """A network in evaluation mode from a folder with base and version, or from a file with a whole network.
+    """Load a network in evaluation mode.
 
-    relative: a network that may have been trained on the same base; the frozen tensors are then one in memory, and on
-    its device.
-    Raises WeightsError when a file is missing, damaged, of another format, or belongs to another base.
+    Args:
+        path: Folder with base and version, or file with a whole network.
+        relative: A loaded network that may have the same base. If the frozen tensors are equal, both networks share
+            them in memory, on the device of `relative`.
+
+    Raises:
+        WeightsError: If a file is missing, damaged, of another format, or belongs to another base.
+
+    Example:
+        The weights that ship:
+
+        >>> from model import load_network
+        >>> network = load_network()
+        >>> network.config.patch_px, network.config.similarity
+        (14, True)
     """
     if path.is_file() or path.suffix == ".safetensors":
         tensors, metadata = _load(path, NETWORK_FORMAT)
@@ -101,7 +127,15 @@ def _share_base(network: RefCut, relative: RefCut) -> None:
 
 
 def initial_network(preset: str, encoder_path: Path) -> RefCut:
-    """A network that has not been trained: encoder weights from a timm-named safetensors file, the rest fresh."""
+    """Make a network that has not been trained.
+
+    Args:
+        preset: Name in `model.network.config.PRESETS`.
+        encoder_path: Safetensors file with encoder weights, named as by timm. All other tensors are fresh.
+
+    Raises:
+        WeightsError: If the file is missing or damaged.
+    """
     config = PRESETS[preset]
     encoder, _ = _load(encoder_path, None)
     network = RefCut(config)

@@ -14,9 +14,9 @@ def disk_maps(clicks_rc_network: Tensor, height: int, width: int) -> Tensor:
     """Draw clicks as disks (SimpleClick's `DistMaps` with `use_disks`; facts: section 1.2, step 3).
 
     Args:
-        clicks_rc_network: Click table (B, 2K, 3), float: (row, column, order) in pixels of the network's input. The first K rows
-            are positive clicks, the last K negative ones. A row is free if both coordinates are negative; a click of which only
-            one coordinate is negative (outside the crop) still counts.
+        clicks_rc_network: Click table (B, 2K, 3), float: (row, column, order) in pixels of the network's input. The
+            first K rows are positive clicks, the last K negative ones. A row is free if both coordinates are
+            negative; a click of which only one coordinate is negative (outside the crop) still counts.
         height: Height of the maps in pixels.
         width: Width of the maps in pixels.
 
@@ -41,7 +41,9 @@ def disk_maps(clicks_rc_network: Tensor, height: int, width: int) -> Tensor:
 
 
 class ClickEmbedding(nn.Module):
-    """Previous mask and click disks to an addition to the patch tokens. Its tensors are SimpleClick's `patch_embed_coords.proj`.
+    """Turns the previous mask and the click disks into an addition to the patch tokens.
+
+    Its tensors are SimpleClick's `patch_embed_coords.proj`.
 
     Args:
         embed_dim: Width of the tokens.

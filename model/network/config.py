@@ -28,21 +28,23 @@ class NetworkConfig:
         class_token: Whether the encoder has a class token.
         layer_scale: Whether the blocks have layer scale (DINOv2).
         windowed: Whether most blocks attend inside windows only (SimpleClick).
-        fusion_block: Click maps and prompts enter in front of this block. 0 is the RefCut paper (eq. 5). A later block leaves the
-            first ones to the image alone, so that they run once per crop instead of once per click.
-        reference_features: "shared" reads the reference with the same blocks that serve clicks (the paper). "frozen" reads
-            reference and target with the untouched initial blocks; tuned copies of the blocks from `fusion_block` on serve the
-            clicks.
-        comparison_blocks: The outputs of these blocks, standardised and joined, are the space in which target and reference are
-            compared ("frozen" only; the paper uses the last block as it is).
-        similarity: Whether there are similarity channels beside the prompts (`model.network.similarity`). Not in the paper.
+        fusion_block: Click maps and prompts enter in front of this block. 0 is the RefCut paper (eq. 5). A later
+            block leaves the first ones to the image alone, so that they run once per crop instead of once per click.
+        reference_features: "shared" reads the reference with the same blocks that serve clicks (the paper). "frozen"
+            reads reference and target with the untouched initial blocks; tuned copies of the blocks from
+            `fusion_block` on serve the clicks.
+        comparison_blocks: The outputs of these blocks, standardised and joined, are the space in which target and
+            reference are compared ("frozen" only; the paper uses the last block as it is).
+        similarity: Whether there are similarity channels beside the prompts (`model.network.similarity`). Not in the
+            paper.
         learned_similarity_dim: Width of a learned space for more of these channels; 0 leaves it out.
         prompt_norm: Whether pooled references are normalised before the prompt MLPs.
         neck_channels: Channels of the pyramid at 1/4, 1/8, 1/16 and 1/32.
         head_channels: Width of the head.
         detail_channels: Width of a small convolutional branch on the pixels that sharpens borders; 0 leaves it out.
         prompt_hidden_dim: Hidden width of the prompt MLPs; None takes `embed_dim`.
-        neck_inner_32_dim: Inner width of the pyramid's coarsest level; None takes SimpleClick's max(out, 2 * embed_dim).
+        neck_inner_32_dim: Inner width of the pyramid's coarsest level; None takes SimpleClick's max(out, 2 *
+            embed_dim).
     """
 
     embed_dim: int

@@ -70,8 +70,8 @@ class PreparedReference:
 
     Attributes:
         prompt: (B, C), added to every token.
-        channels: (B, N, `RefCut.similarity_channels`): those of `reference_channels`, then those of `LearnedSimilarity`. None if
-            the network has no similarity channels.
+        channels: (B, N, `RefCut.similarity_channels`): those of `reference_channels`, then those of
+            `LearnedSimilarity`. None if the network has no similarity channels.
     """
 
     prompt: Tensor
@@ -81,8 +81,8 @@ class PreparedReference:
 class RefCut(nn.Module):
     """The network as a torch module; the module's docstring lists its stages.
 
-    Tensor names are those of SimpleClick's released files. A file of a RefCut network in SimpleClick's shape is therefore a
-    superset of a SimpleClick file.
+    Tensor names are those of SimpleClick's released files. A file of a RefCut network in SimpleClick's shape is
+    therefore a superset of a SimpleClick file.
 
     Args:
         config: Shape of the network. Weights are fresh; `model.checkpoints.weights.load_network` reads stored ones.
@@ -175,7 +175,10 @@ class RefCut(nn.Module):
         return reference_tokens(tokens, positive, negative, grid)
 
     def prepare_reference(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference:
-        """Compute what every click on this image adds because of the reference (RefCut, eq. 5 to 7, and the similarity channels)."""
+        """Compute what the reference adds to every click on an image.
+
+        That is the prompt (RefCut, eq. 5 to 7) and the similarity channels.
+        """
         channels = None
         if features.comparison is not None:
             with torch.autocast(features.tokens.device.type, enabled=False):

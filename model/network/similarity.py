@@ -1,7 +1,7 @@
 """Similarity channels: where an image looks like the reference, and where like the clicked positions.
 
-Not in the RefCut paper. The prompt (`model.network.prompts`) is one vector for the whole image: it says what to look for.
-These channels say for every patch how well it matches, so that the click path also knows where to look.
+Not in the RefCut paper. The prompt (`model.network.prompts`) is one vector for the whole image: it says what to look
+for. These channels say for every patch how well it matches, so that the click path also knows where to look.
 
     reference photograph + masks                this image
       |  frozen encoder                           |  frozen encoder
@@ -18,9 +18,9 @@ These channels say for every patch how well it matches, so that the click path a
     learned    cosine to mean and to nearest of: positive, negative, neither          6
     clicks     cosine to the clicked patches of each sign, whether there are any      2 + 2
 
-The reference and click channels use the frozen features as they are, so they also work for kinds of objects that were never
-trained on. The learned channels use a small projection that is trained, which separates parts that look alike. All channels
-of a patch go through `SimilarityMlp` and are added to its token, before and after the click path.
+The reference and click channels use the frozen features as they are, so they also work for kinds of objects that were
+never trained on. The learned channels use a small projection that is trained, which separates parts that look alike.
+All channels of a patch go through `SimilarityMlp` and are added to its token, before and after the click path.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ INSIDE_SHARE = 0.5
 def reference_channels(target: Tensor, reference: ReferenceTokens) -> Tensor:
     """Compare the patches of an image with a reference, in frozen features.
 
-    For each mask: cosine to the mask's mean token, its z-score over the image, mean cosine to the 3 nearest tokens inside the
-    mask, and its z-score. Then positive minus negative of the two cosines, and two flags: whether each mask exists. Channels of
-    an absent mask are zero.
+    For each mask: cosine to the mask's mean token, its z-score over the image, mean cosine to the 3 nearest tokens
+    inside the mask, and its z-score. Then positive minus negative of the two cosines, and two flags: whether each
+    mask exists. Channels of an absent mask are zero.
 
     Args:
         target: Tokens of the image, (B, N, D).
@@ -81,8 +81,8 @@ def click_channels(target: Tensor, click_weights: Tensor) -> Tensor:
         click_weights: Share of each patch that positive and negative click disks cover, (B, 2, N).
 
     Returns:
-        (B, N, 4): cosine to the mean positively clicked token, to the negatively clicked one, and for both whether there is a
-        click. Channels of an absent sign are zero.
+        (B, N, 4): cosine to the mean positively clicked token, to the negatively clicked one, and for both whether
+        there is a click. Channels of an absent sign are zero.
     """
     target = F.normalize(target.float(), dim=-1)
     channels, flags = [], []
@@ -134,8 +134,8 @@ class LearnedSimilarity(nn.Module):
             reference: Tokens and mask shares of the reference, of the same batch.
 
         Returns:
-            (B, N, 6): for each region the cosine to its mean token and a soft maximum of the cosines to its tokens. Zero for an
-            empty region, and everywhere if the reference has no mask.
+            (B, N, 6): for each region the cosine to its mean token and a soft maximum of the cosines to its tokens.
+            Zero for an empty region, and everywhere if the reference has no mask.
         """
         target = F.normalize(self.project(target.float()), dim=-1)
         tokens = F.normalize(self.project(reference.tokens.float()), dim=-1)

@@ -1,4 +1,4 @@
-"""What the predictor asks of a network, whoever computes it."""
+"""What a runtime computes: the network's stages as a protocol, the same for torch and OpenVINO."""
 
 from __future__ import annotations
 
@@ -13,23 +13,31 @@ from model.network.refcut import ImageFeatures, PreparedReference
 
 
 class NetworkStages(Protocol):
-    """The four stages of `model.network.refcut`, with the same shapes."""
+    """The four stages of `model.network.refcut`, with the same shapes.
+
+    `RefCut` itself is one implementation, `model.runtime.openvino.OpenVinoStages` the other.
+    """
 
     @property
-    def config(self) -> NetworkConfig: ...
+    def config(self) -> NetworkConfig:
+        """Shape of the network."""
 
     @property
     def device(self) -> torch.device:
-        """Where tensors are taken from and given back."""
+        """Device of the tensors that the stages take and return."""
 
-    def encode_image(self, image: Tensor) -> ImageFeatures: ...
+    def encode_image(self, image: Tensor) -> ImageFeatures:
+        """Compute everything that clicks on an image share; as `RefCut.encode_image`."""
 
     def encode_reference(
         self, image: Tensor, positive: Tensor | None, negative: Tensor | None
-    ) -> ReferenceTokens: ...
+    ) -> ReferenceTokens:
+        """Encode another image with its masks; as `RefCut.encode_reference`."""
 
-    def prepare_reference(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference: ...
+    def prepare_reference(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference:
+        """Apply a reference to an image; as `RefCut.prepare_reference`."""
 
     def segment(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None
-    ) -> Tensor: ...
+    ) -> Tensor:
+        """Compute the logits for a set of clicks; as `RefCut.segment`."""

@@ -1,4 +1,7 @@
-"""The network's stages computed by OpenVINO on a processor; what is small or of another size stays with torch."""
+"""The network's stages computed by OpenVINO on a CPU.
+
+Reading a reference against an image, and inputs of another size than the converted one, stay with torch.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +23,26 @@ from model.network.refcut import ImageFeatures, PreparedReference, RefCut, refer
 from model.runtime.openvino_export import STAGES, click_inputs, convert, openvino_package, quantisation_group
 
 FORMAT = 1
-"""Part of the name of what is kept; a change of `openvino_model` needs another."""
+"""Part of the name of a cached network. To be increased when `openvino_export` changes what it makes."""
 KEPT_NETWORKS = 12
 
 
 class OpenVinoStages:
-    """A network (`model.runtime.base.NetworkStages`) for images of `size_px`, one at a time, in one thread."""
+    """A network (`model.runtime.base.NetworkStages`) for images of one size, one at a time, in one thread.
+
+    Args:
+        network: The network, on the CPU and in evaluation mode.
+        size_px: Side of the square input.
+        cache_dir: Folder of converted networks. The network is taken from it, or converted and stored there. None
+            converts at every start.
+
+    Raises:
+        ImportError: If OpenVINO is not installed.
+        RuntimeError: If the network cannot be converted or compiled.
+        OSError: If the cache folder cannot be written.
+    """
 
     def __init__(self, network: RefCut, size_px: int, cache_dir: Path | None) -> None:
-        """Converts the network, or takes it from `cache_dir` where it was kept whole.
-
-        Raises ImportError, RuntimeError or OSError.
-        """
         self._network = network
         self._size_px = size_px
         if cache_dir is None:
@@ -40,25 +51,28 @@ class OpenVinoStages:
         folder = cache_dir / _key(network, size_px)
         if folder.is_dir():
             try:
-                self._requests = _compiled(network, _kept(folder))
+                self._requests = _compiled(network, _stored_files(folder))
                 with suppress(OSError):
                     os.utime(folder)
                 return
             except RuntimeError:
                 shutil.rmtree(folder, ignore_errors=True)
         models = convert(network, size_px)
-        _keep(models, folder)
+        _store(models, folder)
         self._requests = _compiled(network, models)
 
     @property
     def config(self) -> NetworkConfig:
+        """Shape of the network."""
         return self._network.config
 
     @property
     def device(self) -> torch.device:
+        """Device of the network: always a CPU."""
         return self._network.device
 
     def encode_image(self, image: Tensor) -> ImageFeatures:
+        """As `RefCut.encode_image`. Images of another size than `size_px` are computed by torch."""
         if not self._fits(image):
             return self._network.encode_image(image)
         tokens, *others = self._run("image", [image])
@@ -69,6 +83,7 @@ class OpenVinoStages:
     def encode_reference(
         self, image: Tensor, positive: Tensor | None, negative: Tensor | None
     ) -> ReferenceTokens:
+        """As `RefCut.encode_reference`. Images of another size than `size_px` are computed by torch."""
         if not self._fits(image):
             return self._network.encode_reference(image, positive, negative)
         tokens = self.encode_image(image).comparison
@@ -77,11 +92,13 @@ class OpenVinoStages:
         return reference_tokens(tokens, positive, negative, self._network.backbone.grid_of(image))
 
     def prepare_reference(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference:
+        """As `RefCut.prepare_reference`, always computed by torch."""
         return self._network.prepare_reference(features, reference)
 
     def segment(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None
     ) -> Tensor:
+        """As `RefCut.segment`. Images of another size than `size_px`, and batches, are computed by torch."""
         if not self._fits(coords):
             return self._network.segment(features, coords, reference)
         (logits,) = self._run("clicks", click_inputs(self._network, features, coords, reference))
@@ -91,26 +108,30 @@ class OpenVinoStages:
         return image.shape == (1, 3, self._size_px, self._size_px)
 
     def _run(self, stage: str, inputs: list[Tensor]) -> list[Tensor]:
-        """Outputs are copies: OpenVINO writes the next ones to the same place."""
+        """Runs a stage. Outputs are copies, because OpenVINO writes the next outputs to the same memory."""
         request = self._requests[stage]
         request.infer([np.ascontiguousarray(tensor.detach().numpy()) for tensor in inputs])
         return [torch.from_numpy(np.array(output.data)) for output in request.output_tensors]
 
 
-def is_kept(network: RefCut, size_px: int, cache_dir: Path) -> bool:
-    """Whether a network's converted form lies in `cache_dir`. Raises ImportError where OpenVINO is not installed."""
+def is_cached(network: RefCut, size_px: int, cache_dir: Path) -> bool:
+    """Whether the converted form of a network is in the cache folder.
+
+    Raises:
+        ImportError: If OpenVINO is not installed.
+    """
     return (cache_dir / _key(network, size_px)).is_dir()
 
 
 def _compiled(network: RefCut, models: dict[str, Any]) -> dict[str, Any]:
-    """A request for each stage, ready to be run."""
+    """An inference request per stage."""
     core = openvino_package().Core()
     options = {
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": quantisation_group(network),
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        # Workers on one machine would all be pinned to its first cores.
+        # With pinning, all workers of one machine would use its first cores.
         "ENABLE_CPU_PINNING": False,
     }
     return {
@@ -119,16 +140,16 @@ def _compiled(network: RefCut, models: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _kept(folder: Path) -> dict[str, str]:
-    """The files of a network's stages. Raises RuntimeError where one is missing."""
+def _stored_files(folder: Path) -> dict[str, str]:
+    """The model file of each stage, by name. Raises RuntimeError if one is missing."""
     paths = {path.stem: str(path) for path in folder.glob("*.xml")}
     if not {"image", "clicks"} <= set(paths) <= set(STAGES):
-        raise RuntimeError(f"{folder} is not whole")
+        raise RuntimeError(f"{folder} is incomplete")
     return paths
 
 
-def _keep(models: dict[str, Any], folder: Path) -> None:
-    """Writes a network beside its place and moves it there; of others only those used last stay."""
+def _store(models: dict[str, Any], folder: Path) -> None:
+    """Writes a converted network into a temporary folder, renames it, and removes the least recently used networks."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="partial-"))
     for name, model in models.items():
@@ -145,7 +166,7 @@ def _keep(models: dict[str, Any], folder: Path) -> None:
 
 
 def _key(network: RefCut, size_px: int) -> str:
-    """Names what a kept network depends on."""
+    """Name of a converted network in the cache: a hash of everything that it depends on."""
     digest = hashlib.sha256(
         f"{FORMAT} {size_px} {openvino_package().get_version()} {network.config.to_json()}".encode()
     )

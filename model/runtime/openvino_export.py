@@ -1,8 +1,8 @@
-"""The network's stages as OpenVINO models: one call each, for one size of image, with 8-bit weights in large layers.
+"""The network's stages as OpenVINO models: each for one image size, with 8-bit weights in large layers.
 
-Weights get one scale an output channel. Activations are rounded to 8 bits as they come, in groups of input channels
-with a scale each ("dynamic quantisation"), so nothing has to be calibrated. Attention, norms, neck and head stay in
-float32.
+Weights have one scale per output channel. Activations are rounded to 8 bits when they are computed, in groups of input
+channels with one scale each ("dynamic quantisation"), so nothing has to be calibrated. Attention, norms, neck and head
+stay in float32.
 """
 
 from __future__ import annotations
@@ -19,16 +19,19 @@ from torch import Tensor, nn
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut
 
 MIN_WEIGHTS = 10_000
-"""Smaller layers keep float32: they cost nothing."""
+"""Layers with fewer weights stay in float32: they take no time."""
 GROUPS = (256, 128, 64, 32)
 
 STAGES = ("image", "reference", "clicks")
 
 
 def openvino_package() -> Any:
-    """OpenVINO. It tells Google Analytics of every import unless its telemetry package is missing: so it is.
+    """Import OpenVINO without its telemetry.
 
-    Raises ImportError where OpenVINO is not installed.
+    OpenVINO reports every import to Google Analytics unless its telemetry package is missing, so this import hides it.
+
+    Raises:
+        ImportError: If OpenVINO is not installed.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
@@ -37,14 +40,17 @@ def openvino_package() -> Any:
 
 
 def quantisation_group(network: RefCut) -> int:
-    """Input channels that share a scale: about a third of the width (measured: larger ones are less exact, smaller ones
-    slower), and a divisor of it, as OpenVINO computes in float32 otherwise."""
+    """Number of input channels that share a scale.
+
+    About a third of the width (measured: larger groups are less exact, smaller ones slower), and a divisor of it, because
+    otherwise OpenVINO computes in float32.
+    """
     dim = network.config.embed_dim
     return next((size for size in GROUPS if dim % size == 0 and 3 * size <= dim), GROUPS[-1])
 
 
 class _Image(nn.Module):
-    """Image to (tokens, and what else the network has of comparison and detail)."""
+    """Image to tokens, and the comparison and detail features if the network has them."""
 
     def __init__(self, network: RefCut) -> None:
         super().__init__()
@@ -68,7 +74,7 @@ class _Reference(nn.Module):
 
 
 class _Clicks(nn.Module):
-    """What a click is computed from to logits; see `click_inputs`."""
+    """The inputs of a click (`click_inputs`) to logits."""
 
     def __init__(self, network: RefCut, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -87,7 +93,18 @@ class _Clicks(nn.Module):
 def click_inputs(
     network: RefCut, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None
 ) -> list[Tensor]:
-    """Inputs of the stage "clicks". Without a reference its prompt and channels are zero, which is the same."""
+    """Inputs of the stage "clicks".
+
+    Args:
+        network: The network.
+        features: The image or crop.
+        coords: (1, 3, H, W), as for `RefCut.segment`.
+        reference: The reference applied to this image. Without one, its prompt and channels are zero, which is
+            equivalent.
+
+    Returns:
+        Tokens, coords and prompt; then, if the network has them, comparison features, channels, and border features.
+    """
     config = network.config
     rows, cols = features.grid
     prompt = torch.zeros(1, config.embed_dim) if reference is None else reference.prompt
@@ -105,7 +122,15 @@ def click_inputs(
 
 
 def convert(network: RefCut, size_px: int) -> dict[str, Any]:
-    """`STAGES` as OpenVINO models of a network in evaluation mode. There is no "reference" where "image" gives it."""
+    """Convert a network.
+
+    Args:
+        network: A network on the CPU, in evaluation mode.
+        size_px: Side of the square input.
+
+    Returns:
+        An OpenVINO model for each of `STAGES`. "reference" is missing if "image" already computes a reference's tokens.
+    """
     image = torch.zeros(1, 3, size_px, size_px)
     with torch.no_grad():
         features = network.encode_image(image)
@@ -121,7 +146,7 @@ def convert(network: RefCut, size_px: int) -> dict[str, Any]:
 
 def _converted(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
     with warnings.catch_warnings():
-        # Tracing warns of every size that it takes as fixed, and here all are.
+        # Tracing warns about every size that becomes fixed; here all sizes are fixed on purpose.
         warnings.simplefilter("ignore")
         model = openvino_package().convert_model(
             module.eval(), example_input=tuple(inputs), input=[tuple(tensor.shape) for tensor in inputs]
@@ -131,7 +156,7 @@ def _converted(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
 
 
 def _use_8_bit_weights(model: Any) -> None:
-    """Replaces the weights of large layers by whole numbers and a scale an output channel."""
+    """Replaces the weights of large layers by 8-bit integers and one scale per output channel."""
     operations = openvino_package().opset13
     for node in model.get_ordered_ops():
         if node.get_type_name() != "MatMul" or not node.get_attributes()["transpose_b"]:

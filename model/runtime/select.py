@@ -1,4 +1,5 @@
-"""Which runtime computes the network: torch, or OpenVINO where that is faster."""
+"""Which runtime computes the network: torch, or OpenVINO where that is faster; and preparing OpenVINO's form ahead of
+time."""
 
 from __future__ import annotations
 
@@ -15,20 +16,38 @@ from model.errors import RuntimeChoiceError
 from model.network.refcut import RefCut
 from model.predictor_config import PredictorSettings, serving_settings
 from model.runtime.base import NetworkStages
-from model.runtime.openvino import OpenVinoStages, is_kept
+from model.runtime.openvino import OpenVinoStages, is_cached
 
 RuntimeName = Literal["auto", "openvino", "torch"]
+TIME_LIMIT_S = 300
+"""Time limit of a conversion in a subprocess."""
+NICENESS = 15
 log = logging.getLogger(__name__)
 
 
 def with_runtime(
     network: RefCut, settings: PredictorSettings, runtime: RuntimeName, cache_dir: Path | None = None
 ) -> NetworkStages:
-    """The network's stages for a predictor with these settings.
+    """The stages of a network, for a predictor.
 
-    auto: OpenVINO with 8-bit weights on a processor, where it is installed and loads; torch else.
-    cache_dir: where OpenVINO's form of the network is kept for the next start; None keeps nothing.
-    Raises RuntimeChoiceError when OpenVINO was asked for by name and cannot be used.
+    Args:
+        network: A loaded network.
+        settings: Settings of the predictor that will use the stages.
+        runtime: "torch", "openvino", or "auto": OpenVINO with 8-bit weights on a CPU if it is installed and loads,
+            otherwise torch.
+        cache_dir: Folder in which the converted network is stored for the next start; None stores nothing.
+
+    Returns:
+        The network itself, or an `OpenVinoStages`.
+
+    Raises:
+        RuntimeChoiceError: If `runtime` is "openvino" and OpenVINO cannot be used.
+
+    Example:
+        >>> from model import PredictorSettings, load_network, with_runtime
+        >>> network = load_network()
+        >>> with_runtime(network, PredictorSettings(), "torch") is network
+        True
     """
     if runtime == "torch":
         return network
@@ -39,32 +58,36 @@ def with_runtime(
         except (ImportError, OSError, RuntimeError) as error:
             problem = f"OpenVINO cannot be used ({type(error).__name__}: {error})"
             if runtime == "auto":
-                log.warning("%s; clicks are computed by torch, which is slower", problem)
+                log.warning("%s; torch computes the clicks, which is slower", problem)
     if runtime == "openvino":
-        raise RuntimeChoiceError(problem, hint="take the runtime auto or torch")
+        raise RuntimeChoiceError(problem, hint="use the runtime auto or torch")
     return network
 
 
 def can_use_openvino(network: RefCut, settings: PredictorSettings) -> bool:
-    """Whether OpenVINO is for this use; it may be missing all the same."""
+    """Whether OpenVINO supports this network with these settings. It may still not be installed."""
     return _problem(network, settings) is None
 
 
 def _problem(network: RefCut, settings: PredictorSettings) -> str | None:
-    """Why OpenVINO is not for this use."""
+    """The reason why OpenVINO does not support this use; None if it does."""
     if network.device.type != "cpu":
-        return f"OpenVINO is used on processors only, and the network is on {network.device}"
+        return f"OpenVINO runs on CPUs only, and the network is on {network.device}"
     if settings.flip or settings.bfloat16:
-        return "OpenVINO is used without flip and bfloat16 only"
+        return "OpenVINO cannot be used with flip or bfloat16"
     return None
 
 
-LIMIT_S = 300
-NICE = 15
-
-
 def prepare(weights: Path, cache_dir: Path) -> None:
-    """Raises ModelError when there is no such network, or OpenVINO cannot be used."""
+    """Write the converted form of a network into a cache folder. Only one process does so at a time.
+
+    Args:
+        weights: Folder or file, as for `load_network`.
+        cache_dir: Folder of converted networks.
+
+    Raises:
+        ModelError: If the network cannot be loaded, or OpenVINO cannot be used.
+    """
     cache_dir.mkdir(parents=True, exist_ok=True)
     with cache_dir.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -72,35 +95,43 @@ def prepare(weights: Path, cache_dir: Path) -> None:
         with_runtime(network, serving_settings(network.config), "openvino", cache_dir)
 
 
-def prepare_aside(network: RefCut, weights: Path, runtime: RuntimeName, cache_dir: Path) -> None:
-    """The same in another process of low priority, where it is of use and not done yet.
+def prepare_in_subprocess(network: RefCut, weights: Path, runtime: RuntimeName, cache_dir: Path) -> None:
+    """Run `prepare` in another process with low priority, if it is needed and not done yet; return when it is done.
 
-    network: those weights, where they shall serve. Raises RuntimeChoiceError when that process fails or takes too long.
+    Args:
+        network: The loaded network of `weights`, on the device that will serve it.
+        weights: Folder or file of the network.
+        runtime: The runtime that will serve it.
+        cache_dir: Folder of converted networks.
+
+    Raises:
+        RuntimeChoiceError: If the process fails, or takes longer than `TIME_LIMIT_S`.
     """
     settings = serving_settings(network.config)
-    if runtime == "torch" or not can_use_openvino(network, settings) or _is_kept(network, cache_dir):
+    if runtime == "torch" or not can_use_openvino(network, settings) or _is_cached(network, cache_dir):
         return
     command = [sys.executable, "-m", "model", "prepare-runtime", str(weights), "--cache", str(cache_dir)]
     try:
         done = subprocess.run(
-            ["nice", "-n", str(NICE), *command],
+            ["nice", "-n", str(NICENESS), *command],
             env=os.environ | {"OMP_NUM_THREADS": "1"},
             capture_output=True,
             text=True,
-            timeout=LIMIT_S,
+            timeout=TIME_LIMIT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise RuntimeChoiceError(
-            f"OpenVINO's form of {weights.name} was not made within {LIMIT_S} s", hint="is the machine busy?"
+            f"converting {weights.name} for OpenVINO took longer than {TIME_LIMIT_S} s",
+            hint="check whether the machine is busy",
         ) from None
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no reason"])[-1]
-        raise RuntimeChoiceError(f"OpenVINO's form of {weights.name} was not made ({last})", hint="")
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise RuntimeChoiceError(f"{weights.name} could not be converted for OpenVINO ({last})", hint="")
 
 
-def _is_kept(network: RefCut, cache_dir: Path) -> bool:
+def _is_cached(network: RefCut, cache_dir: Path) -> bool:
     try:
-        return is_kept(network, serving_settings(network.config).network_px, cache_dir)
+        return is_cached(network, serving_settings(network.config).network_px, cache_dir)
     except ImportError:
         return True

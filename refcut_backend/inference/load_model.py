@@ -13,7 +13,7 @@ from model.checkpoints.weights import load_network
 from model.errors import RuntimeChoiceError
 from model.network.refcut import RefCut
 from model.predictor_config import serving_settings
-from model.runtime.select import RuntimeName, prepare_aside, with_runtime
+from model.runtime.select import RuntimeName, prepare_in_subprocess, with_runtime
 from refcut_backend.errors import ConfigError
 from refcut_backend.inference.models import ServedModel
 from refcut_backend.settings import Settings
@@ -51,7 +51,7 @@ class ModelLoader:
             network = load_network(folder, self._shared).to(self._device)
             settings = serving_settings(network.config)
             try:
-                prepare_aside(network, folder, self._runtime, self._cache_dir)
+                prepare_in_subprocess(network, folder, self._runtime, self._cache_dir)
             except RuntimeChoiceError as error:
                 log.warning("a version is converted in the worker", extra={"problem": str(error)})
             return ServedModel(
@@ -65,7 +65,7 @@ def prepare_version(folder: Path, settings: Settings) -> None:
     Raises ModelError; nothing is lost when it fails.
     """
     if choose_device(settings.device).type == "cpu":
-        prepare_aside(load_network(folder), folder, settings.runtime, settings.runtime_cache_dir)
+        prepare_in_subprocess(load_network(folder), folder, settings.runtime, settings.runtime_cache_dir)
 
 
 def choose_device(wanted: str) -> torch.device:

@@ -16,7 +16,7 @@ from model.errors import RuntimeChoiceError
 from model.predictor_config import PredictorSettings, serving_settings
 from model.runtime import openvino, select
 from model.runtime.openvino import OpenVinoStages
-from model.runtime.select import prepare_aside, with_runtime
+from model.runtime.select import prepare_in_subprocess, with_runtime
 from tests.support.synthetic import TINY_FROZEN, random_network
 
 SETTINGS = PredictorSettings(network_px=56)
@@ -33,7 +33,7 @@ def test_what_openvino_is_not_for_stays_with_torch(switch: str) -> None:
     network = random_network(TINY_FROZEN)
     settings = dataclasses.replace(SETTINGS, **{switch: True})
     assert with_runtime(network, settings, "auto") is network
-    with pytest.raises(RuntimeChoiceError, match="without flip"):
+    with pytest.raises(RuntimeChoiceError, match="cannot be used with flip"):
         with_runtime(network, settings, "openvino")
 
 
@@ -44,7 +44,7 @@ def test_without_openvino_clicks_are_computed_by_torch_and_the_log_says_so(
     network = random_network(TINY_FROZEN)
     with caplog.at_level(logging.WARNING):
         assert with_runtime(network, SETTINGS, "auto") is network
-    assert "computed by torch" in caplog.text
+    assert "torch computes the clicks" in caplog.text
     with pytest.raises(RuntimeChoiceError, match="OpenVINO cannot be used"):
         with_runtime(network, SETTINGS, "openvino")
 
@@ -66,25 +66,25 @@ def weights(tmp_path: Path) -> Path:
 def test_a_version_is_converted_aside_and_only_loaded_afterwards(weights, tmp_path, monkeypatch):
     cache = tmp_path / "openvino"
     network = load_network(weights)
-    prepare_aside(network, weights, "auto", cache)
+    prepare_in_subprocess(network, weights, "auto", cache)
     (kept,) = cache.iterdir()
     monkeypatch.setattr("model.runtime.openvino.convert", None)
     stages = with_runtime(network, serving_settings(network.config), "openvino", cache)
     assert isinstance(stages, OpenVinoStages)
     monkeypatch.setattr(select.subprocess, "run", None)
-    prepare_aside(network, weights, "auto", cache)
+    prepare_in_subprocess(network, weights, "auto", cache)
     assert list(cache.iterdir()) == [kept]
 
 
 def test_nothing_is_prepared_where_torch_serves(weights, tmp_path):
-    prepare_aside(load_network(weights), weights, "torch", tmp_path / "openvino")
+    prepare_in_subprocess(load_network(weights), weights, "torch", tmp_path / "openvino")
     assert not (tmp_path / "openvino").exists()
 
 
 def test_a_conversion_that_takes_too_long_says_so(weights, tmp_path, monkeypatch):
-    monkeypatch.setattr(select, "LIMIT_S", 0.01)
-    with pytest.raises(RuntimeChoiceError, match=r"not made within 0\.01 s"):
-        prepare_aside(load_network(weights), weights, "auto", tmp_path / "openvino")
+    monkeypatch.setattr(select, "TIME_LIMIT_S", 0.01)
+    with pytest.raises(RuntimeChoiceError, match=r"took longer than 0\.01 s"):
+        prepare_in_subprocess(load_network(weights), weights, "auto", tmp_path / "openvino")
 
 
 def test_forms_that_were_used_last_stay(tmp_path, monkeypatch):
@@ -110,4 +110,4 @@ def test_a_conversion_that_fails_says_why(weights, tmp_path):
     network = load_network(weights)
     (weights / BASE_FILE).write_bytes(b"damaged")
     with pytest.raises(RuntimeChoiceError, match="damaged"):
-        prepare_aside(network, weights, "auto", tmp_path / "openvino")
+        prepare_in_subprocess(network, weights, "auto", tmp_path / "openvino")
