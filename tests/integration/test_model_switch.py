@@ -60,8 +60,10 @@ class Backend:
         )
 
 
-@pytest.fixture
-def backend(tmp_path: Path) -> Iterator[Backend]:
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
+    """Projects 1 to 4 are connected; each test has two of them for itself."""
+    tmp_path = tmp_path_factory.mktemp("switch")
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared" / "a.jpg").write_bytes(PHOTOGRAPH)
     port = free_port()
@@ -88,7 +90,7 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
             "hostname": "http://127.0.0.1:1",
             "access_token": "x",
         }
-        for project in ("1.1", "2.1"):
+        for project in ("1.1", "2.1", "3.1", "4.1"):
             client.post("/setup", json=said_of | {"project": project}).raise_for_status()
         connection = connect_redis(server.url)
         stack.callback(connection.close)
@@ -96,7 +98,7 @@ def backend(tmp_path: Path) -> Iterator[Backend]:
 
 
 def test_promote_and_rollback_switch_between_two_clicks_and_drop_none(backend, tmp_path):
-    store = ModelStore.open(str(tmp_path / "state" / "models"))
+    store = ModelStore.open(str(backend.folder / "state" / "models"))
     versions = [store.publish(1, trained_folder(tmp_path / f"run-{seed}", seed), said()) for seed in (1, 2)]
     shared = backend.click(1)
     assert backend.click(2) == shared
@@ -131,11 +133,11 @@ def latest(backend: Backend, project: int) -> str | None:
 
 
 def test_emptying_redis_loses_no_version(backend, tmp_path):
-    store = ModelStore.open(str(tmp_path / "state" / "models"))
-    version = store.publish(1, trained_folder(tmp_path / "run", 1), said())
-    store.promote(1, version)
-    assert backend.click(1) == version
+    store = ModelStore.open(str(backend.folder / "state" / "models"))
+    version = store.publish(3, trained_folder(tmp_path / "run", 1), said())
+    store.promote(3, version)
+    assert backend.click(3) == version
     backend.redis.flushall()
     wait_for(lambda: backend.client.get("/readyz").status_code == 200, "the worker is known again")
-    assert backend.click(1) == version
-    assert backend.click(2) != version
+    assert backend.click(3) == version
+    assert backend.click(4) != version

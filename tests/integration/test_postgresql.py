@@ -62,7 +62,7 @@ def test_of_clicks_on_one_new_object_at_once_the_newest_is_remembered(patient_en
     with ThreadPoolExecutor(8) as pool:
         list(
             pool.map(
-                lambda at_s: objects.remember(1, 2, DOOR, GIVEN, asked=str(at_s), requested_at_s=at_s),
+                lambda at_s: objects.remember(1, 2, DOOR, GIVEN, context_key=str(at_s), requested_at_s=at_s),
                 range(50, 66),
             )
         )

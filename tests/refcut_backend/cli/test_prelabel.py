@@ -1,4 +1,4 @@
-"""`refcut prelabel` as a process of its own, against a Label Studio in memory, a real Redis and real worker processes."""
+"""`refcut prelabel` against a Label Studio in memory, a real Redis and real worker processes; mostly as a process too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from typer.testing import CliRunner
 
+from refcut_backend.cli import prelabel
+from refcut_backend.cli.main import app
 from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.support.recorded import REPOSITORY
 from tests.support.registry import DOOR, WHEEL, marked, open_registry
@@ -19,6 +22,12 @@ from tests.support.worker_farm import GENEROUS_S, WorkerFarm, wait_for
 LIMIT_S = 3 * GENEROUS_S
 TASKS = range(101, 111)
 SHIPPED = "s14-b81af1d8"
+LEASE_S = 6.0
+"""A run that was killed keeps the next one waiting for so long: shorter here than in `refcut prelabel`."""
+PROGRAM = (
+    "from refcut_backend.cli import prelabel; from refcut_backend.cli.main import app; "
+    f"prelabel.LEASE_S = {LEASE_S}; app(prog_name='refcut')"
+)
 
 
 @pytest.fixture
@@ -38,12 +47,14 @@ def project(api: LabelStudioApi, tmp_path) -> LabelStudioApi:
     return api
 
 
-def begin(farm: WorkerFarm, *arguments: str, **settings: str) -> subprocess.Popen[str]:
+def environment(farm: WorkerFarm) -> dict[str, str]:
+    return {"REFCUT_STATE_DIR": str(farm.folder), "REFCUT_REDIS_URL": farm.redis_url}
+
+
+def begin(farm: WorkerFarm, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "refcut_backend", "prelabel", "--project", "7", *arguments],
-        env=os.environ
-        | {"REFCUT_STATE_DIR": str(farm.folder), "REFCUT_REDIS_URL": farm.redis_url}
-        | settings,
+        [sys.executable, "-c", PROGRAM, "prelabel", "--project", "7", *arguments],
+        env=os.environ | environment(farm),
         cwd=REPOSITORY,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -51,11 +62,23 @@ def begin(farm: WorkerFarm, *arguments: str, **settings: str) -> subprocess.Pope
     )
 
 
-def run(farm: WorkerFarm, *arguments: str, **settings: str) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr."""
-    process = begin(farm, *arguments, **settings)
+def run(farm: WorkerFarm, *arguments: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of a process."""
+    process = begin(farm, *arguments)
     out, err = process.communicate(timeout=LIMIT_S)
     return process.returncode, out, err
+
+
+def run_here(farm: WorkerFarm, *arguments: str, **settings: str) -> tuple[int, str, str]:
+    """As `run`, in this process and without the log: for what does not depend on a process of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prelabel, "LEASE_S", LEASE_S)
+        patch.setattr("refcut_backend.cli.common.set_up_logging", lambda: None)
+        done = CliRunner().invoke(
+            app, ["prelabel", "--project", "7", *arguments], env=environment(farm) | settings
+        )
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
 
 
 def predicted(api: LabelStudioApi) -> list[int]:
@@ -71,7 +94,7 @@ def test_every_open_task_gets_one_prediction_with_a_score_and_a_second_run_adds_
     (prediction, *_) = project.predictions
     assert (prediction["model_version"], prediction["score"]) == (SHIPPED, 0.5)
     assert {region["value"]["brushlabels"][0] for region in prediction["result"]} == {"Door", "Wheel"}
-    status, out, _ = run(farm)
+    status, out, _ = run_here(farm)
     assert status == 0
     assert out == f"0 tasks prelabelled by {SHIPPED}: 0 masks\n1 annotated already\n10 prelabelled already\n"
     assert predicted(project) == list(TASKS)
@@ -86,7 +109,7 @@ def test_killed_with_9_and_run_again_every_task_has_exactly_one_prediction(farm,
     process.kill()
     process.communicate()
     (farm.folder / "go").touch()
-    status, out, err = run(farm)
+    status, out, err = run_here(farm)
     assert status == 0, err
     assert f"1 tasks prelabelled by {SHIPPED}" in out
     assert "10 prelabelled already" in out
@@ -99,7 +122,7 @@ def test_killed_in_the_midst_of_many_none_is_done_twice(farm, project):
     wait_for(lambda: len(project.predictions) >= 3, "some are done", LIMIT_S)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    status, _, err = run(farm)
+    status, _, err = run_here(farm)
     assert status == 0, err
     assert Counter(predicted(project)) == Counter(TASKS)
 
@@ -109,7 +132,7 @@ def test_two_runs_at_once_do_not_double_predictions_and_the_second_says_why_it_e
     farm.start_worker()
     first = begin(farm)
     wait_for(lambda: project.predictions, "the first is at work", LIMIT_S)
-    status, _, err = run(farm)
+    status, _, err = run_here(farm)
     assert status == 1
     assert "project 7 is being prelabelled already" in err
     (farm.folder / "go").touch()
@@ -133,7 +156,7 @@ def test_ctrl_c_leaves_the_rest_for_next_time(farm, project):
 def test_a_task_that_fails_is_named_with_its_reason_and_the_others_are_done(farm, project):
     project.add_task(200, "/data/upload/bad")
     farm.start_worker()
-    status, out, _ = run(farm)
+    status, out, _ = run_here(farm)
     assert status == 1
     assert "1 failed\n  the image is damaged (tasks 200)" in out
     assert predicted(project) == list(TASKS)
@@ -142,7 +165,7 @@ def test_a_task_that_fails_is_named_with_its_reason_and_the_others_are_done(farm
 def test_a_prediction_whose_acknowledgement_was_lost_is_not_stored_twice(farm, project):
     project.lost_answers = 2
     farm.start_worker()
-    status, _, err = run(farm)
+    status, _, err = run_here(farm)
     assert status == 0, err
     assert predicted(project) == list(TASKS)
 
@@ -161,28 +184,28 @@ def test_a_task_that_is_annotated_meanwhile_gets_none(farm, project):
 
 def test_only_the_labels_that_are_named_and_an_unknown_one_is_a_clear_line(farm, project):
     farm.start_worker()
-    status, out, err = run(farm, "--label", "Wheel")
+    status, out, err = run_here(farm, "--label", "Wheel")
     assert (status, out.splitlines()[0]) == (0, f"10 tasks prelabelled by {SHIPPED}: 10 masks"), err
-    status, _, err = run(farm, "--label", "Roof")
+    status, _, err = run_here(farm, "--label", "Roof")
     assert (status, err) == (1, "refcut: no reference of Roof is in use; there are some of Door, Wheel\n")
 
 
 def test_label_studio_shows_them_when_asked_to_and_the_hint_says_how(farm, project):
     farm.start_worker()
-    _, out, _ = run(farm)
+    _, out, _ = run_here(farm)
     assert f"choose {SHIPPED}" in out
     assert project.shown_version == "RefCut"
-    _, out, _ = run(farm, "--show")
+    _, out, _ = run_here(farm, "--show")
     assert project.shown_version == SHIPPED
     assert "choose" not in out
 
 
 def test_without_a_worker_references_or_redis_one_line_says_what_to_do(farm, project, tmp_path):
-    assert "no worker is ready" in run(farm)[2]
-    assert "no running backend is found" in run(farm, REFCUT_REDIS_URL="")[2]
+    assert "no worker is ready" in run_here(farm)[2]
+    assert "no running backend is found" in run_here(farm, REFCUT_REDIS_URL="")[2]
     with open_registry(tmp_path) as registry:
         registry.follow(project.delete_annotation(1))
-    status, _, err = run(farm)
+    status, _, err = run_here(farm)
     assert status == 1
     assert "no label of this project has a reference that is in use" in err
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sqlite3
 import stat
 from pathlib import Path
@@ -17,6 +16,7 @@ from refcut_backend.errors import ConfigError
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import State
 from tests.refcut_backend.references.test_registry import annotation_update, reference
+from tests.support import forked_processes
 from tests.support.recorded import FIXTURES
 
 
@@ -114,9 +114,9 @@ def open_it(url: str, start: object, failures: object) -> None:
 @pytest.mark.parametrize("is_fresh", [True, False])
 def test_processes_that_start_at_once_open_the_same_database(earlier, tmp_path, is_fresh):
     url = f"sqlite:///{tmp_path / 'new.db'}" if is_fresh else earlier
-    spawning = multiprocessing.get_context("spawn")
-    start, failures = spawning.Event(), spawning.Queue()
-    processes = [spawning.Process(target=open_it, args=(url, start, failures)) for _ in range(4)]
+    forking = forked_processes.forking()
+    start, failures = forking.Event(), forking.Queue()
+    processes = [forking.Process(target=open_it, args=(url, start, failures)) for _ in range(4)]
     for process in processes:
         process.start()
     start.set()

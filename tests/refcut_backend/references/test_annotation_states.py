@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 from pathlib import Path
 from typing import Any
 
+from tests.support import forked_processes
 from tests.support.recorded import recorded
 from tests.support.registry import open_registry
 
@@ -24,9 +24,9 @@ def follow_shuffled(place: Path | str, seed: int, start: Any) -> None:
 
 def check_processes_at_once(place: Path | str, alone_in: Path) -> None:
     """Three processes on one database end up with what one process has on its own."""
-    spawning = multiprocessing.get_context("spawn")
-    start = spawning.Event()
-    processes = [spawning.Process(target=follow_shuffled, args=(place, seed, start)) for seed in range(3)]
+    forking = forked_processes.forking()
+    start = forking.Event()
+    processes = [forking.Process(target=follow_shuffled, args=(place, seed, start)) for seed in range(3)]
     for process in processes:
         process.start()
     with open_registry(alone_in) as alone, open_registry(place) as shared:
