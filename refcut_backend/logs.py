@@ -1,4 +1,8 @@
-"""Logging: one JSON line an event on stderr; what is logged is chosen where it is logged, never whole requests."""
+"""Logging: one JSON line per event on stderr, without secrets.
+
+Requests are never logged as a whole: the code that logs chooses the fields. As a second line of defence, `_SECRETS`
+removes tokens, and queries and credentials of URLs.
+"""
 
 from __future__ import annotations
 
@@ -13,37 +17,39 @@ from typing import Any
 from pythonjsonlogger.json import JsonFormatter
 
 INDISCREET = ("httpx", "httpcore")
-"""They log whole addresses and headers: signed links and tokens, at INFO and DEBUG."""
+"""Libraries that log whole URLs and headers, with signatures and tokens, at INFO and DEBUG."""
 
 _SECRETS = (
-    # The query of an address: presigned addresses carry a signature there.
+    # The query of a URL: presigned URLs carry their signature there.
     (re.compile(r"\?[^\s\"'\\]*=[^\s\"'\\]*"), "?[query]"),
-    # User and password in an address, as in redis://user:password@host.
+    # User and password in a URL, as in redis://user:password@host.
     (re.compile(r"://[^/\s\"'@]*@"), "://[credentials]@"),
-    # What an Authorization header carries; a digit tells it from "Basic authentication".
+    # The value of an Authorization header; it has a digit, unlike the words "Basic authentication".
     (
         re.compile(r"\b(Token|Bearer|Basic)(\s+)(?=[\w.~+/=-]*\d)[\w.~+/=-]{8,}", re.IGNORECASE),
         r"\1\2[secret]",
     ),
 )
 
-_facts: ContextVar[dict[str, Any] | None] = ContextVar("facts_of_the_request_in_hand", default=None)
+_fields: ContextVar[dict[str, Any] | None] = ContextVar("fields_of_the_current_request", default=None)
 
 
 class SafeJsonFormatter(JsonFormatter):
-    """JSON lines in which addresses lose their queries and credentials, whoever logged them."""
+    """Writes JSON lines without secrets, also for records of other libraries."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line."""
+        """Format a record as one line."""
         line = super().format(record)
-        for pattern, instead in _SECRETS:
-            line = pattern.sub(instead, line)
+        for pattern, replacement in _SECRETS:
+            line = pattern.sub(replacement, line)
         return line
 
 
 def set_up_logging() -> None:
-    """Sends `refcut.*` at INFO and everything else at WARNING to stderr; INDISCREET stays so even if all else is
-    turned up to find a fault."""
+    """Send `refcut.*` from INFO on and everything else from WARNING on to stderr.
+
+    `INDISCREET` stays at WARNING even if the root logger is set to a lower level to find a fault.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         SafeJsonFormatter(
@@ -60,18 +66,18 @@ def set_up_logging() -> None:
 
 
 @contextmanager
-def gather_facts() -> Iterator[dict[str, Any]]:
-    """Collects what `note` is told while a request is answered, on whatever thread: one log line tells it all."""
-    facts: dict[str, Any] = {}
-    token = _facts.set(facts)
+def collect_fields() -> Iterator[dict[str, Any]]:
+    """Collect the fields that `note` adds while a request is answered, on any thread, for its one log line."""
+    fields: dict[str, Any] = {}
+    token = _fields.set(fields)
     try:
-        yield facts
+        yield fields
     finally:
-        _facts.reset(token)
+        _fields.reset(token)
 
 
-def note(**facts: Any) -> None:
-    """Adds to what the request in hand will be logged with; outside of a request nothing happens."""
-    gathered = _facts.get()
-    if gathered is not None:
-        gathered.update(facts)
+def note(**fields: Any) -> None:
+    """Add fields to the log line of the current request; without a request, do nothing."""
+    collected = _fields.get()
+    if collected is not None:
+        collected.update(fields)

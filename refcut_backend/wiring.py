@@ -145,7 +145,7 @@ class Wiring:
         projects: Remembers what /setup says.
         follower: Applies webhooks to the references.
         opener: Prepares a task for its first click.
-        queue_state: Reads depth, workers and outcomes of the click queue. Raises redis.RedisError.
+        queue_state: Reads depth, workers and outcomes of the click queue. Raises QueueUnavailableError.
         versions: Which model version serves which project.
         training: Requests and status of trainings.
         batches: Answers requests without a click.

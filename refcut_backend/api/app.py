@@ -1,4 +1,7 @@
-"""The HTTP server that Label Studio calls: /health, /setup, /predict, /webhook, /versions, /job_status."""
+"""The HTTP server that Label Studio calls: routes, order of the middleware, threads per kind of request.
+
+Routes: /health, /setup, /predict, /webhook, /versions, /job_status here, and those of `operations.py`.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +44,19 @@ CLICK_THREADS = 100
 PRELABEL_THREADS = 20
 MAX_FAULTS = 20
 THREADS_SWITCH_AFTER_S = 0.0005
-"""For `sys.setswitchinterval` where this application is served: a thread that decodes the masks of an event gives way to
-those whom somebody waits for ten times as often as Python's default would have it."""
+"""For `sys.setswitchinterval` in this process: a tenth of Python's default, so that a thread that decodes the masks of a
+webhook delays the threads that answer clicks less."""
 P = TypeVar("P", bound=BaseModel)
 
 
 def create_app(wiring: Wiring, request_max_bytes: int, access: Access | None = None) -> FastAPI:
-    """The application over its services. access: what callers must know; by default nothing."""
+    """Build the application.
+
+    Args:
+        wiring: What the routes use. Its threads run as long as the application does.
+        request_max_bytes: Larger bodies are refused with 413.
+        access: Credentials that requests must carry; by default none.
+    """
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -64,7 +73,7 @@ def create_app(wiring: Wiring, request_max_bytes: int, access: Access | None = N
     training = wiring.training.status
     metrics = Metrics(wiring.versions, [*paths, *PATHS], wiring.queue_state, training)
     app.include_router(operations(metrics, wiring.queue_state, wiring.projects.can_be_read, training))
-    # The last one added is the outermost.
+    # The middleware that is added last is the outermost.
     app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
     app.add_middleware(JsonOnly)
     app.add_middleware(Guard, access=access or Access())
@@ -75,10 +84,10 @@ def create_app(wiring: Wiring, request_max_bytes: int, access: Access | None = N
 
 
 def _add_label_studio_routes(app: FastAPI, wiring: Wiring) -> None:
-    # Clicks wait for their worker on threads of their own: else a slow worker would keep /setup from being answered.
+    # Clicks wait for their worker on threads of their own; otherwise a slow worker would block /setup.
     click_threads = CapacityLimiter(CLICK_THREADS)
     prelabel_threads = CapacityLimiter(PRELABEL_THREADS)
-    # One event at a time, in the order in which they came: decoding masks shall not crowd out what somebody waits for.
+    # Webhooks are applied one at a time, in order: decoding their masks must not delay clicks.
     event_thread = CapacityLimiter(1)
 
     @app.get("/health")
@@ -109,24 +118,24 @@ def _add_label_studio_routes(app: FastAPI, wiring: Wiring) -> None:
     @app.post("/webhook")
     async def webhook(request: Request, background: BackgroundTasks) -> dict[str, Any]:
         body = await request.body()
-        said = _parsed(Webhook, without_masks(body))
-        note(action=said.action, project=said.project.id if said.project else None)
-        if said.action == START_TRAINING and said.project is not None:
-            return await run_sync(answer_start_training, wiring, said.project.id)
-        background.add_task(_follow_in_turn, wiring, body, event_thread)
+        event = _parsed(Webhook, without_masks(body))
+        note(action=event.action, project=event.project.id if event.project else None)
+        if event.action == START_TRAINING and event.project is not None:
+            return await run_sync(answer_start_training, wiring, event.project.id)
+        background.add_task(_follow_in_order, wiring, body, event_thread)
         return {"status": "accepted"}
 
     @app.post("/job_status")
     def job_status(request: JobStatusRequest) -> JSONResponse:
         job = wiring.training.status.job(request.job)
         if job is None:
-            # The status at which Label Studio takes a job for removed.
+            # Label Studio treats this status as a removed job.
             return JSONResponse({"error": "no such job"}, status_code=410)
         return JSONResponse(job)
 
 
 async def _read_predict_request(request: Request) -> PredictRequest:
-    """A task comes with every mask that has been accepted on it; a click needs none of them."""
+    """Parses the body without the accepted masks that come along with a task: no click needs them."""
     return _parsed(PredictRequest, without_masks(await request.body()))
 
 
@@ -137,8 +146,8 @@ def _parsed(model: type[P], body: bytes) -> P:
         raise RequestValidationError(error.errors(include_url=False, include_input=False)) from None
 
 
-async def _follow_in_turn(wiring: Wiring, body: bytes, event_thread: CapacityLimiter) -> None:
-    """After the acknowledgement: only now the masks of an annotation are parsed."""
+async def _follow_in_order(wiring: Wiring, body: bytes, event_thread: CapacityLimiter) -> None:
+    """Applies an event after its acknowledgement; its masks are parsed only now."""
 
     def follow() -> None:
         follow_webhook(wiring, Webhook.model_validate_json(body))
@@ -147,7 +156,7 @@ async def _follow_in_turn(wiring: Wiring, body: bytes, event_thread: CapacityLim
 
 
 async def _explain_bad_request(_request: Request, error: Exception) -> JSONResponse:
-    """400 with the field and the fault; never the value, which may be a secret."""
+    """Responds 400 with field and fault, never with the value, which may be a secret."""
     assert isinstance(error, RequestValidationError)
     faults = [
         {"field": ".".join(str(part) for part in e["loc"])[:200], "fault": e["msg"]}

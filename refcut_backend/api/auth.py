@@ -1,4 +1,7 @@
-"""Who may call: HTTP Basic as Label Studio sends it, and a secret of its own for webhooks, which carry no such header."""
+"""Access to the server: HTTP Basic for Label Studio and people, a separate secret for webhooks.
+
+Label Studio sends the password with every request except for webhooks, so these carry a header of their own.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ log = logging.getLogger("refcut.access")
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 OPEN_TO_ALL = frozenset({"/livez", "/readyz"})
-"""What container probes ask; they carry no credentials, and the answers hold no secrets."""
+"""Paths for container probes, which carry no credentials; the responses hold no secrets."""
 WEBHOOK = "/webhook"
 SECRET_HEADER = "X-RefCut-Webhook-Secret"
 WEBHOOK_HINT = (
@@ -32,9 +35,11 @@ HINT = "enter REFCUT_BASIC_AUTH_USER and _PASSWORD in Label Studio's model setti
 
 @dataclass(frozen=True)
 class Access:
-    """What callers must know. Nothing set = everybody may call.
+    """Credentials that requests must carry. Without any, every request is allowed.
 
-    basic: "user:password" in every encoding that clients use: browsers send UTF-8, Label Studio Latin-1.
+    Attributes:
+        basic: `user:password` in each encoding that clients use: browsers send UTF-8, Label Studio sends Latin-1.
+        webhook_secret: Value of the header X-RefCut-Webhook-Secret; None if no secret is set.
     """
 
     basic: frozenset[bytes] = field(default=frozenset(), repr=False)
@@ -42,7 +47,7 @@ class Access:
 
     @classmethod
     def of(cls, settings: Settings) -> Access:
-        """As the settings say."""
+        """The credentials of the settings."""
         basic = frozenset[bytes]()
         if settings.basic_auth_user and settings.basic_auth_password:
             basic = _encodings(
@@ -52,7 +57,7 @@ class Access:
         return cls(basic, secret.get_secret_value().encode() if secret else None)
 
     def allows(self, path: str, headers: Headers) -> bool:
-        """Whether a request may pass. A webhook needs the secret or Basic as soon as either is set."""
+        """Whether a request is allowed. A webhook needs the secret or the password as soon as either is set."""
         if path in OPEN_TO_ALL:
             return True
         if path == WEBHOOK:
@@ -75,7 +80,7 @@ class Access:
 
 
 def warn_when_open(settings: Settings) -> None:
-    """Says in the log what others could do, or what will not work, with these settings."""
+    """Log a warning if the settings let anybody in, or keep webhooks out."""
     if settings.basic_auth_user is None and settings.host not in LOOPBACK:
         log.warning(
             "anybody who reaches this port can read and change references: set REFCUT_BASIC_AUTH_USER and _PASSWORD",
@@ -83,19 +88,20 @@ def warn_when_open(settings: Settings) -> None:
         )
     if settings.basic_auth_user is not None and settings.webhook_secret is None:
         log.warning(
-            "references will not follow annotations: Label Studio's webhooks carry no password; "
+            "references will not follow annotations: Label Studio sends webhooks without the password; "
             f"set REFCUT_WEBHOOK_SECRET and {WEBHOOK_HINT}"
         )
 
 
 class Guard:
-    """ASGI middleware: 401 for whoever does not know what `access` asks for, before the body is read."""
+    """ASGI middleware: responds 401 to requests without the credentials, before their body is read."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or respond 401."""
         if scope["type"] != "http" or self._access.allows(scope["path"], Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
@@ -109,13 +115,13 @@ class Guard:
         await answer(scope, receive, send)
 
 
-def _encodings(said: str) -> frozenset[bytes]:
+def _encodings(credentials: str) -> frozenset[bytes]:
     try:
-        return frozenset({said.encode(), said.encode("latin-1")})
+        return frozenset({credentials.encode(), credentials.encode("latin-1")})
     except UnicodeEncodeError:
-        return frozenset({said.encode()})
+        return frozenset({credentials.encode()})
 
 
 def _is_one_of(given: bytes, expected: Iterable[bytes]) -> bool:
-    """In a time that does not tell how much was right."""
+    """Compares in constant time, so that a guess learns nothing from the duration."""
     return any([hmac.compare_digest(given, each) for each in expected])

@@ -1,4 +1,7 @@
-"""What Label Studio is answered, whatever server took its request."""
+"""What each route does, independent of the web framework.
+
+`app.py` (FastAPI) and `label_studio_ml.py` (Flask) both call these functions, so both give the same answers.
+"""
 
 from __future__ import annotations
 
@@ -22,38 +25,48 @@ REASON_HEADER = "X-RefCut-Reason"
 
 
 def follow_webhook(wiring: Wiring, webhook: Webhook) -> None:
-    """What an event means for references and for the click log."""
+    """Apply an event to the references and to the click log."""
     wiring.follower.apply(webhook)
     wiring.clicks.follow(webhook)
 
 
 def answer_start_training(wiring: Wiring, project_id: int) -> dict[str, Any]:
-    """The button "Start training": says under which number it goes on."""
+    """Label Studio's button "Start training".
+
+    Returns:
+        The body of the response: the job's id, or why there is no training.
+    """
     try:
         run = wiring.training.requests.button_pressed(project_id)
     except NotConnectedError as error:
-        log.warning("training not begun", extra={"project": project_id, "problem": str(error)})
+        log.warning("training not started", extra={"project": project_id, "problem": str(error)})
         return {"status": error.code, "hint": str(error)}
     note(job=run.id)
     return {"status": "accepted", "job": run.id}
 
 
 def answer_setup(wiring: Wiring, request: SetupRequest) -> dict[str, str]:
-    """Remembers where the project is; says which model serves."""
+    """Remember address, token and label config of a project. Label Studio calls /setup whenever a page opens.
+
+    Returns:
+        The body of the response: the model version that serves the project.
+    """
     note(project=request.project)
     connection = Connection(request.hostname.rstrip("/"), request.access_token or "")
-    is_news = wiring.projects.remember(request.project, connection, request.label_config, request.created_at)
-    if is_news:
+    has_changed = wiring.projects.remember(
+        request.project, connection, request.label_config, request.created_at
+    )
+    if has_changed:
         _log_problems(request)
         wiring.follower.report_lost_labels(request.project, request.label_config)
-    is_news |= wiring.follower.follow_extra_params(request.project, request.extra_params)
-    if is_news and wiring.reconcile is not None:
+    has_changed |= wiring.follower.follow_extra_params(request.project, request.extra_params)
+    if has_changed and wiring.reconcile is not None:
         wiring.reconcile.soon(request.project)
     return {"model_version": wiring.versions.of(request.project)}
 
 
 def _log_problems(request: SetupRequest) -> None:
-    """What the project's owner should mend; once a change, since /setup comes with every page."""
+    """Logs what the project's owner should correct; only after a change, because every page calls /setup."""
     try:
         found = problems(read_label_config(request.label_config))
     except LabelConfigError as error:
@@ -63,14 +76,26 @@ def _log_problems(request: SetupRequest) -> None:
 
 
 def prepare_task(wiring: Wiring, request: PredictRequest) -> None:
-    """For a task that has just been opened, after its answer; several are a batch that nobody is about to click on."""
+    """Prepare a task for its first click, after the response for opening it has been sent.
+
+    Several tasks in one request are a batch: nobody is about to click on them, so none is prepared.
+    """
     if len(request.tasks) == 1:
         task = request.tasks[0]
         wiring.opener.task_opened(request.project, task.id, task.data, request.label_config)
 
 
 def answer_predict(wiring: Wiring, request: PredictRequest, response: Response) -> dict[str, Any]:
-    """The answer to /predict, whatever server took it; the reason why there is no mask goes into the headers."""
+    """Answer /predict: a click, or a request without one (a task is opened, or many are to be predicted).
+
+    Args:
+        wiring: What answers.
+        request: One task with a context for a click; one or more tasks without a context otherwise.
+        response: Gets the reason why there is no mask in the header `X-RefCut-Reason`.
+
+    Returns:
+        The body of the response, `{"results": [...], "model_version": ...}`.
+    """
     task, context = request.tasks[0], request.params.context
     note(project=request.project, task=task.id)
     if context is None:
@@ -91,8 +116,7 @@ def answer_predict(wiring: Wiring, request: PredictRequest, response: Response) 
 
 
 def _answer_without_click(wiring: Wiring, request: PredictRequest, response: Response) -> dict[str, Any]:
-    """A task is being opened, or many are to be predicted. Any result is stored as a prediction of its own (contract,
-    section 3)."""
+    """No result unless pre-labelling is on: Label Studio stores each one as a prediction (contract, section 3)."""
     version = wiring.versions.of(request.project)
     if not wiring.batches.is_on:
         return {"results": [], "model_version": version}

@@ -1,9 +1,9 @@
 """RefCut inside label-studio-ml: a model class for `label-studio-ml start` and for `init_app`.
 
-For those who run all their backends that way; `refcut serve` does more (password, metrics, webhooks in time). Works with
-label-studio-ml 1.0.9 and with its GitHub version, which share little but names (contract, section 5): 1.0.9 has one model
-object for all projects, GitHub's makes one a request. So nothing is kept in the object: which project a request is about
-and which label config it has is read from the request itself, and everything that lasts is in the services.
+`refcut serve` offers more: a password, metrics, webhooks without delay. The class works with label-studio-ml 1.0.9 and
+with its GitHub version, which differ in almost everything (contract, section 5). 1.0.9 has one model object for all
+projects, the GitHub version makes one per request. The object therefore holds no state: project and label config are
+read from the request, and everything that lasts is in the wiring.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from refcut_backend.api.handlers import (
 )
 from refcut_backend.errors import BadRequestError, ConfigError
 from refcut_backend.label_studio.payloads import PredictRequest, ProjectId, SetupRequest, Webhook
-from refcut_backend.logs import gather_facts
+from refcut_backend.logs import collect_fields
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.settings import read_settings
 from refcut_backend.training.requests import START_TRAINING
@@ -45,7 +45,7 @@ class _OfProject(BaseModel):
 
 
 class RefCutModel(LabelStudioMLBase):  # type: ignore[misc]
-    """One for every request or one for all: it makes no difference."""
+    """The model class for label-studio-ml; it holds no state, so one object or many make no difference."""
 
     TRAIN_EVENTS = (
         "ANNOTATION_CREATED",
@@ -56,49 +56,64 @@ class RefCutModel(LabelStudioMLBase):  # type: ignore[misc]
         "PROJECT_UPDATED",
         "START_TRAINING",
     )
-    """What `fit` is called for; both versions lack some that Label Studio sends."""
+    """Events that `fit` is called for; the defaults of both versions lack some that Label Studio sends."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        """Cheap, since it happens with every /setup; that one is remembered."""
+        """Remember the project of a /setup request. Cheap, because it happens with every /setup."""
         super().__init__(*args, **kwargs)
         if flask.has_request_context() and flask.request.path == "/setup":
-            _take_webhooks()
-            _compare_from_now_on(os.getpid())
+            _replace_webhook_route()
+            _start_reconciling(os.getpid())
             answer_setup(wiring(), _read(SetupRequest, flask.request.get_json()))
 
     def setup(self) -> None:
-        """Called by the GitHub version alone, which tells Label Studio what is stored here."""
+        """Called only by the GitHub version, which reports this value to Label Studio."""
         self.set("model_version", self.model_version)
 
     @property
     def model_version(self) -> str:
-        """The weights that serve the project that is asked about."""
-        said = flask.request.get_json(silent=True) if flask.has_request_context() else None
+        """The model version that serves the project of the current request."""
+        body = flask.request.get_json(silent=True) if flask.has_request_context() else None
         try:
-            return wiring().versions.of(_OfProject.model_validate(said).project)
+            return wiring().versions.of(_OfProject.model_validate(body).project)
         except ValidationError:
             return wiring().versions.shared
 
     def predict(
         self, tasks: list[dict[str, Any]], context: dict[str, Any] | None = None, **_kwargs: Any
     ) -> list[dict[str, Any]]:
-        """A prediction with the mask for a click; nothing for a task that is being opened."""
+        """Answer a click with a prediction; a task that is being opened gets none unless pre-labelling is on.
+
+        Args:
+            tasks: The tasks of the request; a click has one.
+            context: The click, as Label Studio sends it; None without a click.
+
+        Returns:
+            One prediction per task, in Label Studio's format.
+        """
         request = _read(PredictRequest, self._request(tasks, context))
         if request.params.context is None:
             threading.Thread(target=prepare_task, args=(wiring(), request)).start()
         reply = Response()
-        with gather_facts() as facts:
+        with collect_fields() as fields:
             answer = answer_predict(wiring(), request, reply)
-            log.info("request", extra=facts)
+            log.info("request", extra=fields)
         if flask.has_request_context() and REASON_HEADER in reply.headers:
             flask.after_this_request(lambda response: _with_reason(response, reply.headers[REASON_HEADER]))
         predictions: list[dict[str, Any]] = answer["results"]
         return predictions
 
     def fit(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """An event: (event, data) in the GitHub version, (tasks, event=, data=) in 1.0.9.
+        """Apply an event.
 
-        Label Studio waits a second for a webhook, so the work is done on a thread, which the process outlives.
+        Label Studio waits one second for a webhook, so the work is done on a thread.
+
+        Args:
+            *args: (event, data) in the GitHub version, (tasks,) in 1.0.9.
+            **kwargs: event and data in 1.0.9.
+
+        Returns:
+            An empty result: nothing is trained here.
         """
         event = kwargs["event"] if "event" in kwargs else args[0]
         data = kwargs["data"] if "data" in kwargs else args[1]
@@ -106,48 +121,47 @@ class RefCutModel(LabelStudioMLBase):  # type: ignore[misc]
         return {}
 
     def _request(self, tasks: list[dict[str, Any]], context: dict[str, Any] | None) -> dict[str, Any]:
-        """As /predict carries it. The GitHub version takes the context out of the body before it comes here."""
-        said = flask.request.get_json() if flask.has_request_context() else {}
+        """Rebuilds the body of /predict; the GitHub version takes the context out of it before `predict`."""
+        body = flask.request.get_json() if flask.has_request_context() else {}
         return {
             "tasks": tasks,
-            "project": said["project"] if "project" in said else tasks[0].get("project"),
-            "label_config": said.get("label_config") or self.label_config or "",
+            "project": body["project"] if "project" in body else tasks[0].get("project"),
+            "label_config": body.get("label_config") or self.label_config or "",
             "params": {"context": context or None},
         }
 
 
 def wiring() -> Wiring:
-    """The services of this process. Raises ConfigError."""
+    """The wiring of this process. Raises ConfigError if the settings do not fit label-studio-ml."""
     return _wiring_of(os.getpid())
 
 
 @cache
 def _wiring_of(_process: int) -> Wiring:
-    """Connections do not survive a fork, and both versions fork servers or jobs."""
+    """One wiring per process id: connections do not survive a fork, and both versions fork servers or jobs."""
     settings = check_settings(read_settings())
     if settings.basic_auth_user is not None or settings.webhook_secret is not None:
         raise ConfigError(
             "REFCUT_BASIC_AUTH_* and REFCUT_WEBHOOK_SECRET work with `refcut serve` only",
-            hint="label-studio-ml 1.0.9 knows no password; its GitHub version takes BASIC_AUTH_USER and BASIC_AUTH_PASS",
+            hint="label-studio-ml 1.0.9 has no password; its GitHub version reads BASIC_AUTH_USER and BASIC_AUTH_PASS",
         )
     if settings.redis_url is None:
-        raise ConfigError("no Redis is named", hint="set REFCUT_REDIS_URL, and start a `refcut worker` on it")
+        raise ConfigError("REFCUT_REDIS_URL is not set", hint="set it, and start a `refcut worker` on it")
     return wire_backend(settings, connect_redis(settings.redis_url))
 
 
-def _take_webhooks() -> None:
+def _replace_webhook_route() -> None:
     """Answers /webhook instead of label-studio-ml from now on.
 
-    1.0.9 starts a process for each event, the GitHub version knows neither deleted annotations nor tasks. Label Studio
-    calls /setup before anything happens in a project; should an event come first, `fit` follows it.
+    1.0.9 starts a process per event; the GitHub version knows neither deleted annotations nor deleted tasks. Label Studio
+    calls /setup before anything happens in a project; an event that comes earlier is applied by `fit`.
     """
     flask.current_app.view_functions["webhook"] = _webhook
 
 
 @cache
-def _compare_from_now_on(_process: int) -> None:
-    """Finds references whose webhooks were lost, and those that the owner named: also a server that somebody else runs
-    must look for itself. One process among several does so."""
+def _start_reconciling(_process: int) -> None:
+    """Starts the thread that finds references whose webhooks were lost; a lease lets only one process do so."""
     reconcile = wiring().reconcile
     if reconcile is not None:
         reconcile.start()
@@ -171,7 +185,7 @@ def _with_reason(response: flask.Response, reason: str) -> flask.Response:
 
 
 def _read(model: type[P], data: Any) -> P:
-    """Raises BadRequestError that names the field and not its value: label-studio-ml sends tracebacks to the caller."""
+    """Raises BadRequestError with the field and never its value: label-studio-ml sends tracebacks to the caller."""
     try:
         return model.model_validate(data)
     except ValidationError as error:

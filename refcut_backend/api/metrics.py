@@ -1,14 +1,14 @@
-"""What this web process has counted and timed, for Prometheus and for `/status`.
+"""Counters and times of one web process, for Prometheus and for `/status`: add a metric here.
 
-Each web process counts for itself and is a target of its own. Nothing here is labelled with what users write (labels,
-tasks, projects): the number of series stays the same whatever they do.
+Each web process counts for itself and is a Prometheus target of its own. No metric is labelled with text that users write
+(labels, tasks, projects), so the number of series is bounded.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from statistics import quantiles
 from typing import Any
 
@@ -24,14 +24,130 @@ from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.training.status import TrainingStatus
 from refcut_backend.versions.serving import ProjectVersions
 
+BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+RECENT_CLICKS = 1000
+CLICK_PATH = "/predict"
+
+ReadQueueState = Callable[[], QueueState]
+
+
+class Metrics:
+    """Counts and times of one web process since its start."""
+
+    def __init__(
+        self,
+        versions: ProjectVersions,
+        paths: Iterable[str],
+        read_queue_state: ReadQueueState,
+        training: TrainingStatus,
+    ) -> None:
+        """Create the metrics in a registry of their own.
+
+        Args:
+            versions: Which model version serves which project.
+            paths: The paths of the server's routes. Requests to any other path are counted as "other".
+            read_queue_state: Reads the click queue when Prometheus scrapes. May raise QueueUnavailableError.
+            training: Reads the trainings when Prometheus scrapes.
+        """
+        self.versions = versions
+        self._paths = frozenset(paths)
+        self._started = time.monotonic()
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "refcut_requests", "HTTP requests", ["path", "status"], registry=self._registry
+        )
+        self._clicks = Counter(
+            "refcut_clicks",
+            "Click requests by outcome: answered, or the reason why there is no mask",
+            ["outcome"],
+            registry=self._registry,
+        )
+        self._times = _ClickTimes(self._registry)
+        build = Info("refcut_build", "Versions of the server and of the model", registry=self._registry)
+        build.info({"version": __version__, "model_version": versions.shared})
+        fallen_back = Gauge(
+            "refcut_models_fallen_back",
+            "Projects whose current version of the model is damaged, so that an earlier one serves",
+            registry=self._registry,
+        )
+        fallen_back.set_function(lambda: versions.fallen_back)
+        self._registry.register(_QueueCollector(read_queue_state))
+        self._registry.register(TrainingCollector(training))
+
+    def observe(self, fields: Mapping[str, Any]) -> None:
+        """Count one request.
+
+        Args:
+            fields: The fields of the request's log line; see `RequestLine`. Clicks have `outcome` and `milliseconds`.
+        """
+        path = fields["path"] if fields["path"] in self._paths else "other"
+        self._requests.labels(path, str(fields["status"])).inc()
+        outcome = fields.get("outcome")
+        if path != CLICK_PATH or outcome is None:
+            return
+        self._clicks.labels(outcome).inc()
+        phases = fields.get("milliseconds")
+        if phases is not None and outcome == ANSWERED:
+            self._times.observe(phases | {"total": fields["total_ms"]})
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def summary(self) -> dict[str, Any]:
+        """The part of `/status` that this process knows by itself.
+
+        Returns:
+            Uptime in seconds, clicks by outcome since the start, and for each phase the median and the 95th percentile in
+            milliseconds over the latest 1000 answered clicks.
+        """
+        return {
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "clicks": self._clicks_by_outcome(),
+            "milliseconds": self._times.percentiles(),
+        }
+
+    def _clicks_by_outcome(self) -> dict[str, int]:
+        samples = [sample for metric in self._clicks.collect() for sample in metric.samples]
+        return {s.labels["outcome"]: int(s.value) for s in samples if s.name == "refcut_clicks_total"}
+
+
+class _ClickTimes:
+    """Durations of the phases of a click: a histogram for Prometheus, and exact percentiles of the latest clicks."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._histogram = Histogram(
+            "refcut_click_phase_seconds",
+            "Where the time of a click goes; total is all of it",
+            ["phase"],
+            buckets=BUCKETS_S,
+            registry=registry,
+        )
+        self._recent_ms: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT_CLICKS))
+
+    def observe(self, phases: Mapping[str, float]) -> None:
+        """One click: phase to milliseconds."""
+        for phase, milliseconds in phases.items():
+            self._histogram.labels(phase).observe(milliseconds / 1000)
+            self._recent_ms[phase].append(milliseconds)
+
+    def percentiles(self) -> dict[str, dict[str, float]]:
+        return {phase: _percentiles(list(values)) for phase, values in list(self._recent_ms.items())}
+
+
+def _percentiles(values: list[float]) -> dict[str, float]:
+    cuts = quantiles(values, n=20, method="inclusive") if len(values) > 1 else [values[0]] * 19
+    return {"p50": round(cuts[9], 1), "p95": round(cuts[18], 1), "clicks": len(values)}
+
 
 class TrainingCollector(Collector):
-    """Asks the database when Prometheus asks; says nothing while that fails."""
+    """Reads the trainings from the database when Prometheus scrapes. Yields nothing while the database fails."""
 
     def __init__(self, training: TrainingStatus) -> None:
         self._training = training
 
     def collect(self) -> Iterable[Metric]:
+        """Active trainings by stage, and ended trainings by outcome."""
         try:
             stages, outcomes = self._training.stages(), self._training.outcomes()
         except SQLAlchemyError:
@@ -48,95 +164,12 @@ class TrainingCollector(Collector):
         yield ended
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: else the database would be asked when the process starts."""
+        """Empty: otherwise the registry would read the database when the process starts."""
         return []
 
 
-BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-RECENT_CLICKS = 1000
-CLICK_PATH = "/predict"
-
-ReadQueueState = Callable[[], QueueState]
-
-
-class Metrics:
-    """Counts and times of one web process since its start.
-
-    paths: those that the server has; requests to any other are counted together.
-    """
-
-    def __init__(
-        self,
-        versions: ProjectVersions,
-        paths: Iterable[str],
-        read_queue_state: ReadQueueState,
-        training: TrainingStatus,
-    ) -> None:
-        self.versions = versions
-        self._paths = frozenset(paths)
-        self._started = time.monotonic()
-        self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "refcut_requests", "HTTP requests", ["path", "status"], registry=self._registry
-        )
-        self._clicks = Counter(
-            "refcut_clicks",
-            "Click requests by outcome: answered, or the reason why there is no mask",
-            ["outcome"],
-            registry=self._registry,
-        )
-        self._phases = Histogram(
-            "refcut_click_phase_seconds",
-            "Where the time of a click goes; total is all of it",
-            ["phase"],
-            buckets=BUCKETS_S,
-            registry=self._registry,
-        )
-        build = Info("refcut_build", "Versions of the server and of the model", registry=self._registry)
-        build.info({"version": __version__, "model_version": versions.shared})
-        fallen_back = Gauge(
-            "refcut_models_fallen_back",
-            "Projects whose current version of the model is damaged, so that an earlier one serves",
-            registry=self._registry,
-        )
-        fallen_back.set_function(lambda: versions.fallen_back)
-        self._registry.register(_QueueCollector(read_queue_state))
-        self._registry.register(TrainingCollector(training))
-        self._outcomes: defaultdict[str, int] = defaultdict(int)
-        self._recent_ms: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT_CLICKS))
-
-    def observe(self, facts: dict[str, Any]) -> None:
-        """Takes the facts of one request, as its log line has them."""
-        path = facts["path"] if facts["path"] in self._paths else "other"
-        self._requests.labels(path, str(facts["status"])).inc()
-        outcome = facts.get("outcome")
-        if path != CLICK_PATH or outcome is None:
-            return
-        self._clicks.labels(outcome).inc()
-        self._outcomes[outcome] += 1
-        phases = facts.get("milliseconds")
-        if phases is not None and outcome == ANSWERED:
-            for phase, milliseconds in (phases | {"total": facts["total_ms"]}).items():
-                self._phases.labels(phase).observe(milliseconds / 1000)
-                self._recent_ms[phase].append(milliseconds)
-
-    def text(self) -> bytes:
-        """In Prometheus' text format."""
-        return generate_latest(self._registry)
-
-    def summary(self) -> dict[str, Any]:
-        """Outcomes since the start, and medians and 95th percentiles of the latest 1000 answered clicks, ms a phase."""
-        return {
-            "uptime_s": round(time.monotonic() - self._started, 1),
-            "clicks": dict(self._outcomes),
-            "milliseconds": {
-                phase: _percentiles(list(values)) for phase, values in list(self._recent_ms.items())
-            },
-        }
-
-
 class _QueueCollector(Collector):
-    """Asks Redis when Prometheus asks, so that all web processes say the same."""
+    """Reads Redis when Prometheus scrapes, so that all web processes report the same."""
 
     def __init__(self, read_queue_state: ReadQueueState) -> None:
         self._read = read_queue_state
@@ -157,10 +190,5 @@ class _QueueCollector(Collector):
         )
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        """Nothing: else Redis would be asked when the process starts."""
+        """Empty: otherwise the registry would read Redis when the process starts."""
         return []
-
-
-def _percentiles(values: list[float]) -> dict[str, float]:
-    cuts = quantiles(values, n=20, method="inclusive") if len(values) > 1 else [values[0]] * 19
-    return {"p50": round(cuts[9], 1), "p95": round(cuts[18], 1), "clicks": len(values)}

@@ -1,4 +1,7 @@
-"""One log line a request, with an id that the caller gets too; whatever fails unexpectedly ends here."""
+"""The layers around every request: log line and metrics, security headers, JSON only, limit of the body.
+
+`app.py` sets their order. Unexpected exceptions end in `RequestLine`, which responds 500 with the id of the log line.
+"""
 
 from __future__ import annotations
 
@@ -14,97 +17,104 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from refcut_backend.logs import gather_facts
+from refcut_backend.logs import collect_fields
 
 log = logging.getLogger("refcut.request")
 
 ID_HEADER = "X-RefCut-Request"
 QUIET = frozenset({"/health", "/livez", "/readyz", "/metrics"})
-"""Asked every few seconds: logged only when the answer is not 200."""
+"""Paths that probes request every few seconds: logged only if the response is not 200."""
 GOOD_OUTCOMES = frozenset({None, "answered", "no_clicks"})
 
 Observe = Callable[[dict[str, Any]], None]
 
 
 class RequestLine:
-    """ASGI middleware, the outermost. observe: is given what was logged, for the metrics."""
+    """ASGI middleware that writes one log line per request, with an id that the caller gets in a header."""
 
     def __init__(self, app: ASGIApp, observe: Observe) -> None:
+        """Wrap an application.
+
+        Args:
+            app: What answers the request.
+            observe: Called with the fields of the log line, for the metrics.
+        """
         self._app = app
         self._observe = observe
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request and log it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with gather_facts() as facts:
-            await _Exchange(scope, receive, send, facts, self._observe).answer(self._app)
+        with collect_fields() as fields:
+            await _Exchange(scope, receive, send, fields, self._observe).answer(self._app)
 
 
 class _Exchange:
-    """One request and its answer on their way through."""
+    """One request and its response."""
 
     def __init__(
-        self, scope: Scope, receive: Receive, send: Send, facts: dict[str, Any], observe: Observe
+        self, scope: Scope, receive: Receive, send: Send, fields: dict[str, Any], observe: Observe
     ) -> None:
         self._scope, self._receive, self._send = scope, receive, send
         self._observe = observe
         self._started = time.monotonic()
         self._status = 0
-        self._told = False
-        self._facts = facts
-        self._facts.update(id=uuid4().hex[:12], method=scope["method"], path=scope["path"][:100])
-        self._facts.update(bytes_in=0, bytes_out=0)
+        self._is_logged = False
+        self._fields = fields
+        self._fields.update(id=uuid4().hex[:12], method=scope["method"], path=scope["path"][:100])
+        self._fields.update(bytes_in=0, bytes_out=0)
 
     async def answer(self, app: ASGIApp) -> None:
         try:
             await app(self._scope, self._counted_receive, self._counted_send)
         except Exception as error:
-            log.exception("request failed", extra={"id": self._facts["id"], "path": self._facts["path"]})
-            self._facts.update(outcome="failed", problem=type(error).__name__)
+            log.exception("request failed", extra={"id": self._fields["id"], "path": self._fields["path"]})
+            self._fields.update(outcome="failed", problem=type(error).__name__)
             if not self._status:
                 body = {
                     "error": "internal",
-                    "id": self._facts["id"],
+                    "id": self._fields["id"],
                     "hint": "the log has the details under this id",
                 }
                 await JSONResponse(body, status_code=500)(self._scope, self._receive, self._counted_send)
         finally:
-            self._tell()
+            self._log_once()
 
     async def _counted_receive(self) -> Message:
         message = await self._receive()
-        self._facts["bytes_in"] += len(message.get("body", b""))
+        self._fields["bytes_in"] += len(message.get("body", b""))
         return message
 
     async def _counted_send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status = message["status"]
-            MutableHeaders(scope=message)[ID_HEADER] = self._facts["id"]
+            MutableHeaders(scope=message)[ID_HEADER] = self._fields["id"]
         await self._send(message)
-        self._facts["bytes_out"] += len(message.get("body", b""))
+        self._fields["bytes_out"] += len(message.get("body", b""))
         if message["type"] == "http.response.body" and not message.get("more_body", False):
-            # Not when the application returns: work that follows the answer keeps nobody waiting.
-            self._tell()
+            # Not when the application returns: background work after the response delays nobody.
+            self._log_once()
 
-    def _tell(self) -> None:
-        if self._told:
+    def _log_once(self) -> None:
+        if self._is_logged:
             return
-        self._told = True
+        self._is_logged = True
         total_ms = 1000 * (time.monotonic() - self._started)
-        phases = self._facts.get("milliseconds")
+        phases = self._fields.get("milliseconds")
         if phases is not None:
             phases["http"] = round(total_ms - sum(phases.values()), 1)
-        self._facts.update(status=self._status, total_ms=round(total_ms, 1))
-        log.log(self._level(), "request", extra=self._facts)
-        self._observe(self._facts)
+        self._fields.update(status=self._status, total_ms=round(total_ms, 1))
+        log.log(self._level(), "request", extra=self._fields)
+        self._observe(self._fields)
 
     def _level(self) -> int:
         if self._status >= 500 or not self._status:
             return logging.ERROR
-        if self._status >= 400 or self._facts.get("outcome") not in GOOD_OUTCOMES:
+        if self._status >= 400 or self._fields.get("outcome") not in GOOD_OUTCOMES:
             return logging.WARNING
-        return logging.DEBUG if self._facts["path"] in QUIET else logging.INFO
+        return logging.DEBUG if self._fields["path"] in QUIET else logging.INFO
 
 
 HEADERS = {
@@ -117,12 +127,14 @@ READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class SafeHeaders:
-    """ASGI middleware: `HEADERS` on every answer that does not set its own."""
+    """ASGI middleware: adds `HEADERS` to every response that does not set them."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; add the headers to its response."""
+
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -134,16 +146,17 @@ class SafeHeaders:
 
 
 class JsonOnly:
-    """ASGI middleware: 415 for whatever changes something and is not JSON.
+    """ASGI middleware: responds 415 to requests that change something and are not JSON (protection against CSRF).
 
-    A page of another site can make a browser send forms and plain text with the credentials that it keeps; JSON it can
-    send only after asking, which nobody here answers.
+    A page of another site can make a browser send forms and plain text with the stored credentials. JSON needs a CORS
+    preflight first, which this server never grants.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or respond 415."""
         if scope["type"] != "http" or scope["method"] in READING or _is_json(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
@@ -159,20 +172,21 @@ def _is_json(headers: Headers) -> bool:
 
 
 class _TooLargeError(HTTPException):
-    """Told to whoever reads the body; frameworks let this kind pass."""
+    """Raised while the body is read; frameworks do not swallow an HTTPException."""
 
     def __init__(self) -> None:
         super().__init__(status_code=413)
 
 
 class BodyLimit:
-    """ASGI middleware: 413 with a hint for bodies over `max_bytes`."""
+    """ASGI middleware: responds 413 with a hint to bodies over `max_bytes`."""
 
     def __init__(self, app: ASGIApp, max_bytes: int) -> None:
         self._app = app
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or respond 413."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -191,7 +205,7 @@ class BodyLimit:
             return message
 
         async def unless_too_large(message: Message) -> None:
-            """What the application makes of the error says nothing of the setting."""
+            """Drops the application's own response to the error, which does not name the setting."""
             if seen <= self._max_bytes:
                 await send(message)
 

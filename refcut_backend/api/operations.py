@@ -1,4 +1,4 @@
-"""What operators ask: /livez and /readyz for probes, /metrics for Prometheus, /status for people."""
+"""The routes for operators: /livez and /readyz for probes, /metrics for Prometheus, /status for people."""
 
 from __future__ import annotations
 
@@ -25,7 +25,14 @@ def operations(
     database_answers: Callable[[], bool],
     training: TrainingStatus,
 ) -> APIRouter:
-    """The routes. database_answers: whether the database can be read now."""
+    """Build the routes.
+
+    Args:
+        metrics: Counts and times of this process.
+        read_queue_state: Reads the click queue; may raise QueueUnavailableError.
+        database_answers: Whether the database can be read now.
+        training: Reads the trainings; may raise SQLAlchemyError.
+    """
     router = APIRouter()
 
     @router.get("/livez")
@@ -39,12 +46,12 @@ def operations(
         except QueueUnavailableError:
             workers = None
         database = database_answers()
-        said = {
+        body = {
             "redis": "down" if workers is None else "up",
             "database": "up" if database else "down",
             "workers": workers or 0,
         }
-        return JSONResponse(said, status_code=200 if workers and database else 503)
+        return JSONResponse(body, status_code=200 if workers and database else 503)
 
     @router.get("/metrics")
     def prometheus() -> Response:
@@ -64,13 +71,13 @@ def operations(
 
 
 def _training(read_queue_state: ReadQueueState, training: TrainingStatus) -> dict[str, Any]:
-    """How many workers train, and each project's run; the database may fail and Redis be away."""
-    said: dict[str, Any] = {"workers": None, "projects": None}
+    """Number of training workers and the run of each project; None where Redis or the database fails."""
+    status: dict[str, Any] = {"workers": None, "projects": None}
     with suppress(QueueUnavailableError):
-        said["workers"] = read_queue_state().training_workers
+        status["workers"] = read_queue_state().training_workers
     with suppress(SQLAlchemyError):
-        said["projects"] = training.summary()
-    return said
+        status["projects"] = training.summary()
+    return status
 
 
 def _queue(read_queue_state: ReadQueueState) -> dict[str, Any]:

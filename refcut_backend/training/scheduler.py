@@ -93,7 +93,7 @@ class TrainingThread:
             self._requests.request(project_id, RequestedBy(reason))
         except RefCutError as error:
             if project_id not in self._refused:
-                log.warning("training not begun", extra={"project": project_id, "problem": str(error)})
+                log.warning("training not started", extra={"project": project_id, "problem": str(error)})
             self._refused.add(project_id)
 
     def _run(self) -> None:

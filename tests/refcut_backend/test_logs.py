@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from refcut_backend.logs import SafeJsonFormatter, gather_facts, note, set_up_logging
+from refcut_backend.logs import SafeJsonFormatter, collect_fields, note, set_up_logging
 
 
 def line(message: str, **extra: object) -> str:
@@ -68,7 +68,7 @@ def test_what_is_noted_is_gathered_for_the_request_in_hand_alone():
     seen = {}
 
     def request(number: int) -> None:
-        with gather_facts() as facts:
+        with collect_fields() as facts:
             note(number=number)
             both.wait(30)
             note(done=True)
@@ -85,6 +85,6 @@ def test_what_is_noted_is_gathered_for_the_request_in_hand_alone():
 
 def test_a_note_outside_of_a_request_is_lost_without_harm():
     note(number=1)
-    with gather_facts() as facts:
+    with collect_fields() as facts:
         pass
     assert facts == {}

@@ -22,7 +22,7 @@ from refcut_backend.database.tables import ClickEvent
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.label_studio.label_config import MASK_KINDS
 from refcut_backend.label_studio.payloads import Webhook
-from refcut_backend.logs import gather_facts
+from refcut_backend.logs import collect_fields
 from refcut_backend.references.registry import References
 from refcut_backend.versions.serving import OneVersion
 from tests.support import squares
@@ -407,7 +407,7 @@ def test_promise_24_whatever_a_click_says_the_answer_has_the_images_true_size_or
 
 
 def test_promise_24_five_hundred_clicks_are_refused_with_the_limit_as_reason(editor):
-    with gather_facts() as facts:
+    with collect_fields() as facts:
         reply = editor.send(*(dot(str(number), number % 100) for number in range(500)))
     assert reply.reason == "bad_request"
     assert "200 is the limit" in facts["problem"]
@@ -436,7 +436,7 @@ def test_promise_25_each_of_two_image_tags_is_answered_on_its_own(service, queue
 def test_promise_25_a_label_without_a_brush_on_one_image_says_so_and_the_other_image_works(service):
     editor = Editor(service, label_config=TWO_IMAGES.replace('<Label value="Door"/></Brush', "</Brush"))
     on_second = dot("b", 20) | {"to_name": "second", "from_name": "click2"}
-    with gather_facts() as facts:
+    with collect_fields() as facts:
         assert editor.send(on_second).reason == "label_config"
     assert "'Door'" in facts["problem"]
     assert "'second'" in facts["problem"]
@@ -464,7 +464,7 @@ def test_promise_25_a_config_that_cannot_work_is_a_reason_and_no_exception(servi
 def test_a_registry_that_cannot_be_read_is_a_reason_and_no_mask_of_something_else(service, engine, queue):
     with engine.begin() as connection:
         connection.execute(text('DROP TABLE "references"'))
-    with gather_facts() as facts:
+    with collect_fields() as facts:
         reply = Editor(service).send(dot("a", 20))
     assert (reply.reason, reply.prediction["result"], queue.jobs) == ("database", [], [])
     assert "REFCUT_DATABASE_URL" in facts["problem"]

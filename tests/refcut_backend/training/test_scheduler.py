@@ -129,7 +129,7 @@ def test_a_project_that_is_not_connected_is_said_once_and_not_trained(world, thr
     thread.look()
     thread.look()
     assert world.runs.all_under_way() == []
-    assert [record.project for record in caplog.records if record.message == "training not begun"] == [8]
+    assert [record.project for record in caplog.records if record.message == "training not started"] == [8]
 
 
 def test_projects_are_trained_side_by_side(world, connection, tmp_path):
