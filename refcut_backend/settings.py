@@ -1,4 +1,8 @@
-"""Every setting in one place, read from `REFCUT_*` once at the start."""
+"""Every setting: add a `REFCUT_*` variable here, with its default, its limits and its description.
+
+Settings are read from the environment once, at the start of a process. This module imports no feature; settings with a
+syntax of their own (authors, cron) are checked by `wiring.check_settings`.
+"""
 
 from __future__ import annotations
 
@@ -12,197 +16,222 @@ from model.checkpoints.version_folder import SHIPPED_DIR
 from refcut_backend.errors import ConfigError
 
 LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Addresses that stand for all of a machine's: one listens on them, and connects to another."""
+"""Wildcard addresses, on which a server listens, and the address at which a program on this machine connects to it."""
 
 
 class Settings(BaseSettings):
-    """Names carry their unit. `docs/settings.md` lists them, and a test holds that list to this class."""
+    """The settings of all processes. A name ends in its unit.
+
+    Attributes are described by their fields. `refcut settings` prints them as the table of `docs/settings.md`, and a test
+    keeps the two equal.
+    """
 
     model_config = SettingsConfigDict(env_prefix="REFCUT_", frozen=True)
 
     host: str = Field("127.0.0.1", description="address the web server listens on")
     port: int = Field(9090, ge=1, le=65535, description="port the web server listens on")
     redis_url: str | None = Field(
-        None, description="a real Redis (redis://...); without it `refcut run` embeds one"
+        None, description="URL of a Redis server (redis://...); without it `refcut run` embeds one"
     )
     state_dir: Path = Field(
         Path("refcut-state"),
-        description="folder for the database, trainings and OpenVINO's form of the model",
+        description="folder for the database, the trainings and the model in OpenVINO's format",
     )
     database_url: str | None = Field(
-        None, description="SQLAlchemy URL; default is SQLite in the state folder"
+        None, description="SQLAlchemy URL of the database; the default is SQLite in the state folder"
     )
     model_dir: Path = Field(SHIPPED_DIR, description="folder with base.safetensors and version.safetensors")
     model_store: str | None = Field(
         None,
-        description="folder or fsspec URL (s3://...) of the versions that projects have learned; default is `models` in "
-        "the state folder. Web servers and workers on all machines must see the same",
+        description="folder or fsspec URL (s3://...) of the trained model versions; the default is `models` in "
+        "the state folder. Web servers and workers on all machines must use the same",
     )
     models_in_memory: int = Field(
-        4, ge=1, le=100, description="learned versions that a worker keeps loaded, besides the shared model"
+        4,
+        ge=1,
+        le=100,
+        description="trained model versions that a worker keeps loaded besides the shared model",
     )
-    device: str = Field("auto", pattern="^(auto|cpu|cuda(:\\d+)?)$", description="auto, cpu, cuda or cuda:N")
+    device: str = Field(
+        "auto",
+        pattern="^(auto|cpu|cuda(:\\d+)?)$",
+        description="device of the model: auto, cpu, cuda or cuda:N",
+    )
     runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto",
-        description="what computes the network; auto takes OpenVINO on a processor where it loads, torch else",
+        description="runtime of the network; auto uses OpenVINO on a processor if it loads, otherwise torch",
     )
     access_token: SecretStr | None = Field(
         None,
-        description="Label Studio token to use instead of the one that Label Studio hands over: a personal access token "
-        "or a legacy one; set it together with REFCUT_LABEL_STUDIO_URL",
+        description="Label Studio token to use instead of the one in /setup: a personal access token "
+        "or a legacy token; needs REFCUT_LABEL_STUDIO_URL",
     )
     label_studio_url: str | None = Field(
         None,
         pattern="^https?://[^/?#@]+(/[^?#]*)?$",
-        description="Label Studio's address as this machine reaches it, when the one it hands over is another "
-        "(containers); REFCUT_ACCESS_TOKEN is then sent nowhere else",
+        description="URL of Label Studio as this machine reaches it, if it differs from the one in /setup "
+        "(containers); REFCUT_ACCESS_TOKEN is sent only there",
     )
-    click_timeout_s: int = Field(8, ge=1, le=90, description="deadline for the answer to a click")
+    click_timeout_s: int = Field(8, ge=1, le=90, description="deadline for the answer to a click, in seconds")
     click_queue_limit: int = Field(
-        16, ge=1, le=200, description="clicks that may wait for a worker; further ones are refused as busy"
+        16,
+        ge=1,
+        le=200,
+        description="clicks that may wait for a worker; further clicks are refused as `busy`",
     )
     workers: int = Field(
-        1, ge=1, le=64, description="workers that `refcut run` starts; they share this machine's cores"
+        1,
+        ge=1,
+        le=64,
+        description="workers that `refcut run` starts; they share the processor cores of this machine",
     )
     image_timeout_s: int = Field(
         6,
         ge=1,
         le=90,
-        description="longest time that getting an image may take, redirects and new tries included",
+        description="time limit for fetching an image, redirects and retries included",
     )
-    image_max_bytes: int = Field(64 * 2**20, ge=1, description="largest image file that is fetched")
-    image_max_pixels: int = Field(100_000_000, ge=1, description="largest image that is decoded")
+    image_max_bytes: int = Field(64 * 2**20, ge=1, description="size limit of an image file")
+    image_max_pixels: int = Field(100_000_000, ge=1, description="pixel limit of a decoded image")
     image_hosts: str = Field(
         "",
-        description="hosts (`host` or `host:port`, comma separated) that images may come from although they lie in a "
-        "private network; Label Studio's own always may, and so may every public host",
+        description="hosts (`host` or `host:port`, comma separated) in private networks that images may be fetched from; "
+        "Label Studio's own host and all public hosts are always allowed",
     )
     local_files_dir: Path | None = Field(
         None,
-        description="folder that this machine shares with Label Studio as its LOCAL_FILES_DOCUMENT_ROOT: "
-        "images are read from it directly",
+        description="Label Studio's LOCAL_FILES_DOCUMENT_ROOT, if this machine can read it: "
+        "images are then read from it directly",
     )
     upload_dir: Path | None = Field(
         None,
-        description="folder that this machine shares with Label Studio as its media/upload: "
-        "images are read from it directly",
+        description="Label Studio's folder media/upload, if this machine can read it: "
+        "images are then read from it directly",
     )
     image_recheck_s: int = Field(
-        60, ge=0, description="age at which a kept image is compared with Label Studio's at its next use"
+        60, ge=0, description="age after which a cached image is compared with Label Studio's at its next use"
     )
     image_cache_max_bytes: int = Field(
-        256 * 2**20, ge=16 * 2**20, description="decoded images that a worker keeps"
+        256 * 2**20, ge=16 * 2**20, description="memory limit of a worker's cache of decoded images"
     )
     feature_cache_max_bytes: int = Field(
         512 * 2**20,
         ge=64 * 2**20,
-        description="what a worker keeps of images for the next click, on the model's device",
+        description="memory limit of a worker's cache of image features, on the model's device",
     )
     reference_cache_max_bytes: int = Field(
         128 * 2**20,
         ge=16 * 2**20,
-        description="encoded references that a worker keeps, on the model's device",
+        description="memory limit of a worker's cache of encoded references, on the model's device",
     )
-    max_references_per_label: int = Field(4, ge=1, description="newest references of a label that are pooled")
+    max_references_per_label: int = Field(
+        4, ge=1, description="number of references of a label that are used, newest first"
+    )
     clicks_kept_days: int = Field(
         365,
         ge=0,
-        description="how long answered clicks are kept for trainings and counts; 0 = for ever. "
-        "Looked at hourly, together with the comparison of references",
+        description="days that answered clicks are stored for trainings and statistics; 0 = forever. "
+        "Older clicks are removed hourly",
     )
     click_memory_s: int = Field(
         600,
         ge=0,
-        description="how long single clicks (Auto accept) and boxes can be refined after the last click on them",
+        description="time after the last click during which single clicks (Auto accept) and boxes can be refined",
     )
     pending_masks_s: int = Field(
         120,
         ge=0,
-        description="how long unaccepted masks of other labels come along with an answer; 0 = never",
+        description="time during which an answer includes unaccepted masks of other labels; 0 = never",
     )
     mask_output: Literal["brush", "polygon", "rectangle"] = Field(
-        "brush", description="what masks come back as if a label has several: brush, polygon or rectangle"
+        "brush", description="form of masks whose label is in several controls: brush, polygon or rectangle"
     )
     polygon_tolerance_px: float = Field(
         1.0,
         ge=0,
         le=100,
-        description="farthest that polygons may leave a mask's outline, in pixels of the image",
+        description="largest distance between a polygon and the outline of its mask, in pixels of the image",
     )
     polygon_min_area_percent: float = Field(
-        1.0, ge=0, le=100, description="pieces of a mask below this percentage of its largest are no polygons"
+        1.0,
+        ge=0,
+        le=100,
+        description="pieces of a mask smaller than this percentage of the largest piece become no polygon",
     )
     prelabel: Literal["off", "open", "batch"] = Field(
         "off",
-        description="when Label Studio gets masks that nobody clicked: `off`, `open` (a task is opened that has no "
-        "prediction of the serving model) or `batch` (also when it asks for many, as by Retrieve Predictions)",
+        description="when masks are predicted without a click: `off`, `open` (a task is opened that has no "
+        "prediction of the serving model) or `batch` (also for many tasks at once, as by Retrieve Predictions)",
     )
     prelabel_open_timeout_s: int = Field(
-        10, ge=1, le=90, description="longest time that opening a task may wait for such masks"
+        10, ge=1, le=90, description="time limit for predicting masks when a task is opened"
     )
     prelabel_batch_timeout_s: int = Field(
         90,
         ge=1,
         le=95,
-        description="longest time for a batch; what is not done by then is left for the next one "
-        "(Label Studio itself gives up after 100)",
+        description="time limit for a batch; the rest is left for the next one "
+        "(Label Studio gives up after 100 seconds)",
     )
     reference_authors: str = Field(
         "",
-        description="who may give references by marking regions: user ids or e-mail addresses, comma separated; "
+        description="users whose marked regions become references: user ids or e-mail addresses, comma separated; "
         "empty = everybody",
     )
     reconcile_interval_s: int = Field(
         60,
         ge=0,
-        description="how often references are compared with Label Studio, for lost webhooks; "
+        description="interval between comparisons of the references with Label Studio, in case webhooks are lost; "
         "0 = only when a project is connected or its configuration changes",
     )
     train_after_annotations: int = Field(
         20,
         ge=0,
-        description="new or changed annotations after which a project is trained; 0 = never by their number",
+        description="number of new or changed annotations that starts a training; 0 = never",
     )
     train_min_interval_s: int = Field(
-        600, ge=0, description="shortest time between the beginnings of two trainings that nobody asked for"
+        600, ge=0, description="shortest time between the starts of two automatic trainings of a project"
     )
     train_cron: str = Field(
         "",
-        description="times at which a project with new annotations is trained, in cron's form and this machine's time, "
-        "such as `30 2 * * *`; empty = never",
+        description="schedule for training projects with new annotations: a cron expression in the local time of this "
+        "machine, such as `30 2 * * *`; empty = never",
     )
     train_holdout_percent: float = Field(
-        20.0, ge=0, le=50, description="share of a project's images that is only judged on"
+        20.0,
+        ge=0,
+        le=50,
+        description="percentage of a project's images that are held out for the comparison of models",
     )
     train_holdout_min_images: int = Field(
-        5, ge=1, description="images that must be held out for a new model to be promoted by itself"
+        5, ge=1, description="number of held-out images needed for promoting a new model automatically"
     )
-    train_timeout_s: int = Field(21600, ge=60, description="longest time that a training may take")
+    train_timeout_s: int = Field(21600, ge=60, description="time limit for a whole training")
     train_learning_s: int = Field(
         720,
         ge=10,
-        description="what a training may spend on learning itself: it takes as many steps as fit, up to what its images "
-        "can use; making the snapshot and judging come on top",
+        description="time for the optimisation within a training, which takes as many steps as fit, up to a limit by the "
+        "number of images; snapshot and comparison come on top",
     )
     train_keep_runs: int = Field(
         10,
         ge=1,
-        description="newest trainings of a project whose snapshots stay; those of versions that last stay, too",
+        description="number of newest trainings of a project whose snapshots are kept, besides those of versions in use",
     )
     train_threads: int = Field(
-        0, ge=0, le=256, description="processor threads of a training; 0 = half of the processor's"
+        0, ge=0, le=256, description="processor threads of a training; 0 = half of the available cores"
     )
-    training_worker: bool = Field(True, description="whether `refcut run` starts a worker for trainings")
-    request_max_bytes: int = Field(64 * 2**20, ge=1, description="largest request body that is read")
+    training_worker: bool = Field(True, description="whether `refcut run` starts a training worker")
+    request_max_bytes: int = Field(64 * 2**20, ge=1, description="size limit of a request body")
 
     basic_auth_user: str | None = Field(
-        None, description="user name that Label Studio must send; set it together with the password"
+        None, description="user name that Label Studio must send; needs the password too"
     )
     basic_auth_password: SecretStr | None = Field(None, description="password that Label Studio must send")
     webhook_secret: SecretStr | None = Field(
         None,
-        description="value that webhooks must carry in the header X-RefCut-Webhook-Secret; "
-        "needed for webhooks as soon as a password is set",
+        description="value of the header X-RefCut-Webhook-Secret that webhooks must send; "
+        "required as soon as a password is set",
     )
 
     @field_validator(
@@ -222,19 +251,19 @@ class Settings(BaseSettings):
     @classmethod
     def _user_has_no_colon(cls, value: str | None) -> str | None:
         if value is not None and ":" in value:
-            raise ValueError("a user name cannot hold a colon")
+            raise ValueError("a user name cannot contain a colon")
         return value
 
     @model_validator(mode="after")
     def _both_or_neither(self) -> Settings:
         if (self.basic_auth_user is None) != (self.basic_auth_password is None):
             raise ValueError(
-                "REFCUT_BASIC_AUTH_USER and REFCUT_BASIC_AUTH_PASSWORD belong together, only one is set"
+                "REFCUT_BASIC_AUTH_USER and REFCUT_BASIC_AUTH_PASSWORD belong together, but only one is set"
             )
         if self.access_token is not None and self.label_studio_url is None:
             raise ValueError(
-                "REFCUT_ACCESS_TOKEN needs REFCUT_LABEL_STUDIO_URL: else whoever reaches /setup could have the token "
-                "sent to an address of his choice"
+                "REFCUT_ACCESS_TOKEN needs REFCUT_LABEL_STUDIO_URL: otherwise anybody who reaches /setup could have the "
+                "token sent to any server"
             )
         return self
 
@@ -245,49 +274,53 @@ class Settings(BaseSettings):
 
     @property
     def listens_everywhere(self) -> bool:
-        """Whether the web server has no address of its own, but all those of the machine."""
+        """Whether the web server listens on all addresses of the machine."""
         return self.host in LOOPBACK_OF
 
     @property
     def local_address(self) -> str:
-        """The web server's address for programs on this machine."""
+        """URL of the web server for programs on this machine."""
         host = LOOPBACK_OF.get(self.host, self.host)
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
     @property
     def model_store_url(self) -> str:
-        """Where learned versions are."""
+        """Folder or URL of the trained model versions."""
         return self.model_store or str((self.state_dir / "models").resolve())
 
     @property
     def own_token(self) -> str | None:
-        """The token that wins over what Label Studio hands over."""
+        """The token that replaces the one in /setup; None if none is set."""
         return self.access_token.get_secret_value() if self.access_token else None
 
     @property
     def training_dir(self) -> Path:
-        """Folder of trainings: below it, one a project, and in that one a run."""
+        """Folder of the trainings; it has one folder per project with one folder per run."""
         return self.state_dir / "training"
 
     @property
     def runtime_cache_dir(self) -> Path:
-        """Folder where OpenVINO's form of the model is kept for the next start."""
+        """Folder where the converted OpenVINO model is stored for the next start."""
         return self.state_dir / "openvino"
 
     @property
     def allowed_image_hosts(self) -> frozenset[str]:
-        """Hosts that may lie in a private network besides Label Studio's own, lower case."""
+        """Hosts in private networks that images may be fetched from, in lower case."""
         return frozenset(host.strip().lower() for host in self.image_hosts.split(",") if host.strip())
 
 
 def read_settings() -> Settings:
-    """Settings from the environment. Raises ConfigError that names the variable."""
+    """Settings from the environment.
+
+    Raises:
+        ConfigError: If a variable is invalid. The message names the variable, never its value.
+    """
     try:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        said = first["msg"].removeprefix("Value error, ")
+        problem = first["msg"].removeprefix("Value error, ")
         variable = "_".join(str(part) for part in first["loc"]).upper()
         raise ConfigError(
-            f"REFCUT_{variable}: {said}" if variable else said, hint="see docs/settings.md"
+            f"REFCUT_{variable}: {problem}" if variable else problem, hint="see docs/settings.md"
         ) from None
