@@ -1,4 +1,7 @@
-"""`refcut demo`: backend and Label Studio together, with projects to click in. State stays in one folder."""
+"""`refcut demo`: runs the backend and a real Label Studio together, with two projects to click in.
+
+All state is in one folder. `DEMO_PROJECTS` says what the projects are.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,15 @@ PARTS_FILE = PHOTOGRAPHS / "parts.json"
 
 @dataclass(frozen=True)
 class DemoProject:
-    """label_parts: label to the parts of the photograph `reference` whose union is the label's reference."""
+    """A project of the demo.
+
+    Attributes:
+        title: Its title in Label Studio.
+        config_path: Its label config.
+        photographs: Glob pattern of its photographs in `PHOTOGRAPHS`.
+        reference: Name of the photograph with the references, without its suffix.
+        label_parts: Label to the parts of that photograph whose union is the label's reference.
+    """
 
     title: str
     config_path: Path
@@ -51,7 +62,7 @@ class DemoProject:
         return found
 
     def reference_regions(self) -> list[BrushRegion]:
-        """What the lead marked on the first photograph: a region a label, each its label's reference."""
+        """The regions on the first photograph: one per label, each marked as its label's reference."""
         return [
             BrushRegion(f"demo-{label.lower()}", label, self._mask(parts), REFERENCE_CHOICE)
             for label, parts in self.label_parts.items()
@@ -88,13 +99,24 @@ DEMO_PROJECTS = (
 
 
 def demo_mask(photograph: str, part: str) -> NDArray[np.bool_]:
-    """The mask (H, W) of a part on a demo photograph (named without its ending). Raises ConfigError without it."""
+    """Mask of a part on a demo photograph.
+
+    Args:
+        photograph: File name without suffix.
+        part: Name of the part in `parts.json`.
+
+    Returns:
+        Mask (H, W) in the pixels of the photograph.
+
+    Raises:
+        ConfigError: If the repository has no such mask.
+    """
     try:
         scene = next(scene for scene in _scenes() if scene.image_path.stem == photograph)
         return scene.masks()[part]
     except (StopIteration, KeyError):
         raise ConfigError(
-            f"{PARTS_FILE} has no {part} of {photograph}", hint="use a checkout as it is"
+            f"{PARTS_FILE} has no {part} of {photograph}", hint="use an unchanged checkout of the repository"
         ) from None
 
 
@@ -104,17 +126,20 @@ def _scenes() -> list[Scene]:
 
 
 def make_demo_projects(label_studio: str, token: str, backend: str) -> dict[str, int]:
-    """Makes the demo projects that are not there yet, attached to the backend; title to project id.
+    """Create the missing demo projects and attach the backend to all of them.
 
-    The backend is attached before the references are submitted: it hears of them by webhook.
+    The backend is attached before the references are submitted, so that webhooks announce them.
+
+    Returns:
+        Title to project id.
     """
-    there = LabelStudioProject.titled(label_studio, token)
+    existing = LabelStudioProject.titled(label_studio, token)
     for demo in DEMO_PROJECTS:
-        if demo.title not in there:
-            there[demo.title] = _make(demo, label_studio, token, backend)
+        if demo.title not in existing:
+            existing[demo.title] = _make(demo, label_studio, token, backend)
         else:
-            _attach(label_studio, there[demo.title], token, backend)
-    return {demo.title: there[demo.title] for demo in DEMO_PROJECTS}
+            _attach(label_studio, existing[demo.title], token, backend)
+    return {demo.title: existing[demo.title] for demo in DEMO_PROJECTS}
 
 
 def _make(demo: DemoProject, label_studio: str, token: str, backend: str) -> int:
@@ -139,13 +164,23 @@ POLL_S = 0.3
 
 
 class _StoppedError(Exception):
-    """Ctrl-C or SIGTERM, wherever the demo is just then."""
+    """Raised by the signal handler at Ctrl-C or SIGTERM."""
 
 
 def run_demo(settings: Settings, folder: Path, label_studio: Path, label_studio_port: int) -> int:
-    """Blocks until Ctrl-C; returns the exit status: 0 after a signal, 1 when the backend stopped by itself.
+    """Run the demo until Ctrl-C.
 
-    label_studio: the `label-studio` command of its own virtual environment. Raises ConfigError that says what to do.
+    Args:
+        settings: Settings of the backend; its state folder is replaced.
+        folder: Folder for all state of the demo.
+        label_studio: The `label-studio` command in its own virtual environment.
+        label_studio_port: Port of Label Studio on this machine.
+
+    Returns:
+        The exit status: 0 after a signal, 1 if the backend stopped by itself.
+
+    Raises:
+        ConfigError: If something is missing or does not start; the message says what to do.
     """
     if not label_studio.is_file():
         raise ConfigError(
@@ -171,7 +206,7 @@ def run_demo(settings: Settings, folder: Path, label_studio: Path, label_studio_
 
 
 def _owner(folder: Path) -> Owner:
-    """The demo's account: made up once, and kept in a file that only this user reads."""
+    """The demo's account: generated once and stored in a file that only this user can read."""
     path = folder / "account.json"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -182,7 +217,7 @@ def _owner(folder: Path) -> Owner:
 
 
 def _start_backend(folder: Path) -> subprocess.Popen[bytes]:
-    # A session of its own: Ctrl-C reaches the demo alone, which then stops everything in order.
+    # In a session of its own, so that Ctrl-C reaches only the demo, which stops its children in order.
     return subprocess.Popen(
         [sys.executable, "-m", "refcut_backend", "run"],
         env=os.environ | {"REFCUT_STATE_DIR": str(folder / "refcut")},
@@ -195,7 +230,7 @@ def _wait_for(backend_url: str, backend: subprocess.Popen[bytes]) -> None:
     with httpx.Client(base_url=backend_url, trust_env=False) as client:
         while time.monotonic() < deadline:
             if backend.poll() is not None:
-                raise ConfigError("the backend did not start", hint="it has said why above")
+                raise ConfigError("the backend did not start", hint="its log above says why")
             try:
                 client.get("/health").raise_for_status()
                 return
@@ -220,10 +255,10 @@ def _greeting(label_studio: str, owner: Owner, projects: dict[str, int]) -> str:
             f"Label Studio is at {label_studio}",
             f"  user      {owner.user}",
             f"  password  {owner.password}",
-            *(f"  {title:<22} {label_studio}/projects/{id}/data" for title, id in projects.items()),
+            *(f"  {title:<22} {label_studio}/projects/{number}/data" for title, number in projects.items()),
             "",
             "  The first photograph of each project holds the references. Open any other, switch Auto-Annotation on,",
-            "  choose a label in the row 'Click' and click; Alt+click takes away; the tick accepts.",
+            "  choose a label in the row 'Click' and click. Alt+click is a negative click; the tick accepts the mask.",
             "  Label Studio runs with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false, so that it may call a",
             "  backend on this machine, and with legacy tokens, with which the backend reads the photographs.",
             "  Ctrl-C stops everything.",

@@ -1,4 +1,7 @@
-"""What a team lead does in Label Studio, over its API: project, photographs, ML backend, annotations with roles."""
+"""A real Label Studio for the demo and the tests: starts the server, and does over its API what a team lead does.
+
+`LabelStudioServer` is the process, `LabelStudioProject` one project in it, `BrushRegion` a painted region.
+"""
 
 from __future__ import annotations
 
@@ -23,12 +26,19 @@ from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio import brush_rle
 
 REQUEST_LIMIT_S = 60.0
-"""Connecting a backend waits for several of its answers."""
+"""Seconds per request. Label Studio sends several requests to a backend while it is being connected."""
 
 
 @dataclass(frozen=True)
 class BrushRegion:
-    """A mask (H, W) as an annotator would have painted it; `role` is the per-region choice, if any."""
+    """A region as an annotator paints it.
+
+    Attributes:
+        id: Region id.
+        label: Label of the region.
+        mask_hw: Mask (H, W) in the pixels of the image.
+        role: The per-region choice, such as "Reference"; None without one.
+    """
 
     id: str
     label: str
@@ -36,7 +46,7 @@ class BrushRegion:
     role: str | None = None
 
     def results(self) -> list[dict[str, Any]]:
-        """The one or two results that Label Studio stores for the region; two share one id."""
+        """The results that Label Studio stores for the region: one, or two with the same id if it has a role."""
         height, width = self.mask_hw.shape
         common = {"id": self.id, "to_name": "image", "origin": "manual", "image_rotation": 0}
         common |= {"original_width": width, "original_height": height}
@@ -44,7 +54,7 @@ class BrushRegion:
         region = common | {"from_name": "brush", "type": "brushlabels"}
         results = [region | {"value": value | {"brushlabels": [self.label]}}]
         if self.role is not None:
-            # The editor really repeats the whole RLE here.
+            # Label Studio's editor repeats the whole RLE here.
             choice = common | {"from_name": "refcut_role", "type": "choices"}
             results.append(choice | {"value": value | {"choices": [self.role]}})
         return results
@@ -59,7 +69,7 @@ class LabelStudioProject:
 
     @classmethod
     def create(cls, base_url: str, title: str, label_config: str, token: str) -> Self:
-        """Makes an empty project."""
+        """Create an empty project."""
         http, api = _connect(base_url, token)
         with http:
             project = api.projects.create(title=title, label_config=label_config)
@@ -67,34 +77,47 @@ class LabelStudioProject:
 
     @staticmethod
     def titled(base_url: str, token: str) -> dict[str, int]:
-        """Titles of the projects that exist, with their ids."""
+        """Title to project id of all projects."""
         http, api = _connect(base_url, token)
         with http:
             return {str(project.title): int(project.id) for project in api.projects.list()}
 
     def close(self) -> None:
-        """Closes the connections to Label Studio; the project stays."""
+        """Close the connections to Label Studio; the project stays."""
         self._http.close()
 
     def task_ids(self) -> list[int]:
-        """All tasks, oldest first."""
+        """Ids of all tasks, oldest first."""
         return sorted(int(task.id) for task in self._api.tasks.list(project=self.id, fields="task_only"))
 
     def upload_images(self, paths: Sequence[Path]) -> list[int]:
-        """Uploads files as the import dialog does; returns the task ids, in the order of `paths`.
+        """Upload files as the import dialog does.
 
-        The tasks refer to /data/upload/..., which Label Studio serves to authenticated callers only.
+        The tasks refer to /data/upload/..., which Label Studio serves only with a token.
+
+        Returns:
+            The task ids, in the order of `paths`.
         """
         known = set(self.task_ids())
-        for path in paths:  # one file a request, so that ids follow the order of the paths
+        for path in paths:  # one file per request, so that the ids have the order of the paths
             answer = self._http.post(
                 f"/api/projects/{self.id}/import", files={"file": (path.name, path.read_bytes())}
             )
             answer.raise_for_status()
-        return [id for id in self.task_ids() if id not in known]
+        return [task for task in self.task_ids() if task not in known]
 
     def connect_backend(self, url: str, title: str = "RefCut", user: str = "", password: str = "") -> int:
-        """Attaches an interactive ML backend (with HTTP Basic if `user` is given); returns its id."""
+        """Attach an interactive ML backend.
+
+        Args:
+            url: URL of the backend as Label Studio reaches it.
+            title: Its title in Label Studio.
+            user: User name for HTTP Basic; empty for none.
+            password: Password for HTTP Basic.
+
+        Returns:
+            The id of the backend.
+        """
         secret: dict[str, Any] = {}
         if user:
             secret = {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
@@ -102,38 +125,30 @@ class LabelStudioProject:
         return int(backend.id)
 
     def backends(self) -> dict[str, int]:
-        """Addresses of the attached ML backends, with their ids."""
+        """URL to id of the attached ML backends."""
         return {str(backend.url): int(backend.id) for backend in self._api.ml.list(project=self.id)}
 
     def annotate(self, task_id: int, regions: Iterable[BrushRegion]) -> int:
-        """Submits an annotation with these regions; returns its id. Fires ANNOTATION_CREATED."""
+        """Submit an annotation with these regions, which sends ANNOTATION_CREATED. Returns its id."""
         return int(self._api.annotations.create(id=task_id, result=_results(regions)).id)
 
     def submit(self, task_id: int, results: list[dict[str, Any]]) -> int:
-        """Submits an annotation of results as the editor has them, such as accepted masks; returns its id."""
+        """Submit an annotation with results in the form of the editor, such as accepted masks. Returns its id."""
         return int(self._api.annotations.create(id=task_id, result=results).id)
 
     def task(self, task_id: int) -> dict[str, Any]:
-        """A task as Label Studio's API gives it."""
+        """A task in the form of Label Studio's API."""
         return dict(self._http.get(f"/api/tasks/{task_id}/").raise_for_status().json())
 
     def start_training(self) -> None:
-        """The button "Start training" of the attached backend."""
+        """Press the button "Start training" of each attached backend."""
         for backend_id in self.backends().values():
             self._http.post(f"/api/ml/{backend_id}/train", json={}).raise_for_status()
 
     def annotations(self, task_id: int) -> list[dict[str, Any]]:
-        """The submitted annotations of a task, as Label Studio stores them."""
+        """The submitted annotations of a task, in the form of Label Studio's API."""
         answer = self._http.get(f"/api/tasks/{task_id}/annotations/")
         return list(answer.raise_for_status().json())
-
-    def update_annotation(self, annotation_id: int, regions: Iterable[BrushRegion]) -> None:
-        """Replaces all regions of an annotation. Fires ANNOTATION_UPDATED."""
-        self._api.annotations.update(annotation_id, result=_results(regions))
-
-    def delete_annotation(self, annotation_id: int) -> None:
-        """Deletes an annotation. Fires ANNOTATIONS_DELETED, which names the id and no task."""
-        self._api.annotations.delete(annotation_id)
 
 
 def _results(regions: Iterable[BrushRegion]) -> list[dict[str, Any]]:
@@ -154,7 +169,7 @@ STOP_LIMIT_S = 15.0
 
 @dataclass(frozen=True)
 class Owner:
-    """The account that Label Studio is started with. token: a legacy token of 40 characters."""
+    """The account that Label Studio is started with; `token` is a legacy token of 40 characters."""
 
     user: str
     password: str = field(repr=False)
@@ -162,13 +177,17 @@ class Owner:
 
 
 class LabelStudioServer:
-    """One headless Label Studio 1.23 on 127.0.0.1, for use in a `with` statement.
-
-    `executable` is the `label-studio` command of its own virtual environment; `data_dir` receives the
-    database, the uploads and `label_studio.log` and may be reused: a second start on it takes seconds.
-    """
+    """One headless Label Studio 1.23 on 127.0.0.1, for use in a `with` statement."""
 
     def __init__(self, executable: Path, data_dir: Path, port: int, owner: Owner) -> None:
+        """Prepare a server; `start` or `with` starts it.
+
+        Args:
+            executable: The `label-studio` command in its own virtual environment.
+            data_dir: Gets the database, the uploads and `label_studio.log`. May be reused; the next start is faster.
+            port: Port on 127.0.0.1.
+            owner: The account to create at the first start.
+        """
         self.executable = executable
         self.data_dir = data_dir
         self.port = port
@@ -187,7 +206,7 @@ class LabelStudioServer:
         self.stop()
 
     def start(self) -> None:
-        """Start the server and return once it answers; raises ConfigError with the end of its log."""
+        """Start the server and wait until it answers. Raises ConfigError with the end of its log if it does not."""
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                 raise ConfigError(
@@ -211,7 +230,7 @@ class LabelStudioServer:
             raise
 
     def stop(self) -> None:
-        """Stop the server and all its children; harmless when it is not running."""
+        """Stop the server and all its children, if it is running."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -225,9 +244,9 @@ class LabelStudioServer:
         process.wait()
 
     def _command(self) -> list[str]:
-        place = ["--internal-host", "127.0.0.1", "--port", str(self.port)]
-        # Without --init, which would make an empty project of its own; the account is made either way.
-        return [str(self.executable), "start", "--no-browser", "--enable-legacy-api-token", *place]
+        address = ["--internal-host", "127.0.0.1", "--port", str(self.port)]
+        # Without --init, which would also create an empty project; the account is created either way.
+        return [str(self.executable), "start", "--no-browser", "--enable-legacy-api-token", *address]
 
     def _environment(self) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("LABEL_STUDIO_", "HEARTEX_"))}
@@ -243,7 +262,7 @@ class LabelStudioServer:
             "LABEL_STUDIO_USERNAME": self.owner.user,
             "LABEL_STUDIO_PASSWORD": self.owner.password,
             "LABEL_STUDIO_USER_TOKEN": self.owner.token,
-            # Nothing may call out: no analytics, no error reports, no flags or version from the net.
+            # No calls to the internet: no analytics, error reports, feature flags or version checks.
             "COLLECT_ANALYTICS": "false",
             "LATEST_VERSION_CHECK": "false",
             "SENTRY_DSN": "",

@@ -1,4 +1,11 @@
-"""`refcut run`: embedded Redis, workers and web server as children of one process that stops all of them."""
+"""`refcut run`: starts Redis, workers and web server as children of one process, replaces dead ones, stops them in order.
+
+Supervisor
+  |- EmbeddedRedis        unless REFCUT_REDIS_URL is set
+  |- WorkerPool           REFCUT_WORKERS slots, each with one worker process
+  |- TrainingPool         the same for the training worker; it may fail without ending the rest
+  |- `refcut serve`       the web server; its end is the end of everything
+"""
 
 from __future__ import annotations
 
@@ -32,8 +39,10 @@ FAILED_STARTS = 4
 
 
 class RestartPolicy:
-    """When to start a worker again. One that had been ready is replaced at once, however often it dies; one that never
-    gets ready is tried after 1, 2, 4, ... seconds, a few times in a row.
+    """Decides when a dead worker is started again.
+
+    A worker that had been ready is replaced at once, however often it dies. One that never gets ready is started again
+    after 1, 2, 4, ... seconds, at most `FAILED_STARTS` times in a row.
     """
 
     def __init__(self) -> None:
@@ -41,17 +50,17 @@ class RestartPolicy:
 
     @property
     def is_given_up(self) -> bool:
-        """Whether another try would be in vain."""
+        """Whether the worker has failed to start too often."""
         return self._failed_starts >= FAILED_STARTS
 
     def pause_after_death(self, had_been_ready: bool) -> float:
-        """Seconds until the next start."""
+        """Record a death. Returns the seconds until the next start."""
         self._failed_starts = 0 if had_been_ready else self._failed_starts + 1
         return 0.0 if had_been_ready else float(2 ** (self._failed_starts - 1))
 
 
 class WorkerSlot:
-    """One place in the crew and whoever fills it."""
+    """One worker process of a pool, and its replacement when it dies."""
 
     def __init__(self, start: Callable[[str], subprocess.Popen[bytes]], connection: Redis) -> None:
         self._start_process = start
@@ -67,11 +76,15 @@ class WorkerSlot:
 
     @property
     def ready(self) -> WorkerState | None:
-        """What the worker said when it had its model loaded; None until then."""
+        """State of the worker since its model is loaded; None before."""
         return self._ready
 
     def check(self) -> None:
-        """Replaces a dead worker. Raises WorkersGivenUpError when that is in vain."""
+        """Replace a dead worker.
+
+        Raises:
+            WorkersGivenUpError: If the worker cannot start, or died too often before it was ready.
+        """
         if self._process is None:
             if time.monotonic() >= self._start_at:
                 self._start()
@@ -88,7 +101,7 @@ class WorkerSlot:
         self._process = None
         pause_s = self._policy.pause_after_death(self._ready is not None)
         if status == CANNOT_START:
-            raise WorkersGivenUpError("a worker cannot start", hint="it has said why")
+            raise WorkersGivenUpError("a worker cannot start", hint="its log says why")
         if self._policy.is_given_up:
             raise WorkersGivenUpError(
                 f"a worker died {FAILED_STARTS} times before it was ready, the last time with status {status}",
@@ -97,19 +110,19 @@ class WorkerSlot:
         log.error("a worker died and is replaced", extra={"status": status, "pause_s": pause_s})
         self._start_at = time.monotonic() + pause_s
 
-    def tell_to_stop(self) -> None:
-        """SIGTERM: the job in hand is finished first."""
+    def request_stop(self) -> None:
+        """Send SIGTERM; the worker finishes its job first."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
 
     def wait(self, limit_s: float) -> None:
-        """Until the worker has ended; it is killed at the limit."""
+        """Wait until the worker has ended; kill it after `limit_s` seconds."""
         if self._process is not None:
             stop_within(self._process, limit_s)
 
 
 class WorkerPool:
-    """All workers of this machine."""
+    """A fixed number of worker slots on this machine."""
 
     def __init__(
         self,
@@ -118,28 +131,37 @@ class WorkerPool:
         environment: Mapping[str, str],
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
+        """Start the workers.
+
+        Args:
+            size: Number of slots.
+            connection: Redis, where the workers write their heartbeats.
+            environment: Environment variables of the workers.
+            command: Starts a worker; `--name NAME` is appended.
+        """
+
         def start(name: str) -> subprocess.Popen[bytes]:
-            # A session of its own: Ctrl-C reaches only the supervisor, which then stops the children in order.
+            # In a session of its own, so that Ctrl-C reaches only the supervisor, which stops its children in order.
             return subprocess.Popen([*command, "--name", name], env=environment, start_new_session=True)
 
-        self._places = [WorkerSlot(start, connection) for _ in range(size)]
+        self._slots = [WorkerSlot(start, connection) for _ in range(size)]
 
     def check(self) -> None:
-        """Replaces whoever died. Raises WorkersGivenUpError when a worker does not even get ready."""
-        for place in self._places:
-            place.check()
+        """Replace dead workers. Raises WorkersGivenUpError as `WorkerSlot.check` does."""
+        for slot in self._slots:
+            slot.check()
 
     def ready(self) -> WorkerState | None:
-        """A worker that takes clicks, if there is one."""
-        return next((place.ready for place in self._places if place.ready is not None), None)
+        """State of one ready worker; None while none is ready."""
+        return next((slot.ready for slot in self._slots if slot.ready is not None), None)
 
     def stop(self, limit_s: float) -> None:
-        """Lets every worker finish its job, and kills those that take longer."""
-        for place in self._places:
-            place.tell_to_stop()
+        """Let every worker finish its job; kill those that need more than `limit_s` seconds."""
+        for slot in self._slots:
+            slot.request_stop()
         deadline = time.monotonic() + limit_s
-        for place in self._places:
-            place.wait(max(deadline - time.monotonic(), 0.1))
+        for slot in self._slots:
+            slot.wait(max(deadline - time.monotonic(), 0.1))
 
 
 STOP_GRACE_S = 4
@@ -148,43 +170,50 @@ POLL_S = 0.2
 
 
 class TrainingPool:
-    """The workers that train: without them clicks go on, so giving them up ends nothing."""
+    """The pool of training workers. Clicks do not need it, so the supervisor continues without it if it fails."""
 
-    def __init__(self, crew: WorkerPool) -> None:
-        self._crew: WorkerPool | None = crew
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool: WorkerPool | None = pool
 
     def check(self) -> None:
-        """Replaces whoever died."""
-        if self._crew is None:
+        """Replace dead workers; give the pool up if they cannot start."""
+        if self._pool is None:
             return
         try:
-            self._crew.check()
+            self._pool.check()
         except WorkersGivenUpError as error:
-            log.error("nothing is trained until the next start", extra={"problem": str(error)})
-            self._crew = None
+            log.error("no training until the next start", extra={"problem": str(error)})
+            self._pool = None
 
     def stop(self, limit_s: float) -> None:
-        """Has a training stored and put back."""
-        if self._crew is not None:
-            self._crew.stop(limit_s)
+        """Have a running training store its state and return to the queue."""
+        if self._pool is not None:
+            self._pool.stop(limit_s)
 
 
 class Supervisor:
-    """Starts the children, replaces what may be replaced, and stops everything at SIGINT or SIGTERM.
-
-    worker_command: what starts a worker.
-    """
+    """Starts all children, replaces dead workers and a dead Redis, and stops everything at SIGINT or SIGTERM."""
 
     def __init__(self, settings: Settings, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
+        """Prepare a run.
+
+        Args:
+            settings: From the environment; the children inherit the environment.
+            worker_command: Starts a worker.
+        """
         self._settings = settings
         self._worker_command = worker_command
         self._stopping = False
 
     def run(self) -> int:
-        """Blocks until stopped. Returns the exit status: 0 after a signal, 1 when the web server died by itself.
+        """Run until a signal or a fatal failure. No child is left running afterwards.
 
-        Raises RefCutError or ModelError when something that is needed is missing or the workers are given up: nothing
-        is left running then.
+        Returns:
+            The exit status: 0 after a signal, 1 if the web server died.
+
+        Raises:
+            RefCutError: If something needed is missing, or the workers were given up.
+            ModelError: If the model cannot be read.
         """
         self._check()
         for signum in (signal.SIGINT, signal.SIGTERM):
@@ -197,18 +226,18 @@ class Supervisor:
             if embedded is not None:
                 stack.enter_context(named_redis(self._settings.state_dir, redis_url))
             connection = stack.enter_context(connect_redis(redis_url))
-            crew = WorkerPool(self._settings.workers, connection, environment, self._worker_command)
-            stack.callback(crew.stop, self._stop_limit_s)
+            workers = WorkerPool(self._settings.workers, connection, environment, self._worker_command)
+            stack.callback(workers.stop, self._stop_limit_s)
             trainers = TrainingPool(self._start_trainers(connection, environment))
             stack.callback(trainers.stop, TRAINING_STOP_LIMIT_S)
             server = self._start_server(environment)
             stack.callback(self._stop_server, server)
             print(self._greeting(), flush=True)
-            return self._watch(server, crew, trainers, embedded)
+            return self._watch(server, workers, trainers, embedded)
 
     @property
     def _stop_limit_s(self) -> float:
-        """The web server, then the workers, finish what is in flight; no click takes longer than its deadline."""
+        """Time for web server and workers to finish their clicks, each of which ends at its deadline."""
         return self._settings.click_timeout_s + STOP_GRACE_S
 
     def _check(self) -> None:
@@ -221,12 +250,12 @@ class Supervisor:
         return WorkerPool(int(self._settings.training_worker), connection, environment, command)
 
     def _start_server(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        # A session of its own: Ctrl-C reaches only the supervisor, which then stops the children in order.
+        # In a session of its own, so that Ctrl-C reaches only the supervisor, which stops its children in order.
         command = [sys.executable, "-m", "refcut_backend", "serve"]
         return subprocess.Popen(command, env=environment, start_new_session=True)
 
     def _stop_server(self, server: subprocess.Popen[bytes]) -> None:
-        """First of all: the workers are still there for the clicks that it has taken."""
+        """Stops before the workers do: they still answer the clicks that it has accepted."""
         if server.poll() is None:
             server.terminate()
         stop_within(server, self._stop_limit_s)
@@ -234,21 +263,21 @@ class Supervisor:
     def _watch(
         self,
         server: subprocess.Popen[bytes],
-        crew: WorkerPool,
+        workers: WorkerPool,
         trainers: TrainingPool,
         embedded: EmbeddedRedis | None,
     ) -> int:
-        is_told = False
+        is_announced = False
         while not self._stopping:
             if (status := server.poll()) is not None:
                 log.error("the web server stopped", extra={"status": status})
                 return 1
             if embedded is not None and embedded.start_again_if_dead():
                 log.error("the embedded Redis died and is started again")
-            crew.check()
-            if not is_told and (worker := crew.ready()) is not None:
+            workers.check()
+            if not is_announced and (worker := workers.ready()) is not None:
                 print(f"Ready for clicks; the model computes on {worker.device}.", flush=True)
-                is_told = True
+                is_announced = True
             trainers.check()
             time.sleep(POLL_S)
         return 0
@@ -268,7 +297,7 @@ class Supervisor:
                     else ""
                 ),
                 f"  model    {version_name(self._settings.model_dir)}",
-                f"  device   {self._settings.device}; which one that is, is said when the model is loaded",
+                f"  device   {self._settings.device} (shown again when the model is loaded)",
                 "  In Label Studio: Settings > Model > Connect Model, and enter",
                 f"    Backend URL              {elsewhere if self._settings.listens_everywhere else address}",
                 "    Interactive preannotations   on",
@@ -278,7 +307,7 @@ class Supervisor:
 
 
 def check_port_is_free(host: str, port: int) -> None:
-    """Raises ConfigError when the web server could not listen there."""
+    """Raise ConfigError if the web server cannot listen on this address."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:

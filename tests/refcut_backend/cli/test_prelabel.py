@@ -223,8 +223,3 @@ def test_no_secret_is_said_or_left_in_redis(farm, project):
     assert "Label Studio refuses the token" in err
     assert TOKEN not in out + err
     assert "canary" not in out + err
-
-
-def test_the_command_imports_no_torch():
-    code = "import sys, refcut_backend.cli.prelabel; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0

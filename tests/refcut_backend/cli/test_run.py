@@ -247,7 +247,7 @@ def test_a_full_queue_leaves_threads_for_everybody_else(started, server, callers
 def test_clicks_go_on_when_the_training_worker_cannot_start(started, server):
     run = started("tests.support.fake_run", REFCUT_REDIS_URL=server.url, FAKE_WORKER_CRASHES=TRAINING_QUEUE)
     wait_for(
-        lambda: "nothing is trained until the next start" in (run.log.parent / "stderr").read_text(),
+        lambda: "no training until the next start" in (run.log.parent / "stderr").read_text(),
         "the training worker is given up",
         3 * GENEROUS_S,
     )

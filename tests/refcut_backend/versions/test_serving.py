@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +9,6 @@ import pytest
 from model.checkpoints.version_folder import VERSION_FILE
 from refcut_backend.versions.serving import ServingChoice, StoreVersions
 from refcut_backend.versions.store import ModelStore
-from tests.support.recorded import REPOSITORY
 from tests.support.trained_folders import said, trained_folder
 from tests.support.worker_farm import wait_for
 
@@ -101,11 +98,3 @@ def test_all_versions_that_serve_are_listed_the_shared_one_first(store, choice, 
     assert versions.of(1) == version
     assert versions.of(2) == versions.shared
     assert versions.all() == [versions.shared, version]
-
-
-def test_the_store_is_read_without_torch():
-    script = "import sys, refcut_backend.versions.serving; print('torch' in sys.modules)"
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY
-    )
-    assert done.stdout.strip() == "False"
