@@ -33,7 +33,7 @@ from model.network.encoder import use_plain_attention
 from model.network.refcut import RefCut
 from model.training.batches import Batches, Part, batch_loader
 from model.training.config import CocoSource, PartImageNetSource, Stage, TrainConfig, read_config
-from model.training.distributed import ALONE, Processes, child_signal_kept
+from model.training.distributed import SINGLE_PROCESS, Processes, child_signal_kept
 from model.training.feature_space import (
     fit_learned_similarity,
     measure_comparison_statistics,
@@ -94,7 +94,7 @@ def starting_network(config: TrainConfig) -> RefCut:
     )
 
 
-def train(config: TrainConfig, run_dir: Path, device: torch.device, processes: Processes = ALONE) -> RefCut:
+def train(config: TrainConfig, run_dir: Path, device: torch.device, processes: Processes = SINGLE_PROCESS) -> RefCut:
     """Runs all stages. Leaves base.safetensors and version.safetensors in `run_dir` when the encoder is frozen, else
     network.safetensors. Returns the network as the last step left it."""
     torch.manual_seed(config.seed)

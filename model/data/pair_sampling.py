@@ -51,7 +51,7 @@ class Group:
 
     images: NDArray[np.uint8]
     targets: NDArray[np.bool_]
-    target_view: NDArray[np.int64]
+    target_crop: NDArray[np.int64]
     positive: NDArray[np.float32]
     negative: NDArray[np.float32]
     clicks_rc: NDArray[np.float32]
@@ -84,7 +84,7 @@ def sample_group(
     return Group(
         images=np.stack([view.image for view in views]),
         targets=np.stack([row[0] for row in rows]),
-        target_view=np.repeat(np.arange(CROPS_PER_GROUP), TARGETS_PER_CROP),
+        target_crop=np.repeat(np.arange(CROPS_PER_GROUP), TARGETS_PER_CROP),
         positive=np.stack([row[1] for row in rows]),
         negative=np.stack([row[2] for row in rows]),
         clicks_rc=np.stack([row[3] for row in rows]),

@@ -23,7 +23,7 @@ from model.finetuning.time_budget import make_plan, read_plan, write_plan
 from model.network.encoder import use_plain_attention
 from model.training.batches import Batch, Batches, Part, batch_loader
 from model.training.config import Stage, TrainConfig
-from model.training.distributed import ALONE, Processes, child_signal_kept
+from model.training.distributed import SINGLE_PROCESS, Processes, child_signal_kept
 from model.training.optim import check_finite
 from model.training.run_log import StepRecord
 from model.training.sampling import SourcedScenes
@@ -36,7 +36,7 @@ def fine_tune(
     run_dir: Path,
     settings: FineTuneSettings | None = None,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-    processes: Processes = ALONE,
+    processes: Processes = SINGLE_PROCESS,
     anchor_dir: Path | None = None,
 ) -> Path:
     """Trains a child of the version in `parent_dir`, or goes on where a run in `run_dir` was killed.

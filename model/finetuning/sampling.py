@@ -18,7 +18,7 @@ from model.masks import union
 from model.network.click_maps import ABSENT
 from model.training.batches import Batch
 from model.training.config import Stage
-from model.training.sampling import GroupSampler, SourcedScenes, joined_groups
+from model.training.sampling import GroupSampler, SourcedScenes, batch_groups
 from model.types import ROUND_SLOTS, BoolMask
 
 TARGETS = 3
@@ -81,8 +81,8 @@ def session_batch(
     return Batch(
         images=torch.from_numpy(np.stack([view, there_image])).permute(0, 3, 1, 2),
         targets=torch.from_numpy(np.stack(targets))[:, None],
-        target_view=torch.zeros(TARGETS, dtype=torch.long),
-        reference_view=torch.ones(TARGETS, dtype=torch.long),
+        target_crop=torch.zeros(TARGETS, dtype=torch.long),
+        reference_crop=torch.ones(TARGETS, dtype=torch.long),
         positive=torch.from_numpy(np.stack(positives)),
         negative=torch.from_numpy(np.stack(negatives)),
         clicks=torch.from_numpy(np.stack(tables)),
@@ -172,13 +172,13 @@ class FineTuneSampler:
         grid = size_px // self._patch_px
         if self._replay is not None and rng.random() < self._shares.replay:
             first, second = self._replay.pair(rng)
-            return joined_groups([sample_group(first, second, size_px, grid, PairSettings(), rng)])
+            return batch_groups([sample_group(first, second, size_px, grid, PairSettings(), rng)])
         if self._logged and rng.random() < self._shares.session:
             logged = self._logged[int(rng.integers(len(self._logged)))]
             return session_batch(logged, self._reference_of(logged.scene, rng), size_px, grid, rng)
         first = self._scenes[int(rng.integers(len(self._scenes)))]
         second = self._reference_of(first, rng) or first
-        return joined_groups([sample_group(first, second, size_px, grid, PROJECT_PAIRS, rng)])
+        return batch_groups([sample_group(first, second, size_px, grid, PROJECT_PAIRS, rng)])
 
     def _reference_of(self, scene: Scene, rng: Generator) -> Scene | None:
         """Another photograph with one of the scene's labels: one of the project's references, or any."""
@@ -218,8 +218,8 @@ def joined(batches: Sequence[Batch]) -> Batch:
     return Batch(
         images=torch.cat([batch.images for batch in batches]),
         targets=torch.cat([batch.targets for batch in batches]),
-        target_view=torch.cat([batch.target_view + start for batch, start in pairs]),
-        reference_view=torch.cat([batch.reference_view + start for batch, start in pairs]),
+        target_crop=torch.cat([batch.target_crop + start for batch, start in pairs]),
+        reference_crop=torch.cat([batch.reference_crop + start for batch, start in pairs]),
         positive=torch.cat([batch.positive for batch in batches]),
         negative=torch.cat([batch.negative for batch in batches]),
         clicks=torch.cat([batch.clicks for batch in batches]),

@@ -1,4 +1,7 @@
-"""What a training run is: read from YAML, checked, and saved beside what it produces."""
+"""The configuration of a training run (`python -m model train CONFIG`): read from YAML and validated.
+
+Open this file to see or change what a configuration may contain. Shipped examples are in `model/configs/`.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model.errors import DataError
 from model.types import ROUND_SLOTS
@@ -19,14 +22,21 @@ class _Strict(BaseModel):
 class DataSource(_Strict):
     """One annotated set of objects with parts.
 
-    share: how often a step draws from it, relative to the other sources (`sampling: groups` only).
+    Attributes:
+        share: How often a step draws from this source, relative to the other sources (`sampling: groups` only).
     """
 
     share: float = Field(1.0, gt=0)
 
 
 class CocoSource(DataSource):
-    """A COCO-style part file with its photographs (docs/data-formats.md)."""
+    """A COCO-style part file with its images (docs/data-formats.md).
+
+    Attributes:
+        json_path: The part file.
+        image_dir: Folder of its images.
+        grouping: What one object is; see `model.data.scenes.read_scenes`.
+    """
 
     reader: Literal["coco"] = "coco"
     json_path: Path
@@ -35,7 +45,12 @@ class CocoSource(DataSource):
 
 
 class PartImageNetSource(DataSource):
-    """A split of PartImageNet: the folder with annotations/ and images/ (docs/data-formats.md)."""
+    """A split of PartImageNet (docs/data-formats.md).
+
+    Attributes:
+        root: Folder with `annotations/` and `images/`.
+        split: Name of the folder of the split in both.
+    """
 
     reader: Literal["part_imagenet"]
     root: Path
@@ -43,9 +58,16 @@ class PartImageNetSource(DataSource):
 
 
 class Stage(_Strict):
-    """A stretch of training at one size: so many steps, or so many times through the data.
+    """A stretch of training at one crop size, with a length in steps or in epochs.
 
-    groups, samples: what a step sees, with `sampling: groups` and `sampling: refcut`.
+    Attributes:
+        size_px: Side of the square crops.
+        steps: Length in optimiser steps. Exactly one of `steps` and `epochs` is set.
+        epochs: Length in passes through the data (`sampling: refcut` only).
+        groups: Groups of two crops per step (`sampling: groups`).
+        samples: Samples per step (`sampling: refcut`).
+        learning_rate_scale: Factor on all learning rates.
+        loss: Name of a loss in `model.training.losses.LOSSES`.
     """
 
     size_px: int
@@ -64,9 +86,13 @@ class Stage(_Strict):
 
 
 class Schedule(_Strict):
-    """How the learning rate goes on after the warm-up: half a cosine to 1 %, or times `factor` at each milestone.
+    """The learning rate after the warm-up: half a cosine down to 1 %, or a factor at each milestone.
 
-    milestones: counted from the beginning of the run, in `unit`; an epoch is as long as in the first stage.
+    Attributes:
+        kind: "cosine" or "multistep".
+        milestones: Where the rate drops, counted from the start of the run in `unit` (`multistep` only).
+        unit: "steps" or "epochs"; an epoch is as long as in the first stage.
+        factor: The rate is multiplied by this at each milestone.
     """
 
     kind: Literal["cosine", "multistep"] = "cosine"
@@ -76,30 +102,58 @@ class Schedule(_Strict):
 
 
 class TrainConfig(_Strict):
-    """A whole run. Learning rates are per kind of parameter; blocks get rate * decay^(last - l).
+    """A whole training run.
 
-    sampling: "groups" trains two views with three targets each, one the reference of the other; "refcut" is the
-        paper's: a step is `samples` objects with one target each, every object once an epoch.
-    views: "zoomed" crops and squashes as annotators and predictor do; "simpleclick" is SimpleClick's augmentation.
-    accumulate: a step's gradient is computed in so many parts, one after another. What a step sees depends on neither
-        this nor the number of processes.
-    bfloat16: None = where the device computes it natively (GPUs, and processors with AVX-512 BF16 or AMX).
-    clip_norm: longest gradient; None = no limit. average_decay: 0 ships the weights of the last step.
+    Attributes:
+        preset: Name of the network's configuration in `model.network.config.PRESETS`.
+        base_weights: File to begin with: a frozen encoder, or a converted SimpleClick. None begins with random weights
+            (SimpleClick's shapes only).
+        parent: Folder of a version whose training is continued, relative to the configuration's file. None begins with
+            fresh parts.
+        sources: Data sets to train on.
+        stages: The run, in order.
+        similarity_stage: Trains the learned similarity alone before `stages`. None trains it with the rest only. YAML
+            may also call it `likeness`, its old name.
+        sampling: "groups" trains two crops with three targets each, one the reference of the other; "refcut" is the
+            paper's: a step is `samples` objects with one target each, and an epoch has every object once.
+        augmentation: "zoomed" crops and squashes as annotators and predictor do; "simpleclick" is SimpleClick's
+            augmentation. YAML may also call it `views`, its old name.
+        no_reference: Share of samples without a reference (`sampling: refcut`), 0 to 1.
+        seed: Seed of everything random. Runs with the same seed and configuration take the same steps.
+        development_share: Share of the images that is left out, to choose settings on.
+        optimiser: "adamw", or "adam" without weight decay.
+        betas: Adam's exponential decay rates.
+        schedule: The learning rate after the warm-up.
+        rate_head: Learning rate of the decoder and all parts not named below.
+        rate_prompts: Learning rate of the prompt layers and the learned similarity.
+        rate_blocks: Learning rate of the last transformer block.
+        block_decay: Each earlier block learns slower by this factor.
+        weight_decay: AdamW's weight decay.
+        warmup_steps: Steps over which the learning rate rises linearly from zero.
+        max_click_rounds: Most simulated clicks after the first ones; each step draws a number up to this.
+        clip_norm: Longest gradient (L2 norm over all parameters). None does not clip.
+        average_decay: Decay of the weight average that is shipped; 0 ships the weights of the last step.
+        accumulate: Number of batches that a step's gradient is computed in. The targets of a step depend neither on
+            this nor on the number of processes.
+        bfloat16: Whether to compute in bfloat16. None uses it where the device has instructions for it (GPUs, and
+            processors with AVX-512 BF16 or AMX).
+        checkpoint_minutes: Minutes between checkpoints.
+        loader_workers: Processes that prepare batches; 0 prepares them in the training process.
     """
 
     preset: str
     base_weights: Path | None = None
-    """Frozen encoder or converted SimpleClick to begin with; None: nothing is known (SimpleClick's shapes only)."""
     parent: Path | None = None
-    """Folder of a version to go on from (relative to the configuration's file), or None to begin with fresh parts."""
     sources: list[CocoSource | PartImageNetSource]
     stages: list[Stage]
-    likeness: Stage | None = None
-    """What the learned likeness sees before the stages, while nothing else learns; None: it learns with the rest only."""
+    similarity_stage: Stage | None = Field(
+        None, validation_alias=AliasChoices("similarity_stage", "likeness")
+    )
     sampling: Literal["groups", "refcut"] = "groups"
-    views: Literal["zoomed", "simpleclick"] = "zoomed"
+    augmentation: Literal["zoomed", "simpleclick"] = Field(
+        "zoomed", validation_alias=AliasChoices("augmentation", "views")
+    )
     no_reference: float = Field(0.0, ge=0, le=1)
-    """Share of samples without a reference (`sampling: refcut`)."""
     seed: int = 0
     development_share: float = 0.05
     optimiser: Literal["adamw", "adam"] = "adamw"
@@ -120,7 +174,7 @@ class TrainConfig(_Strict):
     loader_workers: int = 1
 
     @model_validator(mode="after")
-    def _belongs_together(self) -> Self:
+    def _options_fit_together(self) -> Self:
         if self.optimiser == "adam" and self.weight_decay:
             raise ValueError("Adam is used without weight decay: set weight_decay to 0, or take adamw")
         counts_epochs = self.schedule.kind == "multistep" and self.schedule.unit == "epochs"
@@ -132,7 +186,15 @@ class TrainConfig(_Strict):
 
 
 def read_config(path: Path, data_root: Path) -> TrainConfig:
-    """A training run from YAML; relative data paths are below `data_root`. Raises DataError with what is wrong."""
+    """Read the configuration of a training run.
+
+    Args:
+        path: YAML file. A relative `parent` is relative to its folder.
+        data_root: Folder that all other relative paths are relative to.
+
+    Raises:
+        DataError: If the file cannot be read or the configuration is invalid; the message names the reason.
+    """
     try:
         config = TrainConfig.model_validate(yaml.safe_load(path.read_text()))
     except (OSError, yaml.YAMLError, ValidationError) as error:
@@ -141,13 +203,13 @@ def read_config(path: Path, data_root: Path) -> TrainConfig:
         ) from error
     return config.model_copy(
         update={
-            "sources": [_below(source, data_root) for source in config.sources],
+            "sources": [_resolve_paths(source, data_root) for source in config.sources],
             "base_weights": None if config.base_weights is None else data_root / config.base_weights,
             "parent": None if config.parent is None else (path.parent / config.parent).resolve(),
         }
     )
 
 
-def _below(source: CocoSource | PartImageNetSource, root: Path) -> CocoSource | PartImageNetSource:
+def _resolve_paths(source: CocoSource | PartImageNetSource, root: Path) -> CocoSource | PartImageNetSource:
     paths = {name: root / value for name, value in source if isinstance(value, Path)}
     return source.model_copy(update=paths)

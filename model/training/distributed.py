@@ -1,4 +1,8 @@
-"""Several processes on one run (`torchrun`): each computes the gradient of its part of a step, all take the same step."""
+"""One training run in several processes (`torchrun`), with one step shared by all of them.
+
+Each process computes the gradient of its part of a step; the gradients are averaged, so all processes take the same step.
+Without `torchrun` a run is a single process, and all methods here do nothing.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,18 @@ from torch import Tensor, distributed, nn
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run. Process 0 alone writes files and draws a progress bar."""
+    """The processes of a run, seen from this one. A context manager that joins and leaves the process group.
+
+    Attributes:
+        rank: Number of this process, from 0. Process 0 alone writes files and shows a progress bar.
+        count: Number of processes.
+        local_rank: Number of this process on its machine; selects the GPU.
+
+    Example:
+        >>> with Processes() as processes:
+        ...     processes.writes
+        True
+    """
 
     rank: int = 0
     count: int = 1
@@ -25,14 +40,24 @@ class Processes:
 
     @classmethod
     def from_environment(cls) -> Processes:
-        """As `torchrun` set it up; a single process without it."""
+        """Read what `torchrun` has set; a single process without it."""
         return cls(*(int(os.environ.get(name, fallback)) for name, fallback in _VARIABLES))
 
     @property
     def writes(self) -> bool:
+        """Whether this process writes the files of the run."""
         return self.rank == 0
 
+    @property
+    def device(self) -> torch.device:
+        """The GPU of this process, or the CPU on a machine without one."""
+        if torch.cuda.is_available():
+            return torch.device("cuda", self.local_rank)
+        return torch.device("cpu")
+
     def __enter__(self) -> Self:
+        if torch.cuda.is_available():
+            torch.cuda.set_device(self.local_rank)
         if self.count > 1:
             distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
         return self
@@ -44,18 +69,22 @@ class Processes:
             distributed.destroy_process_group()
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have called this method."""
         if self.count > 1:
             distributed.barrier()
 
     def share_weights(self, module: nn.Module) -> None:
-        """Gives every process the weights and buffers of process 0."""
+        """Give every process the weights and buffers of process 0."""
         if self.count > 1:
             for value in module.state_dict().values():
                 distributed.broadcast(value, 0)
 
     def mean(self, tensors: Sequence[Tensor]) -> None:
-        """Replaces float tensors on one device, of the same shapes in every process, by their means over all."""
+        """Replace tensors by their means over all processes, in place.
+
+        Args:
+            tensors: Float tensors on one device, of the same shapes in every process.
+        """
         if self.count == 1:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -65,19 +94,19 @@ class Processes:
             tensor.copy_(mean.view_as(tensor))
 
 
-ALONE = Processes()
+SINGLE_PROCESS = Processes()
 _VARIABLES = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
 
 
 @contextmanager
 def child_signal_kept() -> Iterator[None]:
-    """What SIGCHLD does is afterwards what it did before; to be put round everything that uses a DataLoader.
+    """Restore the handler of SIGCHLD on exit. Wrap everything that uses a DataLoader in it.
 
-    The first DataLoader with workers installs a Python handler and leaves it there. It is of use only while loaders
-    are, and runs at the end of every child that this process ever starts. A later loader has none: torch installs it
-    once a process. That a worker has died is then found by the loader's own look every five seconds.
+    The first DataLoader with workers installs a Python handler and never removes it. The handler is needed only while
+    loaders exist, but it runs at the end of every child process that this process ever starts. Later loaders have no
+    handler, because torch installs it once per process; they notice a dead worker by a check every five seconds.
 
-    Signals belong to the main thread; torch installs nothing in another one, and there is nothing to restore there.
+    Signal handlers belong to the main thread. In another thread torch installs none, so there is none to restore.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -86,6 +115,6 @@ def child_signal_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        # None: installed by something other than Python, which alone could install it again.
+        # None: a handler that was not installed by Python cannot be installed again from Python.
         if before is not None and signal.getsignal(signal.SIGCHLD) != before:
             signal.signal(signal.SIGCHLD, before)

@@ -1,4 +1,7 @@
-"""What training minimises. All functions take logits and targets (B, 1, H, W) and return the mean over the batch."""
+"""Training losses. Each takes logits and targets (B, 1, H, W) and returns the mean over the batch.
+
+`LOSSES` maps the names that a training configuration may use (`Stage.loss`) to the functions.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,25 @@ from torch import Tensor
 from torch.nn import functional as F
 
 IGNORED = -1.0
+"""Target value of pixels that do not count."""
 
 
 def bce_and_dice(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy plus dice: starts from scratch, where normalised focal loss does not.
+    """Compute binary cross-entropy plus dice.
 
-    targets: 0 or 1.
+    Unlike the normalised focal loss, it also trains parts that start from random weights.
+
+    Args:
+        logits: Logits (B, 1, H, W).
+        targets: 0 or 1 (B, 1, H, W), float. Fractions are allowed.
+
+    Returns:
+        The loss, a scalar.
+
+    Example:
+        >>> targets = torch.zeros(1, 1, 4, 4)
+        >>> bool(bce_and_dice(targets - 10, targets) < bce_and_dice(targets + 10, targets))
+        True
     """
     logits = logits.float()
     cross_entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=(1, 2, 3))
@@ -24,9 +40,19 @@ def bce_and_dice(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def normalised_focal(logits: Tensor, targets: Tensor, alpha: float = 0.5, gamma: float = 2.0) -> Tensor:
-    """Normalised focal loss (SimpleClick's NormalizedFocalLossSigmoid; facts: section 3).
+    """Compute SimpleClick's normalised focal loss (`NormalizedFocalLossSigmoid`).
 
-    targets: 0, 1, or -1 for pixels that do not count. The normaliser is constant in the gradient.
+    The weights of an image's pixels are scaled so that they sum to the number of its pixels. No gradient flows through
+    that scale.
+
+    Args:
+        logits: Logits (B, 1, H, W).
+        targets: 0, 1, or `IGNORED` for pixels that do not count (B, 1, H, W), float.
+        alpha: Weight of positive pixels; negative pixels weigh 1 - alpha.
+        gamma: Focusing exponent: the larger, the less the pixels count that are already right.
+
+    Returns:
+        The loss, a scalar.
     """
     logits = logits.float()
     positive = (targets > 0.5).to(logits.dtype)

@@ -1,4 +1,8 @@
-"""The two ways to make a step's targets out of annotated photographs. Step n draws the same on every run with a seed."""
+"""The two samplers of base training: groups of two crops, and the RefCut paper's samples.
+
+A sampler makes a step's targets out of annotated images. Step n gives the same targets on every run with the same seed.
+Fine-tuning has a third sampler in `model.finetuning.sampling`.
+"""
 
 from __future__ import annotations
 
@@ -21,44 +25,66 @@ from model.training.batches import Batch, Sampler
 from model.training.config import Stage, TrainConfig
 
 AUGMENTATIONS: dict[str, Augmentation] = {"zoomed": augment_zoomed, "simpleclick": augment_simpleclick}
+"""By the name that a configuration gives (`TrainConfig.augmentation`)."""
 
 
 @dataclass(frozen=True)
 class SourcedScenes:
-    """Training scenes of one source, and how often it is drawn from."""
+    """Training scenes of one source.
+
+    Attributes:
+        scenes: At least one.
+        share: How often a step draws from this source, relative to the other sources.
+    """
 
     scenes: list[Scene]
     share: float
 
 
 class GroupSampler:
-    """Groups of two views with three targets each (`model.data.pair_sampling`); sources are drawn from by their
-    shares."""
+    """Makes groups of two crops with three targets each (`model.data.pair_sampling`).
+
+    The source of each group is drawn at random, weighted by `SourcedScenes.share`.
+    """
 
     def __init__(
-        self, sources: Sequence[SourcedScenes], patch_px: int, views: str, settings: PairSettings
+        self, sources: Sequence[SourcedScenes], patch_px: int, augmentation: str, settings: PairSettings
     ) -> None:
+        """Set up the sampler.
+
+        Args:
+            sources: At least one source.
+            patch_px: Side of the network's patches in pixels.
+            augmentation: Name in `AUGMENTATIONS`.
+            settings: Probabilities of the kinds of targets and references.
+        """
         self._sources = sources
         self._patch_px = patch_px
-        self._view = AUGMENTATIONS[views]
+        self._augment = AUGMENTATIONS[augmentation]
         self._settings = settings
         self._shares = np.array([s.share for s in sources]) / sum(s.share for s in sources)
 
     def units(self, stage: Stage) -> int:
+        """Return the number of groups per step."""
         return stage.groups
 
     def batches(self, stage: Stage, seed: int, step: int, parts: Sequence[range]) -> list[Batch]:
-        """All groups of a step come from one generator: those before the parts are drawn and thrown away."""
+        """Make some groups of a step; see `Sampler.batches`.
+
+        All groups of a step come from one random generator. Groups before the wanted parts are made and thrown away.
+        """
         rng = default_rng([seed, stage.size_px, step])
         grid = stage.size_px // self._patch_px
         groups = []
         for _ in range(parts[-1].stop):
             first, second = self.pair(rng)
-            groups.append(sample_group(first, second, stage.size_px, grid, self._settings, rng, self._view))
-        return [joined_groups(groups[part.start : part.stop]) for part in parts]
+            groups.append(
+                sample_group(first, second, stage.size_px, grid, self._settings, rng, self._augment)
+            )
+        return [batch_groups(groups[part.start : part.stop]) for part in parts]
 
     def pair(self, rng: Generator) -> tuple[Scene, Scene]:
-        """Two scenes whose views are each other's reference; one and the same where there is no other."""
+        """Draw two scenes that can serve as reference for each other; the same scene twice where there is no other."""
         scenes = self._sources[rng.choice(len(self._sources), p=self._shares)].scenes
         first = scenes[rng.integers(len(scenes))]
         if not first.names_carry or rng.random() < self._settings.same_photo:
@@ -72,23 +98,33 @@ class GroupSampler:
 
 
 class RefCutSampler:
-    """The paper's samples (`model.data.refcut_sampling`): in each epoch every object once, in another order."""
+    """Makes the paper's samples (`model.data.refcut_sampling`): each epoch has every object once, in a new order."""
 
     def __init__(
-        self, sources: Sequence[SourcedScenes], patch_px: int, views: str, no_reference: float
+        self, sources: Sequence[SourcedScenes], patch_px: int, augmentation: str, no_reference: float
     ) -> None:
+        """Set up the sampler.
+
+        Args:
+            sources: At least one source; their shares are not used.
+            patch_px: Side of the network's patches in pixels.
+            augmentation: Name in `AUGMENTATIONS`.
+            no_reference: Share of samples without a reference, 0 to 1.
+        """
         self._scenes = [scene for source in sources for scene in source.scenes]
         self._finder = ReferenceFinder(self._scenes)
         self._patch_px = patch_px
-        self._view = AUGMENTATIONS[views]
+        self._augment = AUGMENTATIONS[augmentation]
         self._no_reference = no_reference
         self._order: tuple[tuple[int, int], NDArray[np.int64]] | None = None
 
     def units(self, stage: Stage) -> int:
+        """Return the number of samples per step."""
         return stage.samples
 
     def batches(self, stage: Stage, seed: int, step: int, parts: Sequence[range]) -> list[Batch]:
-        return [joined_samples([self._sample(stage, seed, step, unit) for unit in part]) for part in parts]
+        """Make some samples of a step; see `Sampler.batches`."""
+        return [batch_samples([self._sample(stage, seed, step, unit) for unit in part]) for part in parts]
 
     def _sample(self, stage: Stage, seed: int, step: int, unit: int) -> Sample:
         epoch, step_of_epoch = divmod(step, steps_per_epoch(len(self._scenes), stage))
@@ -98,7 +134,7 @@ class RefCutSampler:
             self._finder,
             stage.size_px,
             stage.size_px // self._patch_px,
-            self._view,
+            self._augment,
             self._no_reference,
             default_rng([seed, stage.size_px, step, 0, unit]),
         )
@@ -110,41 +146,50 @@ class RefCutSampler:
 
 
 def make_sampler(sources: Sequence[SourcedScenes], patch_px: int, config: TrainConfig) -> Sampler:
-    """The configuration's way to make targets. Raises DataError when there is no scene."""
+    """Make the sampler that a configuration asks for.
+
+    Args:
+        sources: At least one source.
+        patch_px: Side of the network's patches in pixels.
+        config: Gives `sampling`, `augmentation` and `no_reference`.
+
+    Raises:
+        DataError: If a source has no scene.
+    """
     if not all(source.scenes for source in sources):
         raise DataError("a source has no object to train on", hint="check the paths in the configuration")
     if config.sampling == "refcut":
-        return RefCutSampler(sources, patch_px, config.views, config.no_reference)
-    return GroupSampler(sources, patch_px, config.views, PairSettings())
+        return RefCutSampler(sources, patch_px, config.augmentation, config.no_reference)
+    return GroupSampler(sources, patch_px, config.augmentation, PairSettings())
 
 
 def steps_per_epoch(scenes: int, stage: Stage) -> int:
-    """Whole steps in which no object comes twice (at least one)."""
+    """Return the number of whole steps in which no object comes twice, at least 1."""
     return max(scenes // stage.samples, 1)
 
 
-def joined_groups(groups: Sequence[Group]) -> Batch:
-    """At least one group as tensors; each view is the reference of the other."""
-    target_view = np.concatenate([g.target_view + CROPS_PER_GROUP * n for n, g in enumerate(groups)])
+def batch_groups(groups: Sequence[Group]) -> Batch:
+    """Stack at least one group into tensors. Each crop of a group is the reference of the other."""
+    target_crop = np.concatenate([g.target_crop + CROPS_PER_GROUP * n for n, g in enumerate(groups)])
     return Batch(
         images=torch.from_numpy(np.concatenate([g.images for g in groups])).permute(0, 3, 1, 2),
         targets=torch.from_numpy(np.concatenate([g.targets for g in groups]))[:, None],
-        target_view=torch.from_numpy(target_view),
-        reference_view=torch.from_numpy(target_view ^ 1),
+        target_crop=torch.from_numpy(target_crop),
+        reference_crop=torch.from_numpy(target_crop ^ 1),
         positive=torch.from_numpy(np.concatenate([g.positive for g in groups])),
         negative=torch.from_numpy(np.concatenate([g.negative for g in groups])),
         clicks=click_table(torch.from_numpy(np.concatenate([g.clicks_rc for g in groups]))),
     )
 
 
-def joined_samples(samples: Sequence[Sample]) -> Batch:
-    """At least one sample as tensors; the references' views stand behind the targets'."""
+def batch_samples(samples: Sequence[Sample]) -> Batch:
+    """Stack at least one sample into tensors. The crops of the references follow those of the targets."""
     images = [s.image for s in samples] + [s.reference_image for s in samples]
     return Batch(
         images=torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
         targets=torch.from_numpy(np.stack([s.target for s in samples]))[:, None],
-        target_view=torch.arange(len(samples)),
-        reference_view=torch.arange(len(samples), 2 * len(samples)),
+        target_crop=torch.arange(len(samples)),
+        reference_crop=torch.arange(len(samples), 2 * len(samples)),
         positive=torch.from_numpy(np.stack([s.positive for s in samples])),
         negative=torch.from_numpy(np.stack([s.negative for s in samples])),
         clicks=torch.from_numpy(np.stack([s.clicks for s in samples])),

@@ -1,4 +1,8 @@
-"""The training loop: steps, and checkpoints from which a killed run goes on."""
+"""The training loop, shared by base training (`model.training.run`) and fine-tuning (`model.finetuning.run`).
+
+A step draws a batch, simulates clicks on it (SimpleClick's iterative click simulation), and moves the weights. `Trainer`
+saves a checkpoint every few minutes. A killed run resumes from it and takes the same steps as an uninterrupted run.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +21,12 @@ from tqdm import tqdm
 from model.data.click_sampling import add_next_clicks
 from model.errors import TrainingError
 from model.network.click_maps import disk_maps
+from model.network.encoder import use_plain_attention
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
-from model.training.batches import Batch
+from model.training.batches import Batch, Batches, Part, Sampler, batch_loader
 from model.training.config import Stage, TrainConfig
-from model.training.distributed import ALONE, Processes
+from model.training.distributed import SINGLE_PROCESS, Processes, child_signal_kept
 from model.training.losses import LOSSES
 from model.training.optim import (
     WeightAverage,
@@ -33,14 +38,30 @@ from model.training.optim import (
 from model.training.run_log import RunLog, StepRecord
 
 
-def click_through(network: RefCut, batch: Batch, rounds: int, rng: Generator, device: torch.device) -> Tensor:
-    """Logits (T, 1, S, S) after `rounds` further clicks. The network is in evaluation mode while it is clicked on."""
+def forward_with_clicks(
+    network: RefCut, batch: Batch, rounds: int, rng: Generator, device: torch.device
+) -> Tensor:
+    """Simulate clicks on a batch and segment it.
+
+    Each round adds one click per target, in the largest error of the network's current mask. The network is in
+    evaluation mode and computes no gradient while clicks are simulated, as in SimpleClick.
+
+    Args:
+        network: In training mode afterwards.
+        batch: Images, targets, references and first clicks.
+        rounds: Number of clicks to add to the first ones.
+        rng: Draws where a click falls within an error.
+        device: Device of the network.
+
+    Returns:
+        Logits (T, 1, S, S) with gradient.
+    """
     size_px = batch.images.shape[-1]
     network.train()
     images = batch.images.to(device).float() / 255
-    views = network.encode_image(images)
-    features = views.repeated(batch.target_view.to(device))
-    prepared = network.prepare_reference(features, references(network, batch, images, views.comparison))
+    crops = network.encode_image(images)
+    features = crops.repeated(batch.target_crop.to(device))
+    prepared = network.prepare_reference(features, references(network, batch, images, crops.comparison))
     table = batch.clicks.clone()
     previous = torch.zeros(len(table), 1, size_px, size_px, device=device)
     wanted = batch.targets[:, 0].numpy()
@@ -55,13 +76,23 @@ def click_through(network: RefCut, batch: Batch, rounds: int, rng: Generator, de
 
 
 def references(network: RefCut, batch: Batch, images: Tensor, comparison: Tensor | None) -> ReferenceTokens:
-    """Tokens of each target's reference; views that are nobody's reference are not encoded for it."""
-    view = batch.reference_view.to(images.device)
+    """Collect the tokens of each target's reference. Only crops that serve as a reference are encoded.
+
+    Args:
+        network: Encodes the crops where `comparison` is None.
+        batch: Names the reference crop and patch shares of each target.
+        images: Crops (V, 3, S, S), float, 0 to 1, on the network's device.
+        comparison: Comparison features of all crops, where the network shares its encoder with references; else None.
+
+    Returns:
+        Tokens of T references.
+    """
+    crop = batch.reference_crop.to(images.device)
     if comparison is None:
-        used, view = torch.unique(view, return_inverse=True)
+        used, crop = torch.unique(crop, return_inverse=True)
         comparison = network.encode_reference(images[used], None, None).tokens
     return ReferenceTokens(
-        comparison[view], batch.positive.to(images.device), batch.negative.to(images.device)
+        comparison[crop], batch.positive.to(images.device), batch.negative.to(images.device)
     )
 
 
@@ -71,15 +102,30 @@ def _coords(table: Tensor, previous: Tensor) -> Tensor:
 
 
 def _upsample(logits: Tensor, size_px: int) -> Tensor:
-    """As at inference: bilinear, corners aligned (facts: section 1.2, step 10)."""
+    """Resize bilinearly with aligned corners, as at inference."""
     return F.interpolate(logits, size=(size_px, size_px), mode="bilinear", align_corners=True)
 
 
 CHECKPOINT_FILE = "checkpoint.pt"
+Steps = Iterator[list[Batch]]
+"""The batches of each step, for one process."""
 
 
 class Trainer:
-    """A run that can be killed and goes on where it last saved."""
+    """A training run that can be killed and resumed from its last checkpoint.
+
+    Attributes:
+        network: The network, on the run's device.
+        config: The run; its stages have their lengths in steps.
+        run_dir: Folder of checkpoint, log and weights.
+        device: Where the network is computed.
+        processes: The processes that share the run.
+        optimiser: Adam or AdamW over the trainable parameters.
+        average: Moving average of the trainable weights; the weights that are shipped.
+        stage: Number of the current stage, from 0. Equal to the number of stages when the run is complete.
+        step: Steps taken in the current stage.
+        log: One line per step.
+    """
 
     def __init__(
         self,
@@ -88,17 +134,30 @@ class Trainer:
         run_dir: Path,
         device: torch.device,
         on_save: Callable[[dict[str, Tensor]], None],
-        processes: Processes = ALONE,
+        processes: Processes = SINGLE_PROCESS,
         milestone_steps: tuple[int, ...] = (),
         on_step: Callable[[StepRecord], None] = lambda record: None,
-        place_in_schedule: Callable[[int], float] = float,
+        schedule_step: Callable[[int], float] = float,
     ) -> None:
-        """config: its stages are measured in steps. on_save is given the averaged weights whenever a checkpoint has
-        been written. milestone_steps: where the learning rate drops. on_step is told of each step. place_in_schedule:
-        the step whose learning rate a step is taken at, for a run that turns out longer or shorter than its stages."""
+        """Set up a run; call `resume` to load its checkpoint.
+
+        Args:
+            network: Moved to `device`. On a CPU its attention is computed without a fused kernel.
+            config: Its stages must have their lengths in steps, not epochs.
+            run_dir: Folder of the run; it is created.
+            device: Where to compute.
+            on_save: Called with the averaged weights after each checkpoint, in the process that writes.
+            processes: The processes that share the run.
+            milestone_steps: Steps at which the learning rate drops.
+            on_step: Called after each step, in every process.
+            schedule_step: Maps a step of the run to the step whose learning rate it uses, for a run that turns out
+                longer or shorter than its stages.
+        """
+        if device.type == "cpu":
+            use_plain_attention(network)
         self._on_save = on_save
         self._on_step = on_step
-        self._place_in_schedule = place_in_schedule
+        self._schedule_step = schedule_step
         self.network = network.to(device)
         self.config = config
         self.run_dir = run_dir
@@ -117,12 +176,16 @@ class Trainer:
 
     @property
     def checkpoint_path(self) -> Path:
+        """File that the run resumes from."""
         return self.run_dir / CHECKPOINT_FILE
 
     def resume(self) -> bool:
-        """Goes on from the run's checkpoint, if there is one. The file is our own and read with weights_only.
+        """Load the checkpoint of the run, and drop log lines of later steps.
 
-        Every process must see the run's folder.
+        Every process must see the folder of the run. The file is read with `weights_only`, so it cannot run code.
+
+        Returns:
+            Whether there was a checkpoint.
         """
         found = self.checkpoint_path.exists()
         if found:
@@ -136,8 +199,13 @@ class Trainer:
         return found
 
     def save(self) -> None:
-        """Writes the checkpoint; a kill in the middle leaves the one before. Raises TrainingError for weights that are no
-        numbers, and leaves the one before, too."""
+        """Write the checkpoint atomically, then the averaged weights (`on_save`) and the log.
+
+        Only the process that writes does anything.
+
+        Raises:
+            TrainingError: If a weight is not finite. The previous checkpoint stays.
+        """
         if not self.processes.writes:
             return
         check_finite(self.average.values)
@@ -158,8 +226,38 @@ class Trainer:
         self.log.flush()
         self._saved_at = time.monotonic()
 
-    def run_stage(self, steps: Iterator[list[Batch]], stage: Stage) -> None:
-        """Trains through the rest of a stage. steps: this process's batches of each step."""
+    def fit(self, sampler: Sampler, select_steps: Callable[[Steps], Steps] = lambda steps: steps) -> None:
+        """Train through all remaining stages. Call `resume` first.
+
+        Args:
+            sampler: Makes the targets; its random numbers depend on `config.seed` and the number of the stage.
+            select_steps: Passes on the steps to be taken. It may end a stage early, and may look at the trainer
+                between two steps.
+
+        Raises:
+            DataError: If a step cannot be split evenly among processes and batches.
+            TrainingError: If the loss or a weight is not finite.
+        """
+        self.processes.share_weights(self.network)
+        part = Part(self.processes.rank, self.processes.count, self.config.accumulate)
+        with self.log, child_signal_kept():
+            for number in range(self.stage, len(self.config.stages)):
+                stage = self.config.stages[number]
+                batches = Batches(sampler, stage, self.config.seed + number, self.step, part)
+                loader = batch_loader(batches, self.config.loader_workers)
+                self.run_stage(select_steps(iter(loader)), stage)
+        self.processes.wait()
+
+    def run_stage(self, steps: Steps, stage: Stage) -> None:
+        """Train through the rest of one stage and save a checkpoint at its end.
+
+        Args:
+            steps: The batches of each step for this process.
+            stage: The current stage.
+
+        Raises:
+            TrainingError: If the loss or a weight is not finite.
+        """
         total = sum(s.steps for s in self.config.stages)
         before = sum(s.steps for s in self.config.stages[: self.stage])
         bar = tqdm(
@@ -171,7 +269,7 @@ class Trainer:
         )
         for batches in steps:
             share = stage.learning_rate_scale * scheduled_share(
-                self._place_in_schedule(before + self.step),
+                self._schedule_step(before + self.step),
                 total,
                 self.config.warmup_steps,
                 self.config.schedule,
@@ -194,8 +292,10 @@ class Trainer:
         self.save()
 
     def _train_step(self, batches: list[Batch], stage: Stage) -> tuple[float, float]:
-        """Loss and IoU of the whole step, over all batches of all processes. Raises TrainingError for a loss that is no
-        number; the weights are as they were then."""
+        """Take one step. Returns loss and IoU over all batches of all processes.
+
+        Raises TrainingError for a loss that is not finite; the weights are then unchanged.
+        """
         self.optimiser.zero_grad(set_to_none=True)
         figures = torch.zeros(2, device=self.device)
         for number, batch in enumerate(batches):
@@ -213,14 +313,10 @@ class Trainer:
         self.average.update(self.network)
         return loss, iou
 
-    def add_gradient(self, batch: Batch, stage: Stage) -> None:
-        """Computes what a step costs most time with, and takes none."""
-        self._add_gradient(batch, stage, 0, 1)
-
     def _add_gradient(self, batch: Batch, stage: Stage, number: int, count: int) -> Tensor:
-        """Adds the gradient of one of `count` batches; returns (loss, IoU), both as shares of the step's.
+        """Add the gradient of batch `number` of `count`. Returns (loss, IoU), both divided by `count`.
 
-        How many rounds of clicks there are is the same in all batches of a step.
+        The number of click rounds is the same in all batches of a step.
         """
         of_step = default_rng([self.config.seed, stage.size_px, self.step, 1])
         torch_seed = int(of_step.integers(2**31))
@@ -230,7 +326,7 @@ class Trainer:
         torch.manual_seed(torch_seed + part)
         targets = batch.targets.to(self.device).float()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-            logits = click_through(self.network, batch, rounds, rng, self.device)
+            logits = forward_with_clicks(self.network, batch, rounds, rng, self.device)
         loss = LOSSES[stage.loss](logits, targets) / count
         loss.backward()  # type: ignore[no-untyped-call]
         mask = logits.detach() > 0

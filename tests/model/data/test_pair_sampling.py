@@ -44,7 +44,7 @@ def named(image: RgbImage, mask: np.ndarray) -> set[str]:
 def test_the_other_view_names_a_targets_parts_and_rules_the_rest_out(tmp_path: Path) -> None:
     for group in groups(tmp_path, 30):
         for target, view, positive, negative in zip(
-            group.targets, group.target_view, group.positive, group.negative, strict=True
+            group.targets, group.target_crop, group.positive, group.negative, strict=True
         ):
             meant = named(group.images[view], target)
             assert meant
@@ -61,7 +61,7 @@ def test_a_first_click_lies_inside_its_target(tmp_path: Path) -> None:
 def test_nested_targets_share_one_click_so_that_only_the_reference_tells_them_apart(tmp_path: Path) -> None:
     for group in groups(tmp_path, 20, shared_click=1):
         for view in (0, 1):
-            of_view = group.target_view == view
+            of_view = group.target_crop == view
             assert len(np.unique(group.clicks_rc[of_view], axis=0)) == 1
             small, larger, largest = group.targets[of_view]
             assert (small <= larger).all()

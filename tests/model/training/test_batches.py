@@ -42,7 +42,7 @@ def joined(parts: Sequence[Batch], field: str) -> torch.Tensor:
     """A field of several parts of a step; with the paper's samples, the targets' views before all references'."""
     values = [getattr(part, field) for part in parts]
     if field == "images":
-        of_targets = [part.images[part.target_view.unique()] for part in parts]
+        of_targets = [part.images[part.target_crop.unique()] for part in parts]
         return torch.cat(of_targets)
     return torch.cat(values)
 
