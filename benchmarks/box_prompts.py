@@ -24,7 +24,7 @@ from model.data.readers import SetDescription
 from model.data.scenes import Scene, is_development
 from model.evaluation.modes import Mode
 from model.evaluation.references import ReferenceFinder
-from model.evaluation.samples import Sample, enumerate_samples, evenly_spread
+from model.evaluation.samples import Sample, enumerate_samples, limit_samples
 from model.masks import deepest_point, intersection_over_union, union
 from model.predictor import RefCutPredictor, serving_settings
 from model.transforms import bounding_box
@@ -106,7 +106,7 @@ def main() -> None:
     for data in arguments.data:
         scenes = [scene for scene in data.read() if is_development(scene, DEVELOPMENT_SHARE)]
         parts = [sample for sample in enumerate_samples(scenes)[0] if sample.kind == "single"]
-        samples = evenly_spread(parts, arguments.limit)
+        samples = limit_samples(parts, arguments.limit)
         for referenced in (False, True):
             for what, ious in measure(predictor, scenes, samples, referenced=referenced).items():
                 values = f"{len(ious)} | {what} | {statistics.mean(ious):.3f} | {statistics.median(ious):.3f}"

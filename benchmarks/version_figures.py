@@ -19,14 +19,14 @@ from model.evaluation.compare import (
     CompareSettings,
     annotate_masks,
     encode_references,
-    figures_of,
+    network_metrics,
     holdout_masks,
     make_predictor,
 )
 from model.evaluation.metrics import clicks_needed
 from model.evaluation.modes import Mode
 from model.evaluation.runner import ClickLimits, EvaluationSet, Evaluator, Task
-from model.evaluation.samples import enumerate_samples, evenly_spread
+from model.evaluation.samples import enumerate_samples, limit_samples
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,14 @@ class Measure:
 
     def _first_click(self, evaluator: Evaluator, number: int, one: EvaluationSet) -> float:
         right = (Mode.parse("right"),)
-        samples = evenly_spread(enumerate_samples(one.scenes)[0], self.general_limit)
+        samples = limit_samples(enumerate_samples(one.scenes)[0], self.general_limit)
         records = [record for sample in samples for record in evaluator.run(Task(number, sample, right))]
         return statistics.mean(record.ious[0] for record in records if record.referenced)
 
 
 def summary(masks: list[AnnotatedMask], max_clicks: int) -> dict[str, Any]:
     """What tables and plots show of one network. by_mask: image, label, clicks, first IoU."""
-    figures = figures_of(masks, max_clicks, NOC_IOU)
+    figures = network_metrics(masks, max_clicks, NOC_IOU)
     by_label = {
         label: {"noc85": own.noc85, "first_click_iou": own.first_click_iou}
         for label, own in figures.by_label.items()

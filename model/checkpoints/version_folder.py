@@ -7,6 +7,7 @@ changed), or a single file with a whole network.
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -23,6 +24,18 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def copy_base(parent_dir: Path, folder: Path) -> None:
+    """Give a child version the base file of its parent, byte for byte, because a version names its base by hash.
+
+    Args:
+        parent_dir: Folder of the parent version.
+        folder: Existing folder of the child. Its base file is replaced atomically.
+    """
+    temporary = folder / f"{BASE_FILE}.partial"
+    shutil.copyfile(parent_dir / BASE_FILE, temporary)
+    temporary.replace(folder / BASE_FILE)
 
 
 def can_be_averaged(first: Path, second: Path) -> bool:

@@ -28,7 +28,7 @@ from model.evaluation.pictures import write_contact_sheet
 from model.evaluation.records import Record, RecordFile
 from model.evaluation.report import as_markdown, file_safe, write_plots, write_results
 from model.evaluation.runner import ClickLimits, EvaluationSet, Task, run_tasks
-from model.evaluation.samples import Sample, enumerate_samples, evenly_spread
+from model.evaluation.samples import Sample, enumerate_samples, limit_samples
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings, serving_settings
 from model.runtime.select import RuntimeName, with_runtime
@@ -101,7 +101,7 @@ def choose_samples(one: EvaluationSet, limit: int | None) -> list[Sample]:
     """What is to be run of a set, after printing how much there is."""
     samples, counts = enumerate_samples(one.scenes)
     print(f"{one.name}: {len(one.scenes)} objects, {counts}")
-    return evenly_spread(samples, limit)
+    return limit_samples(samples, limit)
 
 
 def missing_tasks(

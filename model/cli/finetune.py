@@ -1,10 +1,7 @@
-"""`python -m model finetune SNAPSHOT --parent FOLDER --out RUN`: a version learns from a project's annotations.
+"""Fine-tune a version on a project's annotations: `python -m model finetune SNAPSHOT --parent FOLDER --out RUN`.
 
-Run again to go on after a kill. On several GPUs: `torchrun --nproc-per-node N -m model finetune ...`. Through
-the loop of
-`model.cli.train`; what is learned from is drawn by `model.finetuning.sampling`. Whether the outcome serves is for
-`model.evaluation.compare`
-and `model.evaluation.promotion` to say.
+Run the same command again to resume a run that was killed. On several GPUs: `torchrun --nproc-per-node N -m model
+finetune ...`. `python -m model compare` then shows whether the result is better than its parent.
 """
 
 from __future__ import annotations
@@ -24,14 +21,15 @@ from model.training.distributed import Processes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Exits with status 2 and one line on stderr when it cannot be done."""
+    """Run the command. Exits with status 2 and one line on stderr if the fine-tuning is impossible."""
     parser = command_parser("finetune", __doc__)
     parser.add_argument("snapshot", type=Path)
-    parser.add_argument("--parent", type=Path, required=True, help="folder of the version to go on from")
+    parser.add_argument("--parent", type=Path, required=True, help="folder of the version to begin with")
     parser.add_argument(
         "--anchor",
         "--origin",
         type=Path,
+        dest="anchor",
         help="folder of the weights that the result is averaged with (default: --parent)",
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the run")
@@ -39,12 +37,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--settings", default="{}", help="FineTuneSettings that differ from the default, JSON"
     )
     add_threads(parser)
-    parser.add_argument("--afresh", action="store_true", help="forget what an earlier run left in --out")
+    parser.add_argument("--afresh", action="store_true", help="delete what an earlier run left in --out")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     processes = Processes.from_environment()
-    if torch.cuda.is_available():
-        torch.cuda.set_device(processes.local_rank)
     if arguments.afresh and processes.writes:
         shutil.rmtree(arguments.out, ignore_errors=True)
 

@@ -1,8 +1,8 @@
-"""`python -m model compare SNAPSHOT SERVING CANDIDATE --out FILE`: two networks on images that neither
-has learned from.
+"""Comparison of two networks, the serving one and a candidate, on images that neither has learned from.
 
-A robot annotates every label of the holdout, with the snapshot's references, once with each network. What comes of it is
-for `model.evaluation.promotion` to decide.
+The robot annotates every label of a snapshot's holdout with the snapshot's references, once with each network. `compare`
+returns the metrics of both and the standard errors of their difference. `model.evaluation.promotion` decides on them
+whether the candidate may serve.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from model.checkpoints.weights import load_network
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot, SnapshotReference
 from model.evaluation.metrics import IOU_CLICKS, clicks_needed, iou_after
-from model.evaluation.robot_annotator import Clicker, Predictor, annotate
+from model.evaluation.robot_annotator import Predictor, RobotAnnotator
 from model.images import read_image
-from model.masks import decode, distance_inside
+from model.masks import decode, distance_inside, evenly_spaced
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
 from model.predictor_config import serving_settings
@@ -33,9 +33,17 @@ from model.types import BoolMask, Click
 
 @dataclass(frozen=True)
 class AnnotatedMask:
-    """One label of one image, annotated. ious: one a click. negative_click_changes: None where none could be tried.
+    """One label of one image, annotated by the robot.
 
-    first_mask_hw, target_hw: (H, W).
+    Attributes:
+        image: File name of the image.
+        label: The label.
+        ious: IoU after each click.
+        negative_click_changes: Whether a negative click inside the first mask changes it; None if the mask has no room
+            for one.
+        first_click: The first click.
+        first_mask_hw: Mask after the first click (H, W).
+        target_hw: The annotators' mask (H, W).
     """
 
     image: str
@@ -48,8 +56,15 @@ class AnnotatedMask:
 
 
 @dataclass(frozen=True)
-class Figures:
-    """Means over masks. noc85: clicks until the IoU is .85. iou_after: by number of clicks."""
+class MaskMetrics:
+    """Metrics over some masks.
+
+    Attributes:
+        masks: Number of masks.
+        noc85: Mean number of clicks to an IoU of .85.
+        first_click_iou: Mean IoU after the first click.
+        iou_after: Mean IoU by number of clicks.
+    """
 
     masks: int
     noc85: float
@@ -58,17 +73,26 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class NetworkFigures(Figures):
-    """Of one network. negative_clicks: share of negative clicks that changed the mask; None without any."""
+class NetworkMetrics(MaskMetrics):
+    """Metrics of one network.
+
+    Attributes:
+        negative_clicks: Share of the negative clicks that changed the mask; None without any.
+        by_label: Metrics of each label.
+    """
 
     negative_clicks: float | None
-    by_label: dict[str, Figures]
+    by_label: dict[str, MaskMetrics]
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard errors of the difference between two networks, mask by mask: how far the holdout's choice of masks alone
-    may carry it. Zero where there are no two masks."""
+    """Standard errors of the mean difference between two networks, measured mask by mask. Zero for fewer than two masks.
+
+    Attributes:
+        noc85: Of the number of clicks to an IoU of .85.
+        first_click_iou: Of the IoU after the first click.
+    """
 
     noc85: float = 0.0
     first_click_iou: float = 0.0
@@ -76,19 +100,28 @@ class Spread:
 
 @dataclass(frozen=True)
 class Comparison:
-    """snapshot: its digest. images: of the holdout, as far as they were looked at. spread: of all masks; spread_by_label:
-    of a label's. masks: what the figures are of, the same masks in the same order for both."""
+    """The result of a comparison.
+
+    Attributes:
+        snapshot: Digest of the snapshot.
+        images: Number of holdout images that were annotated.
+        serving: Metrics of the network that serves.
+        candidate: Metrics of the network that may serve.
+        spread: Standard errors over all masks.
+        spread_by_label: Standard errors over the masks of each label.
+        masks: The masks of the serving network and of the candidate: the same masks in the same order.
+    """
 
     snapshot: str
     images: int
-    serving: NetworkFigures
-    candidate: NetworkFigures
+    serving: NetworkMetrics
+    candidate: NetworkMetrics
     spread: Spread = Spread()
     spread_by_label: dict[str, Spread] = field(default_factory=dict)
     masks: tuple[tuple[AnnotatedMask, ...], tuple[AnnotatedMask, ...]] = ((), ())
 
     def to_json(self) -> dict[str, Any]:
-        """All figures, for a manifest."""
+        """Return all metrics as JSON values, for a manifest."""
         return {
             "snapshot": self.snapshot,
             "images": self.images,
@@ -99,25 +132,38 @@ class Comparison:
         }
 
 
-def figures_of(masks: Sequence[AnnotatedMask], max_clicks: int, noc_iou: float) -> NetworkFigures:
-    """The figures of one network; all zero where there is no mask."""
+def network_metrics(masks: Sequence[AnnotatedMask], max_clicks: int, noc_iou: float) -> NetworkMetrics:
+    """Compute the metrics of one network.
+
+    Args:
+        masks: Its annotated masks. Without any, all metrics are zero.
+        max_clicks: Number of clicks after which a session ended.
+        noc_iou: IoU of `MaskMetrics.noc85`.
+    """
     labels = sorted({mask.label for mask in masks})
     by_label = {
-        label: _figures([mask for mask in masks if mask.label == label], max_clicks, noc_iou)
+        label: _mask_metrics([mask for mask in masks if mask.label == label], max_clicks, noc_iou)
         for label in labels
     }
     tried = [m.negative_click_changes for m in masks if m.negative_click_changes is not None]
-    return NetworkFigures(
-        **vars(_figures(masks, max_clicks, noc_iou)),
+    return NetworkMetrics(
+        **vars(_mask_metrics(masks, max_clicks, noc_iou)),
         negative_clicks=statistics.mean(tried) if tried else None,
         by_label=by_label,
     )
 
 
-def spread_of(
+def paired_spread(
     serving: Sequence[AnnotatedMask], candidate: Sequence[AnnotatedMask], max_clicks: int, noc_iou: float
 ) -> Spread:
-    """Of the same masks in the same order."""
+    """Compute the standard errors of the difference between two networks.
+
+    Args:
+        serving: Masks annotated with the serving network.
+        candidate: The same masks in the same order, annotated with the candidate.
+        max_clicks: Number of clicks after which a session ended.
+        noc_iou: IoU of `Spread.noc85`.
+    """
     pairs = list(zip(serving, candidate, strict=True))
     if len(pairs) < 2:
         return Spread()
@@ -130,38 +176,46 @@ def spread_of(
     return Spread(statistics.stdev(clicks) / root, statistics.stdev(ious) / root)
 
 
-def _figures(masks: Sequence[AnnotatedMask], max_clicks: int, noc_iou: float) -> Figures:
+def _mask_metrics(masks: Sequence[AnnotatedMask], max_clicks: int, noc_iou: float) -> MaskMetrics:
     if not masks:
-        return Figures(0, 0.0, 0.0, dict.fromkeys(IOU_CLICKS, 0.0))
+        return MaskMetrics(0, 0.0, 0.0, dict.fromkeys(IOU_CLICKS, 0.0))
     after = {clicks: statistics.mean(iou_after(mask.ious, clicks) for mask in masks) for clicks in IOU_CLICKS}
     needed = [clicks_needed(mask.ious, noc_iou, max_clicks) for mask in masks]
-    return Figures(len(masks), statistics.mean(needed), after[1], after)
+    return MaskMetrics(len(masks), statistics.mean(needed), after[1], after)
 
 
 def _rounded(spread: Spread) -> dict[str, float]:
     return {name: round(value, 4) for name, value in vars(spread).items()}
 
 
-def _as_json(figures: Figures) -> dict[str, Any]:
-    found = {key: value for key, value in vars(figures).items() if key not in ("by_label", "iou_after")}
-    said = {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
-    said["iou_after"] = {str(clicks): round(iou, 4) for clicks, iou in figures.iou_after.items()}
-    if isinstance(figures, NetworkFigures):
-        said["by_label"] = {label: _as_json(own) for label, own in figures.by_label.items()}
-    return said
+def _as_json(metrics: MaskMetrics) -> dict[str, Any]:
+    scalars = {key: value for key, value in vars(metrics).items() if key not in ("by_label", "iou_after")}
+    content = {key: round(value, 4) if isinstance(value, float) else value for key, value in scalars.items()}
+    content["iou_after"] = {str(clicks): round(iou, 4) for clicks, iou in metrics.iou_after.items()}
+    if isinstance(metrics, NetworkMetrics):
+        content["by_label"] = {label: _as_json(own) for label, own in metrics.by_label.items()}
+    return content
 
 
 NOC_IOU = 0.85
 FIRST_CLICKS = 5
-"""So many clicks are made in any case."""
+"""Number of clicks that every session has."""
 MIN_ROOM_PX = 2
-"""A negative click is tried at least so far inside the mask, and twice as far from the positive one."""
+"""A tried negative click is at least this deep inside the mask, and twice as far from the positive click."""
 
 
 @dataclass(frozen=True)
 class CompareSettings:
-    """max_masks: a larger holdout is sampled, the same labels in the same proportion. max_references: of a label, as
-    many as serving pools. runtime, runtime_cache_dir: what computes the networks; see `model.runtime.select`."""
+    """How two networks are compared.
+
+    Attributes:
+        max_masks: About the largest number of masks; of a larger holdout, each label gives as many masks as the others,
+            at equal distances.
+        max_clicks: Clicks after which a session ends.
+        max_references: Most references of a label that are pooled; the same number as when serving.
+        runtime: What computes the networks; see `model.runtime.select`.
+        runtime_cache_dir: Folder of converted networks; see `model.runtime.select`.
+    """
 
     max_masks: int = 80
     max_clicks: int = 20
@@ -176,13 +230,21 @@ def compare(
     settings: CompareSettings | None = None,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Comparison:
-    """(serving, candidate) on the snapshot's holdout. on_progress: masks done, and how many there are, of both.
+    """Compare two networks on the holdout of a snapshot.
 
-    Raises ModelError when weights or snapshot cannot be used.
+    Args:
+        snapshot: Holdout and references.
+        network_dirs: Folders of the serving network and of the candidate.
+        settings: None takes the defaults.
+        on_progress: Called after each mask with the number of masks done and the number of all masks, of both networks
+            together.
+
+    Raises:
+        ModelError: If weights or snapshot cannot be used.
     """
     settings = settings or CompareSettings()
     chosen = holdout_masks(snapshot, settings.max_masks)
-    compared = []
+    annotated = []
     for number, folder in enumerate(network_dirs):
         predictor = make_predictor(folder, settings)
         references = encode_references(predictor, snapshot, settings.max_references)
@@ -190,40 +252,49 @@ def compare(
         for mask in annotate_masks(predictor, chosen, references, settings.max_clicks):
             own.append(mask)
             on_progress(number * len(chosen) + len(own), 2 * len(chosen))
-        compared.append(own)
+        annotated.append(own)
     labels = sorted({label for _, label in chosen})
 
     def spread(*labels: str) -> Spread:
-        own = [[mask for mask in masks if mask.label in labels] for masks in compared]
-        return spread_of(own[0], own[1], settings.max_clicks, NOC_IOU)
+        own = [[mask for mask in masks if mask.label in labels] for masks in annotated]
+        return paired_spread(own[0], own[1], settings.max_clicks, NOC_IOU)
 
     return Comparison(
         snapshot=snapshot.digest,
         images=len({scene.image_path for scene, _ in chosen}),
-        serving=figures_of(compared[0], settings.max_clicks, NOC_IOU),
-        candidate=figures_of(compared[1], settings.max_clicks, NOC_IOU),
+        serving=network_metrics(annotated[0], settings.max_clicks, NOC_IOU),
+        candidate=network_metrics(annotated[1], settings.max_clicks, NOC_IOU),
         spread=spread(*labels),
         spread_by_label={label: spread(label) for label in labels},
-        masks=(tuple(compared[0]), tuple(compared[1])),
+        masks=(tuple(annotated[0]), tuple(annotated[1])),
     )
 
 
 def holdout_masks(snapshot: Snapshot, max_masks: int) -> list[tuple[Scene, str]]:
-    """What is annotated: every label of every annotation, or as many, evenly spread, as shall be."""
+    """Choose the masks to annotate: every label of every holdout annotation, or evenly spaced ones.
+
+    Args:
+        snapshot: Its holdout is read.
+        max_masks: Each label gives at most its equal part of this number, and at least one.
+
+    Returns:
+        Pairs of scene and label, ordered by image and label.
+    """
     scenes = snapshot.holdout_scenes()
     by_label = {
         label: [(scene, label) for scene in scenes if label in scene.part_rles] for label in snapshot.labels
     }
     each = max(1, max_masks // max(len(by_label), 1))
-    chosen = []
-    for pairs in by_label.values():
-        count = min(each, len(pairs))
-        chosen += [pairs[int((place + 0.5) * len(pairs) / count)] for place in range(count)]
+    chosen = [pair for pairs in by_label.values() for pair in evenly_spaced(pairs, each)]
     return sorted(chosen, key=lambda pair: (str(pair[0].image_path), pair[1]))
 
 
 def make_predictor(folder: Path, settings: CompareSettings) -> RefCutPredictor:
-    """The network of a folder, as it is served."""
+    """Load the network in `folder` and set it up as it is served.
+
+    Raises:
+        ModelError: If the weights cannot be used.
+    """
     network = load_network(folder)
     if torch.cuda.is_available():
         network = network.cuda()
@@ -236,7 +307,16 @@ def make_predictor(folder: Path, settings: CompareSettings) -> RefCutPredictor:
 def encode_references(
     predictor: Predictor, snapshot: Snapshot, max_references: int
 ) -> dict[str, ReferenceTokens]:
-    """What each label with a reference means."""
+    """Encode the references of each label.
+
+    Args:
+        predictor: Encodes the images.
+        snapshot: Its references are read.
+        max_references: Most references per label.
+
+    Returns:
+        Pooled references by label; labels without a reference are left out.
+    """
     of_label: dict[str, list[SnapshotReference]] = {}
     for reference in snapshot.references:
         of_label.setdefault(reference.label, []).append(reference)
@@ -258,42 +338,41 @@ def annotate_masks(
     references: Mapping[str, ReferenceTokens],
     max_clicks: int,
 ) -> Iterator[AnnotatedMask]:
-    """Each mask annotated by the robot. An image whose masks follow one another is encoded once."""
-    shown: Path | None = None
+    """Annotate masks with one network.
+
+    Args:
+        predictor: The network.
+        chosen: Pairs of scene and label. An image whose masks follow each other is encoded once.
+        references: References by label.
+        max_clicks: Clicks after which a session ends.
+    """
+    annotator = RobotAnnotator(
+        predictor, max_clicks=max_clicks, min_clicks=FIRST_CLICKS, stop_iou=NOC_IOU
+    )
     for scene, label in chosen:
-        if scene.image_path != shown:
-            predictor.set_image(scene.image())
-            shown = scene.image_path
-        predictor.set_reference(references.get(label))
-        yield _annotate_mask(predictor, scene, label, max_clicks)
-
-
-def _annotate_mask(predictor: Predictor, scene: Scene, label: str, max_clicks: int) -> AnnotatedMask:
-    """One mask of the image that is set, and whether a negative click in the first mask changes it."""
-    target_hw = scene.masks()[label]
-    robot = Clicker(target_hw)
-    session = annotate(
-        predictor, target_hw, robot, max_clicks=max_clicks, min_clicks=FIRST_CLICKS, stop_iou=NOC_IOU
-    )
-    return AnnotatedMask(
-        image=scene.image_path.name,
-        label=label,
-        ious=session.ious,
-        negative_click_changes=_negative_click_changes(predictor, session.clicks[0], session.first_mask_hw),
-        first_click=session.clicks[0],
-        first_mask_hw=session.first_mask_hw,
-        target_hw=target_hw,
-    )
+        target_hw = scene.masks()[label]
+        session = annotator.annotate(scene, target_hw, references.get(label))
+        yield AnnotatedMask(
+            image=scene.image_path.name,
+            label=label,
+            ious=session.ious,
+            negative_click_changes=_negative_click_changes(
+                predictor, session.clicks[0], session.first_mask_hw
+            ),
+            first_click=session.clicks[0],
+            first_mask_hw=session.first_mask_hw,
+            target_hw=target_hw,
+        )
 
 
 def _negative_click_changes(predictor: Predictor, first: Click, mask_hw: BoolMask) -> bool | None:
-    """A negative click deep inside the first mask, away from the positive one. None when there is no room for it."""
+    """Try a negative click deep inside the first mask and away from the positive click. None if there is no room."""
     rows, cols = np.indices(mask_hw.shape)
     depth = distance_inside(mask_hw)
     away = np.hypot(rows - first.row, cols - first.col)
-    places = np.where(depth > 0, np.minimum(depth, away / 2), 0)
-    row, col = np.unravel_index(int(places.argmax()), places.shape)
-    if places[row, col] < MIN_ROOM_PX:
+    room = np.where(depth > 0, np.minimum(depth, away / 2), 0)
+    row, col = np.unravel_index(int(room.argmax()), room.shape)
+    if room[row, col] < MIN_ROOM_PX:
         return None
     after_hw = predictor.predict([first, Click(float(row), float(col), False)]).mask_hw
     return bool((after_hw != mask_hw).any())

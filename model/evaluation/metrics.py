@@ -1,4 +1,7 @@
-"""Figures from records: IoU after some clicks, clicks to reach an IoU (NoC), in total and by kind of target."""
+"""Metrics of an evaluation: IoU after some clicks and number of clicks to reach an IoU (NoC), per mode and kind of target.
+
+`summarise` turns records into a table of `Cell`s; `model.evaluation.report` prints and draws it.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,18 @@ GROUPS = ("total", *KINDS)
 
 @dataclass(frozen=True)
 class Cell:
-    """One mode on one kind of target of one set.
+    """The metrics of one mode on one kind of target of one set.
 
-    count: samples in the cell: those for which the mode had what it needs of references. unreferenced: the others.
-    iou_after: clicks to mean IoU. clicks_to: IoU to mean number of clicks until it is reached, `max_clicks` where it
-    never is; failed: how many never reach it. removed: mean share of the piece that a negative click takes away;
-    None without any. Seconds are medians a click; None where there is none.
+    Attributes:
+        count: Samples for which the mode had the references it needs. The metrics are measured on them.
+        unreferenced: Samples without those references; not counted in the metrics unless `count` is 0.
+        iou_after: Mean IoU by number of clicks.
+        clicks_to: Mean number of clicks to an IoU (NoC), by that IoU. A sample that never reaches it counts as
+            `max_clicks`.
+        failed: Number of samples that never reach an IoU, by that IoU.
+        removed: Mean share of the excess under a negative click that the click takes away; None without such clicks.
+        first_click_s: Median seconds of the first click.
+        later_click_s: Median seconds of a later click; None without any.
     """
 
     count: int
@@ -35,17 +44,35 @@ class Cell:
 
 
 def clicks_needed(ious: Sequence[float], wanted: float, max_clicks: int) -> int:
-    """Number of the first click after which the IoU is at least `wanted`; `max_clicks` if none is."""
-    return next((place for place, iou in enumerate(ious, start=1) if iou >= wanted), max_clicks)
+    """Count the clicks to an IoU (NoC).
+
+    Args:
+        ious: IoU after each click.
+        wanted: The IoU to be reached.
+        max_clicks: Returned if no click reaches it.
+
+    Example:
+        >>> clicks_needed([0.5, 0.8, 0.9], wanted=0.8, max_clicks=20)
+        2
+    """
+    return next((number for number, iou in enumerate(ious, start=1) if iou >= wanted), max_clicks)
 
 
 def iou_after(ious: Sequence[float], clicks: int) -> float:
-    """IoU after so many clicks; a session that ended earlier keeps its last one."""
+    """Return the IoU after a number of clicks (from 1); a session that ended earlier keeps its last IoU."""
     return ious[min(clicks, len(ious)) - 1]
 
 
 def summarise(records: Sequence[Record], max_clicks: int) -> dict[str, dict[str, dict[str, Cell]]]:
-    """set name to mode to group (`GROUPS`) to its cell; sets, modes and groups without a record are left out."""
+    """Compute the metrics of all records.
+
+    Args:
+        records: Results of any sets and modes.
+        max_clicks: Number of clicks after which a session ended.
+
+    Returns:
+        Cells by set name, mode and group (`GROUPS`). Combinations without a record are left out.
+    """
     table: dict[str, dict[str, dict[str, Cell]]] = {}
     for set_name, mode in dict.fromkeys((record.set_name, record.mode) for record in records):
         own = [record for record in records if (record.set_name, record.mode) == (set_name, mode)]
@@ -57,7 +84,7 @@ def summarise(records: Sequence[Record], max_clicks: int) -> dict[str, dict[str,
 
 
 def make_cell(records: Sequence[Record], max_clicks: int) -> Cell:
-    """The figures of at least one record."""
+    """Compute the metrics of at least one record."""
     referenced = [record for record in records if record.referenced]
     counted = referenced or list(records)
     clicks = [click for click in IOU_CLICKS if click <= max_clicks]

@@ -1,4 +1,7 @@
-"""What a run is given beside its clicks: which reference, how many, how good, and how steady the hand is."""
+"""The modes of an evaluation: which reference a sample gets, how many, of which quality, and how precise the clicks are.
+
+A mode is written as a name such as `right+refs2` or `none+jitter` (`Mode.parse`); `MODE_GROUPS` names sets of modes.
+"""
 
 from __future__ import annotations
 
@@ -36,12 +39,19 @@ MODE_GROUPS["all"] = tuple(
 class Mode:
     """One way of running a sample.
 
-    reference: "right" is the paper's (both masks); "positive" and "negative" leave the other mask out; "wrong" shows
-        other parts of the reference object than those meant; "none" is clicks alone.
-    references: how many are joined (fewer where the set has fewer).
-    polygon_vertices: reference masks redrawn as polygons with at most so many corners a piece; None = as they are.
-    scale: reference photographs shrunk by this factor onto a plain ground of the old size.
-    jitter: clicks fall beside the middle of the error, as people's do.
+    Attributes:
+        name: The name that it was parsed from.
+        reference: "right" is the paper's (both masks); "positive" and "negative" leave the other mask out; "wrong" shows
+            other parts of the reference object than the target's; "none" is clicks alone.
+        references: Number of references that are pooled (fewer if the set has fewer).
+        polygon_vertices: Reference masks are redrawn as polygons with at most this number of corners per connected
+            piece; None leaves them as they are.
+        scale: Reference images are shrunk by this factor and placed on a plain background of the old size.
+        jitter: Clicks fall beside the middle of the error, as people's do.
+
+    Example:
+        >>> Mode.parse("right+refs2").references
+        2
     """
 
     name: str
@@ -53,9 +63,13 @@ class Mode:
 
     @classmethod
     def parse(cls, text: str) -> Mode:
-        """A mode from its name: a reference kind, then `+refsN`, `+polygonN`, `+scaleF`, `+jitter` in any number.
+        """Parse the name of a mode.
 
-        Raises ValueError for another name or a value out of range.
+        Args:
+            text: A reference kind, then any of `+refsN`, `+polygonN`, `+scaleF` and `+jitter`.
+
+        Raises:
+            ValueError: If the name is unknown or a value is out of range.
         """
         kind, *changes = text.split("+")
         if kind not in get_args(ReferenceKind):
@@ -80,7 +94,11 @@ class Mode:
 
 
 def parse_modes(names: list[str]) -> list[Mode]:
-    """Modes from names and names of groups (`MODE_GROUPS`), each once."""
+    """Parse names of modes and of groups (`MODE_GROUPS`); each mode is returned once.
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
     spelled = dict.fromkeys(name for text in names for name in MODE_GROUPS.get(text, (text,)))
     return [Mode.parse(name) for name in spelled]
 
@@ -95,9 +113,11 @@ def _parse_change(mode: str, change: str) -> tuple[str, float]:
 
 
 def as_polygons(mask_hw: BoolMask, max_vertices: int) -> BoolMask:
-    """A mask (H, W) redrawn as one filled polygon a piece; holes are filled.
+    """Redraw a mask as one filled polygon per connected piece; holes are filled.
 
-    max_vertices: corners of a polygon at most, from 4.
+    Args:
+        mask_hw: The mask (H, W).
+        max_vertices: Most corners of a polygon, from 4.
     """
     contours, _ = cv2.findContours(mask_hw.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     drawn = np.zeros(mask_hw.shape, np.uint8)
@@ -107,7 +127,7 @@ def as_polygons(mask_hw: BoolMask, max_vertices: int) -> BoolMask:
 
 
 def _simplified(contour: NDArray[np.int32], max_vertices: int) -> NDArray[np.int32]:
-    """Douglas and Peucker's polygon of a contour (N, 1, 2) that is closest to it with few enough corners."""
+    """Search the Douglas-Peucker polygon that is closest to a contour (N, 1, 2) with few enough corners."""
     low, high = 0.0, cv2.arcLength(contour, True)
     best = cv2.approxPolyDP(contour, high, True)
     for _ in range(16):
@@ -123,7 +143,15 @@ def _simplified(contour: NDArray[np.int32], max_vertices: int) -> NDArray[np.int
 
 
 def shrunk_image(image: RgbImage, scale: float) -> RgbImage:
-    """A photograph (H, W, 3) made smaller in the middle of a plain ground of its mean colour and old size."""
+    """Shrink an image onto the middle of a background of its mean colour.
+
+    Args:
+        image: RGB (H, W, 3).
+        scale: Factor in (0, 1].
+
+    Returns:
+        RGB (H, W, 3) of the same size.
+    """
     ground = np.empty_like(image)
     ground[:] = image.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
     height, width = image.shape[:2]
@@ -134,7 +162,11 @@ def shrunk_image(image: RgbImage, scale: float) -> RgbImage:
 
 
 def shrunk_mask(mask_hw: BoolMask, scale: float) -> BoolMask:
-    """The mask (H, W) that belongs to `shrunk_image`. What covers less than half a pixel everywhere keeps its best."""
+    """Shrink a mask (H, W) as `shrunk_image` does its image.
+
+    A pixel is inside if it is covered by half or more. A mask that covers no pixel by half keeps the pixels that it covers
+    most.
+    """
     height, width = mask_hw.shape
     size = max(1, round(width * scale)), max(1, round(height * scale))
     top, left = (height - size[1]) // 2, (width - size[0]) // 2

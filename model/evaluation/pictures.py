@@ -1,4 +1,8 @@
-"""One picture to look at: target, click, reference, and the first mask with and without the reference."""
+"""Pictures to look at: a contact sheet of an evaluation, and before/after rows of a comparison.
+
+`write_contact_sheet` shows target, click, reference, and the first mask with and without the reference.
+`draw_before_after` shows the first mask of the serving network and of the candidate.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from model.evaluation.references import ReferenceFinder
 from model.evaluation.runner import EvaluationSet
 from model.evaluation.samples import KINDS, Sample
 from model.images import read_image
-from model.masks import decode, union
+from model.masks import decode, evenly_spaced, union
 from model.types import BoolMask, RgbImage
 
 TILE_PX = 240
@@ -27,7 +31,12 @@ GREEN, RED, BLUE = (40, 200, 60), (230, 50, 40), (50, 110, 240)
 
 
 def tinted(photo: RgbImage, layers: list[tuple[BoolMask, tuple[int, int, int]]]) -> RgbImage:
-    """The photograph with each mask (H, W) in its colour; a later one lies on top."""
+    """Draw masks over an image.
+
+    Args:
+        photo: RGB (H, W, 3).
+        layers: Masks (H, W) and their RGB colours; later ones are drawn over earlier ones.
+    """
     out = photo.astype(np.float32)
     for mask_hw, colour in layers:
         out[mask_hw] = 0.4 * photo[mask_hw] + 0.6 * np.array(colour, np.float32)
@@ -35,16 +44,22 @@ def tinted(photo: RgbImage, layers: list[tuple[BoolMask, tuple[int, int, int]]])
 
 
 def with_click(photo: RgbImage, click: list[float]) -> RgbImage:
+    """Draw a click over an image: a green dot if it is positive, else a red one.
+
+    Args:
+        photo: RGB (H, W, 3).
+        click: [row, column, 1 or 0 (negative)] in pixels of the image.
+    """
     out = photo.copy()
     radius = max(4, round(max(photo.shape[:2]) / 50))
-    place = round(click[1]), round(click[0])
-    cv2.circle(out, place, radius, (255, 255, 255), -1)
-    cv2.circle(out, place, max(2, radius - 2), GREEN if click[2] else RED, -1)
+    centre_xy = round(click[1]), round(click[0])
+    cv2.circle(out, centre_xy, radius, (255, 255, 255), -1)
+    cv2.circle(out, centre_xy, max(2, radius - 2), GREEN if click[2] else RED, -1)
     return out
 
 
 def fitted(picture: RgbImage) -> RgbImage:
-    """A picture as large as fits into a tile."""
+    """Resize a picture (H, W, 3) so that it fits into a tile."""
     height, width = picture.shape[:2]
     scale = (TILE_PX - MARGIN_PX) / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -52,14 +67,27 @@ def fitted(picture: RgbImage) -> RgbImage:
 
 
 def tile(picture: RgbImage, caption: str, height: int) -> RgbImage:
-    """A fitted picture in the middle of a white tile with a line of text above."""
-    tile = np.full((height + CAPTION_PX, TILE_PX, 3), 255, np.uint8)
+    """Place a fitted picture in the middle of a white tile, with a line of text above.
+
+    Args:
+        picture: A picture of `fitted`.
+        caption: Shortened to 34 characters.
+        height: Height of the tile below the caption, in pixels.
+    """
+    out = np.full((height + CAPTION_PX, TILE_PX, 3), 255, np.uint8)
     top = CAPTION_PX + (height - picture.shape[0]) // 2
     left = (TILE_PX - picture.shape[1]) // 2
-    tile[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    out[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     shown = caption if len(caption) <= 34 else caption[:32] + ".."
-    cv2.putText(tile, shown, (4, CAPTION_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
-    return tile
+    cv2.putText(out, shown, (4, CAPTION_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (0, 0, 0), 1, cv2.LINE_AA)
+    return out
+
+
+def row_of_tiles(pictures: dict[str, RgbImage]) -> RgbImage:
+    """Lay pictures out in a row of tiles, by caption."""
+    shown = {caption: fitted(picture) for caption, picture in pictures.items()}
+    height = max(picture.shape[0] for picture in shown.values()) + MARGIN_PX
+    return np.concatenate([tile(picture, caption, height) for caption, picture in shown.items()], axis=1)
 
 
 ROWS_PER_KIND = 2
@@ -67,7 +95,7 @@ ROWS_PER_KIND = 2
 
 @dataclass(frozen=True)
 class _Pair:
-    """The same sample with and without its right reference."""
+    """A sample that was run with and without its reference."""
 
     scenes: list[Scene]
     sample: Sample
@@ -76,7 +104,16 @@ class _Pair:
 
 
 def write_contact_sheet(path: Path, records: Sequence[Record], one: EvaluationSet) -> bool:
-    """A row for each of a few samples of each kind; False (nothing written) without the modes right and none."""
+    """Draw a row for each of a few samples of each kind into a PNG.
+
+    Args:
+        path: The PNG.
+        records: Results of any sets and modes.
+        one: The set to be shown.
+
+    Returns:
+        False, with nothing written, if no sample was run in both of the modes "right" and "none".
+    """
     rows = [_row(pair) for pair in _spread(_pairs(records, one))]
     if not rows:
         return False
@@ -101,8 +138,7 @@ def _spread(pairs: list[_Pair]) -> list[_Pair]:
     chosen = []
     for kind in KINDS:
         own = [pair for pair in pairs if pair.sample.kind == kind]
-        count = min(ROWS_PER_KIND, len(own))
-        chosen += [own[int((place + 0.5) * len(own) / count)] for place in range(count)]
+        chosen += evenly_spaced(own, ROWS_PER_KIND)
     return chosen
 
 
@@ -119,9 +155,7 @@ def _row(pair: _Pair) -> RgbImage:
         f"with: IoU {pair.right.ious[0]:.2f}": tinted(photo, [(with_hw, BLUE)]),
         f"without: IoU {pair.none.ious[0]:.2f}": tinted(photo, [(without_hw, BLUE)]),
     }
-    shown = {caption: fitted(picture) for caption, picture in pictures.items()}
-    height = max(picture.shape[0] for picture in shown.values()) + MARGIN_PX
-    return np.concatenate([tile(shown[caption], caption, height) for caption in shown], axis=1)
+    return row_of_tiles(pictures)
 
 
 def _reference(pair: _Pair) -> RgbImage:
@@ -140,10 +174,18 @@ ROWS = 6
 
 
 def draw_before_after(path: Path, comparison: Comparison, image_dir: Path) -> bool:
-    """A row for each of a few masks, picked evenly and not for their looks. False (nothing written) without any."""
+    """Draw a row for each of a few evenly spaced masks into a PNG.
+
+    Args:
+        path: The PNG.
+        comparison: The compared networks with their masks.
+        image_dir: Folder of the images.
+
+    Returns:
+        False, with nothing written, if there is no mask.
+    """
     pairs = list(zip(*comparison.masks, strict=True))
-    count = min(ROWS, len(pairs))
-    chosen = [pairs[int((place + 0.5) * len(pairs) / count)] for place in range(count)]
+    chosen = evenly_spaced(pairs, ROWS)
     if not chosen:
         return False
     rows = [_before_after_row(before, after, image_dir) for before, after in chosen]
@@ -154,12 +196,10 @@ def draw_before_after(path: Path, comparison: Comparison, image_dir: Path) -> bo
 def _before_after_row(before: AnnotatedMask, after: AnnotatedMask, image_dir: Path) -> RgbImage:
     photo = read_image(image_dir / before.image)
     click = before.first_click
-    place = [click.row, click.col, float(click.positive)]
+    dot = [click.row, click.col, float(click.positive)]
     pictures = {
-        before.label: with_click(tinted(photo, [(before.target_hw, GREEN)]), place),
+        before.label: with_click(tinted(photo, [(before.target_hw, GREEN)]), dot),
         f"before: IoU {before.ious[0]:.2f}": tinted(photo, [(before.first_mask_hw, BLUE)]),
         f"after: IoU {after.ious[0]:.2f}": tinted(photo, [(after.first_mask_hw, BLUE)]),
     }
-    shown = {caption: fitted(picture) for caption, picture in pictures.items()}
-    height = max(picture.shape[0] for picture in shown.values()) + MARGIN_PX
-    return np.concatenate([tile(shown[caption], caption, height) for caption in shown], axis=1)
+    return row_of_tiles(pictures)

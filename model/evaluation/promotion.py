@@ -1,4 +1,7 @@
-"""Whether a candidate may serve: a pure decision on the figures of a holdout, with its reasons in words."""
+"""Promotion: the decision whether a candidate may serve, made on the metrics of a comparison, with its reasons in words.
+
+`decide` is a pure function. Change `PromotionRules` to change what a candidate must achieve.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,35 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from model.evaluation.compare import Comparison, Figures, NetworkFigures, Spread
+from model.evaluation.compare import Comparison, MaskMetrics, NetworkMetrics, Spread
 
 
 @dataclass(frozen=True)
 class PromotionRules:
-    """What a candidate must show on images that it has not learned from.
+    """What a candidate must achieve on images that it has not learned from.
 
-    A holdout has few masks, and a network that is as good as another needs up to a tenth more or fewer clicks on fifty
-    of them: so what counts as better or worse also depends on the spread that the two networks show mask by mask.
+    A holdout has few masks. On fifty of them, a network that is as good as another needs up to a tenth more or fewer
+    clicks. What counts as better or worse therefore also depends on the standard error of the difference, measured mask
+    by mask.
 
-    min_images: with fewer in the holdout nothing is promoted.
-    iou_margin, noc_margin: the first click's mean IoU rises at least so much, or the mean number of clicks to .85 falls
-        by at least this share, and by more than `errors` standard errors; the other of the two is not worse by more than
-        a third of its margin, or `errors` standard errors.
-    label_iou_loss, label_noc_loss: a label is clearly worse when its first click's IoU falls by more, or its clicks rise
-        by more than this share and by half a click; and by more than `label_errors` standard errors. label_min_masks:
-        labels with fewer masks count in the mean only.
-    flat: what still counts as rising with the clicks.
-    negative_share: so many of the negative clicks must change the mask.
+    A candidate is better if the IoU after the first click rises by `iou_margin`, or the number of clicks to .85 falls by
+    the share `noc_margin`, and by more than `errors` standard errors; the other of the two may not get worse by more than
+    a third of its margin, or `errors` standard errors.
+
+    A label is clearly worse if the IoU after its first click falls by more than `label_iou_loss`, or its number of clicks
+    rises by more than the share `label_noc_loss` and by half a click; and by more than `label_errors` standard errors.
+
+    Attributes:
+        min_images: With fewer images in the holdout, nothing is promoted.
+        iou_margin: Required gain of the IoU after the first click.
+        noc_margin: Required gain of the number of clicks, as a share.
+        errors: Number of standard errors that a gain must exceed.
+        label_iou_loss: Tolerated loss of a label's IoU after the first click.
+        label_noc_loss: Tolerated rise of a label's number of clicks, as a share.
+        label_errors: Number of standard errors that a label's loss must exceed to count.
+        label_min_masks: Labels with fewer masks count in the mean only.
+        flat: Tolerated fall of the mean IoU from one click to a later one.
+        negative_share: Required share of negative clicks that change the mask, 0 to 1.
     """
 
     min_images: int = 5
@@ -42,23 +55,40 @@ class PromotionRules:
 
 @dataclass(frozen=True)
 class Decision:
-    """reasons: for people; what speaks against it when it is not promoted, else what speaks for it."""
+    """Whether a candidate is promoted, and why.
+
+    Attributes:
+        promote: Whether it may serve.
+        reasons: Sentences for people: the objections if it is not promoted, else the gain.
+    """
 
     promote: bool
     reasons: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
+        """Return the decision as JSON values, for a manifest."""
         return {"promote": self.promote, "reasons": list(self.reasons)}
 
 
 def decide(comparison: Comparison, rules: PromotionRules | None = None) -> Decision:
-    """Promoted only if nothing speaks against it."""
+    """Decide whether a candidate may serve. It is promoted only if there is no objection.
+
+    Args:
+        comparison: Metrics of the serving network and of the candidate.
+        rules: None takes the defaults.
+
+    Example:
+        >>> from model.evaluation.compare import Comparison, network_metrics
+        >>> nothing = network_metrics([], max_clicks=20, noc_iou=0.85)
+        >>> decide(Comparison("", 0, nothing, nothing)).promote
+        False
+    """
     rules = rules or PromotionRules()
-    against = tuple(_against(comparison, rules))
-    return Decision(not against, against or (_gain(comparison),))
+    objections = tuple(_objections(comparison, rules))
+    return Decision(not objections, objections or (_gain(comparison),))
 
 
-def _against(comparison: Comparison, rules: PromotionRules) -> Iterator[str]:
+def _objections(comparison: Comparison, rules: PromotionRules) -> Iterator[str]:
     serving, candidate = comparison.serving, comparison.candidate
     if comparison.images < rules.min_images:
         yield f"the holdout has {comparison.images} images, {rules.min_images} are needed to tell"
@@ -75,7 +105,7 @@ def _against(comparison: Comparison, rules: PromotionRules) -> Iterator[str]:
     yield from _misbehaviour(candidate, rules)
 
 
-def _is_better(serving: Figures, candidate: Figures, spread: Spread, rules: PromotionRules) -> bool:
+def _is_better(serving: MaskMetrics, candidate: MaskMetrics, spread: Spread, rules: PromotionRules) -> bool:
     gains = (
         (candidate.first_click_iou - serving.first_click_iou, rules.iou_margin, spread.first_click_iou),
         (serving.noc85 - candidate.noc85, rules.noc_margin * serving.noc85, spread.noc85),
@@ -84,7 +114,7 @@ def _is_better(serving: Figures, candidate: Figures, spread: Spread, rules: Prom
     return gained and all(gain >= -max(margin / 3, rules.errors * error) for gain, margin, error in gains)
 
 
-def _is_clearly_worse(before: Figures, after: Figures, spread: Spread, rules: PromotionRules) -> bool:
+def _is_clearly_worse(before: MaskMetrics, after: MaskMetrics, spread: Spread, rules: PromotionRules) -> bool:
     if before.masks < rules.label_min_masks:
         return False
     lost = before.first_click_iou - after.first_click_iou
@@ -94,8 +124,8 @@ def _is_clearly_worse(before: Figures, after: Figures, spread: Spread, rules: Pr
     )
 
 
-def _misbehaviour(candidate: NetworkFigures, rules: PromotionRules) -> Iterator[str]:
-    """What a network that annotators can steer does not do."""
+def _misbehaviour(candidate: NetworkMetrics, rules: PromotionRules) -> Iterator[str]:
+    """Name behaviour of a network that annotators cannot steer."""
     rising = [candidate.iou_after[clicks] for clicks in sorted(candidate.iou_after)]
     if any(later < earlier - rules.flat for earlier, later in pairwise(rising)):
         yield f"more clicks do not help: IoU {', '.join(f'{iou:.3f}' for iou in rising)}"

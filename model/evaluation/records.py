@@ -1,4 +1,4 @@
-"""Results on disk, one JSON line for each sample and mode, so that a run that was cut off goes on where it was."""
+"""Results of an evaluation on disk: one JSON line per sample and mode, so that an interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -13,13 +13,22 @@ from model.errors import DataError
 
 @dataclass(frozen=True)
 class Record:
-    """One sample run in one mode.
+    """The result of one sample in one mode.
 
-    set_name, sample: which (`Sample.key`). references: image names of the references used.
-    referenced: whether the mode had what it needs of references; for modes without any, whether the right mode would
-        have had it. Summaries compare modes on such samples only and count the others apart.
-    clicks: [row, column, positive] in pixels of the image. removed, seconds, ious: see `Session`.
-    first_mask: COCO RLE of the mask after the first click.
+    Attributes:
+        set_name: Name of the evaluation set.
+        sample: Name of the sample in its set (`Sample.key`).
+        kind: Kind of the target (`model.evaluation.samples.KINDS`).
+        mode: Name of the mode.
+        image: Folder and file of the image.
+        references: Folder and file of each reference image.
+        referenced: Whether the mode had the references it needs. For a mode without references: whether the mode "right"
+            would have had them. Metrics compare modes on such samples only and count the others apart.
+        clicks: [row, column, 1 or 0 (negative)] of each click, in pixels of the image.
+        ious: IoU after each click.
+        seconds: Seconds that the predictor took for each click.
+        removed: See `Session.removed`.
+        first_mask: COCO RLE of the mask after the first click.
     """
 
     set_name: str
@@ -37,36 +46,47 @@ class Record:
 
     @property
     def key(self) -> tuple[str, str, str]:
+        """Set, sample and mode: the identity of a result."""
         return self.set_name, self.sample, self.mode
 
 
 class RecordFile:
-    """`records.jsonl` in a folder, bound to the settings of the run that began it."""
+    """`records.jsonl` in a folder. The folder is bound to the settings of the run that created it."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
-        """Raises DataError when the folder holds results of other settings."""
+        """Open or create the folder.
+
+        Args:
+            folder: Folder of the results.
+            settings: JSON values that make results comparable; kept in `settings.json`.
+
+        Raises:
+            DataError: If the folder holds results of other settings.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "records.jsonl"
-        written = folder / "settings.json"
+        settings_path = folder / "settings.json"
         wanted = json.loads(json.dumps(settings))
-        if written.is_file() and json.loads(written.read_text()) != wanted:
+        if settings_path.is_file() and json.loads(settings_path.read_text()) != wanted:
             raise DataError(
                 f"{folder} holds results of other settings", hint="give another --out, or delete that folder"
             )
-        written.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
-        self._cut_off_torn_line()
+        settings_path.write_text(json.dumps(wanted, indent=2, sort_keys=True) + "\n")
+        self._drop_incomplete_line()
 
     def read(self) -> list[Record]:
+        """Return all results in the order in which they were written."""
         if not self.path.is_file():
             return []
         return [Record(**json.loads(line)) for line in self.path.read_text().splitlines()]
 
     def append(self, records: list[Record]) -> None:
+        """Write results to the end of the file."""
         with self.path.open("a") as file:
             file.writelines(json.dumps(dataclasses.asdict(record)) + "\n" for record in records)
 
-    def _cut_off_torn_line(self) -> None:
-        """A run that was killed while writing leaves half a line; its sample is run again."""
+    def _drop_incomplete_line(self) -> None:
+        """Remove the incomplete last line that a killed run leaves; its sample is run again."""
         if not self.path.is_file():
             return
         content = self.path.read_bytes()

@@ -1,4 +1,4 @@
-"""Which other object serves as a sample's reference, and which of its parts it shows."""
+"""The references of an evaluation: which other object serves as a sample's reference, and which of its parts it shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,13 @@ from model.evaluation.samples import Sample
 
 @dataclass(frozen=True)
 class ReferenceChoice:
-    """Parts of one scene: those that the reference says are meant, and those it says are not."""
+    """One reference of a sample.
+
+    Attributes:
+        scene: Number of the scene in its set.
+        positive: Parts in the reference's positive mask.
+        negative: Parts in its negative mask.
+    """
 
     scene: int
     positive: tuple[str, ...]
@@ -24,13 +30,14 @@ class ReferenceChoice:
 
 
 class ReferenceFinder:
-    """The paper's rule: the next sample by file name that has the same parts, wrapping around at the end.
+    """Finds references by the paper's rule: the next object by file name that has the same parts, wrapping around.
 
-    Never the sample's own photograph. A whole object takes the next object of its class, whichever of its parts are
-    labelled there. Scenes must come in the order of their file names, as the readers give them.
+    A reference is never on the sample's own image. The reference of a whole object is the next object of its class,
+    whichever of its parts are labelled.
     """
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
+        """Index the scenes of a set, which must be in the order of their file names, as the readers return them."""
         self._scenes = scenes
         self._of_class: dict[str, list[int]] = defaultdict(list)
         for number, scene in enumerate(scenes):
@@ -38,14 +45,18 @@ class ReferenceFinder:
                 self._of_class[scene.object_class].append(number)
 
     def choose(self, sample: Sample, mode: Mode) -> list[ReferenceChoice]:
-        """The references of a sample in a mode, as many as it asks for and the set has; empty = none at all."""
+        """Choose the references of a sample in a mode.
+
+        Returns:
+            As many references as the mode asks for, or fewer if the set has fewer; empty for a mode without references.
+        """
         if mode.reference == "none":
             return []
         choices = (self._choice(sample, number, mode) for number in self.following(sample))
         return list(islice((choice for choice in choices if choice is not None), mode.references))
 
     def following(self, sample: Sample) -> Iterator[int]:
-        """Numbers of the scenes that can be references of a sample, the next one first."""
+        """Yield the numbers of the scenes that can be a reference of a sample, the next one first."""
         own = self._scenes[sample.scene]
         if not own.names_carry:
             return
@@ -63,19 +74,19 @@ class ReferenceFinder:
                 yield number
 
     def _choice(self, sample: Sample, number: int, mode: Mode) -> ReferenceChoice | None:
-        """None where this scene cannot show what the mode wants shown."""
+        """None if the scene cannot show what the mode needs."""
         names = tuple(sorted(self._scenes[number].part_rles))
-        meant = names if sample.kind == "whole" else sample.parts
+        shown = names if sample.kind == "whole" else sample.parts
         if mode.reference == "wrong":
-            meant = _other_parts(sample, names)
-        rest = tuple(name for name in names if name not in meant)
-        positive = () if mode.reference == "negative" else meant
+            shown = _other_parts(sample, names)
+        rest = tuple(name for name in names if name not in shown)
+        positive = () if mode.reference == "negative" else shown
         negative = () if mode.reference == "positive" else rest
-        return ReferenceChoice(number, positive, negative) if meant and (positive or negative) else None
+        return ReferenceChoice(number, positive, negative) if shown and (positive or negative) else None
 
 
 def _other_parts(sample: Sample, names: tuple[str, ...]) -> tuple[str, ...]:
-    """As many of the reference's parts as the sample has (one for a whole), none of them meant; the same every run."""
+    """Pick as many parts as the sample has (1 for a whole) that are not its own; the same in every run."""
     others = list(names) if sample.kind == "whole" else [name for name in names if name not in sample.parts]
     wanted = 1 if sample.kind == "whole" else len(sample.parts)
     start = zlib.crc32(sample.key.encode())

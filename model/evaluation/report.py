@@ -1,4 +1,7 @@
-"""Pictures of the figures: IoU over clicks, clicks needed, and how much a worse reference costs (Fig. 5)."""
+"""The report of an evaluation: metrics as JSON and Markdown, and plots.
+
+The plots show IoU over clicks, clicks needed, and the effect of worse references (Fig. 5 of the RefCut paper).
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from model.evaluation.modes import Mode
 from model.evaluation.records import Record
 
 Table = dict[str, dict[str, dict[str, Cell]]]
+"""Cells by set name, mode and group, as `model.evaluation.metrics.summarise` returns them."""
 
 HEADER = (
     ["mode", "targets", "n"]
@@ -29,7 +33,13 @@ HEADER = (
 
 
 def write_results(folder: Path, table: Table, max_clicks: int) -> None:
-    """Writes both files; the table is `model.evaluation.metrics.summarise`'s."""
+    """Write `results.json` and `results.md`.
+
+    Args:
+        folder: Existing folder.
+        table: The metrics.
+        max_clicks: Number of clicks after which a session ended.
+    """
     cells = {
         name: {
             mode: {group: dataclasses.asdict(cell) for group, cell in groups.items()}
@@ -43,12 +53,15 @@ def write_results(folder: Path, table: Table, max_clicks: int) -> None:
 
 
 def as_markdown(table: Table, max_clicks: int) -> str:
-    """One table a set; a mode's samples without a reference stand beside n as "(+ so many)"."""
+    """Format the metrics as Markdown, with one table per set.
+
+    Samples of a mode that had no reference are shown beside n as "(+ count)".
+    """
     lines = [
         f"Robot clicks, at most {max_clicks}. NoC counts {max_clicks} where an IoU is never reached. n: samples whose "
         "mode had its reference, on which all else in the row is measured (+ those without one, run as clicks alone "
         "and not counted; a row with n = 0 is measured on them). Taken away: share of the excess under a negative "
-        "click that is gone after it. Seconds: median a click.",
+        "click that is gone after it. Seconds: median per click.",
         "",
     ]
     for name, modes in table.items():
@@ -59,7 +72,12 @@ def as_markdown(table: Table, max_clicks: int) -> str:
 
 
 def file_safe(name: str) -> str:
-    """A set's name as part of a file name."""
+    """Replace characters of a set's name that do not belong in a file name.
+
+    Example:
+        >>> file_safe("cars/train 2")
+        'cars_train_2'
+    """
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
@@ -78,7 +96,17 @@ def _figure(value: float | None, digits: int) -> str:
 
 
 def write_plots(folder: Path, records: Sequence[Record], table: Table, max_clicks: int) -> list[Path]:
-    """Pictures of each set into `folder`; Fig. 5 only where its modes were run. Returns what was written."""
+    """Draw the plots of each set as PNG files. Fig. 5 is drawn only if its modes were run.
+
+    Args:
+        folder: Existing folder.
+        records: The results.
+        table: Their metrics.
+        max_clicks: Number of clicks after which a session ended.
+
+    Returns:
+        The written files.
+    """
     written = []
     for set_name, modes in table.items():
         totals = {mode: groups["total"] for mode, groups in modes.items()}
@@ -95,7 +123,7 @@ def write_plots(folder: Path, records: Sequence[Record], table: Table, max_click
 
 
 def _iou_over_clicks(set_name: str, records: Sequence[Record], modes: list[str], max_clicks: int) -> Figure:
-    """Mean IoU after each click; a session that ended keeps its last mask."""
+    """Plot the mean IoU after each click; a session that ended earlier keeps its last mask."""
     figure, (axes,) = _sheet(1, set_name)
     numbers = range(1, max_clicks + 1)
     for mode in modes:
@@ -112,8 +140,8 @@ def _iou_over_clicks(set_name: str, records: Sequence[Record], modes: list[str],
 def _clicks_needed(set_name: str, totals: dict[str, Cell]) -> Figure:
     figure, (axes,) = _sheet(1, set_name)
     width = 0.8 / len(totals)
-    for place, (mode, cell) in enumerate(totals.items()):
-        positions = [group + (place - (len(totals) - 1) / 2) * width for group in range(len(NOC_IOUS))]
+    for number, (mode, cell) in enumerate(totals.items()):
+        positions = [group + (number - (len(totals) - 1) / 2) * width for group in range(len(NOC_IOUS))]
         bars = axes.bar(
             positions, [cell.clicks_to[iou] for iou in NOC_IOUS], width, label=f"{mode} (n = {cell.count})"
         )
@@ -126,7 +154,7 @@ def _clicks_needed(set_name: str, totals: dict[str, Cell]) -> Figure:
 
 
 def _figure_5(set_name: str, totals: dict[str, Cell]) -> Figure | None:
-    """First-click IoU over the corners of the reference's polygons and over its scale; None without such modes."""
+    """Plot first-click IoU over the corners of the reference's polygons and over its scale; None without such modes."""
     polygons: dict[float, float] = {}
     scales: dict[float, float] = {}
     for name, cell in totals.items():
@@ -162,8 +190,8 @@ def _curve(axes: Axes, points: dict[float, float], label: str) -> None:
 def _sheet(columns: int, title: str) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(6.5 * columns, 4.5), layout="constrained")
     figure.suptitle(title)
-    axes = [figure.add_subplot(1, columns, place + 1) for place in range(columns)]
+    axes = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
     for one in axes:
         one.grid(alpha=0.3)
-        one.set_prop_cycle(color=[colormaps["tab20"](place) for place in range(20)])
+        one.set_prop_cycle(color=[colormaps["tab20"](number) for number in range(20)])
     return figure, axes

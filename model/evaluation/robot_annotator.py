@@ -1,10 +1,16 @@
-"""The robot annotator of the literature: clicks the middle of the largest error (SimpleClick's clicker)."""
+"""The robot annotator: clicks on a mask as the literature's simulated user does, and records what each click achieves.
+
+`Clicker` chooses the next click (SimpleClick's `Clicker`: the middle of the largest error). `annotate` runs one session on
+one mask. `RobotAnnotator` runs sessions on many masks and encodes each image once; evaluation, comparison of two versions
+and early stopping all use it.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import cv2
@@ -12,6 +18,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from model.data.scenes import Scene
 from model.masks import distance_inside, intersection_over_union
 from model.network.prompts import ReferenceTokens
 from model.predictor import MaskResult
@@ -19,19 +26,36 @@ from model.types import BoolMask, Click
 
 
 class Clicker:
-    """Clicks on one target until told to stop. Never clicks a pixel twice.
+    """Chooses clicks on one target, one after another. It never clicks on a pixel twice.
 
-    ignored pixels (`ignore_hw`) count neither as missed nor as too much.
+    Example:
+        >>> target_hw = np.zeros((9, 9), bool)
+        >>> target_hw[2:7, 2:7] = True
+        >>> Clicker(target_hw).next_click(np.zeros_like(target_hw))
+        Click(row=4.0, col=4.0, positive=True)
     """
 
     def __init__(self, target_hw: BoolMask, ignore_hw: BoolMask | None = None) -> None:
+        """Start on a target.
+
+        Args:
+            target_hw: The mask to be annotated (H, W).
+            ignore_hw: Pixels that count neither as missed nor as excess (H, W); None ignores none.
+        """
         self._target = target_hw
         self._valid = np.ones_like(target_hw) if ignore_hw is None else ~ignore_hw
         self._free = np.ones_like(target_hw)
 
     def next_click(self, mask_hw: BoolMask) -> Click:
-        """The click that follows the mask (H, W) shown now: positive iff the deepest miss is deeper than the deepest
-        excess (a tie is negative)."""
+        """Choose the click that follows a mask.
+
+        Args:
+            mask_hw: The mask shown to the annotator (H, W); all False before the first click.
+
+        Returns:
+            A click in the middle of the largest error. It is positive if the deepest missed pixel is deeper than the
+            deepest excess pixel; a tie is negative, as in SimpleClick.
+        """
         missed = distance_inside(self._target & ~mask_hw & self._valid) * self._free
         excess = distance_inside(~self._target & mask_hw & self._valid) * self._free
         positive = bool(missed.max() > excess.max())
@@ -41,31 +65,71 @@ class Clicker:
         return Click(float(row), float(col), positive)
 
 
+SPREAD = 0.5
+"""Standard deviation of a jittered click, as a share of the depth of the error's middle."""
+ATTEMPTS = 8
+
+
+class JitteredClicker(Clicker):
+    """Clicks beside the middle of the largest error, but still on the error, as people do."""
+
+    def __init__(self, target_hw: BoolMask, rng: Generator) -> None:
+        """Start on a target (H, W); `rng` draws the offsets."""
+        super().__init__(target_hw)
+        self._rng = rng
+
+    def next_click(self, mask_hw: BoolMask) -> Click:
+        """Choose the click that follows a mask (H, W); see `Clicker.next_click`."""
+        aimed = super().next_click(mask_hw)
+        error = (self._target & ~mask_hw) if aimed.positive else (~self._target & mask_hw)
+        middle = np.array([aimed.row, aimed.col])
+        depth = float(distance_inside(error)[int(aimed.row), int(aimed.col)])
+        for _ in range(ATTEMPTS):
+            row, col = np.round(middle + self._rng.normal(0, SPREAD * depth, 2)).astype(int)
+            inside = 0 <= row < error.shape[0] and 0 <= col < error.shape[1]
+            if inside and error[row, col] and self._free[row, col]:
+                self._free[int(aimed.row), int(aimed.col)] = True
+                self._free[row, col] = False
+                return Click(float(row), float(col), aimed.positive)
+        return aimed
+
+
 STOP_IOU = 0.9
-"""The robot is content from here on; one run up to it gives the number of clicks at every lower IoU too."""
+"""A session ends at this IoU. Sessions up to here give the number of clicks to every lower IoU, too."""
 
 
 class Predictor(Protocol):
-    """What an evaluation needs of `model.predictor.RefCutPredictor`."""
+    """The methods of `model.predictor.RefCutPredictor` that an evaluation calls."""
 
-    def set_image(self, image_rgb: NDArray[np.uint8]) -> None: ...
+    def set_image(self, image_rgb: NDArray[np.uint8]) -> None:
+        """Encode an image (H, W, 3)."""
 
-    def set_reference(self, reference: ReferenceTokens | None) -> None: ...
+    def set_reference(self, reference: ReferenceTokens | None) -> None:
+        """Use a reference from now on, or none."""
 
     def encode_reference(
         self,
         image_rgb: NDArray[np.uint8],
         positive_hw: NDArray[np.bool_] | None,
         negative_hw: NDArray[np.bool_] | None,
-    ) -> ReferenceTokens: ...
+    ) -> ReferenceTokens:
+        """Encode an image and its masks as a reference."""
 
-    def predict(self, clicks: Sequence[Click]) -> MaskResult: ...
+    def predict(self, clicks: Sequence[Click]) -> MaskResult:
+        """Segment the current image by clicks."""
 
 
 @dataclass(frozen=True)
 class Session:
-    """ious and seconds: one value a click. removed: for each negative click, which share of the piece of excess that it
-    points at was gone afterwards. first_mask_hw: the mask (H, W) after the first click."""
+    """What came of annotating one mask.
+
+    Attributes:
+        clicks: Clicks in order, in pixels of the image.
+        ious: IoU after each click, 0 to 1.
+        seconds: Seconds that the predictor took for each click.
+        removed: For each negative click, the share of the connected excess under it that is gone afterwards, 0 to 1.
+        first_mask_hw: Mask after the first click (H, W).
+    """
 
     clicks: list[Click]
     ious: list[float]
@@ -74,18 +138,66 @@ class Session:
     first_mask_hw: BoolMask
 
 
+class RobotAnnotator:
+    """Annotates masks with one predictor. Masks of one image should follow each other: the image is then encoded once."""
+
+    def __init__(
+        self, predictor: Predictor, *, max_clicks: int, min_clicks: int, stop_iou: float = STOP_IOU
+    ) -> None:
+        """Set the limits of every session; see `annotate`."""
+        self._predictor = predictor
+        self._max_clicks = max_clicks
+        self._min_clicks = min_clicks
+        self._stop_iou = stop_iou
+        self._image_path: Path | None = None
+
+    def annotate(
+        self,
+        scene: Scene,
+        target_hw: BoolMask,
+        reference: ReferenceTokens | None,
+        clicker: Clicker | None = None,
+    ) -> Session:
+        """Annotate one mask. The predictor keeps image and reference afterwards.
+
+        Args:
+            scene: The image.
+            target_hw: The mask to be annotated (H, W), in the image frame.
+            reference: The reference, or None for clicks alone.
+            clicker: Chooses the clicks; None takes a `Clicker` on the target.
+        """
+        if scene.image_path != self._image_path:
+            self._predictor.set_image(scene.image())
+            self._image_path = scene.image_path
+        self._predictor.set_reference(reference)
+        return annotate(
+            self._predictor,
+            target_hw,
+            clicker or Clicker(target_hw),
+            max_clicks=self._max_clicks,
+            min_clicks=self._min_clicks,
+            stop_iou=self._stop_iou,
+        )
+
+
 def annotate(
     predictor: Predictor,
     target_hw: BoolMask,
-    robot: Clicker,
+    clicker: Clicker,
     *,
     max_clicks: int,
     min_clicks: int,
     stop_iou: float = STOP_IOU,
 ) -> Session:
-    """Clicks until the IoU is `stop_iou`, but at least `min_clicks` and at most `max_clicks` times (from 1).
+    """Click until the mask is good enough.
 
-    The predictor must have its image and reference.
+    Args:
+        predictor: Its image and reference must be set.
+        target_hw: The mask to be annotated (H, W).
+        clicker: Chooses the clicks.
+        max_clicks: Number of clicks after which the session ends, from 1.
+        min_clicks: Number of clicks before which it does not end.
+        stop_iou: IoU at which it ends.
     """
     mask_hw = np.zeros_like(target_hw)
     first_mask_hw = mask_hw
@@ -94,7 +206,7 @@ def annotate(
     seconds: list[float] = []
     removed: list[float] = []
     while len(clicks) < max_clicks and not (len(clicks) >= min_clicks and ious[-1] >= stop_iou):
-        click = robot.next_click(mask_hw)
+        click = clicker.next_click(mask_hw)
         clicks.append(click)
         started = time.perf_counter()
         after_hw = predictor.predict(clicks).mask_hw
@@ -109,38 +221,20 @@ def annotate(
 
 
 def removed_share(click: Click, excess_hw: BoolMask, after_hw: BoolMask) -> float:
-    """Share of the piece of excess (H, W) under a negative click that the mask afterwards no longer has; a click
-    beside any excess (all is well already) counts as 1 if its own pixel is off."""
+    """Measure what a negative click takes away.
+
+    Args:
+        click: A negative click.
+        excess_hw: Excess pixels before the click (H, W).
+        after_hw: Mask after the click (H, W).
+
+    Returns:
+        The share of the connected piece of excess under the click that is gone afterwards. A click outside any excess
+        counts as 1 if its own pixel is off afterwards, else as 0.
+    """
     _, pieces = cv2.connectedComponents(excess_hw.astype(np.uint8), connectivity=8)
-    place = int(click.row), int(click.col)
-    if not pieces[place]:
-        return float(not after_hw[place])
-    piece_hw = pieces == pieces[place]
+    pixel = int(click.row), int(click.col)
+    if not pieces[pixel]:
+        return float(not after_hw[pixel])
+    piece_hw = pieces == pieces[pixel]
     return 1 - np.count_nonzero(piece_hw & after_hw) / np.count_nonzero(piece_hw)
-
-
-SPREAD = 0.5
-"""Standard deviation of a click, as a share of how deep the middle of the error lies inside it."""
-ATTEMPTS = 8
-
-
-class JitteredClicker(Clicker):
-    """Aims at the middle of the largest error and lands beside it, but on the error: people see what they click on."""
-
-    def __init__(self, target_hw: BoolMask, rng: Generator) -> None:
-        super().__init__(target_hw)
-        self._rng = rng
-
-    def next_click(self, mask_hw: BoolMask) -> Click:
-        aimed = super().next_click(mask_hw)
-        error = (self._target & ~mask_hw) if aimed.positive else (~self._target & mask_hw)
-        middle = np.array([aimed.row, aimed.col])
-        depth = float(distance_inside(error)[int(aimed.row), int(aimed.col)])
-        for _ in range(ATTEMPTS):
-            row, col = np.round(middle + self._rng.normal(0, SPREAD * depth, 2)).astype(int)
-            inside = 0 <= row < error.shape[0] and 0 <= col < error.shape[1]
-            if inside and error[row, col] and self._free[row, col]:
-                self._free[int(aimed.row), int(aimed.col)] = True
-                self._free[row, col] = False
-                return Click(float(row), float(col), aimed.positive)
-        return aimed

@@ -1,4 +1,7 @@
-"""Runs samples in all modes, in this process or in several."""
+"""Runs an evaluation: each sample in each mode, in this process or in several.
+
+`run_tasks` is the entry point; `python -m model evaluate` calls it.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from model.data.scenes import Scene
 from model.evaluation.modes import Mode, as_polygons, shrunk_image, shrunk_mask
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceChoice, ReferenceFinder
-from model.evaluation.robot_annotator import Clicker, JitteredClicker, Predictor, Session, annotate
+from model.evaluation.robot_annotator import Clicker, JitteredClicker, Predictor, RobotAnnotator, Session
 from model.evaluation.samples import Sample
 from model.masks import encode, union
 from model.network.prompts import ReferenceTokens
@@ -24,7 +27,12 @@ RIGHT = Mode.parse("right")
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """A named list of scenes, in the order of their file names."""
+    """A data set to evaluate on.
+
+    Attributes:
+        name: Name in records and reports.
+        scenes: In the order of their file names.
+    """
 
     name: str
     scenes: list[Scene]
@@ -32,7 +40,13 @@ class EvaluationSet:
 
 @dataclass(frozen=True)
 class Task:
-    """One sample of the set with this number, in the modes that are still to be run."""
+    """The unit of work: one sample and its modes that have no result yet.
+
+    Attributes:
+        set_number: Index of the sample's set.
+        sample: The target.
+        modes: Modes to run.
+    """
 
     set_number: int
     sample: Sample
@@ -41,7 +55,12 @@ class Task:
 
 @dataclass(frozen=True)
 class ClickLimits:
-    """A session ends at its target IoU, but not before `min_clicks`, and at `max_clicks` in any case."""
+    """When a session ends: at `STOP_IOU`, but after at least `min_clicks` and at most `max_clicks` clicks.
+
+    Attributes:
+        max_clicks: From 1.
+        min_clicks: At most `max_clicks`.
+    """
 
     max_clicks: int = 20
     min_clicks: int = 5
@@ -51,32 +70,35 @@ class Evaluator:
     """Runs tasks one after another with one predictor."""
 
     def __init__(self, sets: Sequence[EvaluationSet], predictor: Predictor, limits: ClickLimits) -> None:
+        """Set up the evaluation.
+
+        Args:
+            sets: The sets that tasks refer to by number.
+            predictor: Computes the masks.
+            limits: When a session ends.
+        """
         self._sets = sets
         self._finders = [ReferenceFinder(one.scenes) for one in sets]
         self._predictor = predictor
-        self._limits = limits
-        self._shown: tuple[int, int] | None = None
+        self._annotator = RobotAnnotator(
+            predictor, max_clicks=limits.max_clicks, min_clicks=limits.min_clicks
+        )
 
     def run(self, task: Task) -> list[Record]:
-        """One record a mode."""
+        """Run one sample in its modes; returns one record per mode."""
         scene = self._sets[task.set_number].scenes[task.sample.scene]
-        if self._shown != (task.set_number, task.sample.scene):
-            self._predictor.set_image(scene.image())
-            self._shown = task.set_number, task.sample.scene
         masks = scene.masks()
         target_hw = union(masks[name] for name in task.sample.parts)
-        return [self._run_mode(task, mode, target_hw) for mode in task.modes]
+        return [self._run_mode(task, mode, scene, target_hw) for mode in task.modes]
 
-    def _run_mode(self, task: Task, mode: Mode, target_hw: BoolMask) -> Record:
+    def _run_mode(self, task: Task, mode: Mode, scene: Scene, target_hw: BoolMask) -> Record:
         one, finder = self._sets[task.set_number], self._finders[task.set_number]
         choices = finder.choose(task.sample, mode)
-        self._predictor.set_reference(self._encode(one.scenes, choices, mode))
-        robot = Clicker(target_hw)
+        clicker = Clicker(target_hw)
         if mode.jitter:
-            robot = JitteredClicker(target_hw, np.random.default_rng(zlib.crc32(task.sample.key.encode())))
-        limits = self._limits
-        session = annotate(
-            self._predictor, target_hw, robot, max_clicks=limits.max_clicks, min_clicks=limits.min_clicks
+            clicker = JitteredClicker(target_hw, np.random.default_rng(zlib.crc32(task.sample.key.encode())))
+        session = self._annotator.annotate(
+            scene, target_hw, self._encode(one.scenes, choices, mode), clicker
         )
         referenced = bool(choices or (mode.reference == "none" and finder.choose(task.sample, RIGHT)))
         return _record(one, task.sample, mode, choices, referenced, session)
@@ -97,7 +119,7 @@ class Evaluator:
 
 
 def _shown_parts(masks: dict[str, BoolMask], names: tuple[str, ...], mode: Mode) -> BoolMask | None:
-    """The union of the named parts, made as coarse and small as the mode wants; None for no part."""
+    """The union of the named parts, coarsened and shrunk as the mode asks; None for no part."""
     if not names:
         return None
     shown_hw = union(masks[name] for name in names)
@@ -131,7 +153,7 @@ def _record(
 
 
 def _short(scene: Scene) -> str:
-    """Folder and file: some sets have a folder an object, in which all photographs are called the same."""
+    """Folder and file. In some sets each object has a folder, and all images have the same name."""
     return "/".join(scene.image_path.parts[-2:])
 
 
@@ -142,7 +164,15 @@ def run_tasks(
     limits: ClickLimits,
     workers: int,
 ) -> Iterator[list[Record]]:
-    """Yields the records of each task as it is done. With one worker, here; else in as many processes, out of order."""
+    """Run tasks and yield the records of each task when it is complete.
+
+    Args:
+        sets: The sets that tasks refer to by number.
+        tasks: The tasks.
+        make_predictor: Called once per process; must be picklable for several workers.
+        limits: When a session ends.
+        workers: Number of processes. With 1, tasks run in this process; with more, results come in any order.
+    """
     if workers == 1:
         yield from map(_Worker(sets, make_predictor, limits).run, tasks)
         return
@@ -153,7 +183,7 @@ def run_tasks(
 
 @dataclass
 class _Worker:
-    """What a process works with. The evaluator is made by its first task, whose caller sees what goes wrong."""
+    """State of one process. The first task makes the evaluator, so that its errors reach the caller of that task."""
 
     sets: Sequence[EvaluationSet]
     make_predictor: Callable[[], Predictor]

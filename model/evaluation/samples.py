@@ -1,4 +1,4 @@
-"""What is evaluated: every part, connected pair of parts and whole of each object (the RefCut paper, sec. 4)."""
+"""The targets of an evaluation: each part, connected pair of parts and whole of each object (the RefCut paper, sec. 4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from model.data.scenes import Scene
-from model.masks import connected
+from model.masks import connected, evenly_spaced
 from model.types import BoolMask
 
 Kind = Literal["single", "pair", "whole"]
@@ -20,7 +20,17 @@ KINDS: tuple[Kind, ...] = ("single", "pair", "whole")
 
 @dataclass(frozen=True)
 class Sample:
-    """One target: parts (sorted names) of the scene with this number in its set."""
+    """One target of an evaluation.
+
+    Attributes:
+        scene: Number of the scene in its set.
+        kind: "single", "pair" or "whole".
+        parts: Sorted names of the parts whose union is the target.
+
+    Example:
+        >>> Sample(3, "pair", ("door", "wheel")).key
+        '3/pair/door+wheel'
+    """
 
     scene: int
     kind: Kind
@@ -28,20 +38,27 @@ class Sample:
 
     @property
     def key(self) -> str:
-        """Names the sample within its set; the same in every run over the same files."""
+        """Name of the sample within its set; the same in every run over the same files."""
         return f"{self.scene}/{self.kind}/{'+'.join(self.parts)}"
 
     @classmethod
     def from_key(cls, key: str) -> Sample:
-        """The sample of that name."""
+        """Parse the name of a sample; the inverse of `key`."""
         scene, kind, parts = key.split("/", 2)
         return cls(int(scene), kind, tuple(parts.split("+")))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class SampleCounts:
-    """How many samples there are, to be held against the paper's. A whole object that is also a pair (two parts that
-    touch) or a single part (no other is labelled) is one sample in `by_kind`."""
+    """Number of samples in a set, for comparison with the paper's counts.
+
+    A whole object that is also a pair (two parts that touch) or a single part (no other is labelled) is one sample.
+
+    Attributes:
+        by_kind: Samples of each kind.
+        wholes_also_pairs: Wholes that are also a pair.
+        wholes_also_singles: Wholes that are also a single part.
+    """
 
     by_kind: dict[Kind, int]
     wholes_also_pairs: int
@@ -49,11 +66,12 @@ class SampleCounts:
 
     @property
     def distinct(self) -> int:
+        """Number of different samples."""
         return sum(self.by_kind.values())
 
     @property
     def with_repeats(self) -> int:
-        """The total when such wholes are counted under both kinds."""
+        """Number of samples if such wholes are counted under both kinds."""
         return self.distinct + self.wholes_also_pairs + self.wholes_also_singles
 
     def __str__(self) -> str:
@@ -63,7 +81,7 @@ class SampleCounts:
 
 
 def enumerate_samples(scenes: Sequence[Scene]) -> tuple[list[Sample], SampleCounts]:
-    """All samples of a set in the order of its scenes, and their counts. Parts without a pixel are left out."""
+    """List all samples of a set in the order of its scenes, and count them. Parts without a pixel are left out."""
     samples: list[Sample] = []
     also_pairs = also_singles = 0
     for number, scene in enumerate(scenes):
@@ -83,7 +101,14 @@ def enumerate_samples(scenes: Sequence[Scene]) -> tuple[list[Sample], SampleCoun
 
 
 def connected_pairs(masks: dict[str, BoolMask]) -> list[tuple[str, str]]:
-    """Sorted pairs of names whose masks (H, W), none of them empty, touch or overlap in the 8-neighbourhood."""
+    """Find the pairs of parts that touch or overlap (8-neighbourhood).
+
+    Args:
+        masks: Non-empty masks (H, W) by name of the part.
+
+    Returns:
+        Pairs of names, sorted.
+    """
     boxes = {name: _grown_box(mask) for name, mask in masks.items()}
     pairs = []
     for first, second in combinations(sorted(masks), 2):
@@ -95,20 +120,18 @@ def connected_pairs(masks: dict[str, BoolMask]) -> list[tuple[str, str]]:
     return pairs
 
 
-def evenly_spread(samples: Iterable[Sample], limit: int | None) -> list[Sample]:
-    """At most `limit` samples of each kind at equal steps through their list, in its order; None takes all."""
-    chosen = list(samples)
+def limit_samples(samples: Iterable[Sample], limit: int | None) -> list[Sample]:
+    """Pick at most `limit` samples of each kind at equal distances, in their order; None takes all."""
+    all_samples = list(samples)
     if limit is None:
-        return chosen
-    kept: set[Sample] = set()
+        return all_samples
+    chosen: set[Sample] = set()
     for kind in KINDS:
-        of_kind = [sample for sample in chosen if sample.kind == kind]
-        count = min(limit, len(of_kind))
-        kept.update(of_kind[int((place + 0.5) * len(of_kind) / count)] for place in range(count))
-    return [sample for sample in chosen if sample in kept]
+        chosen.update(evenly_spaced([sample for sample in all_samples if sample.kind == kind], limit))
+    return [sample for sample in all_samples if sample in chosen]
 
 
 def _grown_box(mask_hw: BoolMask) -> tuple[int, int, int, int]:
-    """top, bottom, left, right (exclusive ends) of a mask, two pixels wider so that touching masks share a border."""
+    """(top, bottom, left, right; exclusive ends) of a mask, two pixels wider so that touching masks share a border."""
     rows, cols = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
     return max(0, int(rows[0]) - 2), int(rows[-1]) + 3, max(0, int(cols[0]) - 2), int(cols[-1]) + 3

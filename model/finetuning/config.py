@@ -1,4 +1,4 @@
-"""What a fine-tuning is."""
+"""Settings of a fine-tuning, and the progress that it reports. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,21 +6,46 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from model.training.config import CocoSource
 from model.types import ROUND_SLOTS
 
 
 class FineTuneSettings(BaseModel):
-    """time_limit_s: of a run, however often it is resumed. steps: None = `steps_per_image` for each image, between
-    `min_steps` and `max_steps`; and no more than fit into the time (`model/finetuning/time_budget.py`).
+    """How a version learns from a project's annotations.
 
-    reference_share: of project pairs, those whose reference is one of the project's own. session_share: of project
-        groups, those that begin with clicks that people made. replay_share: of all groups, those of `replay_snapshots`
-        (folders of earlier snapshots) and `replay_sources`.
-    origin_share: what ships is the tuned weights, averaged by this share with those of the origin (against forgetting).
-    checked_share: of the images, kept aside to stop early; with fewer than `min_checked_images` in all, none.
+    Attributes:
+        seed: Seed of everything random.
+        time_limit_s: Longest time of a run in seconds, all of its interrupted parts included.
+        steps: Number of steps. None takes `steps_per_image` steps per image, but at least `min_steps` and at most
+            `max_steps`. Either is shortened to what fits into the time (`model.finetuning.time_budget`).
+        steps_per_image: See `steps`.
+        min_steps: See `steps`.
+        max_steps: See `steps`.
+        size_px: Side of the square crops.
+        groups: Groups of targets per step.
+        rate_head: Learning rate of the decoder.
+        rate_prompts: Learning rate of the prompt layers and the learned similarity.
+        rate_blocks: Learning rate of the last transformer block.
+        warmup_steps: Steps over which the learning rate rises linearly.
+        max_click_rounds: Most simulated clicks after the first ones.
+        average_decay: Decay of the weight average.
+        reference_share: Of the pairs of project images, the share whose reference is one of the project's references.
+        session_share: Of the groups of project images, the share that begins with clicks that annotators made.
+        replay_share: Of all groups, the share drawn from `replay_snapshots` and `replay_sources`, against forgetting.
+        replay_snapshots: Folders of earlier snapshots.
+        replay_sources: Other data sets.
+        anchor_share: The weights that ship are the trained ones averaged with those of the anchor; this is the anchor's
+            share (as in WiSE-FT). May also be given as `origin_share`, its old name.
+        checked_share: Share of the training images that is held out for early stopping.
+        min_checked_images: With fewer training images than this, none are held out.
+        checked_masks: Most masks that an early-stopping check annotates.
+        checks: Number of early-stopping checks in a run.
+        patience: The run ends after this many checks in a row without a better score.
+        checkpoint_minutes: Minutes between checkpoints.
+        loader_workers: Processes that prepare batches; 0 prepares them in the training process.
+        bfloat16: Whether to compute in bfloat16. None uses it where the device has instructions for it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,7 +69,9 @@ class FineTuneSettings(BaseModel):
     replay_share: float = Field(0.3, ge=0, lt=1)
     replay_snapshots: tuple[Path, ...] = ()
     replay_sources: tuple[CocoSource, ...] = ()
-    origin_share: float = Field(0.5, ge=0, lt=1)
+    anchor_share: float = Field(
+        0.5, ge=0, lt=1, validation_alias=AliasChoices("anchor_share", "origin_share")
+    )
     checked_share: float = Field(0.1, ge=0, lt=1)
     min_checked_images: int = 100
     checked_masks: int = 24
@@ -56,12 +83,20 @@ class FineTuneSettings(BaseModel):
 
 
 class StopTraining(Exception):  # noqa: N818
-    """To be raised in `on_progress`: ends a run after its checkpoint, to be resumed later."""
+    """Raised by `on_progress` to end a run: it saves a checkpoint first, so that it can be resumed later."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """stage: "preparing", "training", "checking" or "done". metrics: the latest: loss, iou, checked_iou."""
+    """How far a fine-tuning is.
+
+    Attributes:
+        stage: "preparing", "training", "checking" or "done".
+        step: Steps taken so far.
+        steps: Steps of the whole run as currently planned; 0 before the first step.
+        eta_s: Estimated seconds to the last step; None while it cannot be estimated.
+        metrics: Latest values of "loss", "iou" (both in training) and "checked_iou" (of the last check).
+    """
 
     stage: str
     step: int = 0

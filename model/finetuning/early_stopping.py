@@ -1,4 +1,8 @@
-"""Looks at a few masks that are not trained on, to stop early and to keep the best weights."""
+"""Early stopping: a few masks of held-out training images are annotated now and then with the weights so far.
+
+A run ends when the score has not improved for some checks, and ships the weights with the best score. Images of the
+project's holdout are never used here; they are for `model.evaluation.compare`.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +18,9 @@ from torch import Tensor
 
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot
-from model.evaluation.robot_annotator import Clicker, annotate
+from model.evaluation.robot_annotator import RobotAnnotator
 from model.finetuning.config import FineTuneSettings
-from model.masks import union
+from model.masks import evenly_spaced, union
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
@@ -25,38 +29,88 @@ from model.types import BoolMask
 
 BEST_FILE, BEST_SCORE_FILE = "best.safetensors", "best.json"
 CLICKS = 3
+"""Clicks on each mask of a check."""
 
 
 @dataclass(frozen=True)
 class CheckedMask:
-    """A label of a scene, and the scene that says what it means (None: none does)."""
+    """A mask that early stopping annotates.
+
+    Attributes:
+        scene: Image with its masks.
+        label: Name of the mask in the scene.
+        reference: Scene that shows the label; None if no reference does.
+    """
 
     scene: Scene
     label: str
     reference: Scene | None
 
 
+def split_validation(
+    scenes: list[Scene], snapshot: Snapshot, settings: FineTuneSettings
+) -> tuple[list[Scene], list[Scene]]:
+    """Split the training scenes into those for early stopping and those to learn from.
+
+    The split depends only on the names of the images, so a resumed run has the same one. Images of references are always
+    learned from.
+
+    Args:
+        scenes: Training scenes.
+        snapshot: Names the images of the references.
+        settings: Gives the share, and the number of images below which nothing is held out.
+
+    Returns:
+        (scenes for early stopping, scenes to learn from). The first list may be empty.
+    """
+    reference_names = {reference.file_name for reference in snapshot.references}
+    if len({scene.image_path for scene in scenes}) < settings.min_checked_images:
+        return [], scenes
+
+    def is_held_out(scene: Scene) -> bool:
+        name = scene.image_path.name
+        return (
+            name not in reference_names and zlib.crc32(name.encode()) % 1000 < 1000 * settings.checked_share
+        )
+
+    held_out = [scene for scene in scenes if is_held_out(scene)]
+    learned = [scene for scene in scenes if not is_held_out(scene)]
+    return (held_out, learned) if learned else ([], scenes)
+
+
+def masks_to_check(held_out: list[Scene], references: list[Scene], limit: int) -> list[CheckedMask]:
+    """Choose the masks that early stopping annotates: at most `limit`, evenly spaced, each with its reference."""
+    pairs = [(scene, label) for scene in held_out for label in scene.part_rles]
+    return [
+        CheckedMask(scene, label, next((one for one in references if label in one.part_rles), None))
+        for scene, label in evenly_spaced(pairs, limit)
+    ]
+
+
 def score(network: RefCut, masks: list[CheckedMask]) -> float:
-    """Mean IoU over the first three clicks of the robot, each counted once. At least one mask."""
+    """Annotate masks with the network as it is served.
+
+    Args:
+        network: Set to evaluation mode.
+        masks: At least one.
+
+    Returns:
+        Mean IoU over the masks and the first three clicks, 0 to 1.
+    """
     predictor = RefCutPredictor(network.eval(), serving_settings(network.config))
-    found = []
-    shown: Scene | None = None
+    annotator = RobotAnnotator(predictor, max_clicks=CLICKS, min_clicks=CLICKS)
     encoded: dict[tuple[Path | None, str], ReferenceTokens | None] = {}
+    scores = []
     for mask in masks:
-        target_hw = mask.scene.masks()[mask.label]
-        if mask.scene is not shown:
-            predictor.set_image(mask.scene.image())
-            shown = mask.scene
-        of = (mask.reference.image_path if mask.reference else None, mask.label)
-        if of not in encoded:
-            encoded[of] = _encoded(predictor, mask)
-        predictor.set_reference(encoded[of])
-        session = annotate(predictor, target_hw, Clicker(target_hw), max_clicks=CLICKS, min_clicks=CLICKS)
-        found.append(statistics.mean(session.ious))
-    return statistics.mean(found)
+        key = (mask.reference.image_path if mask.reference else None, mask.label)
+        if key not in encoded:
+            encoded[key] = _encode_reference(predictor, mask)
+        session = annotator.annotate(mask.scene, mask.scene.masks()[mask.label], encoded[key])
+        scores.append(statistics.mean(session.ious))
+    return statistics.mean(scores)
 
 
-def _encoded(predictor: RefCutPredictor, mask: CheckedMask) -> ReferenceTokens | None:
+def _encode_reference(predictor: RefCutPredictor, mask: CheckedMask) -> ReferenceTokens | None:
     if mask.reference is None:
         return None
     masks = mask.reference.masks()
@@ -66,20 +120,27 @@ def _encoded(predictor: RefCutPredictor, mask: CheckedMask) -> ReferenceTokens |
 
 
 class BestWeights:
-    """The best checked weights of a run, in its folder, so that a resumed run knows them."""
+    """The scores of a run's checks and the weights of the best one, kept in the run's folder so that it can resume."""
 
     def __init__(self, run_dir: Path) -> None:
+        """Read what earlier parts of the run have written to `run_dir`."""
         self._run_dir = run_dir
         self._scores: dict[int, float] = {}
         if (run_dir / BEST_SCORE_FILE).is_file():
             self._scores = dict(json.loads((run_dir / BEST_SCORE_FILE).read_text())["scores"])
 
     def knows(self, step: int) -> bool:
-        """Whether the weights after that step were checked: a resumed run comes by them again."""
+        """Tell whether the weights after `step` steps have a score; a resumed run comes to the same step again."""
         return step in self._scores
 
     def add(self, step: int, score: float, tensors: dict[str, Tensor]) -> None:
-        """Keeps the weights when none were better."""
+        """Record a score, and keep the weights if no earlier score is as good.
+
+        Args:
+            step: Steps taken.
+            score: Score of the weights after them.
+            tensors: The weights by name.
+        """
         if not self._scores or score > max(self._scores.values()):
             temporary = self._run_dir / f"{BEST_FILE}.partial"
             save_file(
@@ -92,38 +153,74 @@ class BestWeights:
         os.replace(temporary, self._run_dir / BEST_SCORE_FILE)
 
     def since_best(self) -> int:
-        """Checks since the best one."""
+        """Return the number of checks after the one with the best score."""
         scores = [score for _, score in sorted(self._scores.items())]
         return len(scores) - 1 - scores.index(max(scores)) if scores else 0
 
     def load(self) -> dict[str, Tensor] | None:
-        """None where nothing was checked."""
+        """Read the weights with the best score; None if no check was made."""
         return load_file(self._run_dir / BEST_FILE) if self._scores else None
 
 
-def split_validation(
-    scenes: list[Scene], snapshot: Snapshot, settings: FineTuneSettings
-) -> tuple[list[Scene], list[Scene]]:
-    """(to check on, to learn from): a stable choice by image; references are learned from."""
-    shown = {reference.file_name for reference in snapshot.references}
-    if len({scene.image_path for scene in scenes}) < settings.min_checked_images:
-        return [], scenes
+class EarlyStopping:
+    """Decides when the weights are checked, checks them, and decides when to stop.
 
-    def is_checked(scene: Scene) -> bool:
-        name = scene.image_path.name
-        return name not in shown and zlib.crc32(name.encode()) % 1000 < 1000 * settings.checked_share
+    Attributes:
+        best: Scores and best weights of the run.
+        masks: Masks that a check annotates. Without any, nothing is ever checked.
+    """
 
-    checked = [scene for scene in scenes if is_checked(scene)]
-    learned = [scene for scene in scenes if not is_checked(scene)]
-    return (checked, learned) if learned else ([], scenes)
+    def __init__(self, masks: list[CheckedMask], best: BestWeights, checks: int, patience: int) -> None:
+        """Set up the checks.
 
+        Args:
+            masks: Masks to annotate.
+            best: Earlier scores of the run.
+            checks: Number of checks in a run.
+            patience: Checks without a better score after which the run ends.
+        """
+        self.masks = masks
+        self.best = best
+        self._checks = checks
+        self._patience = patience
 
-def masks_to_check(checked: list[Scene], references: list[Scene], limit: int) -> list[CheckedMask]:
-    """What is tried: labels of the images kept aside, evenly spread, each with a reference that shows it."""
-    pairs = [(scene, label) for scene in checked for label in scene.part_rles]
-    count = min(limit, len(pairs))
-    chosen = [pairs[int((place + 0.5) * len(pairs) / count)] for place in range(count)]
-    return [
-        CheckedMask(scene, label, next((one for one in references if label in one.part_rles), None))
-        for scene, label in chosen
-    ]
+    def is_due(self, progress: float, progress_before: float) -> bool:
+        """Tell whether a check is due.
+
+        Args:
+            progress: Share of the run that is complete, 0 to 1.
+            progress_before: The same before the last step.
+        """
+
+        def passed(share: float) -> int:
+            return int(share * self._checks + 1e-9)
+
+        return progress == 0 or passed(progress) > passed(progress_before)
+
+    def needs(self, step: int) -> bool:
+        """Tell whether the weights after `step` steps can be checked and have no score yet."""
+        return bool(self.masks) and not self.best.knows(step)
+
+    def check(self, step: int, network: RefCut, average: dict[str, Tensor], shipped: dict[str, Tensor]) -> float:
+        """Score weights and record the result.
+
+        Args:
+            step: Steps taken.
+            network: Computes the masks; its own weights are the same afterwards.
+            average: Averaged weights of the run, which are kept if they are the best.
+            shipped: The weights that would ship, made of `average`; these are scored.
+
+        Returns:
+            The score, 0 to 1.
+        """
+        own = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        network.load_state_dict(shipped, strict=False)
+        found = score(network, self.masks)
+        network.load_state_dict(own)
+        network.train()
+        self.best.add(step, found, average)
+        return found
+
+    def should_stop(self) -> bool:
+        """Tell whether the score has not improved for `patience` checks."""
+        return self.best.since_best() >= self._patience

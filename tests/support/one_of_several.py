@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from model.cli.train import train
+from model.training.run import train
 from model.training.config import TrainConfig
 from model.training.distributed import Processes
 

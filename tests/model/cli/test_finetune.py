@@ -146,7 +146,7 @@ def test_it_stops_early_when_checks_find_nothing_better_and_keeps_the_best(tmp_p
         kept.append({name: value.clone() for name, value in network.state_dict().items()})
         return next(scores)
 
-    monkeypatch.setattr("model.finetuning.run.score", scored)
+    monkeypatch.setattr("model.finetuning.early_stopping.score", scored)
     changes = {"steps": 20, "checks": 10, "min_checked_images": 1, "checked_share": 0.4}
     run = fine_tune(
         fish_snapshot(tmp_path / "snapshot", train=8),
@@ -233,7 +233,7 @@ def test_a_resumed_run_counts_the_time_before(tmp_path, parent):
 
 def test_weights_are_checked_once_after_a_step_however_often_the_run_comes_by(tmp_path, parent, monkeypatch):
     checked: list[int] = []
-    monkeypatch.setattr("model.finetuning.run.score", lambda *_: checked.append(1) or 0.5 + len(checked))
+    monkeypatch.setattr("model.finetuning.early_stopping.score", lambda *_: checked.append(1) or 0.5 + len(checked))
     settings = QUICK.model_copy(
         update={"steps": 8, "checks": 2, "min_checked_images": 1, "checked_share": 0.4}
     )
@@ -294,11 +294,11 @@ def test_replay_draws_from_earlier_snapshots(tmp_path, parent, monkeypatch):
     assert opened == {earlier.image_dir, snapshot.image_dir}
 
 
-def test_the_origins_share_stays_in_the_weights(tmp_path, parent):
+def test_the_anchors_share_stays_in_the_weights(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot")
     distances = []
     for share in (0.0, 0.5):
-        settings = QUICK.model_copy(update={"origin_share": share})
+        settings = QUICK.model_copy(update={"anchor_share": share})
         run = fine_tune(snapshot, parent, tmp_path / str(share), settings)
         before, after = load_network(parent).state_dict(), load_network(run).state_dict()
         distances.append(sum(float((before[name] - after[name]).abs().sum()) for name in before))
@@ -313,7 +313,7 @@ def test_a_child_of_a_child_is_averaged_with_the_weights_that_both_come_from(tmp
     def distance(run: Path) -> float:
         return sum(float((shared[n] - v).abs().sum()) for n, v in load_network(run).state_dict().items())
 
-    tuned = fine_tune(snapshot, child, tmp_path / "tuned", QUICK.model_copy(update={"origin_share": 0.0}))
+    tuned = fine_tune(snapshot, child, tmp_path / "tuned", QUICK.model_copy(update={"anchor_share": 0.0}))
     averaged = fine_tune(snapshot, child, tmp_path / "averaged", QUICK, anchor_dir=parent)
     assert distance(averaged) == pytest.approx(distance(tuned) / 2, rel=0.05)
     wandering = fine_tune(snapshot, child, tmp_path / "wandering", QUICK)

@@ -27,9 +27,10 @@ from model.checkpoints.weights import (
 )
 from model.cli.convert import convert
 from model.cli.make_synthetic_data import write_made_up
-from model.cli.train import main, starting_network, train
+from model.cli.train import main
 from model.errors import DataError
 from model.training.config import TrainConfig, read_config
+from model.training.run import starting_network, train
 from tests.model.data.test_readers import write_part_imagenet_photo
 from tests.support.recorded import REPOSITORY
 from tests.support.recordings import CHECKPOINT
@@ -68,7 +69,7 @@ def test_a_run_that_was_killed_goes_on_from_its_command_line_to_the_same_end(tmp
         timeout=LIMIT_S,
         check=True,
     )
-    assert "going on at stage" in again.stdout
+    assert "resuming at stage" in again.stdout
     whole = tmp_path / "whole"
     subprocess.run(
         smoke_command(tmp_path, whole), cwd=REPOSITORY, capture_output=True, timeout=LIMIT_S, check=True
@@ -222,7 +223,7 @@ def test_a_run_that_goes_on_does_not_begin_its_likeness_again(
     def again(*_given: object) -> float:
         raise AssertionError("it had learned alone already")
 
-    monkeypatch.setattr("model.cli.train.fit_learned_similarity", again)
+    monkeypatch.setattr("model.training.run.fit_learned_similarity", again)
     stage = {"size_px": 56, "steps": 1, "groups": 1}
     longer = child_of(
         parent_without_learned_similarity, tmp_path, **UNMOVED, **LIKENESS, stages=[stage, stage]
@@ -236,5 +237,5 @@ def test_a_likeness_that_the_network_does_not_have_cannot_be_trained(tmp_path: P
     source = {"json_path": write_made_up(tmp_path), "image_dir": tmp_path / "made_up", "grouping": "object"}
     stages = [{"size_px": 112, "steps": 1}]
     given = {"preset": "xtiny", "sources": [source], "stages": stages, "loader_workers": 0} | LIKENESS
-    with pytest.raises(DataError, match="no learned likeness"):
+    with pytest.raises(DataError, match="no learned similarity"):
         train(TrainConfig.model_validate(given), tmp_path / "run", CPU)

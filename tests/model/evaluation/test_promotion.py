@@ -7,20 +7,20 @@ from typing import Any
 
 import pytest
 
-from model.evaluation.compare import Comparison, Figures, NetworkFigures, Spread
+from model.evaluation.compare import Comparison, MaskMetrics, NetworkMetrics, Spread
 from model.evaluation.promotion import PromotionRules, decide
 
 
-def label(iou: float = 0.6, noc: float = 4.0, masks: int = 10) -> Figures:
-    return Figures(masks, noc, iou, {1: iou, 3: iou + 0.1, 5: iou + 0.15})
+def label(iou: float = 0.6, noc: float = 4.0, masks: int = 10) -> MaskMetrics:
+    return MaskMetrics(masks, noc, iou, {1: iou, 3: iou + 0.1, 5: iou + 0.15})
 
 
-def network(iou: float = 0.6, noc: float = 4.0, **changes: Any) -> NetworkFigures:
+def network(iou: float = 0.6, noc: float = 4.0, **changes: Any) -> NetworkMetrics:
     own = {"negative_clicks": 1.0, "by_label": {"door": label(iou, noc), "wheel": label(iou, noc)}} | changes
-    return NetworkFigures(**{**vars(label(iou, noc, 20)), **own})
+    return NetworkMetrics(**{**vars(label(iou, noc, 20)), **own})
 
 
-def compared(candidate: NetworkFigures, images: int = 8) -> Comparison:
+def compared(candidate: NetworkMetrics, images: int = 8) -> Comparison:
     return Comparison("digest", images, network(), candidate)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.evaluation.samples import Sample, connected_pairs, enumerate_samples, evenly_spread
+from model.evaluation.samples import Sample, connected_pairs, enumerate_samples, limit_samples
 from model.masks import connected
 from tests.support.colour_world import make_scene
 
@@ -69,10 +69,10 @@ def test_connected_pairs_are_those_of_whole_masks() -> None:
 def test_a_limit_takes_each_kind_at_equal_steps() -> None:
     samples = [Sample(number, "single", ("wheel",)) for number in range(10)]
     samples += [Sample(number, "whole", ("door", "wheel")) for number in range(2)]
-    chosen = evenly_spread(samples, 5)
+    chosen = limit_samples(samples, 5)
     assert [sample.scene for sample in chosen if sample.kind == "single"] == [1, 3, 5, 7, 9]
     assert [sample.scene for sample in chosen if sample.kind == "whole"] == [0, 1]
-    assert evenly_spread(samples, None) == samples
+    assert limit_samples(samples, None) == samples
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from model.cli.train import in_steps
+from model.training.run import in_steps
 from model.errors import DataError
 from model.training.config import PartImageNetSource, read_config
 

@@ -14,7 +14,7 @@ import torch
 
 from model.checkpoints.weights import load_network
 from model.cli.make_synthetic_data import write_made_up
-from model.cli.train import train
+from model.training.run import train
 from model.finetuning.run import FineTuning
 from model.training.distributed import SINGLE_PROCESS, child_signal_kept
 from tests.support.one_of_several import config_of
@@ -44,7 +44,7 @@ def test_two_processes_take_the_steps_of_one_and_go_on_after_a_stop(tmp_path: Pa
     two_processes(tmp_path, tmp_path, 1, "a folder each")
     assert (tmp_path / "run0" / "checkpoint.pt").exists()
     assert not (tmp_path / "run1").exists(), "only the first process writes"
-    assert "going on at stage 1, step 0" in two_processes(tmp_path, tmp_path, 2, "shared")
+    assert "resuming at stage 1, step 0" in two_processes(tmp_path, tmp_path, 2, "shared")
     for stages in (1, 2):
         one, other = (torch.load(tmp_path / f"after{stages}-{rank}.pt") for rank in (0, 1))
         assert all(torch.equal(one[name], other[name]) for name in one)

@@ -1,0 +1,172 @@
+"""Base training from a configuration to weights: `train`, which `python -m model train` calls.
+
+    data sets        -> read_sources      -> sampler
+    configuration    -> starting_network  -> network (from scratch, from SimpleClick, or from a parent version)
+    sampler, network -> Trainer.fit       -> base.safetensors + version.safetensors, or network.safetensors
+
+Fine-tuning on a project's annotations is in `model.finetuning.run`; it uses the same `Trainer`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, copy_base
+from model.checkpoints.weights import initial_network, load_network, save_base, save_network, save_version
+from model.data.readers import read_part_imagenet
+from model.data.scenes import Scene, is_development, read_scenes
+from model.errors import DataError
+from model.network.config import PRESETS
+from model.network.refcut import RefCut
+from model.training.batches import Batches, Part, Sampler, batch_loader
+from model.training.config import CocoSource, PartImageNetSource, Stage, TrainConfig
+from model.training.distributed import SINGLE_PROCESS, Processes
+from model.training.feature_space import (
+    fit_learned_similarity,
+    measure_comparison_statistics,
+    with_learned_similarity,
+)
+from model.training.sampling import SourcedScenes, make_sampler, steps_per_epoch
+from model.training.trainer import CHECKPOINT_FILE, Trainer
+
+NETWORK_FILE = "network.safetensors"
+
+
+def train(
+    config: TrainConfig, run_dir: Path, device: torch.device, processes: Processes = SINGLE_PROCESS
+) -> RefCut:
+    """Run all stages of a configuration, or resume a killed run.
+
+    A network with a frozen encoder leaves `base.safetensors` and `version.safetensors` in `run_dir`, another network
+    leaves `network.safetensors`.
+
+    Args:
+        config: The run. A stage may have its length in epochs.
+        run_dir: Folder of the run.
+        device: Where to compute.
+        processes: The processes that share the run.
+
+    Returns:
+        The network with the weights of the last step. The files hold the averaged weights.
+
+    Raises:
+        DataError: If data cannot be read, or the configuration does not fit the network.
+        WeightsError: If the weights to begin with cannot be used.
+        TrainingError: If the loss or a weight is not finite.
+    """
+    torch.manual_seed(config.seed)
+    sources = read_sources(config)
+    scenes = [scene for source in sources for scene in source.scenes]
+    network = starting_network(config)
+    sampler = make_sampler(sources, network.config.patch_px, config)
+    config, milestone_steps = in_steps(config, len(scenes))
+    has_base = network.config.reference_features == "frozen"
+    if has_base and config.parent is None:
+        measure_comparison_statistics(network, scenes, config.seed)
+    if has_base and processes.writes:
+        _write_base(network, config.parent, run_dir)
+    if config.similarity_stage is not None:
+        _train_similarity_stage(network, config, config.similarity_stage, sampler, run_dir, device)
+
+    def export(averaged: dict[str, Tensor]) -> None:
+        if has_base:
+            save_version(averaged, network.config, run_dir / BASE_FILE, run_dir / VERSION_FILE)
+        else:
+            save_network(network.state_dict() | averaged, network.config, run_dir / NETWORK_FILE)
+
+    trainer = Trainer(network, config, run_dir, device, export, processes, milestone_steps)
+    if trainer.resume() and processes.writes:
+        print(f"resuming at stage {trainer.stage}, step {trainer.step}")
+    trainer.fit(sampler)
+    return network
+
+
+def read_sources(config: TrainConfig) -> list[SourcedScenes]:
+    """Read the training scenes of each source. The development share of the images is left out.
+
+    Raises:
+        DataError: If a data set cannot be read.
+    """
+    return [
+        SourcedScenes(
+            [scene for scene in _read(source) if not is_development(scene, config.development_share)],
+            source.share,
+        )
+        for source in config.sources
+    ]
+
+
+def _read(source: CocoSource | PartImageNetSource) -> list[Scene]:
+    if isinstance(source, PartImageNetSource):
+        return read_part_imagenet(source.root, source.split)
+    return read_scenes(source.json_path, source.image_dir, grouping=source.grouping)
+
+
+def in_steps(config: TrainConfig, scenes: int) -> tuple[TrainConfig, tuple[int, ...]]:
+    """Convert lengths in epochs to steps.
+
+    Args:
+        config: The run.
+        scenes: Number of training scenes, which make up an epoch.
+
+    Returns:
+        The configuration with the length of each stage in steps, and the steps at which the learning rate drops.
+    """
+    per_epoch = [steps_per_epoch(scenes, stage) for stage in config.stages]
+    stages: list[Stage] = [
+        stage.model_copy(update={"steps": stage.steps or stage.epochs * steps})
+        for stage, steps in zip(config.stages, per_epoch, strict=True)
+    ]
+    unit = per_epoch[0] if config.schedule.unit == "epochs" else 1
+    milestones = tuple(unit * milestone for milestone in config.schedule.milestones)
+    return config.model_copy(update={"stages": stages}), milestones
+
+
+def starting_network(config: TrainConfig) -> RefCut:
+    """Make the network as it is before the first step.
+
+    In this order: the parent version (with a fresh learned similarity where the preset has one and the parent has none),
+    a frozen encoder with fresh parts, a whole converted SimpleClick, or random weights.
+
+    Raises:
+        DataError: If the preset has a frozen encoder and no weights are given for it.
+        WeightsError: If the given weights cannot be used.
+    """
+    preset = PRESETS[config.preset]
+    if config.parent is not None:
+        parent = load_network(config.parent)
+        dim = preset.learned_similarity_dim
+        if dim and parent.config.similarity and not parent.config.learned_similarity_dim:
+            return with_learned_similarity(parent, dim)
+        return parent
+    if preset.reference_features == "frozen":
+        if config.base_weights is None:
+            raise DataError(f"{config.preset} needs base_weights", hint="name the file of its frozen encoder")
+        return initial_network(config.preset, config.base_weights)
+    return RefCut(preset) if config.base_weights is None else load_network(config.base_weights)
+
+
+def _write_base(network: RefCut, parent_dir: Path | None, run_dir: Path) -> None:
+    """Write the file of the frozen encoder: the parent's file, or a new one where the run has no parent."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if parent_dir is not None:
+        copy_base(parent_dir, run_dir)
+    elif not (run_dir / BASE_FILE).exists():
+        save_base(network, run_dir / BASE_FILE)
+
+
+def _train_similarity_stage(
+    network: RefCut, config: TrainConfig, stage: Stage, sampler: Sampler, run_dir: Path, device: torch.device
+) -> None:
+    """Train the learned similarity alone, unless the run has a checkpoint and so has done this before."""
+    if not network.config.learned_similarity_dim:
+        raise DataError(
+            f"{config.preset} has no learned similarity", hint="leave `similarity_stage` out, or take s14"
+        )
+    if not (run_dir / CHECKPOINT_FILE).exists():
+        batches = Batches(sampler, stage, config.seed, 0, Part())
+        loader = batch_loader(batches, config.loader_workers)
+        fit_learned_similarity(network, iter(loader), len(batches), device)
