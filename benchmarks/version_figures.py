@@ -19,9 +19,9 @@ from model.evaluation.compare import (
     CompareSettings,
     annotate_masks,
     encode_references,
-    network_metrics,
     holdout_masks,
     make_predictor,
+    network_metrics,
 )
 from model.evaluation.metrics import clicks_needed
 from model.evaluation.modes import Mode

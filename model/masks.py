@@ -91,20 +91,6 @@ def evenly_spaced(items: Sequence[Item], limit: int | None) -> list[Item]:
     return [items[int((number + 0.5) * len(items) / count)] for number in range(count)]
 
 
-_T = TypeVar("_T")
-
-
-def evenly_spaced(items: Sequence[_T], limit: int) -> list[_T]:
-    """Pick at most `limit` items at equal distances, in their order.
-
-    Example:
-        >>> evenly_spaced("abcdefgh", 2)
-        ['c', 'g']
-    """
-    count = min(limit, len(items))
-    return [items[int((number + 0.5) * len(items) / count)] for number in range(count)]
-
-
 def encode(mask_hw: BoolMask) -> dict[str, Any]:
     """A mask as compressed COCO run lengths.
 

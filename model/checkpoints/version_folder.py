@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from model.errors import WeightsError
+from model.files import atomic_write
 from model.network.config import NetworkConfig
 
 SHIPPED_DIR = Path(__file__).parents[1] / "weights" / "s14"
@@ -31,11 +32,10 @@ def copy_base(parent_dir: Path, folder: Path) -> None:
 
     Args:
         parent_dir: Folder of the parent version.
-        folder: Existing folder of the child. Its base file is replaced atomically.
+        folder: Folder of the child. Its base file is replaced atomically.
     """
-    temporary = folder / f"{BASE_FILE}.partial"
-    shutil.copyfile(parent_dir / BASE_FILE, temporary)
-    temporary.replace(folder / BASE_FILE)
+    with atomic_write(folder / BASE_FILE) as temporary:
+        shutil.copyfile(parent_dir / BASE_FILE, temporary)
 
 
 def can_be_averaged(first: Path, second: Path) -> bool:

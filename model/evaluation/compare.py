@@ -346,9 +346,7 @@ def annotate_masks(
         references: References by label.
         max_clicks: Clicks after which a session ends.
     """
-    annotator = RobotAnnotator(
-        predictor, max_clicks=max_clicks, min_clicks=FIRST_CLICKS, stop_iou=NOC_IOU
-    )
+    annotator = RobotAnnotator(predictor, max_clicks=max_clicks, min_clicks=FIRST_CLICKS, stop_iou=NOC_IOU)
     for scene, label in chosen:
         target_hw = scene.masks()[label]
         session = annotator.annotate(scene, target_hw, references.get(label))

@@ -1,4 +1,4 @@
-"""Metrics of an evaluation: IoU after some clicks and number of clicks to reach an IoU (NoC), per mode and kind of target.
+"""Metrics of an evaluation: IoU after some clicks and number of clicks to an IoU (NoC), per mode and kind of target.
 
 `summarise` turns records into a table of `Cell`s; `model.evaluation.report` prints and draws it.
 """

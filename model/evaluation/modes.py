@@ -164,8 +164,8 @@ def shrunk_image(image: RgbImage, scale: float) -> RgbImage:
 def shrunk_mask(mask_hw: BoolMask, scale: float) -> BoolMask:
     """Shrink a mask (H, W) as `shrunk_image` does its image.
 
-    A pixel is inside if it is covered by half or more. A mask that covers no pixel by half keeps the pixels that it covers
-    most.
+    A pixel is inside if it is covered by half or more. A mask that covers no pixel by half keeps the pixels that it
+    covers most.
     """
     height, width = mask_hw.shape
     size = max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,8 +1,8 @@
 """The robot annotator: clicks on a mask as the literature's simulated user does, and records what each click achieves.
 
-`Clicker` chooses the next click (SimpleClick's `Clicker`: the middle of the largest error). `annotate` runs one session on
-one mask. `RobotAnnotator` runs sessions on many masks and encodes each image once; evaluation, comparison of two versions
-and early stopping all use it.
+`Clicker` chooses the next click (SimpleClick's `Clicker`: the middle of the largest error). `annotate` runs one session
+on one mask. `RobotAnnotator` runs sessions on many masks and encodes each image once; evaluation, comparison of two
+versions and early stopping all use it.
 """
 
 from __future__ import annotations

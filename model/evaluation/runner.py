@@ -97,9 +97,7 @@ class Evaluator:
         clicker = Clicker(target_hw)
         if mode.jitter:
             clicker = JitteredClicker(target_hw, np.random.default_rng(zlib.crc32(task.sample.key.encode())))
-        session = self._annotator.annotate(
-            scene, target_hw, self._encode(one.scenes, choices, mode), clicker
-        )
+        session = self._annotator.annotate(scene, target_hw, self._encode(one.scenes, choices, mode), clicker)
         referenced = bool(choices or (mode.reference == "none" and finder.choose(task.sample, RIGHT)))
         return _record(one, task.sample, mode, choices, referenced, session)
 

@@ -1,4 +1,4 @@
-"""The targets of an evaluation: each part, connected pair of parts and whole of each object (the RefCut paper, sec. 4)."""
+"""The targets of an evaluation: each part, connected pair of parts and whole of each object (RefCut paper, sec. 4)."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ project's holdout are never used here; they are for `model.evaluation.compare`.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 import zlib
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Tensor
 from model.data.scenes import Scene
 from model.data.snapshot import Snapshot
 from model.evaluation.robot_annotator import RobotAnnotator
+from model.files import atomic_write
 from model.finetuning.config import FineTuneSettings
 from model.masks import evenly_spaced, union
 from model.network.prompts import ReferenceTokens
@@ -142,15 +142,12 @@ class BestWeights:
             tensors: The weights by name.
         """
         if not self._scores or score > max(self._scores.values()):
-            temporary = self._run_dir / f"{BEST_FILE}.partial"
-            save_file(
-                {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary
-            )
-            os.replace(temporary, self._run_dir / BEST_FILE)
+            values = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            with atomic_write(self._run_dir / BEST_FILE) as temporary:
+                save_file(values, temporary)
         self._scores[step] = score
-        temporary = self._run_dir / f"{BEST_SCORE_FILE}.partial"
-        temporary.write_text(json.dumps({"scores": sorted(self._scores.items())}))
-        os.replace(temporary, self._run_dir / BEST_SCORE_FILE)
+        with atomic_write(self._run_dir / BEST_SCORE_FILE) as temporary:
+            temporary.write_text(json.dumps({"scores": sorted(self._scores.items())}))
 
     def since_best(self) -> int:
         """Return the number of checks after the one with the best score."""
@@ -201,7 +198,9 @@ class EarlyStopping:
         """Tell whether the weights after `step` steps can be checked and have no score yet."""
         return bool(self.masks) and not self.best.knows(step)
 
-    def check(self, step: int, network: RefCut, average: dict[str, Tensor], shipped: dict[str, Tensor]) -> float:
+    def check(
+        self, step: int, network: RefCut, average: dict[str, Tensor], shipped: dict[str, Tensor]
+    ) -> float:
         """Score weights and record the result.
 
         Args:

@@ -138,9 +138,7 @@ def prepare_data(snapshot: Snapshot, settings: FineTuneSettings, patch_px: int) 
         raise DataError("the snapshot has nothing to train on", hint="annotate and submit some tasks")
     held_out, learned = split_validation(scenes, snapshot, settings)
     held_out_paths = {scene.image_path for scene in held_out}
-    references = [
-        one for one in reference_scenes(snapshot, learned) if one.image_path not in held_out_paths
-    ]
+    references = [one for one in reference_scenes(snapshot, learned) if one.image_path not in held_out_paths]
     return FineTuneData(
         images=len({scene.image_path for scene in scenes}),
         masks=masks_to_check(held_out, references, settings.checked_masks),

@@ -4,14 +4,13 @@ Nothing is measured in advance. A run starts as if there were time for all of it
 long the last steps took, and shortens or lengthens the rest to what fits. A machine that is busy for a while thus costs
 only that while.
 
-Each decision is in `plan.json` before the next step is taken. A run that is resumed, or repeated with that file, takes the
-same steps at the same learning rates. `Plan` is the decisions as a value; `TimeBudget` measures and makes them.
+Each decision is in `plan.json` before the next step is taken. A run that is resumed, or repeated with that file, takes
+the same steps at the same learning rates. `Plan` is the decisions as a value; `TimeBudget` measures and makes them.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from model.files import atomic_write
 from model.finetuning.config import FineTuneSettings
 from model.training.distributed import Processes
 
@@ -135,9 +135,9 @@ def read_plan(run_dir: Path) -> Plan | None:
 def write_plan(plan: Plan, run_dir: Path) -> None:
     """Write the plan of a run atomically."""
     reviews = [(review.after_step, review.steps, review.spent_s) for review in plan.reviews]
-    temporary = run_dir / f"{PLAN_FILE}.partial"
-    temporary.write_text(json.dumps({"wanted": plan.wanted, "steps": plan.steps, "reviews": reviews}) + "\n")
-    os.replace(temporary, run_dir / PLAN_FILE)
+    text = json.dumps({"wanted": plan.wanted, "steps": plan.steps, "reviews": reviews}) + "\n"
+    with atomic_write(run_dir / PLAN_FILE) as temporary:
+        temporary.write_text(text)
 
 
 class TimeBudget:

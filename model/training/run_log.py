@@ -7,7 +7,6 @@ picture are made from it while the run is going on.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +21,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from model.files import atomic_write
 from model.training.config import Stage
 
 SMOOTHED_SHARE = 0.1
@@ -80,9 +80,8 @@ def draw_curves(path: Path, records: Sequence[Step], stages: Sequence[Stage]) ->
                 )
     axes.set_xlabel("step")
     axes.set_xlim(0, starts[-1])
-    temporary = path.with_suffix(".partial")
-    figure.savefig(temporary, dpi=120, format="png")
-    os.replace(temporary, path)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
 
 
 def smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -193,9 +192,8 @@ class RunLog:
             steps: Number of steps of that stage that the checkpoint includes.
         """
         before = [record for record in self.read() if (record.stage, record.step) <= (stage, steps)]
-        temporary = self.path.with_suffix(".partial")
-        temporary.write_text("".join(_line(record) for record in before))
-        os.replace(temporary, self.path)
+        with atomic_write(self.path) as temporary:
+            temporary.write_text("".join(_line(record) for record in before))
 
     def read(self) -> list[StepRecord]:
         """Return all steps in order. An incomplete last line, left by a killed run, is ignored."""

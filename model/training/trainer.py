@@ -7,7 +7,6 @@ saves a checkpoint every few minutes. A killed run resumes from it and takes the
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from model.data.click_sampling import add_next_clicks
 from model.errors import TrainingError
+from model.files import atomic_write
 from model.network.click_maps import disk_maps
 from model.network.encoder import use_plain_attention
 from model.network.prompts import ReferenceTokens
@@ -209,19 +209,16 @@ class Trainer:
         if not self.processes.writes:
             return
         check_finite(self.average.values)
-        temporary = self.checkpoint_path.with_suffix(".partial")
-        torch.save(
-            {
-                "network": self.network.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "average": self.average.values,
-                "average_steps": self.average.steps,
-                "stage": self.stage,
-                "step": self.step,
-            },
-            temporary,
-        )
-        os.replace(temporary, self.checkpoint_path)
+        checkpoint = {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.values,
+            "average_steps": self.average.steps,
+            "stage": self.stage,
+            "step": self.step,
+        }
+        with atomic_write(self.checkpoint_path) as temporary:
+            torch.save(checkpoint, temporary)
         self._on_save(self.average.values)
         self.log.flush()
         self._saved_at = time.monotonic()

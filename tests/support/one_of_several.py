@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from model.training.run import train
 from model.training.config import TrainConfig
 from model.training.distributed import Processes
+from model.training.run import train
 
 STAGE = {"size_px": 64, "steps": 2, "samples": 4, "loss": "normalised_focal"}
 

@@ -233,7 +233,9 @@ def test_a_resumed_run_counts_the_time_before(tmp_path, parent):
 
 def test_weights_are_checked_once_after_a_step_however_often_the_run_comes_by(tmp_path, parent, monkeypatch):
     checked: list[int] = []
-    monkeypatch.setattr("model.finetuning.early_stopping.score", lambda *_: checked.append(1) or 0.5 + len(checked))
+    monkeypatch.setattr(
+        "model.finetuning.early_stopping.score", lambda *_: checked.append(1) or 0.5 + len(checked)
+    )
     settings = QUICK.model_copy(
         update={"steps": 8, "checks": 2, "min_checked_images": 1, "checked_share": 0.4}
     )

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from model.training.run import in_steps
 from model.errors import DataError
 from model.training.config import PartImageNetSource, read_config
+from model.training.run import in_steps
 
 SHIPPED = Path(__file__).parents[3] / "model" / "configs"
 

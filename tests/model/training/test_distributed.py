@@ -14,9 +14,9 @@ import torch
 
 from model.checkpoints.weights import load_network
 from model.cli.make_synthetic_data import write_made_up
-from model.training.run import train
 from model.finetuning.run import FineTuning
 from model.training.distributed import SINGLE_PROCESS, child_signal_kept
+from model.training.run import train
 from tests.support.one_of_several import config_of
 from tests.support.recorded import REPOSITORY
 from tests.support.synthetic_snapshot import QUICK, fish_snapshot, parent_version
@@ -64,7 +64,9 @@ def test_two_processes_fine_tune_to_the_weights_of_one(tmp_path: Path) -> None:
     command = ["-m", "model", "finetune", str(tmp_path / "snapshot"), "--parent", str(parent)]
     torchrun(*command, "--out", str(tmp_path / "several"), "--settings", QUICK.model_dump_json())
     (tmp_path / "single").mkdir()
-    FineTuning(snapshot, parent, tmp_path / "single", QUICK, lambda progress: None, SINGLE_PROCESS, accumulate=2).run()
+    FineTuning(
+        snapshot, parent, tmp_path / "single", QUICK, lambda progress: None, SINGLE_PROCESS, accumulate=2
+    ).run()
     before, single, several = (
         load_network(folder).state_dict() for folder in (parent, tmp_path / "single", tmp_path / "several")
     )

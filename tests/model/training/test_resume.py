@@ -28,7 +28,9 @@ def test_a_killed_run_goes_on_to_the_same_losses_and_weights(
     cut = make_trainer(kind, tmp_path / "cut", **options)
     with pytest.raises(KilledError):
         run(cut, scenes, killed=True)
-    cut.checkpoint_path.with_suffix(".partial").write_bytes(b"the kill came while this was written")
+    cut.checkpoint_path.with_name(".checkpoint.pt.partial").write_bytes(
+        b"the kill came while this was written"
+    )
     with (tmp_path / "cut" / "steps.jsonl").open("a") as log:
         log.write('{"stage": 0, "px"')
     again = make_trainer(kind, tmp_path / "cut", **options)
