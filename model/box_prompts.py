@@ -1,7 +1,11 @@
-"""A box, said in what the network knows: it was trained on clicks and on the mask so far, and has no input for boxes.
+"""Box prompts for a network that has no input for boxes: it was trained on clicks and on the mask so far.
 
-The box counts as the mask so far, with a click in its middle and four clicks beside its edges that take away; what the
-network then finds outside the box is cut off. What it is worth: `python -m benchmarks.box_prompts`.
+    the network gets              instead of the box
+    mask so far                   the box, filled
+    a positive click              its middle
+    up to four negative clicks    beside its edges
+
+Whatever the network finds outside the box is cut off. `python -m benchmarks.box_prompts` measures the result.
 """
 
 from __future__ import annotations
@@ -15,27 +19,27 @@ from model.transforms import expanded_box
 from model.types import Box, Click
 
 SURROUNDINGS = 3.0
-"""How much larger than the box what the network sees is."""
+"""Size of the crop that the network sees, relative to the box."""
 BESIDE = 0.12
-"""How far the negative clicks lie beyond the edges, as a share of the box."""
+"""Distance of the negative clicks from the edges, as a share of the box."""
 SLACK = 1.1
-"""How much larger than the box a mask may be: boxes are drawn by hand."""
+"""Size that a mask may have, relative to the box: boxes are drawn by hand."""
 
 
 def box_surroundings(box: Box, height: int, width: int) -> Box:
-    """Where to look for what is in a box, on an image of height x width."""
+    """The crop around a box, on an image of `height` x `width` pixels."""
     return expanded_box(box, height, width, expansion=SURROUNDINGS, min_crop_px=1)
 
 
 def box_map(box: Box, height: int, width: int) -> NDArray[np.float32]:
-    """The box as a probability map (H, W)."""
+    """The box as a probability map, float32 (height, width), 1 inside."""
     filled_hw = np.zeros((height, width), np.float32)
     filled_hw[box.slices] = 1
     return filled_hw
 
 
 def box_clicks(box: Box, height: int, width: int) -> list[Click]:
-    """The middle of the box, and what lies beside its edges as far as that is on the image."""
+    """Clicks that stand for a box: one in its middle, and negative ones beside its edges if they lie on the image."""
     row, col = 0.5 * (box.row_min + box.row_max), 0.5 * (box.col_min + box.col_max)
     above, left = BESIDE * box.height, BESIDE * box.width
     beside = [
@@ -51,7 +55,17 @@ def box_clicks(box: Box, height: int, width: int) -> list[Click]:
 
 
 def box_limits(box: Box, clicks: Sequence[Click], height: int, width: int) -> Box | None:
-    """Beyond which nothing belongs to the mask; None when a click says that the box was too small."""
+    """The area that the mask of a box may cover, slightly larger than the box.
+
+    Args:
+        box: The box in image pixels.
+        clicks: Clicks of the user, in image pixels.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        The limits, or None if a positive click lies outside them: the box was then too small.
+    """
     limits = expanded_box(box, height, width, expansion=SLACK, min_crop_px=1)
     row_end, col_end = limits.row_max + 1, limits.col_max + 1
     inside = all(
@@ -63,7 +77,7 @@ def box_limits(box: Box, clicks: Sequence[Click], height: int, width: int) -> Bo
 
 
 def cut_off(map_hw: NDArray[np.float32], limits: Box) -> NDArray[np.float32]:
-    """The map (H, W), zero outside the limits."""
+    """The map (H, W), set to zero outside the limits."""
     kept_hw = np.zeros_like(map_hw)
     kept_hw[limits.slices] = map_hw[limits.slices]
     return kept_hw

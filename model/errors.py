@@ -1,4 +1,4 @@
-"""Errors that a person can act on: what is wrong, and what to do about it."""
+"""Errors that a person can act on: each says what is wrong and what to do about it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 
 class ModelError(Exception):
-    """Base of every error that `model` raises on purpose."""
+    """Base of every error that `model` raises on purpose.
+
+    Args:
+        message: What is wrong, without a full stop.
+        hint: What to do about it; may be empty.
+
+    Example:
+        >>> from model import ModelError
+        >>> str(ModelError("mask.png is missing", hint="check the path"))
+        'mask.png is missing: check the path'
+    """
 
     def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(f"{message}: {hint}" if hint else message)
@@ -14,7 +24,7 @@ class ModelError(Exception):
         self.hint = hint
 
     def __reduce__(self) -> tuple[Callable[..., ModelError], tuple[type[ModelError], str, str]]:
-        """So that it arrives from a process of `--workers` as what it was there."""
+        """Keeps the type of the error when it comes from another process."""
         return _again, (type(self), self.message, self.hint)
 
 
@@ -23,15 +33,15 @@ def _again(kind: type[ModelError], message: str, hint: str) -> ModelError:
 
 
 class WeightsError(ModelError):
-    """A weights file is missing, damaged, or not what it should be."""
+    """A weights file is missing, damaged, or of another kind."""
 
 
 class RuntimeChoiceError(ModelError):
-    """The network cannot be computed by the runtime that was asked for."""
+    """The chosen runtime cannot compute the network."""
 
 
 class TrainingError(ModelError):
-    """A training run cannot go on: no memory, or numbers that are none."""
+    """A training run cannot continue: there is not enough memory, or values are not finite."""
 
 
 class DataError(ModelError):

@@ -1,4 +1,4 @@
-"""Image and mask files as arrays, whatever kind of picture they hold: one way in for everything that runs by hand."""
+"""Image and mask files as arrays, for every kind of image file: used by all commands, and by the backend for decoding."""
 
 from __future__ import annotations
 
@@ -13,23 +13,37 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from model.errors import DataError
 
 WIDE_MODES = frozenset({"I", "I;16", "I;16B", "I;16L", "I;16N"})
-"""Pillow's names for grey with 16 bits (`I` holds them in 32)."""
+"""Pillow's modes for grey images with 16 bits (`I` stores them in 32)."""
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """A picture file as RGB (H, W, 3), turned as its EXIF orientation says. Of several frames the first one.
+    """Read an image file.
 
-    Raises DataError for a file that is missing, damaged, no picture, or of numbers without a known range.
+    Args:
+        path: An image file. Of several frames the first is read.
+
+    Returns:
+        RGB (H, W, 3), uint8, rotated as its EXIF orientation says.
+
+    Raises:
+        DataError: If the file is missing, damaged, not an image, or has floating-point pixels.
     """
     return to_rgb(_load(path), str(path))
 
 
 def read_mask(path: Path, image_hw: tuple[int, int]) -> NDArray[np.bool_]:
-    """A mask file as (H, W): every pixel that is neither black nor fully transparent is inside.
+    """Read a mask file. Every pixel that is neither black nor fully transparent is inside.
 
-    image_hw: height and width of the image that the mask belongs to. Raises DataError when the file cannot be read
-    or has another size.
+    Args:
+        path: An image file.
+        image_hw: Height and width of the image that the mask belongs to.
+
+    Returns:
+        bool (H, W).
+
+    Raises:
+        DataError: If the file cannot be read or has another size.
     """
     picture = _load(path)
     mask_hw = _is_inside(picture)
@@ -42,15 +56,23 @@ def read_mask(path: Path, image_hw: tuple[int, int]) -> NDArray[np.bool_]:
 
 
 def to_rgb(picture: Image.Image, name: str) -> NDArray[np.uint8]:
-    """Any decoded picture as RGB (H, W, 3): grey, palette, CMYK, 16 bits; transparency is laid on white.
+    """Convert a decoded image of any mode (grey, palette, CMYK, 16 bits) to RGB. Transparent parts become white.
 
-    name: how an error calls the picture. Raises DataError for floating-point pictures.
+    Args:
+        picture: A decoded image.
+        name: Name of the image in error messages.
+
+    Returns:
+        (H, W, 3), uint8.
+
+    Raises:
+        DataError: If its pixels are floating-point numbers.
     """
     if picture.mode in WIDE_MODES:
         grey = (np.asarray(picture).clip(0, 65535).astype(np.float32) / 257).round().astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if picture.mode == "F":
-        raise DataError(f"{name} holds floating-point pixels", hint="save it with 8 or 16 bits a channel")
+        raise DataError(f"{name} holds floating-point pixels", hint="save it with 8 or 16 bits per channel")
     if picture.has_transparency_data:
         coloured = picture.convert("RGBA")
         white = Image.new("RGBA", coloured.size, "white")
@@ -76,7 +98,7 @@ def _load(path: Path) -> Image.Image:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", hint="check the path") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is no image", hint="save it as PNG or JPEG") from error
+        raise DataError(f"{path} is not an image", hint="save it as PNG or JPEG") from error
     except _DAMAGE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(

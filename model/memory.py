@@ -1,4 +1,4 @@
-"""How much memory values hold on to, for caches that are bounded in bytes."""
+"""The memory that values occupy, for caches that are bounded in bytes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ import torch
 
 
 def nbytes(*values: Any) -> int:
-    """Bytes of the arrays and tensors in values: in dataclasses, mappings, lists and tuples too. A view counts as all
-    that it keeps alive, and what several share counts once."""
+    """Bytes of all arrays and tensors in some values.
+
+    Dataclasses, mappings, lists and tuples are searched. A view counts as the whole memory that it keeps alive, and
+    memory that several values share counts once.
+
+    Example:
+        >>> import numpy as np
+        >>> from model.memory import nbytes
+        >>> image = np.zeros((100, 200), np.uint8)
+        >>> nbytes({"image": image, "row": image[0]})
+        20000
+    """
     held: dict[tuple[str, int], int] = {}
     for value in values:
         _collect(value, held)

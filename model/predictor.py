@@ -1,4 +1,22 @@
-"""Set an image, set a reference, pass clicks, get a mask: the public face of the network."""
+"""The predictor: set an image, set a reference, pass clicks, get a mask.
+
+It wraps the network's stages (`model.network.refcut`) in SimpleClick's way of clicking. Clicks are applied one after
+another. Each is one step; a step computes a mask from all clicks so far and the mask of the step before.
+
+    step          input mask           crop that the network sees
+    no click      empty                the whole image; the mask shows what the reference alone suggests
+    first click   empty                the whole image, then again around the first mask (`second_look`)
+    later click   mask of the step     around the last mask; kept while the mask stays near it (`zoom`)
+                  before
+    box           the box, filled      around the box; later clicks continue from its mask
+
+What is kept between calls, so that a new click costs as little as possible:
+
+    kept                          until                     saves
+    features of the last crops    another image             encoding the crop
+    prepared references of them   another image, reference  comparing image and reference
+    the last steps                another image, reference  the steps that two click lists share
+"""
 
 from __future__ import annotations
 
@@ -38,31 +56,78 @@ from model.types import Box, Click
 
 __all__ = ["SERVING", "MaskResult", "PredictorSettings", "RefCutPredictor", "serving_settings"]
 
-KEPT_CROPS = 4
-KEPT_STATES = 4
+CACHED_CROPS = 4
+"""Crops whose features are kept."""
+CACHED_STEPS = 4
+"""Steps of the last click list that are kept."""
 
 
 @dataclass(frozen=True)
 class MaskResult:
-    """mask_hw: bool (H, W). probability_hw: float32 (H, W), zero outside `roi`, in the image's frame."""
+    """The mask of one call of `RefCutPredictor.predict`.
+
+    Attributes:
+        mask_hw: The mask, bool (H, W), in the image frame.
+        probability_hw: Probability of each pixel, float32 (H, W), in the image frame; zero outside `crop`.
+        crop: The part of the image that it was computed from.
+
+    Example:
+        >>> import numpy as np
+        >>> from model import Box, MaskResult
+        >>> probability_hw = np.array([[0.2, 0.9]], np.float32)
+        >>> result = MaskResult(probability_hw > 0.49, probability_hw, Box.whole(height=1, width=2))
+        >>> result.mask_hw
+        array([[False,  True]])
+    """
 
     mask_hw: NDArray[np.bool_]
     probability_hw: NDArray[np.float32]
-    roi: Box
+    crop: Box
 
 
 @dataclass(frozen=True)
-class _State:
-    """chosen: the surroundings in use; None while none were chosen."""
+class _Step:
+    """One step of a click list. `zoom_crop` is the crop that the next step compares with; None if none was chosen yet."""
 
     box: Box | None
     clicks: tuple[Click, ...]
     result: MaskResult
-    chosen: Box | None
+    zoom_crop: Box | None
 
 
 class RefCutPredictor:
-    """One image at a time. `predict` may be called with any click list: what it shares with the last one is kept."""
+    """Segments one image at a time, from clicks, a box, and references.
+
+    `predict` takes the whole click list each time. Steps that it shares with the previous call are not computed
+    again. Not safe for several threads at once.
+
+    Args:
+        network: A network from `model.load_network`, or its stages from `model.with_runtime`.
+        settings: How the network is used; `model.serving_settings` gives what the backend uses.
+
+    Raises:
+        ValueError: If `settings.network_px` is not a multiple of the network's patch.
+
+    Example:
+        A red rectangle on a grey image:
+
+        >>> import numpy as np
+        >>> from model import Click, PredictorSettings, RefCutPredictor, load_network
+        >>> image_rgb = np.full((120, 160, 3), 200, np.uint8)
+        >>> image_rgb[40:80, 60:110] = (180, 30, 30)
+        >>> predictor = RefCutPredictor(load_network(), PredictorSettings(network_px=224, resampling="area"))
+        >>> predictor.set_image(image_rgb)
+        >>> result = predictor.predict([Click(row=60, col=85)])
+        >>> result.mask_hw.shape, bool(result.mask_hw[60, 85])
+        ((120, 160), True)
+
+        The same image as a reference: without a click, the mask shows what the reference means.
+
+        >>> reference = predictor.encode_reference(image_rgb, image_rgb[..., 1] < 100, None)
+        >>> predictor.set_reference(reference)
+        >>> predictor.predict([]).probability_hw.dtype
+        dtype('float32')
+    """
 
     def __init__(self, network: NetworkStages, settings: PredictorSettings = SERVING) -> None:
         patch = network.config.patch_px
@@ -75,10 +140,17 @@ class RefCutPredictor:
         self._reference: ReferenceTokens | None = None
         self._crops: OrderedDict[Box, ImageFeatures] = OrderedDict()
         self._prepared: OrderedDict[Box, PreparedReference] = OrderedDict()
-        self._states: list[_State] = []
+        self._steps: list[_Step] = []
 
     def set_image(self, image_rgb: NDArray[np.uint8]) -> None:
-        """Image (H, W, 3) uint8 RGB. Forgets clicks, keeps the reference."""
+        """Set the image to segment. Clicks are forgotten, the reference is kept.
+
+        Args:
+            image_rgb: RGB image (H, W, 3), uint8.
+
+        Raises:
+            ValueError: If it has another shape or type.
+        """
         if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
             raise ValueError(
                 f"expected an RGB image (H, W, 3) uint8, got {image_rgb.shape} {image_rgb.dtype}"
@@ -86,26 +158,30 @@ class RefCutPredictor:
         self._image = image_rgb
         self._crops.clear()
         self._prepared.clear()
-        self._states.clear()
+        self._steps.clear()
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the image that is set."""
+        """Height and width of the image in pixels. Raises ValueError if no image is set."""
         if self._image is None:
-            raise ValueError("set_image comes first")
+            raise ValueError("no image is set; call set_image first")
         return self._image.shape[0], self._image.shape[1]
 
     @property
     def nbytes(self) -> int:
-        """Memory that this object keeps: image, reference, features of crops, and earlier masks."""
-        return nbytes(self._image, self._reference, self._crops, self._prepared, self._states)
+        """Bytes of memory that this object keeps: image, reference, features of crops, and earlier masks."""
+        return nbytes(self._image, self._reference, self._crops, self._prepared, self._steps)
 
     def set_reference(self, reference: ReferenceTokens | None) -> None:
-        """What the clicks' label means; None = clicks alone. Forgets clicks, keeps the image and its features."""
+        """Set what the clicks' label means. Clicks are forgotten, the image and its features are kept.
+
+        Args:
+            reference: From `encode_reference`, or several joined; None means clicks alone.
+        """
         if reference is not self._reference:
             self._reference = reference
             self._prepared.clear()
-            self._states.clear()
+            self._steps.clear()
 
     @torch.inference_mode()
     def encode_reference(
@@ -114,41 +190,56 @@ class RefCutPredictor:
         positive_hw: NDArray[np.bool_] | None,
         negative_hw: NDArray[np.bool_] | None,
     ) -> ReferenceTokens:
-        """Another image (H, W, 3) with its masks (H, W) as a value for `set_reference`; join several with
-        `ReferenceTokens.join`."""
+        """Encode another image with its masks, as a value for `set_reference`.
+
+        Several references of one label are joined with `ReferenceTokens.join`.
+
+        Args:
+            image_rgb: RGB image (H, W, 3), uint8.
+            positive_hw: Mask of the label, bool (H, W); None if there is none.
+            negative_hw: Mask of what does not belong to the label, bool (H, W); None if there is none.
+
+        Raises:
+            ValueError: If a mask has another size than the image.
+        """
         if any(m is not None and m.shape != image_rgb.shape[:2] for m in (positive_hw, negative_hw)):
-            raise ValueError("a reference's masks must be as large as its image")
-        roi = Box.whole(*image_rgb.shape[:2])
+            raise ValueError("the masks of a reference must be as large as its image")
+        crop = Box.whole(*image_rgb.shape[:2])
         masks = [mask for mask in (positive_hw, negative_hw) if mask is not None and mask.any()]
         if self.settings.reference_zoom and masks:
             box = bounding_box(union(masks))
-            roi = expanded_box(box, *image_rgb.shape[:2])
+            crop = expanded_box(box, *image_rgb.shape[:2])
 
         def cut(mask_hw: NDArray[np.bool_] | None) -> Tensor | None:
             return (
-                None if mask_hw is None else crop_mask(mask_hw, roi, self.settings.network_px).to(self.device)
+                None
+                if mask_hw is None
+                else crop_mask(mask_hw, crop, self.settings.network_px).to(self.device)
             )
 
         with self._precision():
             return self.network.encode_reference(
-                self._crop_image(image_rgb, roi), cut(positive_hw), cut(negative_hw)
+                self._crop_image(image_rgb, crop), cut(positive_hw), cut(negative_hw)
             )
 
-    def warm(self) -> None:
-        """Computes what the first click on the image needs of it."""
-        roi = Box.whole(*self.image_size)
+    def preload(self) -> None:
+        """Compute what the first click on the image needs, before there is one. Raises ValueError if no image is set."""
+        crop = Box.whole(*self.image_size)
         with torch.inference_mode(), self._precision():
-            self._features(roi)
+            self._features(crop)
 
     @torch.inference_mode()
     def reference_channels(self) -> NDArray[np.float32] | None:
-        """The channels of `model.network.similarity.reference_channels` of the whole image: float32 (rows, columns, 12)
-        of its patches, not those of a learned space. None without a reference, and for a network that does not
-        compare."""
-        roi = Box.whole(*self.image_size)
+        """How each patch of the whole image compares with the reference (`model.network.similarity.reference_channels`).
+
+        Returns:
+            float32 (rows, columns, 12), without the channels of the learned space. None without a reference, and for
+            a network without similarity channels.
+        """
+        crop = Box.whole(*self.image_size)
         with self._precision():
-            features = self._features(roi)
-            prepared = self._prepare(roi, features)
+            features = self._features(crop)
+            prepared = self._prepare(crop, features)
         if prepared is None or prepared.channels is None:
             return None
         channels: NDArray[np.float32] = prepared.channels[0, :, :REFERENCE_CHANNELS].float().cpu().numpy()
@@ -156,69 +247,82 @@ class RefCutPredictor:
 
     @torch.inference_mode()
     def predict(self, clicks: Sequence[Click], box: Box | None = None) -> MaskResult:
-        """The mask after `clicks`, applied one after another, each with the mask before it, as an annotator would.
+        """Segment the current image.
 
-        Clicks are in pixels of the image (row, column). An empty list gives what the reference alone suggests; a
-        first click does not build on that. With a box round the object, an empty list gives the mask in the box, and
-        clicks refine that. Raises ValueError for a click or box outside the image.
+        Clicks are applied one after another, each with the mask of the previous step, as an annotator would. Steps
+        shared with the previous call are reused.
+
+        Args:
+            clicks: Clicks in image pixels (row, col; origin top left), oldest first. Without any, the result is what
+                the reference alone suggests, or the mask in `box`. The first click does not build on a mask of the
+                reference alone, but it refines the mask of a box.
+            box: Box around the object in image pixels, both ends inclusive.
+
+        Returns:
+            Mask and probabilities in the image frame, and the crop they were computed in.
+
+        Raises:
+            ValueError: If no image is set, or a click or `box` lies outside the image.
         """
         height, width = self.image_size
         wanted = tuple(clicks)
         for click in wanted:
             if not (0 <= click.row < height and 0 <= click.col < width):
                 raise ValueError(f"{click} lies outside the image of {height} rows and {width} columns")
-        if box is not None and not _lies_on(box, height, width):
+        if box is not None and not _is_on_image(box, height, width):
             raise ValueError(f"{box} lies outside the image of {height} rows and {width} columns")
-        while self._states and not _continues(self._states[-1], wanted, box):
-            self._states.pop()
+        while self._steps and not _is_prefix(self._steps[-1], wanted, box):
+            self._steps.pop()
         first = 0 if box is not None else min(1, len(wanted))
-        done = len(self._states[-1].clicks) if self._states else first - 1
-        for count in range(done + 1, len(wanted) + 1):
-            state = self._step(wanted[:count], box)
-            self._states = [*self._states[-KEPT_STATES + 1 :], state]
-        return self._states[-1].result
+        taken = len(self._steps[-1].clicks) if self._steps else first - 1
+        for count in range(taken + 1, len(wanted) + 1):
+            step = self._click_step(wanted[:count], box)
+            self._steps = [*self._steps[-CACHED_STEPS + 1 :], step]
+        return self._steps[-1].result
 
-    def _step(self, clicks: tuple[Click, ...], box: Box | None) -> _State:
-        last = self._states[-1] if self._states else None
+    def _click_step(self, clicks: tuple[Click, ...], box: Box | None) -> _Step:
+        last = self._steps[-1] if self._steps else None
         if last is None and box is not None:
-            return self._step_into(box)
-        roi, chosen = self._where(clicks, last)
-        result = self._look(clicks, roi, None if last is None else last.result.probability_hw, box)
+            return self._box_step(box)
+        crop, zoom_crop = self._choose_crop(clicks, last)
+        result = self._segment_crop(clicks, crop, None if last is None else last.result.probability_hw, box)
         if last is not None or not self.settings.second_look:
-            return _State(box, clicks, result, chosen)
-        closer = self._surroundings(clicks, result, result.roi, self.settings.second_look_expansion)
-        if closer != roi:
-            result = self._look(clicks, closer, None)
-        return _State(box, clicks, result, closer)
+            return _Step(box, clicks, result, zoom_crop)
+        closer = self._zoomed_crop(clicks, result, result.crop, self.settings.second_look_expansion)
+        if closer != crop:
+            result = self._segment_crop(clicks, closer, None)
+        return _Step(box, clicks, result, closer)
 
-    def _step_into(self, box: Box) -> _State:
+    def _box_step(self, box: Box) -> _Step:
         size = self.image_size
-        roi = box_surroundings(box, *size) if self.settings.zoom else Box.whole(*size)
-        return _State(box, (), self._look((), roi, box_map(box, *size), box), roi)
+        crop = box_surroundings(box, *size) if self.settings.zoom else Box.whole(*size)
+        return _Step(box, (), self._segment_crop((), crop, box_map(box, *size), box), crop)
 
-    def _where(self, clicks: tuple[Click, ...], last: _State | None) -> tuple[Box, Box | None]:
-        """Where to look for a click, and the surroundings that count as chosen from then on."""
+    def _choose_crop(self, clicks: tuple[Click, ...], last: _Step | None) -> tuple[Box, Box | None]:
+        """The crop for the next click, and the crop that counts as chosen from then on."""
         whole, skip = Box.whole(*self.image_size), self.settings.zoom_skip_clicks
         if last is None:
             return whole, (whole if skip < 0 else None)
         if not self.settings.zoom:
-            return last.result.roi, last.chosen
+            return last.result.crop, last.zoom_crop
         empty = not (last.result.probability_hw > self.settings.zoom_threshold).any()
         if len(clicks) <= skip or (skip >= 0 and empty):
-            return whole, last.chosen
-        roi = self._surroundings(clicks, last.result, last.chosen)
-        return roi, roi
+            return whole, last.zoom_crop
+        crop = self._zoomed_crop(clicks, last.result, last.zoom_crop)
+        return crop, crop
 
-    def _surroundings(
-        self, clicks: tuple[Click, ...], last: MaskResult, chosen: Box | None, expansion: float = EXPANSION
+    def _zoomed_crop(
+        self, clicks: tuple[Click, ...], last: MaskResult, zoom_crop: Box | None, expansion: float = EXPANSION
     ) -> Box:
         mask_hw = last.probability_hw > self.settings.zoom_threshold
-        return next_crop(mask_hw, clicks, chosen, min_crop_px=self.settings.zoom_min_px, expansion=expansion)
+        return next_crop(
+            mask_hw, clicks, zoom_crop, min_crop_px=self.settings.zoom_min_px, expansion=expansion
+        )
 
-    def _look(
+    def _segment_crop(
         self,
         clicks: tuple[Click, ...],
-        roi: Box,
+        crop: Box,
         previous_hw: NDArray[np.float32] | None,
         box: Box | None = None,
     ) -> MaskResult:
@@ -227,17 +331,17 @@ class RefCutPredictor:
         if box is not None and limits is not None:
             clicks = (*box_clicks(box, *self.image_size), *clicks)
         with self._precision():
-            features = self._features(roi)
-            prepared = self._prepare(roi, features)
+            features = self._features(crop)
+            prepared = self._prepare(crop, features)
             previous = torch.zeros(1, 1, size, size)
             if previous_hw is not None:
-                previous = crop_map(previous_hw, roi, size)
-            clicks_network = clicks_to_network(clicks, roi, size)
+                previous = crop_map(previous_hw, crop, size)
+            clicks_network = clicks_to_network(clicks, crop, size)
             logits = self._logits(features, previous.to(self.device), clicks_network, prepared)
-        full = paste_map(torch.sigmoid(logits), roi, *self.image_size)
+        full = paste_map(torch.sigmoid(logits), crop, *self.image_size)
         if limits is not None:
             full = cut_off(full, limits)
-        return MaskResult(full > self.settings.threshold, full, roi)
+        return MaskResult(full > self.settings.threshold, full, crop)
 
     def _logits(
         self,
@@ -256,44 +360,44 @@ class RefCutPredictor:
         logits = F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=True)
         return 0.5 * (logits[:1] + logits[1:].flip(-1)) if self.settings.flip else logits
 
-    def _features(self, roi: Box) -> ImageFeatures:
+    def _features(self, crop: Box) -> ImageFeatures:
         assert self._image is not None
-        if roi not in self._crops:
-            pixels = self._crop_image(self._image, roi)
+        if crop not in self._crops:
+            pixels = self._crop_image(self._image, crop)
             if self.settings.flip:
                 pixels = torch.cat([pixels, pixels.flip(-1)])
-            self._crops[roi] = self.network.encode_image(pixels)
+            self._crops[crop] = self.network.encode_image(pixels)
             self._trim(self._crops)
-        self._crops.move_to_end(roi)
-        return self._crops[roi]
+        self._crops.move_to_end(crop)
+        return self._crops[crop]
 
-    def _prepare(self, roi: Box, features: ImageFeatures) -> PreparedReference | None:
+    def _prepare(self, crop: Box, features: ImageFeatures) -> PreparedReference | None:
         if self._reference is None:
             return None
-        if roi not in self._prepared:
+        if crop not in self._prepared:
             batch = torch.zeros(len(features.tokens), dtype=torch.long, device=self.device)
-            self._prepared[roi] = self.network.prepare_reference(features, self._reference.repeated(batch))
+            self._prepared[crop] = self.network.prepare_reference(features, self._reference.repeated(batch))
             self._trim(self._prepared)
-        return self._prepared[roi]
+        return self._prepared[crop]
 
-    def _crop_image(self, image_rgb: NDArray[np.uint8], roi: Box) -> Tensor:
-        return crop_image(image_rgb, roi, self.settings.network_px, self.settings.resampling).to(self.device)
+    def _crop_image(self, image_rgb: NDArray[np.uint8], crop: Box) -> Tensor:
+        return crop_image(image_rgb, crop, self.settings.network_px, self.settings.resampling).to(self.device)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
 
     @staticmethod
     def _trim(cache: OrderedDict[Box, ImageFeatures] | OrderedDict[Box, PreparedReference]) -> None:
-        while len(cache) > KEPT_CROPS:
+        while len(cache) > CACHED_CROPS:
             cache.popitem(last=False)
 
 
-def _continues(done: _State, wanted: tuple[Click, ...], box: Box | None) -> bool:
-    """Whether a state is a step on the way to `wanted`; without a box, one to no clicks is no step to others."""
-    shared = done.box == box and done.clicks == wanted[: len(done.clicks)]
-    return shared and bool(done.clicks or not wanted or box is not None)
+def _is_prefix(step: _Step, wanted: tuple[Click, ...], box: Box | None) -> bool:
+    """Whether `step` leads to `wanted`. Without a box, a step without clicks leads to no other click list."""
+    shared = step.box == box and step.clicks == wanted[: len(step.clicks)]
+    return shared and bool(step.clicks or not wanted or box is not None)
 
 
-def _lies_on(box: Box, height: int, width: int) -> bool:
+def _is_on_image(box: Box, height: int, width: int) -> bool:
     rows = 0 <= box.row_min <= box.row_max < height
     return rows and 0 <= box.col_min <= box.col_max < width

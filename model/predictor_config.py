@@ -1,4 +1,4 @@
-"""How the network is used: the switches of the predictor, and what the backend sets them to."""
+"""How the network is used: the settings of the predictor, and the values that the backend serves with."""
 
 from __future__ import annotations
 
@@ -10,21 +10,34 @@ from model.transforms import EXPANSION, MIN_CROP_PX, Resampling
 
 @dataclass(frozen=True)
 class PredictorSettings:
-    """How the network is used. The defaults are SimpleClick's evaluation; `SERVING` is what the backend serves.
+    """How the network is used.
 
-    network_px: side of the square that the network sees.
-    zoom: look at the surroundings of the last mask from the second click on.
-    zoom_threshold: a pixel above it belongs to that mask.
-    zoom_min_px: the surroundings are at least so large.
-    zoom_skip_clicks: so many clicks at the start see the whole image, and the surroundings are chosen afresh at the
-        next one (SimpleClick's demo: 1). -1: the whole image counts as the first choice, to be kept unless the
-        surroundings differ much. SimpleClick's 0 (look twice at the first click) is `second_look`.
-    second_look: look again, zoomed in, after the first click.
-    second_look_expansion: how much larger than the first mask the second look is.
-    flip: average with the mirrored image.
-    resampling: "aligned" is SimpleClick's resize of the pixels, "area" averages when shrinking, as s14 is
-        trained.
-    reference_zoom: read a reference from the surroundings of its masks instead of the whole photograph.
+    The defaults are SimpleClick's evaluation; `SERVING` is what the backend serves.
+
+    Attributes:
+        network_px: Side of the square input of the network, in pixels; a multiple of its patch.
+        zoom: Whether the network sees a crop around the last mask, from the second click on.
+        second_look: Whether the first click is computed again on a crop around its mask.
+        second_look_expansion: Size of that crop, relative to the mask's box.
+        flip: Whether the result is averaged with that of the mirrored image.
+        threshold: A pixel with a larger probability belongs to the mask.
+        resampling: "aligned" is SimpleClick's resize of the pixels. "area" averages when shrinking, as `s14` is
+            trained.
+        reference_zoom: Whether a reference is read from a crop around its masks instead of the whole image.
+        bfloat16: Whether the network is computed in bfloat16 where that is safe (autocast).
+        zoom_threshold: A pixel with a larger probability belongs to the mask that a crop is placed around.
+        zoom_min_px: Smallest side of a crop, in image pixels.
+        zoom_skip_clicks: Number of first clicks that see the whole image; the next click then chooses a crop
+            (SimpleClick's demo: 1). -1: the whole image counts as the first crop and is kept unless the new crop
+            differs much. SimpleClick's 0 (the first click is computed twice) is `second_look`.
+
+    Raises:
+        ValueError: If `zoom_skip_clicks` is 0.
+
+    Example:
+        >>> from model import PredictorSettings
+        >>> PredictorSettings(network_px=336, second_look=True).flip
+        False
     """
 
     network_px: int = 448
@@ -51,7 +64,12 @@ SERVING = PredictorSettings(network_px=336, second_look=True, resampling="area")
 
 
 def serving_settings(config: NetworkConfig) -> PredictorSettings:
-    """How the backend uses a network: `SERVING` for one of ours, SimpleClick's evaluation for one of its shape."""
+    """Settings that the backend uses for a network.
+
+    Args:
+        config: Shape of the network. One with frozen reference features gets `SERVING`, one in SimpleClick's shape gets
+            SimpleClick's evaluation at its own size.
+    """
     return (
         SERVING if config.reference_features == "frozen" else PredictorSettings(network_px=config.network_px)
     )

@@ -1,7 +1,9 @@
-"""Objects of a reference's label on an image that nobody has clicked on.
+"""Proposals: objects of a reference's label on an image that nobody has clicked.
 
-The places that look most like the reference become clicks, the predictor makes masks of them, and of masks that overlap
-the surest stays.
+1. Compare every patch with the reference, and take the patches that are most similar (`SimilarityMap`).
+2. Click each of these locations, and segment.
+3. Estimate the IoU of each mask from features that need no ground truth (`ProposalFeatures`, `expected_iou`).
+4. Drop masks with a low estimate; of overlapping masks keep the one with the highest (`without_overlaps`).
 """
 
 from __future__ import annotations
@@ -21,17 +23,19 @@ from model.types import BoolMask, Click
 
 NEAREST = 2
 NEAREST_DIFFERENCE = 9
-"""Channels of `model.network.similarity.reference_channels`."""
+"""Index of a channel of `model.network.similarity.reference_channels`."""
 NEIGHBOURS = 2
-"""Patches round a place in which there is no second one."""
+"""Distance in patches within which there is no second location."""
 
 
 @dataclass(frozen=True)
 class SimilarityMap:
-    """How much each patch of an image looks like the reference; all maps are (rows, columns).
+    """How similar each patch of an image is to the reference. All maps are float32 (rows, columns).
 
-    nearest: mean cosine to the nearest patches inside the reference's mask. difference: how much larger that is than
-    the one to what must stay out. alone: probability without a click.
+    Attributes:
+        nearest: Mean cosine to the nearest patches inside the reference's mask.
+        difference: How much larger that is than the mean cosine to the nearest patches inside the negative mask.
+        alone: Probability without a click, from the reference alone.
     """
 
     nearest: NDArray[np.float32]
@@ -40,9 +44,12 @@ class SimilarityMap:
 
     @classmethod
     def of(cls, channels: NDArray[np.float32] | None, probability_hw: NDArray[np.float32]) -> SimilarityMap:
-        """channels: (rows, columns, 12), None for a network that does not compare: the patches are then the pixels.
+        """Make the map of an image.
 
-        probability_hw: (H, W), what the network makes of the reference alone, without a click.
+        Args:
+            channels: `RefCutPredictor.reference_channels()`, (rows, columns, 12). None for a network without
+                similarity channels: the map then has the size of the image.
+            probability_hw: Probability that the reference alone gives, without a click, (H, W).
         """
         if channels is None:
             nothing = np.zeros_like(probability_hw)
@@ -53,7 +60,7 @@ class SimilarityMap:
 
     @property
     def total(self) -> NDArray[np.float32]:
-        """The sum: on training photographs none of the three has its highest place on the label oftener."""
+        """Sum of the three maps. On training images, no single map has its maximum on the label more often."""
         return self.nearest + self.difference + self.alone
 
     @property
@@ -62,7 +69,7 @@ class SimilarityMap:
         return self.alone.shape[0], self.alone.shape[1]
 
     def inside(self, mask_hw: BoolMask) -> tuple[float, float]:
-        """Means of `nearest` and `difference` over a mask (H, W) that is not empty."""
+        """Means of `nearest` and `difference` over a mask, bool (H, W), that is not empty."""
         rows, columns = self.grid
         share = cv2.resize(mask_hw.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
         total = float(share.sum())
@@ -70,14 +77,31 @@ class SimilarityMap:
         return (nearest / total, difference / total) if total else (0.0, 0.0)
 
     def clicks(self, count: int, height: int, width: int) -> list[Click]:
-        """At most `count` clicks on the places that are most alike, in pixels of an image of height x width."""
+        """Clicks at the most similar locations.
+
+        Args:
+            count: Number of clicks; there may be fewer.
+            height: Height of the image in pixels.
+            width: Width of the image in pixels.
+
+        Returns:
+            Positive clicks in image pixels, the most similar location first.
+        """
         return [
             _middle_of(location, self.grid, height, width) for location in best_locations(self.total, count)
         ]
 
 
 def best_locations(values: NDArray[np.float32], count: int) -> list[tuple[int, int]]:
-    """At most `count` (row, column) of a map, the highest first, none within `NEIGHBOURS` of another."""
+    """Positions of the largest values of a map.
+
+    Args:
+        values: (rows, columns).
+        count: Number of positions; there may be fewer.
+
+    Returns:
+        (row, column) of each, the largest value first; none is within `NEIGHBOURS` of another.
+    """
     left = values.astype(np.float32, copy=True)
     locations: list[tuple[int, int]] = []
     while len(locations) < count:
@@ -98,15 +122,21 @@ def _middle_of(location: tuple[int, int], grid: tuple[int, int], height: int, wi
 
 
 SURE, UNSURE = 0.65, 0.3
+"""Probabilities that `ProposalFeatures.stability` compares."""
 
 
 @dataclass(frozen=True)
 class ProposalFeatures:
-    """nearest, difference: means over the mask of the maps in `model.proposals.Likeness`.
+    """What can be known about a mask without ground truth.
 
-    alone: mean probability in the mask without a click. agreement: IoU with the mask without a click.
-    stability: area above probability .65 as share of that above .3. confidence: mean probability in the mask.
-    log_area: natural logarithm of the mask's share of the image.
+    Attributes:
+        nearest: Mean of `SimilarityMap.nearest` over the mask.
+        difference: Mean of `SimilarityMap.difference` over the mask.
+        alone: Mean probability in the mask without a click.
+        agreement: IoU with the mask without a click.
+        stability: Area with a probability above .65, as a share of the area above .3.
+        confidence: Mean probability in the mask.
+        log_area: Natural logarithm of the mask's share of the image.
     """
 
     nearest: float
@@ -119,7 +149,13 @@ class ProposalFeatures:
 
 
 def proposal_features(result: MaskResult, similarity: SimilarityMap, alone: MaskResult) -> ProposalFeatures:
-    """The evidence for a mask that is not empty. alone: what the network makes of the reference without a click."""
+    """Features of a mask that is not empty.
+
+    Args:
+        result: The mask.
+        similarity: Map of the image.
+        alone: Result of the reference alone, without a click.
+    """
     mask_hw, probability_hw = result.mask_hw, result.probability_hw
     nearest, difference = similarity.inside(mask_hw)
     unsure = np.count_nonzero(probability_hw > UNSURE)
@@ -147,17 +183,20 @@ WEIGHTS = ProposalFeatures(
 
 
 def expected_iou(features: ProposalFeatures) -> float:
-    """Between 0 and 1."""
+    """Estimated IoU of a mask with the object, 0..1: a logistic function fitted on training images."""
     pairs = zip(dataclasses.astuple(WEIGHTS), dataclasses.astuple(features), strict=True)
-    # The logistic function, in a form that no evidence makes overflow.
+    # The logistic function, in a form that never overflows.
     return 0.5 + 0.5 * math.tanh(0.5 * (BIAS + sum(weight * value for weight, value in pairs)))
 
 
 @dataclass(frozen=True)
 class ProposalLimits:
-    """places: clicks that are tried on an image. min_score: masks of a lower expected IoU are not proposed.
+    """Limits of the proposals for one image.
 
-    overlap: of two masks of which the smaller lies within the other by this share, the surer one stays.
+    Attributes:
+        locations: Number of locations that are clicked.
+        min_score: Masks with a lower estimated IoU are not proposed.
+        overlap: If a mask lies within another by this share of the smaller one, only the better one stays.
     """
 
     locations: int = 4
@@ -167,7 +206,13 @@ class ProposalLimits:
 
 @dataclass(frozen=True)
 class Proposal:
-    """A mask that nobody asked for. score: the IoU to expect of it, 0..1."""
+    """A proposed mask.
+
+    Attributes:
+        result: The mask.
+        features: What its score is estimated from.
+        score: Estimated IoU, 0..1.
+    """
 
     result: MaskResult
     features: ProposalFeatures
@@ -179,9 +224,15 @@ def propose(
     limits: ProposalLimits | None = None,
     must_stop: Callable[[], bool] = lambda: False,
 ) -> list[Proposal] | None:
-    """The objects on the predictor's image, the surest first; its reference must be set.
+    """Find the objects of the reference's label on the predictor's image.
 
-    must_stop: asked before each step of the network; true gives None.
+    Args:
+        predictor: With image and reference set.
+        limits: None takes the defaults.
+        must_stop: Called before each step of the network, to yield to more urgent work.
+
+    Returns:
+        Masks with the highest estimate first, or None if `must_stop` returned true.
     """
     limits = limits or ProposalLimits()
     candidates = find_candidates(predictor, limits.locations, must_stop)
@@ -194,7 +245,16 @@ def propose(
 def find_candidates(
     predictor: RefCutPredictor, locations: int, must_stop: Callable[[], bool] = lambda: False
 ) -> list[Proposal] | None:
-    """Every mask that was tried and is not empty, in the order of trying: that of the reference alone first."""
+    """Segment from the reference alone, and from each location that is similar to it.
+
+    Args:
+        predictor: With image and reference set.
+        locations: Number of locations that are clicked.
+        must_stop: As for `propose`.
+
+    Returns:
+        Every mask that is not empty, that of the reference alone first; None if `must_stop` returned true.
+    """
     if must_stop():
         return None
     alone = predictor.predict([])
@@ -211,7 +271,15 @@ def find_candidates(
 
 
 def without_overlaps(candidates: Sequence[Proposal], overlap: float) -> list[Proposal]:
-    """The surest of those that share `overlap` of the smaller one's pixels, surest first."""
+    """Of masks that overlap, keep the one with the highest score.
+
+    Args:
+        candidates: Masks in any order.
+        overlap: Two masks overlap if they share at least this part of the smaller one.
+
+    Returns:
+        The kept masks, the highest score first.
+    """
     kept: list[Proposal] = []
     for candidate in sorted(candidates, key=lambda one: -one.score):
         if all(_share(candidate.result.mask_hw, other.result.mask_hw) < overlap for other in kept):
@@ -220,6 +288,6 @@ def without_overlaps(candidates: Sequence[Proposal], overlap: float) -> list[Pro
 
 
 def _share(first_hw: BoolMask, second_hw: BoolMask) -> float:
-    """Share of the smaller of two masks, none of them empty, that lies in the other."""
+    """Share of the smaller of two masks that lies in the other. Neither mask is empty."""
     smaller = min(np.count_nonzero(first_hw), np.count_nonzero(second_hw))
     return np.count_nonzero(first_hw & second_hw) / smaller

@@ -1,7 +1,10 @@
-"""Every coordinate transform of the predictor: where the network looks, and where clicks fall in what it sees.
+"""Coordinate transforms of the predictor: which crop the network sees, and where clicks and masks lie in it.
 
-Frames: "image" is the photograph (row, column in pixels, origin top left); "network" is the square that the
-network sees. Arithmetic is SimpleClick's ZoomIn (facts: section 2.2), rounding included.
+    frame    unit    origin              used for
+    image    pixels  top left of image   clicks, boxes, masks: everything that callers see
+    network  pixels  top left of crop    the square input of the network, S x S
+
+The arithmetic is SimpleClick's ZoomIn (facts: section 2.2), rounding included.
 """
 
 from __future__ import annotations
@@ -19,24 +22,38 @@ from torch.nn import functional as F
 from model.types import Box, Click
 
 EXPANSION = 1.4
+"""Size of a crop, relative to the box around the mask."""
 MIN_CROP_PX = 200
+"""Smallest side of a crop, in image pixels."""
 RECOMPUTE_IOU = 0.5
+"""A crop is replaced if its overlap with the new one is smaller."""
 
 
 def bounding_box(mask_hw: NDArray[np.bool_]) -> Box:
-    """Tight rectangle round a mask (H, W) that is not empty."""
+    """Smallest box around a mask (H, W) that is not empty."""
     rows, cols = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
     return Box(int(rows[0]), int(rows[-1]), int(cols[0]), int(cols[-1]))
 
 
 def expanded_box(
-    roi: Box, height: int, width: int, *, expansion: float = EXPANSION, min_crop_px: int = MIN_CROP_PX
+    crop: Box, height: int, width: int, *, expansion: float = EXPANSION, min_crop_px: int = MIN_CROP_PX
 ) -> Box:
-    """`roi` grown about its centre, at least `min_crop_px` each way, cut off at the image of height x width."""
-    row_centre = 0.5 * (roi.row_min + roi.row_max)
-    col_centre = 0.5 * (roi.col_min + roi.col_max)
-    new_height = max(expansion * roi.height, min_crop_px)
-    new_width = max(expansion * roi.width, min_crop_px)
+    """Grow a box around its centre.
+
+    Args:
+        box: A box on the image.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        expansion: Size relative to `box`.
+        min_crop_px: Smallest side in pixels.
+
+    Returns:
+        The grown box, cut off at the image's border.
+    """
+    row_centre = 0.5 * (crop.row_min + crop.row_max)
+    col_centre = 0.5 * (crop.col_min + crop.col_max)
+    new_height = max(expansion * crop.height, min_crop_px)
+    new_width = max(expansion * crop.width, min_crop_px)
     return Box(
         max(0, round(row_centre - 0.5 * new_height)),
         min(height - 1, round(row_centre + 0.5 * new_height)),
@@ -46,7 +63,7 @@ def expanded_box(
 
 
 def box_overlap(first: Box, second: Box) -> float:
-    """Product of the overlaps (IoU) of the row and of the column ranges."""
+    """Product of the overlaps (IoU) of the rows and of the columns of two boxes, 0..1."""
     return _range_iou((first.row_min, first.row_max), (second.row_min, second.row_max)) * _range_iou(
         (first.col_min, first.col_max), (second.col_min, second.col_max)
     )
@@ -60,9 +77,15 @@ def next_crop(
     min_crop_px: int = MIN_CROP_PX,
     expansion: float = EXPANSION,
 ) -> Box:
-    """Where to look for the next click, given the mask so far (H, W) and all clicks (SimpleClick's ZoomIn).
+    """The crop for the next click (SimpleClick's ZoomIn).
 
-    The rectangle in use is kept unless a positive click falls outside it or the wanted one differs much.
+    Args:
+        mask_hw: The mask so far, bool (H, W).
+        clicks: All clicks, in image pixels.
+        current: The crop in use; it is kept unless a positive click lies outside it or the new crop differs much.
+            None: there is none yet.
+        min_crop_px: Smallest side of a new crop, in image pixels.
+        expansion: Size of a new crop, relative to the box around the mask and the positive clicks.
     """
     height, width = mask_hw.shape
     if not mask_hw.any():
@@ -80,15 +103,20 @@ def next_crop(
     return wanted if outside or box_overlap(wanted, current) < RECOMPUTE_IOU else current
 
 
-def clicks_to_network(clicks: Sequence[Click], roi: Box, size_px: int) -> list[Click]:
-    """Clicks of the image frame in the network's frame of `size_px` squared; may lie outside it.
+def clicks_to_network(clicks: Sequence[Click], crop: Box, size_px: int) -> list[Click]:
+    """Clicks from the image frame to the network frame. They may lie outside it.
 
-    SimpleClick's formula, which differs slightly from the aligned-corners resize of the pixels.
+    This is SimpleClick's formula. It differs slightly from the aligned-corners resize of the pixels.
+
+    Args:
+        clicks: Clicks in image pixels.
+        crop: The crop that the network sees.
+        size_px: Side of the network's input.
     """
     return [
         Click(
-            size_px * (click.row - roi.row_min) / roi.height,
-            size_px * (click.col - roi.col_min) / roi.width,
+            size_px * (click.row - crop.row_min) / crop.height,
+            size_px * (click.col - crop.col_min) / crop.width,
             click.positive,
         )
         for click in clicks
@@ -96,7 +124,12 @@ def clicks_to_network(clicks: Sequence[Click], roi: Box, size_px: int) -> list[C
 
 
 def mirrored(clicks: Sequence[Click], width_px: int) -> list[Click]:
-    """Clicks on the left-right mirrored image of that width; a place between two pixels stays between them."""
+    """Clicks on the left-right mirrored image.
+
+    Args:
+        clicks: Clicks in pixels of an image of that width.
+        width_px: Width of the image. A position between two pixels stays between them.
+    """
     return [Click(click.row, width_px - click.col - 1, click.positive) for click in clicks]
 
 
@@ -109,47 +142,76 @@ def _range_iou(first: tuple[int, int], second: tuple[int, int]) -> float:
 Resampling = Literal["aligned", "area"]
 
 
-def crop_image(image_rgb: NDArray[np.uint8], roi: Box, size_px: int, resampling: Resampling) -> Tensor:
-    """The rectangle `roi` of an image (H, W, 3) uint8, squashed to a square: (1, 3, S, S) float in 0..1.
+def crop_image(image_rgb: NDArray[np.uint8], crop: Box, size_px: int, resampling: Resampling) -> Tensor:
+    """Cut a crop out of an image and resize it to the network's input.
 
-    resampling: "aligned" is SimpleClick's (bilinear, corners aligned, no antialias); "area" averages when shrinking.
+    Args:
+        image_rgb: RGB image (H, W, 3), uint8.
+        crop: The part to cut out; it is squashed to a square.
+        size_px: Side S of the network's input.
+        resampling: "aligned" is SimpleClick's (bilinear, corners aligned, no antialias). "area" averages when shrinking.
+
+    Returns:
+        (1, 3, S, S) float in 0..1.
     """
-    pixels = np.ascontiguousarray(image_rgb[roi.slices])
+    pixels = np.ascontiguousarray(image_rgb[crop.slices])
     if resampling == "area":
-        shrink = roi.height > size_px or roi.width > size_px
+        shrink = crop.height > size_px or crop.width > size_px
         how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
         pixels = np.ascontiguousarray(cv2.resize(pixels, (size_px, size_px), interpolation=how))
     return _aligned(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255, size_px)
 
 
-def crop_map(map_hw: NDArray[np.float32], roi: Box, size_px: int) -> Tensor:
-    """The rectangle `roi` of a probability map (H, W) as (1, 1, S, S), resampled as SimpleClick does."""
-    return _aligned(torch.from_numpy(np.ascontiguousarray(map_hw[roi.slices]))[None, None], size_px)
+def crop_map(map_hw: NDArray[np.float32], crop: Box, size_px: int) -> Tensor:
+    """Cut a crop out of a probability map (H, W) and resize it as SimpleClick does, to (1, 1, S, S)."""
+    return _aligned(torch.from_numpy(np.ascontiguousarray(map_hw[crop.slices]))[None, None], size_px)
 
 
-def paste_map(inside: Tensor, roi: Box, height: int, width: int) -> NDArray[np.float32]:
-    """The way back: a map of the network (1, 1, S, S) into the rectangle `roi` of a map (H, W), zero elsewhere."""
-    resized = F.interpolate(inside, size=(roi.height, roi.width), mode="bilinear", align_corners=True)
+def paste_map(inside: Tensor, crop: Box, height: int, width: int) -> NDArray[np.float32]:
+    """Put a map of the network back into the image frame: the inverse of `crop_map`.
+
+    Args:
+        inside: (1, 1, S, S).
+        crop: The crop that the network saw.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        float32 (height, width), zero outside the crop.
+    """
+    resized = F.interpolate(inside, size=(crop.height, crop.width), mode="bilinear", align_corners=True)
     full = np.zeros((height, width), np.float32)
-    full[roi.slices] = resized[0, 0].cpu().numpy()
+    full[crop.slices] = resized[0, 0].cpu().numpy()
     return full
 
 
-def crop_mask(mask_hw: NDArray[np.bool_], roi: Box, size_px: int) -> Tensor:
-    """The rectangle `roi` of a mask (H, W) as shares (1, 1, S, S) of each pixel that it covers.
+def crop_mask(mask_hw: NDArray[np.bool_], crop: Box, size_px: int) -> Tensor:
+    """Cut a crop out of a mask and resize it to the share of each pixel that the mask covers.
 
-    One axis at a time: OpenCV averages only where both axes shrink, and a mask of one pixel must not vanish.
+    One axis is resized at a time: OpenCV averages only if both axes shrink, and a mask of one pixel must not disappear.
+
+    Args:
+        mask_hw: Mask, bool (H, W).
+        crop: The part to cut out.
+        size_px: Side S of the network's input.
+
+    Returns:
+        (1, 1, S, S) in 0..1.
     """
-    cut = np.ascontiguousarray(mask_hw[roi.slices], np.float32)
+    cut = np.ascontiguousarray(mask_hw[crop.slices], np.float32)
     for size in ((cut.shape[1], size_px), (size_px, size_px)):
         cut = cv2.resize(cut, size, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
     return torch.from_numpy(cut)[None, None]
 
 
 def click_table(clicks_network: Sequence[Click]) -> Tensor:
-    """Clicks in the network's frame as the network takes them: (1, 2K, 3), K positive slots, then K negative.
+    """Clicks as the network takes them.
 
-    A row is (row, column, order); free slots are -1.
+    Args:
+        clicks_network: Clicks in the network frame.
+
+    Returns:
+        (1, 2K, 3): K rows for positive clicks, then K for negative ones. A row is (row, column, order); free rows are -1.
     """
     signs = [[c for c in clicks_network if c.positive], [c for c in clicks_network if not c.positive]]
     slots = max(1, *(len(sign) for sign in signs))

@@ -101,7 +101,9 @@ def parse_click(text: str) -> Click:
     """`X,Y` or `X,Y,+` adds what lies at column X, row Y, `X,Y,-` takes it away. Raises ArgumentTypeError."""
     found = _CLICK.fullmatch(text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"'{text}' is no click: write X,Y or X,Y,- in pixels of the image")
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a click: write X,Y or X,Y,- in pixels of the image"
+        )
     return Click(row=float(found[2]), col=float(found[1]), positive=found[3] != "-")
 
 

@@ -43,8 +43,16 @@ class NetworkConfig:
         head_channels: Width of the head.
         detail_channels: Width of a small convolutional branch on the pixels that sharpens borders; 0 leaves it out.
         prompt_hidden_dim: Hidden width of the prompt MLPs; None takes `embed_dim`.
-        neck_inner_32_dim: Inner width of the pyramid's coarsest level; None takes SimpleClick's max(out, 2 *
-            embed_dim).
+        neck_inner_32_dim: Inner width of the pyramid's coarsest level; None takes SimpleClick's.
+
+    Raises:
+        ValueError: If the fields contradict each other.
+
+    Example:
+        >>> from model import NetworkConfig
+        >>> config = NetworkConfig(embed_dim=384, depth=12, heads=6)
+        >>> NetworkConfig.from_json(config.to_json()) == config
+        True
     """
 
     embed_dim: int

@@ -156,7 +156,7 @@ class ClickEngine:
             key, opened = self._open(model, where, recheck=True)
             if must_stop():
                 return False
-            opened.predictor.warm()
+            opened.predictor.preload()
             self._open_images.keep(key, opened)
         for reference_id in job.reference_ids:
             for reference in self._references.stored(job.project_id, [reference_id]):

@@ -118,7 +118,7 @@ def text(folder: Path) -> Path:
     ("make", "message"),
     [
         (damaged, "cannot be read"),
-        (text, "is no image"),
+        (text, "is not an image"),
         (lambda folder: folder / "missing.png", "does not exist"),
         (lambda folder: folder, "cannot be read"),
         (lambda folder: saved(folder, Image.new("F", (3, 3)), "float.tiff"), "floating-point"),

@@ -50,7 +50,7 @@ def make(network: RefCut, way: str, image: NDArray[np.uint8] = IMAGE) -> RefCutP
 
 
 def same(first: MaskResult, second: MaskResult) -> bool:
-    return first.roi == second.roi and np.array_equal(first.probability_hw, second.probability_hw)
+    return first.crop == second.crop and np.array_equal(first.probability_hw, second.probability_hw)
 
 
 def box(height: int, width: int, top: int, left: int, side: int) -> NDArray[np.bool_]:
@@ -95,7 +95,7 @@ def test_undo_replace_and_long_runs_give_what_they_give_from_scratch(kind: str, 
 @BOTH
 def test_the_made_up_networks_do_look_closer(kind: str) -> None:
     predictor = make(NETWORKS[kind], "simpleclick")
-    seen = {predictor.predict(POOL[:count]).roi for count in range(1, 6)}
+    seen = {predictor.predict(POOL[:count]).crop for count in range(1, 6)}
     assert len(seen) > 1, "else these tests would not see the zoom"
 
 
@@ -177,7 +177,7 @@ def test_outside_the_piece_looked_at_the_probability_is_zero(kind: str) -> None:
     for count in range(1, len(POOL) + 1):
         result = predictor.predict(POOL[:count])
         outside = result.probability_hw.copy()
-        outside[result.roi.slices] = 0
+        outside[result.crop.slices] = 0
         assert not outside.any()
 
 
@@ -188,7 +188,7 @@ def test_a_new_image_forgets_the_old_one_and_keeps_the_reference(kind: str) -> N
     predictor.set_reference(reference)
     expected = predictor.predict(POOL)
     predictor.set_image(drawn_image(77, 99, seed=3))
-    predictor.warm()
+    predictor.preload()
     predictor.predict(POOL[:3])
     predictor.set_image(IMAGE)
     assert same(predictor.predict(POOL), expected)
@@ -258,10 +258,10 @@ def test_boxes_outside_the_image_are_refused(within: Box) -> None:
 
 def test_calls_in_the_wrong_order_or_with_the_wrong_arrays_are_refused() -> None:
     predictor = RefCutPredictor(NETWORKS["frozen"], PredictorSettings(network_px=56))
-    with pytest.raises(ValueError, match="set_image comes first"):
+    with pytest.raises(ValueError, match="no image is set"):
         predictor.predict([Click(1, 1)])
-    with pytest.raises(ValueError, match="set_image comes first"):
-        predictor.warm()
+    with pytest.raises(ValueError, match="no image is set"):
+        predictor.preload()
     with pytest.raises(ValueError, match="RGB image"):
         predictor.set_image(np.zeros((5, 5), np.uint8))
     with pytest.raises(ValueError, match="as large as its image"):

@@ -30,7 +30,7 @@ def test_probabilities_and_masks_are_simpleclicks(micro: RefCut, name: str) -> N
     predictor.set_image(read_picture(run.image_path))
     for number, roi in enumerate(run.rois):
         result = predictor.predict(run.clicks[: number + 1])
-        assert result.roi == roi
+        assert result.crop == roi
         difference = np.abs(result.probability_hw[::2, ::2] - run.probabilities_nhw_half[number])
         assert difference.max() < 1e-3
         assert np.count_nonzero(result.mask_hw != run.masks_nhw[number]) <= 3

@@ -171,9 +171,9 @@ def test_defaults_are_what_is_served() -> None:
 
 BAD = {
     "no click": ([], "at least one --click or --reference"),
-    "no comma": (["--click", "30"], "is no click"),
-    "no number": (["--click", "nan,3"], "is no click"),
-    "another sign": (["--click", "3,3,*"], "is no click"),
+    "no comma": (["--click", "30"], "is not a click"),
+    "no number": (["--click", "nan,3"], "is not a click"),
+    "another sign": (["--click", "3,3,*"], "is not a click"),
     "right of the picture": (["--click", "80,20"], "lies outside the image of 80 x 50 px"),
     "below the picture": (["--click", "30,50"], "lies outside"),
     "left of the picture": (["--click=-1,5"], "lies outside"),
