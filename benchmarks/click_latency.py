@@ -66,9 +66,9 @@ class Case:
         predictor.set_reference(reference)
         self.first_mask = self._timed("first click", lambda: predictor.predict(clicks[:1])).mask_hw
         predictor.predict(clicks)
-        predictor._states.pop()
+        predictor._steps.pop()
         self._timed("later click", lambda: predictor.predict(clicks))
-        predictor._states.pop()
+        predictor._steps.pop()
         predictor._crops.clear()
         predictor._prepared.clear()
         self._timed("click that moves the crop", lambda: predictor.predict(clicks))
