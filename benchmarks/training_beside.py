@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from model.checkpoints.version_folder import SHIPPED_DIR
-from refcut_backend.training.process_priority import give_way
+from refcut_backend.training.process_priority import lower_priority
 
 BEGINS_WITHIN_S = 300
 FIRST_FILE = "plan.json"
@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
-    threads = give_way(0)
+    threads = lower_priority(0)
     from model.cli.finetune import main as fine_tune
 
     where = [str(arguments.snapshot), "--parent", str(SHIPPED_DIR), "--out", str(arguments.folder)]

@@ -110,9 +110,9 @@ def worker(
         settings = checked_settings()
         names, own_name = read_queue_names(queues), name or new_worker_name()
         if TRAINING_QUEUE in names:
-            from refcut_backend.training.process_priority import give_way
+            from refcut_backend.training.process_priority import lower_priority
 
-            give_way(settings.train_threads)  # before torch is imported
+            lower_priority(settings.train_threads)  # before torch is imported
             from refcut_backend.training.process import run_training_worker
 
             status = run_training_worker(settings, _redis_url(settings), own_name)

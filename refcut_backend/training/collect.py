@@ -1,11 +1,14 @@
-"""Reads what a project's annotations teach, from Label Studio: masks by label, logged clicks, images, references."""
+"""Collects the training data of a project from Label Studio: masks by label, logged clicks, images, references.
+
+A damaged annotation or image is skipped and named. If Label Studio itself is away, the collection ends, because every
+image would look damaged.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +17,10 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
-from model.data.snapshot import CocoRle, SnapshotMask, SnapshotReference, SnapshotScene
+from model.data.snapshot import SnapshotMask, SnapshotReference, SnapshotScene
+from model.files import atomic_write
+from model.masks import encode
 from refcut_backend.clicks.log import ClickLog
 from refcut_backend.errors import BadMaskError, ImageError, LabelStudioError, RefCutError
 from refcut_backend.images.address import TaskImage, image_of_task
@@ -34,9 +38,14 @@ QUICK_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 @dataclass(frozen=True)
 class StoredImage:
-    """content: SHA-256 of the pixels as they are stored, which names the file. height, width: of those.
+    """An image of a project in its training folder.
 
-    full_height, full_width: of the image as the browser shows it.
+    Attributes:
+        content: SHA-256 of the stored pixels, which is also the file's name.
+        height: Height of the stored image in pixels.
+        width: Width of the stored image in pixels.
+        full_height: Height of the image in the browser, in pixels.
+        full_width: Width of the image in the browser, in pixels.
     """
 
     content: str
@@ -47,22 +56,30 @@ class StoredImage:
 
     @property
     def file_name(self) -> str:
+        """Name of the file in the folder of images."""
         return f"{self.content}{SUFFIX}"
 
 
 def content_of(file_name: str) -> str:
-    """The hash that names a stored image's file."""
+    """SHA-256 of the pixels of a stored image, from its file name."""
     return file_name.removesuffix(SUFFIX)
 
 
 class ProjectImages:
-    """PNG files in one folder. Larger images are kept at the size at which clicks are computed on them."""
+    """The PNG files of a project's images. Large images are stored at the size at which clicks are computed on them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(self, image: NDArray[np.uint8]) -> StoredImage:
-        """Stores an image, RGB (H, W, 3), unless its pixels are there. Raises OSError when the disk is full."""
+    def add(self, image: NDArray[np.uint8]) -> StoredImage:
+        """Store an image unless an image with the same pixels is there.
+
+        Args:
+            image: RGB (H, W, 3) uint8, at full size.
+
+        Raises:
+            OSError: If the disk is full.
+        """
         working = shrunk("", image)
         pixels = np.ascontiguousarray(working.pixels)
         height, width = pixels.shape[:2]
@@ -70,46 +87,40 @@ class ProjectImages:
         stored = StoredImage(content, height, width, working.height, working.width)
         path = self._folder / stored.file_name
         if not path.exists():
-            ok, data = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), QUICK_PNG)
+            ok, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), QUICK_PNG)
             if not ok:
                 raise ImageError("the image cannot be written as PNG")
-            self._write(path, data.tobytes())
+            # A run may be killed at any time, and two runs of one project may share the folder.
+            with atomic_write(path, shared=True) as temporary:
+                temporary.write_bytes(png.tobytes())
         return stored
 
     def put_into(self, folder: Path, file_name: str) -> None:
-        """The stored file in another folder too, without a copy where the file system can do that."""
+        """Put a stored file into another folder too: as a hard link if the file system allows it, else as a copy."""
         target = folder / file_name
         try:
             os.link(self._folder / file_name, target)
         except OSError:
             shutil.copyfile(self._folder / file_name, target)
 
-    def _write(self, path: Path, data: bytes) -> None:
-        """Whole or not at all: a run may be killed at any time."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".", delete=False) as file:
-            temporary = Path(file.name)
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
-
 
 ReadImage = Callable[[TaskImage], NDArray[np.uint8]]
-"""The image at full size, RGB (H, W, 3). Raises RefCutError."""
+"""Returns an image at full size, RGB (H, W, 3) uint8. Raises RefCutError."""
 OnTask = Callable[[int, int], None]
-"""(tasks read, tasks in all). May raise to end the reading."""
+"""Called with (number of tasks read, number of all tasks). May raise to end the collection."""
 LABEL_STUDIO_IS_AWAY = frozenset({LabelStudioError.code, "token"})
 
 
 @dataclass
-class Gathered:
-    """annotations: [annotation id, task id, sortable `updated_at`] of everything that was read, also of what teaches
-    nothing. scenes, references: their files are in the project's images. problems: what was left out, a sentence each.
+class TrainingData:
+    """The training data of a project.
+
+    Attributes:
+        annotations: (annotation id, task id, sortable `updated_at`) of all annotations that were read, also of those
+            without a usable mask.
+        scenes: Images with masks; their files are in the project's `ProjectImages`.
+        references: References with masks; likewise.
+        problems: What was skipped, one sentence each.
     """
 
     annotations: list[tuple[int, int, str]] = field(default_factory=list)
@@ -118,8 +129,8 @@ class Gathered:
     problems: list[str] = field(default_factory=list)
 
 
-class Gatherer:
-    """Reads one project once. What is damaged is left out and named; only Label Studio being away ends it."""
+class Collector:
+    """Collects one project once."""
 
     def __init__(
         self,
@@ -142,18 +153,26 @@ class Gatherer:
         self._max_references = max_references
         self._seen: dict[TaskImage, StoredImage | RefCutError] = {}
 
-    def gather(self, on_task: OnTask) -> Gathered:
-        """Raises RefCutError when Label Studio cannot be read, OSError when the disk is full."""
-        gathered = Gathered()
+    def collect(self, on_task: OnTask) -> TrainingData:
+        """Collect everything.
+
+        Args:
+            on_task: Called before each task.
+
+        Raises:
+            RefCutError: If Label Studio cannot be read.
+            OSError: If the disk is full.
+        """
+        data = TrainingData()
         tasks = [task for part in self._source.annotated_since(Timestamp()) for task in part]
         for number, task in enumerate(tasks):
             on_task(number, len(tasks))
-            self._task(task, gathered)
+            self._task(task, data)
         for label in sorted(self._controls.region_labels):
-            self._label_references(label, gathered)
-        return gathered
+            self._label_references(label, data)
+        return data
 
-    def _task(self, task: ListedTask, gathered: Gathered) -> None:
+    def _task(self, task: ListedTask, data: TrainingData) -> None:
         try:
             annotations = self._source.annotations(task.id)
         except GoneError:
@@ -162,17 +181,17 @@ class Gatherer:
         for annotation in sorted(annotations, key=lambda annotation: annotation.id):
             if annotation.was_cancelled:
                 continue
-            gathered.annotations.append((annotation.id, task.id, annotation.updated_at))
+            data.annotations.append((annotation.id, task.id, annotation.updated_at))
             try:
-                gathered.scenes += self._scenes(task, annotation, clicks_of)
+                data.scenes += self._scenes(task, annotation, clicks_of)
             except RefCutError as error:
                 _raise_if_away(error)
-                gathered.problems.append(f"task {task.id}, annotation {annotation.id}: {error}")
+                data.problems.append(f"task {task.id}, annotation {annotation.id}: {error}")
 
     def _scenes(
         self, task: ListedTask, annotation: AnnotationPayload, clicks_of: dict[str, list[list[Any]]]
     ) -> list[SnapshotScene]:
-        """One for each image that the annotation has masks on."""
+        """One scene per image that the annotation has masks on."""
         scenes = []
         for to_name, masks in read_training_masks(annotation.result, self._controls).items():
             image = self._image(TaskImage(self._project_id, task.id, self._address(task, to_name)))
@@ -192,10 +211,10 @@ class Gatherer:
         return image_of_task(task.data, control.image_field)
 
     def _image(self, where: TaskImage) -> StoredImage:
-        """Asks for each image once; one that cannot be had is not asked for again."""
+        """Reads each image once; a failure is remembered too."""
         if where not in self._seen:
             try:
-                self._seen[where] = self._images.keep(self._read_image(where))
+                self._seen[where] = self._images.add(self._read_image(where))
             except RefCutError as error:
                 _raise_if_away(error)
                 self._seen[where] = error
@@ -204,16 +223,16 @@ class Gatherer:
             raise found
         return found
 
-    def _label_references(self, label: str, gathered: Gathered) -> None:
+    def _label_references(self, label: str, data: TrainingData) -> None:
         for chosen in self._references.newest(self._project_id, label, self._max_references):
             stored = self._references.load(chosen.id)
             if stored is None or stored.project_id != self._project_id:
                 continue
             try:
-                gathered.references.append(self._reference(label, stored))
+                data.references.append(self._reference(label, stored))
             except RefCutError as error:
                 _raise_if_away(error)
-                gathered.problems.append(f"reference of '{label}' in task {stored.task_id}: {error}")
+                data.problems.append(f"reference of '{label}' in task {stored.task_id}: {error}")
 
     def _reference(self, label: str, stored: StoredReference) -> SnapshotReference:
         image = self._image(TaskImage(stored.project_id, stored.task_id, stored.image_address))
@@ -221,8 +240,8 @@ class Gatherer:
         return SnapshotReference(
             label=label,
             file_name=image.file_name,
-            positive=_rle(_fitted(stored.positive_hw, image)),
-            negative=None if negative_hw is None else _rle(_fitted(negative_hw, image)),
+            positive=encode(_fitted(stored.positive_hw, image)),
+            negative=None if negative_hw is None else encode(_fitted(negative_hw, image)),
             version=stored.version,
         )
 
@@ -230,12 +249,12 @@ class Gatherer:
 def _snapshot_mask(
     mask: LabelMask, image: StoredImage, clicks_of: dict[str, list[list[Any]]]
 ) -> SnapshotMask | None:
-    """None for a mask that vanishes at the size at which the image is kept."""
+    """None if no pixel of the mask is left at the size of the stored image."""
     mask_hw = _fitted(mask.mask_hw, image)
     if not mask_hw.any():
         return None
     sessions = click_sessions(mask.region_ids, clicks_of, image.height, image.width)
-    return SnapshotMask(mask.label, _rle(mask_hw), sessions)
+    return SnapshotMask(mask.label, encode(mask_hw), sessions)
 
 
 def _fitted(mask_hw: NDArray[np.bool_], image: StoredImage) -> NDArray[np.bool_]:
@@ -248,17 +267,12 @@ def _fitted(mask_hw: NDArray[np.bool_], image: StoredImage) -> NDArray[np.bool_]
     return fitted_mask(mask_hw, image.height, image.width)
 
 
-def _rle(mask_hw: NDArray[np.bool_]) -> CocoRle:
-    encoded = coco_mask.encode(np.asfortranarray(mask_hw.astype(np.uint8)))
-    return {"size": [int(length) for length in encoded["size"]], "counts": encoded["counts"].decode("ascii")}
-
-
 def _raise_if_away(error: RefCutError) -> None:
-    """A Label Studio that cannot be asked would make every image look damaged."""
+    """Raises the error again if Label Studio is away: otherwise every image would look damaged."""
     if isinstance(error, SourceError) or error.code in LABEL_STUDIO_IS_AWAY:
         raise error
 
 
 def images_of(scenes: Sequence[SnapshotScene] | Sequence[SnapshotReference]) -> set[str]:
-    """File names."""
+    """File names of the images of scenes or references."""
     return {scene.file_name for scene in scenes}

@@ -1,4 +1,7 @@
-"""What a training needs of what learns, judges and stores models; `model_learner.py` is it."""
+"""The interface between the steps of a training and the library that trains: see `refcut_learner.py`.
+
+Nothing here imports torch, so the steps can be tested with a fake learner.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,20 @@ from model.data.snapshot import Snapshot
 from model.finetuning.config import Progress
 
 OnProgress = Callable[[Progress], None]
-"""May raise to end the training."""
+"""Called with the progress of the optimisation. May raise to end the training."""
 
 OnMask = Callable[[int, int], None]
-"""(masks judged, masks in all). May raise to end the judging."""
+"""Called with (number of masks compared, number of all masks). May raise to end the comparison."""
 
 
 @dataclass(frozen=True)
 class Serving:
-    """The model that a project's clicks are answered with: what a training begins from and has to beat."""
+    """The model that answers the project's clicks: the training starts from it and has to be better.
+
+    Attributes:
+        version: Its version as Label Studio shows it.
+        folder: Folder with its weights.
+    """
 
     version: str
     folder: Path
@@ -27,7 +35,13 @@ class Serving:
 
 @dataclass(frozen=True)
 class PromotionDecision:
-    """Whether a candidate is better, why, and the figures that say so."""
+    """Result of the comparison of a candidate with the serving model on the holdout.
+
+    Attributes:
+        promote: Whether the candidate shall serve.
+        reasons: Why or why not, one sentence each.
+        figures: Figures of both models, for the manifest.
+    """
 
     promote: bool
     reasons: tuple[str, ...]
@@ -35,26 +49,40 @@ class PromotionDecision:
 
 
 class Learner(Protocol):
-    """What a training needs of `model/` and of the model store. Everything may raise RefCutError or ModelError."""
+    """Trains, compares and stores models. Every method may raise RefCutError or ModelError."""
 
-    def serving(self, project_id: int) -> Serving: ...
+    def serving(self, project_id: int) -> Serving:
+        """The model that serves a project now."""
+        ...
 
     def fine_tune(self, snapshot: Snapshot, parent_dir: Path, run_dir: Path, on_progress: OnProgress) -> Path:
-        """The candidate's folder. Goes on from its last checkpoint when run_dir has one."""
+        """Fine-tune a model on a snapshot.
+
+        Args:
+            snapshot: The data.
+            parent_dir: Folder of the model to start from.
+            run_dir: Folder for checkpoints; a training resumes from the last one in it.
+            on_progress: Called at every step.
+
+        Returns:
+            The candidate's folder.
+        """
         ...
 
     def compare(
         self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask
-    ) -> PromotionDecision: ...
+    ) -> PromotionDecision:
+        """Compare a candidate with the serving model on the holdout of a snapshot."""
+        ...
 
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
-        """Stores the candidate, whole or not at all; returns its version."""
+        """Store a candidate completely or not at all. Returns its version."""
         ...
 
     def promote(self, project_id: int, version: str) -> None:
-        """From now on clicks are answered with that version."""
+        """Have a version answer the project's clicks from now on."""
         ...
 
     def runs_to_keep(self, project_id: int) -> frozenset[str]:
-        """Runs whose snapshots are needed to repeat the versions that matter: those that `models prune` leaves."""
+        """Ids of the runs whose snapshots reproduce the versions that `refcut models prune` keeps."""
         ...

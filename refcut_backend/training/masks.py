@@ -1,4 +1,4 @@
-"""What a submitted annotation teaches: one mask for each of its labels."""
+"""Turns a submitted annotation into training data: one mask per label and image, and the clicks that made it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from refcut_backend.references.parse import region_roles
 
 @dataclass(frozen=True)
 class LabelMask:
-    """All of a label in one annotation on one image (H, W), as the browser shows it. region_ids: what it came from."""
+    """Union of all regions of a label in one annotation on one image.
+
+    Attributes:
+        label: The label.
+        mask_hw: Mask (H, W) in the pixels of the image in the browser.
+        region_ids: Ids of the regions.
+    """
 
     label: str
     mask_hw: NDArray[np.bool_]
@@ -27,10 +33,20 @@ class LabelMask:
 def read_training_masks(
     result: Sequence[dict[str, Any]], controls: ProjectControls
 ) -> dict[str, list[LabelMask]]:
-    """Image tag to the masks on it, one a label, by label. Labels that left the label config are left out, and so are
-    regions marked "Negative reference": those show what the label does not mean.
+    """Read the masks of an annotation.
 
-    Raises BadMaskError when any region is damaged: a label with a piece missing would teach something false.
+    Skipped are labels that are no longer in the label config, and regions marked "Negative reference", because these show
+    what does not belong to the label.
+
+    Args:
+        result: The annotation's results, in Label Studio's format.
+        controls: The controls of the project's label config.
+
+    Returns:
+        Name of the image tag to its masks, one per label, sorted by label.
+
+    Raises:
+        BadMaskError: If any region is damaged, because a label with a missing piece would teach a wrong mask.
     """
     roles = region_roles(result, controls.roles)
     regions: dict[tuple[str, str], list[tuple[str, Region]]] = {}
@@ -48,18 +64,25 @@ def read_training_masks(
         height, width = regions_of_label[0].height, regions_of_label[0].width
         mask_hw = joined_mask(regions_of_label, height, width)
         if mask_hw.any():
-            found.setdefault(to_name, []).append(LabelMask(label, mask_hw, tuple(id for id, _ in drawn)))
+            found.setdefault(to_name, []).append(
+                LabelMask(label, mask_hw, tuple(region_id for region_id, _ in drawn))
+            )
     return found
 
 
 def click_sessions(
     region_ids: Sequence[str], clicks_of: Mapping[str, Sequence[Sequence[Any]]], height: int, width: int
 ) -> list[list[list[float]]]:
-    """The logged clicks that regions came from: a session each, [row, column, 1 or 0] in pixels of an image of that
-    size.
+    """Find the logged clicks that regions came from.
 
-    clicks_of: region id as it was answered to [id, x, y, positive] in percent. A polygon's pieces (-2, -3, ... after the
-    id) came from one session.
+    Args:
+        region_ids: Ids of regions. The pieces of a polygon have the id of their object followed by -2, -3, ...
+        clicks_of: Region id in the answer to its clicks [id, x, y, positive], x and y in percent of the image.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        One session per object: clicks [row, column, 1 for positive or 0] in pixels.
     """
     sessions: dict[str, list[list[float]]] = {}
     for region_id in region_ids:

@@ -1,4 +1,4 @@
-"""Which annotations there are to learn from, and which of them are new or changed since the last training."""
+"""Counts a project's annotations with masks, and those that are new or changed since its last training."""
 
 from __future__ import annotations
 
@@ -25,8 +25,13 @@ _IS_NEW: ColumnElement[bool] = and_(
 
 @dataclass(frozen=True)
 class AnnotationCounts:
-    """annotations: submitted, not skipped, with masks. new: those that no training has seen in their present state.
-    since: when the first of these came, seconds since 1970."""
+    """Counts of a project.
+
+    Attributes:
+        annotations: Number of submitted annotations with masks that were not skipped.
+        new: Number of those that no training has seen in their present state.
+        since: When the first of the new ones came, in seconds since 1970; None without a new one.
+    """
 
     annotations: int = 0
     new: int = 0
@@ -34,37 +39,42 @@ class AnnotationCounts:
 
 
 class NewAnnotations:
-    """What webhooks and comparisons have brought, as training sees it."""
+    """Counts annotations in the table that webhooks and comparisons with Label Studio fill."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def by_project(self) -> dict[int, AnnotationCounts]:
-        """Projects in which anything was ever annotated."""
-        new = func.count(AnnotationState.annotation_id).filter(_IS_NEW)
-        since = func.min(AnnotationState.locked_at).filter(_IS_NEW)
+        """Counts of all projects with annotations."""
+        count_new = func.count(AnnotationState.annotation_id).filter(_IS_NEW)
+        first_new = func.min(AnnotationState.locked_at).filter(_IS_NEW)
         query = (
-            select(AnnotationState.project_id, func.count(), new, since)
+            select(AnnotationState.project_id, func.count(), count_new, first_new)
             .where(_CAN_TEACH)
             .group_by(AnnotationState.project_id)
         )
         with Session(self._engine) as session:
-            return {
-                project: AnnotationCounts(all, fresh, when)
-                for project, all, fresh, when in session.execute(query)
-            }
+            rows = session.execute(query)
+            return {project: AnnotationCounts(total, new, since) for project, total, new, since in rows}
 
     def of(self, project_id: int) -> AnnotationCounts:
+        """Counts of one project."""
         return self.by_project().get(project_id, AnnotationCounts())
 
     def taken(self, project_id: int, states: Mapping[int, str], now: float) -> None:
-        """Notes that a training has seen these annotations. states: annotation id to its sortable `updated_at`."""
+        """Record that a training has seen these annotations.
+
+        Args:
+            project_id: The project.
+            states: Annotation id to the sortable `updated_at` of the state that was seen.
+            now: Seconds since 1970.
+        """
         of_project = select(AnnotationState.annotation_id).where(AnnotationState.project_id == project_id)
         rows: list[dict[str, Any]] = [
-            {"project_id": project_id, "annotation_id": id, "trained_until": said_at}
-            for id, said_at in states.items()
+            {"project_id": project_id, "annotation_id": annotation_id, "trained_until": updated_at}
+            for annotation_id, updated_at in states.items()
         ]
-        # A few at a time: clicks are written to the same database meanwhile.
+        # In small transactions: clicks are written to the same database meanwhile.
         for start in range(0, len(rows), ROWS_AT_ONCE):
             part = rows[start : start + ROWS_AT_ONCE]
             with Session(self._engine) as session, session.begin():
@@ -72,11 +82,17 @@ class NewAnnotations:
                 old = [row for row in part if row["annotation_id"] in known]
                 if old:
                     session.execute(update(AnnotationState), old)
-                # Of the others no webhook came and no comparison has been: either may still bring what they say.
+                # The others are not known yet; their webhook or the next comparison will fill the rest of the row.
                 new = [row for row in part if row["annotation_id"] not in known]
                 session.add_all(AnnotationState(**row, locked_at=now) for row in new)
 
     def absent(self, project_id: int, present: Collection[int], requested_at: float) -> None:
-        """Takes annotations off that Label Studio's list of the whole project lacks, asked for at that time."""
+        """Stop counting annotations that are missing in Label Studio's list of the whole project.
+
+        Args:
+            project_id: The project.
+            present: Ids of the annotations in the list.
+            requested_at: When the list was requested, in seconds since 1970; newer webhooks take precedence.
+        """
         with Session(self._engine) as session, session.begin():
             clear_missing_masks(session, project_id, present, requested_at)

@@ -1,4 +1,11 @@
-"""One training from its snapshot to its outcome."""
+"""The steps of one training, in order. A training that was killed starts over and repeats them to the same end.
+
+snapshot    collect the project's data                            snapshot.py
+training    fine-tune the serving model on it                     Learner.fine_tune
+comparing   compare candidate and serving model on the holdout    Learner.compare
+publish     store the candidate with its manifest                 Learner.publish
+promote     have it serve, if it is better                        Learner.promote
+"""
 
 from __future__ import annotations
 
@@ -29,15 +36,21 @@ from refcut_backend.training.snapshot import (
 log = logging.getLogger("refcut.training")
 
 WORK_DIR = "work"
-"""What fine-tuning keeps for itself: checkpoints. Dropped when the project's next training begins."""
+"""Folder of checkpoints in the folder of a run; removed when the project's next training begins."""
 KEPT_RUNS = 10
 FEWEST_SCENES = 2
-"""A pair needs a target and a reference."""
+"""Smallest number of scenes: a training pair needs a target and a reference."""
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a training ended. version: of the model that it made, if it came to that."""
+class TrainingResult:
+    """Result of a training.
+
+    Attributes:
+        outcome: How it ended.
+        message: Why, for the status.
+        version: The candidate's version; None if none was published.
+    """
 
     outcome: Outcome
     message: str
@@ -45,7 +58,7 @@ class Ended:
 
 
 class ProjectTraining:
-    """Trains projects. What it does twice, after a kill, it does to the same end."""
+    """Trains projects, one run at a time."""
 
     def __init__(
         self,
@@ -54,21 +67,38 @@ class ProjectTraining:
         new_annotations: NewAnnotations,
         keep_runs: int = KEPT_RUNS,
     ) -> None:
-        """folder: below it, one a project, and in that one a run. keep_runs: newest ones whose folders stay."""
+        """Prepare trainings.
+
+        Args:
+            folder: Gets one folder per project with one folder per run.
+            snapshots: Makes the snapshots.
+            new_annotations: Is told which annotations a training has seen.
+            keep_runs: Number of newest runs per project whose folders are kept.
+        """
         self._folder = folder
         self._keep_runs = keep_runs
         self._snapshots = snapshots
         self._new_annotations = new_annotations
 
     def folder_of(self, project_id: int, run_id: str) -> Path:
+        """Folder of a run."""
         return self._folder / str(project_id) / run_id
 
     def train(
         self, project_id: int, run_id: str, make_learner: Callable[[], Learner], report: RunReport
-    ) -> Ended:
-        """Raises RefCutError, ModelError, OSError, and what the report raises.
+    ) -> TrainingResult:
+        """Train a project.
 
-        make_learner: called once there is something to learn from; loading what learns takes seconds.
+        Args:
+            project_id: The project.
+            run_id: The run; its folder may hold the state of an earlier attempt.
+            make_learner: Called when the snapshot has enough data; it imports torch, which takes seconds.
+            report: Gets the progress. What it raises ends the training and is passed on.
+
+        Raises:
+            RefCutError: If Label Studio, the model store or the database fails.
+            ModelError: If the library fails.
+            OSError: If the disk is full.
         """
         folder = self.folder_of(project_id, run_id)
         self._drop_work_of_others(folder)
@@ -76,7 +106,7 @@ class ProjectTraining:
         snapshot = self._snapshots.make(
             project_id,
             folder / SNAPSHOT_DIR,
-            lambda number, all: report(Stage.SNAPSHOT, number, all),
+            lambda done, total: report(Stage.SNAPSHOT, done, total),
         )
         report.left_out(made_of(snapshot)["left_out"])
         if len(snapshot.train) < FEWEST_SCENES:
@@ -88,72 +118,72 @@ class ProjectTraining:
             snapshot,
             serving.folder,
             folder / WORK_DIR,
-            lambda said: report(Stage.TRAINING, said.step, said.steps, said.eta_s, said.metrics),
+            lambda now: report(Stage.TRAINING, now.step, now.steps, now.eta_s, now.metrics),
         )
         report(Stage.COMPARING)
-        verdict = self._compare(
+        decision = self._compare(
             snapshot,
             lambda: learner.compare(
-                snapshot, serving.folder, candidate, lambda done, of: report(Stage.COMPARING, done, of)
+                snapshot, serving.folder, candidate, lambda done, total: report(Stage.COMPARING, done, total)
             ),
         )
         report.check()
-        manifest = self._manifest(run_id, snapshot, serving, verdict)
+        manifest = self._manifest(run_id, snapshot, serving, decision)
         version = learner.publish(project_id, candidate, manifest)
         report.check()
-        if verdict.promote:
+        if decision.promote:
             learner.promote(project_id, version)
         self._remove_old_runs(project_id, run_id, learner)
-        outcome = Outcome.PROMOTED if verdict.promote else Outcome.NOT_PROMOTED
-        return self._ended(project_id, snapshot, outcome, "; ".join(verdict.reasons), version)
+        outcome = Outcome.PROMOTED if decision.promote else Outcome.NOT_PROMOTED
+        return self._ended(project_id, snapshot, outcome, "; ".join(decision.reasons), version)
 
     def _compare(self, snapshot: Snapshot, compare: Callable[[], PromotionDecision]) -> PromotionDecision:
-        """Nothing is promoted on the word of too few images."""
+        """Compares the models; a holdout with too few images never leads to a promotion."""
         held_out, wanted = len(images_of(snapshot.holdout)), self._snapshots.rules.at_least
-        verdict = compare() if held_out else PromotionDecision(False, ())
-        if held_out >= wanted or (verdict.reasons and not verdict.promote):
-            return verdict
-        few = f"{held_out} images are held out and {wanted} are needed for a judgement"
-        return PromotionDecision(False, (few, *verdict.reasons), verdict.figures)
+        decision = compare() if held_out else PromotionDecision(False, ())
+        if held_out >= wanted or (decision.reasons and not decision.promote):
+            return decision
+        few = f"{held_out} images are held out and {wanted} are needed for a comparison"
+        return PromotionDecision(False, (few, *decision.reasons), decision.figures)
 
     def _manifest(
-        self, run_id: str, snapshot: Snapshot, serving: Serving, verdict: PromotionDecision
+        self, run_id: str, snapshot: Snapshot, serving: Serving, decision: PromotionDecision
     ) -> dict[str, Any]:
-        said = made_of(snapshot)
+        metadata = made_of(snapshot)
         return {
             "run": run_id,
-            "project": said["project"],
+            "project": metadata["project"],
             "parent": serving.version,
             "snapshot": snapshot.digest,
             "code_version": __version__,
             "labels": snapshot.labels,
-            "annotations": len(said["annotations"]),
+            "annotations": len(metadata["annotations"]),
             "images": {
                 "train": len(images_of(snapshot.train)),
                 "holdout": len(images_of(snapshot.holdout)),
             },
-            "left_out": said["left_out"],
+            "left_out": metadata["left_out"],
             "references": [{"label": r.label, "version": r.version} for r in snapshot.references],
-            "decision": {"promote": verdict.promote, "reasons": list(verdict.reasons)},
-            "judgement": verdict.figures,
+            "decision": {"promote": decision.promote, "reasons": list(decision.reasons)},
+            "judgement": decision.figures,
         }
 
     def _ended(
         self, project_id: int, snapshot: Snapshot, outcome: Outcome, message: str, version: str | None
-    ) -> Ended:
+    ) -> TrainingResult:
         self._new_annotations.taken(project_id, annotations_of(snapshot), time.time())
-        return Ended(outcome, message, version)
+        return TrainingResult(outcome, message, version)
 
     def _remove_old_runs(self, project_id: int, run_id: str, learner: Learner) -> None:
-        """A training that is done has not failed when this does."""
+        """A failure here does not fail the training."""
         try:
             needed = learner.runs_to_keep(project_id) | {run_id}
             remove_old_runs(self._folder / str(project_id), self._keep_runs, needed)
         except (OSError, RefCutError) as error:
-            log.warning("old trainings are still there", extra={"problem": str(error)})
+            log.warning("old trainings cannot be removed", extra={"problem": str(error)})
 
     def _drop_work_of_others(self, folder: Path) -> None:
-        """One training of a project at a time: whatever others have left is of ended ones."""
+        """Removes the checkpoints of other runs. Only one training of a project runs at a time, so those have ended."""
         folder.mkdir(parents=True, exist_ok=True)
         for other in folder.parent.iterdir():
             if other != folder:
@@ -162,6 +192,6 @@ class ProjectTraining:
 
 def _too_little(snapshot: Snapshot) -> str:
     return (
-        f"there is too little to learn from: {len(snapshot.train)} annotations with masks to train on, "
+        f"there is too little training data: {len(snapshot.train)} annotations with masks to train on, "
         f"{len(images_of(snapshot.holdout))} images held out"
     )

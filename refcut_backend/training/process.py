@@ -1,4 +1,4 @@
-"""A training worker's process. It loads no model until there is something to train."""
+"""Builds the process of a training worker from the settings. It imports torch only when a run has data."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from refcut_backend.training.snapshot import SnapshotMaker
 from refcut_backend.training.worker import TrainingWorker, train_with
 
 LOCK_TIMEOUT_MS = 20_000
-"""A training can wait longer than a click for another process that is writing."""
+"""Time to wait for another process that writes to the database; a training can wait longer than a click."""
 
 
 def load_learner(settings: Settings) -> Learner:
-    """What learns, with torch behind it: loaded when a run has something to learn from."""
+    """The learner over `model/`. Importing it imports torch."""
     from refcut_backend.training.refcut_learner import ModelLearner
 
     return ModelLearner(settings)
@@ -38,7 +38,20 @@ def run_training_worker(
     name: str,
     make_learner: Callable[[Settings], Learner] = load_learner,
 ) -> int:
-    """Trains until told to stop. Returns the exit status, as `work` does. Raises RefCutError when it cannot start."""
+    """Run a training worker until SIGTERM.
+
+    Args:
+        settings: From the environment.
+        redis_url: The Redis with the queue of trainings.
+        name: Unique name of the worker.
+        make_learner: Called when a run has enough data.
+
+    Returns:
+        The exit status, as of `work`.
+
+    Raises:
+        RefCutError: If the worker cannot start.
+    """
     engine = open_database(settings.database, LOCK_TIMEOUT_MS)
     runs = TrainingRuns(engine)
     queue = TrainingQueue(connect_redis(redis_url), settings.train_timeout_s)

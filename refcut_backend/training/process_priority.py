@@ -1,4 +1,4 @@
-"""Makes this process give way: clicks on the same machine never wait for a training."""
+"""Lowers the priority of a training process, so that clicks on the same machine are not slowed down."""
 
 from __future__ import annotations
 
@@ -10,21 +10,24 @@ from pathlib import Path
 log = logging.getLogger("refcut.training")
 
 NICENESS = 10
-"""About a tenth of what a process that answers clicks gets when both want the processor. With less, a training that is
-held up in the middle of a write would hold up whoever wants to write next.
-"""
+"""With this niceness a training gets about a tenth of the processor time of a click worker when both want it. With less,
+a training that is interrupted during a write to the database would block other writers for too long."""
 AUTOGROUP = Path("/proc/self/autogroup")
-"""Where Linux groups processes by session it weighs the groups, and a process's own niceness only counts inside. The
-group of a session that others are in, such as a terminal's, is left alone: they would wait, too."""
+"""Where Linux groups processes by session, it weighs the groups, and niceness only counts within one. The group of a
+session with other processes, such as that of a terminal, is not changed, because they would be slowed down too."""
 STOPS_WITHIN_S = 5.0
-"""Longest time between SIGTERM and the end of a process that trains. A training looks at every step; some take longer."""
+"""Longest time between SIGTERM and the end of a training process, even if a training step takes longer."""
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def give_way(threads: int) -> int:
-    """To be called before torch is imported. threads: of this process and its children, 0 = half of the processor's.
+def lower_priority(threads: int) -> int:
+    """Lower the priority of this process and its children. Call it before torch is imported.
 
-    Returns how many that are.
+    Args:
+        threads: Number of processor threads; 0 for half of the available cores.
+
+    Returns:
+        The number of threads.
     """
     with suppress(OSError):
         os.nice(NICENESS)

@@ -1,4 +1,4 @@
-"""What a running training tells the database, and when it has to stop."""
+"""Reports the progress of a run to the database, and ends the run when it must not continue."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ PROBLEMS_KEPT = 50
 
 
 class StopRequestedError(Exception):
-    """The worker is to end: the run goes on elsewhere from what it has stored."""
+    """SIGTERM: the run stores its state, and another worker resumes it."""
 
 
 class RunLostError(Exception):
-    """The run was taken from this worker, which had been silent for too long, or its project is gone."""
+    """The run no longer belongs to this worker: its heartbeat was too old, or its project is gone."""
 
 
 class RunReport:
-    """One worker's report on one run. Progress that cannot be written costs nothing but the progress."""
+    """Reports one run of one worker. If the database fails, only the progress is lost."""
 
     def __init__(self, runs: TrainingRuns, claim: Claim, stop_event: threading.Event) -> None:
         self._runs = runs
@@ -39,8 +39,8 @@ class RunReport:
         self.is_lost = False
 
     def beat(self) -> None:
-        """Says that the worker lives; for a thread of its own."""
-        self._tell(lambda: self._runs.beat(self._claim))
+        """Write the heartbeat. Called from a thread of its own."""
+        self._write(lambda: self._runs.beat(self._claim))
 
     def __call__(
         self,
@@ -50,7 +50,19 @@ class RunReport:
         eta_s: float | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> None:
-        """Notes how far the run is. Raises StopRequestedError or RunLostError when it must not go on."""
+        """Report the progress, at most once per `WRITE_EVERY_S`, and at every new stage and last step.
+
+        Args:
+            stage: What the run is doing.
+            step: Number of finished steps of the stage.
+            steps: Number of all steps of the stage; 0 if unknown.
+            eta_s: Estimated seconds until the end; None if unknown.
+            metrics: Figures to show; None leaves the last ones.
+
+        Raises:
+            StopRequestedError: At SIGTERM.
+            RunLostError: If the run no longer belongs to this worker.
+        """
         self.check()
         due = time.monotonic() >= self._written_at + WRITE_EVERY_S
         if stage is self._stage and not due and step != steps:
@@ -59,11 +71,11 @@ class RunReport:
         finite = None if metrics is None else _finite(metrics)
         if eta_s is not None and not math.isfinite(eta_s):
             eta_s = None
-        self._tell(lambda: self._runs.progress(self._claim, stage, step, steps, eta_s, finite))
+        self._write(lambda: self._runs.progress(self._claim, stage, step, steps, eta_s, finite))
         self.check()
 
     def left_out(self, problems: Sequence[str]) -> None:
-        """What the training set lacks, and why: a sentence each."""
+        """Report what was skipped in the training data, one sentence each."""
         for problem in problems:
             log.warning(
                 "not trained on",
@@ -72,16 +84,16 @@ class RunReport:
         kept = list(problems[:PROBLEMS_KEPT])
         if len(problems) > PROBLEMS_KEPT:
             kept.append(f"and {len(problems) - PROBLEMS_KEPT} more: see the training worker's log")
-        self._tell(lambda: self._runs.leave_out(self._claim, kept))
+        self._write(lambda: self._runs.leave_out(self._claim, kept))
 
     def check(self) -> None:
-        """Raises StopRequestedError or RunLostError when the run must not go on here."""
+        """Raise StopRequestedError or RunLostError if the run must not continue here."""
         if self.is_lost:
             raise RunLostError
         if self._stop_event.is_set():
             raise StopRequestedError
 
-    def _tell(self, write: Callable[[], bool]) -> None:
+    def _write(self, write: Callable[[], bool]) -> None:
         try:
             self.is_lost = self.is_lost or not write()
         except SQLAlchemyError as error:
@@ -89,7 +101,7 @@ class RunReport:
 
 
 def _finite(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no NaN, and not every database takes one."""
+    """Replaces NaN and infinity by None: JSON has neither."""
     return {
         str(name): None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in metrics.items()

@@ -1,5 +1,7 @@
-"""The one place where the backend calls what learns, judges and stores models. Imported when a training has something to
-learn from: torch takes seconds and hundreds of megabytes."""
+"""The learner over `model/`: the only place where the backend fine-tunes, compares and publishes models.
+
+Imported only when a training has data, because torch takes seconds and hundreds of megabytes.
+"""
 
 from __future__ import annotations
 
@@ -26,11 +28,11 @@ from refcut_backend.versions.serving import ServingChoice, open_model_store
 log = logging.getLogger("refcut.training")
 
 BEFORE_AFTER_FILE = "before_after.png"
-"""Published with the candidate, like every picture in its folder."""
+"""Picture of the holdout before and after the training; published with the candidate."""
 
 
 class ModelLearner:
-    """A Learner over `model/` and the settings' model store. fine_tuning: how it trains."""
+    """A `Learner` over `model/` and the model store of the settings."""
 
     def __init__(self, settings: Settings, fine_tuning: FineTuneSettings | None = None) -> None:
         self._settings = settings
@@ -39,15 +41,18 @@ class ModelLearner:
         self._choice = ServingChoice(self._store, settings.model_dir)
 
     def serving(self, project_id: int) -> Serving:
+        """The model that serves a project now."""
         chosen = self._choice.of(project_id)
         return Serving(chosen.version, chosen.folder or self._store.local_folder(chosen.version))
 
     def fine_tune(self, snapshot: Snapshot, parent_dir: Path, run_dir: Path, on_progress: OnProgress) -> Path:
-        def pass_on(said: Progress) -> None:
+        """Fine-tune a model, as `Learner.fine_tune` says."""
+
+        def pass_on(progress: Progress) -> None:
             try:
-                on_progress(said)
+                on_progress(progress)
             except StopRequestedError as stop:
-                raise StopTraining from stop  # what it knows: it writes a checkpoint first
+                raise StopTraining from stop  # `fine_tune` catches this one and writes a checkpoint first
 
         try:
             return fine_tune(
@@ -75,6 +80,7 @@ class ModelLearner:
         return PromotionDecision(decision.promote, tuple(decision.reasons), comparison.to_json())
 
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
+        """Store a candidate with its manifest, to which settings, plan and anchor of the training are added."""
         settings = self._fine_tuning.model_dump(mode="json")
         plan = json.loads((candidate_dir / PLAN_FILE).read_text())
         shared = self._choice.shared.version
@@ -83,6 +89,7 @@ class ModelLearner:
         return self._store.publish(project_id, candidate_dir, manifest | how)
 
     def promote(self, project_id: int, version: str) -> None:
+        """Convert a version for this machine's workers, then have it serve."""
         try:
             prepare_version(self._store.local_folder(version), self._settings)
         except ModelError as error:
@@ -90,10 +97,11 @@ class ModelLearner:
         self._store.promote(project_id, version)
 
     def _descends_from_shared(self, folder: Path) -> bool:
-        """Not when a project's versions were begun before the shared model got another encoder or shape."""
+        """False if the project's versions started from an older shared model with another encoder or shape."""
         shared = self._choice.shared.folder
         return shared is not None and can_be_averaged(shared, folder)
 
     def runs_to_keep(self, project_id: int) -> frozenset[str]:
+        """Ids of the runs of all versions that `refcut models prune` keeps."""
         manifests = [self._store.manifest(version) for version in self._store.lasting(project_id)]
         return frozenset(str(manifest.said["run"]) for manifest in manifests if "run" in manifest.said)

@@ -1,7 +1,9 @@
-"""Trainings under way and ended: one row each, one under way for a project at a time.
+"""The runs of trainings in the database: one row per run, at most one active run per project.
 
-A worker that was given up (killed, or silent for too long) may come back: every change it makes names its attempt, and
-changes nothing when another attempt has begun.
+    queued -> snapshot -> training -> judging -> done | failed        (`Stage`; the database stores these words)
+
+A worker that lost its run (it was killed, or its heartbeat was too old) may come back. Every change therefore names its
+attempt, and changes nothing if another attempt has begun.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from refcut_backend.database.tables import TrainingRun
 
 
 class Stage(StrEnum):
-    """What a training is doing."""
+    """What a run is doing. The values are stored in the database and shown in `/status`."""
 
     QUEUED = "queued"
     SNAPSHOT = "snapshot"
@@ -47,7 +49,7 @@ class Outcome(StrEnum):
 
 
 class RequestedBy(StrEnum):
-    """Who or what wanted a training."""
+    """Who or what requested a training. The values are stored in the database and shown in `/status`."""
 
     ANNOTATIONS = "annotations"
     SCHEDULE = "schedule"
@@ -56,14 +58,14 @@ class RequestedBy(StrEnum):
 
 
 RERUNS = 1
-"""After a worker died over a run, it is tried so many times more."""
+"""How often a run is started again after its worker died."""
 MESSAGE_LENGTH = 2000
 ASK_TRIES = 3
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training as it stands. Times are seconds since 1970; the rest as in the table."""
+    """A run at one moment. The attributes are those of the table `TrainingRun`; times are seconds since 1970."""
 
     id: str
     project_id: int
@@ -85,12 +87,19 @@ class Run:
 
     @property
     def has_ended(self) -> bool:
+        """Whether the run is done or failed."""
         return self.ended_at is not None
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A worker's right to a run."""
+    """A worker's right to change a run; valid until another attempt begins.
+
+    Attributes:
+        run_id: The run.
+        project_id: Its project.
+        attempt: Number of the attempt, from 1.
+    """
 
     run_id: str
     project_id: int
@@ -98,14 +107,14 @@ class Claim:
 
 
 class TrainingRuns:
-    """For all web processes, commands and workers on one database."""
+    """Creates, reads and changes runs; shared by all processes on one database."""
 
     def __init__(self, engine: Engine, now: Callable[[], float] = time.time) -> None:
         self._engine = engine
         self._now = now
 
     def request(self, project_id: int, requested_by: RequestedBy) -> tuple[Run, bool]:
-        """A new run of the project, or the one that is under way; and whether it is new."""
+        """Create a run, or find the active one of the project. Returns the run, and whether it is new."""
         for _ in range(ASK_TRIES):
             under_way = self.under_way(project_id)
             if under_way is not None:
@@ -125,27 +134,30 @@ class TrainingRuns:
                     session.flush()
                     return _read(row), True
             except IntegrityError:
-                continue  # another process has just asked
-        raise RuntimeError("trainings begin and end faster than they can be asked for")
+                continue  # another process has just created one
+        raise RuntimeError("runs of the project start and end faster than one can be created")
 
     def of(self, run_id: str) -> Run | None:
+        """A run by its id; None if there is none."""
         with Session(self._engine) as session:
             row = session.get(TrainingRun, run_id)
             return None if row is None else _read(row)
 
     def under_way(self, project_id: int) -> Run | None:
+        """The active run of a project."""
         query = select(TrainingRun).where(TrainingRun.active_project == project_id)
         with Session(self._engine) as session:
             row = session.scalar(query)
             return None if row is None else _read(row)
 
     def all_under_way(self) -> list[Run]:
+        """The active runs of all projects, oldest first."""
         query = select(TrainingRun).where(TrainingRun.active_project.is_not(None)).order_by(TrainingRun.id)
         with Session(self._engine) as session:
             return [_read(row) for row in session.scalars(query)]
 
     def latest(self, project_id: int, limit: int = 1) -> list[Run]:
-        """A project's runs, the newest first."""
+        """The latest `limit` runs of a project, newest first."""
         query = (
             select(TrainingRun)
             .where(TrainingRun.project_id == project_id)
@@ -156,12 +168,12 @@ class TrainingRuns:
             return [_read(row) for row in session.scalars(query)]
 
     def projects(self) -> set[int]:
-        """Projects that a training was ever asked for."""
+        """Ids of the projects with runs."""
         with Session(self._engine) as session:
             return set(session.scalars(select(TrainingRun.project_id).distinct()))
 
     def outcomes(self) -> dict[Outcome, int]:
-        """How many trainings ended how, over all projects."""
+        """Number of ended runs by outcome, over all projects."""
         query = (
             select(TrainingRun.outcome, func.count())
             .where(TrainingRun.outcome.is_not(None))
@@ -171,7 +183,7 @@ class TrainingRuns:
             return {Outcome(outcome): count for outcome, count in session.execute(query) if outcome}
 
     def claim(self, run_id: str, worker: str) -> Claim | None:
-        """The run is this worker's; None when another has it, or when it has ended."""
+        """Give a waiting run to a worker. Returns None if another worker has it, or it has ended."""
         started_at = func.coalesce(TrainingRun.started_at, self._now())
         statement = (
             update(TrainingRun)
@@ -188,7 +200,7 @@ class TrainingRuns:
             return Claim(run_id, row.project_id, row.attempt)
 
     def beat(self, claim: Claim) -> bool:
-        """Says that the worker lives. Returns False when the run is no longer its own."""
+        """Write the heartbeat. Returns False if the run no longer belongs to this claim."""
         return self._change(claim, {})
 
     def progress(
@@ -200,25 +212,33 @@ class TrainingRuns:
         eta_s: float | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> bool:
-        """How far the run is; metrics None = as they were. Returns as `beat`."""
+        """Store the progress; `metrics` None leaves the stored ones. Returns as `beat` does."""
         values = {"stage": stage.value, "step": step, "steps": steps, "eta_s": eta_s}
         return self._change(claim, values if metrics is None else values | {"metrics": dict(metrics)})
 
     def leave_out(self, claim: Claim, problems: Sequence[str]) -> bool:
-        """What the training set lacks, and why: a sentence each. Returns as `beat`."""
+        """Store what was skipped in the training data, one sentence each. Returns as `beat` does."""
         return self._change(claim, {"left_out": list(problems)})
 
     def give_back(self, claim: Claim) -> bool:
-        """The run waits for a worker again; what it has stored stays. Returns as `beat`."""
+        """Let the run wait for a worker again. Returns as `beat` does."""
         return self._change(claim, {"worker": None, "stage": Stage.QUEUED.value, "eta_s": None})
 
     def end(self, claim: Claim, outcome: Outcome, message: str, version: str | None = None) -> bool:
-        """The run is over. Returns as `beat`."""
+        """End the run. Returns as `beat` does."""
         return self._change(claim, self._ended(outcome, message) | {"version": version})
 
     def give_up_silent(self, silent_s: float) -> list[Run]:
-        """Takes runs from workers that were not heard of for so long; those wait again, or have failed after a second
-        such worker. Returns them as they were."""
+        """Take runs from workers whose last heartbeat is too old.
+
+        Such a run waits again; after the second lost worker it has failed.
+
+        Args:
+            silent_s: Age in seconds from which a heartbeat is too old.
+
+        Returns:
+            The runs as they were before.
+        """
         is_silent = TrainingRun.seen_at < self._now() - silent_s
         query = select(TrainingRun).where(TrainingRun.worker.is_not(None), is_silent)
         with Session(self._engine) as session:
@@ -227,7 +247,9 @@ class TrainingRuns:
         for run, losses in silent:
             values: dict[str, Any] = {"worker": None, "stage": Stage.QUEUED.value, "eta_s": None}
             if losses >= RERUNS:
-                values = self._ended(Outcome.FAILED, "two workers died over it; the kernel's log may say why")
+                values = self._ended(
+                    Outcome.FAILED, "two workers died during this run; the log of the kernel may say why"
+                )
             claim = Claim(run.id, run.project_id, run.attempt)
             if self._change(claim, values | {"losses": losses + 1}, is_silent):
                 given_up.append(run)

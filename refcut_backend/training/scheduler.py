@@ -1,4 +1,4 @@
-"""Begins trainings that are due and looks after those under way, in one web process among several."""
+"""A thread that starts due trainings and rescues runs of lost workers; a lease lets only one web process do so."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LEASE = "training"
 LEASE_S = 30.0
 LOOK_EVERY_S = 5.0
 SILENT_S = 30.0
-"""A training worker says every few seconds that it lives; after so long it counts as dead."""
+"""Age in seconds from which the heartbeat of a training worker is too old. It is written every few seconds."""
 STOP_LIMIT_S = 2.0
 FAILURES_LOOKED_AT = 20
 
@@ -42,7 +42,17 @@ class TrainingThread:
         silent_s: float = SILENT_S,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """silent_s: a worker that was not heard of for so long has lost its run."""
+        """Prepare the thread; `start` starts it.
+
+        Args:
+            requests: Creates runs.
+            runs: The runs in the database.
+            new_annotations: Counts what is new.
+            lease: Held by the one process that does the work.
+            rules: When a training starts automatically.
+            silent_s: Age in seconds from which the heartbeat of a worker is too old.
+            now: Clock, in seconds since 1970.
+        """
         self._requests = requests
         self._runs = runs
         self._new_annotations = new_annotations
@@ -55,17 +65,18 @@ class TrainingThread:
         self._thread = threading.Thread(target=self._run, name="training", daemon=True)
 
     def start(self) -> None:
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the thread, and gives the lease back so that another process goes on at once."""
+        """End the thread and release the lease, so that another process takes over at once."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(STOP_LIMIT_S)
         self._lease.release()
 
     def look(self) -> None:
-        """Once, if this process has the lease."""
+        """One round, if this process has the lease."""
         if not self._lease.hold():
             return
         for run in self._runs.give_up_silent(self._silent_s):

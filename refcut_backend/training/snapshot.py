@@ -1,4 +1,7 @@
-"""The snapshot that a training begins with: what the project says now, split into what is trained and judged on."""
+"""The first step of a training: collects the project's data into a snapshot, split into training images and holdout.
+
+Also removes the folders of old runs, with the images that no snapshot needs any more.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +32,10 @@ from refcut_backend.references.selection import Authors
 from refcut_backend.settings import Settings
 from refcut_backend.training.collect import (
     SUFFIX,
-    Gathered,
-    Gatherer,
+    Collector,
     OnTask,
     ProjectImages,
+    TrainingData,
     content_of,
     images_of,
 )
@@ -44,11 +47,11 @@ log = logging.getLogger("refcut.training")
 
 SHARED_IMAGES_DIR = "images"
 SNAPSHOT_DIR = "snapshot"
-"""In a run's folder."""
+"""Name of the snapshot's folder in the folder of a run."""
 
 
 class SnapshotMaker:
-    """Makes snapshots of projects, with the settings' limits and tokens."""
+    """Makes snapshots of projects."""
 
     def __init__(
         self,
@@ -67,31 +70,40 @@ class SnapshotMaker:
 
     @property
     def rules(self) -> HoldoutRules:
-        """How images are split."""
+        """How images are split into training and holdout."""
         return HoldoutRules(
             self._settings.train_holdout_percent / 100, self._settings.train_holdout_min_images
         )
 
     def make(self, project_id: int, folder: Path, on_task: OnTask) -> Snapshot:
-        """The snapshot in a folder: the one that is there, complete, or a new one.
+        """Make the snapshot of a run, or read it if an earlier attempt of the run has completed it.
 
-        Raises RefCutError when Label Studio cannot be read, OSError when the disk is full, and what on_task raises.
+        Args:
+            project_id: The project in Label Studio.
+            folder: Folder of the snapshot; an incomplete one is replaced.
+            on_task: Called before each task; what it raises is passed on.
+
+        Raises:
+            RefCutError: If Label Studio cannot be read.
+            OSError: If the disk is full.
         """
         if (folder / HEAD_FILE).exists():
             try:
                 return read_snapshot(folder)
             except DataError as error:
-                log.warning("a snapshot is made anew", extra={"problem": error.message})
+                log.warning("a damaged snapshot is replaced", extra={"problem": error.message})
         shutil.rmtree(folder, ignore_errors=True)
         images = ProjectImages(folder.parent.parent / SHARED_IMAGES_DIR)
         label_config = self._projects.label_config(project_id) or ""
-        gathered = self._gather(project_id, label_config, images, on_task)
-        return self._write(project_id, folder, label_config, gathered, images)
+        data = self._collect(project_id, label_config, images, on_task)
+        return self._write(project_id, folder, label_config, data, images)
 
-    def _gather(self, project_id: int, label_config: str, images: ProjectImages, on_task: OnTask) -> Gathered:
+    def _collect(
+        self, project_id: int, label_config: str, images: ProjectImages, on_task: OnTask
+    ) -> TrainingData:
         source = self._open_source(project_id, self._projects.connection(project_id))
         try:
-            gatherer = Gatherer(
+            collector = Collector(
                 project_id,
                 read_label_config(label_config),
                 source,
@@ -102,65 +114,74 @@ class SnapshotMaker:
                 self._settings.max_references_per_label,
             )
             requested_at = time.time()
-            gathered = gatherer.gather(on_task)
-            present = {annotation for annotation, _, _ in gathered.annotations}
+            data = collector.collect(on_task)
+            present = {annotation for annotation, _, _ in data.annotations}
             self._new_annotations.absent(project_id, present, requested_at)
-            return gathered
+            return data
         finally:
             source.close()
 
     def _write(
-        self, project_id: int, folder: Path, label_config: str, gathered: Gathered, images: ProjectImages
+        self, project_id: int, folder: Path, label_config: str, data: TrainingData, images: ProjectImages
     ) -> Snapshot:
-        with_references = images_of(gathered.references)
-        annotated = images_of(gathered.scenes)
+        with_references = images_of(data.references)
+        annotated = images_of(data.scenes)
 
         def decide(known: Mapping[str, Split]) -> dict[str, Split]:
             contents, marked = map(content_of, annotated), {content_of(name) for name in with_references}
             return decide_splits(contents, known, marked, self.rules)
 
-        # The database knows before anything is trained: whatever happens afterwards, the split holds.
+        # The split is stored before anything is trained, so it holds whatever happens afterwards.
         splits = self._splits.settle(project_id, decide)
         (folder / IMAGES_DIR).mkdir(parents=True)
         for file_name in annotated | with_references:
             images.put_into(folder / IMAGES_DIR, file_name)
-        scenes = sorted(gathered.scenes, key=lambda scene: (scene.file_name, scene.annotation))
+        scenes = sorted(data.scenes, key=lambda scene: (scene.file_name, scene.annotation))
         return write_snapshot(
             folder,
             train=[scene for scene in scenes if splits[content_of(scene.file_name)] is Split.TRAIN],
             holdout=[scene for scene in scenes if splits[content_of(scene.file_name)] is Split.HOLDOUT],
-            references=gathered.references,
+            references=data.references,
             made_of={
                 "project": project_id,
                 "label_config": hashlib.sha256(label_config.encode()).hexdigest(),
-                "annotations": sorted(gathered.annotations),
-                "left_out": gathered.problems,
+                "annotations": sorted(data.annotations),
+                "left_out": data.problems,
                 "holdout": asdict(self.rules),
             },
         )
 
 
 def made_of(snapshot: Snapshot) -> dict[str, Any]:
-    """What a snapshot says that it was made of."""
-    said: dict[str, Any] = json.loads((snapshot.folder / HEAD_FILE).read_text())["made_of"]
-    return said
+    """The metadata of a snapshot: project, annotations, skipped data, rules of the holdout."""
+    metadata: dict[str, Any] = json.loads((snapshot.folder / HEAD_FILE).read_text())["made_of"]
+    return metadata
 
 
 def annotations_of(snapshot: Snapshot) -> dict[int, str]:
-    """Annotation id to the `updated_at` of the state that the snapshot has."""
+    """Annotation id to the sortable `updated_at` of the state in the snapshot."""
     return {annotation: updated_at for annotation, _, updated_at in made_of(snapshot)["annotations"]}
 
 
 _RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{6}")
-"""Names of runs sort by the time at which they were asked for."""
+"""Run ids sort by the time of their request."""
 
 
 def remove_old_runs(project_folder: Path, keep: int, needed: Set[str]) -> list[str]:
-    """Removes the folders of a project's runs but the newest `keep` and the needed ones, and then the images that no
-    snapshot names any more. Returns the removed runs.
+    """Remove the folders of old runs, and then the images that no snapshot names any more.
 
-    To be called while no other training of the project is under way. Raises OSError; what is left then is removed the
-    next time.
+    Call it only while no other training of the project is under way.
+
+    Args:
+        project_folder: Folder with the project's runs.
+        keep: Number of newest runs to keep.
+        needed: Ids of runs to keep besides.
+
+    Returns:
+        Ids of the removed runs.
+
+    Raises:
+        OSError: If a folder cannot be removed; the next call removes the rest.
     """
     runs = sorted((path for path in project_folder.iterdir() if _RUN.fullmatch(path.name)), reverse=True)
     removed = [path for path in runs[keep:] if path.name not in needed]
@@ -174,7 +195,7 @@ def remove_old_runs(project_folder: Path, keep: int, needed: Set[str]) -> list[s
 
 def _remove_unnamed_images(project_folder: Path, runs: Set[Path]) -> None:
     named = {image.name for run in runs for image in (run / SNAPSHOT_DIR / IMAGES_DIR).glob(f"*{SUFFIX}")}
-    # Also halves that a killed worker has left.
+    # Partial files of killed workers too.
     for image in (project_folder / SHARED_IMAGES_DIR).glob("*"):
         if image.name not in named:
             image.unlink(missing_ok=True)

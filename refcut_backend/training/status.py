@@ -1,4 +1,7 @@
-"""What is known of trainings, for `/status`, Prometheus, Label Studio's question after a job, and the command line."""
+"""The state of trainings in the forms of `/status`, Prometheus and Label Studio's /job_status.
+
+The JSON keys are documented in docs/operations.md and read by users' tools, so they stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,14 @@ IN_LABEL_STUDIO = {Stage.QUEUED: "queued", Stage.DONE: "finished", Stage.FAILED:
 
 
 class TrainingStatus:
-    """Reads the database when asked. Every method raises SQLAlchemyError when that fails."""
+    """Reads the database at every call. Every method raises SQLAlchemyError if that fails."""
 
     def __init__(self, runs: TrainingRuns, new_annotations: NewAnnotations) -> None:
         self._runs = runs
         self._new_annotations = new_annotations
 
     def summary(self) -> dict[str, Any]:
-        """By project: how much there is to learn from, and the run under way or the last one."""
+        """Project id to its counts of annotations and its latest run."""
         counts = self._new_annotations.by_project()
         projects = set(counts) | self._runs.projects()
         return {
@@ -30,18 +33,18 @@ class TrainingStatus:
         }
 
     def stages(self) -> Mapping[Stage, int]:
-        """How many trainings under way are in which stage."""
+        """Number of active runs by stage."""
         counts = dict.fromkeys((Stage.QUEUED, Stage.SNAPSHOT, Stage.TRAINING, Stage.COMPARING), 0)
         for run in self._runs.all_under_way():
             counts[run.stage] += 1
         return counts
 
     def outcomes(self) -> Mapping[Outcome, int]:
-        """How many trainings ended how."""
+        """Number of ended runs by outcome."""
         return dict.fromkeys(Outcome, 0) | self._runs.outcomes()
 
     def job(self, run_id: str) -> dict[str, Any] | None:
-        """A run in the words of Label Studio, which asks for the jobs that its button began; None = unknown."""
+        """A run in the form that Label Studio expects for the jobs of its button; None if the run is unknown."""
         run = self._runs.of(run_id)
         if run is None:
             return None
@@ -54,7 +57,7 @@ class TrainingStatus:
 
 
 def project_status(counts: AnnotationCounts, run: Run | None) -> dict[str, Any]:
-    """One project."""
+    """Counts and latest run of one project, for JSON."""
     return {
         "annotations": counts.annotations,
         "new_annotations": counts.new,
@@ -63,7 +66,7 @@ def project_status(counts: AnnotationCounts, run: Run | None) -> dict[str, Any]:
 
 
 def run_status(run: Run) -> dict[str, Any]:
-    """One run. Times are seconds since 1970."""
+    """One run, for JSON. Times are seconds since 1970."""
     return {
         "id": run.id,
         "asked_by": run.requested_by,

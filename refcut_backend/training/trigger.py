@@ -1,4 +1,4 @@
-"""When a project is trained by itself: enough that is new, or a time of day, and never too often."""
+"""Decides when a project is trained automatically: after enough new annotations, or on a schedule, and not too often."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings
 
 LONGEST_PAUSE_S = 86_400.0
-"""A project whose trainings fail is tried at least once a day."""
+"""Longest pause after failed trainings: a project is tried at least once per day."""
 
 
 @dataclass(frozen=True)
 class TrainingRules:
-    """after_annotations: so many new or changed ones begin a training; 0 = never by their number.
+    """When trainings start automatically.
 
-    min_interval_s: shortest time between the beginnings of two trainings of a project that nobody asked for.
-    cron: times at which a training begins if anything is new, in this machine's local time; empty = never.
+    Attributes:
+        after_annotations: Number of new or changed annotations that starts a training; 0 for never.
+        min_interval_s: Shortest time between the starts of two automatic trainings of a project.
+        cron: Cron expression in local time, at which a project with new annotations is trained; empty for never.
     """
 
     after_annotations: int
@@ -28,31 +30,34 @@ class TrainingRules:
 
     @classmethod
     def read(cls, after_annotations: int, min_interval_s: float, cron: str) -> TrainingRules:
-        """Raises ConfigError for a cron string that is none."""
+        """The rules with a checked cron expression. Raises ConfigError if it is invalid."""
         cron = cron.strip()
         if cron and not croniter.is_valid(cron):
             raise ConfigError(
-                "REFCUT_TRAIN_CRON is no cron string", hint="such as '30 2 * * *' for every night at 2:30"
+                "REFCUT_TRAIN_CRON is no cron expression", hint="such as '30 2 * * *' for every night at 2:30"
             )
         return cls(after_annotations, min_interval_s, cron)
 
     @classmethod
     def of(cls, settings: Settings) -> TrainingRules:
-        """As the settings say. Raises ConfigError."""
+        """The rules of the settings. Raises ConfigError for an invalid cron expression."""
         return cls.read(settings.train_after_annotations, settings.train_min_interval_s, settings.train_cron)
 
     @property
     def is_automatic(self) -> bool:
-        """Whether trainings ever begin without being asked for."""
+        """Whether trainings ever start automatically."""
         return bool(self.after_annotations or self.cron)
 
 
 @dataclass(frozen=True)
 class ProjectStatus:
-    """How a project stands. Times are seconds since 1970.
+    """What decides about the next training of a project. Times are seconds since 1970.
 
-    new: annotations that are new or changed since the last training. new_since: when the first of them came.
-    begun_at: when the last training was asked for, None before the first. failures: how many failed in a row since.
+    Attributes:
+        new: Number of annotations that are new or changed since the last training.
+        new_since: When the first of them came; None without one.
+        started_at: When the last training was requested; None before the first.
+        failures: Number of failed trainings in a row since then.
     """
 
     new: int
@@ -62,7 +67,16 @@ class ProjectStatus:
 
 
 def reason_to_train(rules: TrainingRules, status: ProjectStatus, now: float) -> str | None:
-    """Why a training should begin now ("annotations" or "schedule"); None when it should not."""
+    """Decide whether a training shall start now.
+
+    Args:
+        rules: When trainings start.
+        status: What is new in the project, and its last training.
+        now: Seconds since 1970.
+
+    Returns:
+        "annotations" or "schedule", or None if no training shall start.
+    """
     if status.new == 0 or now < _earliest(rules, status):
         return None
     if rules.after_annotations and status.new >= rules.after_annotations:
@@ -75,7 +89,7 @@ def reason_to_train(rules: TrainingRules, status: ProjectStatus, now: float) -> 
 
 
 def _earliest(rules: TrainingRules, status: ProjectStatus) -> float:
-    """Trainings that fail are tried again, ever more rarely."""
+    """Earliest time of the next automatic training; each failure in a row doubles the pause."""
     if status.started_at is None:
         return float("-inf")
     pause_s = rules.min_interval_s
@@ -85,7 +99,7 @@ def _earliest(rules: TrainingRules, status: ProjectStatus) -> float:
 
 
 def _last_time(cron: str, now: float) -> float:
-    """The latest time of the cron string up to now."""
+    """The latest time of the schedule up to now, in seconds since 1970."""
     local = datetime.fromtimestamp(now).astimezone()
     before: datetime = croniter(cron, local).get_prev(datetime)
     return before.timestamp()

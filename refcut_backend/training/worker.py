@@ -1,4 +1,7 @@
-"""What a training worker does with a run: takes it, keeps saying that it lives, and ends it one way or another."""
+"""A run in a training worker: claim it, keep its heartbeat, train, and store how it ended.
+
+Every outcome ends up in the run's row: promoted, not promoted, failed with a message, or back to the queue after SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from model.errors import ModelError
 from refcut_backend.errors import RefCutError
 from refcut_backend.queue.rq_jobs import JobTimeoutError
 from refcut_backend.training.learner import Learner
-from refcut_backend.training.pipeline import Ended, ProjectTraining
+from refcut_backend.training.pipeline import ProjectTraining, TrainingResult
 from refcut_backend.training.process_priority import STOPS_WITHIN_S
 from refcut_backend.training.progress import RunLostError, RunReport, StopRequestedError
 from refcut_backend.training.runs import Claim, Outcome, TrainingRuns
@@ -33,11 +36,7 @@ LOCK_FILE = "lock"
 
 
 class TrainingWorker:
-    """Works on one run at a time.
-
-    make_learner: called when a run has something to learn from. put_back: has another worker take the run.
-    stop_requested: set at SIGTERM.
-    """
+    """Works on one run at a time."""
 
     def __init__(
         self,
@@ -50,6 +49,17 @@ class TrainingWorker:
         *,
         beat_s: float = BEAT_S,
     ) -> None:
+        """Prepare a worker.
+
+        Args:
+            name: Unique name of the worker.
+            runs: The runs in the database.
+            training: Does the training.
+            make_learner: Called when a run has enough data; imports torch.
+            put_back: Puts a run that was interrupted on the queue again.
+            stop_requested: Set at SIGTERM.
+            beat_s: Seconds between two heartbeats.
+        """
         self._name = name
         self._runs = runs
         self._training = training
@@ -59,19 +69,19 @@ class TrainingWorker:
         self._beat_s = beat_s
 
     def work_on(self, run_id: str) -> None:
-        """Never raises for what may go wrong in a run: the row says it."""
+        """Work on a run until it has ended or waits again. A failure is stored in the run's row, not raised."""
         run = self._runs.of(run_id)
         if run is None or run.has_ended or self._stop_event.is_set():
             return
         with _locked(self._training.folder_of(run.project_id, run_id) / LOCK_FILE) as is_ours:
-            # A worker of this machine that was silent for too long, and lives: it still writes there.
+            # The lock keeps out a worker of this machine that lost the run but still writes into its folder.
             claim = self._runs.claim(run_id, self._name) if is_ours else None
             if claim is not None:
                 self._work_with(claim)
 
     def _work_with(self, claim: Claim) -> None:
         where = {"project": claim.project_id, "run": claim.run_id, "attempt": claim.attempt}
-        log.info("training begins", extra=where)
+        log.info("training starts", extra=where)
         report = RunReport(self._runs, claim, self._stop_event)
         try:
             with self._heart(report, claim):
@@ -79,11 +89,11 @@ class TrainingWorker:
         except StopRequestedError:
             self._interrupt(claim)
         except RunLostError:
-            log.error("training given up: the run is no longer this worker's", extra=where)
+            log.error("training abandoned: the run belongs to another worker now", extra=where)
         except Exception as error:
             message = _explained(error)
             log.error("training failed", extra=where | {"problem": message}, exc_info=error)
-            self._end(claim, Ended(Outcome.FAILED, message, None))
+            self._end(claim, TrainingResult(Outcome.FAILED, message, None))
         else:
             log.info("training ended", extra=where | {"outcome": ended.outcome, "why": ended.message})
             self._end(claim, ended)
@@ -94,18 +104,18 @@ class TrainingWorker:
         wait=wait_fixed(1.0),
         reraise=True,
     )
-    def _end(self, claim: Claim, ended: Ended) -> None:
+    def _end(self, claim: Claim, ended: TrainingResult) -> None:
         self._runs.end(claim, ended.outcome, ended.message, ended.version)
 
     def _interrupt(self, claim: Claim) -> None:
         with suppress(SQLAlchemyError):
             if self._runs.give_back(claim):
-                log.info("training goes on later", extra={"project": claim.project_id, "run": claim.run_id})
+                log.info("training resumes later", extra={"project": claim.project_id, "run": claim.run_id})
                 self._put_back(claim.run_id)
 
     @contextmanager
     def _heart(self, report: RunReport, claim: Claim) -> Iterator[None]:
-        """Beats from a thread, which also sees to it that SIGTERM ends the process in time."""
+        """Writes the heartbeat from a thread, which also ends the process in time after SIGTERM."""
         over = threading.Event()
 
         def live() -> None:
@@ -130,7 +140,7 @@ class TrainingWorker:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Whether this process has the lock; the kernel gives it back when the process ends, however that happens."""
+    """Yields whether this process has the lock; the kernel releases it when the process ends in any way."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -142,13 +152,13 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 def _explained(error: Exception) -> str:
-    """What happened and what to do, in a line that anybody may read."""
+    """What happened and what to do, in one line without secrets."""
     if isinstance(error, (RefCutError, ModelError)):
         return str(error)
     if isinstance(error, JobTimeoutError):
         return "the training took too long; REFCUT_TRAIN_TIMEOUT_S sets the limit"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; free some space in REFCUT_STATE_DIR, nothing of the training is used"
+        return "the disk is full; free some space in REFCUT_STATE_DIR, nothing of this training is used"
     return f"unexpected ({type(error).__name__}); the training worker's log has the traceback"
 
 
@@ -156,13 +166,17 @@ _worker: TrainingWorker | None = None
 
 
 def train_with(worker: TrainingWorker) -> None:
-    """Makes `worker` the one that does this process's trainings."""
+    """Make `worker` the one that runs the trainings of this process."""
     global _worker
     _worker = worker
 
 
 def run_training_job(run_id: str) -> None:
-    """Works on a run until it has ended or must wait again; its row says what became of it."""
+    """The function that rq calls: work on a run with this process's worker.
+
+    Raises:
+        RuntimeError: If this process is no training worker.
+    """
     if _worker is None:
         raise RuntimeError("this worker does not train; start one with `refcut worker --queues training`")
     _worker.work_on(run_id)

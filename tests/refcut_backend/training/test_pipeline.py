@@ -48,7 +48,7 @@ def test_with_too_few_images_held_out_nothing_is_promoted(world):
 def test_without_anything_to_learn_from_no_model_is_made(world):
     run = world.train()
     assert (run.outcome, run.version) == (Outcome.NOT_PROMOTED, None)
-    assert "too little to learn from" in (run.message or "")
+    assert "too little training data" in (run.message or "")
     assert world.learner.seen == []
 
 

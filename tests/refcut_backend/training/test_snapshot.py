@@ -210,7 +210,7 @@ def run_folder(project: Path, day: int, *photographs: int) -> Path:
     folder = project / f"202601{day:02d}-120000-abcdef"
     (folder / "snapshot" / "images").mkdir(parents=True)
     for number in photographs:
-        images.put_into(folder / "snapshot" / "images", images.keep(photograph(number)).file_name)
+        images.put_into(folder / "snapshot" / "images", images.add(photograph(number)).file_name)
     return folder
 
 
