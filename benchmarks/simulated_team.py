@@ -136,7 +136,7 @@ def measured(measure: Measure, trained: list[Trained], fresh: Snapshot) -> list[
     for images, weights, one in [(0, SHIPPED_DIR, None), *((t.images, t.folder, t) for t in trained)]:
         rows.append({"images": images, "fresh": measure.project_summary(weights, fresh)})
         if one is not None:
-            comparison = one.manifest.said["judgement"]
+            comparison = one.manifest.metadata["judgement"]
             rows[-1] |= {"minutes": one.minutes, "run": one.run, "holdout_images": comparison["images"]}
             rows[-1] |= {"holdout": comparison["candidate"], "holdout_before": comparison["serving"]}
         print(json.dumps(rows[-1]), flush=True)

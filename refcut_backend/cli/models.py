@@ -61,7 +61,7 @@ def show(
 
     def action(store: ModelStore, _settings: Settings) -> None:
         manifest = store.manifest(version)
-        print(json.dumps(vars(manifest), indent=2, sort_keys=True))
+        print(json.dumps(manifest.fields(), indent=2, sort_keys=True))
         if pictures is not None:
             for path in store.save_pictures(version, pictures):
                 print(path, file=sys.stderr)
@@ -154,14 +154,14 @@ def _table(manifests: list[Manifest], pointer: Pointer) -> Table:
         "state",
     )
     for manifest in manifests:
-        said = manifest.said
+        metadata = manifest.metadata
         table.add_row(
             manifest.version,
             manifest.published_at[:19].replace("T", " "),
-            plain(said.get("parent", "")),
-            plain(_images(said)),
-            _change(said, "noc85"),
-            _change(said, "first_click_iou"),
+            plain(metadata.get("parent", "")),
+            plain(_images(metadata)),
+            _change(metadata, "noc85"),
+            _change(metadata, "first_click_iou"),
             {True: "passed", False: "failed", None: "none"}[manifest.is_approved],
             Text(_state(manifest.version, pointer), style="bold green"),
         )
@@ -174,16 +174,16 @@ def _state(version: str, pointer: Pointer) -> str:
     return "served before" if version in pointer.earlier else ""
 
 
-def _images(said: dict[str, Any]) -> object:
+def _images(metadata: dict[str, Any]) -> object:
     """Number of training images, or "" for an older manifest."""
-    images = said.get("images")
+    images = metadata.get("images")
     return images.get("train", "") if isinstance(images, dict) else ""
 
 
-def _change(said: dict[str, Any], figure: str) -> str:
+def _change(metadata: dict[str, Any], figure: str) -> str:
     """A figure of the holdout before and after the training."""
     try:
-        compared = said["judgement"]
+        compared = metadata["judgement"]
         return f"{compared['serving'][figure]:.2f} > {compared['candidate'][figure]:.2f}"
     except (KeyError, TypeError, ValueError):
         return ""

@@ -13,7 +13,7 @@ history decides the other cases:
     a new dot inside the box of the last object  that object, refined                                    _of_dots
     any other new dots                           a new object                                            _new_object
     a new or moved box                           a new object, or the object of that box                 _of_boxes
-    dots of a negative label                     the object clicked last when each dot was new           _of_negative_label
+    dots of a negative label                     the object clicked last when each dot was new         _of_negative_label
 
 (*) Only if every request about the last object had a single prompt (`single_prompt`). "Auto accept" is then on: it
 removes the dots after each answer, and the list never grows. "The last object" is the newest one of the same label

@@ -104,4 +104,6 @@ class ModelLearner:
     def runs_to_keep(self, project_id: int) -> frozenset[str]:
         """Ids of the runs of all versions that `refcut models prune` keeps."""
         manifests = [self._store.manifest(version) for version in self._store.lasting(project_id)]
-        return frozenset(str(manifest.said["run"]) for manifest in manifests if "run" in manifest.said)
+        return frozenset(
+            str(manifest.metadata["run"]) for manifest in manifests if "run" in manifest.metadata
+        )

@@ -1,30 +1,38 @@
-"""Files below one folder or fsspec URL, each written whole or not at all."""
+"""The model store's files: below a folder or an fsspec URL such as `s3://`, each written completely or not at all.
+
+Nothing here knows what the files mean, except `sweep`, which removes what a killed process left behind.
+"""
 
 from __future__ import annotations
 
-import os
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
+from model.files import PARTIAL, atomic_write
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.versions.manifest import MANIFEST_FILE
 
-PARTIAL = ".partial"
-"""End of the names of files that are being written."""
+HALF_FOLDER_S = 3600.0
+"""A folder without a manifest is kept for this long: a process may still be writing it."""
 
 
 class StoreFiles:
-    """Names are relative to the root and use "/"."""
+    """The files below one root. Names are relative to the root and use "/".
+
+    Args:
+        url: A folder, or a URL that fsspec can open. It need not exist yet.
+
+    Raises:
+        ModelStoreError: If this installation cannot open that kind of URL.
+    """
 
     def __init__(self, url: str) -> None:
-        """Raises ModelStoreError for an address that this installation cannot open."""
         try:
             self._fs, root = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
@@ -36,49 +44,71 @@ class StoreFiles:
 
     @property
     def local_root(self) -> Path | None:
-        """The folder, when it lies on this machine."""
+        """The root folder if it lies on this machine, else None."""
         return Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
 
     def read(self, name: str) -> bytes:
-        """Raises FileNotFoundError."""
+        """Read a file.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+        """
         if self.local_root is not None:
             return (self.local_root / name).read_bytes()
         data: bytes = self._fs.cat_file(self._path(name))
         return data
 
     def size(self, name: str) -> int | None:
-        """Bytes, None when the file is not there."""
+        """Return a file's size in bytes; None if there is no such file."""
         try:
             return int(self._fs.size(self._path(name)))
         except FileNotFoundError:
             return None
 
     def write(self, name: str, data: bytes) -> None:
-        """Replaces a file at once. Raises ModelStoreError."""
+        """Write a file, or replace it.
+
+        Raises:
+            ModelStoreError: If the store cannot be written.
+        """
         self._guarded(name, lambda: self._write(name, data))
 
     def put(self, source: Path, name: str) -> None:
-        """Copies a local file there. Raises ModelStoreError."""
+        """Copy a local file into the store.
+
+        Raises:
+            ModelStoreError: If the store cannot be written.
+        """
         self._guarded(name, lambda: self._put(source, name))
 
     def get(self, name: str, target: Path) -> None:
-        """Copies a file from there to a local place. Raises FileNotFoundError or ModelStoreError."""
-        write_whole(target, lambda file: self._fs.get_file(self._path(name), file.name))
+        """Copy a file of the store to a local path.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            OSError: If the target cannot be written.
+        """
+        with atomic_write(target, shared=True) as temporary:
+            self._fs.get_file(self._path(name), str(temporary))
 
     def folders(self, name: str) -> list[str]:
-        """Names of the folders in a folder."""
+        """List the names of the folders in a folder."""
         return sorted(_last(entry) for entry in self._listed(name) if entry["type"] == "directory")
 
     def files(self, name: str) -> list[str]:
-        """Names of the files in a folder."""
+        """List the names of the files in a folder."""
         return sorted(_last(entry) for entry in self._listed(name) if entry["type"] == "file")
 
     def age_s(self, name: str) -> float:
-        """Seconds since a file was written. Raises FileNotFoundError."""
+        """Return how many seconds ago a file was written.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+        """
         return time.time() - float(self._fs.modified(self._path(name)).timestamp())
 
     def remove(self, name: str) -> None:
-        """Removes a file or a whole folder, if it is there."""
+        """Remove a file or a whole folder, if it is there."""
         try:
             self._fs.rm(self._path(name), recursive=True)
         except FileNotFoundError:
@@ -96,13 +126,14 @@ class StoreFiles:
 
     def _write(self, name: str, data: bytes) -> None:
         if self.local_root is not None:
-            write_whole(self.local_root / name, lambda file: file.write(data))
+            with atomic_write(self.local_root / name, shared=True) as temporary:
+                temporary.write_bytes(data)
         else:
             self._fs.pipe_file(self._path(name), data)
 
     def _put(self, source: Path, name: str) -> None:
         if self.local_root is not None:
-            copy_whole(source, self.local_root / name)
+            copy_atomically(source, self.local_root / name)
         else:
             self._fs.put_file(str(source), self._path(name))
 
@@ -112,50 +143,28 @@ class StoreFiles:
         except OSError as error:
             raise ModelStoreError(
                 f"the model store cannot be written ({_last({'name': name})}: {error.strerror or error})",
-                hint="look at free space and rights of REFCUT_MODEL_STORE",
+                hint="check free space and permissions of REFCUT_MODEL_STORE",
             ) from None
 
 
-def write_whole(target: Path, fill: Callable[[BinaryIO], Any]) -> None:
-    """A local file that is on the disk, complete, before it has its name. Raises OSError, and leaves nothing then."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL}")
-    try:
-        with temporary.open("wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """A copy of a local file, as by `write_whole`."""
-
-    def fill(file: BinaryIO) -> None:
-        with source.open("rb") as opened:
-            shutil.copyfileobj(opened, file, 2**20)
-
-    write_whole(target, fill)
+def copy_atomically(source: Path, target: Path) -> None:
+    """Copy a local file so that `target` is complete or does not change."""
+    with atomic_write(target, shared=True) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _last(entry: dict[str, Any]) -> str:
     return str(entry["name"]).rstrip("/").rsplit("/", 1)[-1]
 
 
-HALF_FOLDER_S = 3600.0
-"""A folder without a manifest is left alone so long: somebody may be writing it."""
-
-
 def sweep(files: StoreFiles, needed_bases: Set[str], older_than_s: float) -> None:
-    """Removes version folders without a manifest, halves of files, and bases other than those with these hashes."""
+    """Remove version folders without a manifest, partly written files, and bases that no version needs.
+
+    Args:
+        files: The store.
+        needed_bases: SHA-256 of the bases that stay.
+        older_than_s: Only files of at least this age in seconds are removed.
+    """
     for version in files.folders("versions"):
         folder = f"versions/{version}"
         found = files.files(folder)
@@ -176,7 +185,7 @@ def _remove_old(files: StoreFiles, folder: str, names: Sequence[str], older_than
 
 
 def _are_old(files: StoreFiles, folder: str, names: Sequence[str], older_than_s: float) -> bool:
-    """Whether there are files, and none of them is young."""
+    """Whether there are files and all of them are that old."""
     try:
         return bool(names) and all(files.age_s(f"{folder}/{name}") >= older_than_s for name in names)
     except FileNotFoundError:

@@ -1,4 +1,7 @@
-"""Which weights serve a project now: its current version, an earlier one where that is damaged, else the shared model."""
+"""Chooses what serves a project: its current version, an earlier one if that is damaged, else the shared model.
+
+Workers ask `ServingChoice` before a click; web processes ask `StoreVersions` what to tell Label Studio.
+"""
 
 from __future__ import annotations
 
@@ -21,26 +24,40 @@ from refcut_backend.versions.store import ModelStore
 log = logging.getLogger("refcut.models")
 
 MAX_PROJECTS = 10_000
+FRESH_S = 1.0
+"""An answer of the store is used without asking again for this long."""
+STALE_S = 4.0
+"""Up to this age an answer is used while a newer one is fetched in the background; an older one is never used."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """version: as Label Studio shows it. folder: its weights; None for a version of the store."""
+    """The weights that serve a project.
+
+    Attributes:
+        version: Name, as Label Studio shows it.
+        folder: Folder with the shared model; None for a version of the store.
+    """
 
     version: str
     folder: Path | None = None
 
 
 class ServingChoice:
-    """Asks the store every time; whoever asks often remembers the answer. May be used from several threads.
+    """Chooses what serves each project. Asks the store at every call; may be used from several threads.
 
-    check: raises ModelStoreError for a version that cannot serve.
+    Args:
+        store: The versions.
+        shared_dir: Weights of projects without a version of their own.
+        check: Raises ModelStoreError for a version that cannot serve; by default the store's own check.
+
+    Raises:
+        WeightsError: If `shared_dir` has no valid weights.
     """
 
     def __init__(
         self, store: ModelStore, shared_dir: Path, check: Callable[[str], object] | None = None
     ) -> None:
-        """shared_dir: the weights of projects without versions of their own. Raises WeightsError."""
         self.shared = Choice(version_name(shared_dir), shared_dir)
         self._store = store
         self._check = check or store.check
@@ -51,11 +68,11 @@ class ServingChoice:
 
     @property
     def fallen_back(self) -> int:
-        """How many projects are served by another version than the one that shall serve."""
+        """Number of projects that are served by another version than the one that was promoted."""
         return len(self._fallen_back)
 
     def has_changed(self, project_id: int) -> bool:
-        """Whether another version shall serve than when `of` was asked last."""
+        """Return whether the project's pointer has changed since `of` was called last."""
         with self._lock:
             last = self._last.get(project_id)
         try:
@@ -64,7 +81,7 @@ class ServingChoice:
             return False
 
     def of(self, project_id: int) -> Choice:
-        """What serves a project. Never raises: a store that cannot be asked changes nothing."""
+        """Choose what serves a project. Never raises: if the store cannot be read, the last choice stays."""
         with self._lock:
             last = self._last.get(project_id)
         try:
@@ -80,7 +97,7 @@ class ServingChoice:
             return last[1] if last else self.shared
 
     def refuse(self, project_id: int, version: str) -> None:
-        """Notes that a version turned out not to serve; an earlier one is chosen until the project's pointer changes."""
+        """Note that a version turned out to be unusable. An earlier one serves until the project's pointer changes."""
         with self._lock:
             pointer, _ = self._last[project_id]
             self._refused.setdefault(project_id, set()).add(version)
@@ -119,46 +136,33 @@ class ServingChoice:
             return False
 
 
-FRESH_S = 1.0
-STALE_S = 4.0
-"""An answer is at most so old; between the two ages it is used while a newer one is fetched."""
-
-
 class ProjectVersions(Protocol):
-    """What Label Studio is told of the model."""
+    """Names of the versions that serve, for Label Studio."""
 
     @property
     def shared(self) -> str:
-        """What serves projects without a version of their own."""
+        """The shared model, which serves projects without a version of their own."""
 
     @property
     def fallen_back(self) -> int:
-        """How many projects are not served by the version that shall serve them."""
+        """Number of projects that are served by another version than the one that was promoted."""
 
     def of(self, project_id: int) -> str:
-        """What serves a project."""
+        """Return the version that serves a project."""
 
     def all(self) -> list[str]:
-        """All that serve, the shared one first."""
-
-
-class OneVersion:
-    """The same for all projects."""
-
-    fallen_back = 0
-
-    def __init__(self, version: str) -> None:
-        self.shared = version
-
-    def of(self, _project_id: int) -> str:
-        return self.shared
-
-    def all(self) -> list[str]:
-        return [self.shared]
+        """List all versions that serve, the shared model first."""
 
 
 class StoreVersions:
-    """As the store says, asked about a project at most once a second; a store that is far away holds up nobody."""
+    """The versions that the store names, asked for at most once per second and project.
+
+    A slow remote store delays nobody.
+
+    Args:
+        choice: Chooses what serves.
+        clock: Monotonic seconds.
+    """
 
     def __init__(self, choice: ServingChoice, clock: Callable[[], float] = time.monotonic) -> None:
         self._choice = choice
@@ -169,26 +173,30 @@ class StoreVersions:
 
     @property
     def shared(self) -> str:
+        """The shared model, which serves projects without a version of their own."""
         return self._choice.shared.version
 
     @property
     def fallen_back(self) -> int:
+        """Number of projects that are served by another version than the one that was promoted."""
         return self._choice.fallen_back
 
     def of(self, project_id: int) -> str:
+        """Return the version that serves a project; at most `STALE_S` seconds old."""
         with self._lock:
             known = self._known.get(project_id)
             age_s = self._clock() - known[0] if known else STALE_S
-            begin = FRESH_S <= age_s < STALE_S and project_id not in self._asking
-            if begin:
+            is_due = FRESH_S <= age_s < STALE_S and project_id not in self._asking
+            if is_due:
                 self._asking.add(project_id)
         if known is None or age_s >= STALE_S:
             return self._ask(project_id).version
-        if begin:
+        if is_due:
             threading.Thread(target=self._ask, args=(project_id,), name="model-version", daemon=True).start()
         return known[1].version
 
     def all(self) -> list[str]:
+        """List the versions that serve, as far as they have been asked for, the shared model first."""
         with self._lock:
             known = [choice.version for _, choice in self._known.values()]
         return list(dict.fromkeys([self.shared, *known]))
@@ -203,10 +211,19 @@ class StoreVersions:
 
 
 def open_model_store(settings: Settings) -> ModelStore:
-    """Raises ModelStoreError."""
+    """Open the settings' model store.
+
+    Raises:
+        ModelStoreError: If its URL cannot be opened.
+    """
     return ModelStore.open(settings.model_store_url, settings.state_dir.resolve() / "model-cache")
 
 
 def open_project_versions(settings: Settings) -> StoreVersions:
-    """Raises ModelStoreError or WeightsError."""
+    """Open the settings' model store to name the versions that serve.
+
+    Raises:
+        ModelStoreError: If the store's URL cannot be opened.
+        WeightsError: If the shared model has no valid weights.
+    """
     return StoreVersions(ServingChoice(open_model_store(settings), settings.model_dir))

@@ -1,11 +1,11 @@
-"""Versions of the model, one folder each, and which one serves each project.
+"""The model store: versions of the model, one folder each, and which of them serves each project.
 
-    versions/NAME/manifest.json       written last: a folder without it is no version
-    versions/NAME/version.safetensors what training changed, and pictures beside it
-    bases/SHA256.safetensors          the frozen encoder, once for all that share it
-    projects/ID/current.json          which version serves, and which ones did before
+    versions/NAME/manifest.json        written last: a folder without it is not a version
+    versions/NAME/version.safetensors  what the training changed, and pictures beside it
+    bases/SHA256.safetensors           the frozen encoder, once for all versions that share it
+    projects/ID/current.json           which version serves, and which ones served before
 
-Everything that is read again is held to the hashes in the manifest.
+Files are checked against the hashes in the manifest whenever they are used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, file_digest
 from refcut_backend.errors import ModelStoreError
-from refcut_backend.versions.files import HALF_FOLDER_S, StoreFiles, copy_whole, sweep
+from refcut_backend.versions.files import HALF_FOLDER_S, StoreFiles, copy_atomically, sweep
 from refcut_backend.versions.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -29,12 +29,18 @@ from refcut_backend.versions.manifest import (
 )
 
 MIN_KEPT = 3
+"""Pruning always leaves this many versions."""
 _LIST_HINT = "`refcut models list` shows them"
 
 
 class ModelStore:
-    """Any number of processes and machines may use one at once. cache_dir: where versions of a store that lies
-    elsewhere are copied to."""
+    """The versions in one folder or behind one URL. Any number of processes and machines may use it at once.
+
+    Args:
+        files: The store's files.
+        cache_dir: Local folder for copies of the versions that are used, if the store is not on this machine.
+        now: The time that new versions get.
+    """
 
     def __init__(
         self, files: StoreFiles, cache_dir: Path, now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -47,23 +53,38 @@ class ModelStore:
 
     @classmethod
     def open(cls, url: str, cache_dir: Path = Path("refcut-state/model-cache")) -> ModelStore:
-        """The store in a folder or at an fsspec URL, which need not exist yet. Raises ModelStoreError."""
+        """Open the store in a folder or at an fsspec URL. It need not exist yet.
+
+        Raises:
+            ModelStoreError: If this installation cannot open that kind of URL.
+        """
         return cls(StoreFiles(url), cache_dir)
 
     @property
     def is_local(self) -> bool:
-        """Whether looking into it costs next to nothing."""
+        """Whether the store is a folder of this machine, so that reading it costs next to nothing."""
         return self._files.local_root is not None
 
-    def publish(self, project_id: int, run_dir: Path, manifest: dict[str, Any]) -> str:
-        """Copies a trained folder's weights and pictures there, beside what is said of them. Nothing serves it yet.
+    def publish(self, project_id: int, run_dir: Path, metadata: dict[str, Any]) -> str:
+        """Copy a trained folder's weights and pictures into the store as a new version. It does not serve yet.
 
-        Publishing the same again changes nothing. Returns the version's name. Raises ModelStoreError when the folder
-        has no weights, or the store cannot be written; there is no such version then.
+        Publishing the same weights again changes nothing.
+
+        Args:
+            project_id: The project that the version was trained for.
+            run_dir: Folder with the base, the version's weights and any pictures (.png).
+            metadata: What the training recorded, as JSON (see `Manifest.metadata`).
+
+        Returns:
+            The version's name.
+
+        Raises:
+            ModelStoreError: If the folder has no valid weights, or the store cannot be written. The version then does not
+                exist.
         """
         base, version = check_weights(run_dir)
         self.sweep()
-        name, is_there = self._free_name(project_id, version, manifest)
+        name, is_there = self._free_name(project_id, version, metadata)
         if is_there:
             return name
         if self._files.size(_base_path(base)) != (run_dir / BASE_FILE).stat().st_size:
@@ -72,23 +93,31 @@ class ModelStore:
             self._files.put(path, f"versions/{name}/{path.name}")
         sizes = {file: (run_dir / file).stat().st_size for file in (BASE_FILE, VERSION_FILE)}
         at = self._now().isoformat(timespec="microseconds")
-        complete = Manifest(name, project_id, at, base, version, sizes, manifest)
+        complete = Manifest(name, project_id, at, base, version, sizes, metadata)
         self._files.write(f"versions/{name}/{MANIFEST_FILE}", complete.to_json())
         if self.is_local:
-            self.local_folder(name)  # so that it can be read where nothing may be written
+            self.local_folder(name)  # links the base now: readers may have no right to write
         return name
 
     def promote(self, project_id: int, version: str) -> None:
-        """Makes a version the one that serves. Raises ModelStoreError for another project's, or a damaged one."""
+        """Make a version the one that serves its project.
+
+        Raises:
+            ModelStoreError: If the version belongs to another project, is damaged or does not exist.
+        """
         if self.manifest(version).project_id != project_id:
             raise ModelStoreError(f"{version} is not a version of project {project_id}", hint=_LIST_HINT)
         self.local_folder(version)
         self._point(project_id, self.pointer(project_id).promoted(version))
 
     def rollback(self, project_id: int) -> str | None:
-        """Goes back to what served before. Returns its name; None = the model of projects without own versions.
+        """Go back to what served before.
 
-        Raises ModelStoreError when nothing did.
+        Returns:
+            The version's name; None for the shared model.
+
+        Raises:
+            ModelStoreError: If nothing served before.
         """
         pointer = self.pointer(project_id).rolled_back(frozenset(self.versions(project_id)))
         if pointer is None:
@@ -99,11 +128,19 @@ class ModelStore:
         return pointer.version
 
     def current(self, project_id: int) -> str | None:
-        """The version that shall serve; None = the model of projects without versions of their own."""
+        """Return the version that is to serve a project; None for the shared model.
+
+        Raises:
+            ModelStoreError: If the pointer cannot be read.
+        """
         return self.pointer(project_id).version
 
     def pointer(self, project_id: int) -> Pointer:
-        """What serves, and what served before. Raises ModelStoreError when that cannot be read."""
+        """Read what serves a project and what served before.
+
+        Raises:
+            ModelStoreError: If the pointer cannot be read.
+        """
         try:
             return Pointer.from_json(self._files.read(_pointer_path(project_id)))
         except FileNotFoundError:
@@ -115,12 +152,16 @@ class ModelStore:
             ) from None
 
     def versions(self, project_id: int) -> list[str]:
-        """All versions of a project, newest first."""
+        """List all versions of a project, newest first."""
         found = [m for m in self._manifests() if m.project_id == project_id]
         return [m.version for m in sorted(found, key=lambda m: m.published_at, reverse=True)]
 
     def manifest(self, version: str) -> Manifest:
-        """Raises ModelStoreError when there is no such version."""
+        """Read a version's manifest.
+
+        Raises:
+            ModelStoreError: If there is no such version.
+        """
         check_name(version)
         if version not in self._known:
             try:
@@ -132,8 +173,11 @@ class ModelStore:
         return self._known[version]
 
     def check(self, version: str) -> None:
-        """Raises ModelStoreError for a version that is not whole: by its hashes where looking costs little, by its
-        files' sizes elsewhere."""
+        """Check that a version is complete: by hashes in a local store, by file sizes in a remote one.
+
+        Raises:
+            ModelStoreError: If it is damaged or does not exist.
+        """
         if self.is_local:
             self.local_folder(version)
             return
@@ -143,9 +187,10 @@ class ModelStore:
                 raise _damaged(version, name)
 
     def local_folder(self, version: str) -> Path:
-        """A folder of this machine with base and version, which are what they were when published.
+        """Return a local folder with base and version, checked by their hashes. A remote version is downloaded once.
 
-        Raises ModelStoreError for a damaged version, or one that is not there.
+        Raises:
+            ModelStoreError: If the version is damaged or does not exist.
         """
         manifest = self.manifest(version)
         root = self._files.local_root or self._cache_dir
@@ -161,7 +206,7 @@ class ModelStore:
         return folder
 
     def save_pictures(self, version: str, folder: Path) -> list[Path]:
-        """Copies what was drawn of a version. Returns the files."""
+        """Copy the pictures of a version into a local folder and return their paths."""
         source = f"versions/{self.manifest(version).version}"
         names = [name for name in self._files.files(source) if name.endswith(".png")]
         for name in names:
@@ -169,16 +214,19 @@ class ModelStore:
         return [folder / name for name in names]
 
     def lasting(self, project_id: int, keep: int = MIN_KEPT) -> list[str]:
-        """What pruning leaves: the newest `keep` versions (at least 3), the one that serves, and the one that a rollback
-        would bring back."""
+        """List the versions that pruning leaves.
+
+        These are the newest `keep` versions (at least `MIN_KEPT`), the one that serves, and the one that a rollback would
+        bring back.
+        """
         versions = self.versions(project_id)
         pointer = self.pointer(project_id)
         before = pointer.rolled_back(frozenset(versions))
-        kept = {*versions[: max(keep, MIN_KEPT)], pointer.version, before.version if before else None}
-        return [version for version in versions if version in kept]
+        remaining = {*versions[: max(keep, MIN_KEPT)], pointer.version, before.version if before else None}
+        return [version for version in versions if version in remaining]
 
     def prune(self, project_id: int, keep: int = MIN_KEPT) -> list[str]:
-        """Removes a project's versions but the lasting ones. Returns their names."""
+        """Remove a project's versions except the lasting ones, and return their names."""
         lasting = self.lasting(project_id, keep)
         removed = [version for version in self.versions(project_id) if version not in lasting]
         for version in removed:
@@ -189,13 +237,13 @@ class ModelStore:
         return removed
 
     def sweep(self, older_than_s: float = HALF_FOLDER_S) -> None:
-        """Removes what was left half written for so long, and bases that no version needs."""
+        """Remove what was left partly written for that many seconds, and bases that no version needs."""
         sweep(self._files, {manifest.base_sha256 for manifest in self._manifests()}, older_than_s)
 
-    def _free_name(self, project_id: int, sha256: str, said: dict[str, Any]) -> tuple[str, bool]:
+    def _free_name(self, project_id: int, sha256: str, metadata: dict[str, Any]) -> tuple[str, bool]:
         """A name for this content, and whether it is published under that name already."""
         for digits in (8, 16, 64):
-            name = name_of(said, project_id, sha256, digits)
+            name = name_of(metadata, project_id, sha256, digits)
             if self._files.size(f"versions/{name}/{MANIFEST_FILE}") is None:
                 return name, False
             manifest = self.manifest(name)
@@ -204,7 +252,7 @@ class ModelStore:
         raise AssertionError("two contents of one SHA-256")
 
     def _manifests(self) -> list[Manifest]:
-        """Of all whole versions."""
+        """The manifests of all complete versions."""
         found = []
         for name in self._files.folders("versions"):
             try:
@@ -217,7 +265,7 @@ class ModelStore:
         self._files.write(_pointer_path(project_id), pointer.to_json())
 
     def _is(self, path: Path, sha256: str) -> bool:
-        """Whether a file has this hash; it is computed once as long as the file does not change."""
+        """Whether a file has this hash. The hash is computed once as long as size and time of the file stay the same."""
         try:
             status = path.stat()
         except FileNotFoundError:
@@ -235,7 +283,7 @@ class ModelStore:
 
 
 def _paths(manifest: Manifest) -> dict[str, str]:
-    """Where a version's two files are in the store."""
+    """Names of a version's two files in the store."""
     return {
         BASE_FILE: _base_path(manifest.base_sha256),
         VERSION_FILE: f"versions/{manifest.version}/{VERSION_FILE}",
@@ -250,15 +298,15 @@ def _pointer_path(project_id: int) -> str:
     return f"projects/{int(project_id)}/current.json"
 
 
-def _link(base: Path, place: Path) -> None:
-    """The base under the name that `model.checkpoints.weights` looks for it; the same file where the disk can do that."""
-    place.unlink(missing_ok=True)
+def _link(base: Path, path: Path) -> None:
+    """Puts the base where `model.checkpoints.weights` looks for it; as a hard link if the file system has them."""
+    path.unlink(missing_ok=True)
     try:
-        os.link(base, place)
+        os.link(base, path)
     except FileExistsError:
         return
     except OSError:
-        copy_whole(base, place)
+        copy_atomically(base, path)
 
 
 def _damaged(version: str, name: str) -> ModelStoreError:

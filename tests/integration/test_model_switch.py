@@ -20,7 +20,7 @@ from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.versions.store import ModelStore
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, click_result
 from tests.support.running_backend import free_port, start, wait_until_up
-from tests.support.trained_folders import said, trained_folder
+from tests.support.trained_folders import trained_folder, version_metadata
 from tests.support.worker_farm import wait_for
 
 PHOTOGRAPH = (REPOSITORY / "label_studio_demo" / "car_parts_te66.jpg").read_bytes()
@@ -99,7 +99,10 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
 
 def test_promote_and_rollback_switch_between_two_clicks_and_drop_none(backend, tmp_path):
     store = ModelStore.open(str(backend.folder / "state" / "models"))
-    versions = [store.publish(1, trained_folder(tmp_path / f"run-{seed}", seed), said()) for seed in (1, 2)]
+    versions = [
+        store.publish(1, trained_folder(tmp_path / f"run-{seed}", seed), version_metadata())
+        for seed in (1, 2)
+    ]
     shared = backend.click(1)
     assert backend.click(2) == shared
     stopping = threading.Event()
@@ -134,7 +137,7 @@ def latest(backend: Backend, project: int) -> str | None:
 
 def test_emptying_redis_loses_no_version(backend, tmp_path):
     store = ModelStore.open(str(backend.folder / "state" / "models"))
-    version = store.publish(3, trained_folder(tmp_path / "run", 1), said())
+    version = store.publish(3, trained_folder(tmp_path / "run", 1), version_metadata())
     store.promote(3, version)
     assert backend.click(3) == version
     backend.redis.flushall()

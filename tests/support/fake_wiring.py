@@ -32,8 +32,8 @@ from refcut_backend.training.new_annotations import NewAnnotations
 from refcut_backend.training.requests import TrainingRequests
 from refcut_backend.training.runs import TrainingRuns
 from refcut_backend.training.status import TrainingStatus
-from refcut_backend.versions.serving import OneVersion
 from refcut_backend.wiring import TrainingWiring, Wiring
+from tests.support.one_version import OneVersion
 from tests.support.recorded import LABEL_CONFIG
 
 MASK = np.eye(8, dtype=bool)

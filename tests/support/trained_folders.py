@@ -33,6 +33,6 @@ def _base() -> bytes:
         return (Path(folder) / BASE_FILE).read_bytes()
 
 
-def said(**more: object) -> dict[str, object]:
-    """What a trainer says of a version."""
+def version_metadata(**more: object) -> dict[str, object]:
+    """What a trainer publishes with a version."""
     return {"parent": PARENT} | more

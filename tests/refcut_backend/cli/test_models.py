@@ -17,7 +17,7 @@ from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import open_model_store
 from refcut_backend.versions.store import ModelStore
 from refcut_backend.wiring import wire_backend
-from tests.support.trained_folders import said, trained_folder
+from tests.support.trained_folders import trained_folder, version_metadata
 from tests.support.worker_farm import wait_for
 
 
@@ -56,7 +56,7 @@ def refcut(settings: Settings, monkeypatch: pytest.MonkeyPatch):
 
 
 def published(store: ModelStore, tmp_path: Path, seed: int, **more: object) -> str:
-    return store.publish(7, trained_folder(tmp_path / f"run-{seed}", seed), said(**more))
+    return store.publish(7, trained_folder(tmp_path / f"run-{seed}", seed), version_metadata(**more))
 
 
 def test_the_list_shows_figures_decision_and_what_serves(store, tmp_path, refcut):
@@ -110,7 +110,7 @@ def test_what_cannot_be_done_is_said_in_one_line(store, tmp_path, refcut):
     version = published(store, tmp_path, 1)
     assert "not a version of project 8" in refcut("promote", "--project", "8", version, fails=True)
     assert "there is no version" in refcut("promote", "--project", "7", "tiny-00000000", fails=True)
-    assert "no name of a version" in refcut("show", "../secrets", fails=True)
+    assert "not the name of a version" in refcut("show", "../secrets", fails=True)
 
 
 def test_label_studio_is_told_each_projects_own_version_whatever_becomes_of_redis(

@@ -4,9 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from refcut_backend.clicks.recent_objects import ClickedObjects, newly_accepted
 from refcut_backend.clicks.session import ClickedObject, RememberedObject
+from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.label_studio.regions import GivenMask
 
@@ -111,3 +113,37 @@ def test_ids_that_end_in_a_number_are_told_from_pieces():
     one = RememberedObject(replace(DOOR, region_id="rc--1o06-7"), False, 1)
     assert newly_accepted([one], ["rc--1o06-7"]) == ["rc--1o06-7"]
     assert newly_accepted([one], ["rc--1o06-7-3"]) == ["rc--1o06-7"]
+
+
+OLDER_TABLE = """
+CREATE TABLE clicked_objects (
+    project_id BIGINT NOT NULL, task_id BIGINT NOT NULL, region_id VARCHAR(120) NOT NULL,
+    label VARCHAR(500) NOT NULL, to_name VARCHAR(500) NOT NULL, clicks JSON NOT NULL, box JSON,
+    borrowed JSON NOT NULL, lone BOOLEAN NOT NULL, accepted BOOLEAN NOT NULL, asked VARCHAR(16) NOT NULL,
+    asked_at_s FLOAT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL, rle BLOB NOT NULL,
+    score FLOAT NOT NULL, reference_versions JSON NOT NULL,
+    PRIMARY KEY (project_id, task_id, region_id)
+)
+"""
+OLDER_ROW = """
+INSERT INTO clicked_objects VALUES (
+    1, 2, 'rc-a', 'Door', 'image', '[["a", 1.5, 2.5, true], ["n", 3, 4, false]]', '["b", 1, 2, 3, 4]',
+    '["n"]', 1, 0, 'k', 50, 8, 9, X'0001FF', 0.75, '["v1", "v2"]'
+)
+"""
+
+
+def test_objects_that_version_0_1_0_remembered_are_recalled_and_replaced(tmp_path):
+    url = f"sqlite:///{tmp_path / 'refcut.db'}"
+    older = create_engine(url)
+    with older.begin() as connection:
+        connection.execute(text(OLDER_TABLE))
+        connection.execute(text(OLDER_ROW))
+    older.dispose()
+    engine = open_database(url)
+    objects = ClickedObjects(engine, memory_s=100)
+    assert objects.recall(1, 2, 60) == [RememberedObject(DOOR, False, 50, "k")]
+    assert objects.mask(1, 2, "rc-a") == GIVEN
+    remember(objects, replace(DOOR, single_prompt=False), 60)
+    assert objects.recall(1, 2, 60)[0].clicked == replace(DOOR, single_prompt=False)
+    engine.dispose()

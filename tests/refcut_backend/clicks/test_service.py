@@ -24,8 +24,8 @@ from refcut_backend.label_studio.label_config import MASK_KINDS
 from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.logs import collect_fields
 from refcut_backend.references.registry import References
-from refcut_backend.versions.serving import OneVersion
 from tests.support import squares
+from tests.support.one_version import OneVersion
 from tests.support.recorded import LABEL_CONFIG, box_result, click_result, recorded
 from tests.support.squares import HEIGHT, WIDTH, Editor, SquareQueue, mask_of
 

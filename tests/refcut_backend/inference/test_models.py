@@ -24,7 +24,7 @@ from refcut_backend.queue.messages import ClickJob
 from refcut_backend.versions.serving import ServingChoice
 from refcut_backend.versions.store import ModelStore
 from tests.refcut_backend.inference.test_engine import LIMITS, Store
-from tests.support.trained_folders import said, trained_folder
+from tests.support.trained_folders import trained_folder, version_metadata
 from tests.support.worker_farm import wait_for
 
 
@@ -53,7 +53,9 @@ class World:
         return self.loader.load(self.store.local_folder(version), version)
 
     def publish(self, seed: int, project: int = 1) -> str:
-        return self.store.publish(project, trained_folder(self.folder / f"run-{seed}", seed), said())
+        return self.store.publish(
+            project, trained_folder(self.folder / f"run-{seed}", seed), version_metadata()
+        )
 
     def serves(self, project: int = 1) -> str:
         return self.models.of(project).version

@@ -20,7 +20,7 @@ from refcut_backend.training.refcut_learner import ModelLearner
 from refcut_backend.versions.serving import open_model_store
 from refcut_backend.versions.store import ModelStore
 from tests.support.synthetic_snapshot import with_another_encoder
-from tests.support.trained_folders import said, trained_folder
+from tests.support.trained_folders import trained_folder, version_metadata
 
 PLAN = {"wanted": 30, "steps": 25, "reviews": [[20, 25, 3.5]]}
 
@@ -63,7 +63,7 @@ def test_a_version_is_converted_before_it_serves(tmp_path, settings, store, monk
 
     monkeypatch.setattr(ModelStore, "promote", noted)
     learner = ModelLearner(settings)
-    version = learner.publish(7, candidate(tmp_path / "run"), said())
+    version = learner.publish(7, candidate(tmp_path / "run"), version_metadata())
     assert forms(settings) == []
     learner.promote(7, version)
     assert there == [1]
@@ -73,7 +73,7 @@ def test_a_version_is_converted_before_it_serves(tmp_path, settings, store, monk
 def test_a_version_that_cannot_be_converted_is_promoted_all_the_same(tmp_path, settings, store, monkeypatch):
     monkeypatch.setattr("model.runtime.select.LIMIT_S", 0.01)
     learner = ModelLearner(settings)
-    version = learner.publish(7, candidate(tmp_path / "run"), said())
+    version = learner.publish(7, candidate(tmp_path / "run"), version_metadata())
     learner.promote(7, version)
     assert forms(settings) == []
     assert store.current(7) == version
@@ -100,14 +100,14 @@ def test_a_training_is_averaged_with_the_shared_model_unless_its_parent_has_anot
 def test_the_manifest_names_the_parent_where_that_was_averaged_with(tmp_path, settings, store):
     other = with_another_encoder(candidate(tmp_path / "run"), tmp_path / "other")
     (other / PLAN_FILE).write_text(json.dumps(PLAN))
-    version = ModelLearner(settings).publish(7, other, said())
-    assert store.manifest(version).said["origin"] == said()["parent"]
+    version = ModelLearner(settings).publish(7, other, version_metadata())
+    assert store.manifest(version).metadata["origin"] == version_metadata()["parent"]
 
 
 def test_the_manifest_has_what_a_repetition_needs(tmp_path, settings, store):
     learner = ModelLearner(settings, FineTuneSettings(steps=30, seed=5))
-    version = learner.publish(7, candidate(tmp_path / "run"), said(snapshot="0" * 64))
-    found = store.manifest(version).said
+    version = learner.publish(7, candidate(tmp_path / "run"), version_metadata(snapshot="0" * 64))
+    found = store.manifest(version).metadata
     assert found["plan"] == PLAN
     assert found["origin"] == version_name(settings.model_dir)
     assert FineTuneSettings.model_validate(found["settings"]) == FineTuneSettings(steps=30, seed=5)
@@ -118,7 +118,9 @@ def test_a_rollback_converts_nothing_where_the_version_has_served_before(
     tmp_path, settings, store, monkeypatch
 ):
     learner = ModelLearner(settings)
-    versions = [learner.publish(7, candidate(tmp_path / str(seed), seed), said()) for seed in (1, 2)]
+    versions = [
+        learner.publish(7, candidate(tmp_path / str(seed), seed), version_metadata()) for seed in (1, 2)
+    ]
     for version in versions:
         learner.promote(7, version)
     monkeypatch.setattr("model.runtime.openvino.convert", None)

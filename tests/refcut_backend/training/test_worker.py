@@ -151,6 +151,15 @@ def test_a_training_outlives_redis(trainers):
     assert trainers.wait_for_end(run_id).outcome is Outcome.PROMOTED
 
 
+def test_a_run_that_version_0_1_0_left_in_redis_is_trained_under_its_old_name(trainers):
+    run_id = trainers.request()
+    queue = open_queue(TRAINING_QUEUE, trainers.connection)
+    queue.empty()
+    queue.enqueue_call("refcut_backend.training.training_job.run_training_job", args=(run_id,))
+    trainers.start()
+    assert trainers.wait_for_end(run_id).outcome is Outcome.PROMOTED
+
+
 def test_two_workers_never_compute_one_run(trainers):
     trainers.start()
     trainers.start()

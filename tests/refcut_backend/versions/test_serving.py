@@ -9,7 +9,7 @@ import pytest
 from model.checkpoints.version_folder import VERSION_FILE
 from refcut_backend.versions.serving import ServingChoice, StoreVersions
 from refcut_backend.versions.store import ModelStore
-from tests.support.trained_folders import said, trained_folder
+from tests.support.trained_folders import trained_folder, version_metadata
 from tests.support.worker_farm import wait_for
 
 
@@ -34,7 +34,7 @@ def choice(store: ModelStore, tmp_path: Path) -> ServingChoice:
 
 
 def published(store: ModelStore, tmp_path: Path, seed: int) -> str:
-    return store.publish(1, trained_folder(tmp_path / f"run-{seed}", seed), said())
+    return store.publish(1, trained_folder(tmp_path / f"run-{seed}", seed), version_metadata())
 
 
 def damage(tmp_path: Path, version: str) -> None:

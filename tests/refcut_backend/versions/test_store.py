@@ -22,7 +22,7 @@ from refcut_backend.versions.files import StoreFiles
 from refcut_backend.versions.store import ModelStore
 from tests.support.recorded import REPOSITORY
 from tests.support.s3_server import new_bucket, running_s3_server
-from tests.support.trained_folders import said, trained_folder
+from tests.support.trained_folders import trained_folder, version_metadata
 
 PROJECT = 7
 
@@ -59,7 +59,7 @@ def open_store(url: str, tmp_path: Path, days: itertools.count[int] | None = Non
 
 
 def publish(store: ModelStore, tmp_path: Path, seed: int, project: int = PROJECT) -> str:
-    return store.publish(project, trained_folder(tmp_path / f"run-{seed}", seed), said(seed=seed))
+    return store.publish(project, trained_folder(tmp_path / f"run-{seed}", seed), version_metadata(seed=seed))
 
 
 def test_a_published_version_is_found_and_loads_but_serves_nobody(store, url, tmp_path):
@@ -73,12 +73,12 @@ def test_a_published_version_is_found_and_loads_but_serves_nobody(store, url, tm
     assert (folder / VERSION_FILE).read_bytes() == (tmp_path / "run-1" / VERSION_FILE).read_bytes()
     load_network(folder)
     manifest = found.manifest(version)
-    assert (manifest.project_id, manifest.said) == (PROJECT, said(seed=1))
+    assert (manifest.project_id, manifest.metadata) == (PROJECT, version_metadata(seed=1))
 
 
 def test_publishing_again_after_a_crash_changes_nothing(store, tmp_path):
     run = trained_folder(tmp_path / "run")
-    assert store.publish(PROJECT, run, said()) == store.publish(PROJECT, run, said())
+    assert store.publish(PROJECT, run, version_metadata()) == store.publish(PROJECT, run, version_metadata())
     assert len(store.versions(PROJECT)) == 1
 
 
@@ -178,7 +178,7 @@ def test_half_written_folders_are_ignored_and_swept(store, url, tmp_path):
 
 
 class Canary:
-    """Whoever unpickles it leaves a file."""
+    """Unpickling it creates a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -191,8 +191,8 @@ class Canary:
 def test_a_hostile_pickle_as_weights_is_refused_and_nothing_of_it_runs(store, tmp_path, name):
     run, canary = trained_folder(tmp_path / "run"), tmp_path / "canary"
     (run / name).write_bytes(pickle.dumps(Canary(canary)))
-    with pytest.raises(ModelStoreError, match="no whole safetensors file"):
-        store.publish(PROJECT, run, said())
+    with pytest.raises(ModelStoreError, match="not a complete safetensors file"):
+        store.publish(PROJECT, run, version_metadata())
     assert store.versions(PROJECT) == []
     assert not canary.exists()
 
@@ -201,13 +201,13 @@ def test_weights_of_another_base_are_refused(store, tmp_path):
     run = trained_folder(tmp_path / "run")
     shutil.copy(run / VERSION_FILE, run / BASE_FILE)
     with pytest.raises(ModelStoreError, match="another base"):
-        store.publish(PROJECT, run, said())
+        store.publish(PROJECT, run, version_metadata())
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "tiny-0123abcd/../x", "", "a" * 500, "tiny-0123abcg"])
-def test_a_name_that_is_no_version_reaches_no_path(store, name):
+def test_a_name_that_is_not_a_version_reaches_no_path(store, name):
     for action in (store.manifest, store.local_folder, store.check, lambda n: store.promote(PROJECT, n)):
-        with pytest.raises(ModelStoreError, match="no name of a version"):
+        with pytest.raises(ModelStoreError, match="not the name of a version"):
             action(name)
 
 
@@ -271,15 +271,15 @@ def test_a_kill_between_writing_weights_and_promoting_leaves_the_serving_model_a
 
 
 def test_a_disk_that_is_full_leaves_no_half_version(tmp_path, monkeypatch):
-    store = open_store(str(tmp_path / "models"), tmp_path)
+    store, run = open_store(str(tmp_path / "models"), tmp_path), trained_folder(tmp_path / "run-1", 1)
 
     def full(_file: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("refcut_backend.versions.files.os.fsync", full)
+        patched.setattr("os.fsync", full)
         with pytest.raises(ModelStoreError, match="No space left on device"):
-            publish(store, tmp_path, 1)
+            store.publish(PROJECT, run, version_metadata(seed=1))
     assert store.versions(PROJECT) == []
     assert not list((tmp_path / "models").rglob("*.partial"))
     publish(store, tmp_path, 1)
