@@ -42,8 +42,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     processes = Processes.from_environment()
     try:
         with processes:
-            train(
-                read_config(arguments.config, arguments.data), arguments.out, processes.device, processes
-            )
+            train(read_config(arguments.config, arguments.data), arguments.out, processes.device, processes)
     except ModelError as error:
         parser.error(str(error))

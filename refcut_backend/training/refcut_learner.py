@@ -69,6 +69,7 @@ class ModelLearner:
     def compare(
         self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask
     ) -> PromotionDecision:
+        """Compare the models, and draw the holdout before and after the training."""
         how = CompareSettings(
             max_references=self._settings.max_references_per_label,
             runtime=self._settings.runtime,

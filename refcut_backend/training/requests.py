@@ -57,7 +57,11 @@ class TrainingRequests:
         return run, is_new
 
     def button_pressed(self, project_id: int) -> Run:
-        """Handle Label Studio's START_TRAINING; pressed twice, it gives one event and one run. Raises NotConnectedError."""
+        """Handle Label Studio's START_TRAINING. Pressed twice, it gives one event and one run.
+
+        Raises:
+            NotConnectedError: If the project is unknown.
+        """
         run, _ = self.request(project_id, RequestedBy.BUTTON)
         self._events.record(project_id, START_TRAINING, project_id, run.id)
         return run

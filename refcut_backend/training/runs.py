@@ -37,10 +37,10 @@ ENDED = frozenset({Stage.DONE, Stage.FAILED})
 
 
 class Outcome(StrEnum):
-    """How a training ended.
+    """How a run ended. The values are stored in the database and shown in `/status`.
 
-    PROMOTED: the new model serves. KEPT: the one that served goes on serving, and the reason says why. FAILED: there is
-    no new model.
+    PROMOTED: the new model serves. NOT_PROMOTED: the model before still serves, and the message says why. FAILED: there
+    is no new model.
     """
 
     PROMOTED = "promoted"
@@ -248,7 +248,7 @@ class TrainingRuns:
             values: dict[str, Any] = {"worker": None, "stage": Stage.QUEUED.value, "eta_s": None}
             if losses >= RERUNS:
                 values = self._ended(
-                    Outcome.FAILED, "two workers died during this run; the log of the kernel may say why"
+                    Outcome.FAILED, "two workers died during this run; the kernel log may say why"
                 )
             claim = Claim(run.id, run.project_id, run.attempt)
             if self._change(claim, values | {"losses": losses + 1}, is_silent):

@@ -57,7 +57,7 @@ class TrainingWorker:
             training: Does the training.
             make_learner: Called when a run has enough data; imports torch.
             put_back: Puts a run that was interrupted on the queue again.
-            stop_requested: Set at SIGTERM.
+            stop_event: Set at SIGTERM.
             beat_s: Seconds between two heartbeats.
         """
         self._name = name
