@@ -1,4 +1,7 @@
-"""Where a task's image is: in Label Studio, in cloud storage that Label Studio signs for, or somewhere on the web."""
+"""Interprets the address of a task's image: a file of Label Studio, an object in cloud storage, or a file on the web.
+
+To support a new scheme of addresses, extend `locate` here, and `fetch.py` if it needs another way of fetching.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from refcut_backend.errors import ImageError
 
 @dataclass(frozen=True)
 class TaskImage:
-    """Which image: the address alone would not do, since every project has a token of its own."""
+    """Identifies the image of a task. The address alone is not enough, because every project has its own token."""
 
     project_id: int
     task_id: int
@@ -28,26 +31,26 @@ LOCAL_FILES = "/data/local-files/"
 
 @dataclass(frozen=True)
 class LabelStudioFile:
-    """A file that Label Studio serves. path: with its query, below Label Studio's base path."""
+    """A file that Label Studio serves. `path` is below Label Studio's base path and includes the query."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class CloudFile:
-    """A file in cloud storage for which Label Studio makes a signed link. uri: as in s3://bucket/key."""
+    """A file in cloud storage for which Label Studio makes a signed link. `uri` is of the form s3://bucket/key."""
 
     uri: str
 
     def signing_path(self, task_id: int) -> str:
-        """Where Label Studio redirects to the signed link (contract, section 4)."""
+        """Returns the path at which Label Studio redirects to the signed link (contract, section 4)."""
         encoded = base64.urlsafe_b64encode(self.uri.encode()).decode()
         return f"/tasks/{task_id}/presign/?fileuri={encoded}"
 
 
 @dataclass(frozen=True)
 class WebFile:
-    """A file anywhere else, fetched without a token."""
+    """A file on any other server, fetched without a token."""
 
     url: str
 
@@ -56,7 +59,15 @@ Location = LabelStudioFile | CloudFile | WebFile
 
 
 def image_of_task(task_data: dict[str, Any], field: str) -> str:
-    """The address in a task's data under the Image tag's `value`. Raises ImageError when there is none."""
+    """Returns the address in a task's data.
+
+    Args:
+        task_data: The task's `data`.
+        field: Key from the Image tag's `value`.
+
+    Raises:
+        ImageError: There is no address under that key.
+    """
     address = task_data.get(field)
     if not isinstance(address, str) or not address:
         raise ImageError(
@@ -66,14 +77,19 @@ def image_of_task(task_data: dict[str, Any], field: str) -> str:
 
 
 def locate(address: str, label_studio: Iterable[str]) -> Location:
-    """What a task's image address means. label_studio: the addresses under which Label Studio is known, base path
-    included: under http://host/labeling its own files are /labeling/data/... in some tasks and /data/... in others.
+    """Interprets the address of a task's image.
 
-    Raises ImageError for addresses that are none, and for those that are never fetched (file:, ftp:, data: ...).
+    Args:
+        address: Address as it stands in the task's data.
+        label_studio: Addresses under which Label Studio is known, base path included. If Label Studio is at
+            http://host/labeling, its own files are /labeling/data/... in some tasks and /data/... in others.
+
+    Raises:
+        ImageError: The address is invalid, or of a kind that is never fetched (file:, ftp:, data: and others).
     """
     address = address.strip()
     if any(ord(sign) < 0x20 or ord(sign) == 0x7F for sign in unquote(address)):
-        raise ImageError("the image's address holds control characters", hint="correct it in the task's data")
+        raise ImageError("the image's address contains control characters", hint="correct it in the task's data")
     try:
         parts = urlsplit(address)
         homes = [urlsplit(home.rstrip("/")) for home in label_studio if home]
@@ -121,15 +137,15 @@ def _below(address: str, homes: list[SplitResult]) -> str:
 
 
 def upload_key(file: LabelStudioFile) -> str | None:
-    """`3/cat.png` of an upload, decoded once; None for other files."""
+    """Returns the path of an upload, such as `3/cat.png`, percent-decoded once; None for other files."""
     path = urlsplit(file.path).path
     return unquote(path.removeprefix(UPLOADS)) if path.startswith(UPLOADS) else None
 
 
 def local_file_key(file: LabelStudioFile) -> str | None:
-    """What follows `?d=` of a file in Label Studio's document root, decoded once; None for other files.
+    """Returns the parameter `d` of a file in Label Studio's document root, percent-decoded once; None for other files.
 
-    Of several the last one counts, as in Label Studio.
+    If there are several, the last one counts, as in Label Studio.
     """
     parts = urlsplit(file.path)
     if f"{parts.path.rstrip('/')}/" != LOCAL_FILES:

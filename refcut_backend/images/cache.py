@@ -1,4 +1,4 @@
-"""The images a worker has at hand, known by their content: a changed file at the same address is another image."""
+"""A worker's cache of decoded images, keyed by content: a changed file at the same address is another image."""
 
 from __future__ import annotations
 
@@ -31,20 +31,33 @@ Value = TypeVar("Value")
 
 
 class ByteCache(Generic[Key, Value]):
-    """size_of: bytes of a value. Values may grow: `keep` one again, and it is measured again."""
+    """A cache that drops the least recently used values when their sizes exceed a limit.
+
+    >>> cache = ByteCache(max_bytes=10, size_of=len)
+    >>> cache.store("a", b"123456")
+    >>> cache.store("b", b"1234567")
+    >>> "a" in cache, "b" in cache
+    (False, True)
+    """
 
     def __init__(self, max_bytes: int, size_of: Callable[[Value], int]) -> None:
+        """Creates an empty cache.
+
+        Args:
+            max_bytes: Limit for all values together.
+            size_of: Returns the size of a value in bytes. If a value grows, `store` it again to measure it again.
+        """
         self._cache: LRUCache[Key, Value] = LRUCache(max_bytes, getsizeof=size_of)
 
-    def keep(self, key: Key, value: Value) -> None:
-        """Stores a value, in the place of older ones; one that is larger than the whole cache is not kept."""
+    def store(self, key: Key, value: Value) -> None:
+        """Stores a value and drops others as needed. A value larger than the limit is not stored."""
         try:
             self._cache[key] = value
         except ValueError:
             self._cache.pop(key, None)
 
     def get(self, key: Key) -> Value | None:
-        """A value, which now counts as used."""
+        """Returns a value and marks it as used; None if it is not cached."""
         value: Value | None = self._cache.get(key)
         return value
 
@@ -57,9 +70,9 @@ class ByteCache(Generic[Key, Value]):
     def __len__(self) -> int:
         return len(self._cache)
 
-    def keep_only(self, wanted: Callable[[Key], bool]) -> None:
-        """Drops every value whose key is not wanted."""
-        for key in [key for key in self._cache if not wanted(key)]:
+    def retain(self, is_needed: Callable[[Key], bool]) -> None:
+        """Drops every value for whose key `is_needed` is false."""
+        for key in [key for key in self._cache if not is_needed(key)]:
             del self._cache[key]
 
     def clear(self) -> None:
@@ -68,25 +81,31 @@ class ByteCache(Generic[Key, Value]):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all values together, as last measured."""
+        """Size of all values together, as last measured."""
         return int(self._cache.currsize)
 
 
 log = logging.getLogger("refcut.worker")
 
 WORKING_PX = 1280
-"""Larger images are worked on at this longest side: the network sees crops of a few hundred pixels either way."""
+"""Longest side of working images. The network sees crops of a few hundred pixels anyway."""
 KNOWN_ADDRESSES = 10_000
+"""Number of images whose content hash is remembered after their pixels were dropped."""
 RECHECK_LIMIT_S = 2.0
-"""A click waits no longer than this to hear whether its image still is the same."""
+"""Longest wait of a click for the answer whether its image has changed."""
 
 Image = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class WorkingImage:
-    """An image as it is worked on. content: SHA-256 of the file. pixels: RGB (h, w, 3), at most WORKING_PX long.
-    height, width: of the image as the browser shows it.
+    """An image at its working size.
+
+    Attributes:
+        content: SHA-256 of the file.
+        pixels: (h, w, 3) uint8 RGB, with a longest side of at most WORKING_PX.
+        height: Height in pixels of the image as the browser shows it.
+        width: Width in pixels of the image as the browser shows it.
     """
 
     content: str
@@ -97,16 +116,18 @@ class WorkingImage:
 
 @dataclass(frozen=True)
 class _Known:
+    """What is known of an address: its content, the server's stamp for it, and when it was checked (monotonic)."""
+
     content: str
     stamp: Stamp
     checked: float
 
 
 class ImageCache:
-    """Fetches an image once, and looks from time to time whether it still is the same. To be used from one thread.
+    """Fetches and decodes images, caches them, and checks from time to time whether they changed. Not thread-safe.
 
-    decode: image file to RGB (H, W, 3), raising RefCutError. limit_s: longest fetch. recheck_s: age at which an image
-    is compared with its source at the next use.
+    An image is compared with its source when it is used and its last check is older than `recheck_s`. If the source does
+    not answer, the cached image is used, and no other image of the project is checked for `recheck_s`.
     """
 
     def __init__(
@@ -119,6 +140,16 @@ class ImageCache:
         recheck_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """Creates an empty cache.
+
+        Args:
+            fetch: Fetches a file's bytes.
+            decode: Decodes a file to (H, W, 3) uint8 RGB; raises RefCutError.
+            max_bytes: Limit for the decoded images.
+            limit_s: Longest time for one fetch, in seconds.
+            recheck_s: Age in seconds at which an image is compared with its source.
+            clock: Monotonic clock in seconds.
+        """
         self._prefetcher = Prefetcher(fetch)
         self._decode = decode
         self._limit_s = limit_s
@@ -129,32 +160,40 @@ class ImageCache:
         self._no_recheck_before: dict[int, float] = {}
 
     def needs_fetching(self, where: TaskImage, *, recheck: bool = False) -> bool:
-        """Whether `open` would have to ask for the image, or whether it still is the same."""
-        known = self._at_hand(where)
+        """Whether `open` would send a request, for the image or for the check whether it changed."""
+        known = self._cached(where)
         return known is None or recheck or self._is_due(where, known)
 
     def begin(self, where: TaskImage) -> Future[Fetched] | None:
-        """Begins to ask, for an `open` that follows; None when too much is under way already."""
-        known = self._at_hand(where)
+        """Begins the request of a later `open` in the background; returns None if too many are in progress."""
+        known = self._cached(where)
         return self._prefetcher.begin(where, UNKNOWN if known is None else known.stamp, self._limit_s)
 
     def known_content(self, where: TaskImage) -> str | None:
-        """The image's hash when it was last asked for, without asking anyone."""
+        """Returns the image's content hash at the last check, without a request; None if it was never fetched."""
         known = self._known.get(where)
         return None if known is None else known.content
 
     def open(self, where: TaskImage, *, recheck: bool = False) -> WorkingImage:
-        """The image. recheck: compare it with its source whatever its age. Raises RefCutError when it cannot be had."""
-        known = self._at_hand(where)
+        """Returns an image, fetched or compared with its source only if needed.
+
+        Args:
+            where: The image.
+            recheck: Compares it with its source whatever its age.
+
+        Raises:
+            RefCutError: The image cannot be fetched or decoded.
+        """
+        known = self._cached(where)
         if known is not None:
             content = self._recheck(where, known) if recheck or self._is_due(where, known) else known.content
             image = self._images.get(content)
             if image is not None:
                 return image
-        return self._take_in(where, self._prefetcher.fetch(where, UNKNOWN, self._limit_s))
+        return self._store(where, self._prefetcher.fetch(where, UNKNOWN, self._limit_s))
 
     def content_of(self, where: TaskImage) -> str:
-        """What `open` would give, by its hash: fetched or compared only when needed. Raises RefCutError."""
+        """Returns the content hash of the image that `open` would return. Raises RefCutError."""
         known = self._known.get(where)
         if known is None:
             return self.open(where).content
@@ -168,10 +207,10 @@ class ImageCache:
 
     @property
     def nbytes(self) -> int:
-        """Memory that the decoded images take."""
+        """Size of the decoded images in bytes."""
         return self._images.nbytes
 
-    def _at_hand(self, where: TaskImage) -> _Known | None:
+    def _cached(self, where: TaskImage) -> _Known | None:
         known = self._known.get(where)
         return known if known is not None and known.content in self._images else None
 
@@ -182,14 +221,14 @@ class ImageCache:
         )
 
     def _recheck(self, where: TaskImage, known: _Known) -> str:
-        """The content as it is now."""
+        """Compares an image with its source; returns its current content hash."""
         try:
             fetched = self._prefetcher.fetch(where, known.stamp, min(RECHECK_LIMIT_S, self._limit_s))
         except RefCutError as error:
             if is_withdrawn(error):
                 del self._known[where]
                 raise
-            # Clicks go on while Label Studio is away; asking it about every image in turn would only delay them.
+            # Clicks continue while Label Studio is unreachable. A check of every further image would only delay them.
             log.warning(
                 "image not compared with its source", extra={"task": where.task_id, "problem": str(error)}
             )
@@ -198,21 +237,26 @@ class ImageCache:
         if fetched.data is None:
             self._known[where] = _Known(known.content, known.stamp, self._clock())
             return known.content
-        return self._take_in(where, fetched).content
+        return self._store(where, fetched).content
 
-    def _take_in(self, where: TaskImage, fetched: Fetched) -> WorkingImage:
+    def _store(self, where: TaskImage, fetched: Fetched) -> WorkingImage:
         assert fetched.data is not None, "without a stamp there is always a body"
         content = hashlib.sha256(fetched.data).hexdigest()
         image = self._images.get(content)
         if image is None:
-            image = shrunk(content, self._decode(fetched.data))
-            self._images.keep(content, image)
+            image = working_copy(content, self._decode(fetched.data))
+            self._images.store(content, image)
         self._known[where] = _Known(content, fetched.stamp, self._clock())
         return image
 
 
-def shrunk(content: str, image: Image) -> WorkingImage:
-    """The working copy of an image (H, W, 3)."""
+def working_copy(content: str, image: Image) -> WorkingImage:
+    """Scales an image down to its working size.
+
+    Args:
+        content: SHA-256 of the file.
+        image: (H, W, 3) uint8 RGB.
+    """
     height, width = image.shape[:2]
     scale = WORKING_PX / max(height, width)
     if scale < 1:
@@ -222,7 +266,7 @@ def shrunk(content: str, image: Image) -> WorkingImage:
 
 
 def open_image_cache(settings: Settings, projects: Projects, addresses: Addresses) -> ImageCache:
-    """Raises ConfigError for hosts in the settings that are none."""
+    """Builds the image cache of a worker. Raises ConfigError for invalid hosts in the settings."""
     fetcher = _fetcher(settings)
 
     def fetch(where: TaskImage, known: Stamp, limit_s: float) -> Fetched:
@@ -239,14 +283,21 @@ def open_image_cache(settings: Settings, projects: Projects, addresses: Addresse
 
 
 def read_image(settings: Settings, projects: Projects, addresses: Addresses, where: TaskImage) -> Image:
-    """One image at full size, RGB (H, W, 3). Raises RefCutError that says what to do."""
+    """Fetches one image at full size, without the cache.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        RefCutError: The image cannot be fetched or decoded; the message says what to do.
+    """
     connection = projects.connection(where.project_id)
     fetched = _fetcher(settings).fetch(addresses.read(where.address), where.task_id, connection)
     return decode_image(fetched.data or b"", settings.image_max_pixels)
 
 
 def _fetcher(settings: Settings) -> ImageFetcher:
-    AllowedHosts.of([], settings.allowed_image_hosts)
+    AllowedHosts.of([], settings.allowed_image_hosts)  # raises early for invalid hosts
     return ImageFetcher(
         max_bytes=settings.image_max_bytes,
         limit_s=settings.image_timeout_s,

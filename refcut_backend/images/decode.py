@@ -1,4 +1,4 @@
-"""Image files as arrays, within limits."""
+"""Decodes image files within limits, and scales masks to an image's size."""
 
 from __future__ import annotations
 
@@ -19,16 +19,23 @@ from refcut_backend.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 DECODING_VERSION = 1
-"""Part of every cache key: raise it when the same file would give other pixels than before."""
+"""Part of every cache key. Increase it if the same file would decode to different pixels than before."""
 BAND_PIXELS = 1 << 20
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, MemoryError, OverflowError)
 
 
 def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    """Image file to RGB (H, W, 3) uint8 with its EXIF orientation applied, as the browser shows it.
+    """Decodes an image file as the browser shows it: with its EXIF orientation, and only its first frame.
 
-    Of several frames the first one; no other frame is read. Raises ImageError for formats that are not allowed, for
-    too many pixels (before they are decoded), for damage.
+    Args:
+        data: The file.
+        max_pixels: Limit for width * height, checked before decoding.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        ImageError: The format is not in FORMATS, the image has too many pixels, or the file is damaged.
     """
     try:
         with _pillow_limit(max_pixels), Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -38,7 +45,7 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
             return _to_rgb(image)
     except UnidentifiedImageError:
         raise ImageError(
-            "the file is no image of an allowed format", hint=f"allowed: {', '.join(FORMATS)}"
+            "the file is not an image of an allowed format", hint=f"allowed: {', '.join(FORMATS)}"
         ) from None
     except DataError as error:
         raise ImageError(error.message, hint=error.hint) from None
@@ -52,7 +59,7 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
 
 @contextmanager
 def _pillow_limit(max_pixels: int) -> Iterator[None]:
-    """Pillow's own limit, one for the process, would stand in the way of a larger one, and warn below it."""
+    """Replaces Pillow's limit, which is global: it would refuse images below `max_pixels`, and warn about others."""
     usual = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = max_pixels
     try:
@@ -64,7 +71,7 @@ def _pillow_limit(max_pixels: int) -> Iterator[None]:
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """`to_rgb` a few rows at a time: at once it would hold several copies of a large picture."""
+    """Applies `to_rgb` to a few rows at a time, because it would hold several copies of a large image."""
     rgb = np.empty((image.height, image.width, 3), np.uint8)
     rows = max(BAND_PIXELS // image.width, 1)
     for top in range(0, image.height, rows):
@@ -77,27 +84,35 @@ def _too_many(what: str) -> ImageError:
     return ImageError(f"the image {what}", hint="REFCUT_IMAGE_MAX_PIXELS sets the limit")
 
 
-STEPS = 2**16 - 1
+PROBABILITY_STEPS = 2**16 - 1
 
 
 def full_size_mask(
     probability_hw: NDArray[np.float32], height: int, width: int, threshold: float
 ) -> NDArray[np.bool_]:
-    """Probabilities (h, w) float32 in 0..1, all of them numbers, enlarged bilinearly and cut at a threshold, as a mask
-    (H, W).
+    """Enlarges probabilities bilinearly and cuts them at a threshold.
 
-    In steps of 1/65535: that moves an outline by thousandths of a pixel, and 12 megapixels cost a third.
+    It computes in steps of 1/65535, which moves an outline by thousandths of a pixel and takes a third of the time.
+
+    Args:
+        probability_hw: (h, w) float32 in 0..1, without NaN.
+        height: Height of the mask in pixels.
+        width: Width of the mask in pixels.
+        threshold: Probabilities above it are foreground.
+
+    Returns:
+        Mask (height, width).
     """
     if probability_hw.shape == (height, width):
         return probability_hw > threshold
-    steps_hw = (probability_hw * np.float32(STEPS) + np.float32(0.5)).astype(np.uint16)
+    steps_hw = (probability_hw * np.float32(PROBABILITY_STEPS) + np.float32(0.5)).astype(np.uint16)
     enlarged_hw = cv2.resize(steps_hw, (width, height), interpolation=cv2.INTER_LINEAR)
-    mask_hw: NDArray[np.bool_] = enlarged_hw > round(threshold * STEPS)
+    mask_hw: NDArray[np.bool_] = enlarged_hw > round(threshold * PROBABILITY_STEPS)
     return mask_hw
 
 
 def fitted_mask(mask_hw: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:
-    """A mask (H, W) as (height, width): pixels that it covers by more than half."""
+    """Scales a mask (H, W) to (height, width): a pixel is foreground if the mask covers more than half of it."""
     if mask_hw.shape == (height, width):
         return mask_hw
     shares = cv2.resize(mask_hw.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)

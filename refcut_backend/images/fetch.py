@@ -1,4 +1,4 @@
-"""Gets the bytes of a task's image: from a mounted folder, from Label Studio, from signed cloud storage or the web."""
+"""Fetches the file of a task's image: from a mounted folder, Label Studio, cloud storage or the web."""
 
 from __future__ import annotations
 
@@ -30,23 +30,29 @@ from refcut_backend.label_studio.safe_http import (
 from refcut_backend.label_studio.tokens import shared_auth
 
 OVERHEAD_BYTES = 1 << 20
-"""What headers, redirects and a renewed token may add to the image's own bytes."""
+"""Allowance for headers, redirects and a token renewal in addition to the image's bytes."""
 MAX_REDIRECTS = 5
 NOT_MODIFIED = 304
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """How the sender marked the state of a file; it is shown again to ask whether that state still holds."""
+    """Identifies a state of a file for its source, which is asked with it whether the file has changed.
+
+    Attributes:
+        etag: HTTP `ETag`.
+        last_modified: HTTP `Last-Modified`.
+        file: Stamp of a file in a mounted folder.
+    """
 
     etag: str = ""
     last_modified: str = ""
     file: str = ""
 
     def as_headers(self) -> dict[str, str]:
-        """The condition under which a body is wanted."""
-        wanted = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
-        return {name: value for name, value in wanted.items() if value}
+        """Returns request headers that ask for a body only if the file has changed."""
+        conditions = {"If-None-Match": self.etag, "If-Modified-Since": self.last_modified}
+        return {name: value for name, value in conditions.items() if value}
 
 
 UNKNOWN = Stamp()
@@ -55,7 +61,7 @@ NOT_MOUNTED = MountedFolders()
 
 @dataclass(frozen=True)
 class Fetched:
-    """data: None when the image still is what its stamp says."""
+    """A file and its stamp. `data` is None if the file has not changed since the known stamp."""
 
     data: bytes | None
     stamp: Stamp
@@ -63,7 +69,15 @@ class Fetched:
 
 @dataclass(frozen=True)
 class ImageFetcher:
-    """How images are fetched. trusted_hosts: further hosts that may lie in a private network."""
+    """Fetches images within limits.
+
+    Attributes:
+        max_bytes: Limit for the size of a file.
+        limit_s: Longest time for one fetch, in seconds.
+        trusted_hosts: Hosts besides Label Studio that may be in a private network: `host` or `host:port`.
+        folders: Folders that are shared with Label Studio.
+        resolve: Resolves host names; tests replace it.
+    """
 
     max_bytes: int
     limit_s: float
@@ -79,10 +93,17 @@ class ImageFetcher:
         known: Stamp = UNKNOWN,
         limit_s: float | None = None,
     ) -> Fetched:
-        """The image's bytes, unless it still is as `known` says.
+        """Fetches an image unless it has not changed since a known state.
 
-        limit_s: longest time that this may take in all, instead of the usual. Raises RefCutError that says what to do,
-        without token or query of the address.
+        Args:
+            address: Address in the task's data.
+            task_id: The task, for which Label Studio signs links to cloud storage.
+            connection: Address and token of Label Studio.
+            known: Stamp of the known state, or UNKNOWN.
+            limit_s: Longest time for the whole fetch in seconds; None for the usual limit.
+
+        Raises:
+            RefCutError: The image cannot be fetched. The message says what to do, without token or query.
         """
         allowed = AllowedHosts.of([connection.label_studio], self.trusted_hosts)
         location = locate(address, (connection.label_studio, connection.known_as))
@@ -90,13 +111,13 @@ class ImageFetcher:
             found = self.folders.read(location, self.max_bytes, known.file or None)
             if found is not None:
                 return Fetched(found.data, Stamp(file=found.stamp))
-        errand = _ImageRequest(self, connection, allowed, limit_s or self.limit_s)
-        with errand.client:
-            return errand.run(location, task_id, known)
+        request = _ImageRequest(self, connection, allowed, limit_s or self.limit_s)
+        with request.client:
+            return request.run(location, task_id, known)
 
 
 class _ImageRequest:
-    """The requests for one image, on one budget."""
+    """All requests for one image, with one budget."""
 
     def __init__(
         self, fetcher: ImageFetcher, connection: Connection, allowed: AllowedHosts, limit_s: float
@@ -112,14 +133,14 @@ class _ImageRequest:
             follow_redirects=True,
             max_redirects=MAX_REDIRECTS,
             trust_env=False,
-            # Sent as it is: nothing unpacks into more than was counted.
+            # Without compression, so that no body unpacks to more bytes than were counted.
             headers={
                 "User-Agent": f"RefCut/{__version__}",
                 # Label Studio 1.23 answers 406 to "image/*", even for an image.
                 "Accept": "*/*",
                 "Accept-Encoding": "identity",
             },
-            event_hooks={"response": [_refuse_packed]},
+            event_hooks={"response": [_refuse_compressed]},
         )
 
     def run(self, location: Location, task_id: int, known: Stamp) -> Fetched:
@@ -158,7 +179,7 @@ class _ImageRequest:
         except TooLargeError:
             raise _too_large(self._max_bytes) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise self._trouble(error, url) from None
+            raise self._error_of(error, url) from None
 
     def _read(self, response: httpx.Response) -> Fetched:
         stamp = Stamp(response.headers.get("ETag", ""), response.headers.get("Last-Modified", ""))
@@ -169,7 +190,7 @@ class _ImageRequest:
         if response.headers.get("Content-Type", "").lower().startswith("text/html"):
             raise ImageError(
                 f"{origin(str(response.url))} answers with a web page instead of the image",
-                hint="is a login page in front of it? The backend needs a way past it",
+                hint="if it is a login page, the backend needs access without it",
             )
         data = bytearray()
         for chunk in response.iter_raw():
@@ -199,8 +220,8 @@ class _ImageRequest:
             status, known.message, hint=known.hint, code=known.code, withdrawn=known.code == "token"
         )
 
-    def _trouble(self, error: httpx.HTTPError | httpx.InvalidURL, url: str) -> RefCutError:
-        where = _asked(error, url)
+    def _error_of(self, error: httpx.HTTPError | httpx.InvalidURL, url: str) -> RefCutError:
+        where = _requested_from(error, url)
         if isinstance(error, httpx.TimeoutException):
             return ImageError(
                 f"the image did not arrive from {where} within {self._limit_s:g} s",
@@ -215,7 +236,7 @@ class _ImageRequest:
 
 
 class _StatusError(ImageError):
-    """An HTTP status instead of an image. withdrawn: Label Studio itself says that there is no image for us."""
+    """An HTTP status instead of an image. `withdrawn`: Label Studio itself denies the image."""
 
     def __init__(
         self, status: int, message: str, *, hint: str, code: str = ImageError.code, withdrawn: bool = False
@@ -227,12 +248,12 @@ class _StatusError(ImageError):
 
 
 def is_withdrawn(error: RefCutError) -> bool:
-    """Whether Label Studio denies an image, as opposed to trouble on the way."""
+    """Whether Label Studio denies an image, as opposed to a failed request."""
     return isinstance(error, _StatusError) and error.withdrawn
 
 
 def _storage_hint(path: str, status: int) -> str:
-    """What to do when Label Studio takes the token and has no such file; empty when the token is the trouble."""
+    """Says what to do if Label Studio accepts the token but lacks the file; empty if the token is the problem."""
     if LOCAL_FILES.rstrip("/") in path and status in (403, 404):
         return (
             "Label Studio needs LOCAL_FILES_SERVING_ENABLED, and in the project a Local files storage whose path holds "
@@ -251,18 +272,18 @@ def _too_large(max_bytes: int) -> TooLargeError:
     )
 
 
-def _refuse_packed(response: httpx.Response) -> None:
-    packing = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if packing not in ("", "identity"):
+def _refuse_compressed(response: httpx.Response) -> None:
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
         raise ImageError(
-            f"{origin(str(response.url))} sends the image packed, though it was asked not to",
+            f"{origin(str(response.url))} compresses the image although the request forbids it",
             hint="switch off compression of image files on that server",
         )
 
 
-def _asked(error: httpx.HTTPError | httpx.InvalidURL, url: str) -> str:
-    """Scheme and host of the request that failed: after a redirect not the one that was begun with."""
+def _requested_from(error: httpx.HTTPError | httpx.InvalidURL, url: str) -> str:
+    """Returns scheme and host of the failed request, which after a redirect is not the first one."""
     try:
         return origin(str(error.request.url)) if isinstance(error, httpx.HTTPError) else origin(url)
-    except RuntimeError:  # httpx raises it when it knows of no request
+    except RuntimeError:  # httpx raises it if the error has no request
         return origin(url)

@@ -1,6 +1,6 @@
-"""Image addresses that hold a secret, kept out of Redis: a job carries a number, the database the address.
+"""Keeps image addresses that contain a secret out of Redis: a job contains a number, the database the address.
 
-A link that is signed in its query opens the image to whoever reads it, for hours or for good.
+Everyone who reads a link with a signature in its query can open the image, for hours or forever.
 """
 
 from __future__ import annotations
@@ -17,37 +17,37 @@ from refcut_backend.database.tables import HiddenAddress
 from refcut_backend.errors import ImageError
 
 PREFIX = "kept:"
-KEPT_FOR = timedelta(days=30)
-SEEN_ANEW_AFTER = timedelta(days=1)
+STORED_FOR = timedelta(days=30)
+REFRESH_AFTER = timedelta(days=1)
 _OPEN_QUERIES = ("/data/local-files", "/storage-data/uploaded", "/tasks/")
 
 
 class Addresses:
-    """Exchanges addresses for names that may be seen, and back."""
+    """Replaces addresses by names without a secret, and back."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def hide(self, address: str) -> str:
-        """A name for an address with a query or a password; any other address as it is."""
+        """Returns a name for an address that contains a secret; returns any other address as it is."""
         if not holds_secret(address):
             return address
         digest = hashlib.sha256(address.encode()).hexdigest()
         try:
             return f"{PREFIX}{self._id_of(digest, address)}"
         except IntegrityError:
-            # Another request has just stored it.
+            # Another request stored it at the same moment.
             return f"{PREFIX}{self._id_of(digest, address)}"
 
     def read(self, name: str) -> str:
-        """The address behind a name. Raises ImageError when it has been dropped."""
+        """Returns the address for a name. Raises ImageError if it was deleted."""
         if not name.startswith(PREFIX):
             return name
         number = name.removeprefix(PREFIX)
         with Session(self._engine) as session:
             row = session.get(HiddenAddress, int(number)) if number.isascii() and number.isdigit() else None
         if row is None:
-            raise ImageError("the image's address is not known any more", hint="open the task again")
+            raise ImageError("the image's address is no longer known", hint="open the task again")
         return row.address
 
     def _id_of(self, digest: str, address: str) -> int:
@@ -55,20 +55,22 @@ class Addresses:
             row = session.scalar(select(HiddenAddress).where(HiddenAddress.digest == digest))
             if row is None:
                 session.execute(
-                    delete(HiddenAddress).where(HiddenAddress.seen_at < datetime.now(UTC) - KEPT_FOR)
+                    delete(HiddenAddress).where(HiddenAddress.seen_at < datetime.now(UTC) - STORED_FOR)
                 )
                 row = HiddenAddress(digest=digest, address=address)
                 session.add(row)
                 session.commit()
-            elif row.seen_at.replace(tzinfo=UTC) < datetime.now(UTC) - SEEN_ANEW_AFTER:
+            elif row.seen_at.replace(tzinfo=UTC) < datetime.now(UTC) - REFRESH_AFTER:
                 row.seen_at = datetime.now(UTC)
                 session.commit()
             return row.id
 
 
 def holds_secret(address: str) -> bool:
-    """Whether an address should not be seen: it has a query or names a user. Label Studio's own queries are no secret:
-    they open nothing without a token."""
+    """Whether an address contains a secret: a query, a user or a password.
+
+    Queries of Label Studio's own addresses are not secret, because they give no access without a token.
+    """
     try:
         parts = urlsplit(address)
     except ValueError:

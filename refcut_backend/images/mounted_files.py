@@ -1,4 +1,4 @@
-"""Label Studio's files read from a folder that this machine shares with it, when there is one."""
+"""Reads Label Studio's files from folders that this machine shares with it, if there are any."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from refcut_backend.images.address import LabelStudioFile, local_file_key, uploa
 
 @dataclass(frozen=True)
 class MountedFile:
-    """data: None when the file still has the stamp that was asked about."""
+    """A file's bytes and its stamp, which changes with the file. `data` is None if the file has the known stamp."""
 
     data: bytes | None
     stamp: str
@@ -22,7 +22,12 @@ class MountedFile:
 
 @dataclass(frozen=True)
 class MountedFolders:
-    """local_files: what Label Studio calls LOCAL_FILES_DOCUMENT_ROOT. uploads: its media/upload."""
+    """Folders that are shared with Label Studio.
+
+    Attributes:
+        local_files: Label Studio's LOCAL_FILES_DOCUMENT_ROOT; None if it is not shared.
+        uploads: Label Studio's media/upload; None if it is not shared.
+    """
 
     local_files: Path | None = None
     uploads: Path | None = None
@@ -30,10 +35,19 @@ class MountedFolders:
     def read(
         self, file: LabelStudioFile, max_bytes: int, known_stamp: str | None = None
     ) -> MountedFile | None:
-        """The file's bytes; None when it is not in a mounted folder, and Label Studio must be asked.
+        """Reads a file from its folder.
 
-        Raises ImageError for a path that leads out of the folder, by `..`, by a symbolic link or otherwise, and
-        TooLargeError.
+        Args:
+            file: A file of Label Studio.
+            max_bytes: Limit for the file's size.
+            known_stamp: Stamp of an earlier read; the file is not read again if it still has it.
+
+        Returns:
+            The file; None if it is not in a shared folder, so that Label Studio must be asked.
+
+        Raises:
+            ImageError: The path leads out of the folder, for example by `..` or a symbolic link.
+            TooLargeError: The file is larger than `max_bytes`.
         """
         for folder, key in ((self.local_files, local_file_key(file)), (self.uploads, upload_key(file))):
             if folder is not None and key is not None:
@@ -57,7 +71,7 @@ def _inside(folder: Path, key: str) -> Path | None:
 
 def _read(path: Path, max_bytes: int, known_stamp: str | None) -> MountedFile | None:
     try:
-        # Neither a link put there since the check, nor a pipe on which reading would wait.
+        # Refuses a link that was created since the check, and a pipe, which would block.
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
@@ -81,5 +95,5 @@ def _read(path: Path, max_bytes: int, known_stamp: str | None) -> MountedFile | 
 def _refused() -> ImageError:
     return ImageError(
         "the image's path is not that of a file in the mounted folder",
-        hint="a task may only name files inside of it",
+        hint="a task may name only files inside that folder",
     )

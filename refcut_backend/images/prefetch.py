@@ -1,4 +1,4 @@
-"""Fetches images ahead of time without holding the worker: a click that comes meanwhile is answered first."""
+"""Fetches images in the background, so that the worker can answer a click that arrives in the meantime."""
 
 from __future__ import annotations
 
@@ -12,75 +12,83 @@ from refcut_backend.errors import ImageError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.fetch import Fetched, Stamp
 
-AT_ONCE = 2
-"""Fetches ahead of time that run, or whose image has not been asked for yet: what they may hold in memory."""
-
-
+MAX_STARTED = 2
+"""Limit for fetches that are running or whose image was not used yet, because they hold the file in memory."""
 FRESH_S = 30.0
-"""An outcome that nobody asked for in this time is not used any more."""
-
+"""A result that is not used within this time is dropped."""
 
 Fetch = Callable[[TaskImage, Stamp, float], Fetched]
-"""(image, stamp that is known, limit in seconds) to bytes. Raises RefCutError."""
+"""Fetches (image, known stamp, limit in seconds). Raises RefCutError."""
 
 
 @dataclass(frozen=True)
-class _Begun:
-    outcome: Future[Fetched]
+class _Started:
+    """A fetch in the background, and when it was started (monotonic seconds)."""
+
+    result: Future[Fetched]
     at: float
 
 
 class Prefetcher:
-    """Begins fetches, and hands their outcome to whoever asks for the same image. To be used from one thread."""
+    """Starts fetches in the background and returns their results to a later `fetch` of the same image. Not thread-safe."""
 
     def __init__(self, fetch: Fetch, clock: Callable[[], float] = time.monotonic) -> None:
         self._fetch = fetch
         self._clock = clock
-        self._begun: dict[tuple[TaskImage, Stamp], _Begun] = {}
+        self._started: dict[tuple[TaskImage, Stamp], _Started] = {}
 
     def begin(self, image: TaskImage, known: Stamp, limit_s: float) -> Future[Fetched] | None:
-        """The outcome to come; None when too much is under way already."""
+        """Starts a fetch unless it was started before.
+
+        Args:
+            image: The image.
+            known: Stamp of the known state, or UNKNOWN.
+            limit_s: Longest time for the fetch, in seconds.
+
+        Returns:
+            Its future result; None if MAX_STARTED fetches are in progress.
+        """
         self._drop_stale()
-        if (image, known) not in self._begun:
+        if (image, known) not in self._started:
             if not self._has_room():
                 return None
-            outcome: Future[Fetched] = Future()
-            self._begun[image, known] = _Begun(outcome, self._clock())
-            arguments = (outcome, image, known, limit_s)
+            result: Future[Fetched] = Future()
+            self._started[image, known] = _Started(result, self._clock())
+            arguments = (result, image, known, limit_s)
             threading.Thread(target=self._run, args=arguments, name="prefetch", daemon=True).start()
-        return self._begun[image, known].outcome
+        return self._started[image, known].result
 
     def fetch(self, image: TaskImage, known: Stamp, limit_s: float) -> Fetched:
-        """The image, from a fetch that was begun or from a new one. Raises RefCutError."""
+        """Returns the result of a started fetch, or fetches now. Arguments are those of `begin`. Raises RefCutError."""
         self._drop_stale()
-        begun = self._begun.pop((image, known), None)
-        if begun is None:
+        started = self._started.pop((image, known), None)
+        if started is None:
             return self._fetch(image, known, limit_s)
         try:
-            return begun.outcome.result(timeout=limit_s)
+            return started.result.result(timeout=limit_s)
         except TimeoutError:
             raise ImageError(
                 f"the image did not arrive within {limit_s:g} s", hint="REFCUT_IMAGE_TIMEOUT_S sets the limit"
             ) from None
 
     def forget(self) -> None:
-        """Drops what was fetched and not asked for."""
-        self._begun.clear()
+        """Drops results that were not used."""
+        self._started.clear()
 
     def _drop_stale(self) -> None:
         oldest = self._clock() - FRESH_S
-        self._begun = {key: begun for key, begun in self._begun.items() if begun.at >= oldest}
+        self._started = {key: started for key, started in self._started.items() if started.at >= oldest}
 
     def _has_room(self) -> bool:
-        if len(self._begun) < AT_ONCE:
+        if len(self._started) < MAX_STARTED:
             return True
-        unclaimed = [key for key, begun in self._begun.items() if begun.outcome.done()]
+        unclaimed = [key for key, started in self._started.items() if started.result.done()]
         if unclaimed:
-            del self._begun[unclaimed[0]]
+            del self._started[unclaimed[0]]
         return bool(unclaimed)
 
-    def _run(self, outcome: Future[Fetched], image: TaskImage, known: Stamp, limit_s: float) -> None:
+    def _run(self, result: Future[Fetched], image: TaskImage, known: Stamp, limit_s: float) -> None:
         try:
-            outcome.set_result(self._fetch(image, known, limit_s))
+            result.set_result(self._fetch(image, known, limit_s))
         except BaseException as error:
-            outcome.set_exception(error)
+            result.set_exception(error)

@@ -1,1 +1,1 @@
-"""Calling Label Studio: tokens, which hosts may be asked, and the SDK's client with both in place."""
+"""Everything that has Label Studio's form: its requests, label configs, regions and masks, and calls of its API."""

@@ -1,4 +1,4 @@
-"""Which hosts the backend may connect to: public ones, and those that an engineer trusts by name."""
+"""Decides which hosts the backend may connect to: public ones, and those that an engineer trusts by name."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ _TRANSITION = tuple(
     ipaddress.ip_network(text)
     for text in ("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
 )
-"""IPv6 ranges that carry an IPv4 address inside (compatible, translated, local NAT64, 6to4, Teredo)."""
+"""IPv6 ranges that contain an IPv4 address (compatible, translated, local NAT64, 6to4, Teredo)."""
 _METADATA = tuple(
     ipaddress.ip_network(text)
     for text in ("169.254.0.0/16", "fd00:ec2::254/128", "100.100.100.200/32", "168.63.129.16/32")
 )
-"""Where clouds tell a machine its secrets: most of them, AWS over IPv6, Alibaba, and Azure, which is public by number."""
+"""Metadata services of clouds: most clouds, AWS over IPv6, Alibaba, and Azure, whose address is a public one."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def is_public(address: str) -> bool:
     """Whether an IP address, as a resolver returns it, belongs to the public internet.
 
-    An IPv4 address inside an IPv6 one counts as the IPv4 one; ranges in which it could hide are never public.
+    An IPv4 address inside an IPv6 address counts as the IPv4 address. Other IPv6 ranges that may contain one are never
+    public.
     """
     ip = _innermost(address)
     if isinstance(ip, ipaddress.IPv6Address) and (
@@ -39,13 +40,15 @@ def is_public(address: str) -> bool:
 
 
 def is_metadata(address: str) -> bool:
-    """Whether an IP address is a cloud's metadata service. Nothing that a project needs is there: it is never connected
-    to, even where whoever called /setup says that Label Studio is."""
+    """Whether an IP address is a cloud's metadata service.
+
+    No project needs it, so it is never connected to, even if a caller of /setup gives it as Label Studio's address.
+    """
     return any(_innermost(address) in network for network in _METADATA)
 
 
 def _innermost(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The IPv4 address that an IPv6 one only wraps, else the address itself."""
+    """Returns the IPv4 address that an IPv6 address wraps, or else the address itself."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
@@ -57,26 +60,33 @@ def _innermost(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 @dataclass(frozen=True)
 class AllowedHosts:
-    """Hosts that may be connected to wherever they are; all others only at public addresses.
+    """Hosts that may be connected to at any address. All other hosts only at public addresses.
 
-    trusted: (host, port) in lower case; port None stands for every port.
+    Attributes:
+        trusted: (host, port) in lower case; port None stands for every port.
     """
 
     trusted: frozenset[tuple[str, int | None]]
 
     @classmethod
     def of(cls, label_studio: Iterable[str], further: Iterable[str] = ()) -> AllowedHosts:
-        """label_studio: its addresses, each trusted at its own port (http also where it may redirect to https).
-        further: `host` or `host:port`, as an engineer wrote them.
+        """Builds the rules.
 
-        Raises LabelStudioError for an address that is none, ConfigError for a host that is none.
+        Args:
+            label_studio: Addresses of Label Studio, each trusted at its own port; http on port 80 also at 443, to which
+                it may redirect.
+            further: `host` or `host:port` entries of REFCUT_IMAGE_HOSTS.
+
+        Raises:
+            LabelStudioError: An address of Label Studio is invalid.
+            ConfigError: An entry of REFCUT_IMAGE_HOSTS is invalid.
         """
         own = {_host_and_port(address) for address in label_studio}
         secured = {(host, _DEFAULT_PORTS["https"]) for host, port in own if port == _DEFAULT_PORTS["http"]}
         return cls(frozenset(own | secured | {_named(entry) for entry in further}))
 
     def trusts(self, host: str, port: int) -> bool:
-        """Whether an engineer vouches for this host."""
+        """Whether a host is trusted at a port."""
         name = host.lower().rstrip(".")
         return (name, port) in self.trusted or (name, None) in self.trusted
 
@@ -102,7 +112,7 @@ def _named(entry: str) -> tuple[str, int | None]:
         url = httpx.URL("")
     if not url.host or url.userinfo or url.path not in ("", "/") or any(map(str.isspace, entry)):
         raise ConfigError(
-            "REFCUT_IMAGE_HOSTS holds an entry that is no host",
+            "REFCUT_IMAGE_HOSTS contains an invalid entry",
             hint="write host or host:port, comma separated",
         )
     return url.raw_host.decode().lower().rstrip("."), url.port

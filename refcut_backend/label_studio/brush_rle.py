@@ -1,11 +1,19 @@
-"""Label Studio's brush RLE: a mask as a list of bytes, both ways.
+"""Encodes and decodes Label Studio's brush RLE: a mask as a list of bytes.
 
-Format (label-studio-sdk's `converter.brush`, the editor's `@thi.ng/rle-pack`): a bit stream of
-    32 bits  number of values (height * width * 4: the mask is stored as an RGBA image, row by row)
-     5 bits  bits per value, minus 1 (7 = 8 bits)
-  4 x 4 bits width, minus 1, of the four classes of run length (the editor writes 3, 4, 8, 16 bits)
-and then runs: 1 bit "repeat" or "literal", 2 bits length class, the length minus 1 in that class's width, and one value
-(repeat) or as many values as the length says (literal). What is left of the last byte is zero.
+The format is that of label-studio-sdk's `converter.brush` and the editor's `@thi.ng/rle-pack`. A bit stream begins with
+
+      32 bits  number of values: height * width * 4, because the mask is stored as an RGBA image, row by row
+       5 bits  bits per value minus 1 (7 for 8 bits)
+    4 x 4 bits  width minus 1 of each of the four classes of run length (the editor writes 3, 4, 8 and 16 bits)
+
+and continues with runs:
+
+         1 bit  1 for "repeat", 0 for "literal"
+        2 bits  length class
+    class width  length minus 1
+    8 bits each  one value (repeat) or `length` values (literal)
+
+The rest of the last byte is zero.
 """
 
 from __future__ import annotations
@@ -23,10 +31,15 @@ WORD = 32
 
 
 def join_codes(codes: NDArray[np.int64], widths: NDArray[np.int64]) -> NDArray[np.uint8]:
-    """Codes one behind the other, each in its own width (1..32 bits), as bytes; the last byte is filled up with zeros."""
+    """Concatenates codes of different widths to bytes; zeros fill the last byte.
+
+    Args:
+        codes: Non-negative numbers, (N,) int64.
+        widths: Number of bits of each code, 1..32, (N,) int64.
+    """
     ends = np.cumsum(widths)
     starts = ends - widths
-    # A code touches at most two words of 32 bits: it is placed in the 64 bits that begin with the first of them.
+    # A code touches at most two 32-bit words. It is placed in the 64 bits that begin with the first of them.
     placed = codes.astype(np.uint64) << (2 * WORD - widths - starts % WORD).astype(np.uint64)
     word_of_code = starts // WORD
     firsts = np.flatnonzero(np.diff(word_of_code, prepend=-1))
@@ -39,20 +52,24 @@ def join_codes(codes: NDArray[np.int64], widths: NDArray[np.int64]) -> NDArray[n
 
 
 class BitStream:
-    """Bytes that are read from any bit on. size: number of bits."""
+    """Bytes that can be read from any bit on.
+
+    Attributes:
+        size: Number of bits.
+    """
 
     def __init__(self, data: bytes) -> None:
         self.size = 8 * len(data)
         self._padded = data + bytes(WORD // 8)
 
     def read(self, at: int, width: int) -> int:
-        """The number of `width` bits, at most 25, that begins at bit `at`; behind the end there are zeros."""
-        place = at >> 3
-        word = int.from_bytes(self._padded[place : place + 4], "big")
+        """Returns the number of `width` bits, at most 25, that begins at bit `at`. Bits behind the end are zeros."""
+        first = at >> 3
+        word = int.from_bytes(self._padded[first : first + 4], "big")
         return word >> (WORD - width - (at & 7)) & ((1 << width) - 1)
 
     def read_many(self, at: NDArray[np.int64], width: int) -> NDArray[np.int64]:
-        """As `read`, for many places, none of them behind the end."""
+        """Reads a number at each of many bit positions, none of them behind the end. See `read`."""
         words: NDArray[np.uint32] = np.ndarray((self.size // 8 + 1,), ">u4", self._padded, strides=(1,))
         numbers: NDArray[np.int64] = words[at >> 3].astype(np.int64) >> (WORD - width - (at & 7))
         return numbers & ((1 << width) - 1)
@@ -65,17 +82,24 @@ VALUE_BITS = 8
 FIELD_BITS = (32, 5, 4, 4, 4, 4)
 HEADER_BITS = sum(FIELD_BITS)
 KIND_BITS = 3
-"""What a run begins with: repeat or literal, and its length class."""
+"""A run begins with these bits: repeat or literal, and the length class."""
 REPEAT = 0b100
-MOST_BITS_A_VALUE = KIND_BITS + LENGTH_BITS[-1] + VALUE_BITS
-"""What the most wasteful encoder spends: a run of its own, in the widest class, for every value."""
-MOST_TRAILING_BITS = 15
-"""The editor fills up the last byte; the SDK adds a whole one when there is nothing to fill."""
+MAX_BITS_PER_VALUE = KIND_BITS + LENGTH_BITS[-1] + VALUE_BITS
+"""Used by the least efficient encoder: one run of the widest class for every value."""
+MAX_TRAILING_BITS = 15
+"""The editor fills the last byte; the SDK adds a whole byte if the last one is full."""
 HINT = "draw the region again"
 
 
 def encode(mask_hw: NDArray[np.bool_]) -> list[int]:
-    """Mask (H, W) to the list of bytes (0..255) that Label Studio stores. Foreground has all four channels at 255."""
+    """Encodes a mask (H, W) to the list of bytes (0..255) that Label Studio stores.
+
+    All four channels of a foreground pixel are 255.
+
+    >>> import numpy as np
+    >>> decode(encode(np.eye(2, dtype=bool)), 2, 2).tolist()
+    [[True, False], [False, True]]
+    """
     flat = np.ascontiguousarray(mask_hw, dtype=bool).reshape(-1)
     starts = np.concatenate([np.arange(min(flat.size, 1)), np.flatnonzero(flat[1:] != flat[:-1]) + 1])
     lengths, values = _split_long(np.diff(starts, append=flat.size) * CHANNELS, flat[starts] * 255)
@@ -90,10 +114,11 @@ def encode(mask_hw: NDArray[np.bool_]) -> list[int]:
 
 
 def decode(rle: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
-    """Bytes to mask (H, W); foreground is where the fourth channel (alpha) is not zero.
+    """Decodes bytes to a mask (height, width). A pixel is foreground if its fourth channel (alpha) is not zero.
 
-    Raises BadMaskError before anything large is allocated when the list does not declare exactly this size, is cut
-    short, goes on behind its end, or holds what is no byte.
+    Raises:
+        BadMaskError: The list declares another size, is too short or too long, or contains something that is not a byte.
+            The error is raised before anything large is allocated.
     """
     stream = BitStream(_as_bytes(rle))
     count = height * width * CHANNELS
@@ -104,9 +129,17 @@ def decode(rle: Sequence[int], height: int, width: int) -> NDArray[np.bool_]:
 
 
 def is_set(rle: Sequence[int], height: int, width: int, row: int, col: int) -> bool:
-    """What `decode` has at one pixel, at about half the cost: it looks at no run behind that pixel, nor at errors there.
+    """Returns the value of `decode` at one pixel, at about half the cost: it ignores all runs behind the pixel.
 
-    Raises BadMaskError when the list does not declare exactly this size, or ends before the pixel.
+    Args:
+        rle: Brush RLE.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        row: Row of the pixel, from the top.
+        col: Column of the pixel, from the left.
+
+    Raises:
+        BadMaskError: The list declares another size, or ends before the pixel.
     """
     stream = BitStream(_as_bytes(rle))
     length_bits = _read_header(stream, height * width * CHANNELS)
@@ -128,9 +161,13 @@ def is_set(rle: Sequence[int], height: int, width: int, row: int, col: int) -> b
 
 @dataclass(frozen=True)
 class _Runs:
-    """Runs in their order. first: number of a run's first value. value_at: bit where its value is, or its values are.
+    """Runs in their order.
 
-    repeats: one value stands for the whole run.
+    Attributes:
+        repeats: Whether one value stands for the whole run.
+        first: Index of each run's first value.
+        lengths: Number of values of each run.
+        value_at: Bit position of each run's value or first value.
     """
 
     repeats: NDArray[np.bool_]
@@ -140,7 +177,7 @@ class _Runs:
 
 
 def _read_header(stream: BitStream, count: int) -> list[int]:
-    """Widths of the length classes. Raises BadMaskError when the stream is not one of `count` bytes."""
+    """Returns the widths of the length classes. Raises BadMaskError if the stream does not have `count` bytes."""
     if stream.size < HEADER_BITS:
         raise BadMaskError("a brush mask is cut short", hint=HINT)
     declared = stream.read(0, 16) << 16 | stream.read(16, 16)
@@ -150,13 +187,13 @@ def _read_header(stream: BitStream, count: int) -> list[int]:
             f"a brush mask declares {declared} values of {value_bits} bits, the image has {count} of {VALUE_BITS}",
             hint="the region belongs to another image size; draw it again",
         )
-    if stream.size > HEADER_BITS + count * MOST_BITS_A_VALUE + MOST_TRAILING_BITS:
-        raise BadMaskError("a brush mask is longer than its image can need", hint=HINT)
-    return [stream.read(37 + 4 * place, 4) + 1 for place in range(4)]
+    if stream.size > HEADER_BITS + count * MAX_BITS_PER_VALUE + MAX_TRAILING_BITS:
+        raise BadMaskError("a brush mask is longer than its image allows", hint=HINT)
+    return [stream.read(37 + 4 * number, 4) + 1 for number in range(4)]
 
 
 def _run_starts(stream: BitStream, length_bits: Sequence[int]) -> list[int]:
-    """The bits at which runs begin. Where one ends is known only from its first bits, so this walks one by one."""
+    """Returns the bit positions of runs. The end of a run is known only from its first bits, so this is a loop."""
     value_of_kind = [KIND_BITS + bits for bits in length_bits]
     repeat_of_kind = [bits + VALUE_BITS for bits in value_of_kind]
     read, at, starts = stream.read, HEADER_BITS, []
@@ -174,7 +211,7 @@ def _run_starts(stream: BitStream, length_bits: Sequence[int]) -> list[int]:
 def _read_runs(
     stream: BitStream, starts: NDArray[np.int64], length_bits: NDArray[np.int64], count: int
 ) -> _Runs:
-    """The runs that give exactly `count` values. Raises BadMaskError when there are none, or something follows."""
+    """Returns the runs with exactly `count` values. Raises BadMaskError if there are fewer, or something follows."""
     widest = int(length_bits.max())
     heads = stream.read_many(starts, KIND_BITS + widest)
     kinds = heads >> widest
@@ -201,12 +238,12 @@ def _check_end(stream: BitStream, runs: _Runs) -> None:
     left = stream.size - end
     if left < 0:
         raise BadMaskError("a brush mask ends too early", hint=HINT)
-    if left > MOST_TRAILING_BITS or stream.read(end, left):
-        raise BadMaskError("a brush mask goes on behind its end", hint=HINT)
+    if left > MAX_TRAILING_BITS or stream.read(end, left):
+        raise BadMaskError("a brush mask continues after its end", hint=HINT)
 
 
 def _alpha(stream: BitStream, runs: _Runs) -> NDArray[np.bool_]:
-    """Whether each pixel's fourth value is not zero. A run has the pixels whose fourth value lies in it."""
+    """Returns whether each pixel's fourth value is not zero. A pixel belongs to the run with its fourth value."""
     before = runs.first // CHANNELS
     pixels = (runs.first + runs.lengths) // CHANNELS - before
     mask = np.repeat(stream.read_many(runs.value_at, VALUE_BITS) > 0, pixels)
@@ -223,7 +260,7 @@ def _alpha(stream: BitStream, runs: _Runs) -> NDArray[np.bool_]:
 def _split_long(
     lengths: NDArray[np.int64], values: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Runs longer than the widest class as several runs."""
+    """Splits runs that are longer than the widest class allows."""
     pieces = -(-lengths // MAX_RUN)
     values = np.repeat(values, pieces)
     split = np.full(len(values), MAX_RUN)

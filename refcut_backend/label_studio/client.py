@@ -1,9 +1,10 @@
-"""label-studio-sdk's client for a project, with this package's token handling and connection rules underneath."""
+"""Builds label-studio-sdk's client for a project, on top of our token handling, retries and connection rules."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import httpx
-from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
 from refcut_backend.errors import LabelStudioError, RefCutError, TokenError
@@ -12,20 +13,31 @@ from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.safe_http import Budget, GuardedTransport, RetryingTransport
 from refcut_backend.label_studio.tokens import shared_auth
 
+if TYPE_CHECKING:
+    from label_studio_sdk import LabelStudio
+
 READ_LIMIT_S = 30.0
 _SIGNED_BELOW = "signed-by-refcut"
-"""The SDK wants a token and signs with it; TokenAuth then overwrites that header."""
+"""The SDK requires a token and signs with it; TokenAuth then overwrites that header."""
 
 
 def connect(
     connection: Connection, *, limit_s: float = READ_LIMIT_S, http: httpx.Client | None = None
 ) -> LabelStudio:
-    """An authorised client for the Label Studio of a project, whichever kind of token there is.
+    """Builds an authorised client for a project's Label Studio, for both kinds of token. Thread-safe.
 
-    limit_s, http: as for `open_http`, and what that gave, for callers that close it themselves.
-    Calls raise the SDK's ApiError, httpx.HTTPError, and TokenError; `explain` says in one line what each means.
-    Raises TokenError when there is no token at all. The client may be used from several threads.
+    Calls of the client raise the SDK's ApiError, httpx.HTTPError and TokenError; `explain` describes each in one line.
+
+    Args:
+        connection: Address and token.
+        limit_s: As for `open_http`.
+        http: The result of `open_http`, for callers that close it themselves. None opens one.
+
+    Raises:
+        TokenError: There is no token.
     """
+    from label_studio_sdk import LabelStudio  # imports pandas, which few commands need
+
     return LabelStudio(
         base_url=connection.label_studio,
         api_key=_SIGNED_BELOW,
@@ -34,15 +46,17 @@ def connect(
     )
 
 
-def open_http(connection: Connection, limit_s: float, *, tries_again: bool = True) -> httpx.Client:
-    """What the SDK's client sends with: token, retries, and the rules of whom may be called.
+def open_http(connection: Connection, limit_s: float, *, retries: bool = True) -> httpx.Client:
+    """Opens the HTTP client that the SDK's client sends with: it signs, retries and checks addresses.
 
-    limit_s: longest wait for Label Studio to start or go on answering, and for it to be less busy (429, 5xx).
-    tries_again: false for requests that must not come twice: a busy server may have done what it did not confirm.
+    Args:
+        connection: Address and token.
+        limit_s: Longest wait in seconds for Label Studio to begin or continue an answer, and for retries of 429 and 5xx.
+        retries: False for requests that must not arrive twice: a busy server may have done what it did not confirm.
     """
     transport = GuardedTransport(AllowedHosts.of([connection.label_studio]), Budget())
     return httpx.Client(
-        transport=RetryingTransport(transport, lambda: limit_s) if tries_again else transport,
+        transport=RetryingTransport(transport, lambda: limit_s) if retries else transport,
         auth=shared_auth(connection.label_studio, connection.access_token),
         timeout=limit_s,
         follow_redirects=True,
@@ -52,9 +66,11 @@ def open_http(connection: Connection, limit_s: float, *, tries_again: bool = Tru
 
 
 def explain(error: Exception, label_studio: str) -> RefCutError:
-    """What an exception of a call to Label Studio means and what to do, without token or address details.
+    """Turns an exception from a call of Label Studio into an error that says what to do, without token or path.
 
-    error: RefCutError (returned as it is), the SDK's ApiError, httpx.HTTPError, or anything else.
+    Args:
+        error: A RefCutError (returned as it is), the SDK's ApiError, an httpx.HTTPError, or any other exception.
+        label_studio: Address that was called.
     """
     if isinstance(error, RefCutError):
         return error
@@ -67,12 +83,12 @@ def explain(error: Exception, label_studio: str) -> RefCutError:
             hint="check that it runs and that this machine reaches its address; REFCUT_LABEL_STUDIO_URL overrides it",
         )
     return LabelStudioError(
-        f"Label Studio at {where} answers what is not understood ({type(error).__name__})"
+        f"Label Studio at {where} gives an answer that is not understood ({type(error).__name__})"
     )
 
 
 def refusal(status: int, label_studio: str) -> LabelStudioError:
-    """What an HTTP status of Label Studio means and what to do."""
+    """Turns an HTTP status of Label Studio into an error that says what to do."""
     where = origin(label_studio)
     if status in (401, 403):
         return TokenError(
@@ -84,14 +100,14 @@ def refusal(status: int, label_studio: str) -> LabelStudioError:
             f"Label Studio at {where} is overloaded or broken ({status})", hint="try again later"
         )
     return LabelStudioError(
-        f"Label Studio at {where} answers {status}", hint="does what was asked for still exist?"
+        f"Label Studio at {where} answers {status}", hint="does the task, annotation or file still exist?"
     )
 
 
 def origin(label_studio: str) -> str:
-    """Scheme, host and port: what of an address may be shown."""
+    """Returns scheme, host and port: the part of an address that may be shown."""
     try:
         url = httpx.URL(label_studio)
     except httpx.InvalidURL:
-        return "an address that is none"
+        return "an invalid URL"
     return f"{url.scheme}://{url.netloc.decode()}"

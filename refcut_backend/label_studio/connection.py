@@ -1,4 +1,4 @@
-"""Which Label Studio a project lives in."""
+"""Address and token of a project's Label Studio."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Connection:
-    """Where a project's images are. The token never shows in a repr.
+    """How to reach a project's Label Studio.
 
-    label_studio: address at which it is asked, base path included. known_as: what it calls itself, when that differs:
-    addresses in its tasks begin with this one.
+    Attributes:
+        label_studio: Address at which it is called, base path included.
+        access_token: Its token. Never appears in a repr.
+        known_as: Address that it reports for itself, if another one is called. Addresses in its tasks begin with it.
     """
 
     label_studio: str

@@ -1,4 +1,4 @@
-"""Masks as outlines, for configs that take polygons or rectangles instead of brush masks."""
+"""Converts masks to outlines, for label configs that take polygons or rectangles instead of brush masks."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 Outline = NDArray[np.float64]
-"""(N, 2) corners as x, y in percent of the image, N >= 3, not closed: the first corner is not repeated."""
+"""(N, 2) corners, N >= 3, as x, y in percent of the image. The first corner is not repeated at the end."""
 
 MAX_CORNERS = 400
-"""With more, nobody can edit a polygon by hand, and the editor gets slow."""
+"""A polygon with more corners cannot be edited by hand and slows the editor down."""
 EXACT_PIXELS = 6_000_000
-"""Pieces of larger masks are outlined at a fraction of their size: the outlining needs four bytes a pixel."""
+"""Larger masks are outlined at a reduced size, because outlining needs four bytes per pixel."""
 
 
 @dataclass(frozen=True)
 class OutlineSettings:
     """How closely outlines follow masks.
 
-    tolerance_px: farthest that an outline may leave the mask's, in pixels of the image; more if it would have too many
-        corners. min_area_percent: pieces smaller than this, in percent of the largest piece, are left out as specks.
-    max_pieces: so many of the largest pieces are kept.
+    Attributes:
+        tolerance_px: Largest distance in image pixels between the outline and the mask's edge. It grows if the outline
+            would have more than MAX_CORNERS corners.
+        min_area_percent: Pieces smaller than this percentage of the largest piece are omitted as specks.
+        max_pieces: Number of pieces to keep, largest first.
     """
 
     tolerance_px: float = 1.0
@@ -33,10 +35,17 @@ class OutlineSettings:
 
 
 def mask_outlines(mask_hw: NDArray[np.bool_], settings: OutlineSettings) -> list[Outline]:
-    """One outline for each piece (8-neighbourhood) of a mask (H, W), the largest first; none for an empty mask.
+    """Outlines the connected pieces (8-neighbourhood) of a mask.
 
-    Outlines run along the outer edges of the pixels: a piece of one pixel is a square, a full mask the image's border.
+    Outlines run along the outer edges of pixels: a piece of one pixel gives a square, a full mask the image's border.
     Holes are not outlined, so they count as filled.
+
+    Args:
+        mask_hw: The mask, (H, W).
+        settings: How closely outlines follow it.
+
+    Returns:
+        One outline per piece, the largest piece first; empty for an empty mask.
     """
     if not mask_hw.any():
         return []
@@ -47,10 +56,10 @@ def mask_outlines(mask_hw: NDArray[np.bool_], settings: OutlineSettings) -> list
 
 
 def _pixel_edges(mask_hw: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
-    """Outer edges of the pieces in pixels, x and y from the image's corner; a pixel is one wide.
+    """Returns the outer edges of the pieces as x, y in pixels from the image's corner.
 
-    OpenCV's contours join the centres of pixels, which would make a line of a thin piece. With every pixel as 2 x 2, a
-    contour passes that quarter of a pixel which lies at the edge, and so says which of the pixel's corners is meant.
+    OpenCV's contours connect pixel centres, so a thin piece would become a line. With every pixel enlarged to 2 x 2, a
+    contour passes through the quarter of a pixel at the edge, which identifies the pixel's corner.
     """
     rows, cols = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
     top, left = int(rows[0]), int(cols[0])
@@ -71,7 +80,7 @@ def _area(points: cv2.typing.MatLike) -> float:
 
 
 def _simplified(points: NDArray[np.float32], tolerance_px: float) -> NDArray[np.float64]:
-    """With few corners: as close as wanted, but never so coarse that nothing is left or so fine that it is too many."""
+    """Simplifies an outline within the tolerance, but to at most MAX_CORNERS corners and without losing its area."""
     coarse = tolerance_px
     outline = cv2.approxPolyDP(points, coarse, closed=True)
     while len(outline) > MAX_CORNERS:

@@ -1,8 +1,9 @@
-"""HTTP that connects only where it may: names are resolved here, checked, and the checked address is connected to.
+"""HTTP transports that connect only to allowed addresses, within limits of time and bytes, and that retry.
 
-A check of the address in a link would not do: a name can resolve to a machine of the inner network, can do so only the
-second time it is asked, and a public server can redirect anywhere. httpcore asks its network backend for every
-connection, whichever redirect led to it, so that is where the check is.
+Host names are resolved and checked here, and the checked address is the one that is connected to. Checking the address
+in a link would not be enough: a name can resolve to a machine of the inner network, or do so only the second time, and a
+public server can redirect anywhere. httpcore calls its network backend for every connection, after every redirect, so
+the check is there.
 """
 
 from __future__ import annotations
@@ -33,25 +34,26 @@ Resolve = Callable[[str, int], list[str]]
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """The IP addresses of a host. Raises OSError when there is none."""
+    """Returns the IP addresses of a host. Raises OSError if it has none."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 class Budget:
-    """What one errand may cost in all, however many redirects and tries it takes."""
+    """Limits of time and bytes for one transfer, shared by all its redirects and retries."""
 
     def __init__(self, limit_s: float | None = None, max_bytes: int | None = None) -> None:
+        """Starts the time. None stands for no limit of seconds or received bytes."""
         self._ends = None if limit_s is None else time.monotonic() + limit_s
         self._max_bytes = max_bytes
         self._received = 0
 
     def time_left_s(self) -> float | None:
-        """Seconds; None when there is no limit."""
+        """Returns the seconds left; None if there is no limit."""
         return None if self._ends is None else self._ends - time.monotonic()
 
     def within(self, timeout_s: float | None) -> float | None:
-        """A timeout that ends with the budget. Raises httpcore.TimeoutException when nothing is left."""
+        """Shortens a timeout in seconds to the time left. Raises httpcore.ReadTimeout if none is left."""
         left = self.time_left_s()
         if left is None:
             return timeout_s
@@ -60,14 +62,14 @@ class Budget:
         return left if timeout_s is None else min(timeout_s, left)
 
     def spend(self, received: int) -> None:
-        """Raises TooLargeError when more bytes came than allowed."""
+        """Counts received bytes. Raises TooLargeError if they exceed the limit."""
         self._received += received
         if self._max_bytes is not None and self._received > self._max_bytes:
             raise TooLargeError(f"more than {self._max_bytes} bytes were sent")
 
 
 class GuardedBackend(httpcore.NetworkBackend):
-    """Connects to trusted hosts wherever they are, to others at public addresses only."""
+    """Connects to trusted hosts at any address, and to other hosts only at public addresses."""
 
     def __init__(self, allowed: AllowedHosts, budget: Budget, resolve: Resolve = resolve) -> None:
         self._allowed = allowed
@@ -83,11 +85,16 @@ class GuardedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        """Raises AddressRefusedError before anything is sent to an address that is not allowed."""
+        """Connects to a host; arguments are httpcore's.
+
+        Raises:
+            AddressRefusedError: An address of the host is not allowed. Nothing was sent.
+            httpcore.ConnectError: The host has no address, or none accepts the connection.
+        """
         targets = self._resolved(host, port, timeout)
         if any(is_metadata(target) for target in targets):
             raise AddressRefusedError(
-                f"{host} is where a cloud tells its machines their secrets",
+                f"{host} is the metadata service of a cloud",
                 hint="no image is fetched from there",
             )
         if not self._allowed.trusts(host, port):
@@ -103,12 +110,12 @@ class GuardedBackend(httpcore.NetworkBackend):
         raise httpcore.ConnectError(f"{host} has no address")
 
     def _share(self, timeout: float | None, targets: int) -> float | None:
-        """Time for one of several addresses: one that swallows packets leaves some for the next."""
+        """Returns the time for one of several addresses, so that an unresponsive one leaves time for the next."""
         left = self._budget.within(timeout)
         return None if left is None else left / targets
 
     def _resolved(self, host: str, port: int, timeout: float | None) -> list[str]:
-        """The addresses of a host, looked up on a thread of its own: the system's resolver takes no deadline."""
+        """Resolves a host on a separate thread, because the system's resolver has no timeout."""
         answer: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
 
         def look_up() -> None:
@@ -138,41 +145,45 @@ def _check(addresses: list[str], host: str, port: int) -> None:
 
 
 class _BudgetedStream(httpcore.NetworkStream):
-    """A connection on which every read and write ends with the budget: a server that sends a byte now and then
-    cannot hold a worker."""
+    """A connection on which every read and write ends with the budget, so that a slow server cannot block a worker."""
 
     def __init__(self, stream: httpcore.NetworkStream, budget: Budget) -> None:
         self._stream = stream
         self._budget = budget
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Reads up to `max_bytes`, and counts them."""
         data = self._stream.read(max_bytes, self._budget.within(timeout))
         self._budget.spend(len(data))
         return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Writes all of `buffer`."""
         self._stream.write(buffer, self._budget.within(timeout))
 
     def close(self) -> None:
+        """Closes the connection."""
         self._stream.close()
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
+        """Starts TLS on the connection, with the same budget."""
         encrypted = self._stream.start_tls(ssl_context, server_hostname, self._budget.within(timeout))
         return _BudgetedStream(encrypted, self._budget)
 
     def get_extra_info(self, info: str) -> Any:
+        """Returns httpcore's information about the connection."""
         return self._stream.get_extra_info(info)
 
 
 class GuardedTransport(httpx.HTTPTransport):
-    """httpx's own transport over GuardedBackend. Proxies of the environment are not used: they would resolve names
-    themselves."""
+    """The transport of httpx over GuardedBackend. It ignores proxies of the environment, which would resolve names."""
 
     def __init__(self, allowed: AllowedHosts, budget: Budget, resolve: Resolve = resolve) -> None:
+        """Opens a connection pool whose connections follow `allowed` and `budget`."""
         super().__init__(verify=_tls(), trust_env=False)
-        # httpx 0.28 has no argument for httpcore's network backend; every test of a refused address passes here.
+        # httpx 0.28 has no argument for httpcore's network backend. Every test of a refused address depends on this.
         self._pool = httpcore.ConnectionPool(
             ssl_context=_tls(), network_backend=GuardedBackend(allowed, budget, resolve)
         )
@@ -180,7 +191,7 @@ class GuardedTransport(httpx.HTTPTransport):
 
 @lru_cache(maxsize=1)
 def _tls() -> ssl.SSLContext:
-    """Certificates as usual, SSL_CERT_FILE and SSL_CERT_DIR included."""
+    """The usual certificates of httpx, including SSL_CERT_FILE and SSL_CERT_DIR."""
     return httpx.create_ssl_context()
 
 
@@ -191,18 +202,25 @@ _backoff = wait_exponential_jitter(multiplier=0.2, max=5.0, jitter=0.2)
 
 
 class RetryingTransport(httpx.BaseTransport):
-    """Repeats a request after 429, after a server error, and when no connection comes about.
+    """Retries a request after 429, after a server error, and after a failed or broken connection.
 
-    A wait that would outlast the time left is not begun: whoever asked learns the outcome at once.
-
-    time_left_s: seconds that a call may still take when it starts; None for no limit.
+    It does not begin a wait that would exceed the time left, so the caller gets the last outcome at once. httpx-retries
+    cannot do that: its limit counts only pauses, not requests, and it shortens the last pause instead of giving up. It
+    would also obey a Retry-After date, which compares two machines' clocks.
     """
 
     def __init__(self, inner: httpx.BaseTransport, time_left_s: Callable[[], float | None]) -> None:
+        """Wraps a transport.
+
+        Args:
+            inner: Sends the requests.
+            time_left_s: Called at the start of a request; returns the seconds it may take, None for no limit.
+        """
         self._inner = inner
         self._time_left_s = time_left_s
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Sends a request up to TRIES times; returns the last response or raises the last error."""
         limit_s = self._time_left_s()
 
         def is_over(state: RetryCallState) -> bool:
@@ -220,6 +238,7 @@ class RetryingTransport(httpx.BaseTransport):
         return retrying(self._inner.handle_request, request)
 
     def close(self) -> None:
+        """Closes the wrapped transport."""
         self._inner.close()
 
 
@@ -228,17 +247,17 @@ def _is_busy(response: httpx.Response) -> bool:
 
 
 def _wait_s(state: RetryCallState) -> float:
-    asked = _retry_after_s(state)
-    return _backoff(state) if asked is None else asked
+    retry_after_s = _retry_after_s(state)
+    return _backoff(state) if retry_after_s is None else retry_after_s
 
 
 def _retry_after_s(state: RetryCallState) -> float | None:
-    """What a server asks for in seconds. A date is not read: it would compare two machines' clocks."""
+    """Reads Retry-After in seconds. A date is ignored, because it would compare two machines' clocks."""
     outcome = state.outcome
     if outcome is None or outcome.failed:
         return None
-    asked = outcome.result().headers.get("Retry-After", "").strip()
-    return float(asked) if asked.isascii() and asked.isdigit() else None
+    value = outcome.result().headers.get("Retry-After", "").strip()
+    return float(value) if value.isascii() and value.isdigit() else None
 
 
 def _close(state: RetryCallState) -> None:

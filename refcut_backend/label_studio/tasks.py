@@ -13,16 +13,18 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
-from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
 
 from refcut_backend.errors import RefCutError, TokenError
 from refcut_backend.label_studio.client import READ_LIMIT_S, connect, open_http
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp
+
+if TYPE_CHECKING:
+    from label_studio_sdk import LabelStudio
 
 PAGE = 25
 """Tasks per request."""
@@ -64,16 +66,18 @@ class ApiAnnotations:
     """An AnnotationSource over label-studio-sdk's client."""
 
     def __init__(self, client: LabelStudio, project_id: int, http: httpx.Client | None = None) -> None:
-        """http: what the client sends with, closed with this."""
+        """Reads with a client. `http` is what the client sends with; `close` closes it."""
         self._client = client
         self._project_id = project_id
         self._http = http
 
     def newest_change(self) -> Timestamp:
+        """See `AnnotationSource`."""
         newest = self._list({"ordering": ["-tasks:updated_at"]}, page_size=1)
         return newest[0].updated_at if newest else Timestamp()
 
     def annotated_since(self, updated_at: Timestamp) -> Iterator[list[ListedTask]]:
+        """See `AnnotationSource`."""
         # Not page by page, because the list changes while people work: each part begins behind the last id.
         last = 0
         while True:
@@ -92,6 +96,7 @@ class ApiAnnotations:
                 return
 
     def tasks(self, task_ids: Collection[int]) -> list[ListedTask]:
+        """See `AnnotationSource`."""
         ordered, found = sorted(task_ids), []
         # Never an empty selection: Label Studio would return all tasks.
         for start in range(0, len(ordered), PAGE):
@@ -100,14 +105,17 @@ class ApiAnnotations:
         return found
 
     def annotations(self, task_id: int) -> list[AnnotationPayload]:
+        """See `AnnotationSource`."""
         with explained(f"task {task_id}"):
             return [_annotation(a) for a in self._client.annotations.list(id=task_id)]
 
     def emails(self) -> dict[int, str]:
+        """See `AnnotationSource`."""
         with explained("the list of users"):
             return {user.id: user.email for user in self._client.users.list() if user.email}
 
     def close(self) -> None:
+        """See `AnnotationSource`."""
         if self._http is not None:
             self._http.close()
 

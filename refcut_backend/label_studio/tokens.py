@@ -1,8 +1,8 @@
-"""Label Studio's two kinds of token, as an `httpx.Auth`.
+"""Signs requests with either kind of Label Studio's tokens, as an `httpx.Auth`.
 
-A legacy token is sent as it is. A personal access token is a JWT that only buys access tokens of a few minutes
-(POST /api/token/refresh/). label-studio-sdk can do that too, but it renews an access token only once the machine's own
-clock says that it has expired, and never after a 401: two clocks that disagree by a minute would break it.
+A legacy token is sent as it is. A personal access token is a JWT that is exchanged for access tokens, which are valid for
+a few minutes (POST /api/token/refresh/). label-studio-sdk can do that too, but it renews an access token only when this
+machine's clock says that it has expired, and never after a 401, so it fails if two clocks differ by a minute.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from cachetools import LRUCache, cached
 from refcut_backend.errors import TokenError
 
 RENEW_BEFORE_S = 60.0
-"""An access token is renewed this long before its end, so that none expires under way."""
+"""An access token is renewed this long before it expires, so that it never expires during a request."""
 DEFAULT_LIFE_S = 300.0
-KEPT_TOKENS = 256
+CACHED_TOKENS = 256
 
 Clock = Callable[[], float]
 
@@ -33,13 +33,22 @@ class _Access:
 
 
 class TokenAuth(httpx.Auth):
-    """Signs requests to one Label Studio; for several threads at once.
+    """Signs requests to one Label Studio. Thread-safe.
 
-    Redirects to other hosts go out without the token: httpx drops the header.
+    Redirects to other hosts are sent without the token, because httpx drops the header.
     """
 
     def __init__(self, label_studio: str, token: str, clock: Clock = time.monotonic) -> None:
-        """label_studio: address with its base path. Raises TokenError for a token that no header can carry."""
+        """Prepares the token.
+
+        Args:
+            label_studio: Address with its base path.
+            token: Legacy token or personal access token.
+            clock: Monotonic clock in seconds.
+
+        Raises:
+            TokenError: The token is empty or cannot be sent in a header.
+        """
         self._label_studio = label_studio.rstrip("/")
         self._token = token.strip()
         self._clock = clock
@@ -53,7 +62,7 @@ class TokenAuth(httpx.Auth):
         )
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """Renews an access token that is about to end, and once more when Label Studio answers 401 all the same."""
+        """Renews an access token that is about to expire, and once more if Label Studio still answers 401."""
         access = yield from self._current(stale=None)
         request.headers["Authorization"] = access.header
         response = yield request
@@ -63,7 +72,7 @@ class TokenAuth(httpx.Auth):
             yield request
 
     def _current(self, stale: _Access | None) -> Generator[httpx.Request, httpx.Response, _Access]:
-        """An access token other than `stale`. Threads that come while one renews it wait for that one."""
+        """Returns an access token other than `stale`. While one thread renews it, others wait for the result."""
         with self._lock:
             if self._access is stale or self._access.good_until < self._clock():
                 response = yield self._refresh_request()
@@ -90,7 +99,7 @@ class TokenAuth(httpx.Auth):
         try:
             token = str(response.json()["access"])
             claims = jwt.decode(token, options={"verify_signature": False})
-            # Both times are Label Studio's: this machine's clock may differ from them.
+            # Both times are from Label Studio's clock, from which this machine's may differ.
             life_s = float(claims["exp"]) - float(claims["iat"]) if "iat" in claims else DEFAULT_LIFE_S
         except (ValueError, KeyError, TypeError, jwt.InvalidTokenError):
             raise TokenError(
@@ -105,14 +114,14 @@ _SET_ONE = "make a token in Label Studio under Account & Settings and set REFCUT
 
 
 def token_type(token: str) -> str | None:
-    """ "refresh" for a personal access token, "access" for what it buys, None for a legacy token."""
+    """Returns "refresh" for a personal access token, "access" for an access token, None for a legacy token."""
     try:
         return str(jwt.decode(token, options={"verify_signature": False}).get("token_type"))
     except jwt.InvalidTokenError:
         return None
 
 
-@cached(LRUCache(KEPT_TOKENS), lock=threading.Lock())
+@cached(LRUCache(CACHED_TOKENS), lock=threading.Lock())
 def shared_auth(label_studio: str, token: str) -> TokenAuth:
-    """The process's one TokenAuth for a token: all its users share what it buys. Raises TokenError."""
+    """Returns this process's TokenAuth for a token, so that its users share access tokens. Raises TokenError."""
     return TokenAuth(label_studio, token)

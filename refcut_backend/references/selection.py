@@ -180,8 +180,8 @@ def states(
         found[candidate.id] = _own_state(candidate, by_age, rules, authors, label_in_config)
     if State.PINNED in found.values():
         found = {
-            id: State.NOT_PINNED if state in (State.EXPLICITLY_ADDED, State.USED) else state
-            for id, state in found.items()
+            number: State.NOT_PINNED if state in (State.EXPLICITLY_ADDED, State.USED) else state
+            for number, state in found.items()
         }
     order = list(State)
     ranked = sorted(by_age, key=lambda c: order.index(found[c.id]))
