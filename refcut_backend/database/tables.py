@@ -1,4 +1,4 @@
-"""Tables of the SQL database. `database/engine.py` creates them and adds what an older database lacks.
+"""Tables of the SQL database. `engine.py` creates them and adds what an older database lacks.
 
 Rules for changes, so that a database of an earlier version is upgraded at startup and an earlier version still runs on
 the upgraded database:

@@ -89,7 +89,9 @@ def locate(address: str, label_studio: Iterable[str]) -> Location:
     """
     address = address.strip()
     if any(ord(sign) < 0x20 or ord(sign) == 0x7F for sign in unquote(address)):
-        raise ImageError("the image's address contains control characters", hint="correct it in the task's data")
+        raise ImageError(
+            "the image's address contains control characters", hint="correct it in the task's data"
+        )
     try:
         parts = urlsplit(address)
         homes = [urlsplit(home.rstrip("/")) for home in label_studio if home]

@@ -30,7 +30,7 @@ class _Started:
 
 
 class Prefetcher:
-    """Starts fetches in the background and returns their results to a later `fetch` of the same image. Not thread-safe."""
+    """Starts fetches in the background; a later `fetch` of the same image returns their result. Not thread-safe."""
 
     def __init__(self, fetch: Fetch, clock: Callable[[], float] = time.monotonic) -> None:
         self._fetch = fetch

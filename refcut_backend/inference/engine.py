@@ -157,7 +157,7 @@ class ClickEngine:
             if must_stop():
                 return False
             opened.predictor.preload()
-            self._open_images.keep(key, opened)
+            self._open_images.store(key, opened)
         for reference_id in job.reference_ids:
             for reference in self._references.stored(job.project_id, [reference_id]):
                 is_encoded = self._references.has(model, reference)
@@ -203,7 +203,7 @@ class ClickEngine:
         model = self._models.of(project_id)
         if (loaded := self._models.loaded()) != self._loaded:
             self._loaded = loaded
-            self._open_images.keep_only(lambda key: key[1][:2] in loaded)
+            self._open_images.retain(lambda key: key[1][:2] in loaded)
             self._viewed = None
         return model
 
@@ -226,7 +226,7 @@ class ClickEngine:
                 "the network's output is not a number",
                 hint="check the model's weights, or go back to another",
             )
-        self._open_images.keep(key, open_image)
+        self._open_images.store(key, open_image)
         predicted = time.monotonic()
         threshold = model.settings.threshold
         mask_hw = full_size_mask(probability, open_image.height, open_image.width, threshold)

@@ -64,7 +64,7 @@ class ReferenceCache:
                 fitted_mask(reference.positive_hw, *size_hw),
                 None if reference.negative_hw is None else fitted_mask(reference.negative_hw, *size_hw),
             )
-            self._tokens.keep(key, tokens)
+            self._tokens.store(key, tokens)
         return key, tokens
 
 

@@ -1,7 +1,8 @@
 """Synchronises the reference registry with Label Studio's API.
 
-It applies changes whose webhook was lost, and removes references whose annotation no longer exists. A comparison reads as little as possible. It lists the tasks that gave references and the tasks that changed since the
-last comparison, and reads the annotations only of those whose fingerprint differs from `TaskState.sync_fingerprint`.
+It applies changes whose webhook was lost, and removes references whose annotation no longer exists. A comparison reads
+as little as possible: it lists the tasks that gave references and the tasks that changed since the last comparison, and
+reads the annotations only of those whose fingerprint differs from `TaskState.sync_fingerprint`.
 """
 
 from __future__ import annotations
@@ -179,7 +180,9 @@ class Reconciler:
     ) -> tuple[list[ListedTask], list[int]]:
         """Returns, of tasks with references or explicitly added ones, those that changed and the ids of those gone."""
         added = {r.task_id for r in self._references.rules.of_project(project_id) if r.action is Action.ADD}
-        ids = self._sync_states.tasks_of_interest(project_id) | {task_id for task_id in added if task_id is not None}
+        ids = self._sync_states.tasks_of_interest(project_id) | {
+            task_id for task_id in added if task_id is not None
+        }
         listed = source.tasks(ids)
         return self._changed(project_id, listed), sorted(ids - {task.id for task in listed})
 

@@ -24,7 +24,7 @@ from model.masks import encode
 from refcut_backend.clicks.log import ClickLog
 from refcut_backend.errors import BadMaskError, ImageError, LabelStudioError, RefCutError
 from refcut_backend.images.address import TaskImage, image_of_task
-from refcut_backend.images.cache import shrunk
+from refcut_backend.images.cache import working_copy
 from refcut_backend.images.decode import fitted_mask
 from refcut_backend.label_studio.label_config import ProjectControls
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp
@@ -80,7 +80,7 @@ class ProjectImages:
         Raises:
             OSError: If the disk is full.
         """
-        working = shrunk("", image)
+        working = working_copy("", image)
         pixels = np.ascontiguousarray(working.pixels)
         height, width = pixels.shape[:2]
         content = hashlib.sha256(f"{height}x{width} ".encode() + pixels.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""tests/refcut_backend/database/test_engine.py."""
+"""Opening databases: permissions, errors, and databases that an earlier version of this program wrote."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import stat
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select, text
+from sqlalchemy.orm import Session
 
+from refcut_backend.clicks.recent_objects import ClickedObjects
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.database.tables import Base
 from refcut_backend.errors import ConfigError
+from refcut_backend.references.reconcile import SyncStates
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import State
 from tests.refcut_backend.references.test_registry import annotation_update, reference
@@ -100,6 +103,91 @@ def test_an_earlier_version_still_runs_on_a_database_of_this_one(earlier):
         connection.executescript("\n".join(insertions))
         assert connection.execute('SELECT count(*) FROM "references"').fetchone() == (1,)
     connection.close()
+
+
+BEFORE_RENAMES = FIXTURES / "refcut_db_before_plain_names.sql"
+"""A row in every table, written before attributes got other names than their columns."""
+RENAMED = {
+    ("projects", "created_at"): "born",
+    ("references", "explicitly_added"): "named",
+    ("owner_rules", "created_at"): "said_at",
+    ("webhook_events", "subject_version"): "said_at",
+    ("annotation_states", "webhook_at"): "told_at",
+    ("task_states", "webhook_at"): "told_at",
+    ("task_states", "sync_fingerprint"): "compared",
+    ("task_states", "needs_check"): "doubted",
+    ("click_polarities", "recorded_at"): "said_at",
+    ("clicked_objects", "negative_label_clicks"): "borrowed",
+    ("clicked_objects", "single_prompt"): "lone",
+    ("clicked_objects", "context_key"): "asked",
+    ("clicked_objects", "requested_at_s"): "asked_at_s",
+    ("training_runs", "requested_by"): "asked_by",
+    ("training_runs", "requested_at"): "asked_at",
+    ("training_runs", "started_at"): "begun_at",
+    ("image_sides", "split"): "side",
+}
+
+
+@pytest.fixture
+def before_renames(tmp_path: Path) -> str:
+    """URL of a database with a row in every table, from before the renames."""
+    path = tmp_path / "before.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(BEFORE_RENAMES.read_text())
+    connection.close()
+    return f"sqlite:///{path}"
+
+
+def test_every_renamed_attribute_reads_its_old_column(before_renames):
+    attributes = {
+        (mapper.local_table.name, attribute.key): attribute.columns[0].name
+        for mapper in Base.registry.mappers
+        for attribute in mapper.column_attrs
+    }
+    assert {key: name for key, name in attributes.items() if key[1] != name} == RENAMED
+    engine = open_database(before_renames)
+    with engine.connect() as connection, Session(engine) as session:
+        for mapper in Base.registry.mappers:
+            (row,) = session.scalars(select(mapper.class_))
+            table = mapper.local_table
+            for (name, attribute), column in RENAMED.items():
+                if name == table.name:
+                    stored = text(f'SELECT "{column}" AS value FROM "{name}"')
+                    typed = stored.columns(value=mapper.attrs[attribute].columns[0].type)
+                    value = connection.scalar(typed)
+                    assert value is not None
+                    assert getattr(row, attribute) == value, (name, attribute)
+    engine.dispose()
+
+
+def test_no_column_of_an_earlier_version_is_renamed_or_dropped(before_renames):
+    with sqlite3.connect(before_renames.removeprefix("sqlite:///")) as connection:
+        tables = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+        earlier = {
+            table: {row[1] for row in connection.execute(f'PRAGMA table_info("{table}")')} for table in tables
+        }
+    connection.close()
+    now = columns_of(before_renames)
+    assert all(columns <= now[table] for table, columns in earlier.items())
+
+
+def test_an_earlier_versions_state_is_used_as_it_was(before_renames):
+    engine = open_database(before_renames)
+    (shown,) = References(engine).overview(7, 4)
+    assert shown.state is State.EXPLICITLY_ADDED
+    assert SyncStates(engine).fingerprints(7, [1]) == {1: "2026-11-27T09:05:00.000000Z/1/0"}
+    assert SyncStates(engine).tasks_of_interest(7) == {1}
+    (known,) = ClickedObjects(engine, memory_s=60).recall(7, 1, now_s=1795770351.0)
+    assert known.clicked.single_prompt
+    assert known.clicked.negative_label_clicks == {"k2"}
+    assert known.context_key == "0123456789abcdef"
+    connection = Projects(engine).connection(7)
+    assert not Projects(engine).remember(7, connection, "<View/>", "1795342440"), "nothing has changed"
+    assert Projects(engine).remember(7, connection, "<View/>", "1795999999"), "another project of this number"
+    assert References(engine).overview(7, 4) == []
+    engine.dispose()
 
 
 def open_it(url: str, start: object, failures: object) -> None:

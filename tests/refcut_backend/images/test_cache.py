@@ -15,7 +15,7 @@ from refcut_backend.images import fetch
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import RECHECK_LIMIT_S, ByteCache, ImageCache
 from refcut_backend.images.fetch import UNKNOWN, Fetched, Stamp
-from refcut_backend.images.prefetch import AT_ONCE, FRESH_S, Prefetcher
+from refcut_backend.images.prefetch import FRESH_S, MAX_STARTED, Prefetcher
 
 HERE = TaskImage(1, 2, "/a.png")
 ELSEWHERE = TaskImage(1, 3, "/b.png")
@@ -56,21 +56,21 @@ def source() -> Source:
     return Source()
 
 
-def shelf_of(source: Source, max_bytes: int = 1000) -> ImageCache:
+def cache_of(source: Source, max_bytes: int = 1000) -> ImageCache:
     return ImageCache(
         source.fetch, source.decode, max_bytes=max_bytes, limit_s=6, recheck_s=60, clock=source.clock
     )
 
 
 def test_an_image_is_asked_for_once_while_it_is_young(source):
-    image_cache = shelf_of(source)
+    image_cache = cache_of(source)
     for source.now in (0, 30, 59):
         assert image_cache.open(HERE).height == 3
     assert source.asked == [("/a.png", False, 6)]
 
 
 def test_an_older_image_is_compared_and_kept_when_it_is_the_same(source):
-    image_cache = shelf_of(source)
+    image_cache = cache_of(source)
     first = image_cache.open(HERE)
     for source.now in (60, 90):
         assert image_cache.open(HERE) is first
@@ -80,7 +80,7 @@ def test_an_older_image_is_compared_and_kept_when_it_is_the_same(source):
 @pytest.mark.parametrize("with_stamp", [True, False])
 def test_a_changed_image_is_found_by_its_content(source, with_stamp):
     source.with_stamp = with_stamp
-    image_cache = shelf_of(source)
+    image_cache = cache_of(source)
     first = image_cache.open(HERE)
     source.data, source.now = b"other", 60
     second = image_cache.open(HERE)
@@ -89,13 +89,13 @@ def test_a_changed_image_is_found_by_its_content(source, with_stamp):
 
 
 def test_the_same_bytes_at_two_addresses_are_one_image(source):
-    image_cache = shelf_of(source)
+    image_cache = cache_of(source)
     assert image_cache.open(HERE) is image_cache.open(ELSEWHERE)
     assert image_cache.nbytes == 36
 
 
 def test_clicks_go_on_while_label_studio_is_away_and_do_not_ask_at_every_turn(source, caplog):
-    image_cache = shelf_of(source)
+    image_cache = cache_of(source)
     image_cache.open(HERE)
     image_cache.open(ELSEWHERE)
     source.problem, source.now = AWAY, 60
@@ -108,7 +108,7 @@ def test_clicks_go_on_while_label_studio_is_away_and_do_not_ask_at_every_turn(so
 
 
 def test_an_image_that_label_studio_withdraws_is_not_used_any_more(source):
-    image_cache = shelf_of(source)
+    image_cache = cache_of(source)
     image_cache.open(HERE)
     source.problem, source.now = WITHDRAWN, 60
     for _ in range(2):
@@ -117,7 +117,7 @@ def test_an_image_that_label_studio_withdraws_is_not_used_any_more(source):
 
 
 def test_the_hash_of_an_evicted_image_is_known_and_compared_without_a_body(source):
-    image_cache = shelf_of(source, max_bytes=40)
+    image_cache = cache_of(source, max_bytes=40)
     content = image_cache.open(HERE).content
     source.data = b"tow"
     image_cache.open(ELSEWHERE)
@@ -143,7 +143,7 @@ def test_large_images_are_worked_on_smaller_and_small_ones_as_they_are(source):
 
 
 def test_an_image_begun_is_handed_to_the_one_who_asks_next(source):
-    image_cache = shelf_of(source)
+    image_cache = cache_of(source)
     source.gate = threading.Event()
     coming = image_cache.begin(HERE)
     assert coming is not None
@@ -156,11 +156,11 @@ def test_an_image_begun_is_handed_to_the_one_who_asks_next(source):
 def test_no_more_is_begun_at_once_than_memory_allows(source):
     prefetcher = Prefetcher(source.fetch, source.clock)
     source.gate = threading.Event()
-    images = [TaskImage(1, number, "/a.png") for number in range(AT_ONCE + 1)]
-    begun = [prefetcher.begin(image, UNKNOWN, 6) for image in images]
-    assert [future is None for future in begun] == [False] * AT_ONCE + [True]
+    images = [TaskImage(1, number, "/a.png") for number in range(MAX_STARTED + 1)]
+    started = [prefetcher.begin(image, UNKNOWN, 6) for image in images]
+    assert [future is None for future in started] == [False] * MAX_STARTED + [True]
     source.gate.set()
-    for future in begun[:AT_ONCE]:
+    for future in started[:MAX_STARTED]:
         assert future is not None
         future.result(timeout=60)
     assert prefetcher.begin(images[-1], UNKNOWN, 6) is not None
@@ -187,10 +187,10 @@ def test_a_fetch_that_was_begun_is_waited_for_no_longer_than_another(source):
 
 def test_the_least_recently_used_goes_first():
     cache: ByteCache[str, bytes] = ByteCache(10, len)
-    cache.keep("a", b"12345")
-    cache.keep("b", b"12345")
+    cache.store("a", b"12345")
+    cache.store("b", b"12345")
     assert cache.get("a") is not None
-    cache.keep("c", b"1")
+    cache.store("c", b"1")
     assert ("a" in cache, "b" in cache, "c" in cache) == (True, False, True)
     assert cache.nbytes == 6
 
@@ -198,13 +198,13 @@ def test_the_least_recently_used_goes_first():
 def test_a_value_that_grew_is_measured_again_and_may_push_others_out():
     cache: ByteCache[str, list[int]] = ByteCache(10, len)
     grown = [1]
-    cache.keep("a", [1] * 5)
-    cache.keep("b", grown)
+    cache.store("a", [1] * 5)
+    cache.store("b", grown)
     grown += [1] * 6
-    cache.keep("b", grown)
+    cache.store("b", grown)
     assert ("a" in cache, "b" in cache, cache.nbytes) == (False, True, 7)
     grown += [1] * 6
-    cache.keep("b", grown)
+    cache.store("b", grown)
     assert ("b" in cache, cache.nbytes, len(cache)) == (False, 0, 0)
 
 
@@ -212,6 +212,6 @@ def test_a_value_that_grew_is_measured_again_and_may_push_others_out():
 def test_the_limit_holds_whatever_is_kept(steps):
     cache: ByteCache[int, bytes] = ByteCache(10, len)
     for key, value in steps:
-        cache.keep(key, value)
+        cache.store(key, value)
         assert cache.nbytes <= 10
         assert (cache.get(key) == value) == (len(value) <= 10)

@@ -226,9 +226,9 @@ def test_a_server_that_sends_a_byte_now_and_then_is_left_at_the_deadline(label_s
     assert time.monotonic() - started < 20
 
 
-def test_a_packed_answer_is_refused_before_it_is_unpacked(label_studio):
+def test_a_compressed_answer_is_refused_before_it_is_decompressed(label_studio):
     label_studio.files[UPLOAD] = Answer(b"\x1f\x8b", headers={"Content-Encoding": "gzip"})
-    assert "packed" in problem_of(UPLOAD, label_studio).message
+    assert "compresses the image" in problem_of(UPLOAD, label_studio).message
 
 
 def test_an_unreachable_label_studio_is_named():

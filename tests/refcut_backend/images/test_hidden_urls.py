@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from refcut_backend.database.tables import HiddenAddress
 from refcut_backend.errors import ImageError
-from refcut_backend.images.hidden_urls import KEPT_FOR, Addresses, holds_secret
+from refcut_backend.images.hidden_urls import STORED_FOR, Addresses, holds_secret
 
 SIGNED = "https://bucket.s3.amazonaws.com/a.png?X-Amz-Signature=canary"
 
@@ -64,7 +64,7 @@ def test_old_addresses_go_and_those_in_use_stay(engine):
     unused, used = addresses.hide(SIGNED + "1"), addresses.hide(SIGNED + "2")
     with Session(engine) as session:
         session.execute(
-            update(HiddenAddress).values(seen_at=datetime.now(UTC) - KEPT_FOR - timedelta(hours=1))
+            update(HiddenAddress).values(seen_at=datetime.now(UTC) - STORED_FOR - timedelta(hours=1))
         )
         session.commit()
     assert addresses.hide(SIGNED + "2") == used
