@@ -1,4 +1,8 @@
-"""Random views of a scene for training: crop, squash to a square, flip, small rotation, colour."""
+"""The default augmentation ("zoomed"): crop, squash to a square, flip, small rotation, colour.
+
+It follows what the predictor sees: a whole image squashed to a square, or a zoom on one part. SimpleClick's augmentation
+is in `model.data.augment_simpleclick`. Both return a `Crop`.
+"""
 
 from __future__ import annotations
 
@@ -13,42 +17,56 @@ from numpy.typing import NDArray
 from model.types import BoolMask, RgbImage
 
 WHOLE_SHARE = 0.6
-"""Of views that are not close up, so many show the whole photograph: references are given so, and first looks are."""
+"""Share of the crops without zoom that show the whole image, as references and first clicks do."""
 MIN_VISIBLE_SHARE = 0.2
-"""A part of which less is left in a crop is no target there: nobody could tell what was meant."""
+"""A part of which a smaller share lies in a crop is no target there, because it cannot be recognised."""
 
 
 @dataclass(frozen=True)
 class Crop:
-    """image: (S, S, 3) uint8 RGB. masks: part name to (S, S); only parts that are visible in this view."""
+    """A square piece of an image, as the network sees it in training.
+
+    Attributes:
+        image: RGB (S, S, 3), uint8.
+        masks: Masks (S, S) by name of the part; only parts that are visible in this crop.
+    """
 
     image: RgbImage
     masks: dict[str, BoolMask]
 
 
 Augmentation = Callable[[RgbImage, dict[str, BoolMask], int, Generator, str | None], Crop]
-"""Image (H, W, 3), masks (H, W), size of the view, generator, part to zoom in on; see `random_view`."""
+"""Makes a crop from image, masks, size, random generator and name of the part to zoom in on; see `augment_zoomed`."""
 
 
 def augment_zoomed(
     image: RgbImage, masks: dict[str, BoolMask], size_px: int, rng: Generator, zoom_part: str | None
 ) -> Crop:
-    """A random view of a photograph (H, W, 3) and its masks (H, W).
+    """Make a random crop of an image.
 
-    zoom_part: crop round this part, as the second look of an annotator does; None: whole photograph or random crop.
+    Args:
+        image: RGB (H, W, 3), uint8.
+        masks: Masks (H, W) by name of the part.
+        size_px: Side of the crop.
+        rng: Draws everything random.
+        zoom_part: Name of a part to crop around, as the predictor does after the first click. None takes the whole image
+            or a random rectangle.
     """
-    top, bottom, left, right = _crop(image.shape[0], image.shape[1], masks, rng, zoom_part)
-    turn = _rotation(size_px, rng) if rng.random() < 0.3 else None
+    top, bottom, left, right = _rectangle(image.shape[0], image.shape[1], masks, rng, zoom_part)
+    rotation = _rotation(size_px, rng) if rng.random() < 0.3 else None
     flip = rng.random() < 0.5
 
-    def to_view(pixels: NDArray[np.uint8], *, mask: bool) -> NDArray[np.uint8]:
+    def to_crop(pixels: NDArray[np.uint8], *, mask: bool) -> NDArray[np.uint8]:
         cut = pixels[top:bottom, left:right]
         shrink = cut.shape[0] > size_px or cut.shape[1] > size_px
-        how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-        out = cv2.resize(cut, (size_px, size_px), interpolation=how)
-        if turn is not None:
+        interpolation = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+        out = cv2.resize(cut, (size_px, size_px), interpolation=interpolation)
+        if rotation is not None:
             out = cv2.warpAffine(
-                out, turn, (size_px, size_px), borderMode=cv2.BORDER_CONSTANT if mask else cv2.BORDER_REFLECT
+                out,
+                rotation,
+                (size_px, size_px),
+                borderMode=cv2.BORDER_CONSTANT if mask else cv2.BORDER_REFLECT,
             )
         return out[:, ::-1] if flip else out  # type: ignore[return-value]
 
@@ -56,14 +74,14 @@ def augment_zoomed(
     crop_scale = size_px * size_px / ((bottom - top) * (right - left))
     for name, mask_hw in masks.items():
         whole_area = float(mask_hw.sum())
-        seen = to_view(mask_hw.astype(np.uint8) * 255, mask=True) > 127
+        seen = to_crop(mask_hw.astype(np.uint8) * 255, mask=True) > 127
         area = float(seen.sum())
         if area >= 24 * (size_px / 224) ** 2 and area >= MIN_VISIBLE_SHARE * whole_area * crop_scale:
             visible[name] = np.ascontiguousarray(seen)
-    return Crop(_colour(to_view(image, mask=False), rng), visible)
+    return Crop(_colour(to_crop(image, mask=False), rng), visible)
 
 
-def _crop(
+def _rectangle(
     height: int, width: int, masks: dict[str, BoolMask], rng: Generator, zoom_part: str | None
 ) -> tuple[int, int, int, int]:
     """top, bottom, left, right (exclusive ends)."""
@@ -90,7 +108,7 @@ def _rotation(size_px: int, rng: Generator) -> NDArray[np.float64]:
 
 
 def _colour(image: NDArray[np.uint8], rng: Generator) -> RgbImage:
-    """Brightness, contrast, per-channel shift and now and then grey."""
+    """Change brightness and contrast, shift each channel, and sometimes make it grey."""
     out = image.astype(np.float32)
     if rng.random() < 0.75:
         out = out * rng.uniform(0.75, 1.3) + rng.uniform(-40, 40)

@@ -1,7 +1,7 @@
-"""SimpleClick's augmentation of a photograph for training (facts: section 3, the SBD set): cut out, never squashed.
+"""SimpleClick's augmentation, as it trains on SBD: a piece is cut out of the image, never squashed.
 
-In this order: resize by .75 to 1.25, flip, quarter turns, small shift and rotation, pad to the size and cut out, then
-brightness, contrast and a shift of each colour. What comes in from outside the photograph is black.
+The steps, in order: resize by .75 to 1.25, flip, quarter turns, small shift and rotation, pad and cut out, then
+brightness, contrast and a shift of each colour. Pixels from outside the image are black.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from model.types import BoolMask, RgbImage
 
 SCALES = (0.75, 1.25)
 FLIP, TURN, SHIFT_AND_ROTATE, CONTRAST, COLOUR = 0.5, 0.5, 0.75, 0.75, 0.75
-"""How often each happens."""
+"""Probability of each step."""
 SHIFT_SHARE, ROTATION_DEGREES = 0.03, 3.0
 BRIGHTNESS, CONTRASTS, COLOUR_SHIFT = (-0.25, 0.25), (-0.15, 0.4), 10.0
 
 Pixels = NDArray[np.uint8]
 Step = Callable[[Pixels, int], Pixels]
-"""Pixels (H, W) or (H, W, 3) and how to interpolate them, to the changed ones."""
+"""Maps pixels (H, W) or (H, W, 3) and an OpenCV interpolation to the changed pixels."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,19 @@ class _Size:
 def augment_simpleclick(
     image: RgbImage, masks: dict[str, BoolMask], size_px: int, rng: Generator, zoom_part: str | None = None
 ) -> Crop:
-    """A random view of a photograph (H, W, 3) and its masks (H, W); parts of which nothing is left are left out.
+    """Make a random crop of an image.
 
-    zoom_part: not used; SimpleClick cuts out anywhere.
+    Args:
+        image: RGB (H, W, 3), uint8.
+        masks: Masks (H, W) by name of the part.
+        size_px: Side of the crop.
+        rng: Draws everything random.
+        zoom_part: Not used: SimpleClick cuts out anywhere.
     """
     steps: list[Step] = []
     size = _Size(*image.shape[:2])
-    for draw in (_resize, _flip, _turn, _shift_and_rotate):
-        step, size = draw(size, rng)
+    for make_step in (_resize, _flip, _turn, _shift_and_rotate):
+        step, size = make_step(size, rng)
         if step is not None:
             steps.append(step)
     steps.append(_cut_out(size, size_px, rng))
@@ -63,11 +68,13 @@ def augment_simpleclick(
 def _resize(size: _Size, rng: Generator) -> tuple[Step | None, _Size]:
     scale = rng.uniform(*SCALES)
     new = _Size(max(round(size.height * scale), 1), max(round(size.width * scale), 1))
-    return lambda pixels, how: cv2.resize(pixels, (new.width, new.height), interpolation=how), new  # type: ignore[return-value]
+    return lambda pixels, interpolation: cv2.resize(
+        pixels, (new.width, new.height), interpolation=interpolation
+    ), new  # type: ignore[return-value]
 
 
 def _flip(size: _Size, rng: Generator) -> tuple[Step | None, _Size]:
-    """Left to right, upside down, or both."""
+    """Flip left to right, upside down, or both."""
     if rng.random() >= FLIP:
         return None, size
     axes = ((0,), (1,), (0, 1))[rng.integers(3)]
@@ -75,7 +82,7 @@ def _flip(size: _Size, rng: Generator) -> tuple[Step | None, _Size]:
 
 
 def _turn(size: _Size, rng: Generator) -> tuple[Step | None, _Size]:
-    """None to three quarter turns."""
+    """Turn by 0, 90, 180 or 270 degrees."""
     if rng.random() >= TURN:
         return None, size
     turns = int(rng.integers(4))
@@ -100,7 +107,7 @@ def _shift_and_rotate(size: _Size, rng: Generator) -> tuple[Step | None, _Size]:
 
 
 def _cut_out(size: _Size, size_px: int, rng: Generator) -> Step:
-    """A square of `size_px`, after padding what is smaller on both sides."""
+    """Cut out a square; smaller images are padded on both sides first."""
     down, across = max(size_px - size.height, 0), max(size_px - size.width, 0)
     top = int(rng.integers(size.height + down - size_px + 1))
     left = int(rng.integers(size.width + across - size_px + 1))

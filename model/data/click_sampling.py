@@ -1,4 +1,10 @@
-"""The clicks that a training sample begins with, as SimpleClick draws them (its MultiPointSampler; facts: section 3)."""
+"""Simulated clicks for training: the points sampler and the iterative click simulation of SimpleClick.
+
+- `sample_points` draws the clicks that a sample begins with (SimpleClick's `MultiPointSampler`).
+- `add_next_clicks` adds one click per sample where the network's current mask is wrong (`get_next_points`).
+
+Click tables hold rows (row, column, order), positive slots before negative ones; the order of an unused slot is -1.
+"""
 
 from __future__ import annotations
 
@@ -15,42 +21,49 @@ from model.network.click_maps import ABSENT
 from model.types import ROUND_SLOTS, BoolMask
 
 SLOTS = 24
-"""At most so many clicks of each sign."""
+"""Most clicks of each sign that `sample_points` draws."""
 GAMMA = 0.8
-"""Each further click is so often drawn as the one before."""
+"""Each number of clicks is drawn this much less often than the number before."""
 ERODE = 0.9
 ERODED_PX = 3
 ERODED_AT_LEAST_PX = 10
-"""Positive clicks mostly keep off the border, where something is left without it."""
+"""Positive clicks mostly keep this far from the border, if the target without it has more than this many pixels."""
 BACKGROUND, OTHERS, BORDER = 0.1, 0.4, 0.5
-"""Where a negative click falls: outside all parts, on another part, or just outside the target."""
+"""Probability that a negative click falls outside all parts, on another part, or just outside the target."""
 FIRST_ORDER = 100.0
 _SQUARE = np.ones((3, 3), np.uint8)
 
 
 def sample_points(target_hw: BoolMask, others_hw: BoolMask, rng: Generator) -> NDArray[np.float32]:
-    """Rows (row, column, order) of a table (48, 3): 24 positive slots, then 24 negative; free ones are -1.
+    """Draw the clicks that a training sample begins with: at least one positive, any number of negative ones.
 
-    target_hw: (H, W) with at least one pixel. others_hw: (H, W) parts that are not meant.
+    Args:
+        target_hw: The target (H, W), with at least one pixel.
+        others_hw: Union of the other parts (H, W).
+        rng: Draws everything random.
+
+    Returns:
+        Click table (48, 3), float32: 24 positive slots, then 24 negative ones; unused slots are -1.
     """
     table = np.full((2 * SLOTS, 3), ABSENT, np.float32)
-    inside = _places(_inner(target_hw, rng))
+    inside = np.argwhere(_inner(target_hw, rng))
     for slot in range(_count(1, rng)):
         table[slot] = [*inside[rng.integers(len(inside))], FIRST_ORDER]
     negatives = _count(0, rng)
     if negatives:
         sources = [
-            _places(mask) for mask in (~(target_hw | others_hw), others_hw & ~target_hw, _border(target_hw))
+            np.argwhere(mask)
+            for mask in (~(target_hw | others_hw), others_hw & ~target_hw, _border(target_hw))
         ]
         for slot in range(SLOTS, SLOTS + negatives):
-            places = sources[rng.choice(3, p=(BACKGROUND, OTHERS, BORDER))]
-            if len(places):
-                table[slot] = [*places[rng.integers(len(places))], FIRST_ORDER]
+            pixels = sources[rng.choice(3, p=(BACKGROUND, OTHERS, BORDER))]
+            if len(pixels):
+                table[slot] = [*pixels[rng.integers(len(pixels))], FIRST_ORDER]
     return table
 
 
 def _count(fewest: int, rng: Generator) -> int:
-    """From `fewest` to 24, each number GAMMA times as likely as the one before."""
+    """Draw a number from `fewest` to 24, each GAMMA times as likely as the one before."""
     weights = GAMMA ** np.arange(SLOTS + 1 - fewest)
     return fewest + int(rng.choice(len(weights), p=weights / weights.sum()))
 
@@ -63,22 +76,25 @@ def _inner(target_hw: BoolMask, rng: Generator) -> BoolMask:
 
 
 def _border(target_hw: BoolMask) -> BoolMask:
-    """Pixels just outside the target, as wide as a tenth of the root of its area."""
+    """Pixels just outside the target; the border is a tenth of the root of its area wide."""
     width = math.ceil(0.1 * math.sqrt(float(target_hw.sum())))
     return (cv2.dilate(target_hw.astype(np.uint8), _SQUARE, iterations=width) > 0) & ~target_hw
 
 
-def _places(mask_hw: BoolMask) -> NDArray[np.intp]:
-    return np.argwhere(mask_hw)
-
-
 WORK_PX = 112
-"""Next clicks are searched on a mask of about this size: the exact distance transform would cost more than a step."""
+"""Next clicks are searched on a mask of about this side: a full-size distance transform takes longer than a step."""
 THRESHOLD = 0.49
 
 
 def click_table(first_clicks_rc: Tensor) -> Tensor:
-    """First clicks (B, 2) to a table (B, 2 * SLOTS, 3) with room for further ones; absent ones are -1."""
+    """Make a click table with room for further clicks.
+
+    Args:
+        first_clicks_rc: First click of each sample as (row, column) (B, 2); (-1, -1) for none.
+
+    Returns:
+        Click table (B, 2 * ROUND_SLOTS, 3).
+    """
     table = torch.full((len(first_clicks_rc), 2 * ROUND_SLOTS, 3), ABSENT)
     table[:, 0, :2] = first_clicks_rc
     table[:, 0, 2] = torch.where(first_clicks_rc[:, 0] >= 0, 0.0, ABSENT)
@@ -88,11 +104,17 @@ def click_table(first_clicks_rc: Tensor) -> Tensor:
 def add_next_clicks(
     table: Tensor, targets: NDArray[np.bool_], probability: NDArray[np.float32], index: int, rng: Generator
 ) -> None:
-    """Writes one more click a sample into the table, inside the deeper half of the larger kind of error.
+    """Add one click per sample to a click table, in place. A sample without an error keeps its clicks.
 
-    table: (B, 2K, 3), K positive slots before K negative ones; filled from the last slot of each sign backwards, since
-        first clicks stand in front. index: number of the click, from 1.
-    targets, probability: (B, H, W). A sample without an error keeps its clicks.
+    The click falls into the region of `next_click_region`. The table is filled from the last slot of each sign backwards,
+    because first clicks are at the front.
+
+    Args:
+        table: Click table (B, 2K, 3).
+        targets: Targets (B, H, W).
+        probability: Current probabilities (B, H, W), 0 to 1.
+        index: Number of the click, from 1.
+        rng: Draws the pixel within the region.
     """
     slots = table.shape[1] // 2
     step = max(targets.shape[1] // WORK_PX, 1)
@@ -101,10 +123,10 @@ def add_next_clicks(
         positive, region = next_click_region(
             target[offset::step, offset::step], guess[offset::step, offset::step]
         )
-        places = np.argwhere(region)
-        if not len(places):
+        pixels = np.argwhere(region)
+        if not len(pixels):
             continue
-        row, col = places[rng.integers(len(places))] * step + offset
+        row, col = pixels[rng.integers(len(pixels))] * step + offset
         slot = (slots if positive else 2 * slots) - index
         table[sample, slot] = torch.tensor([float(row), float(col), float(index)])
 
@@ -112,9 +134,14 @@ def add_next_clicks(
 def next_click_region(
     target_hw: NDArray[np.bool_], probability_hw: NDArray[np.float32]
 ) -> tuple[bool, NDArray[np.bool_]]:
-    """Where SimpleClick lets the next click of training fall: the deeper half of the larger kind of error.
+    """Find where the next click of training falls: the deeper half of the larger kind of error, as in SimpleClick.
 
-    Returns the click's sign and the region (H, W); it is empty where there is no error.
+    Args:
+        target_hw: The target (H, W).
+        probability_hw: Current probabilities (H, W), 0 to 1.
+
+    Returns:
+        Whether the click is positive, and the region that it falls into (H, W); empty if there is no error.
     """
     missed = _depth(target_hw & (probability_hw < THRESHOLD))
     excess = _depth(~target_hw & (probability_hw > THRESHOLD))

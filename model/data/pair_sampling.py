@@ -1,4 +1,10 @@
-"""Training pairs: what is to be segmented on one view, and the reference on another that says so (RefCut 3.3)."""
+"""Groups of two crops for training: targets on one crop, and the reference on the other that names them (RefCut 3.3).
+
+Each crop of a group is the reference of the other, so one pass of the encoder serves six targets:
+
+    crop 0: targets 0 1 2   <- their reference is crop 1
+    crop 1: targets 3 4 5   <- their reference is crop 0
+"""
 
 from __future__ import annotations
 
@@ -20,33 +26,47 @@ CROPS_PER_GROUP = 2
 
 @dataclass(frozen=True)
 class PairSettings:
-    """How often what happens, as probabilities."""
+    """Probabilities of the kinds of targets, references and clicks. What remains of the targets are unions of parts.
+
+    Attributes:
+        single: The target is one part.
+        connected_pair: The target is two parts that touch.
+        whole: The target is the whole object.
+        no_reference: The target has no reference.
+        only_positive: The reference has a positive mask only.
+        only_negative: The reference has a negative mask only.
+        some_negatives: The negative mask has only some of the other parts, as if a team had labelled only some.
+        no_click: The target has no click, only its reference.
+        shared_click: A crop's three targets are nested and share one click, so only the reference tells them apart.
+        zoom: One of the two crops is zoomed in; never both, as the predictor's zoomed look meets a reference of the whole
+            object.
+        same_photo: The reference is another crop of the same image (always so if names have no meaning on other images).
+    """
 
     single: float = 0.45
     connected_pair: float = 0.25
     whole: float = 0.15
-    """The rest are unions of any number of parts."""
     no_reference: float = 0.18
     only_positive: float = 0.14
     only_negative: float = 0.08
     some_negatives: float = 0.25
-    """Only some of the other parts are in the negative mask, as when a team has labelled only some."""
     no_click: float = 0.05
     shared_click: float = 0.5
-    """A view's three targets are nested and share one click, so that only the reference tells them apart."""
     zoom: float = 0.4
-    """One of the two views is close up, never both: a predictor's second look meets a reference of the whole object."""
     same_photo: float = 0.12
-    """The reference is another view of the same photograph (always so where names do not carry over)."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Two views, each the reference of the other, with three targets on each. S = view size, N = patches of a view.
+    """Two crops, each the reference of the other, with three targets on each. S px per side, N patches per crop.
 
-    images: (2, S, S, 3) uint8. targets: (6, S, S) bool. target_view: (6,), which of the two views a target is on.
-    positive, negative: (6, N) float32, share of each patch of the *other* view inside the reference's masks.
-    clicks_rc: (6, 2) float32 first click as (row, column), (-1, -1) where there is none.
+    Attributes:
+        images: The crops (2, S, S, 3), RGB, uint8.
+        targets: The targets (6, S, S).
+        target_crop: Index of the crop that each target is on (6,).
+        positive: Share of each patch of the other crop inside the reference's positive mask (6, N), 0 to 1.
+        negative: The same for the negative mask (6, N).
+        clicks_rc: First click of each target as (row, column) in pixels of its crop (6, 2); (-1, -1) for none.
     """
 
     images: NDArray[np.uint8]
@@ -64,25 +84,35 @@ def sample_group(
     grid: int,
     s: PairSettings,
     rng: Generator,
-    make_view: Augmentation = augment_zoomed,
+    augmentation: Augmentation = augment_zoomed,
 ) -> Group:
-    """Views of two scenes with targets that are visible on both. Scenes must share a part name."""
+    """Make a group: crops of two scenes, with targets that are visible on both.
+
+    Args:
+        first: Scene of the first crop.
+        second: Scene of the second crop; it shares a part name with `first`, and may be the same scene.
+        size_px: Side of the crops.
+        grid: Patches per side of a crop.
+        s: Probabilities.
+        rng: Draws everything random.
+        augmentation: Makes the crops.
+    """
     photos = [(scene.image(), scene.masks()) for scene in (first, second)]
     for attempt in range(6):
-        views = _views(photos, size_px, rng, make_view, zoom_share=s.zoom if attempt < 4 else 0.0)
-        common = sorted(set(views[0].masks) & set(views[1].masks))
+        crops = _make_crops(photos, size_px, rng, augmentation, zoom_share=s.zoom if attempt < 4 else 0.0)
+        common = sorted(set(crops[0].masks) & set(crops[1].masks))
         if common:
             break
     else:
-        views = [whole_crop(*photos[0], size_px)] * 2
-        common = sorted(views[0].masks)
+        crops = [whole_crop(*photos[0], size_px)] * 2
+        common = sorted(crops[0].masks)
     rows = [
-        _target(views[here], views[1 - here], choice, grid, s, rng)
+        _target(crops[here], crops[1 - here], choice, grid, s, rng)
         for here in (0, 1)
-        for choice in _choices(views[here], common, first.has_whole, s, rng)
+        for choice in _choices(crops[here], common, first.has_whole, s, rng)
     ]
     return Group(
-        images=np.stack([view.image for view in views]),
+        images=np.stack([crop.image for crop in crops]),
         targets=np.stack([row[0] for row in rows]),
         target_crop=np.repeat(np.arange(CROPS_PER_GROUP), TARGETS_PER_CROP),
         positive=np.stack([row[1] for row in rows]),
@@ -91,11 +121,11 @@ def sample_group(
     )
 
 
-def _views(
+def _make_crops(
     photos: list[tuple[NDArray[np.uint8], dict[str, BoolMask]]],
     size_px: int,
     rng: Generator,
-    make_view: Augmentation,
+    augmentation: Augmentation,
     zoom_share: float,
 ) -> list[Crop]:
     shared = sorted(set(photos[0][1]) & set(photos[1][1]))
@@ -103,14 +133,20 @@ def _views(
     if shared and rng.random() < CROPS_PER_GROUP * zoom_share:
         zoomed[rng.integers(CROPS_PER_GROUP)] = shared[rng.integers(len(shared))]
     return [
-        make_view(image, masks, size_px, rng, part)
+        augmentation(image, masks, size_px, rng, part)
         for (image, masks), part in zip(photos, zoomed, strict=True)
     ]
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """names: the parts that make up a target. whole: all that is visible, named or not. click_rc: (row, column)."""
+    """A target before its masks are made.
+
+    Attributes:
+        names: Parts that the target consists of.
+        whole: Whether the target is everything visible, named or not.
+        click_rc: First click (row, column) in pixels of the crop.
+    """
 
     names: list[str]
     whole: bool
@@ -120,7 +156,7 @@ class _Choice:
 def _choices(
     here: Crop, common: list[str], has_whole: bool, s: PairSettings, rng: Generator
 ) -> list[_Choice]:
-    """The targets of a view: three of their own, or three nested ones under one click."""
+    """The three targets of a crop: independent ones, or nested ones that share a click."""
     if len(common) > 1 and rng.random() < s.shared_click:
         part = common[rng.integers(len(common))]
         click_rc = first_click(here.masks[part], rng)
@@ -140,13 +176,13 @@ def _choices(
 
 
 def _neighbour(here: Crop, part: str, common: list[str], rng: Generator) -> str | None:
-    """A part that touches `part` on this view."""
+    """A part that touches `part` on this crop."""
     touching = [n for n in common if n != part and connected(here.masks[part], here.masks[n])]
     return touching[rng.integers(len(touching))] if touching else None
 
 
 def _some_with(part: str, common: list[str], rng: Generator) -> list[str]:
-    """Any number of parts, `part` among them."""
+    """Draw any number of parts that include `part`."""
     others = [name for name in common if name != part]
     return [part, *rng.choice(others, size=rng.integers(1, len(others) + 1), replace=False)]
 
@@ -154,7 +190,7 @@ def _some_with(part: str, common: list[str], rng: Generator) -> list[str]:
 def _target(
     here: Crop, there: Crop, choice: _Choice, grid: int, s: PairSettings, rng: Generator
 ) -> tuple[BoolMask, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Target (S, S), shares of the other view's patches inside M+ and M- (N,), and the first click (2,)."""
+    """Target (S, S), shares of the other crop's patches inside M+ and M- (N,), and the first click (2,)."""
     target = union(here.masks[name] for name in (here.masks if choice.whole else choice.names))
     positive = union(there.masks[name] for name in (there.masks if choice.whole else choice.names))
     others = [] if choice.whole else [name for name in there.masks if name not in choice.names]
@@ -176,7 +212,7 @@ def _target(
 def _choose_parts(
     here: Crop, common: list[str], has_whole: bool, s: PairSettings, rng: Generator
 ) -> tuple[list[str], bool]:
-    """The names that make up a target of its own, and whether it is the whole object."""
+    """Draw the parts of an independent target, and whether it is the whole object."""
     draw = rng.random()
     if draw < s.single or len(common) == 1:
         return [common[rng.integers(len(common))]], False
@@ -190,7 +226,15 @@ def _choose_parts(
 
 
 def first_click(target_hw: BoolMask, rng: Generator) -> NDArray[np.float64]:
-    """Where a person would click first: mostly near the middle of the largest piece, now and then anywhere inside."""
+    """Draw where a person would click first: mostly near the middle of the largest piece, sometimes anywhere inside.
+
+    Args:
+        target_hw: The target (H, W), with at least one pixel.
+        rng: Draws the pixel.
+
+    Returns:
+        (row, column) of a pixel of the target.
+    """
     draw = rng.random()
     if draw < 0.45:
         point = np.asarray(deepest_point(target_hw), float)
@@ -202,17 +246,35 @@ def first_click(target_hw: BoolMask, rng: Generator) -> NDArray[np.float64]:
         inside = np.argwhere(distance > distance.max() / 2)
     else:
         inside = np.argwhere(target_hw)
-    place: NDArray[np.intp] = inside[rng.integers(len(inside))]
-    return place.astype(float)
+    pixel: NDArray[np.intp] = inside[rng.integers(len(inside))]
+    return pixel.astype(float)
 
 
 def patch_shares(mask_hw: BoolMask, grid: int) -> NDArray[np.float32]:
-    """Share of each of grid x grid patches inside a square mask, flattened row by row."""
+    """Compute how much of each patch a mask covers.
+
+    Args:
+        mask_hw: Square mask (S, S).
+        grid: Patches per side.
+
+    Returns:
+        Covered share of each patch (grid * grid,), 0 to 1, row by row.
+
+    Example:
+        >>> patch_shares(np.array([[True, False], [True, True]]), 1).tolist()
+        [0.75]
+    """
     return cv2.resize(mask_hw.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA).reshape(-1)  # type: ignore[return-value]
 
 
 def whole_crop(image: RgbImage, masks: dict[str, BoolMask], size_px: int) -> Crop:
-    """The whole photograph squashed to a square, with its parts; at least the largest one keeps a pixel."""
+    """Squash a whole image to a square crop. At least the largest part keeps a pixel.
+
+    Args:
+        image: RGB (H, W, 3), uint8.
+        masks: Masks (H, W) by name of the part.
+        size_px: Side of the crop.
+    """
     shape = (size_px, size_px)
     small = {
         n: cv2.resize(m.astype(np.uint8), shape, interpolation=cv2.INTER_NEAREST) > 0

@@ -1,4 +1,8 @@
-"""The Target Disassembly dataset of the RefCut paper: one folder an object, its photograph beside one mask a tag."""
+"""Readers of public data sets: the RefCut paper's TDA, PartImageNet and PASCAL-Part. All return `Scene`s.
+
+`SetDescription` parses and reads a data set named on the command line, such as `tda:data/part_disassembly,name=TDA`.
+The layouts are described in docs/data-formats.md.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +25,21 @@ PHOTO_ENDINGS = {".jpg", ".jpeg"}
 
 
 def read_tda(subset: Path) -> list[Scene]:
-    """Scenes of one subset (part or object disassembly), in the order of their folders and file names.
+    """Read a subset (part or object disassembly) of the Target Disassembly dataset of the RefCut paper.
 
-    Layout (docs/data-formats.md): SUBSET/OBJECT/PHOTO.jpg with its masks beside it, PNGs whose non-zero pixels belong to
-    the tag. With one photograph in a folder a mask is called TAG.png or PHOTO_TAG.png; with several, PHOTO_TAG.png.
-    A number after the tag ("wheel_2") is another piece of it. The object's class, within which references are looked
-    for, is the folder's name without a number at its end ("scissors_03" is "scissors").
-    Raises DataError when a folder has no photograph, a photograph no mask, or a file cannot be read.
+    The layout is SUBSET/OBJECT/PHOTO.jpg with its masks beside it: PNGs whose non-zero pixels belong to a tag. If a
+    folder has one photograph, a mask is named TAG.png or PHOTO_TAG.png; if it has several, PHOTO_TAG.png. A number
+    after the tag ("wheel_2") makes it another piece of the same tag. The class of the object, within which references
+    are found, is the name of the folder without a number at its end ("scissors_03" is "scissors").
+
+    Args:
+        subset: Folder of the subset.
+
+    Returns:
+        Scenes in the order of their folders and file names.
+
+    Raises:
+        DataError: If a folder has no photograph, a photograph has no mask, or a file cannot be read.
     """
     folders = sorted(path for path in subset.iterdir() if path.is_dir()) if subset.is_dir() else []
     if not folders:
@@ -55,7 +67,7 @@ def _read_folder(folder: Path) -> list[Scene]:
 
 
 def _owner(mask: Path, photos: list[Path]) -> tuple[Path, str]:
-    """The photograph that a mask belongs to, and its tag."""
+    """Find the photograph that a mask file belongs to, and its tag."""
     named = [photo for photo in photos if mask.stem.startswith(f"{photo.stem}_")]
     if named:
         photo = max(named, key=lambda path: len(path.stem))
@@ -66,7 +78,7 @@ def _owner(mask: Path, photos: list[Path]) -> tuple[Path, str]:
 
 
 def _without_number(name: str) -> str:
-    """ "wheel_2" and "wheel 2" are "wheel"; a name that is only a number stays nothing."""
+    """Remove a number at the end: "wheel_2" and "wheel 2" become "wheel"; "2" becomes empty."""
     return re.sub(r"[_\- ]?\d+$", "", name)
 
 
@@ -100,11 +112,21 @@ PARTS: tuple[tuple[str, str], ...] = tuple(
 
 
 def read_part_imagenet(root: Path, split: str, image_dir: Path | None = None) -> list[Scene]:
-    """Scenes of ROOT/annotations/SPLIT/*.png with photographs in ROOT/images/SPLIT, in the order of their file names.
+    """Read a split of PartImageNet: ROOT/annotations/SPLIT/*.png with images in ROOT/images/SPLIT.
 
-    Channel 0 (red) of an annotation holds the part id of each pixel, 40 = background. Ids of one class make one scene:
-    two birds on a photograph are one object, as the annotation does not tell them apart.
-    Raises DataError when there is nothing to read, a file cannot be read, or an id is unknown.
+    The red channel of an annotation holds the part id of each pixel; 40 is background. Ids of one class make one scene:
+    two birds on an image are one object, because the annotation does not separate them.
+
+    Args:
+        root: Folder of the data set.
+        split: Name of the split.
+        image_dir: Folder of the images; None takes ROOT/images/SPLIT.
+
+    Returns:
+        Scenes in the order of their file names.
+
+    Raises:
+        DataError: If there is nothing to read, a file cannot be read, or an id is unknown.
     """
     annotations = sorted((root / "annotations" / split).glob("*.png"))
     if not annotations:
@@ -116,7 +138,7 @@ def read_part_imagenet(root: Path, split: str, image_dir: Path | None = None) ->
 
 
 def _read_part_imagenet(path: Path, photos: dict[str, Path]) -> list[Scene]:
-    """One scene an object class on the photograph."""
+    """One scene per object class on the image."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise DataError(f"{path} cannot be read", hint="restore the file")
@@ -142,11 +164,20 @@ def _read_part_imagenet(path: Path, photos: dict[str, Path]) -> list[Scene]:
 
 
 def read_pascal_part(root: Path, list_file: Path | None = None, image_dir: Path | None = None) -> list[Scene]:
-    """Scenes of ROOT/Annotations_Part/*.mat with photographs in ROOT/JPEGImages, in the order of their file names.
+    """Read PASCAL-Part: ROOT/Annotations_Part/*.mat with images in ROOT/JPEGImages.
 
-    list_file: names (without ending) of the photographs to take, one a line, as ImageSets/Main/*.txt; None takes all.
-    Each object with at least one part is a scene; objects without parts (boats, chairs, ...) are left out.
-    Raises DataError when there is nothing to read or a file is not of that form.
+    Each object with at least one part is a scene. Objects without parts (boats, chairs, ...) are left out.
+
+    Args:
+        root: Folder of the data set.
+        list_file: Names (without ending) of the images to take, one per line, as in ImageSets/Main/*.txt; None takes all.
+        image_dir: Folder of the images; None takes ROOT/JPEGImages.
+
+    Returns:
+        Scenes in the order of their file names.
+
+    Raises:
+        DataError: If there is nothing to read, or a file has another form.
     """
     folder = root / "Annotations_Part"
     paths = sorted(folder.glob("*.mat"))
@@ -161,7 +192,7 @@ def read_pascal_part(root: Path, list_file: Path | None = None, image_dir: Path 
 
 
 def _read_pascal_part(path: Path, image_dir: Path) -> list[Scene]:
-    """One scene an object, in the file's order."""
+    """One scene per object, in the order of the file."""
     try:
         annotation = loadmat(path, squeeze_me=True, struct_as_record=False)["anno"]
         objects = [
@@ -193,12 +224,14 @@ def _read_pascal_part(path: Path, image_dir: Path) -> list[Scene]:
 
 
 READERS = ("coco", "part_imagenet", "pascal_part", "tda")
+"""Formats that can be named on the command line."""
 OPTIONS = {
     "coco": {"images", "grouping"},
     "part_imagenet": {"split", "images"},
     "pascal_part": {"list", "images"},
     "tda": set[str](),
 }
+"""Options that each reader accepts besides the path and `name`."""
 HINT = (
     f"[{'|'.join(READERS)}:]PATH[,name=N][,images=DIR][,grouping=object|photo|regions][,split=S][,list=FILE]"
 )
@@ -206,7 +239,19 @@ HINT = (
 
 @dataclass(frozen=True)
 class SetDescription:
-    """A data set to read. options: what its reader takes beside the path (`OPTIONS`); docs/data-formats.md."""
+    """A data set named on the command line.
+
+    Attributes:
+        name: Name of the set in results.
+        reader: Name in `READERS`.
+        path: File or folder to read.
+        options: Values of the reader's options (`OPTIONS`).
+
+    Example:
+        >>> description = SetDescription.parse("tda:data/parts,name=TDA")
+        >>> description.name, description.reader
+        ('TDA', 'tda')
+    """
 
     name: str
     reader: str
@@ -215,9 +260,13 @@ class SetDescription:
 
     @classmethod
     def parse(cls, text: str) -> SetDescription:
-        """From READER:PATH,option=value,...; the reader defaults to coco, the name to the path's last two parts.
+        """Parse the description of a data set.
 
-        Raises DataError when it cannot be understood.
+        Args:
+            text: READER:PATH,option=value,... The reader defaults to coco, the name to the last two parts of the path.
+
+        Raises:
+            DataError: If the text cannot be understood.
         """
         head, *given = text.split(",")
         reader, separator, path = head.partition(":")
@@ -233,7 +282,11 @@ class SetDescription:
         return cls(name, reader, Path(path), options)
 
     def read(self) -> list[Scene]:
-        """Scenes in the order of their file names. Raises DataError when the files are not of that form."""
+        """Read the scenes in the order of their file names.
+
+        Raises:
+            DataError: If the files cannot be read or have another form.
+        """
         images = Path(self.options["images"]) if "images" in self.options else None
         if self.reader == "coco":
             grouping = self.options.get("grouping", "object")

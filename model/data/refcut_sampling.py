@@ -1,7 +1,7 @@
-"""The RefCut paper's training samples (3.3; facts: section 4): parts of an object, and another object that says which.
+"""Training samples of the RefCut paper (3.3): a target on one object, and another object that serves as its reference.
 
-The target is 1 to all parts of the object, merged. The reference is another object of the class with the same parts:
-those are its positive mask, its other parts the negative one. One in four has only one of the two masks.
+The target is the union of some or all parts of the object. The reference is another object of the class with the same
+parts: they are its positive mask, its other parts the negative mask. One reference in four has only one of the two masks.
 """
 
 from __future__ import annotations
@@ -23,18 +23,23 @@ from model.types import BoolMask
 
 ONLY_POSITIVE, ONLY_NEGATIVE = 0.125, 0.125
 KEPT_SHARE = 0.01
-"""A reference's view is drawn again until its positive mask keeps so much of its area."""
+"""A reference's crop is drawn again until its positive mask keeps this share of its area."""
 MIN_TARGET_PX = 80
-"""A target's view is drawn again until so much of it is seen (SimpleClick's smallest object)."""
+"""A target's crop is drawn again until at least this many of its pixels are visible (SimpleClick's smallest object)."""
 TRIES = 10
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A target and its reference. S = view size, N = patches of a view.
+    """A target and its reference. S px per side, N patches per crop.
 
-    image, reference_image: (S, S, 3) uint8. target: (S, S) bool. positive, negative: (N,) float32, share of each patch
-    of the reference inside its masks, all zero where there is none. clicks: (48, 3), see `first_points`.
+    Attributes:
+        image: Crop with the target (S, S, 3), RGB, uint8.
+        reference_image: Crop of the reference (S, S, 3); equal to `image` if there is no reference.
+        target: The target (S, S).
+        positive: Share of each patch of the reference inside its positive mask (N,), 0 to 1; all zero for no mask.
+        negative: The same for the negative mask (N,).
+        clicks: Click table (48, 3) of `model.data.click_sampling.sample_points`.
     """
 
     image: NDArray[np.uint8]
@@ -46,9 +51,10 @@ class Sample:
 
 
 class ReferenceFinder:
-    """Which objects can serve as a reference for which parts of which class."""
+    """Finds objects that can serve as a reference, by class and parts."""
 
     def __init__(self, scenes: Sequence[Scene]) -> None:
+        """Index the training scenes."""
         self._with_part: dict[tuple[str, str], set[int]] = defaultdict(set)
         self._scenes = scenes
         for number, scene in enumerate(scenes):
@@ -56,10 +62,19 @@ class ReferenceFinder:
                 self._with_part[scene.object_class, part].add(number)
 
     def find(self, scene: Scene, names: Sequence[str], rng: Generator) -> Scene | None:
-        """Another photograph's object of the class with these parts; None where there is none."""
+        """Draw an object of the same class with the given parts on another image.
+
+        Args:
+            scene: The object that needs a reference.
+            names: At least one part.
+            rng: Draws one of the candidates.
+
+        Returns:
+            A scene, or None if no other image has such an object.
+        """
         found = set.intersection(*(self._with_part[scene.object_class, name] for name in names))
-        places = sorted(n for n in found if self._scenes[n].image_path != scene.image_path)
-        return self._scenes[places[rng.integers(len(places))]] if places else None
+        numbers = sorted(n for n in found if self._scenes[n].image_path != scene.image_path)
+        return self._scenes[numbers[rng.integers(len(numbers))]] if numbers else None
 
 
 def sample_pair(
@@ -67,34 +82,40 @@ def sample_pair(
     finder: ReferenceFinder,
     size_px: int,
     grid: int,
-    make_view: Augmentation,
+    augmentation: Augmentation,
     no_reference: float,
     rng: Generator,
 ) -> Sample:
-    """A random target on the object, its reference, and its first clicks.
+    """Make a sample: a random target on an object, its reference, and its first clicks.
 
-    no_reference: share of samples whose reference is left out on purpose; it is missing too where no other object
-    has the parts.
+    Args:
+        scene: The object.
+        finder: Finds the reference. If no other object has the parts, the sample has none.
+        size_px: Side of the crops.
+        grid: Patches per side of a crop.
+        augmentation: Makes the crops.
+        no_reference: Share of the samples whose reference is left out on purpose, 0 to 1.
+        rng: Draws everything random.
     """
     parts = sorted(scene.part_rles)
     names = [str(n) for n in rng.choice(parts, size=rng.integers(1, len(parts) + 1), replace=False)]
-    view = _view(scene, names, MIN_TARGET_PX, 0.0, size_px, make_view, rng)
-    shown = [name for name in names if name in view.masks]
-    target = union(view.masks[name] for name in shown)
-    others = [mask for name, mask in view.masks.items() if name not in shown]
+    crop = _make_crop(scene, names, MIN_TARGET_PX, 0.0, size_px, augmentation, rng)
+    shown = [name for name in names if name in crop.masks]
+    target = union(crop.masks[name] for name in shown)
+    others = [mask for name, mask in crop.masks.items() if name not in shown]
     reference = finder.find(scene, shown, rng)
     absent = np.zeros(grid * grid, np.float32)
     positive: NDArray[np.float32] = absent
     negative: NDArray[np.float32] = absent
-    reference_image = view.image
+    reference_image = crop.image
     if reference is not None and rng.random() >= no_reference:
-        there = _view(reference, shown, 1, KEPT_SHARE, size_px, make_view, rng)
+        there = _make_crop(reference, shown, 1, KEPT_SHARE, size_px, augmentation, rng)
         reference_image = there.image
         inside, outside = _masks(there, shown, rng)
         positive, negative = patch_shares(inside, grid), patch_shares(outside, grid)
     empty = np.zeros_like(target)
     return Sample(
-        view.image,
+        crop.image,
         reference_image,
         target,
         positive,
@@ -103,31 +124,31 @@ def sample_pair(
     )
 
 
-def _view(
+def _make_crop(
     scene: Scene,
     names: Sequence[str],
     min_px: int,
     min_share: float,
     size_px: int,
-    make_view: Augmentation,
+    augmentation: Augmentation,
     rng: Generator,
 ) -> Crop:
-    """A view on which enough of the named parts is seen; after some tries the whole photograph, squashed."""
+    """A crop that shows enough of the named parts; after some tries the whole image, squashed."""
     image, masks = scene.image(), scene.masks()
     whole_px = float(union(masks[name] for name in names).sum())
     for _ in range(TRIES):
-        view = make_view(image, masks, size_px, rng, None)
-        seen = [view.masks[name] for name in names if name in view.masks]
+        crop = augmentation(image, masks, size_px, rng, None)
+        seen = [crop.masks[name] for name in names if name in crop.masks]
         if seen and union(seen).sum() >= max(min_px, min_share * whole_px):
-            return view
-    view = whole_crop(image, masks, size_px)
-    if any(name in view.masks for name in names):
-        return view
+            return crop
+    crop = whole_crop(image, masks, size_px)
+    if any(name in crop.masks for name in names):
+        return crop
     return whole_crop(image, {name: masks[name] for name in names}, size_px)
 
 
 def _masks(there: Crop, names: Sequence[str], rng: Generator) -> tuple[BoolMask, BoolMask]:
-    """Positive and negative mask of a reference; now and then only one of them, where there are two."""
+    """Positive and negative mask of a reference. If there are two, sometimes only one of them is kept."""
     positive = union(mask for name, mask in there.masks.items() if name in names)
     others = [mask for name, mask in there.masks.items() if name not in names]
     empty = np.zeros_like(positive)

@@ -1,4 +1,7 @@
-"""Photographs with named part masks, read from COCO-style JSON (one file a split)."""
+"""Annotated objects: `Scene`, an image with named part masks, and the reader of the COCO-style part file.
+
+Training, fine-tuning and evaluation all work on scenes. Other formats are read in `model.data.readers`.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
-from pycocotools import mask as coco_mask
 
 from model.errors import DataError
+from model.masks import decode, union
 from model.types import BoolMask, RgbImage
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One object with its parts on one photograph, or a whole photograph with its named regions.
+    """An annotated object with its parts on one image, or a whole image with its named regions.
 
-    object_class: what must match for another scene to serve as a reference; empty for a photograph of regions.
-    part_rles: part name to the COCO RLEs whose union is the part.
-    has_whole: whether the union of all parts is a thing of its own (an object, not a photograph).
-    names_carry: whether a name means the same on other photographs ("wheel"), or only here ("region 3").
+    Attributes:
+        image_path: The image file.
+        object_class: Another scene must have the same class to serve as a reference; empty for an image of regions.
+        part_rles: COCO RLEs by name of the part; the part is their union.
+        has_whole: Whether the union of all parts is an object of its own; False for an image of regions.
+        names_carry: Whether a name means the same on other images ("wheel"), or only on this one ("region 3").
     """
 
     image_path: Path
@@ -34,7 +38,14 @@ class Scene:
     names_carry: bool
 
     def image(self) -> RgbImage:
-        """Pixels (H, W, 3), RGB. Raises DataError when the file cannot be read."""
+        """Read the image.
+
+        Returns:
+            RGB (H, W, 3), uint8.
+
+        Raises:
+            DataError: If the file cannot be read.
+        """
         pixels = cv2.imread(str(self.image_path), cv2.IMREAD_COLOR)
         if pixels is None:
             raise DataError(
@@ -43,20 +54,25 @@ class Scene:
         return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)  # type: ignore[return-value]
 
     def masks(self) -> dict[str, BoolMask]:
-        """Part name to mask (H, W)."""
-        return {
-            name: np.any(np.stack([coco_mask.decode(rle).astype(bool) for rle in rles]), axis=0)
-            for name, rles in self.part_rles.items()
-        }
+        """Decode the masks (H, W), by name of the part."""
+        return {name: union(decode(rle) for rle in rles) for name, rles in self.part_rles.items()}
 
 
 def read_scenes(json_path: Path, image_dir: Path, *, grouping: str) -> list[Scene]:
-    """Scenes of a COCO-style part file, in the order of their file names.
+    """Read a COCO-style part file (docs/data-formats.md).
 
-    grouping: "object" makes a scene of each object (its annotations share image, supercategory and object_id);
-        "photo" makes one of each photograph, its annotations named by category; "regions" likewise, but every
-        annotation is a region of its own without a name that carries over.
-    Raises DataError when the file is not of that form.
+    Args:
+        json_path: The part file.
+        image_dir: Folder of its images.
+        grouping: "object" makes one scene per object (its annotations share image, supercategory and object_id). "photo"
+            makes one scene per image, whose parts are named by category. "regions" makes one scene per image, in which
+            every annotation is a region whose name has no meaning on other images.
+
+    Returns:
+        Scenes in the order of their file names.
+
+    Raises:
+        DataError: If the file cannot be read or has another form.
     """
     try:
         content = json.loads(json_path.read_text())
@@ -91,5 +107,12 @@ def read_scenes(json_path: Path, image_dir: Path, *, grouping: str) -> list[Scen
 
 
 def is_development(scene: Scene, share: float) -> bool:
-    """Whether a training scene is kept apart to choose settings on: a stable choice by file name."""
+    """Tell whether a scene belongs to the development set, on which settings are chosen.
+
+    The choice depends on the file name only, so it is the same in every run.
+
+    Args:
+        scene: A training scene.
+        share: Share of the images that belong to the development set, 0 to 1.
+    """
     return zlib.crc32(scene.image_path.name.encode()) % 1000 < share * 1000

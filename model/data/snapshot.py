@@ -1,12 +1,13 @@
-"""A snapshot of a project's annotations on disk: what one fine-tuning learns from, what it is judged on, and how clicks
-were really made. Written once, read by `model.finetuning.run` and `model.evaluation.compare`; a run on the same snapshot
-is the same run.
+"""A snapshot of a project's annotations on disk: training images, holdout, references, and the logged clicks.
 
-    snapshot.json     what it was made of, and the digests of everything else
+It is written once, and read by fine-tuning and by the comparison of two versions. Training on the same snapshot with the
+same settings gives the same run.
+
+    snapshot.json     what it was made of, and the digests of the other files
     train.json        COCO-style part file (docs/data-formats.md): images that may be trained on
     holdout.json      the same: images that no run has ever trained on
     references.json   what each label means: image, positive and negative mask
-    images/           one file an image, named by the SHA-256 of its pixels
+    images/           one file per image, named by the SHA-256 of its pixels
 """
 
 from __future__ import annotations
@@ -31,12 +32,18 @@ IMAGES_DIR = "images"
 CocoRle = dict[str, Any]
 """`{"size": [height, width], "counts": "..."}`, compressed as by pycocotools."""
 ClickSession = list[list[float]]
-"""Clicks of one mask in the order in which they were made: [row, column, 1 or 0 (negative)], pixels of the image."""
+"""Clicks of one mask in order: [row, column, 1 or 0 (negative)] in pixels of the image."""
 
 
 @dataclass(frozen=True)
 class SnapshotMask:
-    """All of one label in one annotation. sessions: the logged clicks that its masks came from, if there were any."""
+    """All regions of one label in one annotation.
+
+    Attributes:
+        label: The label.
+        rle: Their union, in the size of the image.
+        sessions: Logged clicks that the regions were made with; empty if there are none.
+    """
 
     label: str
     rle: CocoRle
@@ -45,8 +52,15 @@ class SnapshotMask:
 
 @dataclass(frozen=True)
 class SnapshotScene:
-    """One annotation of one image. file_name: in images/. annotation: a name that is the image's own, such as
-    Label Studio's id of the annotation. width, height: of the image as shown (EXIF orientation applied)."""
+    """One annotation of one image.
+
+    Attributes:
+        file_name: Name of the image in `images/`.
+        width: Width of the image in pixels, with its EXIF orientation applied.
+        height: Height of the image in pixels, with its EXIF orientation applied.
+        annotation: Name that is unique within the image, such as Label Studio's id of the annotation.
+        masks: One entry per label.
+    """
 
     file_name: str
     width: int
@@ -57,7 +71,15 @@ class SnapshotScene:
 
 @dataclass(frozen=True)
 class SnapshotReference:
-    """What a label means, on an image of the snapshot. version: as in Label Studio's predictions; changes with it."""
+    """One reference of a label, on an image of the snapshot.
+
+    Attributes:
+        label: The label.
+        file_name: Name of the image in `images/`.
+        positive: Pixels that belong to the label.
+        negative: Pixels that do not; None if nothing is known about them.
+        version: Version of the reference, as in Label Studio's predictions; it changes when the reference does.
+    """
 
     label: str
     file_name: str
@@ -68,7 +90,16 @@ class SnapshotReference:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A snapshot as it was read. digest: names its whole content, images included (their names are their hashes)."""
+    """A snapshot that was read from disk.
+
+    Attributes:
+        folder: Its folder.
+        digest: SHA-256 (hex) of its whole content, images included, because their names are their hashes.
+        labels: Labels, sorted.
+        train: Annotations to train on.
+        holdout: Annotations to compare versions on.
+        references: What the labels mean.
+    """
 
     folder: Path
     digest: str
@@ -79,14 +110,15 @@ class Snapshot:
 
     @property
     def image_dir(self) -> Path:
+        """Folder of the images."""
         return self.folder / IMAGES_DIR
 
     def train_scenes(self) -> list[Scene]:
-        """For training: every annotation an object whose parts are its labels."""
+        """Read the training scenes. Each annotation is an object whose parts are its labels."""
         return read_scenes(self.folder / TRAIN_FILE, self.image_dir, grouping="object")
 
     def holdout_scenes(self) -> list[Scene]:
-        """For judging."""
+        """Read the holdout scenes; see `train_scenes`."""
         return read_scenes(self.folder / HOLDOUT_FILE, self.image_dir, grouping="object")
 
 
@@ -98,16 +130,21 @@ def write_snapshot(
     references: Sequence[SnapshotReference],
     made_of: dict[str, Any],
 ) -> Snapshot:
-    """Writes the files beside images/, which must be complete by then; snapshot.json comes last.
+    """Write the files of a snapshot; `snapshot.json` is written last.
 
-    made_of: JSON for people: project, annotations with their times. It counts for the digest.
-    Raises DataError when an image is on both sides, or is not there.
+    Args:
+        folder: Folder of the snapshot. Its `images/` must be complete.
+        train: Annotations to train on.
+        holdout: Annotations to compare versions on, of other images than `train`.
+        references: What the labels mean.
+        made_of: JSON values for people, such as the project and the annotations with their times. Part of the digest.
+
+    Raises:
+        DataError: If an image is in both splits, or is missing.
     """
     both = {scene.file_name for scene in train} & {scene.file_name for scene in holdout}
     if both:
-        raise DataError(
-            f"images to train and to judge on overlap, such as {min(both)}", hint="split by image"
-        )
+        raise DataError(f"training images and holdout overlap, such as {min(both)}", hint="split by image")
     named = [scene.file_name for scene in (*train, *holdout)] + [r.file_name for r in references]
     for name in named:
         if not (folder / IMAGES_DIR / name).is_file():
@@ -129,12 +166,19 @@ def write_snapshot(
 
 
 def read_snapshot(folder: Path) -> Snapshot:
-    """Raises DataError when it is none, incomplete, or was changed since it was written."""
+    """Read a snapshot and verify its digests.
+
+    Args:
+        folder: Folder of the snapshot.
+
+    Raises:
+        DataError: If the folder has no complete snapshot, or a file was changed after it was written.
+    """
     try:
         text = (folder / HEAD_FILE).read_text()
         head = json.loads(text)
         if head.get("format") != FORMAT:
-            raise DataError(f"{folder} is no snapshot of this version", hint=f"expected {FORMAT}")
+            raise DataError(f"{folder} is not a snapshot of this version", hint=f"expected {FORMAT}")
         contents = {}
         for name, digest in head["files"].items():
             data = (folder / name).read_bytes()
@@ -151,12 +195,12 @@ def read_snapshot(folder: Path) -> Snapshot:
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{folder} is no complete snapshot ({type(error).__name__}: {error})", hint="make a new one"
+            f"{folder} is not a complete snapshot ({type(error).__name__}: {error})", hint="make a new one"
         ) from error
 
 
 def _part_file(scenes: Sequence[SnapshotScene], labels: Sequence[str]) -> dict[str, Any]:
-    """The COCO-style file of these scenes. An object is one annotation; all labels are parts of one class."""
+    """Make the COCO-style file of some annotations. An object is one annotation; all labels are parts of one class."""
     category_ids = {label: number for number, label in enumerate(labels, 1)}
     names = sorted({(s.file_name, s.width, s.height) for s in scenes})
     image_ids = {name: number for number, (name, _, _) in enumerate(names, 1)}
@@ -181,7 +225,7 @@ def _part_file(scenes: Sequence[SnapshotScene], labels: Sequence[str]) -> dict[s
             {"id": number, "name": label, "supercategory": "project"}
             for label, number in category_ids.items()
         ],
-        "annotations": [{"id": number, **said} for number, said in enumerate(annotations, 1)],
+        "annotations": [{"id": number, **one} for number, one in enumerate(annotations, 1)],
     }
 
 
@@ -189,9 +233,10 @@ def _scenes(content: dict[str, Any]) -> list[SnapshotScene]:
     images = {image["id"]: image for image in content["images"]}
     labels = {category["id"]: category["name"] for category in content["categories"]}
     grouped: dict[tuple[int, str], list[SnapshotMask]] = {}
-    for said in content["annotations"]:
-        mask = SnapshotMask(labels[said["category_id"]], said["segmentation"], said["sessions"])
-        grouped.setdefault((said["image_id"], said["object_id"]), []).append(mask)
+    for annotation in content["annotations"]:
+        label = labels[annotation["category_id"]]
+        mask = SnapshotMask(label, annotation["segmentation"], annotation["sessions"])
+        grouped.setdefault((annotation["image_id"], annotation["object_id"]), []).append(mask)
     return [
         SnapshotScene(
             images[image_id]["file_name"], images[image_id]["width"], images[image_id]["height"], name, masks

@@ -1,4 +1,11 @@
-"""Clicks that people really made, as training targets: the photograph as a first look sees it, and its logged clicks."""
+"""The sampler of fine-tuning: groups of project images, sessions of logged clicks, and replayed data.
+
+`FineTuneSampler` draws each group of a step from one of three sources:
+
+- a session: an image with the clicks that annotators really made on it (`session_batch`), seen whole as at a first click;
+- a project pair: two crops of project images (`model.data.pair_sampling`), one the reference of the other;
+- replay: the same from other data sets or earlier snapshots, against forgetting.
+"""
 
 from __future__ import annotations
 
@@ -22,28 +29,42 @@ from model.training.sampling import GroupSampler, SourcedScenes, batch_groups
 from model.types import ROUND_SLOTS, BoolMask
 
 TARGETS = 3
+"""Targets of a session."""
 MAX_CLICKS = 5
-"""Of each sign; the network's own mistakes are clicked on afterwards."""
+"""Most logged clicks of each sign; simulated clicks on the network's own errors follow them."""
 FLIPPED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class LoggedScene:
-    """A scene with its labels' logged clicks."""
+    """A scene with logged clicks.
+
+    Attributes:
+        scene: Image and masks.
+        sessions: Sessions of clicks by label.
+    """
 
     scene: Scene
     sessions: dict[str, list[ClickSession]]
 
 
-def logged_scenes(said: list[SnapshotScene], scenes: list[Scene]) -> list[LoggedScene]:
-    """Those of `scenes` that people clicked on. said: what the snapshot says of the same images."""
+def logged_scenes(annotations: list[SnapshotScene], scenes: list[Scene]) -> list[LoggedScene]:
+    """Find the scenes that annotators clicked on.
+
+    Args:
+        annotations: Training annotations of the snapshot, with their sessions.
+        scenes: Training scenes.
+
+    Returns:
+        Scenes with at least one session that begins with a positive click.
+    """
     found = []
     for scene in scenes:
         sessions: dict[str, list[ClickSession]] = {}
-        for one in said:
-            if one.file_name != scene.image_path.name:
+        for annotation in annotations:
+            if annotation.file_name != scene.image_path.name:
                 continue
-            for mask in one.masks:
+            for mask in annotation.masks:
                 useful = [session for session in mask.sessions if session and session[0][2]]
                 if useful and mask.label in scene.part_rles:
                     sessions.setdefault(mask.label, []).extend(useful)
@@ -55,9 +76,14 @@ def logged_scenes(said: list[SnapshotScene], scenes: list[Scene]) -> list[Logged
 def session_batch(
     logged: LoggedScene, reference: Scene | None, size_px: int, grid: int, rng: Generator
 ) -> Batch:
-    """Targets of one photograph with clicks of their sessions. View 0 is the photograph, view 1 its reference.
+    """Make the targets of one image with the clicks of their sessions.
 
-    reference: a scene that shares labels; None = without a reference.
+    Args:
+        logged: The image; it is crop 0, seen whole.
+        reference: Scene that shares a label; it is crop 1. None trains without a reference.
+        size_px: Side of the crops.
+        grid: Patches per side of a crop.
+        rng: Draws everything random.
     """
     image, masks = logged.scene.image(), logged.scene.masks()
     here = whole_crop(image, masks, size_px)
@@ -77,9 +103,9 @@ def session_batch(
         positive, negative = _reference_masks(there_masks, label, target)
         positives.append(patch_shares(positive, grid))
         negatives.append(patch_shares(negative, grid))
-    view = np.ascontiguousarray(here.image[:, ::-1]) if flipped else here.image
+    crop = np.ascontiguousarray(here.image[:, ::-1]) if flipped else here.image
     return Batch(
-        images=torch.from_numpy(np.stack([view, there_image])).permute(0, 3, 1, 2),
+        images=torch.from_numpy(np.stack([crop, there_image])).permute(0, 3, 1, 2),
         targets=torch.from_numpy(np.stack(targets))[:, None],
         target_crop=torch.zeros(TARGETS, dtype=torch.long),
         reference_crop=torch.ones(TARGETS, dtype=torch.long),
@@ -90,12 +116,12 @@ def session_batch(
 
 
 def _reference_masks(there: dict[str, BoolMask], label: str, target: BoolMask) -> tuple[BoolMask, BoolMask]:
-    """What the reference says is meant, and what is not. Nothing where it does not show the label."""
-    nothing = np.zeros_like(target)
+    """Positive and negative mask of the reference for a label; both empty if it does not show the label."""
+    empty = np.zeros_like(target)
     if label not in there:
-        return nothing, nothing
+        return empty, empty
     others = [mask for name, mask in there.items() if name != label]
-    return there[label], union(others) & ~there[label] if others else nothing
+    return there[label], union(others) & ~there[label] if others else empty
 
 
 def _table(
@@ -106,7 +132,7 @@ def _table(
     flipped: bool,
     rng: Generator,
 ) -> NDArray[np.float32]:
-    """The first few clicks of a session as rows (row, column, order); a click on the target where there is none."""
+    """Click table (2 * ROUND_SLOTS, 3) of the first clicks of a session; one click on the target if it has none."""
     table = np.full((2 * ROUND_SLOTS, 3), ABSENT, np.float32)
     clicks = list(sessions[rng.integers(len(sessions))]) if sessions else []
     clicks = clicks[: 1 + int(rng.integers(len(clicks)))] if clicks else []
@@ -115,10 +141,10 @@ def _table(
         positive = bool(sign)
         if counts[positive] >= MAX_CLICKS:
             continue
-        place_row = min(row * scale[0], size_px - 1)
-        place_col = min(col * scale[1], size_px - 1)
+        crop_row = min(row * scale[0], size_px - 1)
+        crop_col = min(col * scale[1], size_px - 1)
         slot = counts[positive] + (0 if positive else ROUND_SLOTS)
-        table[slot] = place_row, size_px - 1 - place_col if flipped else place_col, order
+        table[slot] = crop_row, size_px - 1 - crop_col if flipped else crop_col, order
         counts[positive] += 1
     if not counts[True]:
         inside = np.argwhere(cv2.erode(target.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
@@ -128,13 +154,19 @@ def _table(
 
 
 PROJECT_PAIRS = PairSettings(single=0.7, connected_pair=0.1, whole=0.05, shared_click=0.35, no_reference=0.12)
-"""A project's annotators click on single labels, nearly always with a reference."""
+"""Annotators of a project click on single labels, nearly always with a reference."""
 TRIES = 30
 
 
 @dataclass(frozen=True)
 class Shares:
-    """How often what is drawn; see `FineTuneSettings`."""
+    """How often each kind of group is drawn; see `FineTuneSettings`.
+
+    Attributes:
+        reference: `reference_share`.
+        session: `session_share`.
+        replay: `replay_share`.
+    """
 
     reference: float
     session: float
@@ -142,7 +174,10 @@ class Shares:
 
 
 class FineTuneSampler:
-    """Groups as in `GroupDraw`, three targets or six a group. Step n draws the same on every run with a seed."""
+    """Makes project pairs (six targets), sessions (three targets) and replayed pairs; see the module.
+
+    Step n gives the same targets on every run with the same seed.
+    """
 
     def __init__(
         self,
@@ -153,7 +188,16 @@ class FineTuneSampler:
         shares: Shares,
         patch_px: int,
     ) -> None:
-        """scenes: to learn from (at least one). references: the project's own, by which its labels are shown."""
+        """Set up the sampler.
+
+        Args:
+            scenes: Project images to learn from, at least one.
+            references: The project's references, as scenes.
+            logged: Project images with logged clicks.
+            replay: Other data; may be empty.
+            shares: How often each kind is drawn.
+            patch_px: Side of the network's patches in pixels.
+        """
         self._scenes = scenes
         self._references = references
         self._logged = logged
@@ -162,10 +206,15 @@ class FineTuneSampler:
         self._patch_px = patch_px
 
     def units(self, stage: Stage) -> int:
+        """Return the number of groups per step."""
         return stage.groups
 
     def batches(self, stage: Stage, seed: int, step: int, parts: Sequence[range]) -> list[Batch]:
-        return [joined([self._unit(stage.size_px, seed, step, unit) for unit in part]) for part in parts]
+        """Make some groups of a step; see `model.training.batches.Sampler.batches`."""
+        return [
+            concatenate_batches([self._unit(stage.size_px, seed, step, unit) for unit in part])
+            for part in parts
+        ]
 
     def _unit(self, size_px: int, seed: int, step: int, unit: int) -> Batch:
         rng = default_rng([seed, size_px, step, 2, unit])
@@ -181,7 +230,7 @@ class FineTuneSampler:
         return batch_groups([sample_group(first, second, size_px, grid, PROJECT_PAIRS, rng)])
 
     def _reference_of(self, scene: Scene, rng: Generator) -> Scene | None:
-        """Another photograph with one of the scene's labels: one of the project's references, or any."""
+        """Draw another image with one of the scene's labels: a reference of the project, or any project image."""
         preferred = rng.random() < self._shares.reference
         for pool in (self._references, self._scenes) if preferred else (self._scenes,):
             for _ in range(TRIES if pool else 0):
@@ -192,9 +241,16 @@ class FineTuneSampler:
 
 
 def reference_scenes(snapshot: Snapshot, scenes: Sequence[Scene]) -> list[Scene]:
-    """The snapshot's references as scenes; what else is annotated on those photographs tells what is not meant.
+    """Convert the references of a snapshot to scenes.
 
-    scenes: what may be learned from.
+    Other masks annotated on the same image become parts of the scene, so that they can serve as negatives.
+
+    Args:
+        snapshot: Its references are read.
+        scenes: Scenes that may be learned from.
+
+    Returns:
+        One scene per reference image, in the order of file names.
     """
     annotated = {scene.image_path.name: scene for scene in scenes}
     found: dict[str, Scene] = {}
@@ -209,8 +265,8 @@ def reference_scenes(snapshot: Snapshot, scenes: Sequence[Scene]) -> list[Scene]
     return [found[name] for name in sorted(found)]
 
 
-def joined(batches: Sequence[Batch]) -> Batch:
-    """Several batches of one size as one."""
+def concatenate_batches(batches: Sequence[Batch]) -> Batch:
+    """Concatenate batches of one crop size."""
     starts = [0]
     for batch in batches:
         starts.append(starts[-1] + len(batch.images))

@@ -88,7 +88,7 @@ def test_a_half_written_snapshot_is_none(tmp_path: Path) -> None:
     made_snapshot(tmp_path)
     (tmp_path / HEAD_FILE).unlink()
 
-    with pytest.raises(DataError, match="no complete snapshot"):
+    with pytest.raises(DataError, match="not a complete snapshot"):
         read_snapshot(tmp_path)
 
 
