@@ -1,6 +1,6 @@
-"""Prelabels a project: its open tasks one after another, each result stored in Label Studio at once.
+"""Pre-labels a project for `refcut prelabel`: all of its open tasks, each result stored in Label Studio immediately.
 
-What is done stands in Label Studio alone, so a run that was cut off goes on where it was.
+Label Studio alone knows what is done, so an interrupted run resumes by itself when it is started again.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from refcut_backend.label_studio.tasks import GoneError, SourceError
 from refcut_backend.prelabeling.task import Prelabelled, TaskToPrelabel
 
 TASK_LIMIT_S = 600.0
-"""A task that has not had its turn by then has failed: nobody else would say that the workers are gone."""
+"""A task fails if no worker was free for it within this time. Otherwise nobody would notice that all workers are gone."""
 
 
 class Outcome(StrEnum):
-    """What became of a task."""
+    """Outcome of a task, as shown to the user."""
 
     DONE = "prelabelled"
     ANNOTATED = "annotated already"
@@ -37,7 +37,14 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class TaskOutcome:
-    """masks: how many were found. problem: why it failed."""
+    """Outcome of one task.
+
+    Attributes:
+        task_id: Label Studio's task.
+        outcome: What became of it.
+        masks: Number of masks that were found.
+        problem: Why it failed; empty otherwise.
+    """
 
     task_id: int
     outcome: Outcome
@@ -47,43 +54,59 @@ class TaskOutcome:
 
 @dataclass
 class Summary:
-    """What a run did."""
+    """Totals of a run.
+
+    Attributes:
+        counts: Number of tasks by outcome.
+        masks: Number of masks that were found.
+        without_masks: Number of searched tasks without any mask.
+        problems: Message to the tasks that failed with it.
+    """
 
     counts: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     masks: int = 0
     without_masks: int = 0
     problems: dict[str, list[int]] = field(default_factory=dict)
 
-    def add(self, said: TaskOutcome) -> None:
-        """One more task."""
-        self.counts[said.outcome] += 1
-        self.masks += said.masks
-        self.without_masks += said.outcome is Outcome.DONE and said.masks == 0
-        if said.outcome is Outcome.FAILED:
-            self.problems.setdefault(said.problem, []).append(said.task_id)
+    def add(self, task: TaskOutcome) -> None:
+        """Count one more task."""
+        self.counts[task.outcome] += 1
+        self.masks += task.masks
+        self.without_masks += task.outcome is Outcome.DONE and task.masks == 0
+        if task.outcome is Outcome.FAILED:
+            self.problems.setdefault(task.problem, []).append(task.task_id)
 
 
-class StoresPredictions(Protocol):
-    """`label_studio.predictions.ProjectPredictions`."""
+class PredictionStore(Protocol):
+    """Tasks and predictions in Label Studio: `label_studio.predictions.ProjectPredictions`."""
 
-    def tasks(self, model_version: str) -> Iterator[ProjectTask]: ...
+    def tasks(self, model_version: str) -> Iterator[ProjectTask]:
+        """List the project's tasks, with whether each has a prediction of that version."""
 
-    def task(self, task_id: int, model_version: str) -> ProjectTask | None: ...
+    def task(self, task_id: int, model_version: str) -> ProjectTask | None:
+        """Look up one task; None if it was deleted."""
 
-    def post(self, task_id: int, prediction: dict[str, object]) -> None: ...
+    def post(self, task_id: int, prediction: dict[str, object]) -> None:
+        """Store a prediction. Raise GoneError if the task was deleted, SourceError for other problems."""
 
 
-class PrelabelsTasks(Protocol):
-    """`prelabel_task.TaskPrelabeller`."""
+class Prelabeller(Protocol):
+    """Pre-labels one task: `task.TaskPrelabeller`."""
 
-    def prelabel(
-        self, task: TaskToPrelabel, limit_s: float, is_cancelled: Callable[[], bool]
-    ) -> Prelabelled: ...
+    def prelabel(self, task: TaskToPrelabel, limit_s: float, is_cancelled: Callable[[], bool]) -> Prelabelled:
+        """Return a task's prediction. Raise RefCutError if there is none within the limit."""
 
 
 @dataclass(frozen=True)
 class ProjectToPrelabel:
-    """labels: only these; None for all that have references. model_version: what serves the project."""
+    """What a run works on.
+
+    Attributes:
+        project_id: Label Studio's project.
+        label_config: Its label config (XML).
+        model_version: The version that serves the project.
+        labels: Labels to look for; None for all that have references.
+    """
 
     project_id: int
     label_config: str
@@ -92,13 +115,20 @@ class ProjectToPrelabel:
 
 
 class ProjectPrelabeller:
-    """One run over one project. is_lost: whether another run may have begun on the project meanwhile."""
+    """One run over one project.
+
+    Args:
+        project: What to work on.
+        predictions: Tasks and predictions in Label Studio.
+        prelabeller: Pre-labels one task.
+        is_lost: Whether another run may have begun on the project meanwhile; this one then stores nothing more.
+    """
 
     def __init__(
         self,
         project: ProjectToPrelabel,
-        predictions: StoresPredictions,
-        prelabeller: PrelabelsTasks,
+        predictions: PredictionStore,
+        prelabeller: Prelabeller,
         is_lost: Callable[[], bool] = lambda: False,
     ) -> None:
         self._project = project
@@ -108,23 +138,35 @@ class ProjectPrelabeller:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Leaves what has not been stored for next time."""
+        """Stop the run. Tasks without a stored prediction are left for the next run."""
         self._stopped.set()
 
     def skipped_and_open(self) -> tuple[list[TaskOutcome], list[ListedTask]]:
-        """The project's tasks: those that need nothing, and the others. Raises SourceError."""
-        skipped, wanted = [], []
+        """List the project's tasks.
+
+        Returns:
+            The tasks that need nothing, with the reason; and the open tasks.
+
+        Raises:
+            SourceError: If Label Studio cannot be asked.
+        """
+        skipped, open_tasks = [], []
         for listed in self._predictions.tasks(self._project.model_version):
             if listed.is_open:
-                wanted.append(listed.task)
+                open_tasks.append(listed.task)
             else:
                 skipped.append(TaskOutcome(listed.task.id, _why_not(listed)))
-        return skipped, wanted
+        return skipped, open_tasks
 
     def work_on(self, tasks: Sequence[ListedTask], at_once: int) -> Generator[TaskOutcome, None, None]:
-        """What becomes of each task, as it is known. at_once: tasks that are on their way together.
+        """Pre-label tasks and store their predictions. Closing the generator stops the run.
 
-        Closing it stops what is on its way.
+        Args:
+            tasks: Open tasks.
+            at_once: How many tasks are sent to workers at the same time.
+
+        Yields:
+            The outcome of each task as soon as it is known.
         """
         with ThreadPoolExecutor(at_once, "prelabel") as threads:
             outcomes = [threads.submit(self._one, task) for task in tasks]
@@ -152,7 +194,10 @@ class ProjectPrelabeller:
             )
 
     def _store(self, task_id: int, found: Prelabelled) -> TaskOutcome:
-        """Unless somebody was faster. A post whose answer was lost may have arrived, so what is there is looked up."""
+        """Stores a prediction unless the task has one by now.
+
+        A post whose answer was lost may have arrived, so the task is looked up again before the second try.
+        """
         for is_last in (False, True):
             now = self._predictions.task(task_id, found.model_version)
             if now is None:

@@ -1,4 +1,4 @@
-"""From a task that nobody has clicked on to a prediction for Label Studio: what its labels' references find there."""
+"""Pre-labels one task: sends its labels with their references to a worker and makes a prediction for Label Studio."""
 
 from __future__ import annotations
 
@@ -18,9 +18,13 @@ from refcut_backend.references.registry import References
 
 
 def task_score(mask_scores: Collection[Sequence[float]]) -> float:
-    """The mean over labels of each label's least sure mask, 0..1; a label that was found nowhere counts as 0.
+    """Compute a task's score, by which Label Studio can sort tasks: the lower, the more doubtful.
 
-    mask_scores: for each label that has references, the scores of its masks. Without any label: 0.
+    Args:
+        mask_scores: For each label that has references, the scores of its masks, 0..1.
+
+    Returns:
+        The mean over labels of each label's lowest score. A label without masks counts as 0; without labels it is 0.
     """
     if not mask_scores:
         return 0.0
@@ -29,7 +33,15 @@ def task_score(mask_scores: Collection[Sequence[float]]) -> float:
 
 @dataclass(frozen=True)
 class TaskToPrelabel:
-    """labels: only these; None for all that have references."""
+    """A task to pre-label.
+
+    Attributes:
+        project_id: Label Studio's project.
+        task_id: Label Studio's task.
+        task_data: The task's data; it holds the images' URLs.
+        label_config: The project's label config (XML).
+        labels: Labels to look for; None for all that have references.
+    """
 
     project_id: int
     task_id: int
@@ -40,28 +52,43 @@ class TaskToPrelabel:
 
 @dataclass(frozen=True)
 class Prelabelled:
-    """A prediction as Label Studio takes it, and how many masks are in it."""
+    """The result for a task.
+
+    Attributes:
+        prediction: As Label Studio takes it.
+        masks: Number of masks in it.
+    """
 
     prediction: dict[str, Any]
     masks: int
 
     @property
     def model_version(self) -> str:
+        """Weights that computed the masks."""
         return str(self.prediction["model_version"])
 
 
 class PrelabelSender(Protocol):
-    """Whatever carries a task to a worker and back."""
+    """Sends a task to a worker and waits for the answer: `queue.prelabel_queue.PrelabelQueue`."""
 
-    def workers(self) -> Sized: ...
+    def workers(self) -> Sized:
+        """List the workers that would take a task now."""
 
     def ask(
         self, job: PrelabelJob, deadline: float, is_cancelled: Callable[[], bool], *, is_continuation: bool
-    ) -> PrelabelAnswer: ...
+    ) -> PrelabelAnswer:
+        """Return what a worker found. Raise RefCutError if no worker answers."""
 
 
 class TaskPrelabeller:
-    """May be used from several threads."""
+    """Pre-labels tasks; may be used from several threads.
+
+    Args:
+        queue: Sends tasks to workers.
+        references: Masks that say what a label means.
+        addresses: Keeps signed URLs out of Redis.
+        rules: How regions are built, and how many references are used.
+    """
 
     def __init__(
         self, queue: PrelabelSender, references: References, addresses: Addresses, rules: AnswerRules
@@ -72,7 +99,7 @@ class TaskPrelabeller:
         self._rules = rules
 
     def at_once(self) -> int:
-        """How many tasks to begin together, at least 1: on fewer workers they would only take turns, and end late."""
+        """Return how many tasks to begin together: as many as there are workers, at least 1."""
         try:
             return max(len(self._queue.workers()), 1)
         except QueueUnavailableError:
@@ -81,10 +108,19 @@ class TaskPrelabeller:
     def prelabel(
         self, task: TaskToPrelabel, limit_s: float, is_cancelled: Callable[[], bool] = lambda: False
     ) -> Prelabelled:
-        """What is found on a task.
+        """Search a task for the objects of its labels.
 
-        limit_s: longest time, waiting for one's turn included. is_unwanted: asked meanwhile; true ends it as the limit
-        does. Raises NoReferenceError when no label has references, and RefCutError when there can be no answer.
+        A worker stops for clicks and after some seconds. The labels that it left are then sent again.
+
+        Args:
+            task: The task.
+            limit_s: Longest time in seconds, waiting for a worker included.
+            is_cancelled: Checked while waiting; true ends the search like the limit.
+
+        Raises:
+            NoReferenceError: If no label has a reference.
+            ImageError: If the task has no usable image.
+            RefCutError: If there is no answer for another reason.
         """
         controls = read_label_config(task.label_config)
         wanted = self._labels(task, controls)
@@ -98,14 +134,18 @@ class TaskPrelabeller:
             if answer.error_code is not None:
                 raise TaskRefusalError(answer.error_code, answer.error_message)
             if answer.found and answer.model_version != version:
-                # Another version of the model has begun to serve: its masks are not mixed with the older one's.
+                # Another model version serves by now: masks of two versions are not mixed.
                 found, version = {}, answer.model_version
-            by_place = {(one.label, one.to_name): one for one in answer.found}
-            found |= {one: by_place[place] for one in left if (place := (one.label, one.to_name)) in by_place}
+            answers = {(one.label, one.to_name): one for one in answer.found}
+            found |= {one: answers[key] for one in left if (key := (one.label, one.to_name)) in answers}
         return self._prelabelled(version, controls, list(found.values()))
 
     def labels_with_references(self, project_id: int, label_config: str) -> list[str]:
-        """Labels that can be looked for, by name. Raises LabelConfigError."""
+        """List the labels that can be looked for, by name.
+
+        Raises:
+            LabelConfigError: If the label config cannot be read.
+        """
         return sorted(
             {label for label, _, _, _ in self._with_references(project_id, read_label_config(label_config))}
         )
@@ -133,12 +173,12 @@ class TaskPrelabeller:
         self, project_id: int, controls: ProjectControls
     ) -> Iterator[tuple[str, str, str, tuple[int, ...]]]:
         """Label, image tag, field of the task's data, and rows of references."""
-        places = {
+        fields = {
             (label, control.to_name): control.image_field
             for control in controls.masks
             for label in control.labels
         }
-        for (label, to_name), field in sorted(places.items()):
+        for (label, to_name), field in sorted(fields.items()):
             newest = self._references.newest(project_id, label, self._rules.max_references)
             if newest:
                 yield label, to_name, field, tuple(reference.id for reference in newest)
@@ -161,7 +201,12 @@ class TaskPrelabeller:
 
 
 class TaskRefusalError(RefCutError):
-    """The worker could not look at the task, and said why."""
+    """The worker could not search the task; it sent the reason.
+
+    Args:
+        code: The worker's reason code.
+        message: Its message, hint included.
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)

@@ -1,4 +1,9 @@
-"""What prelabelling a task asks of a worker, and what the worker found: small JSON, no pixels, no tokens."""
+"""Jobs and answers between web processes and workers, as JSON in Redis: no pixels, no tokens, no signed URLs.
+
+Every job has a `format` number, which is raised when its fields change: a worker of another version then refuses the job
+instead of misreading it. Masks travel as base64 of Label Studio's brush RLE, because rq would walk a list number by
+number several times.
+"""
 
 from __future__ import annotations
 
@@ -9,117 +14,25 @@ from typing import Any
 from refcut_backend.errors import RefCutError
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 
-PRELABEL_FORMAT = 2
-
-
-@dataclass(frozen=True)
-class LabelToFind:
-    """A label on one of a task's images. reference_ids: rows of the reference table that say what it means."""
-
-    label: str
-    to_name: str
-    image_address: str
-    reference_ids: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class PrelabelJob:
-    """A task to look at."""
-
-    project_id: int
-    task_id: int
-    labels: tuple[LabelToFind, ...]
-    format: int = PRELABEL_FORMAT
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> PrelabelJob:
-        """Raises ValueError for a job of another version."""
-        if data.get("format") != PRELABEL_FORMAT:
-            raise ValueError(
-                f"prelabel job of format {data.get('format')}, this worker reads {PRELABEL_FORMAT}"
-            )
-        labels = tuple(
-            LabelToFind(**{**label, "reference_ids": tuple(label["reference_ids"])})
-            for label in data["labels"]
-        )
-        return cls(**{**data, "labels": labels})
-
-
-@dataclass(frozen=True)
-class FoundMask:
-    """An object of a label, as Label Studio's brush RLE. score: the IoU to expect of it, 0..1."""
-
-    rle: list[int]
-    score: float
-
-
-@dataclass(frozen=True)
-class FoundLabel:
-    """What was found of a label, the surest first; nothing is an answer too. width, height: of the image."""
-
-    label: str
-    to_name: str
-    width: int
-    height: int
-    masks: tuple[FoundMask, ...]
-    reference_versions: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class PrelabelAnswer:
-    """What a worker got done. Labels of the job that are not in `found` were left because a click came or the time was
-    up: ask for them again. error_code: why nothing more will come.
-    """
-
-    found: tuple[FoundLabel, ...] = ()
-    model_version: str = ""
-    error_code: str | None = None
-    error_message: str = ""
-    milliseconds: dict[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def refused(cls, error: RefCutError) -> PrelabelAnswer:
-        """Nothing, and why."""
-        return cls(error_code=error.code, error_message=str(error))
-
-    def to_json(self) -> dict[str, Any]:
-        """The RLE as base64: as a list it would be walked number by number several times on its way."""
-        said = asdict(self)
-        for label in said["found"]:
-            for mask in label["masks"]:
-                mask["rle"] = b64encode(bytes(mask["rle"])).decode()
-        return said
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> PrelabelAnswer:
-        found = tuple(
-            FoundLabel(
-                **{
-                    **label,
-                    "masks": tuple(
-                        FoundMask(list(b64decode(mask["rle"])), mask["score"]) for mask in label["masks"]
-                    ),
-                    "reference_versions": tuple(label["reference_versions"]),
-                }
-            )
-            for label in data["found"]
-        )
-        return cls(**{**data, "found": found})
-
-
 CLICK_FORMAT = 2
+PRELOAD_FORMAT = 1
+PRELABEL_FORMAT = 2
 
 
 @dataclass(frozen=True)
 class ClickJob:
     """A click on its way to a worker.
 
-    reference_ids: rows of the reference table whose masks say what the label means.
-    click_ids: ids of the object's dots in Label Studio. Of two clicks on a task that share one, the newer wins.
-    box: the rectangle that the object began with.
+    Attributes:
+        project_id: Label Studio's project.
+        task_id: Label Studio's task.
+        image_address: URL of the image, or the number of a hidden one (`images.hidden_urls`).
+        label: The object's label.
+        clicks: Clicks in the order in which they apply, in percent of the image's size.
+        reference_ids: Rows of the reference table whose masks say what the label means.
+        click_ids: Ids of the object's dots in Label Studio. Of two clicks on a task that share one, the newer wins.
+        box: The rectangle that the object began with, in percent of the image's size; None without one.
+        format: Version of these fields.
     """
 
     project_id: int
@@ -133,13 +46,17 @@ class ClickJob:
     format: int = CLICK_FORMAT
 
     def to_json(self) -> dict[str, Any]:
+        """Convert to JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ClickJob:
-        """Raises ValueError for a job of another version."""
-        if data.get("format") != CLICK_FORMAT:
-            raise ValueError(f"click job of format {data.get('format')}, this worker reads {CLICK_FORMAT}")
+        """Read what `to_json` made.
+
+        Raises:
+            ValueError: If the job has another format.
+        """
+        _check_format("click", data, CLICK_FORMAT)
         clicks = tuple(PercentClick(**click) for click in data["clicks"])
         box = None if data["box"] is None else PercentBox(**data["box"])
         lists = {"reference_ids": tuple(data["reference_ids"]), "click_ids": tuple(data["click_ids"])}
@@ -148,9 +65,18 @@ class ClickJob:
 
 @dataclass(frozen=True)
 class ClickAnswer:
-    """A mask on its way back, as Label Studio's brush RLE; or the reason why there is none.
+    """The mask of a click, or the reason why there is none.
 
-    model_version: of the weights that it was computed with.
+    Attributes:
+        width: Of the image in pixels.
+        height: Of the image in pixels.
+        rle: The mask as Label Studio's brush RLE, in the image frame; empty for an empty mask.
+        score: Mean probability inside the mask, 0..1.
+        reference_versions: Versions of the references that were used.
+        model_version: Weights that computed the mask.
+        error_code: Reason code if there is no answer.
+        error_message: The reason, for people.
+        milliseconds: Time per step in the worker.
     """
 
     width: int = 0
@@ -165,25 +91,31 @@ class ClickAnswer:
 
     @classmethod
     def refused(cls, error: RefCutError) -> ClickAnswer:
-        """No mask, and why."""
+        """Make an answer without a mask, with the reason."""
         return cls(error_code=error.code, error_message=str(error))
 
     def to_json(self) -> dict[str, Any]:
-        """The RLE as base64: as a list it would be walked number by number several times on its way."""
-        return {**vars(self), "rle": b64encode(bytes(self.rle)).decode()}
+        """Convert to JSON."""
+        return {**vars(self), "rle": _pack(self.rle)}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ClickAnswer:
-        rle, versions = list(b64decode(data["rle"])), tuple(data["reference_versions"])
+        """Read what `to_json` made."""
+        rle, versions = _unpack(data["rle"]), tuple(data["reference_versions"])
         return cls(**{**data, "rle": rle, "reference_versions": versions})
-
-
-PRELOAD_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class PreloadJob:
-    """reference_ids: rows of the reference table, most likely ones first."""
+    """A task that was opened and may be clicked soon. There is no answer.
+
+    Attributes:
+        project_id: Label Studio's project.
+        task_id: Label Studio's task.
+        image_addresses: The task's images that can be clicked on.
+        reference_ids: Rows of the reference table, most likely ones first.
+        format: Version of these fields.
+    """
 
     project_id: int
     task_id: int
@@ -192,12 +124,157 @@ class PreloadJob:
     format: int = PRELOAD_FORMAT
 
     def to_json(self) -> dict[str, Any]:
+        """Convert to JSON."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> PreloadJob:
-        """Raises ValueError for a job of another version."""
-        if data.get("format") != PRELOAD_FORMAT:
-            raise ValueError(f"warm job of format {data.get('format')}, this worker reads {PRELOAD_FORMAT}")
+        """Read what `to_json` made.
+
+        Raises:
+            ValueError: If the job has another format.
+        """
+        _check_format("preload", data, PRELOAD_FORMAT)
         lists = {name: tuple(data[name]) for name in ("image_addresses", "reference_ids")}
         return cls(**{**data, **lists})
+
+
+@dataclass(frozen=True)
+class LabelToFind:
+    """A label to look for on one of a task's images.
+
+    Attributes:
+        label: The label.
+        to_name: Image tag of the label config.
+        image_address: URL of the image, or the number of a hidden one (`images.hidden_urls`).
+        reference_ids: Rows of the reference table that say what the label means.
+    """
+
+    label: str
+    to_name: str
+    image_address: str
+    reference_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PrelabelJob:
+    """A task to search for objects without a click.
+
+    Attributes:
+        project_id: Label Studio's project.
+        task_id: Label Studio's task.
+        labels: What to look for, in this order.
+        format: Version of these fields.
+    """
+
+    project_id: int
+    task_id: int
+    labels: tuple[LabelToFind, ...]
+    format: int = PRELABEL_FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> PrelabelJob:
+        """Read what `to_json` made.
+
+        Raises:
+            ValueError: If the job has another format.
+        """
+        _check_format("prelabel", data, PRELABEL_FORMAT)
+        labels = tuple(
+            LabelToFind(**{**label, "reference_ids": tuple(label["reference_ids"])})
+            for label in data["labels"]
+        )
+        return cls(**{**data, "labels": labels})
+
+
+@dataclass(frozen=True)
+class FoundMask:
+    """An object that was found.
+
+    Attributes:
+        rle: Its mask as Label Studio's brush RLE, in the image frame.
+        score: Expected IoU of the mask, 0..1.
+    """
+
+    rle: list[int]
+    score: float
+
+
+@dataclass(frozen=True)
+class FoundLabel:
+    """What was found of a label on an image; an empty result is an answer too.
+
+    Attributes:
+        label: The label.
+        to_name: Image tag of the label config.
+        width: Of the image in pixels.
+        height: Of the image in pixels.
+        masks: The objects, highest score first.
+        reference_versions: Versions of the references that were used.
+    """
+
+    label: str
+    to_name: str
+    width: int
+    height: int
+    masks: tuple[FoundMask, ...]
+    reference_versions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PrelabelAnswer:
+    """What a worker found on a task before it had to yield or its time slice was over.
+
+    Attributes:
+        found: One entry per label that was searched. Labels of the job that are missing here are to be asked for again.
+        model_version: Weights that computed the masks.
+        error_code: Reason code if nothing more will come.
+        error_message: The reason, for people.
+        milliseconds: Time per step in the worker.
+    """
+
+    found: tuple[FoundLabel, ...] = ()
+    model_version: str = ""
+    error_code: str | None = None
+    error_message: str = ""
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def refused(cls, error: RefCutError) -> PrelabelAnswer:
+        """Make an answer without masks, with the reason."""
+        return cls(error_code=error.code, error_message=str(error))
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to JSON."""
+        payload = asdict(self)
+        for label in payload["found"]:
+            for mask in label["masks"]:
+                mask["rle"] = _pack(mask["rle"])
+        return payload
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> PrelabelAnswer:
+        """Read what `to_json` made."""
+        return cls(**{**data, "found": tuple(_found_label(label) for label in data["found"])})
+
+
+def _found_label(data: dict[str, Any]) -> FoundLabel:
+    masks = tuple(FoundMask(_unpack(mask["rle"]), mask["score"]) for mask in data["masks"])
+    return FoundLabel(**{**data, "masks": masks, "reference_versions": tuple(data["reference_versions"])})
+
+
+def _check_format(kind: str, data: dict[str, Any], expected: int) -> None:
+    if data.get("format") != expected:
+        raise ValueError(f"{kind} job of format {data.get('format')}, this worker reads {expected}")
+
+
+def _pack(rle: list[int]) -> str:
+    return b64encode(bytes(rle)).decode()
+
+
+def _unpack(text: str) -> list[int]:
+    return list(b64decode(text))

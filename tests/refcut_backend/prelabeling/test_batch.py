@@ -1,4 +1,4 @@
-"""tests/refcut_backend/prelabeling/test_batch.py."""
+"""Which requests for predictions are answered, and how fast."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from refcut_backend.prelabeling.batch import PrelabelRules
 from refcut_backend.settings import Settings
 
 
-def test_nothing_is_prelabelled_unless_somebody_says_so(monkeypatch):
+def test_nothing_is_prelabelled_unless_it_is_switched_on(monkeypatch):
     monkeypatch.delenv("REFCUT_PRELABEL", raising=False)
     rules = PrelabelRules.of(Settings())
     assert not rules.is_on

@@ -1,4 +1,4 @@
-"""tests/refcut_backend/prelabeling/test_task.py."""
+"""A task's way from its references to a prediction; only the workers are fake."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Queue:
 
     def __init__(self, *answers: Callable[[PrelabelJob], PrelabelAnswer]) -> None:
         self.jobs: list[PrelabelJob] = []
-        self.is_continuation: list[bool] = []
+        self.continuations: list[bool] = []
         self._answers = list(answers)
 
     def workers(self) -> list[str]:
@@ -39,7 +39,7 @@ class Queue:
         self, job: PrelabelJob, _deadline: float, _is_cancelled: object, *, is_continuation: bool
     ) -> PrelabelAnswer:
         self.jobs.append(job)
-        self.is_continuation.append(is_continuation)
+        self.continuations.append(is_continuation)
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         return answer(job)
 
@@ -112,7 +112,7 @@ def test_what_a_click_has_left_undone_is_asked_for_again_and_the_task_is_whole(e
     queue = Queue(finding(0.5, labels=0), finding(0.5, labels=1), finding(0.7))
     found = prelabel(engine, queue)
     assert [[one.label for one in job.labels] for job in queue.jobs] == [["Hood", "Wheel"]] * 2 + [["Wheel"]]
-    assert queue.is_continuation == [False, False, True]
+    assert queue.continuations == [False, False, True]
     assert found.masks == 2
 
 
