@@ -1,4 +1,13 @@
-"""The model at work: answers click jobs, keeping images, crops and references ready for the next click."""
+"""Computes clicks: fetches the image and the references, runs the network, encodes the mask, and caches all of it.
+
+Caches of one worker process, each with a limit in bytes:
+
+    images          decoded images                                  images/cache.py
+    open images     network features of images that were clicked on  CacheLimits.features
+    references      encoded references                              reference_cache.py, CacheLimits.references
+
+Cache keys include model and preprocessing, so nothing that other weights have computed is ever used.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
@@ -31,7 +41,16 @@ from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
 
 
 def clicks_in_pixels(clicks: Sequence[PercentClick], height: int, width: int) -> list[Click]:
-    """Clicks on an image of that size."""
+    """Convert clicks from percent to pixels.
+
+    Args:
+        clicks: Clicks in percent of the image, as Label Studio stores them.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        Clicks in image pixels (row, col; origin top left).
+    """
     return [
         Click(to_pixel(click.y_percent, height), to_pixel(click.x_percent, width), click.positive)
         for click in clicks
@@ -39,7 +58,11 @@ def clicks_in_pixels(clicks: Sequence[PercentClick], height: int, width: int) ->
 
 
 def box_in_pixels(box: PercentBox, height: int, width: int) -> Box:
-    """All pixels that a box covers half or more of; at least the one under its middle."""
+    """Convert a box from percent to pixels.
+
+    Returns:
+        The pixels of which the box covers at least half, both ends inclusive; at least the pixel under its middle.
+    """
     row, col = (
         int(to_pixel((start + end) / 2, length))
         for start, end, length in ((box.top, box.bottom, height), (box.left, box.right, width))
@@ -53,25 +76,35 @@ def box_in_pixels(box: PercentBox, height: int, width: int) -> Box:
 
 
 LOOK_EVERY_S = 0.05
-"""How often preparing an image looks whether a click waits."""
+"""Seconds between two checks whether a more urgent job waits, while an image is downloaded."""
 
 NO_PROJECT = 0
-"""Label Studio's ids begin at 1: what the shared model answers."""
+"""A project id that Label Studio never gives (its ids begin at 1); it stands for the shared model."""
 
 
 @dataclass(frozen=True)
 class CacheLimits:
-    """Bytes that a worker keeps, on the model's device."""
+    """Limits of a worker's caches in bytes of memory on the model's device.
+
+    Attributes:
+        features: Network features of images that were clicked on.
+        references: Encoded references.
+    """
 
     features: int
     references: int
 
 
 @dataclass(frozen=True)
-class View:
-    """An image with references set, for looking at it without a click.
+class PreparedImage:
+    """An image with references set, to be searched without a click.
 
-    predictor works on the shrunk image; height, width: of the image itself.
+    Attributes:
+        predictor: Has the image at the size at which clicks are computed, and the references.
+        height: Height of the full image in pixels.
+        width: Width of the full image in pixels.
+        model: The model that computes.
+        reference_versions: Versions of the references.
     """
 
     predictor: RefCutPredictor
@@ -83,7 +116,7 @@ class View:
 
 @dataclass
 class _OpenImage:
-    """An image that clicks may still come to. predictor works on the shrunk image."""
+    """A cached image: `predictor` has it at the size at which clicks are computed, height and width are full size."""
 
     predictor: RefCutPredictor
     height: int
@@ -92,11 +125,7 @@ class _OpenImage:
 
 
 class ClickEngine:
-    """One per worker process; not for several threads at once.
-
-    models: the network of each project. images: where images come from. load_reference: row id to masks, None when it
-    is gone. Images stay at hand when a project gets another model; nothing computed with other weights is used.
-    """
+    """Answers clicks of one worker process. Not thread-safe."""
 
     def __init__(
         self,
@@ -105,6 +134,14 @@ class ClickEngine:
         load_reference: LoadReference,
         limits: CacheLimits,
     ) -> None:
+        """Prepare an engine.
+
+        Args:
+            models: Gives the network of each project.
+            images: Fetches, decodes and caches images.
+            load_reference: Returns a reference by its row id; None if it was deleted.
+            limits: Limits of the caches.
+        """
         self._models = models
         self._loaded = models.loaded()
         self._images = images
@@ -112,46 +149,53 @@ class ClickEngine:
         self._open_images: ByteCache[tuple[int, ContentKey], _OpenImage] = ByteCache(
             limits.features, lambda opened: opened.predictor.nbytes
         )
-        self._viewed: tuple[tuple[int, ContentKey], RefCutPredictor] | None = None
+        self._prepared: tuple[tuple[int, ContentKey], RefCutPredictor] | None = None
 
     @property
     def device(self) -> str:
-        """Where the model computes, as torch names it."""
+        """Device of the model, such as "cpu" or "cuda:0"."""
         return str(self._models.of(NO_PROJECT).network.device)
 
     def warm_up(self) -> None:
-        """One click on a grey picture, so that the first annotator does not wait for lazy initialisation."""
+        """Compute one click on a grey image, so that the first annotator does not wait for lazy initialisation."""
         model = self._models.of(NO_PROJECT)
         predictor = RefCutPredictor(model.network, model.settings)
         predictor.set_image(np.full((64, 64, 3), 127, np.uint8))
         predictor.predict([Click(32.0, 32.0)])
 
     def forget(self) -> None:
-        """Drops everything that is kept for later clicks: also after a failure, when it may be half changed."""
+        """Empty all caches. Called too after a failure, which may have left them half changed."""
         self._images.forget()
         self._open_images.clear()
         self._references.clear()
-        self._viewed = None
+        self._prepared = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
     @property
     def nbytes(self) -> int:
-        """Memory that is kept for later clicks."""
-        viewed = 0 if self._viewed is None else self._viewed[1].nbytes
-        kept = (self._images, self._open_images, self._references)
-        return viewed + sum(cache.nbytes for cache in kept)
+        """Bytes of memory in the caches."""
+        prepared = 0 if self._prepared is None else self._prepared[1].nbytes
+        caches = (self._images, self._open_images, self._references)
+        return prepared + sum(cache.nbytes for cache in caches)
 
     def preload(self, job: PreloadJob, must_stop: Callable[[], bool]) -> bool:
-        """Gets ready what the first click on a task needs. Returns whether it came to its end.
+        """Prepare a task for its first click.
 
-        must_stop: asked between the steps, and all through a download; true leaves the rest undone. Raises RefCutError
-        when an image cannot be had.
+        Args:
+            job: The task's images and references.
+            must_stop: Asked between the steps and during downloads; true leaves the rest undone.
+
+        Returns:
+            Whether everything was prepared.
+
+        Raises:
+            RefCutError: If an image cannot be read.
         """
         model = self._model_of(job.project_id)
         for address in job.image_addresses:
             where = TaskImage(job.project_id, job.task_id, address)
-            if not self._arrives(where, must_stop, recheck=True):
+            if not self._wait_for_image(where, must_stop, recheck=True):
                 return False
             key, opened = self._open(model, where, recheck=True)
             if must_stop():
@@ -161,55 +205,78 @@ class ClickEngine:
         for reference_id in job.reference_ids:
             for reference in self._references.stored(job.project_id, [reference_id]):
                 is_encoded = self._references.has(model, reference)
-                if not (is_encoded or self._arrives(image_of(reference), must_stop)):
+                if not (is_encoded or self._wait_for_image(image_of(reference), must_stop)):
                     return False
                 self._references.get(model, reference)
         return True
 
-    def view(
+    def prepare(
         self, where: TaskImage, reference_ids: Sequence[int], must_stop: Callable[[], bool]
-    ) -> View | None:
-        """An image with references, apart from the images that are clicked on: one is kept, for the next references.
+    ) -> PreparedImage | None:
+        """Prepare an image and references for a search without a click.
 
-        must_stop: asked all through downloads; true gives None. Raises RefCutError when an image cannot be had.
+        The image is cached apart from those that are clicked on; only one is kept, for the references of its next label.
+
+        Args:
+            where: The image.
+            reference_ids: Row ids of the references; deleted ones are skipped.
+            must_stop: Asked during downloads.
+
+        Returns:
+            The prepared image; None if `must_stop` was true.
+
+        Raises:
+            RefCutError: If an image cannot be read.
         """
         model = self._model_of(where.project_id)
         stored = self._references.stored(where.project_id, reference_ids)
         needed = [image_of(reference) for reference in stored if not self._references.has(model, reference)]
-        if not all(self._arrives(image, must_stop) for image in (where, *needed)):
+        if not all(self._wait_for_image(image, must_stop) for image in (where, *needed)):
             return None
         image = self._images.open(where)
         key = (where.project_id, (*made_by(model), image.content))
-        if self._viewed is None or self._viewed[0] != key:
-            self._viewed = key, RefCutPredictor(model.network, model.settings)
-            self._viewed[1].set_image(image.pixels)
-        predictor = self._viewed[1]
+        if self._prepared is None or self._prepared[0] != key:
+            self._prepared = key, RefCutPredictor(model.network, model.settings)
+            self._prepared[1].set_image(image.pixels)
+        predictor = self._prepared[1]
         tokens = [self._references.get(model, reference)[1] for reference in stored]
         predictor.set_reference(ReferenceTokens.join(tokens) if tokens else None)
-        return View(predictor, image.height, image.width, model, tuple(one.version for one in stored))
+        return PreparedImage(
+            predictor, image.height, image.width, model, tuple(one.version for one in stored)
+        )
 
-    def _arrives(self, where: TaskImage, must_stop: Callable[[], bool], *, recheck: bool = False) -> bool:
-        """Waits until an image can be opened at once; False when it must not be waited for."""
+    def _wait_for_image(
+        self, where: TaskImage, must_stop: Callable[[], bool], *, recheck: bool = False
+    ) -> bool:
+        """Waits until an image can be opened without a download; returns False if `must_stop` was true."""
         if self._images.needs_fetching(where, recheck=recheck):
-            coming = self._images.begin(where)
-            while coming is not None and not coming.done() and not must_stop():
-                wait([coming], timeout=LOOK_EVERY_S)
-            if coming is None or not coming.done():
+            download = self._images.begin(where)
+            while download is not None and not download.done() and not must_stop():
+                wait([download], timeout=LOOK_EVERY_S)
+            if download is None or not download.done():
                 return False
         return not must_stop()
 
     def _model_of(self, project_id: int) -> ServedModel:
-        """The network of a project's next click. Opened images hold on to theirs: those of others are closed."""
+        """The model of a project's next click; cached features of models that are no longer loaded are dropped."""
         model = self._models.of(project_id)
         if (loaded := self._models.loaded()) != self._loaded:
             self._loaded = loaded
             self._open_images.retain(lambda key: key[1][:2] in loaded)
-            self._viewed = None
+            self._prepared = None
         return model
 
     def answer(self, job: ClickJob) -> ClickAnswer:
-        """The mask for a job's clicks. Raises RefCutError when the image cannot be had, or the network's output is
-        no mask.
+        """Compute the mask of a click.
+
+        Args:
+            job: All clicks and the box of an object, the image and the references.
+
+        Returns:
+            The mask as RLE in the full image, its score, and the time of each phase in milliseconds.
+
+        Raises:
+            RefCutError: If the image cannot be read, or the network's output is not finite.
         """
         started = time.monotonic()
         model = self._model_of(job.project_id)
@@ -220,12 +287,7 @@ class ClickEngine:
         size_hw = open_image.predictor.image_size
         box = None if job.box is None else box_in_pixels(job.box, *size_hw)
         probability = open_image.predictor.predict(clicks_in_pixels(job.clicks, *size_hw), box).probability_hw
-        if not np.isfinite(probability).all():
-            self.forget()
-            raise ModelOutputError(
-                "the network's output is not a number",
-                hint="check the model's weights, or go back to another",
-            )
+        self.check_output(probability)
         self._open_images.store(key, open_image)
         predicted = time.monotonic()
         threshold = model.settings.threshold
@@ -245,6 +307,15 @@ class ClickEngine:
                 "encoding": _ms(predicted, time.monotonic()),
             },
         )
+
+    def check_output(self, probability_hw: NDArray[np.float32]) -> None:
+        """Raise ModelOutputError if the network's output (H, W) is not finite; the caches are emptied then."""
+        if not np.isfinite(probability_hw).all():
+            self.forget()
+            raise ModelOutputError(
+                "the network's output is not a number",
+                hint="check the model's weights, or roll back to another version",
+            )
 
     def _open(
         self, model: ServedModel, where: TaskImage, *, recheck: bool = False

@@ -1,4 +1,4 @@
-"""From a version of the store to a network that answers clicks."""
+"""Loads a model version for a device and a runtime, and prepares versions ahead of time."""
 
 from __future__ import annotations
 
@@ -22,18 +22,26 @@ log = logging.getLogger("refcut.worker")
 
 
 class ModelLoader:
-    """Loads networks for one device and runtime. What several have in common is in memory once."""
+    """Loads networks for one device and runtime. Versions share the tensors that they have in common."""
 
     def __init__(self, device: torch.device, runtime: RuntimeName, runtime_cache_dir: Path) -> None:
         self._device = device
         self._runtime = runtime
         self._cache_dir = runtime_cache_dir
         self._shared: RefCut | None = None
-        self._one_at_a_time = threading.Lock()
+        self._load_lock = threading.Lock()
 
     def load_shared(self, folder: Path, version: str) -> ServedModel:
-        """The model of all projects without their own. Raises ModelError, or ConfigError for a runtime that does not
-        load."""
+        """Load the model of all projects without a version of their own.
+
+        Args:
+            folder: Folder with the weights.
+            version: Its version as Label Studio shows it.
+
+        Raises:
+            ModelError: If the weights cannot be loaded.
+            ConfigError: If the runtime of the settings cannot be loaded.
+        """
         self._shared = load_network(folder).to(self._device)
         settings = serving_settings(self._shared.config)
         try:
@@ -43,11 +51,19 @@ class ModelLoader:
         return ServedModel(version, stages, settings)
 
     def load(self, folder: Path, version: str) -> ServedModel:
-        """A version, while clicks are answered: what takes long is done in a process that gives way to them.
+        """Load a version of a project while clicks are answered; slow steps run in a process of low priority.
 
-        Raises ModelError, OSError, RuntimeError or MemoryError.
+        Args:
+            folder: Folder with the weights.
+            version: Its version as Label Studio shows it.
+
+        Raises:
+            ModelError: If the weights cannot be loaded.
+            OSError: If a file cannot be read.
+            RuntimeError: If torch fails, for lack of memory too.
+            MemoryError: If the memory is full.
         """
-        with self._one_at_a_time:
+        with self._load_lock:
             network = load_network(folder, self._shared).to(self._device)
             settings = serving_settings(network.config)
             try:
@@ -60,25 +76,33 @@ class ModelLoader:
 
 
 def prepare_version(folder: Path, settings: Settings) -> None:
-    """Does ahead of time what workers on this machine would do when a version is promoted: they then switch at once.
+    """Convert a version before it is promoted, so that the workers of this machine switch to it at once.
 
-    Raises ModelError; nothing is lost when it fails.
+    Raises:
+        ModelError: If the conversion fails. The workers then convert it themselves.
     """
     if choose_device(settings.device).type == "cpu":
         prepare_in_subprocess(load_network(folder), folder, settings.runtime, settings.runtime_cache_dir)
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto` takes a GPU when there is one. Raises ConfigError when a GPU was asked for and there is none."""
+    """Choose the device of the model.
+
+    Args:
+        wanted: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ConfigError: If a GPU is wanted and torch sees none.
+    """
     available = torch.cuda.is_available()
     if wanted.startswith("cuda") and not available:
         raise ConfigError(
-            "REFCUT_DEVICE asks for CUDA, but torch sees no GPU", hint="use auto or cpu, or mend the driver"
+            "REFCUT_DEVICE asks for CUDA, but torch sees no GPU", hint="use auto or cpu, or repair the driver"
         )
     return torch.device(("cuda" if available else "cpu") if wanted == "auto" else wanted)
 
 
 def share_cores(device: torch.device, workers: int) -> None:
-    """Each of several workers on a processor takes its part of it."""
+    """Limit torch to this worker's share of the processor cores. No effect on a GPU."""
     if device.type == "cpu":
         torch.set_num_threads(max(len(os.sched_getaffinity(0)) // workers, 1))

@@ -1,7 +1,7 @@
-"""Each project's own network, loaded and exchanged behind the clicks' back.
+"""The network of each project, loaded and replaced in the background.
 
-A thread looks once a second whether another version shall serve one of the projects that were clicked in, and loads it
-beside the one that serves. A click only ever picks up what is ready.
+Once per second a thread checks whether another version shall serve one of the projects with recent clicks, and loads it
+while the one before still serves. A click never waits for a change of versions, except for a project's first click.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from refcut_backend.versions.serving import ServingChoice
 
 @dataclass(frozen=True)
 class ServedModel:
-    """version: as Label Studio shows it. settings: how the network is used."""
+    """A network that is loaded.
+
+    Attributes:
+        version: The version as Label Studio shows it.
+        network: The network on its device and runtime.
+        settings: How the predictor uses the network.
+    """
 
     version: str
     network: NetworkStages
@@ -30,22 +36,22 @@ class ServedModel:
 
     @property
     def computes_as(self) -> tuple[str, str]:
-        """What has the same one is computed from the same weights in the same way."""
+        """Key of everything this model computes: equal keys mean equal weights, runtime and settings."""
         return f"{self.version}-{type(self.network).__name__}", repr(self.settings)
 
 
 class ServedModels(Protocol):
-    """Networks that are loaded. To be asked from one thread, at every click."""
+    """The loaded networks. Called by one thread, at every click."""
 
     def of(self, project_id: int) -> ServedModel:
         """The network for a project's next click."""
 
     def loaded(self) -> Set[tuple[str, str]]:
-        """`computes_as` of all that are kept; nothing may hold on to any other."""
+        """`computes_as` of all loaded models; features of other models must be dropped."""
 
 
 class OneModel:
-    """The same network for all projects."""
+    """The same network for all projects, for tests and benchmarks."""
 
     def __init__(
         self, network: NetworkStages, version: str, settings: PredictorSettings | None = None
@@ -53,9 +59,11 @@ class OneModel:
         self.model = ServedModel(version, network, settings or serving_settings(network.config))
 
     def of(self, _project_id: int) -> ServedModel:
+        """The one model."""
         return self.model
 
     def loaded(self) -> Set[tuple[str, str]]:
+        """Key of the one model."""
         return {self.model.computes_as}
 
 
@@ -63,15 +71,12 @@ log = logging.getLogger("refcut.worker")
 
 LOOK_EVERY_S = 1.0
 FIRST_WAIT_S = 4.0
-"""A project's first click waits so long for its version; then the shared model answers until it is there."""
+"""Seconds that a project's first click waits for its version; then the shared model answers until it is loaded."""
 MAX_PROJECTS = 50
 
 
 class ProjectModels:
-    """Keeps the shared model and the versions of the `limit` projects that were asked for last.
-
-    load: version to network; raises ModelError, ModelStoreError, OSError, RuntimeError or MemoryError.
-    """
+    """The shared model, and the versions of the projects with the most recent clicks."""
 
     def __init__(
         self,
@@ -81,19 +86,28 @@ class ProjectModels:
         limit: int,
         first_wait_s: float = FIRST_WAIT_S,
     ) -> None:
+        """Prepare the models; the thread starts at the first click.
+
+        Args:
+            choice: Says which version shall serve a project.
+            shared: The model of all other projects.
+            load: Loads a version; raises ModelError, ModelStoreError, OSError, RuntimeError or MemoryError.
+            limit: Number of versions to keep loaded.
+            first_wait_s: Seconds that a project's first click waits for its version.
+        """
         self.shared = shared
         self._choice = choice
         self._load = load
         self._limit = limit
         self._first_wait_s = first_wait_s
         self._serving: OrderedDict[int, ServedModel | None] = OrderedDict()
-        self._coming: set[int] = set()
+        self._loading: set[int] = set()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
 
     def of(self, project_id: int) -> ServedModel:
-        """The project's version as soon as it is loaded; the one before it until then."""
+        """The model of a project's next click: its version if that is loaded, otherwise the one before."""
         with self._changed:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._look, name="model-versions", daemon=True)
@@ -109,12 +123,13 @@ class ProjectModels:
             return model or self.shared
 
     def loaded(self) -> Set[tuple[str, str]]:
+        """Keys of the shared model and of all loaded versions."""
         with self._changed:
-            kept = [model for model in self._serving.values() if model is not None]
-            return {model.computes_as for model in (self.shared, *kept)}
+            versions = [model for model in self._serving.values() if model is not None]
+            return {model.computes_as for model in (self.shared, *versions)}
 
     def stop(self) -> None:
-        """Looks no further."""
+        """End the thread."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
@@ -124,7 +139,7 @@ class ProjectModels:
     def _look(self) -> None:
         while not self._stopping:
             with self._changed:
-                projects = [project for project in reversed(self._serving) if project not in self._coming]
+                projects = [project for project in reversed(self._serving) if project not in self._loading]
             for project_id in projects:
                 if self._serving.get(project_id) is None or self._choice.has_changed(project_id):
                     self._begin(project_id)
@@ -133,12 +148,12 @@ class ProjectModels:
                     self._changed.wait(LOOK_EVERY_S)
 
     def _has_new_project(self) -> bool:
-        return any(m is None and project not in self._coming for project, m in self._serving.items())
+        return any(m is None and project not in self._loading for project, m in self._serving.items())
 
     def _begin(self, project_id: int) -> None:
-        """A thread for each: one project's download or conversion holds up no other."""
+        """Loads a version in a thread of its own, so that one project's download does not delay another."""
         with self._changed:
-            self._coming.add(project_id)
+            self._loading.add(project_id)
         name = f"model-of-{project_id}"
         threading.Thread(target=self._bring_up_to_date, args=(project_id,), name=name, daemon=True).start()
 
@@ -149,7 +164,7 @@ class ProjectModels:
             log.exception("a project's model cannot be loaded", extra={"project": project_id})
             model = None
         with self._changed:
-            self._coming.discard(project_id)
+            self._loading.discard(project_id)
             if project_id in self._serving:
                 before, after = self._serving[project_id], model or self._serving[project_id] or self.shared
                 self._serving[project_id] = after
@@ -158,7 +173,7 @@ class ProjectModels:
             self._changed.notify_all()
 
     def _chosen(self, project_id: int) -> ServedModel:
-        """The version that shall serve; where it cannot be loaded, the best one that can."""
+        """The version that shall serve; if it cannot be loaded, the next best one that can."""
         while True:
             choice = self._choice.of(project_id)
             with self._changed:
@@ -176,7 +191,7 @@ class ProjectModels:
                 self._choice.refuse(project_id, choice.version)
 
     def _trim(self) -> None:
-        """Forgets the projects that were clicked in longest ago."""
+        """Unloads the versions of the projects with the oldest clicks."""
         own = [p for p, m in self._serving.items() if m is not None and m is not self.shared]
         for project_id in own[: max(len(own) - self._limit, 0)]:
             del self._serving[project_id]

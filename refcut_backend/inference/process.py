@@ -1,4 +1,4 @@
-"""A worker process: the device, the model that serves, and the engine around it."""
+"""Builds the process of a model worker from the settings: device, models, caches, engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ log = logging.getLogger("refcut.worker")
 
 
 def make_engine(settings: Settings) -> ClickEngine:
-    """The engine with the settings' models, database and limits, warmed up."""
+    """Build the engine and load the shared model.
+
+    Raises:
+        ConfigError: If the device, the runtime or the database of the settings is not available.
+        ModelError: If the model cannot be loaded.
+    """
     device = choose_device(settings.device)
     share_cores(device, settings.workers)
     engine = open_database(settings.database)
@@ -50,7 +55,7 @@ def make_engine(settings: Settings) -> ClickEngine:
 
 
 def load_models(settings: Settings, device: torch.device) -> ProjectModels:
-    """The shared model, and the store's versions as they are asked for."""
+    """Load the shared model; the versions of projects are loaded when they are needed."""
     store = open_model_store(settings)
     choice = ServingChoice(store, settings.model_dir, store.local_folder)
     loader = ModelLoader(device, settings.runtime, settings.runtime_cache_dir)
@@ -63,9 +68,20 @@ def load_models(settings: Settings, device: torch.device) -> ProjectModels:
 
 
 def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: str) -> int:
-    """Works on the settings' model until told to stop. Returns the exit status, as `work` does.
+    """Run a model worker until SIGTERM.
 
-    Raises RefCutError or ModelError when what is needed for these queues is missing.
+    Args:
+        settings: From the environment.
+        redis_url: The Redis with the queues.
+        queues: Names of the queues, most urgent first.
+        name: Unique name of the worker.
+
+    Returns:
+        The exit status, as of `work`.
+
+    Raises:
+        RefCutError: If something that these queues need is missing.
+        ModelError: If the model cannot be loaded.
     """
 
     def make_runner() -> JobRunner:

@@ -1,4 +1,4 @@
-"""What references mean to the network: each is encoded once for a model, and kept for later clicks."""
+"""Encodes references for the network, once per model and content, and caches the result for later clicks."""
 
 from __future__ import annotations
 
@@ -15,42 +15,51 @@ from refcut_backend.references.registry import StoredReference
 
 LoadReference = Callable[[int], StoredReference | None]
 ContentKey = tuple[str, ...]
-"""Model, preprocessing and content: what has the same key would be computed from the same bytes in the same way."""
+"""Model, preprocessing and content. Equal keys mean that the same bytes would be computed in the same way."""
 
 
 class ReferenceCache:
-    """load: row id to masks, None when it is gone. images: where the photographs come from.
-
-    max_bytes: of all that is kept, on the model's device.
-    """
+    """Loads references, encodes them and caches the tokens on the model's device."""
 
     def __init__(self, images: ImageCache, load: LoadReference, max_bytes: int) -> None:
+        """Prepare an empty cache.
+
+        Args:
+            images: Fetches the images of the references.
+            load: Returns a reference by its row id; None if it was deleted.
+            max_bytes: Limit of the cache.
+        """
         self._images = images
         self._load = load
         self._tokens: ByteCache[ContentKey, ReferenceTokens] = ByteCache(max_bytes, nbytes)
 
     @property
     def nbytes(self) -> int:
-        """Memory that is kept for later clicks."""
+        """Bytes of memory in the cache."""
         return self._tokens.nbytes
 
     def clear(self) -> None:
-        """Drops everything."""
+        """Empty the cache."""
         self._tokens.clear()
 
     def stored(self, project_id: int, ids: Sequence[int]) -> list[StoredReference]:
-        """Those of the ids that are still there, and the project's own."""
+        """Load references by their row ids; deleted ones and those of other projects are left out."""
         found = [reference for reference in map(self._load, ids) if reference is not None]
         return [reference for reference in found if reference.project_id == project_id]
 
     def has(self, model: ServedModel, reference: StoredReference) -> bool:
-        """Whether a reference is encoded, as far as is known without fetching its photograph."""
+        """Whether a reference is in the cache, as far as is known without fetching its image."""
         content = self._images.known_content(image_of(reference))
         return content is not None and (*made_by(model), reference.version, content) in self._tokens
 
     def get(self, model: ServedModel, reference: StoredReference) -> tuple[ContentKey, ReferenceTokens]:
-        """A reference as the model reads it, and what that was made of. Raises RefCutError when its photograph cannot be
-        had.
+        """Encode a reference for a model, or take it from the cache.
+
+        Returns:
+            Key of the content, and the tokens for `RefCutPredictor.set_reference`.
+
+        Raises:
+            RefCutError: If the image of the reference cannot be read.
         """
         where = image_of(reference)
         key = (*made_by(model), reference.version, self._images.content_of(where))
@@ -69,10 +78,10 @@ class ReferenceCache:
 
 
 def made_by(model: ServedModel) -> ContentKey:
-    """The beginning of a content key: what the model computes with, on images that were prepared in this way."""
+    """First part of a content key: the model, and how images are prepared for it."""
     return (*model.computes_as, f"{DECODING_VERSION}-{WORKING_PX}")
 
 
 def image_of(reference: StoredReference) -> TaskImage:
-    """The photograph that a reference was drawn on."""
+    """The image that a reference is on."""
     return TaskImage(reference.project_id, reference.task_id, reference.image_address)
