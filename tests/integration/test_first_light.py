@@ -198,7 +198,7 @@ def test_ctrl_c_stops_everything_and_exits_cleanly(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("environment", "said"),
+    ("environment", "expected"),
     [
         ({"REFCUT_MODEL_DIR": "/no/such/model"}, "is missing"),
         ({"REFCUT_REDIS_URL": "redis://127.0.0.1:9"}, "Redis does not answer"),
@@ -206,7 +206,7 @@ def test_ctrl_c_stops_everything_and_exits_cleanly(tmp_path):
         ({"REFCUT_BASIC_AUTH_USER": "label-studio"}, "only one is set"),
     ],
 )
-def test_what_is_missing_at_the_start_is_one_clear_line_and_a_failure(environment, said, tmp_path):
+def test_what_is_missing_at_the_start_is_one_clear_line_and_a_failure(environment, expected, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "refcut_backend", "run"],
         env=os.environ | {"REFCUT_STATE_DIR": str(tmp_path)} | environment,
@@ -217,7 +217,7 @@ def test_what_is_missing_at_the_start_is_one_clear_line_and_a_failure(environmen
     )
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
-    assert said in line
+    assert expected in line
 
 
 def test_a_port_in_use_is_one_clear_line_and_a_failure(tmp_path):

@@ -78,13 +78,13 @@ def backend(tmp_path_factory) -> Iterator[Running]:
             httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=WAIT_S, trust_env=False)
         )
         wait_until_up(client, process)
-        said = {
+        setup = {
             "project": "1.1",
             "schema": LABEL_CONFIG,
             "hostname": label_studio.url,
             "access_token": LEGACY,
         }
-        client.post("/setup", json=said).raise_for_status()
+        client.post("/setup", json=setup).raise_for_status()
         yield Running(client, process, label_studio, storage, connect_redis(server.url), folder)
 
 

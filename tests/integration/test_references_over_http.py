@@ -144,7 +144,7 @@ def test_a_forged_project_id_is_a_bad_request_everywhere(tmp_path, redis, label_
     assert not any("../" in answer.text for answer in answers)
 
 
-@pytest.mark.parametrize("encode", [lambda said: said, json.dumps], ids=["object", "text"])
+@pytest.mark.parametrize("encode", [lambda params: params, json.dumps], ids=["object", "text"])
 def test_extra_parameters_are_accepted_as_label_studio_sends_them(tmp_path, redis, label_studio, encode):
     with web_process(tmp_path, redis) as web:
         for _ in range(2):
@@ -155,7 +155,7 @@ def test_extra_parameters_are_accepted_as_label_studio_sends_them(tmp_path, redi
 
 
 @pytest.mark.parametrize(
-    ("said", "fault"),
+    ("extra_params", "fault"),
     [
         ("{no json", "not JSON"),
         ({"pin": [1]}, "pin"),
@@ -164,11 +164,11 @@ def test_extra_parameters_are_accepted_as_label_studio_sends_them(tmp_path, redi
     ],
 )
 def test_extra_parameters_that_cannot_be_read_are_named_in_the_log_and_break_nothing(
-    tmp_path, redis, label_studio, caplog, said, fault
+    tmp_path, redis, label_studio, caplog, extra_params, fault
 ):
     with web_process(tmp_path, redis) as web:
         for _ in range(3):
-            assert web.client.post("/setup", json=setup_body(label_studio, said)).status_code == 200
+            assert web.client.post("/setup", json=setup_body(label_studio, extra_params)).status_code == 200
         web.client.post("/webhook", json=label_studio.annotate(1, 10, DOOR, marked(DOOR)))
         assert len(web.references_of_a_click()) == 1
     (record,) = [r for r in caplog.records if r.message == "extra parameters not used"]
@@ -180,8 +180,8 @@ def test_what_was_marked_before_the_backend_was_connected_is_found_by_setup(tmp_
     label_studio.annotate(1, 10, DOOR, marked(DOOR))
     label_studio.annotate(2, 20, DOOR)
     with web_process(tmp_path, redis) as web:
-        said = {"references": {"Door": [{"task": 20}]}}
-        web.client.post("/setup", json=setup_body(label_studio, said))
+        extra_params = {"references": {"Door": [{"task": 20}]}}
+        web.client.post("/setup", json=setup_body(label_studio, extra_params))
         wait_until(lambda: len(web.references.newest(7, "Door", 4)) == 2)
 
 

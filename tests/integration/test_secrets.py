@@ -140,8 +140,8 @@ def test_no_secret_leaves_the_web_process_in_answers_logs_or_redis(redis_url, tm
         output, _ = process.communicate(timeout=60)
     assert '"event": "request"' in output
     assert "Door" in "".join(in_redis), "the click was never seen in Redis"
-    told = "".join(f"{answer.headers}{answer.text}" for answer in answers)
-    for place, text in (("answers", told), ("log", output), ("redis", "".join(in_redis))):
+    responses = "".join(f"{answer.headers}{answer.text}" for answer in answers)
+    for place, text in (("answers", responses), ("log", output), ("redis", "".join(in_redis))):
         assert "canary" not in text, place
         assert credentials not in text, place
 

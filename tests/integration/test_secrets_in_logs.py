@@ -61,7 +61,7 @@ def test_no_token_and_no_signature_is_logged_at_any_level_or_said_in_an_error(wr
             except Exception as error:
                 problems.append(explain(error, connection.label_studio))
     assert len(problems) == 8
-    said = written.getvalue() + "".join(map(str, problems)) + repr(connection)
-    assert "the log is open" in said
+    written_text = written.getvalue() + "".join(map(str, problems)) + repr(connection)
+    assert "the log is open" in written_text
     for secret in (LEGACY, PERSONAL, PERSONAL.rsplit(".", 1)[1], "canary", "Bearer e"):
-        assert secret not in said
+        assert secret not in written_text

@@ -34,13 +34,13 @@ def press(client, project: int = 7) -> dict:
 
 
 def test_the_status_tells_how_far_a_training_is(client, runs):
-    said = press(client)
-    claim = runs.claim(said["job"], "trainer")
+    reply = press(client)
+    claim = runs.claim(reply["job"], "trainer")
     runs.progress(claim, Stage.TRAINING, 3, 10, 42.0, {"loss": 0.5})
     run = client.get("/status").json()["training"]["projects"]["7"]["run"]
-    assert (run["id"], run["asked_by"], run["stage"]) == (said["job"], RequestedBy.BUTTON, "training")
+    assert (run["id"], run["asked_by"], run["stage"]) == (reply["job"], RequestedBy.BUTTON, "training")
     assert (run["step"], run["steps"], run["eta_s"], run["metrics"]) == (3, 10, 42.0, {"loss": 0.5})
-    assert client.post("/job_status", json={"job": said["job"]}).json()["job_status"] == "started"
+    assert client.post("/job_status", json={"job": reply["job"]}).json()["job_status"] == "started"
 
 
 def test_the_status_tells_why_a_model_was_not_promoted_or_a_training_failed(client, runs):
@@ -75,9 +75,9 @@ def test_the_status_tells_how_much_is_new_and_whether_anybody_trains(client, run
     project = {"id": 7, "label_config": LABEL_CONFIG}
     body = {"action": "ANNOTATION_CREATED", "project": project, "annotation": annotation, "task": {"id": 1}}
     client.post("/webhook", json=body)
-    said = client.get("/status").json()["training"]
-    assert said["workers"] == 1
-    assert said["projects"]["7"] == {"annotations": 1, "new_annotations": 1, "run": None}
+    status = client.get("/status").json()["training"]
+    assert status["workers"] == 1
+    assert status["projects"]["7"] == {"annotations": 1, "new_annotations": 1, "run": None}
 
 
 def test_prometheus_has_trainings_by_stage_and_outcome_and_no_more_series_with_more_projects(client, runs):
@@ -98,8 +98,8 @@ def test_status_and_metrics_answer_without_redis_and_say_nothing_secret(client, 
     queue.state = None
     press(client)
     assert client.get("/status").json()["training"]["workers"] is None
-    told = client.get("/status").text + client.get("/metrics").text
-    assert "canary" not in told
+    text = client.get("/status").text + client.get("/metrics").text
+    assert "canary" not in text
 
 
 @pytest.mark.parametrize("project", ["1/../2", "9" * 40, None, [7], -1])

@@ -17,7 +17,7 @@ def line(message: str, **extra: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
         "GET https://bucket.example/a.jpg?X-Amz-Signature=canary&X-Amz-Date=1",
         "Retrying after ReadTimeout: /a.jpg?sig=canary",
@@ -28,8 +28,8 @@ def line(message: str, **extra: object) -> str:
         "authorization: basic Y2FuYXJ5Y2FuYXJ5",
     ],
 )
-def test_addresses_and_headers_lose_their_secrets_whoever_logs_them(said):
-    for written in (line(said), line("x", problem=said), line("x", nested={"inside": [said]})):
+def test_addresses_and_headers_lose_their_secrets_whoever_logs_them(text):
+    for written in (line(text), line("x", problem=text), line("x", nested={"inside": [text]})):
         assert "canary" not in written
         assert "Y2FuYXJ5" not in written
         json.loads(written)
@@ -45,9 +45,9 @@ def test_a_traceback_loses_its_secrets_too():
     assert "ValueError" in json.loads(written)["exc_info"]
 
 
-@pytest.mark.parametrize("said", ["is Redis running?", "token, host", "basic authentication failed", "a = b"])
-def test_plain_sentences_stay_as_they_are(said):
-    assert json.loads(line(said))["message"] == said
+@pytest.mark.parametrize("text", ["is Redis running?", "token, host", "basic authentication failed", "a = b"])
+def test_plain_sentences_stay_as_they_are(text):
+    assert json.loads(line(text))["message"] == text
 
 
 def test_a_line_is_one_json_object_whatever_is_in_it(capsys):

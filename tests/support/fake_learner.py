@@ -98,8 +98,8 @@ class FakeLearner:
         return frozenset({self.manifest(current.read_text())["run"]} if current.exists() else ())
 
     def manifest(self, version: str) -> dict[str, Any]:
-        said: dict[str, Any] = json.loads((self.store / version / "manifest.json").read_text())
-        return said
+        manifest: dict[str, Any] = json.loads((self.store / version / "manifest.json").read_text())
+        return manifest
 
     def computed(self) -> list[tuple[int, int]]:
         """(process, step) of every step that was computed."""

@@ -38,9 +38,9 @@ def test_a_label_config_with_a_problem_is_logged_once_and_not_on_every_page(clie
     body = backend_request("api_list_ml", "/setup")
     for _ in range(3):
         client.post("/setup", json=body)
-    said = [record for record in caplog.records if record.message == "label config"]
-    assert ["Reference" in record.problem for record in said] == [False, True]
-    assert 'smart="false"' in said[0].problem
+    warnings = [record for record in caplog.records if record.message == "label config"]
+    assert ["Reference" in record.problem for record in warnings] == [False, True]
+    assert 'smart="false"' in warnings[0].problem
 
 
 def test_a_recorded_click_comes_back_as_a_brush_region_that_label_studio_renders(client):
@@ -157,8 +157,8 @@ def test_recorded_webhooks_are_acknowledged(client, name):
 def press_start_training(client: TestClient) -> dict[str, object]:
     answer = client.post("/webhook", json=backend_request("api_train", "/webhook"))
     assert answer.status_code == 200
-    said: dict[str, object] = answer.json()
-    return said
+    body: dict[str, object] = answer.json()
+    return body
 
 
 def test_start_training_pressed_twice_is_one_job_and_a_project_without_setup_has_none(client):

@@ -30,8 +30,8 @@ BEHIND_A_PASSWORD = [
 ]
 
 
-def basic(said: bytes) -> str:
-    return "Basic " + base64.b64encode(said).decode()
+def basic(credentials: bytes) -> str:
+    return "Basic " + base64.b64encode(credentials).decode()
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_credentials_never_show():
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "warning"),
     [
         (Settings(), ""),
         (Settings(host="0.0.0.0"), "anybody who reaches this port"),
@@ -196,7 +196,7 @@ def test_credentials_never_show():
         ),
     ],
 )
-def test_the_start_says_what_is_open_and_what_will_not_work(settings, said, caplog):
+def test_the_start_says_what_is_open_and_what_will_not_work(settings, warning, caplog):
     warn_when_open(settings)
-    assert len(caplog.records) == (1 if said else 0)
-    assert said in caplog.text
+    assert len(caplog.records) == (1 if warning else 0)
+    assert warning in caplog.text

@@ -262,10 +262,10 @@ def test_what_was_marked_before_label_studio_ml_was_connected_is_found_by_setup(
 
 
 @pytest.mark.parametrize(
-    ("variable", "said"),
+    ("variable", "expected"),
     [("REFCUT_BASIC_AUTH_PASSWORD", "belong together"), ("REFCUT_WEBHOOK_SECRET", "refcut serve")],
 )
-def test_a_password_that_label_studio_ml_would_not_ask_for_refuses_to_serve(variable, said):
+def test_a_password_that_label_studio_ml_would_not_ask_for_refuses_to_serve(variable, expected):
     script = "from refcut_backend.api.label_studio_ml import wiring; wiring()"
     done = subprocess.run(
         [sys.executable, "-c", script],
@@ -276,5 +276,5 @@ def test_a_password_that_label_studio_ml_would_not_ask_for_refuses_to_serve(vari
         timeout=120,
     )
     assert done.returncode == 1
-    assert said in done.stderr
+    assert expected in done.stderr
     assert "canary" not in done.stderr

@@ -77,10 +77,10 @@ def test_an_unexpected_failure_is_500_with_an_id_and_the_log_alone_has_the_trace
 
 
 def test_work_after_the_answer_is_not_counted_as_waiting(client, wiring, caplog, monkeypatch):
-    told = []
-    monkeypatch.setattr(wiring.follower, "apply", lambda webhook: told.append(len(lines(caplog))))
+    applied = []
+    monkeypatch.setattr(wiring.follower, "apply", lambda webhook: applied.append(len(lines(caplog))))
     client.post("/webhook", json=backend_request("api_annotation_create", "/webhook"))
-    assert told == [1]
+    assert applied == [1]
 
 
 def test_a_webhook_whose_work_fails_was_acknowledged_and_is_logged(client, wiring, caplog, monkeypatch):

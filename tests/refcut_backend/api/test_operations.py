@@ -101,9 +101,9 @@ def test_the_status_tells_versions_queue_outcomes_and_percentiles(client, queue)
         queue.answer = replace(queue.answer, milliseconds={"network": 10.0 * (number + 1)})
         click(client)
     click(client, label="No such label")
-    said = client.get("/status").json()
-    assert said["model_version"] == "s14-test"
-    assert said["queue"] == {
+    status = client.get("/status").json()
+    assert status["model_version"] == "s14-test"
+    assert status["queue"] == {
         "redis": "up",
         "waiting": 3,
         "oldest_waiting_s": 2.0,
@@ -111,10 +111,10 @@ def test_the_status_tells_versions_queue_outcomes_and_percentiles(client, queue)
         "expected_wait_s": 1.5,
         "outcomes_of_all_web_servers": {"busy": 7},
     }
-    assert said["clicks"] == {"answered": 20, "label_config": 1}
-    network = said["milliseconds"]["network"]
+    assert status["clicks"] == {"answered": 20, "label_config": 1}
+    network = status["milliseconds"]["network"]
     assert (network["p50"], network["p95"], network["clicks"]) == (105.0, 190.5, 20)
-    assert said["uptime_s"] >= 0
+    assert status["uptime_s"] >= 0
 
 
 def test_the_status_says_that_redis_is_down(client):
@@ -125,5 +125,5 @@ def test_neither_status_nor_metrics_nor_readiness_tell_secrets(client):
     setup = backend_request("api_list_ml", "/setup") | {"access_token": "canary-token"}
     client.post("/setup", json=setup)
     click(client, label="canary-label", params={"login": "canary", "password": "canary", "context": None})
-    told = "".join(client.get(path).text for path in ("/status", "/metrics", "/readyz"))
-    assert not re.search("canary", told)
+    text = "".join(client.get(path).text for path in ("/status", "/metrics", "/readyz"))
+    assert not re.search("canary", text)

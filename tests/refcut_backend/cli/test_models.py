@@ -1,4 +1,4 @@
-"""`refcut models`, and what Label Studio is told after it."""
+"""`refcut models`, and the version that /setup then reports."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_label_studio_is_told_each_projects_own_version_whatever_becomes_of_redi
     wiring = wire_backend(settings, connection)
     with TestClient(create_app(wiring, 2**22)) as client:
 
-        def told(project: int) -> str:
+        def version_in_setup(project: int) -> str:
             body = {
                 "project": f"{project}.1",
                 "schema": "<View/>",
@@ -129,14 +129,14 @@ def test_label_studio_is_told_each_projects_own_version_whatever_becomes_of_redi
             }
             return str(client.post("/setup", json=body).json()["model_version"])
 
-        shared = told(7)
+        shared = version_in_setup(7)
         assert shared.startswith("tiny-")
         refcut("promote", "--project", "7", version)
-        wait_for(lambda: told(7) == version, "the promoted version is told")
-        assert told(8) == shared
+        wait_for(lambda: version_in_setup(7) == version, "the promoted version serves")
+        assert version_in_setup(8) == shared
         assert client.get("/versions").json() == {"versions": [shared, version]}
         connection.flushall()
-        assert told(7) == version
+        assert version_in_setup(7) == version
         assert "refcut_models_fallen_back 0.0" in client.get("/metrics").text
         refcut("rollback", "--project", "7")
-        wait_for(lambda: told(7) == shared, "the shared model is told again")
+        wait_for(lambda: version_in_setup(7) == shared, "the shared model serves again")

@@ -215,9 +215,9 @@ def test_no_secret_is_said_or_left_in_redis(farm, project):
     project.add_task(201, "/data/upload/bad")
     farm.start_worker()
     _, out, err = run(farm)
-    said = out + err + "".join(str(farm.connection.dump(key)) for key in farm.connection.scan_iter("*"))
-    assert TOKEN not in said
-    assert "canary" not in said
+    everything = out + err + "".join(str(farm.connection.dump(key)) for key in farm.connection.scan_iter("*"))
+    assert TOKEN not in everything
+    assert "canary" not in everything
     project.fails_with = 401
     _, out, err = run(farm)
     assert "Label Studio refuses the token" in err

@@ -128,7 +128,7 @@ def test_show_draws_the_target_green_and_what_must_stay_out_red(registry, label_
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("list", "--project", "99"), "Settings > Model"),
         (("list", "--project", "0"), "--project"),
@@ -136,5 +136,5 @@ def test_show_draws_the_target_green_and_what_must_stay_out_red(registry, label_
         (("show", "--project", "7", "--label", "Door"), "no reference"),
     ],
 )
-def test_a_wrong_word_is_one_clear_message_and_a_failure(label_studio, refcut, arguments, said):
-    assert said in refcut(*arguments, fails=True)
+def test_a_wrong_word_is_one_clear_message_and_a_failure(label_studio, refcut, arguments, message):
+    assert message in refcut(*arguments, fails=True)

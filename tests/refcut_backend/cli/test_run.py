@@ -183,9 +183,9 @@ def test_workers_that_crash_at_every_start_are_given_up_with_a_clear_line(tmp_pa
         FAKE_WORKER_CRASHES=CLICK_WORKERS,
     )
     assert process.wait(2 * GENEROUS_S) == 1
-    said = (tmp_path / "stderr").read_text()
-    assert f"refcut: a worker died {FAILED_STARTS} times before it was ready" in said.splitlines()[-1]
-    assert said.count("RuntimeError: crashes at every start") == FAILED_STARTS
+    errors = (tmp_path / "stderr").read_text()
+    assert f"refcut: a worker died {FAILED_STARTS} times before it was ready" in errors.splitlines()[-1]
+    assert errors.count("RuntimeError: crashes at every start") == FAILED_STARTS
 
 
 def test_a_worker_that_had_been_ready_is_replaced_at_once_however_often_it_dies():

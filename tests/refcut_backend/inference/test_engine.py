@@ -308,15 +308,15 @@ def test_a_click_that_comes_during_a_download_is_answered_before_it_ends():
 
 def test_a_click_that_waits_stops_warming_at_every_step():
     for patience in range(12):
-        said: list[bool] = []
+        answers: list[bool] = []
 
-        def must_stop(said: list[bool] = said, patience: int = patience) -> bool:
-            said.append(len(said) >= patience)
-            return said[-1]
+        def must_stop(answers: list[bool] = answers, patience: int = patience) -> bool:
+            answers.append(len(answers) >= patience)
+            return answers[-1]
 
         store = Store()
         complete = make_engine(store).preload(preload_job(1, 3), must_stop)
-        assert complete == (True not in said)
+        assert complete == (True not in answers)
         assert not complete or store.loaded == ["/a.jpg", "/ref1.jpg", "/ref3.jpg"]
 
 

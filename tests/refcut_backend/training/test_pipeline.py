@@ -17,12 +17,12 @@ def test_a_better_model_is_promoted_and_its_manifest_says_what_it_was_made_of(wo
     world.annotate_many(20)
     run = world.train()
     assert (run.outcome, run.stage, run.message) == (Outcome.PROMOTED, Stage.DONE, world.learner.reasons[0])
-    said = world.learner.manifest(run.version or "")
-    assert (said["run"], said["project"], said["parent"]) == (run.id, 7, PARENT)
-    assert said["snapshot"] == world.snapshot(run).digest
-    assert said["decision"] == {"promote": True, "reasons": list(world.learner.reasons)}
-    assert said["judgement"] == {"first_click_iou": 0.6}
-    assert said["images"]["train"] + said["images"]["holdout"] == 20
+    manifest = world.learner.manifest(run.version or "")
+    assert (manifest["run"], manifest["project"], manifest["parent"]) == (run.id, 7, PARENT)
+    assert manifest["snapshot"] == world.snapshot(run).digest
+    assert manifest["decision"] == {"promote": True, "reasons": list(world.learner.reasons)}
+    assert manifest["judgement"] == {"first_click_iou": 0.6}
+    assert manifest["images"]["train"] + manifest["images"]["holdout"] == 20
     assert world.learner.serving(7).version == run.version
 
 
@@ -31,9 +31,9 @@ def test_a_new_model_that_is_worse_is_not_promoted_and_the_reason_is_kept(world)
     world.learner.promote_it, world.learner.reasons = False, ("worse on 'Door'",)
     run = world.train()
     assert (run.outcome, run.message) == (Outcome.NOT_PROMOTED, "worse on 'Door'")
-    said = world.learner.manifest(run.version or "")
-    assert said["decision"] == {"promote": False, "reasons": ["worse on 'Door'"]}
-    assert said["judgement"] == {"first_click_iou": 0.6}
+    manifest = world.learner.manifest(run.version or "")
+    assert manifest["decision"] == {"promote": False, "reasons": ["worse on 'Door'"]}
+    assert manifest["judgement"] == {"first_click_iou": 0.6}
     assert world.learner.serving(7).version == PARENT
 
 
@@ -186,9 +186,9 @@ def test_progress_is_readable_while_it_runs(world):
 def test_the_snapshot_names_the_annotations_that_it_was_made_of(world):
     world.annotate_many(4)
     run = world.train()
-    said = json.loads((world.snapshot(run).folder / "snapshot.json").read_text())["made_of"]
-    assert said["project"] == 7
-    assert [(annotation, task) for annotation, task, _ in said["annotations"]] == [
+    metadata = json.loads((world.snapshot(run).folder / "snapshot.json").read_text())["made_of"]
+    assert metadata["project"] == 7
+    assert [(annotation, task) for annotation, task, _ in metadata["annotations"]] == [
         (n, n) for n in range(1, 5)
     ]
 

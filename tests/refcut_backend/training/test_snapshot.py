@@ -73,10 +73,10 @@ def test_one_damaged_image_or_annotation_is_named_and_left_out(world):
     world.annotate(4, broken)
     run = world.train()
     assert run.outcome is Outcome.PROMOTED
-    told = "\n".join(run.left_out)
+    problems = "\n".join(run.left_out)
     assert len(run.left_out) == 3
     for task in (2, 3, 4):
-        assert f"task {task}, annotation {task}: " in told
+        assert f"task {task}, annotation {task}: " in problems
     assert len(all_scenes(world.snapshot(run))) == 11
 
 
@@ -180,8 +180,8 @@ def test_no_order_or_number_of_retrains_puts_a_holdout_image_into_a_train_set(lo
     start = 1000 * (1 + len(world.runs.latest(7, 1000)))
     for photo in photos:
         door, wheel = parts()
-        said = [door, marked(door), wheel] if photo in references else [door, wheel]
-        world.registry.follow(world.annotate(start + photo, *said, photo=photo))
+        results = [door, marked(door), wheel] if photo in references else [door, wheel]
+        world.registry.follow(world.annotate(start + photo, *results, photo=photo))
     run = world.train()
     assert run.outcome is not Outcome.FAILED, run.message
     snapshot = world.snapshot(run)
