@@ -99,7 +99,7 @@ _VARIABLES = (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0))
 
 
 @contextmanager
-def child_signal_kept() -> Iterator[None]:
+def child_signal_restored() -> Iterator[None]:
     """Restore the handler of SIGCHLD on exit. Wrap everything that uses a DataLoader in it.
 
     The first DataLoader with workers installs a Python handler and never removes it. The handler is needed only while

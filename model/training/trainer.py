@@ -26,7 +26,7 @@ from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.training.batches import Batch, Batches, Part, Sampler, batch_loader
 from model.training.config import Stage, TrainConfig
-from model.training.distributed import SINGLE_PROCESS, Processes, child_signal_kept
+from model.training.distributed import SINGLE_PROCESS, Processes, child_signal_restored
 from model.training.losses import LOSSES
 from model.training.optim import (
     WeightAverage,
@@ -237,7 +237,7 @@ class Trainer:
         """
         self.processes.share_weights(self.network)
         part = Part(self.processes.rank, self.processes.count, self.config.accumulate)
-        with self.log, child_signal_kept():
+        with self.log, child_signal_restored():
             for number in range(self.stage, len(self.config.stages)):
                 stage = self.config.stages[number]
                 batches = Batches(sampler, stage, self.config.seed + number, self.step, part)

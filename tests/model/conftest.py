@@ -17,7 +17,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_handler_for_ended_children() -> Iterator[None]:
-    """torch's DataLoader leaves one behind. Trainings take it away (`child_signal_kept`); this is for all others.
+    """torch's DataLoader leaves one behind. Trainings take it away (`child_signal_restored`); this is for all others.
 
     Seen with Python 3.11.7 on an AMD EPYC, in a run of this whole folder: when a child ended, the kernel could not
     deliver the signal (SIGSEGV, si_code 128, at an innocent instruction). Python's handlers run on the alternate stack

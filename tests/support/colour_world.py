@@ -48,7 +48,7 @@ def make_scene(
 
 
 class ColourPredictor:
-    """See the module's docstring. Counts what it was asked for."""
+    """See the module. Counts how often an image was set."""
 
     def __init__(self) -> None:
         self._grey_hw: NDArray[np.uint8] = np.zeros((1, 1), np.uint8)

@@ -1,4 +1,4 @@
-"""One process of a run under `torchrun`: trains on made-up data, each process with a folder of its own to write to.
+"""One process of a run under `torchrun`: trains on synthetic data, each process with its own folder to write to.
 
 python -m torch.distributed.run --nproc-per-node N -m tests.support.one_of_several DATA OUT STAGES SHARED
 """

@@ -72,7 +72,7 @@ def with_another_encoder(version_dir: Path, folder: Path) -> Path:
 
 
 def with_another_shape(version_dir: Path, folder: Path) -> Path:
-    """Weights on the same base without a learned likeness."""
+    """Weights on the same base without a learned similarity."""
     network = random_network(dataclasses.replace(TINY_FROZEN, learned_similarity_dim=0))
     folder.mkdir()
     shutil.copy(version_dir / BASE_FILE, folder / BASE_FILE)

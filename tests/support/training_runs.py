@@ -23,7 +23,7 @@ STAGES = [
 KILLED_AT = 2
 PAPER: dict[str, Any] = {
     "sampling": "refcut",
-    "views": "simpleclick",
+    "augmentation": "simpleclick",
     "optimiser": "adam",
     "weight_decay": 0.0,
     "schedule": {"kind": "multistep", "milestones": [2]},
@@ -56,9 +56,9 @@ def make_trainer(kind: str, run_dir: Path, **options: Any) -> Trainer:
 
 
 def batches_of(trainer: Trainer, scenes: list[Scene], number: int) -> Batches:
-    draw = make_sampler([SourcedScenes(scenes, 1.0)], trainer.network.config.patch_px, trainer.config)
+    sampler = make_sampler([SourcedScenes(scenes, 1.0)], trainer.network.config.patch_px, trainer.config)
     part = Part(accumulate=trainer.config.accumulate)
-    return Batches(draw, trainer.config.stages[number], number, trainer.step, part)
+    return Batches(sampler, trainer.config.stages[number], number, trainer.step, part)
 
 
 def run(trainer: Trainer, scenes: list[Scene], *, killed: bool = False) -> None:

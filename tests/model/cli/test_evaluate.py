@@ -30,7 +30,7 @@ def cars(tmp_path: Path) -> Path:
             {"image_id": number, "category_id": PARTS.index(name), "object_id": 1, "segmentation": rles[0]}
             for name, rles in scene.part_rles.items()
         ]
-    categories = [{"id": place, "name": name, "supercategory": "car"} for place, name in enumerate(PARTS)]
+    categories = [{"id": number, "name": name, "supercategory": "car"} for number, name in enumerate(PARTS)]
     content = {"images": images, "categories": categories, "annotations": annotations}
     (tmp_path / "train.json").write_text(json.dumps(content))
     return tmp_path
@@ -68,11 +68,11 @@ def test_a_run_writes_figures_and_pictures(cars: Path) -> None:
 def test_a_rerun_runs_only_what_is_missing(cars: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run(cars, "--modes", "right")
     before = lines(cars)
-    kept = before[:20]
-    (cars / "out" / "records.jsonl").write_text("\n".join(kept) + "\n" + before[20][:30])
+    expected = before[:20]
+    (cars / "out" / "records.jsonl").write_text("\n".join(expected) + "\n" + before[20][:30])
     run(cars, "--modes", "right")
     after = lines(cars)
-    assert after[:20] == kept
+    assert after[:20] == expected
     assert len(after) == len(before)
     monkeypatch.setattr(
         evaluate, "run_tasks", lambda sets, tasks, *rest: pytest.fail("ran again") if tasks else []
@@ -92,10 +92,10 @@ def test_a_run_may_be_widened_and_reports_what_was_asked_for_last(cars: Path) ->
 @pytest.mark.usefixtures("colours")
 def test_only_the_development_share_is_evaluated(cars: Path) -> None:
     scenes = evaluate.SetDescription.parse(str(cars / "train.json")).read()
-    kept = [scene.image_path.name for scene in scenes if is_development(scene, 0.5)]
-    assert 0 < len(kept) < 6
+    expected = [scene.image_path.name for scene in scenes if is_development(scene, 0.5)]
+    assert 0 < len(expected) < 6
     run(cars, "--modes", "none", "--development", "0.5")
-    assert {json.loads(line)["image"].split("/")[1] for line in lines(cars)} == set(kept)
+    assert {json.loads(line)["image"].split("/")[1] for line in lines(cars)} == set(expected)
 
 
 @pytest.mark.usefixtures("colours")
@@ -133,14 +133,14 @@ def test_every_setting_of_the_predictor_has_a_switch(field: dataclasses.Field[An
         (["--data", "{train}", "--weights", "/no/where"], "base.safetensors is missing"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
+def test_a_mistake_is_reported_in_one_line(
     cars: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [argument.format(train=cars / "train.json") for argument in arguments]
     with pytest.raises(SystemExit) as ended:
         evaluate.main([*given, "--out", str(cars / "out")])
-    told = capsys.readouterr().err
+    message_shown = capsys.readouterr().err
     assert ended.value.code == 2
-    assert told.startswith("error: ")
-    assert message in told
-    assert told.count("\n") == 1
+    assert message_shown.startswith("error: ")
+    assert message in message_shown
+    assert message_shown.count("\n") == 1

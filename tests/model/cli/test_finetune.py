@@ -45,21 +45,21 @@ class KilledError(Exception):
 
 
 def test_a_child_has_its_parents_base_and_other_weights(tmp_path, parent):
-    said: list[Progress] = []
-    run = fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", QUICK, said.append)
+    reports: list[Progress] = []
+    run = fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", QUICK, reports.append)
     assert (run / BASE_FILE).read_bytes() == (parent / BASE_FILE).read_bytes()
     before, after = load_network(parent).state_dict(), load_network(run).state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert any(name.startswith("click_blocks.") for name in changed)
     assert any(name.startswith("head.") for name in changed)
     assert not any(name.startswith("backbone.") for name in changed)
-    assert [p.step for p in said if p.stage == "training"] == [1, 2, 3, 4]
-    assert {"loss", "iou"} <= set(said[-1].metrics)
-    assert (said[0].stage, said[-1].stage) == ("preparing", "done")
+    assert [p.step for p in reports if p.stage == "training"] == [1, 2, 3, 4]
+    assert {"loss", "iou"} <= set(reports[-1].metrics)
+    assert (reports[0].stage, reports[-1].stage) == ("preparing", "done")
     assert (run / "curves.png").stat().st_size > 0
 
 
-def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, parent):
+def test_a_killed_run_resumes_to_the_same_losses(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot")
     settings = QUICK.model_copy(update={"checkpoint_minutes": 0.0})
     fine_tune(snapshot, parent, tmp_path / "whole", settings)
@@ -77,7 +77,7 @@ def test_a_killed_run_goes_on_to_the_same_losses(tmp_path, parent):
     assert losses[1] == pytest.approx(losses[0])
 
 
-def test_a_run_that_is_told_to_stop_saves_and_goes_on_later(tmp_path, parent):
+def test_a_stopped_run_saves_and_resumes_later(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot")
 
     def stop(progress: Progress) -> None:
@@ -115,9 +115,9 @@ def test_a_run_leaves_no_handler_of_ended_children_behind(tmp_path, parent, monk
 def test_a_finished_run_is_not_trained_again(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot")
     fine_tune(snapshot, parent, tmp_path / "run", QUICK)
-    said: list[Progress] = []
-    fine_tune(snapshot, parent, tmp_path / "run", QUICK, said.append)
-    assert not [p for p in said if p.stage == "training"]
+    reports: list[Progress] = []
+    fine_tune(snapshot, parent, tmp_path / "run", QUICK, reports.append)
+    assert not [p for p in reports if p.stage == "training"]
 
 
 def test_no_image_of_the_holdout_is_ever_opened(tmp_path, parent, monkeypatch):
@@ -140,10 +140,10 @@ def test_no_image_of_the_holdout_is_ever_opened(tmp_path, parent, monkeypatch):
 
 def test_it_stops_early_when_checks_find_nothing_better_and_keeps_the_best(tmp_path, parent, monkeypatch):
     scores = iter([0.5, 0.6, 0.4, 0.3, 0.2])
-    kept: list[dict[str, torch.Tensor]] = []
+    states: list[dict[str, torch.Tensor]] = []
 
     def scored(network: Any, _masks: object) -> float:
-        kept.append({name: value.clone() for name, value in network.state_dict().items()})
+        states.append({name: value.clone() for name, value in network.state_dict().items()})
         return next(scores)
 
     monkeypatch.setattr("model.finetuning.early_stopping.score", scored)
@@ -157,7 +157,7 @@ def test_it_stops_early_when_checks_find_nothing_better_and_keeps_the_best(tmp_p
     assert len(logged(run)) == 6
     after = load_network(run).state_dict()
     for name, value in after.items():
-        torch.testing.assert_close(value, kept[1][name], atol=2e-3, rtol=2e-3)
+        torch.testing.assert_close(value, states[1][name], atol=2e-3, rtol=2e-3)
 
 
 def test_time_limits_the_steps(tmp_path, parent):
@@ -329,7 +329,7 @@ def test_weights_of_another_encoder_or_shape_are_not_averaged_with(tmp_path, par
         fine_tune(snapshot, parent, tmp_path / "run", QUICK, anchor_dir=other)
 
 
-def test_nothing_to_learn_from_is_said(tmp_path, parent):
+def test_nothing_to_learn_from_is_reported(tmp_path, parent):
     with pytest.raises(DataError, match="nothing to train on"):
         fine_tune(fish_snapshot(tmp_path / "snapshot", train=0, holdout=2), parent, tmp_path / "run", QUICK)
 

@@ -1,4 +1,4 @@
-"""Training through its command line, killed and gone on; the paper's run on made-up data; a version from a version."""
+"""Training through its command line, killed and resumed; the paper's run on synthetic data; a version from a version."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def smoke_command(data: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "model", "train", *given]
 
 
-def test_a_run_that_was_killed_goes_on_from_its_command_line_to_the_same_end(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_from_its_command_line_to_the_same_end(tmp_path: Path) -> None:
     write_made_up(tmp_path)
     cut = tmp_path / "cut"
     killed = subprocess.Popen(
@@ -174,7 +174,7 @@ def test_a_child_differs_from_its_parent_after_a_step(parent: Path, tmp_path: Pa
     assert load_network(run)
 
 
-def test_a_frozen_encoder_without_weights_is_told(tmp_path: Path) -> None:
+def test_a_frozen_encoder_without_weights_is_reported(tmp_path: Path) -> None:
     config = TrainConfig.model_validate({"preset": "s14", "sources": [], "stages": []})
     with pytest.raises(DataError, match="needs base_weights"):
         starting_network(config)
@@ -196,13 +196,13 @@ def parent_without_learned_similarity(parent: Path, tmp_path: Path) -> Path:
 
 
 UNMOVED = {"rate_head": 0, "rate_prompts": 0, "rate_blocks": 0}
-LIKENESS = {"likeness": {"size_px": 112, "steps": 4, "groups": 2}}
+SIMILARITY_STAGE = {"similarity_stage": {"size_px": 112, "steps": 4, "groups": 2}}
 
 
-def test_a_parent_without_a_likeness_gains_one_that_learns_before_the_rest(
+def test_a_parent_without_a_learned_similarity_gains_one_that_learns_before_the_rest(
     parent_without_learned_similarity: Path, tmp_path: Path
 ) -> None:
-    config = child_of(parent_without_learned_similarity, tmp_path, **UNMOVED, **LIKENESS)
+    config = child_of(parent_without_learned_similarity, tmp_path, **UNMOVED, **SIMILARITY_STAGE)
     torch.manual_seed(config.seed)
     fresh = starting_network(config).state_dict()
     train(config, tmp_path / "child", CPU)
@@ -213,10 +213,10 @@ def test_a_parent_without_a_likeness_gains_one_that_learns_before_the_rest(
     assert moved == {"likeness.project.weight"}
 
 
-def test_a_run_that_goes_on_does_not_begin_its_likeness_again(
+def test_a_resumed_run_does_not_train_its_learned_similarity_again(
     parent_without_learned_similarity: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = child_of(parent_without_learned_similarity, tmp_path, **UNMOVED, **LIKENESS)
+    config = child_of(parent_without_learned_similarity, tmp_path, **UNMOVED, **SIMILARITY_STAGE)
     train(config, tmp_path / "child", CPU)
     first = load_network(tmp_path / "child").likeness.project.weight
 
@@ -226,16 +226,16 @@ def test_a_run_that_goes_on_does_not_begin_its_likeness_again(
     monkeypatch.setattr("model.training.run.fit_learned_similarity", again)
     stage = {"size_px": 56, "steps": 1, "groups": 1}
     longer = child_of(
-        parent_without_learned_similarity, tmp_path, **UNMOVED, **LIKENESS, stages=[stage, stage]
+        parent_without_learned_similarity, tmp_path, **UNMOVED, **SIMILARITY_STAGE, stages=[stage, stage]
     )
     train(longer, tmp_path / "child", CPU)
     assert len(logged(tmp_path / "child")) == 2
     assert torch.equal(load_network(tmp_path / "child").likeness.project.weight, first)
 
 
-def test_a_likeness_that_the_network_does_not_have_cannot_be_trained(tmp_path: Path) -> None:
+def test_a_learned_similarity_that_the_network_does_not_have_cannot_be_trained(tmp_path: Path) -> None:
     source = {"json_path": write_made_up(tmp_path), "image_dir": tmp_path / "made_up", "grouping": "object"}
     stages = [{"size_px": 112, "steps": 1}]
-    given = {"preset": "xtiny", "sources": [source], "stages": stages, "loader_workers": 0} | LIKENESS
+    given = {"preset": "xtiny", "sources": [source], "stages": stages, "loader_workers": 0} | SIMILARITY_STAGE
     with pytest.raises(DataError, match="no learned similarity"):
         train(TrainConfig.model_validate(given), tmp_path / "run", CPU)

@@ -1,4 +1,4 @@
-"""Random views: a mask stays on its part, and a part that is hardly there any more is no target."""
+"""The default augmentation: a mask stays on its part, and a part that is hardly visible is no target."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def test_a_mask_moves_with_its_part(zoom_part: str | None) -> None:
     image, masks = picture()
     seen = 0
     for seed in range(40):
-        view = augment_zoomed(image, masks, SIZE_PX, default_rng(seed), zoom_part)
-        assert view.image.shape == (SIZE_PX, SIZE_PX, 3)
-        brightness = view.image.astype(int).sum(axis=2)
-        outside = ~np.logical_or.reduce([np.zeros((SIZE_PX, SIZE_PX), bool), *view.masks.values()])
-        for name, mask in view.masks.items():
+        crop = augment_zoomed(image, masks, SIZE_PX, default_rng(seed), zoom_part)
+        assert crop.image.shape == (SIZE_PX, SIZE_PX, 3)
+        brightness = crop.image.astype(int).sum(axis=2)
+        outside = ~np.logical_or.reduce([np.zeros((SIZE_PX, SIZE_PX), bool), *crop.masks.values()])
+        for name, mask in crop.masks.items():
             if outside.any():
                 lighter = np.median(brightness[mask]) > np.median(brightness[outside])
                 assert lighter == (name == "bright")
@@ -44,8 +44,8 @@ def test_a_close_up_shows_its_part_larger_than_the_whole_photograph_does() -> No
     image, masks = picture()
     of_photograph = masks["bright"].mean()
     for seed in range(40):
-        view = augment_zoomed(image, masks, SIZE_PX, default_rng(seed), "bright")
-        assert view.masks["bright"].mean() > of_photograph
+        crop = augment_zoomed(image, masks, SIZE_PX, default_rng(seed), "bright")
+        assert crop.masks["bright"].mean() > of_photograph
 
 
 def test_views_that_are_not_close_up_mostly_show_the_whole_photograph() -> None:
@@ -67,8 +67,8 @@ def test_a_part_that_is_nearly_cut_off_is_no_target() -> None:
     scale = SIZE_PX * SIZE_PX / (240 * 320)
     cut = 0
     for seed in range(200):
-        view = augment_zoomed(image, masks, SIZE_PX, default_rng(seed), None)
-        cut += len(view.masks) < len(masks)
-        for name, mask in view.masks.items():
+        crop = augment_zoomed(image, masks, SIZE_PX, default_rng(seed), None)
+        cut += len(crop.masks) < len(masks)
+        for name, mask in crop.masks.items():
             assert mask.sum() >= 0.9 * MIN_VISIBLE_SHARE * masks[name].sum() * scale
     assert cut

@@ -24,12 +24,12 @@ def pictured() -> tuple[np.ndarray, dict[str, np.ndarray]]:
 def test_masks_go_where_the_picture_goes() -> None:
     seen = 0
     for seed in range(40):
-        view = augment_simpleclick(*pictured(), 96, default_rng(seed))
-        assert view.image.shape == (96, 96, 3)
-        if "square" not in view.masks:
+        crop = augment_simpleclick(*pictured(), 96, default_rng(seed))
+        assert crop.image.shape == (96, 96, 3)
+        if "square" not in crop.masks:
             continue
-        mask = view.masks["square"]
-        bright = view.image.mean(axis=2) > np.median(view.image[mask].mean(axis=1)) - 40
+        mask = crop.masks["square"]
+        bright = crop.image.mean(axis=2) > np.median(crop.image[mask].mean(axis=1)) - 40
         agreement = (bright & mask).sum() / (bright | mask).sum()
         seen += 1
         assert agreement > 0.85, seed
@@ -50,19 +50,19 @@ def test_things_keep_their_shape_and_change_their_size_within_limits() -> None:
 
 def test_small_pictures_are_padded_with_black_and_large_ones_cut() -> None:
     image = np.full((60, 300, 3), 128, np.uint8)
-    view = augment_simpleclick(image, {}, 112, default_rng(0))
-    black = (view.image == view.image.min()).all(axis=2)
+    crop = augment_simpleclick(image, {}, 112, default_rng(0))
+    black = (crop.image == crop.image.min()).all(axis=2)
     assert 0.2 < black.mean() < 0.8
-    assert view.masks == {}
+    assert crop.masks == {}
 
 
 def test_parts_that_are_cut_off_are_left_out() -> None:
     image, _ = pictured()
     corner = np.zeros((HEIGHT, WIDTH), bool)
     corner[:3, :3] = True
-    views = [augment_simpleclick(image, {"corner": corner}, 64, default_rng(seed)) for seed in range(20)]
-    assert any(not view.masks for view in views)
-    assert all(mask.any() for view in views for mask in view.masks.values())
+    crops = [augment_simpleclick(image, {"corner": corner}, 64, default_rng(seed)) for seed in range(20)]
+    assert any(not crop.masks for crop in crops)
+    assert all(mask.any() for crop in crops for mask in crop.masks.values())
 
 
 def test_the_same_generator_gives_the_same_view() -> None:

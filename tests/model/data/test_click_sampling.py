@@ -30,14 +30,14 @@ def drawn(count: int, target: np.ndarray = TARGET, other: np.ndarray = OTHER) ->
     return [sample_points(target, other, default_rng(seed)) for seed in range(count)]
 
 
-def places(tables: list[np.ndarray], positive: bool) -> np.ndarray:
+def positions(tables: list[np.ndarray], positive: bool) -> np.ndarray:
     half = slice(0, SLOTS) if positive else slice(SLOTS, None)
     joined = np.concatenate([table[half] for table in tables])
     return joined[joined[:, 0] >= 0][:, :2].astype(int)
 
 
 def test_positive_points_are_in_the_target_and_mostly_off_its_border() -> None:
-    points = places(drawn(300), positive=True)
+    points = positions(drawn(300), positive=True)
     assert TARGET[tuple(points.T)].all()
     inner = ((points >= 23) & (points < 37)).all(axis=1)
     assert inner.mean() > 0.9
@@ -45,7 +45,7 @@ def test_positive_points_are_in_the_target_and_mostly_off_its_border() -> None:
 
 
 def test_negative_points_fall_in_the_background_on_other_parts_and_round_the_target() -> None:
-    points = places(drawn(600), positive=False)
+    points = positions(drawn(600), positive=False)
     assert not TARGET[tuple(points.T)].any()
     on_other = OTHER[tuple(points.T)]
     near = ((points >= 18) & (points < 42)).all(axis=1)
@@ -81,9 +81,9 @@ def test_next_clicks_fall_where_simpleclicks_fall() -> None:
         slots = table.shape[1] // 2
         for sample in range(len(table)):
             positive, region = next_click_region(wanted[sample], guess[sample])
-            places = np.argwhere(region)
-            place = places[rng.randint(0, len(places))]
-            table[sample, (1 if positive else 2) * slots - number] = [*place, number]
+            pixels = np.argwhere(region)
+            pixel = pixels[rng.randint(0, len(pixels))]
+            table[sample, (1 if positive else 2) * slots - number] = [*pixel, number]
         assert np.array_equal(table, tables[number])
 
 

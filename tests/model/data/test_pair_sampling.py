@@ -1,4 +1,4 @@
-"""Groups of two views: each shows what the other's targets mean, and only the reference may tell targets apart."""
+"""Groups of two crops: each shows what the other's targets mean, and only the reference may tell targets apart."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def named(image: RgbImage, mask: np.ndarray) -> set[str]:
 
 def test_the_other_view_names_a_targets_parts_and_rules_the_rest_out(tmp_path: Path) -> None:
     for group in groups(tmp_path, 30):
-        for target, view, positive, negative in zip(
+        for target, crop, positive, negative in zip(
             group.targets, group.target_crop, group.positive, group.negative, strict=True
         ):
-            meant = named(group.images[view], target)
+            meant = named(group.images[crop], target)
             assert meant
-            assert named(group.images[1 - view], positive) == meant
-            assert named(group.images[1 - view], negative) == set(PARTS) - meant
+            assert named(group.images[1 - crop], positive) == meant
+            assert named(group.images[1 - crop], negative) == set(PARTS) - meant
 
 
 def test_a_first_click_lies_inside_its_target(tmp_path: Path) -> None:
@@ -60,10 +60,10 @@ def test_a_first_click_lies_inside_its_target(tmp_path: Path) -> None:
 
 def test_nested_targets_share_one_click_so_that_only_the_reference_tells_them_apart(tmp_path: Path) -> None:
     for group in groups(tmp_path, 20, shared_click=1):
-        for view in (0, 1):
-            of_view = group.target_crop == view
-            assert len(np.unique(group.clicks_rc[of_view], axis=0)) == 1
-            small, larger, largest = group.targets[of_view]
+        for crop in (0, 1):
+            of_crop = group.target_crop == crop
+            assert len(np.unique(group.clicks_rc[of_crop], axis=0)) == 1
+            small, larger, largest = group.targets[of_crop]
             assert (small <= larger).all()
             assert (small < larger).any()
             assert (small <= largest).all()
@@ -97,7 +97,7 @@ def test_one_of_two_views_is_close_up_as_often_as_asked_and_never_both(tmp_path:
     first, second = (make_scene(tmp_path / f"{number}.png", PARTS) for number in range(2))
     close: list[str | None] = []
 
-    def view(
+    def augmentation(
         image: RgbImage, masks: dict[str, BoolMask], size: int, rng: Generator, part: str | None
     ) -> Crop:
         close.append(part)
@@ -105,7 +105,7 @@ def test_one_of_two_views_is_close_up_as_often_as_asked_and_never_both(tmp_path:
 
     settings = replace(ALWAYS_ALL, zoom=0.4)
     for seed in range(300):
-        sample_group(first, second, SIDE_PX, SIDE_PX, settings, default_rng(seed), view)
+        sample_group(first, second, SIDE_PX, SIDE_PX, settings, default_rng(seed), augmentation)
     pairs = np.array([part is not None for part in close]).reshape(-1, 2)
     assert not pairs.all(axis=1).any()
     assert pairs.mean() == pytest.approx(0.4, abs=0.06)

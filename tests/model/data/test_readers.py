@@ -51,7 +51,7 @@ def test_several_photographs_in_a_folder_have_masks_by_name(tmp_path: Path) -> N
     ]
 
 
-def test_what_is_not_laid_out_so_is_told(tmp_path: Path) -> None:
+def test_another_layout_is_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder"):
         read_tda(tmp_path)
     write(tmp_path / "apple" / "core.png", 1)
@@ -72,8 +72,8 @@ def write_part_imagenet_photo(
     """A photograph and its annotation of 20 x 30 px, background 40."""
     annotation = np.full((20, 30, 3), 40, np.uint8)
     annotation[..., :2] = 7
-    for part_id, place in ids.items():
-        annotation[(*place, 2)] = part_id
+    for part_id, region in ids.items():
+        annotation[(*region, 2)] = part_id
     for folder, pixels in (("annotations", annotation), ("images", np.zeros((20, 30, 3), np.uint8))):
         (root / folder / "val").mkdir(parents=True, exist_ok=True)
         ending = "png" if folder == "annotations" else "JPEG"
@@ -111,7 +111,7 @@ def test_ids_are_those_of_the_data_set() -> None:
     assert {part_id: " ".join(PARTS[part_id]) for part_id in known} == known
 
 
-def test_an_unknown_id_a_missing_photograph_and_an_empty_folder_are_told(tmp_path: Path) -> None:
+def test_an_unknown_id_a_missing_photograph_and_an_empty_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no PNG"):
         read_part_imagenet(tmp_path, "val")
     write_part_imagenet_photo(tmp_path, "a", {41: np.s_[0:5, 0:5]})
@@ -127,8 +127,8 @@ def structs(rows: list[dict[str, Any]]) -> Any:
     if not rows:
         return np.zeros((0, 0))
     out = np.empty((1, len(rows)), dtype=[(name, object) for name in rows[0]])
-    for place, row in enumerate(rows):
-        out[0, place] = tuple(row.values())
+    for number, row in enumerate(rows):
+        out[0, number] = tuple(row.values())
     return out
 
 
@@ -178,7 +178,7 @@ def test_a_list_of_names_chooses_photographs(tmp_path: Path) -> None:
     assert [scene.image_path.stem for scene in scenes] == ["2008_1", "2008_3"]
 
 
-def test_another_file_and_an_empty_folder_are_told(tmp_path: Path) -> None:
+def test_another_file_and_an_empty_folder_are_reported(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no \.mat file"):
         read_pascal_part(tmp_path)
     (tmp_path / "Annotations_Part").mkdir()

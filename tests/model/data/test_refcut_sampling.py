@@ -30,12 +30,12 @@ def cars(folder: Path, parts: Sequence[Sequence[str]]) -> list[Scene]:
 
 
 def samples(
-    scenes: list[Scene], count: int, *, no_reference: float = 0.0, view: Augmentation = as_it_is
+    scenes: list[Scene], count: int, *, no_reference: float = 0.0, augmentation: Augmentation = as_it_is
 ) -> list[Sample]:
     """Samples of the first scene, with patches of one pixel."""
     finder = ReferenceFinder(scenes)
     return [
-        sample_pair(scenes[0], finder, SIDE_PX, SIDE_PX, view, no_reference, default_rng(seed))
+        sample_pair(scenes[0], finder, SIDE_PX, SIDE_PX, augmentation, no_reference, default_rng(seed))
         for seed in range(count)
     ]
 
@@ -97,24 +97,24 @@ def test_references_are_left_out_as_often_as_asked(tmp_path: Path) -> None:
 
 def test_a_reference_that_is_cut_off_is_drawn_again_and_in_the_end_taken_whole(tmp_path: Path) -> None:
     scenes = cars(tmp_path, [["door", "roof"], ["door", "roof"]])
-    asked: list[str] = []
+    calls: list[str] = []
 
     def blind(image: RgbImage, masks: dict[str, BoolMask], *_: object) -> Crop:
         """Sees one pixel of the door of a reference, which is not one percent of it."""
-        if len(asked) % 11 == 0:
-            asked.append("target")
+        if len(calls) % 11 == 0:
+            calls.append("target")
             return Crop(image, masks)
-        asked.append("reference")
+        calls.append("reference")
         pixel = np.zeros_like(masks["door"])
         return Crop(np.zeros_like(image), {"roof": pixel})
 
-    (sample,) = samples(scenes, 1, view=blind)
-    assert asked == ["target", *["reference"] * 10]
+    (sample,) = samples(scenes, 1, augmentation=blind)
+    assert calls == ["target", *["reference"] * 10]
     assert sample.reference_image.any(), "the whole photograph"
     assert sample.positive.any() or sample.negative.any()
 
 
-def test_made_up_pictures_are_a_data_set_of_parts_in_their_colours(tmp_path: Path) -> None:
+def test_synthetic_pictures_are_a_data_set_of_parts_in_their_colours(tmp_path: Path) -> None:
     scenes = read_scenes(write_made_up(tmp_path, pictures=5), tmp_path / "made_up", grouping="object")
     assert len(scenes) == 5
     for scene in scenes:

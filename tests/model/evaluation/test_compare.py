@@ -46,13 +46,13 @@ def test_a_worse_model_is_refused_with_reasons_and_figures(tmp_path, parent):
     decision = decide(comparison)
     assert not decision.promote
     assert done[-1] == (20, 20)
-    said = comparison.to_json()
-    assert json.loads(json.dumps(said)) == said
-    assert (said["images"], said["serving"]["masks"], said["snapshot"]) == (5, 10, snapshot.digest)
-    assert set(said["candidate"]["by_label"]) == {"head", "tail"}
-    assert set(said["candidate"]["iou_after"]) == {"1", "3", "5"}
-    assert set(said["spread_by_label"]) == {"head", "tail"}
-    assert said["spread"].keys() == {"noc85", "first_click_iou"}
+    content = comparison.to_json()
+    assert json.loads(json.dumps(content)) == content
+    assert (content["images"], content["serving"]["masks"], content["snapshot"]) == (5, 10, snapshot.digest)
+    assert set(content["candidate"]["by_label"]) == {"head", "tail"}
+    assert set(content["candidate"]["iou_after"]) == {"1", "3", "5"}
+    assert set(content["spread_by_label"]) == {"head", "tail"}
+    assert content["spread"].keys() == {"noc85", "first_click_iou"}
     picture = tmp_path / "before_after.png"
     assert draw_before_after(picture, comparison, snapshot.image_dir)
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -108,7 +108,7 @@ def test_a_large_holdout_is_sampled_with_every_label(tmp_path):
 
 def test_the_command_writes_all_figures(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot", holdout=1)
-    out = tmp_path / "judgement.json"
+    out = tmp_path / "comparison.json"
     main([str(snapshot.folder), str(parent), str(parent), "--out", str(out), "--max-masks", "1"])
     assert json.loads(out.read_text())["images"] == 1
 

@@ -50,7 +50,7 @@ def test_either_figure_may_carry_it_while_the_other_holds(iou, noc):
         (network(0.7, 3.0, negative_clicks=0.5), "only 50% of negative clicks change the mask"),
     ],
 )
-def test_what_speaks_against_a_network_is_said(candidate, why):
+def test_objections_to_a_network_are_named(candidate, why):
     decision = decide(compared(candidate))
     assert not decision.promote
     (reason,) = decision.reasons
@@ -102,7 +102,7 @@ def test_rules_are_the_callers():
     assert not decide(compared(network(0.7, 3.0)), rules).promote
 
 
-def test_all_reasons_are_told_at_once():
+def test_all_objections_are_named_at_once():
     candidate = network(0.5, 5.0, negative_clicks=0.0, iou_after={1: 0.5, 3: 0.4, 5: 0.3})
     reasons = decide(compared(candidate, images=1)).reasons
     wanted = ("the holdout", "not better", "door is worse", "wheel is worse", "more clicks", "only 0%")

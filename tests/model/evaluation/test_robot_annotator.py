@@ -38,12 +38,12 @@ def run(key: str) -> tuple[list[list[int]], list[float]]:
     name, radius, threshold = key.split("|")
     labels_hw = MASKS[name]
     target_hw, valid_hw = labels_hw == 1, labels_hw != -1
-    robot = Clicker(target_hw, ~valid_hw)
+    clicker = Clicker(target_hw, ~valid_hw)
     probability_hw = np.zeros(labels_hw.shape)
     clicks: list[list[int]] = []
     ious: list[float] = []
     while len(clicks) < MAX_CLICKS and not (ious and ious[-1] >= float(threshold.removeprefix("thr"))):
-        click = robot.next_click(probability_hw > 0.49)
+        click = clicker.next_click(probability_hw > 0.49)
         paint(probability_hw, click, len(clicks), int(radius.removeprefix("r")))
         clicks.append([int(click.row), int(click.col), int(click.positive), len(clicks)])
         ious.append(intersection_over_union(target_hw, (probability_hw > 0.49) & valid_hw))
@@ -59,10 +59,10 @@ def test_clicks_and_ious_are_those_of_simpleclick(key: str) -> None:
 
 def test_numbers_of_clicks_are_those_of_simpleclick() -> None:
     recorded = RUNS["__noc__"]
-    for place, threshold in enumerate(recorded["thrs"]):
+    for number, threshold in enumerate(recorded["thrs"]):
         needed = [clicks_needed(run(key)[1], threshold, MAX_CLICKS) for key in recorded["order"]]
-        assert np.mean(needed) == pytest.approx(recorded["noc"][place], abs=1e-12)
-        assert needed.count(MAX_CLICKS) == recorded["over_max"][place]
+        assert np.mean(needed) == pytest.approx(recorded["noc"][number], abs=1e-12)
+        assert needed.count(MAX_CLICKS) == recorded["over_max"][number]
 
 
 def test_first_click_is_positive_and_in_the_deepest_place() -> None:
@@ -83,8 +83,8 @@ def test_as_deep_an_excess_as_miss_is_clicked_away_first() -> None:
 def test_no_pixel_is_clicked_twice() -> None:
     target_hw = np.zeros((9, 9), bool)
     target_hw[3:6, 3:6] = True
-    robot = Clicker(target_hw)
-    clicks = [robot.next_click(np.zeros_like(target_hw)) for _ in range(9)]
+    clicker = Clicker(target_hw)
+    clicks = [clicker.next_click(np.zeros_like(target_hw)) for _ in range(9)]
     assert len({(click.row, click.col) for click in clicks}) == 9
 
 
@@ -107,8 +107,8 @@ def target() -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
 
 
 def clicks_of(seed: int) -> list[Click]:
-    robot = JitteredClicker(target(), np.random.default_rng(seed))
-    return [robot.next_click(np.zeros((60, 60), bool)) for _ in range(30)]
+    clicker = JitteredClicker(target(), np.random.default_rng(seed))
+    return [clicker.next_click(np.zeros((60, 60), bool)) for _ in range(30)]
 
 
 def test_unsteady_clicks_miss_the_middle_but_not_the_error() -> None:
@@ -148,12 +148,12 @@ def test_the_robot_stops_when_the_mask_is_good(tmp_path: Path) -> None:
     assert session.ious == sorted(session.ious)
 
 
-def test_the_robot_goes_on_for_the_fewest_clicks_and_gives_up_after_the_most(tmp_path: Path) -> None:
+def test_a_session_has_at_least_the_fewest_and_at_most_the_most_clicks(tmp_path: Path) -> None:
     assert len(session_of(tmp_path, ["wheel"], min_clicks=3).clicks) == 3
     assert len(session_of(tmp_path, ["wheel", "door", "mirror"], max_clicks=2).clicks) == 2
 
 
-def test_the_first_mask_is_kept(tmp_path: Path) -> None:
+def test_the_first_mask_is_recorded(tmp_path: Path) -> None:
     session = session_of(tmp_path, ["wheel", "door", "mirror"])
     assert session.first_mask_hw.sum() == 100
 

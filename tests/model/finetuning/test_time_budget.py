@@ -56,10 +56,10 @@ def test_a_machine_that_becomes_slow_for_good_shortens_the_run_to_its_time(busy_
 
 def test_progress_never_jumps_and_never_falls() -> None:
     plan, taken, _ = run_through(Plan(600), lambda step: [1.0, 12.0, 0.5][step // 60 % 3])
-    places = [plan.progress(step) for step in range(taken + 1)]
-    assert places[0] == 0.0
-    assert places[-1] == pytest.approx(1.0)
-    jumps = [after - before for before, after in itertools.pairwise(places)]
+    shares = [plan.progress(step) for step in range(taken + 1)]
+    assert shares[0] == 0.0
+    assert shares[-1] == pytest.approx(1.0)
+    jumps = [after - before for before, after in itertools.pairwise(shares)]
     assert min(jumps) > 0
     assert max(jumps) < 0.06
 

@@ -12,16 +12,16 @@ from model.data.scenes import Scene
 from model.errors import DataError
 from model.training.batches import Batch, Batches, Part, batch_loader
 from model.training.config import Stage, TrainConfig
-from model.training.distributed import child_signal_kept
+from model.training.distributed import child_signal_restored
 from model.training.sampling import SourcedScenes, make_sampler, steps_per_epoch
 from tests.support.synthetic import drawn_scenes
 
 STAGE = Stage(size_px=56, steps=5, groups=4, samples=4)
 SAMPLINGS: list[dict[str, Any]] = [
-    {"sampling": "groups", "views": "zoomed"},
-    {"sampling": "groups", "views": "simpleclick"},
-    {"sampling": "refcut", "views": "simpleclick"},
-    {"sampling": "refcut", "views": "zoomed"},
+    {"sampling": "groups", "augmentation": "zoomed"},
+    {"sampling": "groups", "augmentation": "simpleclick"},
+    {"sampling": "refcut", "augmentation": "simpleclick"},
+    {"sampling": "refcut", "augmentation": "zoomed"},
 ]
 WAYS = pytest.mark.parametrize("options", SAMPLINGS, ids=lambda o: "-".join(o.values()))
 ALL = Part()
@@ -39,7 +39,7 @@ def batches(scenes: list[Scene], options: dict[str, Any], first_step: int = 0, p
 
 
 def joined(parts: Sequence[Batch], field: str) -> torch.Tensor:
-    """A field of several parts of a step; with the paper's samples, the targets' views before all references'."""
+    """A field of several parts of a step; with the paper's samples, the targets' crops before all references'."""
     values = [getattr(part, field) for part in parts]
     if field == "images":
         of_targets = [part.images[part.target_crop.unique()] for part in parts]
@@ -75,7 +75,7 @@ def test_processes_see_different_parts_that_make_up_the_step(
     assert same([whole], four)
 
 
-def test_a_step_that_cannot_be_shared_out_evenly_is_told(scenes: list[Scene]) -> None:
+def test_a_step_that_cannot_be_split_evenly_is_reported(scenes: list[Scene]) -> None:
     with pytest.raises(DataError, match="4 groups or samples cannot be cut into 6"):
         batches(scenes, SAMPLINGS[0], part=Part(0, 3, accumulate=2))
 
@@ -83,18 +83,18 @@ def test_a_step_that_cannot_be_shared_out_evenly_is_told(scenes: list[Scene]) ->
 def test_an_epoch_of_the_papers_samples_sees_each_object_once(scenes: list[Scene]) -> None:
     stage = Stage(size_px=56, epochs=2, samples=2)
     config = TrainConfig(preset="xtiny", sources=[], stages=[], sampling="refcut")
-    draw = make_sampler([SourcedScenes(scenes, 1.0)], 14, config)
+    sampler = make_sampler([SourcedScenes(scenes, 1.0)], 14, config)
     drawn: list[str] = []
 
     class Finder:
         def find(self, scene: Scene, names: Sequence[str], rng: Any) -> None:
             drawn.append(scene.image_path.name)
 
-    draw._finder = Finder()  # type: ignore[attr-defined]
+    sampler._finder = Finder()  # type: ignore[attr-defined]
     per_epoch = steps_per_epoch(len(scenes), stage)
     assert per_epoch == 3
     for step in range(2 * per_epoch):
-        draw.batches(stage, 0, step, [range(2)])
+        sampler.batches(stage, 0, step, [range(2)])
     first, second = drawn[:6], drawn[6:]
     assert sorted(first) == sorted(second) == sorted(scene.image_path.name for scene in scenes)
     assert first != second
@@ -102,13 +102,13 @@ def test_an_epoch_of_the_papers_samples_sees_each_object_once(scenes: list[Scene
 
 def test_a_loader_process_makes_the_same_batches(scenes: list[Scene]) -> None:
     dataset = batches(scenes, SAMPLINGS[2])
-    with child_signal_kept():
+    with child_signal_restored():
         for number, step in enumerate(batch_loader(dataset, workers=1)):
             assert same(step, dataset[number])
             if number == 1:
                 break
 
 
-def test_a_source_without_objects_is_told() -> None:
+def test_a_source_without_objects_is_reported() -> None:
     with pytest.raises(DataError, match="no object"):
         batches([], SAMPLINGS[0])

@@ -1,4 +1,4 @@
-"""What a configuration may say, and how it is told what is wrong."""
+"""Valid configurations are read, and contradictions are reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_papers_run_is_the_papers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"stages": [{"size_px": 112}]}, "either steps or epochs"),
         ({"stages": [{"size_px": 112, "steps": 2, "epochs": 2}]}, "either steps or epochs"),
@@ -49,7 +49,7 @@ def test_the_papers_run_is_the_papers(tmp_path: Path) -> None:
         ({"learning_rate": 1}, "learning_rate"),
     ],
 )
-def test_contradictions_are_told(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_contradictions_are_reported(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     source = {"json_path": "a.json", "image_dir": "a", "grouping": "object", "share": 0.5}
     content: dict[str, Any] = {
         "preset": "xtiny",
@@ -60,5 +60,21 @@ def test_contradictions_are_told(change: dict[str, Any], said: str, tmp_path: Pa
     path.write_text(yaml.safe_dump(content))
     assert read_config(path, tmp_path).stages[0].steps == 2
     path.write_text(yaml.safe_dump(content | change))
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         read_config(path, tmp_path)
+
+
+def test_configurations_of_version_0_1_are_read(tmp_path: Path) -> None:
+    content = {
+        "preset": "s14",
+        "sources": [{"json_path": "a.json", "image_dir": "a", "grouping": "object"}],
+        "stages": [{"size_px": 112, "steps": 2}],
+        "views": "simpleclick",
+        "likeness": {"size_px": 112, "steps": 4},
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(content))
+    config = read_config(path, tmp_path)
+    assert config.augmentation == "simpleclick"
+    assert config.similarity_stage is not None
+    assert config.similarity_stage.steps == 4

@@ -15,7 +15,7 @@ import torch
 from model.checkpoints.weights import load_network
 from model.cli.make_synthetic_data import write_made_up
 from model.finetuning.run import FineTuning
-from model.training.distributed import SINGLE_PROCESS, child_signal_kept
+from model.training.distributed import SINGLE_PROCESS, child_signal_restored
 from model.training.run import train
 from tests.support.one_of_several import config_of
 from tests.support.recorded import REPOSITORY
@@ -39,7 +39,7 @@ def torchrun(*module: str) -> str:
     return done.stdout
 
 
-def test_two_processes_take_the_steps_of_one_and_go_on_after_a_stop(tmp_path: Path) -> None:
+def test_two_processes_take_the_steps_of_one_and_resume_after_a_stop(tmp_path: Path) -> None:
     write_made_up(tmp_path)
     two_processes(tmp_path, tmp_path, 1, "a folder each")
     assert (tmp_path / "run0" / "checkpoint.pt").exists()
@@ -92,7 +92,7 @@ def test_what_was_there_before_is_there_again(before: object) -> None:
     signal.signal(signal.SIGCHLD, before)  # type: ignore[arg-type]
 
     def fail() -> None:
-        with child_signal_kept():
+        with child_signal_restored():
             signal.signal(signal.SIGCHLD, another)
             raise KeyError
 
@@ -106,7 +106,7 @@ def test_outside_the_main_thread_nothing_is_touched() -> None:
     entered = threading.Event()
 
     def work() -> None:
-        with child_signal_kept():
+        with child_signal_restored():
             entered.set()
 
     thread = threading.Thread(target=work)

@@ -1,4 +1,4 @@
-"""A learned likeness joins a trained network without a change, and learns what a reference shows before the rest does."""
+"""A learned similarity is added to a trained network without changing its masks, and is trained before the rest."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_a_network_that_gains_a_likeness_computes_what_it_did() -> None:
 def steps(folder: Path, count: int) -> Batches:
     stage = Stage(size_px=112, steps=count, groups=2)
     config = TrainConfig(preset="s14", sources=[], stages=[stage])
-    draw = make_sampler([SourcedScenes(drawn_scenes(folder, 6), 1.0)], TINY_FROZEN.patch_px, config)
-    return Batches(draw, stage, 0, 0, Part())
+    sampler = make_sampler([SourcedScenes(drawn_scenes(folder, 6), 1.0)], TINY_FROZEN.patch_px, config)
+    return Batches(sampler, stage, 0, 0, Part())
 
 
 def test_fitting_changes_the_likeness_alone_and_finds_targets_better(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Nothing trainable is left out or trained twice, and the learning rate goes the way it was told to."""
+"""Every trainable parameter has exactly one learning rate, and the rate follows its schedule."""
 
 from __future__ import annotations
 

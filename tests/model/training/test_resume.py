@@ -19,7 +19,7 @@ ALL = pytest.mark.parametrize(
 
 
 @ALL
-def test_a_killed_run_goes_on_to_the_same_losses_and_weights(
+def test_a_killed_run_resumes_to_the_same_losses_and_weights(
     kind: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
     scenes = drawn_scenes(tmp_path, 4)

@@ -47,7 +47,7 @@ def test_accumulated_gradients_are_those_of_one_large_batch(sampling: str, loss:
 
 
 @pytest.mark.parametrize("native", [True, False])
-def test_bfloat16_is_used_where_it_is_native_unless_told_otherwise(
+def test_bfloat16_is_used_where_it_is_native_unless_configured_otherwise(
     native: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: native)
