@@ -20,8 +20,8 @@ import torch
 from benchmarks.face_snapshot import face_snapshot, faces
 from benchmarks.report import print_table, write_json
 from benchmarks.version_figures import Measure, general_sets
+from model.checkpoints.anchor import average
 from model.checkpoints.version_folder import SHIPPED_DIR
-from model.cli.average import average
 from model.evaluation.compare import CompareSettings
 from model.finetuning.config import FineTuneSettings
 from model.finetuning.run import fine_tune

@@ -31,7 +31,7 @@ from model.data.readers import SetDescription
 from model.data.scenes import Scene
 from model.evaluation.references import ReferenceChoice
 from model.masks import encode, intersection_over_union, union
-from model.predictor import MaskResult, RefCutPredictor
+from model.predictor import RefCutPredictor
 from model.proposals import (
     Proposal,
     ProposalFeatures,
@@ -40,7 +40,7 @@ from model.proposals import (
     find_candidates,
     without_overlaps,
 )
-from model.types import BoolMask, Box
+from model.types import BoolMask, Box, MaskResult
 from refcut_backend.prelabeling.task import task_score
 
 THERE, ABSENT = 4, 1

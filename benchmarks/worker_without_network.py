@@ -9,8 +9,8 @@ from functools import cache
 import cv2
 import numpy as np
 
-from model.predictor import MaskResult, RefCutPredictor
-from model.types import Box, Click
+from model.predictor import RefCutPredictor
+from model.types import Box, Click, MaskResult
 from refcut_backend.cli.main import app
 
 

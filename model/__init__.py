@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from model.errors import ModelError
     from model.network.config import NetworkConfig
     from model.network.prompts import ReferenceTokens
-    from model.predictor import MaskResult, RefCutPredictor
+    from model.predictor import RefCutPredictor
     from model.predictor_config import SERVING, PredictorSettings, serving_settings
     from model.runtime.select import with_runtime
-    from model.types import Box, Click
+    from model.types import Box, Click, MaskResult
 
 __all__ = [
     "SERVING",
@@ -47,10 +47,10 @@ _MODULES = {
     "model.errors": ("ModelError",),
     "model.network.config": ("NetworkConfig",),
     "model.network.prompts": ("ReferenceTokens",),
-    "model.predictor": ("MaskResult", "RefCutPredictor"),
+    "model.predictor": ("RefCutPredictor",),
     "model.predictor_config": ("SERVING", "PredictorSettings", "serving_settings"),
     "model.runtime.select": ("with_runtime",),
-    "model.types": ("Box", "Click"),
+    "model.types": ("Box", "Click", "MaskResult"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -37,7 +37,7 @@ from model.network.click_maps import disk_maps
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference
 from model.network.similarity import REFERENCE_CHANNELS
-from model.predictor_config import SERVING, PredictorSettings, serving_settings
+from model.predictor_config import SERVING, PredictorSettings
 from model.runtime.base import NetworkStages
 from model.transforms import (
     EXPANSION,
@@ -52,37 +52,12 @@ from model.transforms import (
     next_crop,
     paste_map,
 )
-from model.types import Box, Click
-
-__all__ = ["SERVING", "MaskResult", "PredictorSettings", "RefCutPredictor", "serving_settings"]
+from model.types import Box, Click, MaskResult
 
 CACHED_CROPS = 4
 """Crops whose features are kept."""
 CACHED_STEPS = 4
 """Steps of the last click list that are kept."""
-
-
-@dataclass(frozen=True)
-class MaskResult:
-    """The mask of one call of `RefCutPredictor.predict`.
-
-    Attributes:
-        mask_hw: The mask, bool (H, W), in the image frame.
-        probability_hw: Probability of each pixel, float32 (H, W), in the image frame; zero outside `crop`.
-        crop: The part of the image that it was computed from.
-
-    Example:
-        >>> import numpy as np
-        >>> from model import Box, MaskResult
-        >>> probability_hw = np.array([[0.2, 0.9]], np.float32)
-        >>> result = MaskResult(probability_hw > 0.49, probability_hw, Box.whole(height=1, width=2))
-        >>> result.mask_hw
-        array([[False,  True]])
-    """
-
-    mask_hw: NDArray[np.bool_]
-    probability_hw: NDArray[np.float32]
-    crop: Box
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.masks import intersection_over_union
-from model.predictor import MaskResult, RefCutPredictor
-from model.types import BoolMask, Click
+from model.predictor import RefCutPredictor
+from model.types import BoolMask, Click, MaskResult
 
 NEAREST = 2
 NEAREST_DIFFERENCE = 9

@@ -85,3 +85,26 @@ class Box:
     def contains(self, click: Click) -> bool:
         """Whether a click lies inside; the last row and column count as outside, as in SimpleClick."""
         return self.row_min <= click.row < self.row_max and self.col_min <= click.col < self.col_max
+
+
+@dataclass(frozen=True)
+class MaskResult:
+    """The mask of one call of `RefCutPredictor.predict`.
+
+    Attributes:
+        mask_hw: The mask, bool (H, W), in the image frame.
+        probability_hw: Probability of each pixel, float32 (H, W), in the image frame; zero outside `crop`.
+        crop: The part of the image that it was computed from.
+
+    Example:
+        >>> import numpy as np
+        >>> from model import Box, MaskResult
+        >>> probability_hw = np.array([[0.2, 0.9]], np.float32)
+        >>> result = MaskResult(probability_hw > 0.49, probability_hw, Box.whole(height=1, width=2))
+        >>> result.mask_hw
+        array([[False,  True]])
+    """
+
+    mask_hw: NDArray[np.bool_]
+    probability_hw: NDArray[np.float32]
+    crop: Box

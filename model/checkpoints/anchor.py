@@ -6,12 +6,13 @@ zero-shot models, CVPR 2022: WiSE-FT).
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from torch import Tensor
 
-from model.checkpoints.version_folder import can_be_averaged
-from model.checkpoints.weights import load_network
+from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, can_be_averaged
+from model.checkpoints.weights import load_network, save_version
 from model.errors import WeightsError
 from model.network.refcut import RefCut
 
@@ -37,3 +38,26 @@ def anchor_weights(parent: RefCut, parent_dir: Path, anchor_dir: Path | None) ->
             )
         origin = load_network(anchor_dir)
     return {name: p.detach().clone() for name, p in origin.named_parameters() if p.requires_grad}
+
+
+def average(first: Path, second: Path, share: float, out: Path) -> None:
+    """Write the weighted average of two versions: (1 - share) times the first, share times the second.
+
+    Args:
+        first: Folder of a version.
+        second: Folder of another version with the same shape and base.
+        share: Share of the second version, 0..1.
+        out: Folder for the result, neither of the two.
+
+    Raises:
+        WeightsError: If a version cannot be read, shape or base differ, or `out` is one of the versions.
+    """
+    if out.resolve() in (first.resolve(), second.resolve()):
+        raise WeightsError(f"{out} is one of the versions to average", hint="name another folder for --out")
+    end = load_network(second)
+    begin = anchor_weights(end, second, first)
+    learned = end.state_dict()
+    between = {name: value.lerp(learned[name], share) for name, value in begin.items()}
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(first / BASE_FILE, out / BASE_FILE)
+    save_version(between, end.config, out / BASE_FILE, out / VERSION_FILE)

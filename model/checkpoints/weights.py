@@ -189,8 +189,10 @@ def _load(path: Path, expected_format: str | None) -> tuple[dict[str, Tensor], d
         return load_file(path), metadata
     except SafetensorError as error:
         if path.suffix in {".pth", ".pt", ".pkl", ".ckpt"}:
-            hint = "`python -m model convert` makes one of a SimpleClick checkpoint; other pickles are never read"
-            raise WeightsError(f"{path} is no safetensors file", hint=hint) from error
+            hint = (
+                "`python -m model convert` makes one of a SimpleClick checkpoint; other pickles are not read"
+            )
+            raise WeightsError(f"{path} is not a safetensors file", hint=hint) from error
         raise WeightsError(f"{path} is damaged ({error})", hint="restore the file") from error
 
 

@@ -1,8 +1,9 @@
-"""`python -m model compare SNAPSHOT SERVING CANDIDATE --out FILE`: two networks on images that neither
-has learned from.
+"""Compare two versions on the holdout of a snapshot: images that neither of them was trained on.
 
-A robot annotates every label of the holdout, with the snapshot's references, once with each network. What comes of it is
-for `model.evaluation.promotion` to decide.
+A simulated annotator clicks every label of the holdout, with the snapshot's references, once with each network. Whether
+the candidate is promoted is decided by `model.evaluation.promotion`.
+
+    python -m model compare SNAPSHOT SERVING CANDIDATE --out figures.json
 """
 
 from __future__ import annotations
@@ -18,13 +19,18 @@ from model.evaluation.compare import CompareSettings, compare
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Exits with status 2 and one line on stderr when the input cannot be used."""
+    """Run the command. Input that cannot be used ends in one line on stderr and exit status 2."""
     parser = command_parser("compare", __doc__)
-    parser.add_argument("snapshot", type=Path)
-    parser.add_argument("serving", type=Path, help="folder of the weights that serve")
-    parser.add_argument("candidate", type=Path, help="folder of the weights that may")
-    parser.add_argument("--out", type=Path, help="file for all figures, JSON")
-    parser.add_argument("--max-masks", type=int, default=CompareSettings.max_masks)
+    parser.add_argument("snapshot", type=Path, help="folder of the snapshot")
+    parser.add_argument("serving", type=Path, help="folder of the version that serves")
+    parser.add_argument("candidate", type=Path, help="folder of the version that may replace it")
+    parser.add_argument("--out", type=Path, help="JSON file for all figures")
+    parser.add_argument(
+        "--max-masks",
+        type=int,
+        default=CompareSettings.max_masks,
+        help="masks to compare on (default: %(default)s)",
+    )
     arguments = parser.parse_args(argv)
     try:
         settings = CompareSettings(max_masks=arguments.max_masks)

@@ -1,8 +1,9 @@
-"""What clicks are worth with and without a reference: a robot annotates every part, connected pair of parts and whole
-object of a set, in each mode. Run again with the same --out to go on after a kill; more samples, modes or sets may be
-asked for then.
+"""Measure clicks with and without references on annotated sets.
 
-    python -m model evaluate --data SET [--data SET]... --out DIR [--modes MODE...] [--limit N]
+A simulated annotator segments every part, connected pair of parts and whole object of a set, in each mode. The command
+resumes when it is run again with the same --out; samples, modes and sets may be added then.
+
+    python -m model evaluate --data SET --data SET --out DIR --modes right none wrong --limit 40
 """
 
 from __future__ import annotations
@@ -36,7 +37,14 @@ from model.runtime.select import RuntimeName, with_runtime
 
 @dataclass(frozen=True)
 class PredictorFactory:
-    """Makes a worker's predictor; crosses into its process. changes: settings that differ from the served ones."""
+    """Makes the predictor of an evaluation process. It is sent to that process.
+
+    Attributes:
+        weights: Folder or file of a network.
+        changes: Settings of `PredictorSettings` that differ from the served ones.
+        threads: CPU threads of the process.
+        runtime: What computes the network.
+    """
 
     weights: Path
     changes: dict[str, Any]
@@ -44,7 +52,12 @@ class PredictorFactory:
     runtime: RuntimeName = "torch"
 
     def __call__(self) -> RefCutPredictor:
-        """Raises ModelError or ValueError when weights, settings and runtime do not work together."""
+        """Load the network and make a predictor.
+
+        Raises:
+            ModelError: If the weights cannot be read or the runtime cannot be used.
+            ValueError: If a setting does not fit the network.
+        """
         torch.set_num_threads(self.threads)
         network = load_network(self.weights)
         settings = dataclasses.replace(serving_settings(network.config), **self.changes)
@@ -53,7 +66,15 @@ class PredictorFactory:
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    """Runs what is not yet in the folder of results, and writes tables and pictures of what was asked for."""
+    """Run everything that has no result in the output folder yet, and write tables and pictures.
+
+    Args:
+        arguments: Of `make_parser`.
+
+    Raises:
+        ModelError: If sets, weights or results in the folder cannot be used.
+        ValueError: If modes or settings are invalid.
+    """
     modes = parse_modes(arguments.modes)
     limits = ClickLimits(arguments.max_clicks, min(arguments.min_clicks, arguments.max_clicks))
     sets = [read_set(description, arguments.development) for description in arguments.data]
@@ -80,7 +101,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def describe(
     arguments: argparse.Namespace, settings: PredictorSettings, limits: ClickLimits
 ) -> dict[str, Any]:
-    """What makes results comparable; a folder holds results of one such description only."""
+    """Everything that must be equal for results to be comparable. A folder holds results of one description only."""
     return {
         "weights": version_name(arguments.weights),
         "predictor": dataclasses.asdict(settings),
@@ -90,7 +111,12 @@ def describe(
 
 
 def read_set(description: SetDescription, development: float | None) -> EvaluationSet:
-    """A set's scenes; with `development` only that share of them, which training leaves out too."""
+    """Read the objects of a set.
+
+    Args:
+        description: Where the set is, and its format.
+        development: Take only this share of the objects, the one that training leaves out; None takes all.
+    """
     scenes = description.read()
     if development is not None:
         scenes = [scene for scene in scenes if is_development(scene, development)]
@@ -98,7 +124,12 @@ def read_set(description: SetDescription, development: float | None) -> Evaluati
 
 
 def choose_samples(one: EvaluationSet, limit: int | None) -> list[Sample]:
-    """What is to be run of a set, after printing how much there is."""
+    """Choose the samples of a set, and print how many there are.
+
+    Args:
+        one: The set.
+        limit: Samples per kind; None takes all.
+    """
     samples, counts = enumerate_samples(one.scenes)
     print(f"{one.name}: {len(one.scenes)} objects, {counts}")
     return limit_samples(samples, limit)
@@ -110,7 +141,14 @@ def missing_tasks(
     modes: list[Mode],
     done: set[tuple[str, str, str]],
 ) -> list[Task]:
-    """The samples and modes without a result."""
+    """The samples and modes that have no result yet.
+
+    Args:
+        sets: The sets.
+        samples: Chosen samples of each set.
+        modes: The requested modes.
+        done: Keys of the records that exist.
+    """
     tasks = []
     for number, one in enumerate(sets):
         for sample in samples[number]:
@@ -121,15 +159,22 @@ def missing_tasks(
 
 
 def select(records: list[Record], sets: list[EvaluationSet], samples: list[list[Sample]]) -> list[Record]:
-    """Records of the samples that were asked for; a folder may hold more, from an earlier run."""
+    """Records of the requested samples. A folder may hold more, from an earlier run."""
     wanted = {(one.name, sample.key) for one, chosen in zip(sets, samples, strict=True) for sample in chosen}
     return [record for record in records if (record.set_name, record.sample) in wanted]
 
 
 def report(folder: Path, records: list[Record], sets: list[EvaluationSet], max_clicks: int) -> None:
-    """Writes results.json, results.md and pictures, and prints the table.
+    """Write results.json, results.md and pictures, and print the table.
 
-    Raises DataError when there is no record.
+    Args:
+        folder: Folder of the results.
+        records: What was measured.
+        sets: The sets, for the pictures.
+        max_clicks: Largest number of clicks per sample.
+
+    Raises:
+        DataError: If there is no record.
     """
     if not records:
         raise DataError(
@@ -144,15 +189,15 @@ def report(folder: Path, records: list[Record], sets: list[EvaluationSet], max_c
 
 
 def changed_settings(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The predictor's switches that were given on the command line."""
+    """Settings of the predictor that were given on the command line."""
     given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(PredictorSettings)}
     return {name: value for name, value in given.items() if value is not None}
 
 
 def add_predictor_switches(parser: argparse.ArgumentParser) -> None:
-    """One switch for each field of `PredictorSettings`."""
+    """Add one option per field of `PredictorSettings`."""
     group = parser.add_argument_group(
-        "predictor", "how the network is used; default: as the backend serves it"
+        "predictor", "how the network is used; default: as the backend serves it (for s14 see below)"
     )
     for field in dataclasses.fields(PredictorSettings):
         served = getattr(SERVING, field.name)
@@ -167,6 +212,7 @@ def add_predictor_switches(parser: argparse.ArgumentParser) -> None:
 
 
 def parse_set(text: str) -> SetDescription:
+    """Read a set's description. Raises ArgumentTypeError if the text is invalid."""
     try:
         return SetDescription.parse(text)
     except DataError as error:
@@ -174,7 +220,7 @@ def parse_set(text: str) -> SetDescription:
 
 
 def make_parser() -> OneLineParser:
-    """The command line, as the module's docstring describes it."""
+    """The parser of this command."""
     parser = command_parser("evaluate", __doc__, allow_abbrev=False)
     parser.add_argument("--data", type=parse_set, action="append", required=True, metavar="SET", help=HINT)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results")
@@ -183,29 +229,31 @@ def make_parser() -> OneLineParser:
         "--modes",
         nargs="+",
         default=["right", "none", "wrong"],
-        help="right|none|positive|negative|wrong, then +refsN +polygonN +scaleF +jitter; "
+        help="kinds of references: right|none|positive|negative|wrong, then +refsN +polygonN +scaleF +jitter; "
         f"groups: {', '.join(MODE_GROUPS)}",
     )
     parser.add_argument(
-        "--runtime", choices=("torch", "openvino"), default="torch", help="what computes the network"
+        "--runtime", choices=("torch", "openvino"), default="torch", help="runtime of the network"
     )
-    parser.add_argument("--limit", type=int, help="samples of each kind in a set, evenly spread; default all")
-    parser.add_argument("--max-clicks", type=int, default=20)
-    parser.add_argument("--min-clicks", type=int, default=5, help="go on so long though the mask is good")
+    parser.add_argument("--limit", type=int, help="samples per kind and set, evenly spaced (default: all)")
+    parser.add_argument("--max-clicks", type=int, default=20, help="clicks per sample (default: 20)")
+    parser.add_argument(
+        "--min-clicks", type=int, default=5, help="clicks to make even if the mask is already good"
+    )
     parser.add_argument(
         "--development",
         type=float,
         metavar="SHARE",
-        help="only the share of a train split that training leaves out",
+        help="evaluate only this share of a train split, the one that training leaves out",
     )
-    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--workers", type=int, default=1, help="number of processes")
     add_threads(parser, "CPU threads of all workers together")
     add_predictor_switches(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Exits with status 2 and one line on stderr when the input cannot be used."""
+    """Run the command. Input that cannot be used ends in one line on stderr and exit status 2."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
     if min(arguments.workers, arguments.max_clicks, arguments.min_clicks, arguments.limit or 1) < 1:

@@ -1,7 +1,10 @@
-"""Fine-tune a version on a project's annotations: `python -m model finetune SNAPSHOT --parent FOLDER --out RUN`.
+"""Train a version on a snapshot of a project's annotations.
 
-Run the same command again to resume a run that was killed. On several GPUs: `torchrun --nproc-per-node N -m model
-finetune ...`. `python -m model compare` then shows whether the result is better than its parent.
+The command resumes when it is run again with the same --out. The result is compared with the serving version by
+`python -m model compare`.
+
+    python -m model finetune SNAPSHOT --parent FOLDER --out RUN
+    torchrun --nproc-per-node 4 -m model finetune SNAPSHOT --parent FOLDER --out RUN      # on several GPUs
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ from model.training.distributed import Processes
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command. Exits with status 2 and one line on stderr if the fine-tuning is impossible."""
+    """Run the command. Input that cannot be used ends in one line on stderr and exit status 2."""
     parser = command_parser("finetune", __doc__)
-    parser.add_argument("snapshot", type=Path)
+    parser.add_argument("snapshot", type=Path, help="folder of the snapshot")
     parser.add_argument("--parent", type=Path, required=True, help="folder of the version to begin with")
     parser.add_argument(
         "--anchor",

@@ -1,8 +1,8 @@
-"""`python -m model make-synthetic-data DATA`: pictures of coloured shapes as a training set in DATA/made_up, to
-try things on.
+"""Draw a small training set of coloured shapes in DATA/synthetic, for trying things out.
 
-An object is a "fish" of two or three parts, each in its own colour; where it lies, how large it is and what is behind it
-change from picture to picture.
+An object is a "fish" of two or three parts, each in its own colour. Position, size and background vary.
+
+    python -m model make-synthetic-data DATA
 """
 
 from __future__ import annotations
@@ -20,13 +20,22 @@ from model.cli.common import command_parser
 from model.masks import encode, union
 from model.types import BoolMask
 
-FOLDER = "made_up"
+FOLDER = "synthetic"
 SIDE_PX = 128
 COLOURS = {"body": (200, 80, 40), "tail": (40, 160, 220), "fin": (90, 210, 60)}
 
 
-def write_made_up(data_root: Path, pictures: int = 24, seed: int = 0) -> Path:
-    """Writes pictures and parts.json (docs/data-formats.md); returns its path."""
+def write_synthetic_data(data_root: Path, pictures: int = 24, seed: int = 0) -> Path:
+    """Draw pictures and write them with their masks.
+
+    Args:
+        data_root: Folder that gets a folder `FOLDER`.
+        pictures: Number of pictures.
+        seed: Of the random numbers; the same seed gives the same files.
+
+    Returns:
+        Path of parts.json, in the format of docs/data-formats.md.
+    """
     folder = data_root / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     rng = default_rng(seed)
@@ -75,6 +84,7 @@ def _picture(rng: Generator) -> tuple[NDArray[np.uint8], dict[str, BoolMask]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command."""
     parser = command_parser("make-synthetic-data", __doc__)
-    parser.add_argument("data", type=Path)
-    print(write_made_up(parser.parse_args(argv).data))
+    parser.add_argument("data", type=Path, help="folder to write into")
+    print(write_synthetic_data(parser.parse_args(argv).data))

@@ -1,4 +1,7 @@
-"""Write OpenVINO's form of a version into a folder, so that workers find it there."""
+"""Write OpenVINO's form of a version into a cache folder, so that workers do not have to convert it when they load it.
+
+python -m model prepare-runtime WEIGHTS --cache FOLDER
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from model.runtime.select import prepare
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Exits with status 2 and one line on stderr when it cannot be done."""
+    """Run the command. Input that cannot be used ends in one line on stderr and exit status 2."""
     parser = command_parser("prepare-runtime", __doc__)
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--cache", type=Path, required=True, help="folder of OpenVINO's forms")
+    parser.add_argument("weights", type=Path, help="folder of a version, or file of a whole network")
+    parser.add_argument("--cache", type=Path, required=True, help="cache folder of converted networks")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     try:

@@ -1,7 +1,10 @@
-"""`python -m model segment IMAGE --click X,Y[,-] ... --mask out.png`: one picture in, one mask out.
+"""Cut an object out of one picture with clicks and references.
 
-Clicks are applied one after another, each with the mask before it, as an annotator would. A reference is another
-picture on which the same thing is marked; --positive and --negative belong to the --reference before them.
+Clicks are applied one after another, each with the mask before it, as an annotator would. A reference is another picture
+on which the same thing is marked; --positive and --negative belong to the --reference before them.
+
+    python -m model segment photo.jpg --click 314,273 --mask out.png
+    python -m model segment photo.jpg --reference other.jpg --positive mask.png --mask out.png
 """
 
 from __future__ import annotations
@@ -26,8 +29,9 @@ from model.errors import DataError, ModelError
 from model.images import read_image, read_mask
 from model.network.config import NetworkConfig
 from model.network.prompts import ReferenceTokens
-from model.predictor import MaskResult, PredictorSettings, RefCutPredictor, serving_settings
-from model.types import Click
+from model.predictor import RefCutPredictor
+from model.predictor_config import PredictorSettings, serving_settings
+from model.types import Click, MaskResult
 
 GREEN, RED, BLUE = (40, 200, 60), (230, 50, 40), (50, 110, 240)
 TINT = 0.5
@@ -36,7 +40,16 @@ TINT = 0.5
 def draw_overlay(
     image_rgb: NDArray[np.uint8], mask_hw: NDArray[np.bool_], clicks: Sequence[Click]
 ) -> NDArray[np.uint8]:
-    """A copy of the image (H, W, 3): the mask (H, W) blue and outlined, positive clicks green, negative ones red."""
+    """Draw a mask and clicks on an image.
+
+    Args:
+        image_rgb: RGB image (H, W, 3), uint8.
+        mask_hw: Mask, bool (H, W); drawn blue with a white outline.
+        clicks: Clicks in image pixels; positive ones are drawn green, negative ones red.
+
+    Returns:
+        A new image (H, W, 3), uint8.
+    """
     tinted = image_rgb.astype(np.float32)
     tinted[mask_hw] = (1 - TINT) * tinted[mask_hw] + TINT * np.array(BLUE, np.float32)
     out = tinted.round().astype(np.uint8)
@@ -57,7 +70,13 @@ _CLICK = re.compile(rf"{_NUMBER},{_NUMBER}(?:,\s*([+-])\s*)?")
 
 @dataclass(frozen=True)
 class ReferenceFiles:
-    """A picture and the masks that say what is meant on it; at least one of them."""
+    """Files of one reference.
+
+    Attributes:
+        image: The reference's picture.
+        positive: Mask of what is meant; None if there is none. At least one mask is needed.
+        negative: Mask of what is not meant; None if there is none.
+    """
 
     image: Path
     positive: Path | None = None
@@ -65,9 +84,13 @@ class ReferenceFiles:
 
 
 def segment(arguments: argparse.Namespace) -> MaskResult:
-    """Reads, predicts and writes what the command line asks for.
+    """Read the files, segment, and write the results.
 
-    Raises ModelError for files that cannot be used, and for clicks that miss the image.
+    Args:
+        arguments: Of `make_parser`.
+
+    Raises:
+        ModelError: If a file cannot be used, or a click lies outside the image.
     """
     image = read_image(arguments.image)
     check_clicks(arguments.click, image)
@@ -75,7 +98,8 @@ def segment(arguments: argparse.Namespace) -> MaskResult:
     network = load_network(arguments.weights)
     if references and not (network.config.similarity or network.rpg.trained):
         print(
-            "note: these weights know no references; the result is that of the clicks alone", file=sys.stderr
+            "note: these weights do not use references; the result depends on the clicks alone",
+            file=sys.stderr,
         )
     predictor = RefCutPredictor(network, settings_of(network.config, arguments.zoom, arguments.flip))
     if references:
@@ -87,9 +111,12 @@ def segment(arguments: argparse.Namespace) -> MaskResult:
 
 
 def settings_of(config: NetworkConfig, zoom: Zoom | None, flip: bool) -> PredictorSettings:
-    """What the backend serves, with the command line's changes.
+    """Settings that the backend serves, with the changes of the command line.
 
-    zoom: "simpleclick" looks closer from the second click on, "none" never does; None is what is served.
+    Args:
+        config: Shape of the network.
+        zoom: "simpleclick" uses a crop from the second click on, "none" never does; None is what is served.
+        flip: Whether to average with the mirrored picture.
     """
     served = serving_settings(config)
     if zoom is not None:
@@ -98,7 +125,11 @@ def settings_of(config: NetworkConfig, zoom: Zoom | None, flip: bool) -> Predict
 
 
 def parse_click(text: str) -> Click:
-    """`X,Y` or `X,Y,+` adds what lies at column X, row Y, `X,Y,-` takes it away. Raises ArgumentTypeError."""
+    """Read a click: `X,Y` or `X,Y,+` adds the part at column X, row Y; `X,Y,-` removes it.
+
+    Raises:
+        ArgumentTypeError: If the text is not a click.
+    """
     found = _CLICK.fullmatch(text)
     if found is None:
         raise argparse.ArgumentTypeError(
@@ -108,7 +139,15 @@ def parse_click(text: str) -> Click:
 
 
 def check_clicks(clicks: Sequence[Click], image: NDArray[np.uint8]) -> None:
-    """Raises DataError for a click that misses the image (H, W, 3)."""
+    """Check that clicks lie on an image.
+
+    Args:
+        clicks: Clicks in image pixels.
+        image: (H, W, 3).
+
+    Raises:
+        DataError: If a click lies outside.
+    """
     height, width = image.shape[:2]
     for click in clicks:
         if not (0 <= click.row < height and 0 <= click.col < width):
@@ -128,7 +167,7 @@ def _read_reference(
     )
     if not any(mask is not None and mask.any() for mask in (positive, negative)):
         raise DataError(
-            f"nothing is marked on the reference {files.image}", hint="its masks are black all over"
+            f"nothing is marked on the reference {files.image}", hint="its masks are entirely black"
         )
     return image, positive, negative
 
@@ -169,27 +208,40 @@ class _Reference(argparse.Action):
 
 
 def make_parser() -> OneLineParser:
-    """The command line, as the module's docstring describes it."""
+    """The parser of this command."""
     parser = command_parser("segment", __doc__, allow_abbrev=False)
-    parser.add_argument("image", type=Path, metavar="IMAGE")
-    parser.add_argument("--click", type=parse_click, action="append", default=[], metavar="X,Y[,-]")
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="the picture to segment")
+    parser.add_argument(
+        "--click",
+        type=parse_click,
+        action="append",
+        default=[],
+        metavar="X,Y[,-]",
+        help="a click at column X, row Y; with ,- it removes this part; repeatable",
+    )
     for option, text in (
         ("--reference", "another picture on which the same thing is marked; repeatable"),
-        ("--positive", "mask of what is meant on that picture: any pixel but black"),
-        ("--negative", "mask of what is not meant on it"),
+        ("--positive", "mask of the object on that picture: every pixel that is not black"),
+        ("--negative", "mask of what does not belong to the object"),
     ):
-        parser.add_argument(option, type=Path, action=_Reference, dest="references", default=[], help=text)
+        parser.add_argument(
+            option, type=Path, action=_Reference, dest="references", default=[], metavar="FILE", help=text
+        )
     add_weights(parser)
-    parser.add_argument("--zoom", choices=("simpleclick", "none"), help="default: what the backend serves")
+    parser.add_argument(
+        "--zoom",
+        choices=("simpleclick", "none"),
+        help="zoom in from the second click on, or never (default: as served)",
+    )
     parser.add_argument("--flip", action="store_true", help="average with the mirrored picture")
-    parser.add_argument("--mask", type=Path, required=True, help="the result: PNG, 255 inside")
-    parser.add_argument("--probability", type=Path, help="the result as numbers: float32 (H, W) as .npy")
-    parser.add_argument("--overlay", type=Path, help="the result drawn on the picture")
+    parser.add_argument("--mask", type=Path, required=True, help="output: PNG, 255 inside the mask")
+    parser.add_argument("--probability", type=Path, help="output: probabilities, float32 (H, W) as .npy")
+    parser.add_argument("--overlay", type=Path, help="output: the mask drawn on the picture")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Exits with status 2 and one line on stderr when the input cannot be used."""
+    """Run the command. Input that cannot be used ends in one line on stderr and exit status 2."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
     if not arguments.click and not arguments.references:

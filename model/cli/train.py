@@ -1,8 +1,10 @@
-"""Train a network from a configuration: `python -m model train CONFIG --data FOLDER --out RUN`.
+"""Train a network.
 
-Run the same command again to resume a run that was killed. On several GPUs (or processes):
-`torchrun --nproc-per-node N -m model train CONFIG ...`. Each step is split over the processes, so a configuration means
-the same on any number of them.
+The command resumes when it is run again with the same --out. On several GPUs the work of a step is divided among the
+processes, so a configuration gives the same training on any number of them.
+
+    python -m model train model/configs/refcut_s14.yaml --data DATA --out runs/s14
+    torchrun --nproc-per-node 4 -m model train CONFIG --data DATA --out RUN      # on several GPUs
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from model.training.run import train
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line."""
+    """The parser of this command."""
     parser = command_parser("train", __doc__)
     parser.add_argument("config", type=Path, help="YAML file; see model/configs/")
     parser.add_argument(
@@ -35,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command. Exits with status 2 and one line on stderr if configuration or data cannot be used."""
+    """Run the command. Input that cannot be used ends in one line on stderr and exit status 2."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)

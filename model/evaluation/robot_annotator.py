@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from model.data.scenes import Scene
 from model.masks import distance_inside, intersection_over_union
 from model.network.prompts import ReferenceTokens
-from model.predictor import MaskResult
-from model.types import BoolMask, Click
+from model.types import BoolMask, Click, MaskResult
 
 
 class Clicker:

@@ -232,7 +232,8 @@ def check_model(settings: Settings) -> Iterator[Finding]:
     import torch  # takes seconds; the checks before do not wait for it
 
     from model.checkpoints.weights import load_network
-    from model.predictor import RefCutPredictor, serving_settings
+    from model.predictor import RefCutPredictor
+    from model.predictor_config import serving_settings
     from model.runtime.select import with_runtime
     from model.types import Click
     from refcut_backend.inference.load_model import choose_device

@@ -15,15 +15,10 @@ from model.box_prompts import box_limits
 from model.network.config import PRESETS
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
-from model.predictor import (
-    SERVING,
-    MaskResult,
-    PredictorSettings,
-    RefCutPredictor,
-    serving_settings,
-)
+from model.predictor import RefCutPredictor
+from model.predictor_config import SERVING, PredictorSettings, serving_settings
 from model.transforms import mirrored
-from model.types import Box, Click
+from model.types import Box, Click, MaskResult
 from tests.support.synthetic import TINY_CONFIGS, drawn_image, obedient_network
 
 NETWORKS = {kind: obedient_network(config) for kind, config in TINY_CONFIGS.items()}
@@ -93,7 +88,7 @@ def test_undo_replace_and_long_runs_give_what_they_give_from_scratch(kind: str, 
 
 
 @BOTH
-def test_the_made_up_networks_do_look_closer(kind: str) -> None:
+def test_the_networks_of_these_tests_do_look_closer(kind: str) -> None:
     predictor = make(NETWORKS[kind], "simpleclick")
     seen = {predictor.predict(POOL[:count]).crop for count in range(1, 6)}
     assert len(seen) > 1, "else these tests would not see the zoom"

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from model.predictor import SERVING, MaskResult, RefCutPredictor
+from model.predictor import RefCutPredictor
+from model.predictor_config import SERVING
 from model.proposals import (
     NEAREST,
     NEAREST_DIFFERENCE,
@@ -22,7 +23,7 @@ from model.proposals import (
     propose,
     without_overlaps,
 )
-from model.types import Box
+from model.types import Box, MaskResult
 from tests.support.synthetic import TINY_FROZEN, random_network
 
 EVERYTHING = ProposalLimits(min_score=0)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from model.checkpoints.official import convert
 from model.checkpoints.weights import load_network
-from model.cli.convert import convert
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from tests.support.recordings import CHECKPOINT, RUNS, read_picture, read_run

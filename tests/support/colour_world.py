@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from model.data.scenes import Scene
 from model.masks import encode, union
 from model.network.prompts import ReferenceTokens
-from model.predictor import MaskResult
 from model.predictor_config import PredictorSettings
-from model.types import BoolMask, Box, Click
+from model.types import BoolMask, Box, Click, MaskResult
 
 COLOURS = {"wheel": 60, "door": 120, "roof": 180, "mirror": 240}
 SIDE_PX = 40

@@ -19,7 +19,11 @@ STAGE = {"size_px": 64, "steps": 2, "samples": 4, "loss": "normalised_focal"}
 
 def config_of(data: Path, stages: int, accumulate: int = 1) -> TrainConfig:
     """A run whose learning rate does not depend on its length."""
-    source = {"json_path": data / "made_up/parts.json", "image_dir": data / "made_up", "grouping": "object"}
+    source = {
+        "json_path": data / "synthetic/parts.json",
+        "image_dir": data / "synthetic",
+        "grouping": "object",
+    }
     given = {
         "preset": "xtiny",
         "sources": [source],

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.predictor import PredictorSettings
+from model.predictor_config import PredictorSettings
 from model.types import Box, Click
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "simpleclick"

@@ -1,4 +1,4 @@
-"""Files that are no SimpleClick checkpoint are told what they are, and nothing in them runs."""
+"""Files that are not SimpleClick checkpoints are refused with what they are, and nothing in them runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from model.cli.convert import convert
+from model.checkpoints.official import convert
 from model.errors import WeightsError
 from tests.support.official_files import MICRO, SIMPLECLICK, official
 from tests.support.recordings import CHECKPOINT

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from model.checkpoints.anchor import average
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_version
-from model.cli.average import average, main
+from model.cli.average import main
 from model.errors import WeightsError
 from tests.support.synthetic_snapshot import parent_version, with_another_encoder, with_another_shape
 

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from model.checkpoints.official import DEAD_PREFIXES, convert
 from model.checkpoints.weights import load_network, version_name
-from model.cli.convert import DEAD_PREFIXES, convert, main
+from model.cli.convert import main
 from model.errors import WeightsError
 from tests.support.official_files import MICRO, PARAMS, SIMPLECLICK, official, with_param
 from tests.support.recordings import CHECKPOINT

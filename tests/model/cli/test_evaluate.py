@@ -11,7 +11,7 @@ import pytest
 
 from model.cli import evaluate
 from model.data.scenes import is_development
-from model.predictor import SERVING
+from model.predictor_config import SERVING
 from tests.support.colour_world import ColourPredictor, make_scene
 
 PARTS = ("wheel", "door", "roof", "mirror")

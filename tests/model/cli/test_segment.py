@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from model.checkpoints.official import convert
 from model.checkpoints.weights import save_network
-from model.cli.convert import convert
 from model.cli.segment import main, parse_click, settings_of
 from model.network.config import PRESETS
-from model.predictor import SERVING, PredictorSettings, RefCutPredictor
+from model.predictor import RefCutPredictor
+from model.predictor_config import SERVING, PredictorSettings
 from model.types import Click
 from tests.support.recordings import CHECKPOINT, read_run
 from tests.support.synthetic import TINY_SIMPLECLICK, drawn_image, random_network
@@ -117,7 +118,7 @@ def test_weights_without_trained_prompts_say_that_references_do_nothing(
     reference = ["--reference", "ref1.png", "--positive", "p1.png"]
     named = probability(folder, "--click", "30,20", *reference, weights="plain.safetensors")
     assert np.array_equal(plain, named)
-    assert "know no references" in capsys.readouterr().err
+    assert "do not use references" in capsys.readouterr().err
 
 
 def test_clicks_and_masks_are_in_the_frame_of_the_turned_picture(folder: Path) -> None:

@@ -17,6 +17,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from model.checkpoints.official import convert
 from model.checkpoints.weights import (
     BASE_FILE,
     VERSION_FILE,
@@ -25,8 +26,7 @@ from model.checkpoints.weights import (
     save_base,
     save_version,
 )
-from model.cli.convert import convert
-from model.cli.make_synthetic_data import write_made_up
+from model.cli.make_synthetic_data import write_synthetic_data
 from model.cli.train import main
 from model.errors import DataError
 from model.training.config import TrainConfig, read_config
@@ -49,7 +49,7 @@ def smoke_command(data: Path, out: Path) -> list[str]:
 
 
 def test_a_killed_run_resumes_from_its_command_line_to_the_same_end(tmp_path: Path) -> None:
-    write_made_up(tmp_path)
+    write_synthetic_data(tmp_path)
     cut = tmp_path / "cut"
     killed = subprocess.Popen(
         smoke_command(tmp_path, cut), cwd=REPOSITORY, stderr=subprocess.DEVNULL, start_new_session=True
@@ -141,7 +141,7 @@ def parent(tmp_path: Path) -> Path:
 
 
 def child_of(parent: Path, data: Path, **options: Any) -> TrainConfig:
-    source = {"json_path": write_made_up(data), "image_dir": data / "made_up", "grouping": "object"}
+    source = {"json_path": write_synthetic_data(data), "image_dir": data / "synthetic", "grouping": "object"}
     given = {
         "preset": "s14",
         "parent": parent,
@@ -234,7 +234,11 @@ def test_a_resumed_run_does_not_train_its_learned_similarity_again(
 
 
 def test_a_learned_similarity_that_the_network_does_not_have_cannot_be_trained(tmp_path: Path) -> None:
-    source = {"json_path": write_made_up(tmp_path), "image_dir": tmp_path / "made_up", "grouping": "object"}
+    source = {
+        "json_path": write_synthetic_data(tmp_path),
+        "image_dir": tmp_path / "synthetic",
+        "grouping": "object",
+    }
     stages = [{"size_px": 112, "steps": 1}]
     given = {"preset": "xtiny", "sources": [source], "stages": stages, "loader_workers": 0} | SIMILARITY_STAGE
     with pytest.raises(DataError, match="no learned similarity"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from model.cli.make_synthetic_data import COLOURS, write_made_up
+from model.cli.make_synthetic_data import COLOURS, write_synthetic_data
 from model.data.augment import Augmentation, Crop
 from model.data.refcut_sampling import ReferenceFinder, Sample, sample_pair
 from model.data.scenes import Scene, read_scenes
@@ -115,7 +115,9 @@ def test_a_reference_that_is_cut_off_is_drawn_again_and_in_the_end_taken_whole(t
 
 
 def test_synthetic_pictures_are_a_data_set_of_parts_in_their_colours(tmp_path: Path) -> None:
-    scenes = read_scenes(write_made_up(tmp_path, pictures=5), tmp_path / "made_up", grouping="object")
+    scenes = read_scenes(
+        write_synthetic_data(tmp_path, pictures=5), tmp_path / "synthetic", grouping="object"
+    )
     assert len(scenes) == 5
     for scene in scenes:
         masks = scene.masks()

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from model.evaluation.metrics import clicks_needed
 from model.evaluation.robot_annotator import Clicker, JitteredClicker, Session, annotate, removed_share
 from model.masks import connected, deepest_point, intersection_over_union, union
-from model.predictor import MaskResult
-from model.types import Box, Click
+from model.types import Box, Click, MaskResult
 from tests.support.colour_world import ColourPredictor, make_scene
 
 RECORDINGS = Path(__file__).parents[2] / "fixtures" / "simpleclick"

@@ -7,8 +7,8 @@ import ast
 import pytest
 import torch
 
+from model.checkpoints.official import DEAD_PREFIXES
 from model.checkpoints.weights import PROMPT_PREFIX
-from model.cli.convert import DEAD_PREFIXES
 from model.network.config import PRESETS
 from model.network.refcut import RefCut
 from tests.support.recordings import FOLDER

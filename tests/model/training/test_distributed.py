@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from model.checkpoints.weights import load_network
-from model.cli.make_synthetic_data import write_made_up
+from model.cli.make_synthetic_data import write_synthetic_data
 from model.finetuning.run import FineTuning
 from model.training.distributed import SINGLE_PROCESS, child_signal_restored
 from model.training.run import train
@@ -40,7 +40,7 @@ def torchrun(*module: str) -> str:
 
 
 def test_two_processes_take_the_steps_of_one_and_resume_after_a_stop(tmp_path: Path) -> None:
-    write_made_up(tmp_path)
+    write_synthetic_data(tmp_path)
     two_processes(tmp_path, tmp_path, 1, "a folder each")
     assert (tmp_path / "run0" / "checkpoint.pt").exists()
     assert not (tmp_path / "run1").exists(), "only the first process writes"

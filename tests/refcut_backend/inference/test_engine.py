@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from model.network.refcut import RefCut
-from model.predictor import SERVING, PredictorSettings, RefCutPredictor
+from model.predictor import RefCutPredictor
+from model.predictor_config import SERVING, PredictorSettings
 from refcut_backend.errors import ImageError, ModelOutputError, RefCutError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ImageCache
