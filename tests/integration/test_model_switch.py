@@ -84,14 +84,14 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
         address = f"http://127.0.0.1:{port}"
         client = stack.enter_context(httpx.Client(base_url=address, timeout=90, trust_env=False))
         wait_until_up(client, process)
-        said_of = {
+        setup_body = {
             "project": "1.1",
             "schema": LABEL_CONFIG,
             "hostname": "http://127.0.0.1:1",
             "access_token": "x",
         }
         for project in ("1.1", "2.1", "3.1", "4.1"):
-            client.post("/setup", json=said_of | {"project": project}).raise_for_status()
+            client.post("/setup", json=setup_body | {"project": project}).raise_for_status()
         connection = connect_redis(server.url)
         stack.callback(connection.close)
         yield Backend(client, connection, tmp_path)

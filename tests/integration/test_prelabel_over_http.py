@@ -71,7 +71,7 @@ def test_a_batch_of_any_size_has_exactly_one_result_a_task_in_their_order(make_c
         assert found_on(predict(client, *tasks)) == [f"of-{task}" for task in tasks]
 
 
-def test_a_task_that_fails_has_an_empty_result_and_its_reason_is_told(make_client, prelabeller):
+def test_a_task_that_fails_has_an_empty_result_and_a_reason_in_the_header(make_client, prelabeller):
     prelabeller.problems = {
         2: ImageError("canary-inside"),
         3: NoReferenceError("none"),

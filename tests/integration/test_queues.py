@@ -33,7 +33,7 @@ def test_a_click_overtakes_the_other_work_that_waits(farm):
     assert farm.computed() == ["click", "prelabel-0", "prelabel-1", "prelabel-2"]
 
 
-def test_a_worker_takes_only_the_work_that_it_was_told_to(farm):
+def test_a_worker_takes_jobs_only_from_its_queues(farm):
     prelabel(farm, "prelabel")
     farm.start_worker("--queues", "clicks")
     assert farm.ask_and_wait(click("mask", "a", name="click")).reason == "answered"

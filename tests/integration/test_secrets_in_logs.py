@@ -38,7 +38,7 @@ def written() -> Iterator[io.StringIO]:
 
 
 @pytest.mark.parametrize("token", [LEGACY, PERSONAL])
-def test_no_token_and_no_signature_is_logged_at_any_level_or_said_in_an_error(written, token):
+def test_no_token_and_no_signature_is_in_a_log_at_any_level_or_in_an_error(written, token):
     logging.getLogger("another").debug("the log is open")
     problems: list[RefCutError] = []
     with running(FakeLabelStudio()) as storage, running(FakeLabelStudio()) as label_studio:

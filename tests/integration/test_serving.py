@@ -64,7 +64,7 @@ def test_health_touches_neither_redis_nor_disk(server, queue, tmp_path):
     tmp_path.mkdir()
 
 
-def test_a_client_that_announces_too_much_is_told_so_before_it_has_sent_it(server):
+def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(server):
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {10**8}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.base_url.port), timeout=60) as connection:
         connection.sendall(head.encode())

@@ -192,7 +192,7 @@ def test_a_forged_project_id_is_a_bad_request_and_not_echoed(client, path, body,
     assert "../" not in answer.text
 
 
-def test_what_is_said_about_one_project_never_answers_another(client, queue):
+def test_the_label_config_and_references_of_one_project_never_answer_another(client, queue):
     door = brush_result("d", "Door", MASK)
     body = webhook("ANNOTATION_CREATED", annotation=annotation(door, role_result(door, "Reference")))
     client.post("/webhook", json=body)

@@ -69,7 +69,7 @@ def test_a_task_that_is_opened_is_no_click(client):
     assert not [name for name, *_ in samples(client) if name == "refcut_clicks_total"]
 
 
-def test_queue_and_workers_are_asked_when_prometheus_asks(client, queue):
+def test_queue_and_workers_are_read_when_prometheus_scrapes(client, queue):
     assert samples(client)["refcut_redis_up",] == 0
     queue.state = queue_state(3, 2)
     found = samples(client)
@@ -78,7 +78,7 @@ def test_queue_and_workers_are_asked_when_prometheus_asks(client, queue):
     assert found["refcut_workers_ready",] == 2
 
 
-def test_versions_of_server_and_model_are_told(client):
+def test_versions_of_server_and_model_are_metrics(client):
     (build,) = [labels for name, *labels in samples(client) if name == "refcut_build_info"]
     assert "s14-test" in build
 

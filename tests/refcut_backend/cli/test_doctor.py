@@ -83,7 +83,7 @@ def test_a_project_that_never_called_setup_is_explained(tmp_path: Path) -> None:
     assert "/setup" in finding.advice
 
 
-def test_without_any_project_the_next_step_is_said(tmp_path: Path) -> None:
+def test_without_any_project_the_next_step_is_named(tmp_path: Path) -> None:
     (finding,) = run_checks(project_checks(Settings(state_dir=tmp_path), None))
     assert finding.state == "note"
     assert "Connect Model" in finding.advice
@@ -108,7 +108,7 @@ def test_weights_that_do_not_belong_together_are_found(tmp_path: Path) -> None:
     assert "another base" in last.what
 
 
-def test_a_gpu_that_was_asked_for_and_is_not_there_is_wrong(tmp_path: Path) -> None:
+def test_a_gpu_that_is_required_and_missing_is_wrong(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

@@ -106,14 +106,14 @@ def test_promote_rollback_and_prune(store, tmp_path, refcut, settings):
     assert "nothing served project 7 before" in refcut("rollback", "--project", "7", fails=True)
 
 
-def test_what_cannot_be_done_is_said_in_one_line(store, tmp_path, refcut):
+def test_what_cannot_be_done_is_explained_in_one_line(store, tmp_path, refcut):
     version = published(store, tmp_path, 1)
     assert "not a version of project 8" in refcut("promote", "--project", "8", version, fails=True)
     assert "there is no version" in refcut("promote", "--project", "7", "tiny-00000000", fails=True)
     assert "not the name of a version" in refcut("show", "../secrets", fails=True)
 
 
-def test_label_studio_is_told_each_projects_own_version_whatever_becomes_of_redis(
+def test_setup_reports_each_projects_own_version_whatever_becomes_of_redis(
     store, tmp_path, refcut, settings, connection: Redis
 ):
     version = published(store, tmp_path, 1)

@@ -190,7 +190,7 @@ def test_only_the_labels_that_are_named_and_an_unknown_one_is_a_clear_line(farm,
     assert (status, err) == (1, "refcut: no reference of Roof is in use; there are some of Door, Wheel\n")
 
 
-def test_label_studio_shows_them_when_asked_to_and_the_hint_says_how(farm, project):
+def test_label_studio_shows_them_with_the_option_show_and_the_hint_names_it(farm, project):
     farm.start_worker()
     _, out, _ = run_here(farm)
     assert f"choose {SHIPPED}" in out
@@ -210,7 +210,7 @@ def test_without_a_worker_references_or_redis_one_line_says_what_to_do(farm, pro
     assert "no label of this project has a reference that is in use" in err
 
 
-def test_no_secret_is_said_or_left_in_redis(farm, project):
+def test_no_secret_is_printed_or_left_in_redis(farm, project):
     project.add_task(200, "https://bucket.example.com/a.png?X-Amz-Signature=canary")
     project.add_task(201, "/data/upload/bad")
     farm.start_worker()

@@ -26,7 +26,7 @@ def train(*arguments: str):
     return CliRunner().invoke(app, ["train", *arguments])
 
 
-def test_a_training_is_asked_for_without_redis_and_the_web_process_takes_it_from_there(runs):
+def test_a_training_is_requested_without_redis_and_the_web_process_puts_it_on_the_queue(runs):
     done = train("--project", "7")
     run = runs.under_way(7)
     assert done.exit_code == 0, done.output
@@ -34,7 +34,7 @@ def test_a_training_is_asked_for_without_redis_and_the_web_process_takes_it_from
     assert run.requested_by == RequestedBy.COMMAND
 
 
-def test_whoever_asks_meanwhile_is_told_what_is_under_way(runs):
+def test_a_request_during_a_training_returns_the_active_run(runs):
     run, _ = runs.request(7, RequestedBy.BUTTON)
     assert f"training {run.id} is under way already" in train("--project", "7").output
 

@@ -136,7 +136,7 @@ def test_the_mask_has_the_images_true_size(height, width):
         assert brush_rle.decode(answer.rle, height, width).shape == (height, width)
 
 
-def test_an_answer_depends_on_the_click_list_alone_and_not_on_what_was_asked_before():
+def test_an_answer_depends_on_the_click_list_alone_and_not_on_earlier_requests():
     engine = make_engine(Store())
     first = engine.answer(job((20, 20), (70, 70)))
     engine.answer(job((90, 10)))

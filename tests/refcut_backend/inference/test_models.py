@@ -151,7 +151,7 @@ def test_a_version_that_cannot_be_loaded_falls_back_too(world):
     wait_for(lambda: world.choice.fallen_back == 0, "all is well again")
 
 
-def test_a_store_that_cannot_be_asked_changes_nothing(world, monkeypatch):
+def test_a_store_that_cannot_be_read_changes_nothing(world, monkeypatch):
     version = world.publish(1)
     world.store.promote(1, version)
     assert world.serves() == version

@@ -38,11 +38,11 @@ def test_a_worker_takes_openvino_on_a_processor_and_keeps_its_form_of_the_model(
     assert (kept / "image.xml").stat().st_mtime_ns == before
 
 
-def test_a_worker_leaves_it_to_torch_when_told_to(settings: Settings) -> None:
+def test_a_worker_uses_torch_when_the_settings_say_so(settings: Settings) -> None:
     assert isinstance(stages_of(settings.model_copy(update={"runtime": "torch"})), RefCut)
 
 
-def test_openvino_that_was_asked_for_and_does_not_load_is_told(
+def test_openvino_that_is_required_and_does_not_load_is_an_error(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)

@@ -45,7 +45,7 @@ def test_images_with_references_are_not_held_out():
     assert held_out(decide_splits(some, {}, some[:60], RULES)) & set(some[:60]) == set()
 
 
-def test_what_was_held_out_until_it_got_a_reference_is_neither_trained_on_nor_judged_on_again():
+def test_a_held_out_image_that_becomes_a_reference_leaves_the_holdout_and_is_not_trained_on():
     some = images(40)
     first = decide_splits(some, {}, (), RULES)
     marked = min(held_out(first))

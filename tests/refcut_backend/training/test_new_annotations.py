@@ -69,7 +69,7 @@ def test_a_project_edit_is_in_the_log_once(world):
     assert events(world) == 1
 
 
-def test_what_lost_webhooks_would_have_said_is_found_by_the_comparison(world):
+def test_what_lost_webhooks_would_have_brought_is_found_by_the_comparison(world):
     world.annotate(1)
     world.annotate(2)
     assert counts(world) == (0, 0)

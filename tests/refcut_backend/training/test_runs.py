@@ -42,7 +42,7 @@ def asked(runs: TrainingRuns, project: int = 7):
     return run
 
 
-def test_whoever_asks_while_a_training_is_under_way_is_told_which_one(runs):
+def test_a_request_while_a_training_is_active_returns_that_run(runs):
     first, is_new = runs.request(7, RequestedBy.BUTTON)
     second, is_second_new = runs.request(7, RequestedBy.COMMAND)
     assert (first.id, is_new, is_second_new) == (second.id, True, False)
@@ -69,7 +69,7 @@ def test_a_run_is_taken_by_one_worker(runs):
     assert runs.claim("no such run", "b") is None
 
 
-def test_after_its_end_a_run_is_taken_by_nobody_and_another_can_be_asked_for(runs):
+def test_after_its_end_a_run_is_claimed_by_nobody_and_another_can_be_requested(runs):
     run = asked(runs)
     claim = runs.claim(run.id, "a")
     assert runs.end(claim, Outcome.NOT_PROMOTED, "no better", "v-1")

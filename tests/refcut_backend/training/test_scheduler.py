@@ -90,7 +90,7 @@ def test_a_run_that_redis_forgot_is_put_on_the_queue_again(world, connection, th
     assert jobs(connection) == [f"{run.id}-0"]
 
 
-def test_a_training_asked_for_without_redis_waits_in_the_database(world):
+def test_a_training_requested_without_redis_waits_in_the_database(world):
     with EmbeddedRedis() as server:
         check_redis(server.url)
         url = server.url
@@ -122,7 +122,7 @@ def test_two_web_processes_that_ask_at_once_get_one_run_and_one_event(world, con
         assert first.button_pressed(7).id == second.button_pressed(7).id
 
 
-def test_a_project_that_is_not_connected_is_said_once_and_not_trained(world, thread, caplog):
+def test_a_project_that_is_not_connected_is_logged_once_and_not_trained(world, thread, caplog):
     for task in range(1, 6):
         webhook = world.annotate(task)
         world.registry.follow(webhook | {"project": webhook["project"] | {"id": 8}})
