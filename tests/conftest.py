@@ -18,13 +18,19 @@ LONGEST_FIRST = ("end_to_end", "model/cli", "model/finetuning", "integration", "
 """Folders whose tests are handed out first, so that no process has a long file left when the others are done."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Without pytest-xdist nothing else declares its marker."""
+    config.addinivalue_line("markers", "xdist_group(name): tests that share something and run in one process")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the tests of a file together, and all end-to-end tests: they share one Label Studio and one browser."""
     if config.getoption("numprocesses", None) is None and not hasattr(config, "workerinput"):
         return
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(_group(item)))
     items.sort(key=_place)
 
 

@@ -7,14 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import numpy as np
@@ -25,31 +20,16 @@ from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE
 from model.masks import deepest_point, intersection_over_union
 from refcut_backend.cli.demo import demo_mask
 from refcut_backend.label_studio import brush_rle
+from tests.integration.conftest import TOKEN
 from tests.support.demo_regions import CAR, demo_region, other_regions
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result, role_result
-from tests.support.running_backend import free_port, start, wait_until_up
+from tests.support.running_backend import RunningBackend, free_port, start, wait_until_up
 
-TOKEN = "0123456789abcdef0123456789abcdef01234567"
-DEMO = REPOSITORY / "label_studio_demo"
 TARGET, REFERENCE = "car_parts_te66", "car_parts_car118"
 FOLLOWED_WITHIN_S = 2
 REPLACED_WITHIN_S = 15
 
-
-class PhotoServer(BaseHTTPRequestHandler):
-    """Serves the demo photographs as Label Studio serves uploads: with the token or not at all."""
-
-    def do_GET(self) -> None:
-        name = Path(parse_qs(urlsplit(self.path).query).get("filepath", [self.path])[0]).name
-        if self.headers.get("Authorization") != f"Token {TOKEN}":
-            self.send_error(401)
-            return
-        self.send_response(200)
-        self.end_headers()
-        self.wfile.write((DEMO / name).read_bytes())
-
-    def log_message(self, *_arguments: object) -> None:
-        pass
+pytestmark = pytest.mark.xdist_group("running backend")
 
 
 @dataclass
@@ -110,23 +90,9 @@ def click_once_followed(backend: Backend, project: int) -> np.ndarray:
         time.sleep(0.05)
 
 
-@pytest.fixture(scope="module")
-def backend(tmp_path_factory) -> Iterator[Backend]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), PhotoServer)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    port = free_port()
-    process = start(tmp_path_factory.mktemp("state"), port)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90, trust_env=False) as client:
-            wait_until_up(client, process)
-            yield Backend(client, process, f"http://127.0.0.1:{server.server_port}")
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-        server.shutdown()
-        thread.join()
-        server.server_close()
+@pytest.fixture
+def backend(running: RunningBackend, photographs: str) -> Backend:
+    return Backend(running.client, running.process, photographs)
 
 
 def wheel_click(click_id: str = "a") -> dict[str, Any]:
@@ -136,7 +102,7 @@ def wheel_click(click_id: str = "a") -> dict[str, Any]:
     return click_result(click_id, 100 * col / wheels.shape[1], 100 * row / wheels.shape[0], "Wheel")
 
 
-@pytest.mark.parametrize(("meaning", "project"), [("wheel", 1), (CAR, 2)])
+@pytest.mark.parametrize(("meaning", "project"), [("wheel", 11), (CAR, 12)])
 def test_the_same_click_gives_what_the_reference_means(backend, meaning, project):
     meant_hw = demo_region(TARGET, meaning)
     backend.connect(project)
@@ -145,20 +111,20 @@ def test_the_same_click_gives_what_the_reference_means(backend, meaning, project
 
 
 def test_a_click_without_a_reference_does_not_know_that_the_whole_car_is_meant(backend):
-    backend.connect(3)
-    mask_hw, region = backend.click(3, wheel_click())
+    backend.connect(13)
+    mask_hw, region = backend.click(13, wheel_click())
     assert region["meta"]["text"] == ["RefCut reference: none"]
     assert intersection_over_union(demo_region(TARGET, CAR), mask_hw) < 0.3
 
 
 def test_a_negative_click_takes_away_what_it_points_at(backend):
-    backend.connect(4)
-    first_hw, _ = backend.click(4, wheel_click())
+    backend.connect(14)
+    first_hw, _ = backend.click(14, wheel_click())
     cols = np.nonzero(first_hw)[1]
     row, col = deepest_point(first_hw & (np.arange(first_hw.shape[1]) > np.median(cols) + np.ptp(cols) / 4))
     height, width = first_hw.shape
     away = click_result("b", 100 * col / width, 100 * row / height, "Wheel", positive=False)
-    second_hw, _ = backend.click(4, wheel_click(), away)
+    second_hw, _ = backend.click(14, wheel_click(), away)
     assert first_hw[row, col]
     assert not second_hw[row, col]
 
@@ -171,7 +137,7 @@ def worker_of(backend: Backend) -> psutil.Process | None:
 
 
 def test_a_worker_that_was_killed_is_replaced_and_serves_clicks(backend):
-    backend.connect(5)
+    backend.connect(15)
     killed = worker_of(backend)
     assert killed is not None
     killed.kill()
@@ -179,7 +145,7 @@ def test_a_worker_that_was_killed_is_replaced_and_serves_clicks(backend):
     while (replacement := worker_of(backend)) is None or replacement.pid == killed.pid:
         assert time.monotonic() < deadline, "the worker was not replaced in time"
         time.sleep(0.1)
-    mask_hw, _ = backend.click(5, wheel_click())
+    mask_hw, _ = backend.click(15, wheel_click())
     assert mask_hw.any()
 
 

@@ -1,14 +1,8 @@
-"""What annotators do, against real processes: `refcut run` with the model that ships, twice on the same state folder."""
+"""What annotators do, against real processes: `refcut run` with the model that ships, once with a restart."""
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,9 +15,12 @@ from redis import Redis
 from model.masks import deepest_point, intersection_over_union
 from refcut_backend.cli.demo import demo_mask
 from refcut_backend.label_studio import brush_rle
-from tests.integration.test_first_light import TARGET, TOKEN, PhotoServer
+from tests.integration.conftest import TOKEN
+from tests.integration.test_first_light import TARGET
 from tests.support.recorded import REPOSITORY, box_result, click_result
-from tests.support.running_backend import free_port, start, wait_until_up
+from tests.support.running_backend import RunningBackend
+
+pytestmark = pytest.mark.xdist_group("running backend")
 
 WORKER_LIMIT_S = 300
 CONFIGS = {path.stem: path.read_text() for path in (REPOSITORY / "label_config").glob("*.xml")}
@@ -67,34 +64,14 @@ class Task:
             assert time.monotonic() < deadline, "no worker answered"
 
 
-@contextmanager
-def running(state_dir: Path) -> Iterator[tuple[httpx.Client, psutil.Process]]:
-    port = free_port()
-    process = start(state_dir, port)
-    try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90, trust_env=False) as client:
-            wait_until_up(client, process)
-            yield client, psutil.Process(process.pid)
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+@pytest.fixture
+def client(running: RunningBackend) -> httpx.Client:
+    return running.client
 
 
-@pytest.fixture(scope="module")
-def label_studio() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), PhotoServer)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory) -> Iterator[httpx.Client]:
-    with running(tmp_path_factory.mktemp("state")) as (opened, _):
-        yield opened
+@pytest.fixture
+def label_studio(photographs: str) -> str:
+    return photographs
 
 
 def mask(region: dict[str, Any]) -> NDArray[np.bool_]:
@@ -185,25 +162,25 @@ def test_masks_come_back_as_polygons_of_the_same_shape(client, label_studio):
     assert corners.max(axis=0) == pytest.approx(np.array([cols.max() + 1, rows.max() + 1]) * scale, abs=1.5)
 
 
-def redis_of(backend: psutil.Process) -> Redis:
+def redis_of(backend: RunningBackend) -> Redis:
     """The embedded Redis; its process says in its title which socket it listens on."""
-    server = next(child for child in backend.children() if "redis" in child.name())
+    children = psutil.Process(backend.process.pid).children()
+    server = next(child for child in children if "redis" in child.name())
     title = " ".join(server.cmdline())
     return Redis(unix_socket_path=title.split("unixsocket:")[1].split()[0])
 
 
-def test_polarity_and_single_clicks_survive_a_flushed_redis_and_a_restart(tmp_path, label_studio):
+def test_polarity_and_single_clicks_survive_a_flushed_redis_and_a_restart(running, label_studio):
     dots = [on("hood", "a", "Hood"), on("wheel", "n", "Hood", positive=False)]
     forgotten = [{key: dot[key] for key in dot if key != "is_positive"} for dot in dots]
-    with running(tmp_path) as (client, backend):
-        task = Task(client, label_studio, 1, CONFIGS["clicks_brush"])
-        before = task.click(*dots)
-        single_prompt = task.click(on("wheel", "w", "Wheel"))["rc-w"]
-        with redis_of(backend) as redis:
-            redis.flushall()
-        assert task.click(*forgotten)["rc-a"] == before["rc-a"]
-    with running(tmp_path) as (client, _):
-        task = Task(client, label_studio, 1, CONFIGS["clicks_brush"])
-        assert task.click(*forgotten)["rc-a"] == before["rc-a"]
-        away = at(deepest_point(mask(single_prompt)), mask(single_prompt).shape, "x", "Wheel", positive=False)
-        assert "rc-w" in task.click(away)
+    task = Task(running.client, label_studio, 8, CONFIGS["clicks_brush"])
+    before = task.click(*dots)
+    single = task.click(on("wheel", "w", "Wheel"))["rc-w"]
+    with redis_of(running) as redis:
+        redis.flushall()
+    assert task.click(*forgotten)["rc-a"] == before["rc-a"]
+    running.restart()
+    task = Task(running.client, label_studio, 8, CONFIGS["clicks_brush"])
+    assert task.click(*forgotten)["rc-a"] == before["rc-a"]
+    away = at(deepest_point(mask(single)), mask(single).shape, "x", "Wheel", positive=False)
+    assert "rc-w" in task.click(away)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 
 from tests.support.recorded import REPOSITORY
 
-START_LIMIT_S = 120
+START_LIMIT_S = 240
 
 
 def free_port() -> int:
@@ -53,3 +55,45 @@ def wait_until_up(client: httpx.Client, process: subprocess.Popen[str]) -> None:
         except httpx.HTTPError:
             time.sleep(0.2)
     pytest.fail("the web server did not come up")
+
+
+STOP_LIMIT_S = 60
+
+
+class RunningBackend:
+    """`refcut run` on a state folder, with a client of its web server, until `stop`."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self.state_dir = state_dir
+        self._start()
+
+    def _start(self) -> None:
+        port = free_port()
+        self.process = start(self.state_dir, port)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90, trust_env=False)
+        wait_until_up(self.client, self.process)
+        self._wait_for_worker()
+        # Its log is longer than a pipe: it would stand still if nobody read it.
+        self._reader = threading.Thread(target=lambda: list(self.process.stdout or ()))
+        self._reader.start()
+
+    def _wait_for_worker(self) -> None:
+        """On a busy machine loading the model takes longer than a click waits."""
+        deadline = time.monotonic() + START_LIMIT_S
+        while self.client.get("/readyz").status_code != httpx.codes.OK:
+            assert self.process.poll() is None, self.process.communicate()[0]
+            assert time.monotonic() < deadline, "no worker is ready"
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End it with SIGTERM, and wait until it has ended."""
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(STOP_LIMIT_S)
+        self._reader.join()
+        self.process.communicate()
+        self.client.close()
+
+    def restart(self) -> None:
+        """Stop it and start it again on the same folder; `process` and `client` are new ones."""
+        self.stop()
+        self._start()
