@@ -100,7 +100,13 @@ def open_stores(settings: Settings) -> Iterator[Stores]:
 
 
 def task_prelabeller(stores: Stores, settings: Settings, connection: Redis) -> TaskPrelabeller:
-    """What has workers search one task for the labels that have references."""
+    """Connect what lets workers search a task for the labels that have references.
+
+    Args:
+        stores: From `open_stores` or `connect_stores`.
+        settings: Their form of masks and number of references are used.
+        connection: Redis with the queue of pre-labelling jobs.
+    """
     return TaskPrelabeller(
         PrelabelQueue(connection), stores.references, stores.addresses, AnswerRules.of(settings)
     )

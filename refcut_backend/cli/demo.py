@@ -130,6 +130,11 @@ def make_demo_projects(label_studio: str, token: str, backend: str) -> dict[str,
 
     The backend is attached before the references are submitted, so that webhooks announce them.
 
+    Args:
+        label_studio: URL of Label Studio.
+        token: A legacy token of the owner.
+        backend: URL of the backend as Label Studio reaches it.
+
     Returns:
         Title to project id.
     """

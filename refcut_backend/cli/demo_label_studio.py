@@ -64,12 +64,26 @@ class LabelStudioProject:
     """One project of a label config with the controls `brush`, `click` and `refcut_role`."""
 
     def __init__(self, base_url: str, project_id: int, token: str) -> None:
+        """Connect to a project.
+
+        Args:
+            base_url: URL of Label Studio.
+            project_id: The project's id.
+            token: A legacy token of its owner.
+        """
         self.id = project_id
         self._http, self._api = _connect(base_url, token)
 
     @classmethod
     def create(cls, base_url: str, title: str, label_config: str, token: str) -> Self:
-        """Create an empty project."""
+        """Create an empty project.
+
+        Args:
+            base_url: URL of Label Studio.
+            title: Title of the project.
+            label_config: Its label config, as XML.
+            token: A legacy token of its owner.
+        """
         http, api = _connect(base_url, token)
         with http:
             project = api.projects.create(title=title, label_config=label_config)

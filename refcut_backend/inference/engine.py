@@ -60,6 +60,11 @@ def clicks_in_pixels(clicks: Sequence[PercentClick], height: int, width: int) ->
 def box_in_pixels(box: PercentBox, height: int, width: int) -> Box:
     """Convert a box from percent to pixels.
 
+    Args:
+        box: Box in percent of the image, as Label Studio stores it.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
     Returns:
         The pixels of which the box covers at least half, both ends inclusive; at least the pixel under its middle.
     """

@@ -25,6 +25,13 @@ class ModelLoader:
     """Loads networks for one device and runtime. Versions share the tensors that they have in common."""
 
     def __init__(self, device: torch.device, runtime: RuntimeName, runtime_cache_dir: Path) -> None:
+        """Prepare a loader.
+
+        Args:
+            device: Where the networks compute.
+            runtime: "auto", "openvino" or "torch".
+            runtime_cache_dir: Folder of converted models; shared by the workers of a machine.
+        """
         self._device = device
         self._runtime = runtime
         self._cache_dir = runtime_cache_dir
@@ -77,6 +84,10 @@ class ModelLoader:
 
 def prepare_version(folder: Path, settings: Settings) -> None:
     """Convert a version before it is promoted, so that the workers of this machine switch to it at once.
+
+    Args:
+        folder: Folder with the weights of the version.
+        settings: Their device and runtime are used.
 
     Raises:
         ModelError: If the conversion fails. The workers then convert it themselves.

@@ -55,6 +55,10 @@ class ReferenceCache:
     def get(self, model: ServedModel, reference: StoredReference) -> tuple[ContentKey, ReferenceTokens]:
         """Encode a reference for a model, or take it from the cache.
 
+        Args:
+            model: The model that reads the tokens.
+            reference: Its masks are fitted to the size at which clicks are computed on the image.
+
         Returns:
             Key of the content, and the tokens for `RefCutPredictor.set_reference`.
 

@@ -143,6 +143,18 @@ class Collector:
         references: References,
         max_references: int,
     ) -> None:
+        """Prepare the collection.
+
+        Args:
+            project_id: The project in Label Studio.
+            controls: The controls of its label config.
+            source: Lists tasks and annotations of the project.
+            read_image: Returns an image at full size.
+            images: Stores the images.
+            clicks: The log of answered clicks, for the sessions that masks came from.
+            references: The references of all projects.
+            max_references: Number of references per label.
+        """
         self._project_id = project_id
         self._controls = controls
         self._source = source

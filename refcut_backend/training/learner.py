@@ -72,11 +72,27 @@ class Learner(Protocol):
     def compare(
         self, snapshot: Snapshot, serving_dir: Path, candidate_dir: Path, on_mask: OnMask
     ) -> PromotionDecision:
-        """Compare a candidate with the serving model on the holdout of a snapshot."""
+        """Compare a candidate with the serving model on the holdout of a snapshot.
+
+        Args:
+            snapshot: Its holdout is annotated by a robot with both models.
+            serving_dir: Folder of the serving model.
+            candidate_dir: Folder of the candidate; may get pictures.
+            on_mask: Called at every mask.
+        """
         ...
 
     def publish(self, project_id: int, candidate_dir: Path, manifest: dict[str, Any]) -> str:
-        """Store a candidate completely or not at all. Returns its version."""
+        """Store a candidate, completely or not at all.
+
+        Args:
+            project_id: The project.
+            candidate_dir: Folder with the candidate's weights and pictures.
+            manifest: What the version was made of, as JSON.
+
+        Returns:
+            The name of the version.
+        """
         ...
 
     def promote(self, project_id: int, version: str) -> None:

@@ -31,6 +31,13 @@ class RunReport:
     """Reports one run of one worker. If the database fails, only the progress is lost."""
 
     def __init__(self, runs: TrainingRuns, claim: Claim, stop_event: threading.Event) -> None:
+        """Prepare a report.
+
+        Args:
+            runs: The runs in the database.
+            claim: The worker's right to the run.
+            stop_event: Set at SIGTERM.
+        """
         self._runs = runs
         self._claim = claim
         self._stop_event = stop_event

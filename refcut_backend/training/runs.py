@@ -212,7 +212,19 @@ class TrainingRuns:
         eta_s: float | None = None,
         metrics: Mapping[str, Any] | None = None,
     ) -> bool:
-        """Store the progress; `metrics` None leaves the stored ones. Returns as `beat` does."""
+        """Store the progress of a run.
+
+        Args:
+            claim: The worker's right to the run.
+            stage: What the run is doing.
+            step: Number of finished steps of the stage.
+            steps: Number of all steps; 0 if unknown.
+            eta_s: Estimated seconds until the end; None if unknown.
+            metrics: Figures to show, finite numbers; None leaves the stored ones.
+
+        Returns:
+            False if the run no longer belongs to this claim.
+        """
         values = {"stage": stage.value, "step": step, "steps": steps, "eta_s": eta_s}
         return self._change(claim, values if metrics is None else values | {"metrics": dict(metrics)})
 
@@ -225,7 +237,17 @@ class TrainingRuns:
         return self._change(claim, {"worker": None, "stage": Stage.QUEUED.value, "eta_s": None})
 
     def end(self, claim: Claim, outcome: Outcome, message: str, version: str | None = None) -> bool:
-        """End the run. Returns as `beat` does."""
+        """End the run.
+
+        Args:
+            claim: The worker's right to the run.
+            outcome: How it ended.
+            message: Why, in one line.
+            version: The version that it published, if any.
+
+        Returns:
+            False if the run no longer belongs to this claim.
+        """
         return self._change(claim, self._ended(outcome, message) | {"version": version})
 
     def give_up_silent(self, silent_s: float) -> list[Run]:

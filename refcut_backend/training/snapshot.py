@@ -59,6 +59,13 @@ class SnapshotMaker:
         engine: Engine,
         open_source: Callable[[int, Connection], AnnotationSource] = open_source,
     ) -> None:
+        """Prepare snapshots.
+
+        Args:
+            settings: Limits of images, references and the holdout.
+            engine: The database.
+            open_source: Connects to a project in Label Studio.
+        """
         self._settings = settings
         self._projects = Projects.of(engine, settings)
         self._references = References(engine, Authors.read(settings.reference_authors))

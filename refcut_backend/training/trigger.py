@@ -30,7 +30,11 @@ class TrainingRules:
 
     @classmethod
     def read(cls, after_annotations: int, min_interval_s: float, cron: str) -> TrainingRules:
-        """The rules with a checked cron expression. Raises ConfigError if it is invalid."""
+        """The rules with a checked cron expression; see the attributes.
+
+        Raises:
+            ConfigError: If the cron expression is invalid.
+        """
         cron = cron.strip()
         if cron and not croniter.is_valid(cron):
             raise ConfigError(
