@@ -46,8 +46,8 @@ class InstantQueue:
         return self._answer
 
 
-def services_in(folder: Path) -> Wiring:
-    """The server's own services on a database in a folder, without Redis and without a Label Studio to compare with."""
+def wiring_in(folder: Path) -> Wiring:
+    """The server's own wiring on a database in a folder, without Redis and without a Label Studio to compare with."""
     settings = Settings(state_dir=folder)
     wiring = wire_backend(settings, connect_redis(f"unix://{folder / 'no-redis'}"))
     engine = open_database(settings.database)
@@ -67,7 +67,7 @@ def main() -> None:
     listening = socket.socket(proto=socket.IPPROTO_TCP)
     with tempfile.TemporaryDirectory() as folder, listening:
         listening.bind(("127.0.0.1", 0))
-        app = create_app(services_in(Path(folder)), request_max_bytes=64 * 2**20)
+        app = create_app(wiring_in(Path(folder)), request_max_bytes=64 * 2**20)
         print(f"{PORT_LINE}{listening.getsockname()[1]}", flush=True)
         uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(sockets=[listening])
 

@@ -13,7 +13,7 @@ from refcut_backend.api.app import create_app
 from refcut_backend.api.handlers import REASON_HEADER
 from refcut_backend.errors import ImageError, NoReferenceError
 from refcut_backend.prelabeling.batch import PrelabelRules
-from tests.support.fake_wiring import FakePrelabeller, FakeQueue, click_body, services_on
+from tests.support.fake_wiring import FakePrelabeller, FakeQueue, click_body, wiring_on
 
 MakeClient = Callable[[PrelabelRules], TestClient]
 
@@ -29,7 +29,7 @@ def make_client(tmp_path, prelabeller) -> Iterator[MakeClient]:
 
         def make(rules: PrelabelRules) -> TestClient:
             wiring = stack.enter_context(
-                services_on(tmp_path, FakeQueue(), prelabeller=prelabeller, prelabel_rules=rules)
+                wiring_on(tmp_path, FakeQueue(), prelabeller=prelabeller, prelabel_rules=rules)
             )
             app = create_app(wiring, 1_000_000)
             return stack.enter_context(TestClient(app, raise_server_exceptions=False))
@@ -52,7 +52,7 @@ def test_off_by_default_nothing_is_computed_or_stored(make_client, prelabeller):
     client = make_client(PrelabelRules())
     for tasks in ([1], [1, 2, 3]):
         assert predict(client, *tasks).json()["results"] == []
-    assert not prelabeller.asked
+    assert not prelabeller.tasks
 
 
 def test_open_answers_for_the_task_that_is_opened_and_not_for_batches(make_client, prelabeller):
@@ -61,7 +61,7 @@ def test_open_answers_for_the_task_that_is_opened_and_not_for_batches(make_clien
     batch = predict(client, 6, 7)
     assert batch.json()["results"] == [[], []]
     assert batch.headers[REASON_HEADER] == "prelabel_open_only"
-    assert [task.task_id for task in prelabeller.asked] == [5]
+    assert [task.task_id for task in prelabeller.tasks] == [5]
 
 
 def test_a_batch_of_any_size_has_exactly_one_result_a_task_in_their_order(make_client):

@@ -22,7 +22,7 @@ from refcut_backend.api.app import create_app
 from refcut_backend.api.auth import SECRET_HEADER
 from refcut_backend.logs import SafeJsonFormatter
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
-from tests.support.fake_wiring import FakeQueue, click_body, services_on
+from tests.support.fake_wiring import FakeQueue, click_body, wiring_on
 from tests.support.http_server import serving
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, backend_request, click_result
 from tests.support.running_backend import free_port, wait_until_up
@@ -149,7 +149,7 @@ def test_no_secret_leaves_the_web_process_in_answers_logs_or_redis(redis_url, tm
 def test_no_secret_is_logged_at_any_level_by_anybody(tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
     caplog.handler.setFormatter(SafeJsonFormatter("%(message)s"))
-    with services_on(tmp_path, FakeQueue()) as wiring, serving(create_app(wiring, 1_000_000)) as client:
+    with wiring_on(tmp_path, FakeQueue()) as wiring, serving(create_app(wiring, 1_000_000)) as client:
         caplog.clear()
         for method, path, body in requests_with_secrets():
             client.request(method, path, json=body, headers={"Authorization": "Token canary-0123456789"})

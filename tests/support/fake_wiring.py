@@ -1,4 +1,4 @@
-"""The services behind a server, on a fresh database and a queue that answers at once."""
+"""The wiring behind a server, on a fresh database and a queue that answers at once."""
 
 from __future__ import annotations
 
@@ -82,10 +82,10 @@ class FakeOpener:
 
 
 class FakePrelabeller:
-    """Finds one region on every task, once the gate is open; tasks in `problems` cannot be looked at."""
+    """Finds one region on every task, once the gate is open; tasks in `problems` fail."""
 
     def __init__(self) -> None:
-        self.asked: list[TaskToPrelabel] = []
+        self.tasks: list[TaskToPrelabel] = []
         self.problems: dict[int, Exception] = {}
         self.gate: threading.Event | None = None
 
@@ -93,7 +93,7 @@ class FakePrelabeller:
         return 2
 
     def prelabel(self, task: TaskToPrelabel, limit_s: float) -> Prelabelled:
-        self.asked.append(task)
+        self.tasks.append(task)
         if self.gate is not None and not self.gate.wait(limit_s):
             raise ClickTimeoutError("not in time")
         if task.task_id in self.problems:
@@ -102,14 +102,14 @@ class FakePrelabeller:
 
 
 @contextmanager
-def services_on(
+def wiring_on(
     folder: Path,
     queue: FakeQueue,
     opener: FakeOpener | None = None,
     prelabeller: FakePrelabeller | None = None,
     prelabel_rules: PrelabelRules | None = None,
 ) -> Iterator[Wiring]:
-    """Services with their database in a folder."""
+    """A wiring with its database in a folder."""
     engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
     projects, references = Projects(engine), References(engine)
     yield Wiring(

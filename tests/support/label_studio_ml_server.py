@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.support import github_label_studio_ml
-from tests.support.fake_wiring import FakeQueue, services_on
+from tests.support.fake_wiring import FakeQueue, wiring_on
 
 
 def main(version: str, port: int, folder: Path) -> None:
@@ -19,7 +19,7 @@ def main(version: str, port: int, folder: Path) -> None:
 
     from refcut_backend.api import label_studio_ml
 
-    with services_on(folder, FakeQueue()) as wiring:
+    with wiring_on(folder, FakeQueue()) as wiring:
         label_studio_ml._wiring_of = lambda _process: wiring
         if version == "github":
             app = github_label_studio_ml.init_app(label_studio_ml.RefCutModel)

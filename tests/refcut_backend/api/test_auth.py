@@ -12,7 +12,7 @@ from refcut_backend.api.app import create_app
 from refcut_backend.api.auth import SECRET_HEADER, Access, warn_when_open
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings, read_settings
-from tests.support.fake_wiring import FakeQueue, click_body, services_on
+from tests.support.fake_wiring import FakeQueue, click_body, wiring_on
 from tests.support.recorded import backend_request, click_result
 
 USER, PASSWORD = "label-studio", "pässwörd"
@@ -39,7 +39,7 @@ def make_client(tmp_path) -> Iterator[object]:
     with ExitStack() as stack:
 
         def make(access: Access) -> TestClient:
-            wiring = stack.enter_context(services_on(tmp_path, FakeQueue()))
+            wiring = stack.enter_context(wiring_on(tmp_path, FakeQueue()))
             return stack.enter_context(TestClient(create_app(wiring, 1_000_000, access)))
 
         yield make
