@@ -93,7 +93,7 @@ class ServingChoice:
                     self._refused.pop(project_id, None)
             return last[1]
         except Exception as error:
-            log.error("the model store cannot be asked", extra={"project": project_id, "problem": str(error)})
+            log.error("the model store cannot be read", extra={"project": project_id, "problem": str(error)})
             return last[1] if last else self.shared
 
     def refuse(self, project_id: int, version: str) -> None:

@@ -148,7 +148,7 @@ class ModelStore:
         except (OSError, ValueError) as error:
             raise ModelStoreError(
                 f"what serves project {project_id} cannot be read ({error})",
-                hint="`refcut models promote` writes it anew",
+                hint="`refcut models promote` writes it again",
             ) from None
 
     def versions(self, project_id: int) -> list[str]:

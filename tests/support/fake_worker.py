@@ -93,7 +93,7 @@ class FakeEngine:
 
 
 class FakePrelabeller:
-    """Image addresses are orders: `wait FILE` (until that is there, or its turn is over), `die`, `bad`.
+    """Image addresses are orders: `wait FILE` (until that exists, or a click waits), `die`, `bad`.
 
     Anything else is an image on which each label is found once.
     """

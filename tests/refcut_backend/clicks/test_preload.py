@@ -58,7 +58,7 @@ def test_an_opened_task_asks_for_its_image_and_its_labels_newest_references(engi
     assert job.reference_ids == (newest["Hood"][0], newest["Wheel"][0], newest["Wheel"][1])
 
 
-def test_no_more_references_are_asked_for_than_a_worker_has_time_for(engine):
+def test_no_more_references_are_requested_than_a_worker_has_time_for(engine):
     for annotation in range(1, 13):
         refer(engine, ["Wheel", "Hood", "Door"][annotation % 3], annotation)
     (job,) = opened(engine, {"image": "/data/upload/7/a.png"})

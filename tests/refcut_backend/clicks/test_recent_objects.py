@@ -109,7 +109,7 @@ def test_an_object_is_accepted_when_it_or_a_piece_of_it_has_been_seen(seen, expe
     assert newly_accepted([RememberedObject(DOOR, True, 1)], seen) == []
 
 
-def test_ids_that_end_in_a_number_are_told_from_pieces():
+def test_ids_that_end_in_a_number_are_distinguished_from_pieces():
     one = RememberedObject(replace(DOOR, region_id="rc--1o06-7"), False, 1)
     assert newly_accepted([one], ["rc--1o06-7"]) == ["rc--1o06-7"]
     assert newly_accepted([one], ["rc--1o06-7-3"]) == ["rc--1o06-7"]

@@ -20,7 +20,7 @@ MASK_PERCENT = 10
 
 class Annotator:
     """Sends contexts and remembers the objects as the backend would. A mask is a square round its first positive click
-    or its box, so that "inside the mask" can be said without a network."""
+    or its box, so that "inside the mask" needs no network."""
 
     def __init__(self) -> None:
         self.objects: list[RememberedObject] = []
@@ -33,7 +33,7 @@ class Annotator:
         clicked = self.session().understand(context, is_negative_label=is_negative_label)
         self.remember(clicked, context.key())
         assert self.session().understand(context, is_negative_label=is_negative_label) == clicked, (
-            "asked again"
+            "sent again"
         )
         return clicked
 
@@ -363,7 +363,7 @@ STEPS = st.lists(
 
 @settings(max_examples=400)
 @given(STEPS)
-def test_whatever_was_sent_before_a_context_asked_again_is_the_same_object(steps):
+def test_a_context_that_is_sent_again_is_the_same_object_after_any_history(steps):
     annotator = Annotator()
     for kind, chosen in steps:
         if kind == "boxes":

@@ -108,7 +108,7 @@ def test_masks_are_regions_as_a_click_gives_them_with_ids_of_their_own_and_score
     assert (found.prediction["model_version"], found.prediction["score"]) == ("s14", 0.5)
 
 
-def test_what_a_click_has_left_undone_is_asked_for_again_and_the_task_is_whole(engine):
+def test_labels_that_a_click_left_undone_are_requested_again_and_the_task_is_complete(engine):
     queue = Queue(finding(0.5, labels=0), finding(0.5, labels=1), finding(0.7))
     found = prelabel(engine, queue)
     assert [[one.label for one in job.labels] for job in queue.jobs] == [["Hood", "Wheel"]] * 2 + [["Wheel"]]

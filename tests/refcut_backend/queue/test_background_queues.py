@@ -25,10 +25,10 @@ def preload(task: int) -> PreloadJob:
 
 
 class Engine:
-    """Notes what it is asked for, in order."""
+    """Records its jobs, in order."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.computed: list[str] = []
         self.problem: Exception | None = None
         self.must_stop: Callable[[], bool] | None = None
         self.forgotten = False
@@ -38,11 +38,11 @@ class Engine:
         return "none"
 
     def answer(self, job: ClickJob) -> ClickAnswer:
-        self.asked.append(f"click {job.task_id}")
+        self.computed.append(f"click {job.task_id}")
         return ClickAnswer()
 
     def preload(self, job: PreloadJob, must_stop: Callable[[], bool]) -> bool:
-        self.asked.append(f"preload {job.task_id}")
+        self.computed.append(f"preload {job.task_id}")
         if self.problem is not None:
             raise self.problem
         return not must_stop()
@@ -103,11 +103,11 @@ def test_a_task_is_prepared_when_no_click_waits(connection):
     engine = Engine()
     assert PreloadQueue(connection).ask(preload(3))
     work_off(connection, engine)
-    assert engine.asked == ["preload 3"]
+    assert engine.computed == ["preload 3"]
     assert connection.keys("rq:job:*") == []
 
 
-def test_nothing_is_asked_for_while_a_click_waits(connection):
+def test_nothing_is_requested_while_a_click_waits(connection):
     put_click(connection)
     assert not PreloadQueue(connection).ask(preload(3))
     assert queue(connection, PRELOAD_QUEUE).count == 0
@@ -119,7 +119,7 @@ def test_a_click_goes_before_tasks_that_were_opened_earlier(connection):
         PreloadQueue(connection).ask(preload(task))
     put_click(connection)
     work_off(connection, engine)
-    assert engine.asked == ["click 2", "preload 3", "preload 4"]
+    assert engine.computed == ["click 2", "preload 3", "preload 4"]
 
 
 def test_only_the_tasks_opened_last_wait(connection):
@@ -129,7 +129,7 @@ def test_only_the_tasks_opened_last_wait(connection):
     assert queue(connection, PRELOAD_QUEUE).count == MAX_WAITING
     assert len(connection.keys("rq:job:*")) == MAX_WAITING
     work_off(connection, engine)
-    assert engine.asked == [f"preload {task}" for task in range(10 - MAX_WAITING, 10)]
+    assert engine.computed == [f"preload {task}" for task in range(10 - MAX_WAITING, 10)]
 
 
 def test_a_waiting_click_is_seen_while_a_task_is_being_prepared(connection):
@@ -139,7 +139,7 @@ def test_a_waiting_click_is_seen_while_a_task_is_being_prepared(connection):
     assert check.should_yield()
 
 
-def test_without_redis_nothing_is_asked_for_and_nothing_raised():
+def test_without_redis_nothing_is_requested_and_nothing_raised():
     away = connect_redis("unix:///nowhere/redis.sock")
     assert not PreloadQueue(away).ask(preload(3))
     assert PreemptionCheck(away, (CLICK_QUEUE,)).should_yield()
@@ -165,4 +165,4 @@ def test_preparing_that_broke_off_leaves_nothing_half_changed_and_the_worker_at_
     assert engine.forgotten
     put_click(connection)
     work_off(connection, engine)
-    assert engine.asked == ["preload 3", "click 2"]
+    assert engine.computed == ["preload 3", "click 2"]

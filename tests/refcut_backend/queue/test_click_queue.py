@@ -68,7 +68,7 @@ def test_a_full_queue_still_takes_the_next_click_of_an_object_that_waits(farm):
     assert newer.result().reason == "answered"
 
 
-def test_a_click_that_nobody_answers_times_out_and_is_not_computed_later(farm):
+def test_a_click_without_an_answer_times_out_and_is_not_computed_later(farm):
     reply = farm.ask_and_wait(click("mask", "a", name="/late"), farm.queue(timeout_s=1))
     assert reply.reason == "timeout"
     assert reply.seconds >= 1

@@ -1,4 +1,4 @@
-"""tests/refcut_backend/queue/test_messages.py."""
+"""Answers survive their way through JSON."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def test_what_a_worker_finds_comes_back_and_nothing_stays_in_redis(farm: WorkerF
     assert not list(farm.connection.scan_iter("rq:results:*"))
 
 
-def test_a_click_goes_before_a_task_that_is_being_looked_at(farm: WorkerFarm, queue, callers):
+def test_a_click_goes_before_a_task_that_is_being_searched(farm: WorkerFarm, queue, callers):
     farm.start_worker()
     slow = ask(callers, queue, task(1, "Wheel", image="/wait for"))
     wait_for(lambda: "task 1 Wheel" in farm.computed(), "the task is looked at")
@@ -81,7 +81,7 @@ def test_a_click_goes_before_tasks_that_wait_and_the_rest_of_a_task_before_other
     assert farm.computed() == ["click", "task 2 Door", "task 1 Wheel"]
 
 
-def test_a_task_that_nobody_waits_for_any_more_is_not_looked_at(farm: WorkerFarm, queue, callers):
+def test_a_task_without_a_waiting_caller_is_not_computed(farm: WorkerFarm, queue, callers):
     left = ask(callers, queue, task(1, "Wheel"))
     prelabels = open_queue(PRELABEL_QUEUE, farm.connection)
     wait_for(lambda: prelabels.count == 1, "it waits")
@@ -98,7 +98,7 @@ def test_a_task_that_nobody_waits_for_any_more_is_not_looked_at(farm: WorkerFarm
     assert farm.computed() == ["task 1 Wheel"]
 
 
-def test_a_task_whose_worker_dies_is_looked_at_by_another(farm: WorkerFarm, queue, callers):
+def test_a_task_whose_worker_dies_is_searched_by_another(farm: WorkerFarm, queue, callers):
     first = farm.start_worker()
     reply = ask(callers, queue, task(1, "Wheel", image="/wait go"))
     wait_for(lambda: farm.computed() == ["task 1 Wheel"], "it is looked at")
@@ -133,7 +133,7 @@ def test_a_task_that_kills_two_workers_is_given_up(farm: WorkerFarm, queue, call
     assert farm.computed() == ["task 1 Wheel"] * 2
 
 
-def test_what_an_emptied_redis_lost_is_asked_for_again(farm: WorkerFarm, queue, callers):
+def test_a_task_that_an_emptied_redis_lost_is_sent_again(farm: WorkerFarm, queue, callers):
     reply = ask(callers, queue, task(1, "Wheel"))
     wait_for(lambda: open_queue(PRELABEL_QUEUE, farm.connection).count == 1, "it waits")
     farm.connection.flushall()

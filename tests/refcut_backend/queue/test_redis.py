@@ -1,4 +1,4 @@
-"""tests/refcut_backend/queue/test_redis.py."""
+"""The embedded Redis, and how commands find it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from tests.support.worker_farm import wait_for
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """Time that passes only when a test sets it."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -74,7 +74,7 @@ def test_a_pointer_that_is_not_json_changes_nothing(store, choice, tmp_path):
     assert choice.of(1).version == version
 
 
-def test_promote_and_rollback_are_told_within_five_seconds_and_the_store_is_asked_once_a_second(
+def test_promote_and_rollback_are_reported_within_five_seconds_and_the_store_is_read_once_per_second(
     store, choice, tmp_path
 ):
     clock = Clock()
@@ -82,7 +82,7 @@ def test_promote_and_rollback_are_told_within_five_seconds_and_the_store_is_aske
     version = published(store, tmp_path, 1)
     assert versions.of(1) == versions.shared
     store.promote(1, version)
-    assert versions.of(1) == versions.shared, "asked less than a second ago"
+    assert versions.of(1) == versions.shared, "read less than a second ago"
     clock.now_s = 1.5
     versions.of(1)
     wait_for(lambda: versions.of(1) == version, "the answer is renewed meanwhile")
