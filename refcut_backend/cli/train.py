@@ -13,6 +13,7 @@ from refcut_backend.settings import Settings
 from refcut_backend.training.runs import Outcome, RequestedBy, Stage
 
 if TYPE_CHECKING:
+    from refcut_backend.clicks.log import ClickCost
     from refcut_backend.training.new_annotations import AnnotationCounts
     from refcut_backend.training.runs import Run, TrainingRuns
 
@@ -88,6 +89,7 @@ def _short(value: object) -> str:
 
 
 def _show(settings: Settings, project: int | None) -> None:
+    from refcut_backend.clicks.log import ClickLog
     from refcut_backend.training.new_annotations import AnnotationCounts, NewAnnotations
     from refcut_backend.training.runs import TrainingRuns
     from refcut_backend.wiring import open_stores
@@ -101,6 +103,9 @@ def _show(settings: Settings, project: int | None) -> None:
             latest = runs.latest(number, RUNS_SHOWN)
             if latest:
                 console.print(_table(latest))
+            costs = ClickLog(stores.engine).clicks_per_mask(number)
+            if costs:
+                console.print(_cost_table(costs))
         if not projects:
             print("no annotations yet")
 
@@ -115,4 +120,13 @@ def _table(runs: list[Run]) -> Table:
         requested_at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(run.requested_at))
         left_out = plain("\n".join(run.left_out), style="yellow")
         table.add_row(run.id, run.requested_by, requested_at, plain(_progress(run)), left_out)
+    return table
+
+
+def _cost_table(costs: list[ClickCost]) -> Table:
+    """How many clicks accepted masks took: whether a version of the model saves work."""
+    table = Table("label", "model version", "accepted masks", "clicks per mask")
+    for cost in costs:
+        clicks = f"{cost.clicks_per_mask:.1f}"
+        table.add_row(plain(cost.label), cost.model_version, str(cost.masks), clicks)
     return table

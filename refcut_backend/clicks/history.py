@@ -14,7 +14,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from refcut_backend.clicks.context import REGION_ID_PREFIX, ClickContext
-from refcut_backend.clicks.log import ClickCost, ClickLog
+from refcut_backend.clicks.log import ClickLog
 from refcut_backend.clicks.recent_objects import ClickedObjects, newly_accepted
 from refcut_backend.clicks.session import ClickedObject, ClickSession, RememberedObject
 from refcut_backend.database.engine import upsert
@@ -176,10 +176,6 @@ class ClickMemory:
         with _forgiving("accepted masks"):
             ours = [region_id for region_id in region_ids if region_id.startswith(REGION_ID_PREFIX)]
             self._log.accept(project_id, ours)
-
-    def clicks_per_mask(self, project_id: int) -> list[ClickCost]:
-        """Return how many clicks accepted masks took, for each label and model version."""
-        return self._log.clicks_per_mask(project_id)
 
 
 @contextmanager

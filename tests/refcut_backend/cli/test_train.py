@@ -6,7 +6,11 @@ import pytest
 from typer.testing import CliRunner
 
 from refcut_backend.cli.main import app
+from refcut_backend.clicks.log import ClickLog
+from refcut_backend.clicks.session import ClickedObject
+from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.training.runs import Outcome, RequestedBy, Stage, TrainingRuns
 from tests.support.registry import open_registry
 from tests.support.worker_farm import wait_for
@@ -66,6 +70,21 @@ def test_the_status_lists_the_runs_of_a_project_with_what_was_left_out(runs):
         assert "project 7: 0 annotations to learn from, 0 new or changed" in output
         assert "training 3/10, about 42 s left, loss 0.1235" in output
         assert "task 3, annotation 9: the image is damaged" in output
+
+
+def test_the_status_shows_how_many_clicks_accepted_masks_took(runs, tmp_path):
+    runs.request(7, RequestedBy.BUTTON)
+    engine = open_database(f"sqlite:///{tmp_path / 'refcut.db'}")
+    clicks = (PercentClick(1, 2, True, "a"), PercentClick(3, 4, False, "b"))
+    log = ClickLog(engine)
+    for region_id, count in (("rc-a", 1), ("rc-b", 2)):
+        door = ClickedObject("Door", "image", region_id, clicks[:count])
+        log.add(7, 3, door, model_version="s14-1234abcd", reference_versions=(), milliseconds=80.0)
+    log.accept(7, ["rc-a", "rc-b"])
+    engine.dispose()
+    output = train("--status", "--project", "7").output
+    (line,) = [line for line in output.splitlines() if "Door" in line]
+    assert line.replace("│", " ").split() == ["Door", "s14-1234abcd", "2", "1.5"]
 
 
 def test_without_any_annotation_the_status_says_so(runs):

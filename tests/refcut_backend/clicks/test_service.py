@@ -15,6 +15,7 @@ from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
 from refcut_backend.clicks.history import ClickMemory
+from refcut_backend.clicks.log import ClickLog
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.service import ClickService
 from refcut_backend.database.engine import open_database
@@ -502,7 +503,7 @@ def test_masks_in_a_submitted_annotation_are_counted_with_their_clicks(editor, s
             "annotation": {"id": 1, "result": [{"id": id} for id in ids], "was_cancelled": cancelled},
         }
         service.follow(Webhook.model_validate(body))
-    (cost,) = ClickMemory(engine, 600).clicks_per_mask(7)
+    (cost,) = ClickLog(engine).clicks_per_mask(7)
     assert (cost.label, cost.masks, cost.clicks_per_mask) == ("Door", 1, 2)
 
 
