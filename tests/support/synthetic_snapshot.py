@@ -23,7 +23,7 @@ from tests.support.synthetic import TINY_FROZEN, drawn_scenes, random_network
 
 QUICK = FineTuneSettings(
     steps=4,
-    size_px=112,
+    size_px=56,
     groups=2,
     warmup_steps=1,
     loader_workers=0,

@@ -161,7 +161,7 @@ def test_it_stops_early_when_checks_find_nothing_better_and_keeps_the_best(tmp_p
 
 
 def test_time_limits_the_steps(tmp_path, parent):
-    settings = QUICK.model_copy(update={"steps": 10_000, "time_limit_s": 3.0})
+    settings = QUICK.model_copy(update={"steps": 10_000, "time_limit_s": 1.5})
     run = fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", settings)
     assert 1 <= len(logged(run)) < 10_000
     load_network(run)
@@ -187,7 +187,9 @@ class Machine:
 
     def fine_tune(self, snapshot: Snapshot, parent: Path, run: Path) -> list[dict[str, float]]:
         """The steps that are logged in the end."""
-        settings = QUICK.model_copy(update={"steps": 60, "time_limit_s": 100.0, "warmup_steps": 2})
+        settings = QUICK.model_copy(
+            update={"steps": 60, "groups": 1, "time_limit_s": 100.0, "warmup_steps": 2}
+        )
         run.mkdir(parents=True, exist_ok=True)
         tuning = FineTuning(snapshot, parent, run, settings, self.on_progress, Processes(), clock=self.clock)
         tuning.run()
