@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
+import label_studio_sdk.client  # noqa: F401 - takes about a second, which no click and no webhook should wait for
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response

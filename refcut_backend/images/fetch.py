@@ -151,7 +151,7 @@ class _ImageRequest:
         return self._get(location.url, None, known)
 
     def _file(self, file: LabelStudioFile, known: Stamp) -> Fetched:
-        """An upload is asked for as the task names it, then through the storage that Label Studio keeps it in."""
+        """Requests an upload at the address in the task, then at the storage in which Label Studio keeps uploads."""
         try:
             return self._from_label_studio(file.path, known)
         except _StatusError as missing:

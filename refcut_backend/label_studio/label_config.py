@@ -112,7 +112,7 @@ def read_label_config(xml: str) -> ProjectControls:
     Raises:
         LabelConfigError: The text is not a label config.
     """
-    # Costs half a second to import: the web process pays it at the start, a worker only if it reads a label config.
+    # Takes half a second to import: `api/app.py` does that at the start, other processes only if they get here.
     from label_studio_sdk.label_interface import LabelInterface
 
     try:

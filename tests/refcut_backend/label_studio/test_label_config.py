@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from refcut_backend.errors import LabelConfigError
@@ -117,3 +120,13 @@ def test_a_control_for_two_images_is_one_for_each():
         config(tag("KeyPoint", "Door", to="image,second") + tag("Brush", "Door", to="image,second"))
     )
     assert [control.to_name for control in controls.masks] == ["image", "second"]
+
+
+def test_the_web_process_loads_the_parser_at_its_start_and_other_processes_when_they_need_it():
+    def loads_parser(module: str) -> bool:
+        script = f"import sys, {module}; print('label_studio_sdk.label_interface' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        return done.stdout.strip() == "True"
+
+    assert loads_parser("refcut_backend.api.app")
+    assert not loads_parser("refcut_backend.label_studio.label_config")
