@@ -16,7 +16,6 @@ from refcut_backend.cli.common import checked_settings
 from refcut_backend.cli.common import explained as _explained
 from refcut_backend.cli.common import with_settings as _with_settings
 from refcut_backend.cli.models import models_app
-from refcut_backend.cli.prelabel import prelabel
 from refcut_backend.cli.references import references_app
 from refcut_backend.cli.train import train
 from refcut_backend.errors import CANNOT_START, ConfigError, reasons_table
@@ -28,13 +27,32 @@ app = typer.Typer(help="RefCut for Label Studio.", no_args_is_help=True, add_com
 app.add_typer(references_app, name="references")
 app.add_typer(models_app, name="models")
 app.command()(train)
-app.command()(prelabel)
 
 
 def _redis_url(settings: Settings) -> str:
     if settings.redis_url is None:
         raise ConfigError("REFCUT_REDIS_URL is not set", hint="set it, or start everything with `refcut run`")
     return settings.redis_url
+
+
+@app.command()
+def prelabel(
+    project: Annotated[int, typer.Option(min=1, help="Label Studio's project id")],
+    label: Annotated[list[str] | None, typer.Option(help="only this label; may be repeated")] = None,
+    show: Annotated[
+        bool, typer.Option("--show", help="have Label Studio show these predictions and their scores")
+    ] = False,
+) -> None:
+    """Pre-label all tasks without annotations. Run it again to resume after an interruption."""
+
+    from refcut_backend.cli.prelabel import run_prelabel
+
+    def action(settings: Settings) -> None:
+        status = run_prelabel(settings, project, frozenset(label or ()), show)
+        if status:
+            raise typer.Exit(status)
+
+    _with_settings(action)
 
 
 @app.command()

@@ -11,13 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from types import FrameType
-from typing import Annotated
 
-import typer
 from sqlalchemy import Engine
 from tqdm import tqdm
 
-from refcut_backend.cli.common import plain, with_settings
+from refcut_backend.cli.common import plain
 from refcut_backend.database.leases import LeaseHolder, held
 from refcut_backend.errors import ConfigError, NoReferenceError
 from refcut_backend.label_studio.predictions import ProjectPredictions
@@ -158,20 +156,3 @@ def _how_to_show(version: str) -> str:
         f"Label Studio does not show them yet: choose {version} in Settings > Annotation > Prelabeling, "
         "or give --show"
     )
-
-
-def prelabel(
-    project: Annotated[int, typer.Option(min=1, help="Label Studio's project id")],
-    label: Annotated[list[str] | None, typer.Option(help="only this label; may be repeated")] = None,
-    show: Annotated[
-        bool, typer.Option("--show", help="have Label Studio show these predictions and their scores")
-    ] = False,
-) -> None:
-    """Pre-label all tasks without annotations. Run it again to resume after an interruption."""
-
-    def action(settings: Settings) -> None:
-        status = run_prelabel(settings, project, frozenset(label or ()), show)
-        if status:
-            raise typer.Exit(status)
-
-    with_settings(action)
