@@ -1,4 +1,4 @@
-"""Masks: what can be asked of them (union, overlap, distance), and COCO run lengths, their form in files.
+"""Masks: union, overlap, distance, and COCO run lengths, their form in files.
 
 A mask is an array (H, W) of bool. Imports no torch.
 """

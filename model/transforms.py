@@ -89,18 +89,18 @@ def next_crop(
     """
     height, width = mask_hw.shape
     if not mask_hw.any():
-        wanted = Box.whole(height, width)
+        new_crop = Box.whole(height, width)
     else:
         seen = mask_hw.copy()
         for click in clicks:
             if click.positive:
                 seen[int(click.row), int(click.col)] = True
         box = bounding_box(seen)
-        wanted = expanded_box(box, height, width, expansion=expansion, min_crop_px=min_crop_px)
+        new_crop = expanded_box(box, height, width, expansion=expansion, min_crop_px=min_crop_px)
     if current is None:
-        return wanted
+        return new_crop
     outside = any(click.positive and not current.contains(click) for click in clicks)
-    return wanted if outside or box_overlap(wanted, current) < RECOMPUTE_IOU else current
+    return new_crop if outside or box_overlap(new_crop, current) < RECOMPUTE_IOU else current
 
 
 def clicks_to_network(clicks: Sequence[Click], crop: Box, size_px: int) -> list[Click]:
@@ -217,8 +217,8 @@ def click_table(clicks_network: Sequence[Click]) -> Tensor:
     slots = max(1, *(len(sign) for sign in signs))
     table = torch.full((1, 2 * slots, 3), -1.0)
     for half, sign in enumerate(signs):
-        for place, click in enumerate(sign):
-            table[0, half * slots + place] = torch.tensor([click.row, click.col, float(place)])
+        for slot, click in enumerate(sign):
+            table[0, half * slots + slot] = torch.tensor([click.row, click.col, float(slot)])
     return table
 
 

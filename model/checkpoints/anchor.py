@@ -29,15 +29,15 @@ def anchor_weights(parent: RefCut, parent_dir: Path, anchor_dir: Path | None) ->
         WeightsError: If the anchor cannot be read, or has another base or shape than the parent. An average of such
             networks would be meaningless.
     """
-    origin = parent
+    anchor = parent
     if anchor_dir is not None:
         if not can_be_averaged(parent_dir, anchor_dir):
             raise WeightsError(
                 f"{anchor_dir} has another base or shape than {parent_dir}",
-                hint="average with weights that it comes from",
+                hint="use weights that the version descends from",
             )
-        origin = load_network(anchor_dir)
-    return {name: p.detach().clone() for name, p in origin.named_parameters() if p.requires_grad}
+        anchor = load_network(anchor_dir)
+    return {name: p.detach().clone() for name, p in anchor.named_parameters() if p.requires_grad}
 
 
 def average(first: Path, second: Path, share: float, out: Path) -> None:

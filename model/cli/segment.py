@@ -57,9 +57,9 @@ def draw_overlay(
     cv2.drawContours(out, outlines, -1, (255, 255, 255), 1)
     radius = max(3, round(max(out.shape[:2]) / 80))
     for click in clicks:
-        place = round(click.col), round(click.row)
-        cv2.circle(out, place, radius + 2, (255, 255, 255), -1)
-        cv2.circle(out, place, radius, GREEN if click.positive else RED, -1)
+        position = round(click.col), round(click.row)
+        cv2.circle(out, position, radius + 2, (255, 255, 255), -1)
+        cv2.circle(out, position, radius, GREEN if click.positive else RED, -1)
     return out
 
 

@@ -227,9 +227,9 @@ class RefCut(nn.Module):
                 fused = tokens
             tokens = self.backbone.run_block(index, tokens, grid)
             if index in self.config.comparison_blocks:
-                place = self.config.comparison_blocks.index(index)
+                position = self.config.comparison_blocks.index(index)
                 raw = patch_tokens(tokens, self.config).float()
-                scaled = (raw - self.comparison_mean[place]) / self.comparison_std[place]
+                scaled = (raw - self.comparison_mean[position]) / self.comparison_std[position]
                 compared.append(F.normalize(scaled, dim=-1))
         return fused, torch.cat(compared, dim=-1)
 

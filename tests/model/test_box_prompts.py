@@ -24,7 +24,7 @@ def test_the_middle_of_a_box_belongs_to_the_object_and_what_lies_beside_it_does_
     middle, *beside = box_clicks(BOX, HEIGHT, WIDTH)
     assert middle == Click(49.5, 99.5)
     assert [(click.row, click.col) for click in beside] == [
-        pytest.approx(place) for place in ((37.6, 99.5), (61.4, 99.5), (49.5, 75.2), (49.5, 123.8))
+        pytest.approx(position) for position in ((37.6, 99.5), (61.4, 99.5), (49.5, 75.2), (49.5, 123.8))
     ]
     assert not any(click.positive for click in beside)
 
@@ -50,7 +50,7 @@ def test_a_positive_click_well_outside_the_box_lifts_its_limits() -> None:
 
 
 @given(boxes())
-def test_any_box_is_said_within_the_image(drawn: tuple[Box, int, int]) -> None:
+def test_the_clicks_of_any_box_lie_within_the_image(drawn: tuple[Box, int, int]) -> None:
     box, height, width = drawn
     roi = box_surroundings(box, height, width)
     limits = box_limits(box, [], height, width)

@@ -74,7 +74,7 @@ def test_cmyk_keeps_its_colours(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_as_their_exif_orientation_says(tmp_path: Path, orientation: int) -> None:
+def test_pictures_are_rotated_as_their_exif_orientation_says(tmp_path: Path, orientation: int) -> None:
     upright = COLOURS.copy()
     upright[0, 0] = (0, 0, 255)
     turns = {
@@ -124,7 +124,9 @@ def text(folder: Path) -> Path:
         (lambda folder: saved(folder, Image.new("F", (3, 3)), "float.tiff"), "floating-point"),
     ],
 )
-def test_what_cannot_be_read_is_said_with_what_to_do(tmp_path: Path, make: object, message: str) -> None:
+def test_a_file_that_cannot_be_read_is_refused_with_what_to_do(
+    tmp_path: Path, make: object, message: str
+) -> None:
     assert callable(make)
     with pytest.raises(DataError, match=message) as caught:
         read_image(make(tmp_path))

@@ -1,4 +1,4 @@
-"""What can be asked of masks, and their run lengths."""
+"""Questions that masks answer, and their run lengths."""
 
 from __future__ import annotations
 

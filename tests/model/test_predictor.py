@@ -68,11 +68,11 @@ def from_scratch(network: RefCut, way: str, clicks: Sequence[Click], within: Box
     )
 )
 def test_any_list_of_clicks_gives_what_it_gives_from_scratch(
-    way: str, asked: list[tuple[list[Click], Box | None]]
+    way: str, calls: list[tuple[list[Click], Box | None]]
 ) -> None:
     network = NETWORKS["frozen"]
     predictor = make(network, way)
-    for clicks, within in asked:
+    for clicks, within in calls:
         assert same(predictor.predict(clicks, within), from_scratch(network, way, clicks, within))
 
 
@@ -112,13 +112,13 @@ def test_a_cached_reference_is_a_fresh_one(kind: str, way: str) -> None:
     predictor = make(NETWORKS[kind], way)
     other = drawn_image(40, 70, seed=1)
     marked = box(40, 70, 5, 5, 20), box(40, 70, 5, 40, 20)
-    kept = predictor.encode_reference(other, *marked)
-    predictor.set_reference(kept)
+    cached = predictor.encode_reference(other, *marked)
+    predictor.set_reference(cached)
     first = predictor.predict(POOL)
     assert not same(first, from_scratch(NETWORKS[kind], way, POOL))
     predictor.set_reference(None)
     predictor.predict(POOL[:2])
-    predictor.set_reference(kept)
+    predictor.set_reference(cached)
     assert same(predictor.predict(POOL), first)
     fresh = make(NETWORKS[kind], way)
     fresh.set_reference(fresh.encode_reference(other, *marked))
@@ -167,7 +167,7 @@ def test_images_of_any_size_have_a_mask_of_that_size(kind: str, way: str, height
 
 
 @BOTH
-def test_outside_the_piece_looked_at_the_probability_is_zero(kind: str) -> None:
+def test_outside_the_crop_the_probability_is_zero(kind: str) -> None:
     predictor = make(NETWORKS[kind], "simpleclick")
     for count in range(1, len(POOL) + 1):
         result = predictor.predict(POOL[:count])
@@ -206,7 +206,7 @@ def test_a_box_is_answered_within_its_limits_until_a_click_lies_outside_them(kin
 
 
 @BOTH
-def test_a_box_is_something_else_than_clicks(kind: str) -> None:
+def test_a_box_differs_from_its_clicks(kind: str) -> None:
     predictor = make(NETWORKS[kind], "served")
     boxed, plain = predictor.predict([POOL[0]], BOX), predictor.predict([POOL[0]])
     assert not same(boxed, plain)

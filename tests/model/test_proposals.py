@@ -1,4 +1,4 @@
-"""tests/model/test_proposals.py."""
+"""Proposals: the most similar locations become masks with a score, and of overlapping masks the best one stays."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_of_masks_that_overlap_the_surest_stays_also_when_it_is_a_piece_of_the_o
     assert without_overlaps([proposal(0.9, slice(0, 20)), part], 0.5)[0].score == 0.9
 
 
-def test_the_places_that_are_most_alike_are_clicked_and_every_mask_has_a_score(predictor):
+def test_the_most_similar_locations_are_clicked_and_every_mask_has_a_score(predictor):
     candidates = find_candidates(predictor, locations=3)
     assert candidates is not None
     assert 1 <= len(candidates) <= 4
@@ -79,19 +79,19 @@ def test_proposals_are_the_surest_candidates_without_overlaps(predictor):
     assert np.count_nonzero(together > 1) < EVERYTHING.overlap * smallest * len(proposals)
 
 
-def test_what_is_not_worth_showing_is_not_proposed(predictor):
+def test_masks_with_a_low_score_are_not_proposed(predictor):
     assert propose(predictor, ProposalLimits(min_score=1.0)) == []
 
 
 def test_it_stops_between_any_two_steps_of_the_network(predictor):
     for steps in range(EVERYTHING.locations + 1):
-        asked = iter([False] * steps + [True] * 9)
-        assert propose(predictor, EVERYTHING, lambda asked=asked: next(asked)) is None
-    asked = iter([False] * (EVERYTHING.locations + 1))
-    assert propose(predictor, EVERYTHING, lambda: next(asked)) is not None
+        stop_after = iter([False] * steps + [True] * 9)
+        assert propose(predictor, EVERYTHING, lambda stop_after=stop_after: next(stop_after)) is None
+    stop_after = iter([False] * (EVERYTHING.locations + 1))
+    assert propose(predictor, EVERYTHING, lambda: next(stop_after)) is not None
 
 
-def test_the_best_places_come_first_and_keep_their_distance():
+def test_the_best_locations_come_first_and_keep_their_distance():
     values = np.zeros((10, 12), np.float32)
     values[2, 3], values[2, 4], values[8, 9] = 3, 2, 1
     locations = best_locations(values, 3)
@@ -101,11 +101,11 @@ def test_the_best_places_come_first_and_keep_their_distance():
             assert max(abs(row - other_row), abs(column - other_column)) > NEIGHBOURS
 
 
-def test_a_small_map_has_no_more_places_than_fit():
+def test_a_small_map_has_no_more_locations_than_fit():
     assert best_locations(np.ones((2, 2), np.float32), 4) == [(0, 0)]
 
 
-def test_likeness_is_what_the_network_and_both_comparisons_say_together():
+def test_similarity_is_the_sum_of_the_probability_and_both_comparisons():
     channels = np.zeros((2, 4, 12), np.float32)
     channels[0, 1, NEAREST] = 0.5
     channels[1, 2, NEAREST_DIFFERENCE] = 0.25
@@ -132,7 +132,7 @@ def test_inside_a_mask_the_means_are_weighted_by_what_it_covers():
     assert similarity.inside(mask_hw)[0] == pytest.approx((5 * 0.2 + 10 * 0.8) / 15)
 
 
-def test_a_network_that_does_not_compare_is_asked_alone():
+def test_without_similarity_channels_the_probability_gives_the_locations():
     probability_hw = np.zeros((30, 40), np.float32)
     probability_hw[7, 31] = 0.9
     (click,) = SimilarityMap.of(None, probability_hw).clicks(1, 30, 40)
@@ -149,12 +149,12 @@ def test_the_score_of_a_middling_mask_is_neither_sure_nor_nothing():
 
 
 @pytest.mark.parametrize("name", ["nearest", "alone", "agreement", "stability", "confidence"])
-def test_what_speaks_for_a_mask_raises_its_score(name: str):
+def test_a_feature_that_supports_a_mask_raises_its_score(name: str):
     more = dataclasses.replace(MIDDLING, **{name: getattr(MIDDLING, name) + 0.2})
     assert expected_iou(more) > expected_iou(MIDDLING)
 
 
 @pytest.mark.parametrize("extreme", [-1000.0, 1000.0])
-def test_any_evidence_gives_a_score_between_0_and_1(extreme: float):
-    said = ProposalFeatures(*[extreme] * len(dataclasses.fields(ProposalFeatures)))
-    assert 0 <= expected_iou(said) <= 1
+def test_any_features_give_a_score_between_0_and_1(extreme: float):
+    features = ProposalFeatures(*[extreme] * len(dataclasses.fields(ProposalFeatures)))
+    assert 0 <= expected_iou(features) <= 1

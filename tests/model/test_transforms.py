@@ -64,7 +64,7 @@ def test_a_mirrored_pixel_is_the_pixel_of_the_mirrored_image() -> None:
 
 @quick
 @given(SIDE, SIDE, st.data())
-def test_a_rectangle_grows_but_stays_inside_the_image(height: int, width: int, data: st.DataObject) -> None:
+def test_a_box_grows_but_stays_inside_the_image(height: int, width: int, data: st.DataObject) -> None:
     rows = sorted(data.draw(st.integers(0, height - 1)) for _ in range(2))
     cols = sorted(data.draw(st.integers(0, width - 1)) for _ in range(2))
     roi = Box(rows[0], rows[1], cols[0], cols[1])
@@ -82,9 +82,7 @@ def test_overlap_is_a_share_and_does_not_depend_on_the_order(first: Box, second:
 
 @quick
 @given(st.integers(1, 40), st.integers(1, 40), st.data())
-def test_a_bounding_rectangle_holds_the_mask_and_is_tight(
-    height: int, width: int, data: st.DataObject
-) -> None:
+def test_a_bounding_box_contains_the_mask_and_is_tight(height: int, width: int, data: st.DataObject) -> None:
     mask = np.zeros((height, width), bool)
     points = data.draw(st.lists(st.tuples(st.integers(0, height - 1), st.integers(0, width - 1)), min_size=1))
     for point in points:
@@ -98,7 +96,7 @@ def test_a_bounding_rectangle_holds_the_mask_and_is_tight(
     ("row", "col", "inside"),
     [(10, 20, True), (18, 28, True), (19, 20, False), (10, 29, False), (9, 20, False), (10, 19, False)],
 )
-def test_the_last_row_and_column_of_a_rectangle_count_as_outside(row: int, col: int, inside: bool) -> None:
+def test_the_last_row_and_column_of_a_box_count_as_outside(row: int, col: int, inside: bool) -> None:
     assert Box(10, 19, 20, 29).contains(Click(row, col)) == inside
 
 
@@ -108,17 +106,17 @@ def disc(height: int, width: int, row: int, col: int, radius: int) -> NDArray[np
     return inside
 
 
-def test_an_empty_mask_looks_at_the_whole_image() -> None:
+def test_an_empty_mask_gives_the_whole_image_as_crop() -> None:
     assert next_crop(np.zeros((600, 800), bool), [Click(3, 3)], None) == Box(0, 599, 0, 799)
 
 
-def test_surroundings_are_the_mask_times_1_4_with_halves_rounded_to_even() -> None:
+def test_a_crop_is_the_mask_times_1_4_with_halves_rounded_to_even() -> None:
     mask = disc(600, 800, 300, 400, 100)
     assert next_crop(mask, [Click(300, 400)], None) == Box(159, 441, 259, 541)
     assert expanded_box(Box(100, 299, 100, 300), 600, 800) == Box(60, 340, 59, 341)
 
 
-def test_small_masks_get_surroundings_of_200_px() -> None:
+def test_small_masks_get_a_crop_of_200_px() -> None:
     mask = disc(600, 800, 300, 400, 5)
     assert next_crop(mask, [Click(300, 400)], None) == Box(200, 400, 300, 500)
     assert next_crop(mask, [Click(300, 400)], None, min_crop_px=100) == Box(250, 350, 350, 450)
@@ -131,14 +129,14 @@ def test_positive_clicks_belong_to_the_mask_and_negative_ones_do_not() -> None:
     assert next_crop(mask, [Click(300, 400), Click(590, 790)], None).row_max == 599
 
 
-def test_the_rectangle_in_use_is_kept_until_it_differs_much() -> None:
+def test_the_crop_in_use_is_kept_until_it_differs_much() -> None:
     mask, current = disc(600, 800, 300, 400, 100), Box(150, 450, 250, 550)
     assert next_crop(mask, [Click(300, 400)], current) == current
     far = Box(0, 599, 0, 799)
     assert next_crop(mask, [Click(300, 400)], far) == Box(159, 441, 259, 541)
 
 
-def test_a_positive_click_outside_gives_up_the_rectangle_in_use() -> None:
+def test_a_positive_click_outside_the_crop_in_use_replaces_it() -> None:
     mask, current = disc(600, 800, 300, 400, 100), Box(150, 450, 250, 550)
     moved = next_crop(mask, [Click(300, 400), Click(460, 400)], current)
     assert moved != current
@@ -146,7 +144,7 @@ def test_a_positive_click_outside_gives_up_the_rectangle_in_use() -> None:
     assert next_crop(mask, [Click(300, 400), Click(460, 400, False)], current) == current
 
 
-def test_a_wider_look_holds_the_narrower_one():
+def test_a_larger_expansion_contains_the_smaller_one():
     mask_hw = np.zeros((900, 1200), bool)
     mask_hw[300:500, 400:700] = True
     narrow, wide = (next_crop(mask_hw, [], None, expansion=expansion) for expansion in (1.4, 2.0))

@@ -40,20 +40,20 @@ def hostile_values(canary: Path) -> dict[str, Hostile]:
     }
 
 
-@pytest.mark.parametrize("place", ["top", "config", "state_dict", "pickle 2", "pickle 4", "legacy"])
+@pytest.mark.parametrize("position", ["top", "config", "state_dict", "pickle 2", "pickle 4", "legacy"])
 @pytest.mark.parametrize("kind", ["system", "exec", "popen", "path", "nested"])
-def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path: Path, kind: str, place: str) -> None:
+def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path: Path, kind: str, position: str) -> None:
     canary, source = tmp_path / "canary", tmp_path / "hostile.pth"
     value = hostile_values(canary)[kind]
     content: Any = {
         "top": value,
         "config": {"state_dict": MICRO.tensors, "config": {"class": SIMPLECLICK, "params": {"x": value}}},
         "state_dict": {"state_dict": MICRO.tensors | {"extra": value}},
-    }.get(place, {"state_dict": value})
-    if place.startswith("pickle"):
-        source.write_bytes(pickle.dumps(content, protocol=int(place[-1])))
+    }.get(position, {"state_dict": value})
+    if position.startswith("pickle"):
+        source.write_bytes(pickle.dumps(content, protocol=int(position[-1])))
     else:
-        torch.save(content, source, _use_new_zipfile_serialization=place != "legacy")
+        torch.save(content, source, _use_new_zipfile_serialization=position != "legacy")
     with pytest.raises(WeightsError, match="nothing was run"):
         convert(source, tmp_path / "out.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hostile.pth"]
@@ -134,7 +134,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], Path], str]] = {
 
 
 @pytest.mark.parametrize("kind", sorted(FOREIGN))
-def test_another_file_is_told_what_it_is_and_what_to_do(tmp_path: Path, kind: str) -> None:
+def test_any_other_file_is_refused_with_what_it_is_and_what_to_do(tmp_path: Path, kind: str) -> None:
     make, message = FOREIGN[kind]
     source = make(tmp_path / "given.pth")
     with pytest.raises(WeightsError, match=message) as caught:

@@ -54,7 +54,7 @@ def test_versions_of_another_base_or_shape_are_refused_and_nothing_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_an_outcome_in_the_place_of_a_version_is_refused(begin: Path, end: Path) -> None:
+def test_an_output_folder_that_holds_one_of_the_versions_is_refused(begin: Path, end: Path) -> None:
     before = (begin / VERSION_FILE).read_bytes()
     with pytest.raises(WeightsError, match="another folder"):
         average(begin, end, 0.5, begin)
@@ -62,7 +62,7 @@ def test_an_outcome_in_the_place_of_a_version_is_refused(begin: Path, end: Path)
 
 
 @pytest.mark.parametrize("share", ["1.5", "half"])
-def test_a_share_that_is_none_is_said_in_one_line(
+def test_an_invalid_share_is_refused_in_one_line(
     begin: Path, end: Path, share: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as exit_info:

@@ -38,7 +38,7 @@ def cars(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A predictor that sees colours in place of the network."""
+    """A predictor that sees colours instead of the network."""
     monkeypatch.setattr(evaluate, "version_name", lambda directory: "colours")
     monkeypatch.setattr(evaluate, "PredictorFactory", lambda *given: ColourPredictor)
 

@@ -88,7 +88,7 @@ def test_nothing_cannot_be_joined() -> None:
         ReferenceTokens.join([])
 
 
-def test_a_batch_with_mixed_presence_is_the_same_as_one_by_one() -> None:
+def test_a_batch_with_and_without_masks_is_the_same_as_one_by_one() -> None:
     prompts = generator_with_values()
     given = [reference(seed, positive=bool(seed & 1), negative=bool(seed & 2)) for seed in range(4)]
     batch = ReferenceTokens(

@@ -69,8 +69,8 @@ def test_a_reference_matters_and_each_mask_does(kind: str) -> None:
             encoded(network, 1, positive, negative),
         )
     ]
-    for place, result in enumerate(results):
-        assert all(not torch.allclose(result, other, atol=1e-4) for other in results[:place])
+    for number, result in enumerate(results):
+        assert all(not torch.allclose(result, other, atol=1e-4) for other in results[:number])
 
 
 def test_untrained_prompts_are_simpleclick_bit_for_bit() -> None:
@@ -106,7 +106,7 @@ def test_the_positive_mask_wins_where_masks_overlap(kind: str) -> None:
 
 
 @BOTH
-def test_a_batch_with_mixed_presence_is_the_same_as_one_by_one(kind: str) -> None:
+def test_a_batch_with_and_without_masks_is_the_same_as_one_by_one(kind: str) -> None:
     network = random_network(TINY_CONFIGS[kind])
     positive, negative = box(network, 0, 0, 20), box(network, 30, 30, 20)
     given = [
@@ -131,10 +131,10 @@ def test_a_batch_with_mixed_presence_is_the_same_as_one_by_one(kind: str) -> Non
 def test_a_cached_prompt_is_a_fresh_one(kind: str) -> None:
     network = random_network(TINY_CONFIGS[kind])
     masks = box(network, 0, 0, 20), box(network, 30, 30, 20)
-    kept = encoded(network, 1, *masks)
-    first = logits(network, kept)
+    cached = encoded(network, 1, *masks)
+    first = logits(network, cached)
     logits(network, encoded(network, 2, *masks), seed=5)
-    assert torch.equal(logits(network, kept), first)
+    assert torch.equal(logits(network, cached), first)
     assert torch.equal(logits(network, encoded(network, 1, *masks)), first)
 
 

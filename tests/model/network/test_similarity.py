@@ -25,10 +25,10 @@ def weights(kind: int | None) -> torch.Tensor:
 
 
 def identity_similarity() -> LearnedSimilarity:
-    likeness = LearnedSimilarity(3, 3)
+    similarity = LearnedSimilarity(3, 3)
     with torch.no_grad():
-        likeness.project.weight.copy_(torch.eye(3))
-    return likeness
+        similarity.project.weight.copy_(torch.eye(3))
+    return similarity
 
 
 @torch.no_grad()
@@ -38,7 +38,7 @@ def channels(positive: int | None, negative: int | None) -> torch.Tensor:
     return identity_similarity()(three_surfaces(), reference)[0, ::4]
 
 
-def test_each_place_is_likest_to_the_side_of_the_reference_that_shows_its_kind() -> None:
+def test_each_patch_is_most_similar_to_the_region_of_the_reference_that_shows_its_kind() -> None:
     meant, kept_out, neither = channels(positive=0, negative=1)
     assert meant[[IN_MEAN, IN_NEAREST]].min() > 0.99 > 0.2 > meant[[OUT_MEAN, OUT_NEAREST, REST_MEAN]].max()
     assert kept_out[[OUT_MEAN, OUT_NEAREST]].min() > 0.99 > 0.2 > kept_out[[IN_MEAN, IN_NEAREST]].max()
@@ -54,7 +54,7 @@ def test_without_any_mask_there_is_no_rest_either() -> None:
     assert not channels(positive=None, negative=None).any()
 
 
-def test_one_alike_patch_among_others_is_found_by_the_likest_and_hidden_in_the_mean() -> None:
+def test_one_similar_patch_among_others_is_found_by_the_nearest_and_hidden_in_the_mean() -> None:
     mixed = weights(0)
     mixed[:, 4:] = 1
     reference = ReferenceTokens(three_surfaces(), mixed, weights(None))

@@ -147,7 +147,7 @@ def test_outputs_are_not_overwritten_by_the_next_call() -> None:
     assert torch.equal(first, before)
 
 
-def test_a_kept_network_is_not_converted_again_and_a_damaged_one_is(
+def test_a_cached_network_is_not_converted_again_and_a_damaged_one_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(openvino, "KEPT_NETWORKS", 4)
@@ -178,7 +178,7 @@ def test_activations_are_rounded_in_groups_that_divide_the_width() -> None:
     assert groups == {"s14": 128, "xtiny": 32, "vit_b16": 256, "vit_l16": 256, "vit_h14": 256}
 
 
-def test_openvino_tells_nobody_that_it_is_used() -> None:
+def test_openvino_reports_its_use_to_nobody() -> None:
     code = """
 import sys
 connections = []

@@ -1,4 +1,4 @@
-"""OpenVINO is taken where it helps, never silently instead of what was asked for by name, and never a must."""
+"""OpenVINO is used where it helps, never required, and never replaced silently if it was chosen by name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_auto_takes_openvino_on_a_processor() -> None:
 
 
 @pytest.mark.parametrize("switch", ["flip", "bfloat16"])
-def test_what_openvino_is_not_for_stays_with_torch(switch: str) -> None:
+def test_settings_that_openvino_cannot_run_stay_with_torch(switch: str) -> None:
     network = random_network(TINY_FROZEN)
     settings = dataclasses.replace(SETTINGS, **{switch: True})
     assert with_runtime(network, settings, "auto") is network
@@ -63,17 +63,17 @@ def weights(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_version_is_converted_aside_and_only_loaded_afterwards(weights, tmp_path, monkeypatch):
+def test_a_version_is_converted_in_another_process_and_only_loaded_afterwards(weights, tmp_path, monkeypatch):
     cache = tmp_path / "openvino"
     network = load_network(weights)
     prepare_in_subprocess(network, weights, "auto", cache)
-    (kept,) = cache.iterdir()
+    (cached,) = cache.iterdir()
     monkeypatch.setattr("model.runtime.openvino.convert", None)
     stages = with_runtime(network, serving_settings(network.config), "openvino", cache)
     assert isinstance(stages, OpenVinoStages)
     monkeypatch.setattr(select.subprocess, "run", None)
     prepare_in_subprocess(network, weights, "auto", cache)
-    assert list(cache.iterdir()) == [kept]
+    assert list(cache.iterdir()) == [cached]
 
 
 def test_nothing_is_prepared_where_torch_serves(weights, tmp_path):
@@ -87,7 +87,7 @@ def test_a_conversion_that_takes_too_long_says_so(weights, tmp_path, monkeypatch
         prepare_in_subprocess(load_network(weights), weights, "auto", tmp_path / "openvino")
 
 
-def test_forms_that_were_used_last_stay(tmp_path, monkeypatch):
+def test_the_networks_used_last_stay_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(openvino, "KEPT_NETWORKS", 2)
     cache = tmp_path / "openvino"
 
@@ -95,8 +95,8 @@ def test_forms_that_were_used_last_stay(tmp_path, monkeypatch):
         torch.manual_seed(0)
         network = random_network(TINY_FROZEN, seed)
         with_runtime(network, serving_settings(network.config), "openvino", cache)
-        for place, folder in enumerate(sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime)):
-            os.utime(folder, (place, place))
+        for age, folder in enumerate(sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime)):
+            os.utime(folder, (age, age))
 
     use(1)
     use(2)
