@@ -36,7 +36,7 @@ def bounding_box(mask_hw: NDArray[np.bool_]) -> Box:
 
 
 def expanded_box(
-    crop: Box, height: int, width: int, *, expansion: float = EXPANSION, min_crop_px: int = MIN_CROP_PX
+    box: Box, height: int, width: int, *, expansion: float = EXPANSION, min_crop_px: int = MIN_CROP_PX
 ) -> Box:
     """Grow a box around its centre.
 
@@ -50,10 +50,10 @@ def expanded_box(
     Returns:
         The grown box, cut off at the image's border.
     """
-    row_centre = 0.5 * (crop.row_min + crop.row_max)
-    col_centre = 0.5 * (crop.col_min + crop.col_max)
-    new_height = max(expansion * crop.height, min_crop_px)
-    new_width = max(expansion * crop.width, min_crop_px)
+    row_centre = 0.5 * (box.row_min + box.row_max)
+    col_centre = 0.5 * (box.col_min + box.col_max)
+    new_height = max(expansion * box.height, min_crop_px)
+    new_width = max(expansion * box.width, min_crop_px)
     return Box(
         max(0, round(row_centre - 0.5 * new_height)),
         min(height - 1, round(row_centre + 0.5 * new_height)),

@@ -1,5 +1,7 @@
-"""Which runtime computes the network: torch, or OpenVINO where that is faster; and preparing OpenVINO's form ahead of
-time."""
+"""Which runtime computes the network: torch, or OpenVINO where that is faster.
+
+OpenVINO needs a converted form of the network. It can be prepared ahead of time, in another process.
+"""
 
 from __future__ import annotations
 
