@@ -61,7 +61,7 @@ def _wait(runs: TrainingRuns, run: Run) -> None:
     while True:
         now = runs.of(run.id)
         if now is None:
-            print("the training is gone: the project was set up anew")
+            print("the training no longer exists: the project was set up again")
             raise typer.Exit(1)
         line = _progress(now)
         if line != printed:
