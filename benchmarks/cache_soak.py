@@ -32,12 +32,12 @@ from refcut_backend.images.decode import decode_image
 from refcut_backend.images.fetch import Fetched, ImageFetcher, Stamp
 from refcut_backend.images.mounted_files import MountedFolders
 from refcut_backend.inference.engine import CacheLimits, ClickEngine
-from refcut_backend.inference.models import OneModel
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.queue.messages import ClickJob, PreloadJob
 from refcut_backend.references.parse import mask_to_png
 from refcut_backend.references.registry import StoredReference
+from tests.support.one_model import OneModel
 
 PHOTOGRAPH = Path(__file__).parents[1] / "label_studio_demo" / "car_parts_te66.jpg"
 MIB = 2**20

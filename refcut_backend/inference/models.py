@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from model.errors import ModelError
-from model.predictor_config import PredictorSettings, serving_settings
+from model.predictor_config import PredictorSettings
 from model.runtime.base import NetworkStages
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.versions.serving import ServingChoice
@@ -48,23 +48,6 @@ class ServedModels(Protocol):
 
     def loaded(self) -> Set[tuple[str, str]]:
         """`computes_as` of all loaded models; features of other models must be dropped."""
-
-
-class OneModel:
-    """The same network for all projects, for tests and benchmarks."""
-
-    def __init__(
-        self, network: NetworkStages, version: str, settings: PredictorSettings | None = None
-    ) -> None:
-        self.model = ServedModel(version, network, settings or serving_settings(network.config))
-
-    def of(self, _project_id: int) -> ServedModel:
-        """The one model."""
-        return self.model
-
-    def loaded(self) -> Set[tuple[str, str]]:
-        """Key of the one model."""
-        return {self.model.computes_as}
 
 
 log = logging.getLogger("refcut.worker")

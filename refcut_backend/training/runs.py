@@ -33,9 +33,6 @@ class Stage(StrEnum):
     FAILED = "failed"
 
 
-ENDED = frozenset({Stage.DONE, Stage.FAILED})
-
-
 class Outcome(StrEnum):
     """How a run ended. The values are stored in the database and shown in `/status`.
 

@@ -38,7 +38,8 @@ class TrainingRules:
         cron = cron.strip()
         if cron and not croniter.is_valid(cron):
             raise ConfigError(
-                "REFCUT_TRAIN_CRON is not a valid cron expression", hint="such as '30 2 * * *' for every night at 2:30"
+                "REFCUT_TRAIN_CRON is not a valid cron expression",
+                hint="such as '30 2 * * *' for every night at 2:30",
             )
         return cls(after_annotations, min_interval_s, cron)
 

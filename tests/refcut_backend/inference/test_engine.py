@@ -21,12 +21,13 @@ from refcut_backend.images.cache import ImageCache
 from refcut_backend.images.decode import decode_image
 from refcut_backend.images.fetch import Fetched, Stamp
 from refcut_backend.inference.engine import CacheLimits, ClickEngine
-from refcut_backend.inference.models import OneModel, ServedModel
+from refcut_backend.inference.models import ServedModel
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
 from refcut_backend.references.parse import mask_to_png
 from refcut_backend.references.registry import StoredReference
+from tests.support.one_model import OneModel
 from tests.support.synthetic import TINY_FROZEN, random_network
 
 
