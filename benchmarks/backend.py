@@ -37,9 +37,11 @@ class Photographs(SimpleHTTPRequestHandler):
     """Every upload's address leads to the demo photograph of that name."""
 
     def translate_path(self, path: str) -> str:
+        """Return the demo photograph that an upload's address names."""
         return str(PHOTOGRAPHS / Path(path.partition("?")[0]).name)
 
     def log_message(self, *_arguments: object) -> None:
+        """Log nothing."""
         pass
 
 

@@ -113,6 +113,7 @@ def time_server(bodies: dict[str, bytes], rounds: int) -> dict[str, float]:
 
 
 def server_milliseconds(client: httpx.Client, server: psutil.Process, body: bytes, repeat: int = 10) -> float:
+    """Return the server's processor time per request in milliseconds, over `repeat` requests."""
     before = server.cpu_times()
     for _ in range(repeat):
         answer = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
@@ -122,6 +123,7 @@ def server_milliseconds(client: httpx.Client, server: psutil.Process, body: byte
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--masks", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=7)

@@ -95,6 +95,7 @@ def measure(
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=SetDescription.parse, action="append", required=True)
     parser.add_argument("--limit", type=int, default=30, help="parts of each set")

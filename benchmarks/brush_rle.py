@@ -62,6 +62,7 @@ def measure(mask_hw: NDArray[np.bool_], rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()

@@ -75,6 +75,7 @@ def make_engine(folder: Path, references: dict[int, StoredReference], network: R
 
 
 def address_of(number: int) -> str:
+    """Return the address of the photograph with this number in the mounted folder."""
     return f"/data/local-files/?d={number}.jpg"
 
 
@@ -110,6 +111,7 @@ def soak(folder: Path, images: int, network: RefCut) -> list[tuple[int, float, f
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=300)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)

@@ -53,8 +53,10 @@ class Case:
         self.first_mask: NDArray[np.bool_] | None = None
 
     def measure(self) -> None:
-        """One round: a reference, the first click on a fresh image, and the second one twice more: as a click on a crop
-        that has been looked at, and as one that moves the crop, which has to be looked at first."""
+        """Measure one round: a reference, a first click on a fresh image, and two ways of a second click.
+
+        The second click falls once into a crop that is encoded already, and once moves the crop, which is encoded first.
+        """
         predictor, (height, width) = self._predictor, self._image.shape[:2]
         mask_hw = read_mask(REFERENCE_MASK, (self._reference.shape[0], self._reference.shape[1]))
         # On a wheel, which is small: s14 looks at it twice.
@@ -138,6 +140,7 @@ def processor() -> str:
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)

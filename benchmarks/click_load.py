@@ -50,6 +50,7 @@ def send_load(backend: Backend, name: str, annotators: int, clicks_per_s: float,
 
 
 def print_loads(loads: Sequence[Load], deadline_s: float) -> None:
+    """Print one table row per load: how many clicks ended for which reason, and how long answers took."""
     reasons = sorted({outcome.reason for load in loads for outcome in load.outcomes} | {ANSWERED, LOST})
     rows = []
     for load in loads:
@@ -68,6 +69,7 @@ def print_loads(loads: Sequence[Load], deadline_s: float) -> None:
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--annotators", type=int, default=8)
     parser.add_argument("--clicks-per-s", type=float, default=1.0, help="of one annotator")

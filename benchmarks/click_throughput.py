@@ -73,6 +73,7 @@ def measure(workers: int, seconds: float, bfloat16: bool) -> list[float]:
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--seconds", type=float, default=15.0)

@@ -19,6 +19,7 @@ from benchmarks.training_beside import training_beside
 
 
 def row(load: Load, alone_s: list[float], deadline_s: float) -> list[object]:
+    """Return a table row of a load; `alone_s` are the seconds of answered clicks without a training."""
     answered = load.seconds(ANSWERED)
     late = sum(outcome.seconds > deadline_s + GRACE_S for outcome in load.outcomes)
     ratio = np.percentile(answered, 95) / np.percentile(alone_s, 95)
@@ -27,6 +28,7 @@ def row(load: Load, alone_s: list[float], deadline_s: float) -> list[object]:
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("--annotators", type=int, default=2)

@@ -84,7 +84,7 @@ def make_set(checkout: Path, out: Path) -> dict[str, int]:
             "categories": [
                 {"id": number, "name": name, "supercategory": "face"} for number, name in enumerate(PARTS, 1)
             ],
-            "annotations": [{"id": number, **said} for number, said in enumerate(annotations, 1)],
+            "annotations": [{"id": number, **annotation} for number, annotation in enumerate(annotations, 1)],
         }
         (out / f"{file}.json").write_text(json.dumps(content) + "\n")
         counts[file] = len(images)
@@ -137,6 +137,7 @@ def _annotation(image_id: int, name: str, mask_hw: NDArray[np.bool_]) -> dict[st
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Convert the checkout of FASSEG that the command line names."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -43,6 +43,7 @@ class InstantQueue:
         self._answer = ClickAnswer(width=WIDTH, height=HEIGHT, rle=brush_rle.encode(canvas > 0), score=0.9)
 
     def ask(self, _job: ClickJob) -> ClickAnswer:
+        """Return the same answer for every click."""
         return self._answer
 
 
@@ -61,6 +62,7 @@ def wiring_in(folder: Path) -> Wiring:
 
 
 def main() -> None:
+    """Print the port and serve until told to stop."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     sys.setswitchinterval(THREADS_SWITCH_AFTER_S)
     # The protocol is named so that asyncio switches Nagle's algorithm off, as it does for the sockets it makes itself.

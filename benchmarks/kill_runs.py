@@ -82,6 +82,7 @@ class Runs:
         self._latest_kill_s = latest_kill_s
 
     def one(self, victim: str) -> Result:
+        """Run one training during which `victim` is killed at a random moment."""
         started = time.monotonic()
         kill_at = started + self._team.rng.uniform(0.0, self._latest_kill_s)
         stopping = threading.Event()
@@ -133,7 +134,7 @@ class Runs:
             problems.append(f"the training ended as {run.outcome}: {run.message}")
         folder = self._backend.folder / "training" / str(PROJECT) / run_id / SNAPSHOT_DIR
         seen = annotations_of(read_snapshot(folder))
-        missed = [number for number, said_at in asked_of.items() if seen.get(number, "") < said_at]
+        missed = [number for number, updated_at in asked_of.items() if seen.get(number, "") < updated_at]
         problems += [f"annotation {number} is not in the snapshot" for number in missed]
         with suppress(TimeoutError):
             self._wait(lambda: not self._unknown(), "all annotations are known", RECONCILE_S * 12)
@@ -144,8 +145,8 @@ class Runs:
         """Submitted annotations whose newest state has not arrived."""
         query = select(AnnotationState.annotation_id, AnnotationState.updated_at)
         with Session(self._engine) as session:
-            known = {annotation: said_at for annotation, said_at in session.execute(query)}
-        return [n for n, said_at in self._team.submitted.items() if (known.get(n) or "") < said_at]
+            known = {annotation: updated_at for annotation, updated_at in session.execute(query)}
+        return [n for n, updated_at in self._team.submitted.items() if (known.get(n) or "") < updated_at]
 
     def _wrong_versions(self) -> list[str]:
         """What serves, or may, and is not whole."""
@@ -179,6 +180,7 @@ class Runs:
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)

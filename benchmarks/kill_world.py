@@ -62,6 +62,7 @@ class Team:
             self.lost_webhooks += 1
 
     def click(self, number: int) -> None:
+        """Send one click on the first task and count how it ends."""
         body = {
             "tasks": [{"id": 1, "data": self.api.tasks[1]["data"]}],
             "project": f"{PROJECT}.1",
@@ -80,6 +81,7 @@ class Team:
 
     @contextmanager
     def clicking(self) -> Iterator[None]:
+        """Keep clicking on a thread until the block ends."""
         stopping = threading.Event()
         numbers = itertools.count(sum(self.clicks.values()))
 
@@ -116,6 +118,7 @@ class Backend:
         self.start()
 
     def start(self) -> None:
+        """Start the backend."""
         self.restarts += 1
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.eager_run"],
@@ -126,6 +129,7 @@ class Backend:
         )
 
     def start_again_if_ended(self) -> None:
+        """Start the backend again if its process has ended."""
         if self.process.poll() is not None:
             self.start()
 
@@ -139,6 +143,7 @@ class Backend:
         return False
 
     def stop(self) -> None:
+        """Stop the backend with SIGTERM and wait for its end."""
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(STOP_LIMIT_S)
         self._log.close()
@@ -146,7 +151,7 @@ class Backend:
 
 def connect(team: Team, backend: Backend) -> None:
     """As Label Studio does when the backend is added to a project. Raises SystemExit when it does not start."""
-    said = {
+    setup = {
         "project": f"{PROJECT}.1",
         "schema": LABEL_CONFIG,
         "hostname": team.api.url,
@@ -155,7 +160,7 @@ def connect(team: Team, backend: Backend) -> None:
     deadline = time.monotonic() + LIMIT_S
     while True:
         with suppress(httpx.HTTPError):
-            team.client.post("/setup", json=said).raise_for_status()
+            team.client.post("/setup", json=setup).raise_for_status()
             return
         if backend.process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"the backend did not start: {(backend.folder / 'refcut.log').read_text()}")

@@ -49,6 +49,7 @@ def webhook(masks: int, megabytes: float) -> bytes:
 
 
 def timed(call: Callable[[], httpx.Response]) -> float:
+    """Return the seconds that a call takes. Raises httpx.HTTPStatusError if it fails."""
     started = time.perf_counter()
     call().raise_for_status()
     return 1000 * (time.perf_counter() - started)
@@ -77,6 +78,7 @@ def measure(client: httpx.Client, rounds: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
     arguments = parser.parse_args()

@@ -141,8 +141,8 @@ def _looked(line: dict[str, Any]) -> Looked:
     target_hw = coco_mask.decode(line["target"]).astype(bool)
     objects = list(_objects(target_hw))
     found = []
-    for rle, said in zip(line["masks"], line["evidence"], strict=True):
-        mask_hw, features = coco_mask.decode(rle).astype(bool), ProposalFeatures(**said)
+    for rle, features_of in zip(line["masks"], line["evidence"], strict=True):
+        mask_hw, features = coco_mask.decode(rle).astype(bool), ProposalFeatures(**features_of)
         result = MaskResult(mask_hw, mask_hw.astype(np.float32), Box.whole(*mask_hw.shape))
         iou = max(intersection_over_union(one, mask_hw) for one in objects)
         found.append(Found(Proposal(result, features, expected_iou(features)), iou))
@@ -236,9 +236,9 @@ def fit(looked: Sequence[Looked], ridge: float = 1.0) -> tuple[float, ProposalFe
     pull = ridge * np.r_[0, np.ones(values.shape[1])]
     weights: NDArray[np.float64] = np.zeros(columns.shape[1])
     for _ in range(50):
-        said = 1 / (1 + np.exp(-columns @ weights))
-        curvature = (columns * (said * (1 - said))[:, None]).T @ columns + np.diag(pull)
-        weights = weights + np.linalg.solve(curvature, columns.T @ (ious - said) - pull * weights)
+        expected = 1 / (1 + np.exp(-columns @ weights))
+        curvature = (columns * (expected * (1 - expected))[:, None]).T @ columns + np.diag(pull)
+        weights = weights + np.linalg.solve(curvature, columns.T @ (ious - expected) - pull * weights)
     slopes = weights[1:] / spread
     return float(weights[0] - slopes @ mean), ProposalFeatures(*(round(float(slope), 3) for slope in slopes))
 
@@ -248,6 +248,7 @@ def _lines(out: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

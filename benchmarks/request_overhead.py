@@ -46,16 +46,19 @@ class Photographs(BaseHTTPRequestHandler):
     files: dict[str, bytes] = {}  # noqa: RUF012
 
     def do_GET(self) -> None:
+        """Serve the photograph whose name is in the path."""
         name = next((name for name in self.files if name in self.path), None)
         self.send_response(200 if name else 404)
         self.end_headers()
         self.wfile.write(self.files[name] if name else b"")
 
     def log_message(self, *_arguments: object) -> None:
+        """Log nothing."""
         pass
 
 
 def photograph(width: int, height: int) -> bytes:
+    """Return the demo photograph as a JPEG of this size in pixels."""
     data = io.BytesIO()
     Image.open(PHOTOGRAPH).resize((width, height)).save(data, "JPEG", quality=85)
     return data.getvalue()
@@ -115,6 +118,7 @@ class Backend:
             return self._lines[request_id]
 
     def connect(self, hostname: str) -> None:
+        """Wait until the backend is ready, then connect a project to it as Label Studio does."""
         deadline = time.monotonic() + START_LIMIT_S
         while True:
             try:
@@ -133,6 +137,7 @@ class Backend:
         return {f"CPU {name}": 1000 * (time.user + time.system) for name, time in times.items()}
 
     def stop(self) -> None:
+        """Stop server and worker."""
         self.client.close()
         for process in (self._server, self._worker):
             process.terminate()
@@ -189,6 +194,7 @@ def measure(backend: Backend, size: tuple[int, int], rounds: int) -> dict[str, f
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=30)
     arguments = parser.parse_args()

@@ -34,8 +34,10 @@ class Annotated:
 
 
 class RobotAnnotator:
-    """Clicks until a mask's IoU is .85 and accepts it. After 20 clicks it paints the mask by hand: the region that is
-    submitted is the truth then, as an annotator would not let it go."""
+    """Clicks until a mask's IoU is .85 and accepts it.
+
+    After 20 clicks it paints the mask by hand: it then submits the ground truth, as a careful annotator would.
+    """
 
     def __init__(self, backend: httpx.Client, project_id: int, label_config: str) -> None:
         self._backend = backend

@@ -54,6 +54,7 @@ class Trained:
 
     @property
     def minutes(self) -> float:
+        """Length of the training run in minutes."""
         return float(self.run["ended_at"] - self.run["begun_at"]) / 60
 
 
@@ -99,11 +100,13 @@ class Team:
             self._project.annotate(task_id, regions)
 
     def press_the_button(self) -> None:
+        """Start a training as Label Studio's button does."""
         self._project.start_training()
 
     def wait_for_training(self) -> Trained:
+        """Wait until the training has ended, and return what came of it."""
         run = self._world.wait_for_training(
-            self._project.id, self._runs, lambda said: print(f"  {said}", flush=True)
+            self._project.id, self._runs, lambda line: print(f"  {line}", flush=True)
         )
         self._runs.add(run["id"])
         print(f"{run['outcome']}: {run['version']}: {run['reason']}", flush=True)
@@ -161,6 +164,7 @@ def clicks_by_version(annotated: list[list[Annotated]], every: int) -> list[dict
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the whole simulation. Returns the figures of every stage."""
     scenes = faces(arguments.faces, "team")[: arguments.images]
     labels = sorted(scenes[0].part_rles)
     config = label_config(labels)
@@ -214,11 +218,13 @@ def print_report(found: dict[str, Any]) -> None:
 
 
 def parse_setting(text: str) -> tuple[str, str]:
+    """Split NAME=VALUE of the command line."""
     name, _, value = text.partition("=")
     return name, value
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -43,6 +43,7 @@ class Annotator:
 
     @contextmanager
     def clicking(self) -> Iterator[None]:
+        """Keep clicking on a thread until the block ends."""
         stopping = threading.Event()
 
         def click_on() -> None:
@@ -116,6 +117,7 @@ def switch(annotator: Annotator, name: str, arguments: Sequence[str], version: s
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runtime", choices=("auto", "openvino", "torch"), default="auto")
     parser.add_argument(

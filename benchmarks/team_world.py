@@ -40,7 +40,7 @@ class TeamWorld:
         self, project_id: int, known: set[str], say: Callable[[str], None]
     ) -> dict[str, Any]:
         """The next run of the project that is none of `known`, once it has ended, as `/status` tells of it."""
-        said = ""
+        shown = ""
         while True:
             try:
                 projects = self.client.get("/status").json()["training"]["projects"] or {}
@@ -51,8 +51,8 @@ class TeamWorld:
                 if run["ended_at"] is not None:
                     return dict(run)
                 now = f"{run['stage']} {run['step']}/{run['steps']}"
-                if now != said:
-                    said = now
+                if now != shown:
+                    shown = now
                     say(now)
             time.sleep(POLL_S)
 

@@ -45,11 +45,12 @@ def _wait_for_steps(process: subprocess.Popen[bytes], folder: Path) -> None:
     deadline = time.monotonic() + BEGINS_WITHIN_S
     while not list(folder.rglob(FIRST_FILE)):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit("the training did not begin; what it said stands above")
+            raise SystemExit("the training did not start; its output is above")
         time.sleep(0.5)
 
 
 def main() -> None:
+    """Run the training that the command line describes, as a training worker does."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("snapshot", type=Path)
     parser.add_argument("folder", type=Path)

@@ -1,5 +1,7 @@
-"""How good one version's weights are: on photographs of a project, as `model.evaluation.compare` does it, and on
-general sets."""
+"""Figures of one version's weights, on photographs of a project and on general sets.
+
+Photographs of a project are evaluated as `model.evaluation.compare` does it.
+"""
 
 from __future__ import annotations
 

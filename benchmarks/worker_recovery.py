@@ -34,8 +34,8 @@ class Recovery:
 
 def is_in_work(backend: Backend) -> bool:
     """Whether a worker has claimed a click."""
-    tickets = backend.redis.keys("refcut:ticket:*")
-    return any(backend.redis.get(key) not in (None, claims.WAITING.encode()) for key in tickets)
+    claim_keys = backend.redis.keys("refcut:ticket:*")
+    return any(backend.redis.get(key) not in (None, claims.WAITING.encode()) for key in claim_keys)
 
 
 def kill_in_the_middle(backend: Backend, annotator: int, callers: ThreadPoolExecutor) -> Recovery:
@@ -58,6 +58,7 @@ def kill_in_the_middle(backend: Backend, annotator: int, callers: ThreadPoolExec
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--json", type=Path, help="file for the figures")

@@ -41,7 +41,7 @@ def project(world: World):
 
 
 def prelabel(world: World, project_id: int, *options: str) -> str:
-    """What the command says."""
+    """The output of the command."""
     done = subprocess.run(
         [sys.executable, "-m", "refcut_backend", "prelabel", "--project", str(project_id), *options],
         env=os.environ | {"REFCUT_STATE_DIR": str(world.folder / "refcut")},
@@ -69,9 +69,9 @@ def test_prelabelled_tasks_are_listed_by_score_and_open_with_their_masks(
     world: World, lead: httpx.Client, project: LabelStudioProject, tmp_path: Path
 ) -> None:
     reference, *others = project.task_ids()
-    said = prelabel(world, project.id, "--show")
-    assert said.startswith("2 tasks prelabelled")
-    assert "1 annotated already" in said
+    output = prelabel(world, project.id, "--show")
+    assert output.startswith("2 tasks prelabelled")
+    assert "1 annotated already" in output
     for task in others:
         (prediction,) = lead.get("/api/predictions/", params={"task": task}).json()
         assert 0 < prediction["score"] < 1

@@ -76,7 +76,7 @@ def demo_world(folder: Path) -> Iterator[World]:
 
 def _wait_for_greeting(process: subprocess.Popen[bytes], log_path: Path) -> None:
     deadline = time.monotonic() + START_LIMIT_S
-    while "password" not in (said := log_path.read_text(errors="replace")):
-        assert process.poll() is None, said[-3000:]
-        assert time.monotonic() < deadline, said[-3000:]
+    while "password" not in (output := log_path.read_text(errors="replace")):
+        assert process.poll() is None, output[-3000:]
+        assert time.monotonic() < deadline, output[-3000:]
         time.sleep(0.5)

@@ -1,4 +1,4 @@
-"""A Label Studio that serves files to whoever has a token, and can be told to misbehave."""
+"""A fake Label Studio: it serves files to holders of a token, and misbehaves on request."""
 
 from __future__ import annotations
 

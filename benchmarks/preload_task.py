@@ -1,4 +1,4 @@
-"""What preparing a task when it is opened saves its first click: `python -m benchmarks.warm_task [--rounds N]`.
+"""What preparing a task when it is opened saves its first click: `python -m benchmarks.preload_task [--rounds N]`.
 
 The first click on a photograph of 24 megapixels, with a reference: on a worker that has seen neither, and on one that was
 told that the task is opened. Images come from a mounted folder, so no network is in it. Medians over interleaved rounds,
@@ -32,6 +32,7 @@ OPENED = PreloadJob(1, 0, (address_of(0),), (1,))
 
 
 def main() -> None:
+    """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
@@ -43,7 +44,7 @@ def main() -> None:
     references = {1: StoredReference("v1", 1, 1, address_of(1), mask_to_png(mask_hw), None)}
     network = load_network()
     taken: dict[str, list[float]] = {"cold": [], "prepared": []}
-    with tempfile.TemporaryDirectory(prefix="refcut-warm-") as name:
+    with tempfile.TemporaryDirectory(prefix="refcut-preload-") as name:
         photograph = cv2.resize(read_image(PHOTOGRAPH), SIZE)[..., ::-1]
         for number in (0, 1):
             cv2.imwrite(str(Path(name) / f"{number}.jpg"), np.roll(photograph, 100 * number, axis=1))
