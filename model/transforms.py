@@ -4,7 +4,7 @@
     image    pixels  top left of image   clicks, boxes, masks: everything that callers see
     network  pixels  top left of crop    the square input of the network, S x S
 
-The arithmetic is SimpleClick's ZoomIn (facts: section 2.2), rounding included.
+The arithmetic is SimpleClick's `ZoomIn` (isegm/inference/transforms/zoom_in.py), rounding included.
 """
 
 from __future__ import annotations

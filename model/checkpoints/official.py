@@ -50,7 +50,7 @@ _STAND_INS: list[Any] = [
     (_Inert, "argparse.Namespace"),
     set,
 ]
-"""All that official files, and the MAE files that people take for them, name beyond tensors and containers."""
+"""Everything that official files, and the MAE files that are mistaken for them, name beside tensors and containers."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ DEAD_PREFIXES = (
     "head.up_conv1.",
     "head.up_conv2.",
 )
-"""Tensors of released files that segmentation never reads (facts: section 1.4)."""
+"""Tensors of released files that segmentation never reads."""
 _HEADS_OF_DIM = {160: 4, 768: 12, 1024: 16, 1280: 16}
 _REQUIRED: dict[str, object] = {
     "use_disks": True,

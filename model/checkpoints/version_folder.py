@@ -55,7 +55,7 @@ def can_be_averaged(first: Path, second: Path) -> bool:
 
 
 def _shape_of_version(folder: Path) -> NetworkConfig:
-    """As its file describes it: versions from before a part was thought of do not name it. Raises WeightsError."""
+    """Shape of a version, from its file; fields that an older file does not name have defaults. Raises WeightsError."""
     path = folder / VERSION_FILE
     try:
         with safe_open(path, framework="np") as file:

@@ -11,7 +11,7 @@ ABSENT = -1.0
 
 
 def disk_maps(clicks_rc_network: Tensor, height: int, width: int) -> Tensor:
-    """Draw clicks as disks (SimpleClick's `DistMaps` with `use_disks`; facts: section 1.2, step 3).
+    """Draw clicks as disks (`DistMaps` with `use_disks` in SimpleClick's isegm/model/ops.py).
 
     Args:
         clicks_rc_network: Click table (B, 2K, 3), float: (row, column, order) in pixels of the network's input. The

@@ -1,7 +1,7 @@
 """The plain vision transformer: patches, positions, and blocks with or without windows.
 
-Layout and arithmetic follow SimpleClick's plain-ViT backbone (facts: section 1.2, steps 5 to 7) and, with a class
-token and layer scale, DINOv2. The blocks are timm's.
+Layout and arithmetic follow SimpleClick's plain-ViT backbone (isegm/model/modeling/models_vit.py) and, with a class token
+and layer scale, DINOv2. The blocks are timm's.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def run_block(block: nn.Module, index: int, tokens: Tensor, grid: Grid, config: 
     """Run one block, on the whole image or on SimpleClick's windows.
 
     Every g-th block sees the whole image (g is 6 at depth 12, otherwise a quarter of the depth). The others see
-    windows that do not overlap and are about as large as an image of 224 px (facts: section 1.2, step 6).
+    windows that do not overlap and are about as large as an image of 224 px, as in SimpleClick's models_vit.py.
 
     Args:
         block: The block.
