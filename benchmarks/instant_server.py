@@ -17,7 +17,7 @@ import numpy as np
 import uvicorn
 
 from refcut_backend.api.app import THREADS_SWITCH_AFTER_S, create_app
-from refcut_backend.clicks.history import ClickMemory
+from refcut_backend.clicks.history import ClickHistory
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.service import ClickService
 from refcut_backend.database.engine import open_database
@@ -52,7 +52,7 @@ def wiring_in(folder: Path) -> Wiring:
     settings = Settings(state_dir=folder)
     wiring = wire_backend(settings, connect_redis(f"unix://{folder / 'no-redis'}"))
     engine = open_database(settings.database)
-    memory = ClickMemory(engine, settings.click_memory_s)
+    memory = ClickHistory(engine, settings.click_memory_s)
     clicks = ClickService(
         InstantQueue(), References(engine), wiring.versions, AnswerRules.of(settings), memory
     )

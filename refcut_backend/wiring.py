@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from redis import Redis
 from sqlalchemy import Engine
 
-from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickMemory
+from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickHistory
 from refcut_backend.clicks.log import OldClicks
 from refcut_backend.clicks.options import AnswerRules
-from refcut_backend.clicks.preload import TaskOpener
+from refcut_backend.clicks.preload import TaskPreloader
 from refcut_backend.clicks.service import AddressHidingSender, ClickService
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
@@ -45,6 +45,9 @@ from refcut_backend.training.scheduler import TrainingThread, training_thread
 from refcut_backend.training.status import TrainingStatus
 from refcut_backend.training.trigger import TrainingRules
 from refcut_backend.versions.serving import ProjectVersions, open_project_versions
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 
 def check_settings(settings: Settings) -> Settings:
@@ -150,7 +153,7 @@ class Wiring:
         clicks: Answers clicks.
         projects: Remembers what /setup says.
         follower: Applies webhooks to the references.
-        opener: Prepares a task for its first click.
+        preloader: Prepares a task for its first click.
         queue_state: Reads depth, workers and outcomes of the click queue. Raises QueueUnavailableError.
         versions: Which model version serves which project.
         training: Requests and status of trainings.
@@ -161,7 +164,7 @@ class Wiring:
     clicks: ClickService
     projects: Projects
     follower: AnnotationFollower
-    opener: TaskOpener
+    preloader: TaskPreloader
     queue_state: Callable[[], QueueState]
     versions: ProjectVersions
     training: TrainingWiring
@@ -185,14 +188,16 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
     queue = ClickQueue(connection, settings.click_timeout_s, settings.click_queue_limit)
     versions = open_project_versions(settings)
     # A connection of its own: a click waits for another writer for a shorter time than other requests.
-    memory = ClickMemory(open_database(settings.database, LOCK_TIMEOUT_MS), settings.click_memory_s)
+    memory = ClickHistory(open_database(settings.database, LOCK_TIMEOUT_MS), settings.click_memory_s)
     return Wiring(
         clicks=ClickService(
             AddressHidingSender(queue, addresses), references, versions, AnswerRules.of(settings), memory
         ),
         projects=stores.projects,
         follower=follower,
-        opener=TaskOpener(PreloadQueue(connection), references, addresses, settings.max_references_per_label),
+        preloader=TaskPreloader(
+            PreloadQueue(connection), references, addresses, settings.max_references_per_label
+        ),
         queue_state=lambda: read_queue_state(connection),
         versions=versions,
         batches=BatchPrelabeller(task_prelabeller(stores, settings, connection), PrelabelRules.of(settings)),

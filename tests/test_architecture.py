@@ -51,7 +51,7 @@ def forbidden_list(forbidden: list[Contract]) -> str:
     rules = ["**Imports that are forbidden.** Names without a package are in `refcut_backend/`.\n"]
     for contract in forbidden:
         how = "directly" if contract.get("allow_indirect_imports") else "directly or indirectly"
-        allowed = [line.split(" -> ")[0] for line in contract.get("ignore_imports", ())]
+        allowed = sorted({line.split(" -> ")[0] for line in contract.get("ignore_imports", ())})
         rule = (
             f"- {contract['name']}: {code(contract['source_modules'])} may not import"
             f" {code(contract['forbidden_modules'])}, {how}."

@@ -82,7 +82,7 @@ def prepare_task(wiring: Wiring, request: PredictRequest) -> None:
     """
     if len(request.tasks) == 1:
         task = request.tasks[0]
-        wiring.opener.task_opened(request.project, task.id, task.data, request.label_config)
+        wiring.preloader.task_opened(request.project, task.id, task.data, request.label_config)
 
 
 def answer_predict(wiring: Wiring, request: PredictRequest, response: Response) -> dict[str, Any]:

@@ -19,8 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from types import FrameType
-
-from redis import Redis
+from typing import TYPE_CHECKING
 
 from model.checkpoints.version_folder import version_name
 from refcut_backend.database.engine import open_database
@@ -30,6 +29,10 @@ from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.settings import Settings
 from refcut_backend.training.process_priority import STOPS_WITHIN_S
+
+if TYPE_CHECKING:
+    from redis import Redis
+
 
 log = logging.getLogger("refcut.run")
 

@@ -85,7 +85,7 @@ class ClickKey:
     at_s: float
 
 
-class ClickMemory:
+class ClickHistory:
     """Polarities, recent objects and the click log, in the SQL database that all web processes share.
 
     Args:

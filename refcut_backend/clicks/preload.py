@@ -29,7 +29,7 @@ class PreloadSender(Protocol):
         """Queue the job. Return whether it was queued."""
 
 
-class TaskOpener:
+class TaskPreloader:
     """Requests preloads for opened tasks. Never raises.
 
     Args:

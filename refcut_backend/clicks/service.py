@@ -6,7 +6,7 @@
     mask_control      ClickedObject             -> Control         the tag that takes the mask
     _ask              ClickJob                  -> ClickAnswer     a worker computes the mask
     mask_regions      ClickAnswer               -> regions         brush, polygon or rectangle for Label Studio
-    ClickMemory       object and mask           -> (database)      so that further clicks can refine the object
+    ClickHistory      object and mask           -> (database)      so that further clicks can refine the object
 
 Every step takes and returns immutable values. A step that fails ends the click with a reason; the masks of other
 labels that are still pending are part of every answer, because an answer replaces all suggestions on the canvas.
@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend.clicks.context import ClickContext, read_context
-from refcut_backend.clicks.history import ClickKey, ClickMemory
+from refcut_backend.clicks.history import ClickHistory, ClickKey
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.pending_masks import still_pending
 from refcut_backend.clicks.session import ClickedObject, ClickSession
@@ -123,7 +123,7 @@ class ClickService:
         references: References,
         versions: ProjectVersions,
         rules: AnswerRules,
-        memory: ClickMemory,
+        memory: ClickHistory,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._queue = queue

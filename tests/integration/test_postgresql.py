@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from refcut_backend.clicks.context import read_context
-from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickKey, ClickMemory
+from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickHistory, ClickKey
 from refcut_backend.clicks.recent_objects import ClickedObjects
 from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.database.engine import open_database
@@ -71,7 +71,7 @@ def test_of_clicks_on_one_new_object_at_once_the_newest_is_remembered(patient_en
 
 
 def test_a_locked_table_costs_the_memory_and_not_the_click(engine):
-    memory = ClickMemory(engine, 600)
+    memory = ClickHistory(engine, 600)
     with engine.connect() as other:
         other.execute(text("LOCK TABLE clicked_objects, click_polarities IN ACCESS EXCLUSIVE MODE"))
         started = time.monotonic()

@@ -13,7 +13,7 @@ from refcut_backend.api.app import create_app
 from refcut_backend.database.engine import open_database
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from tests.support.fake_label_studio import FakeLabelStudio, running
-from tests.support.fake_wiring import FakeOpener, FakeQueue, wiring_on
+from tests.support.fake_wiring import FakePreloader, FakeQueue, wiring_on
 from tests.support.training_world import World, open_world
 from tests.support.worker_farm import WorkerFarm
 
@@ -26,13 +26,13 @@ def queue() -> FakeQueue:
 
 
 @pytest.fixture
-def opener() -> FakeOpener:
-    return FakeOpener()
+def preloader() -> FakePreloader:
+    return FakePreloader()
 
 
 @pytest.fixture
-def wiring(tmp_path, queue, opener):
-    with wiring_on(tmp_path, queue, opener) as made:
+def wiring(tmp_path, queue, preloader):
+    with wiring_on(tmp_path, queue, preloader) as made:
         yield made
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Engine
 
-from refcut_backend.clicks.history import ClickMemory
+from refcut_backend.clicks.history import ClickHistory
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.service import ClickService
 from refcut_backend.database.engine import open_database
@@ -71,7 +71,7 @@ def queue_state(waiting: int, ready_workers: int, click_s: float | None = None) 
     return QueueState(waiting, 2.0 if waiting else 0.0, tuple(workers), {"busy": 7})
 
 
-class FakeOpener:
+class FakePreloader:
     """Notes which tasks were opened, as (project, task)."""
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class FakePrelabeller:
 def wiring_on(
     folder: Path,
     queue: FakeQueue,
-    opener: FakeOpener | None = None,
+    preloader: FakePreloader | None = None,
     prelabeller: FakePrelabeller | None = None,
     prelabel_rules: PrelabelRules | None = None,
 ) -> Iterator[Wiring]:
@@ -114,11 +114,11 @@ def wiring_on(
     projects, references = Projects(engine), References(engine)
     yield Wiring(
         clicks=ClickService(
-            queue, references, OneVersion(MODEL_VERSION), AnswerRules(), ClickMemory(engine, 600)
+            queue, references, OneVersion(MODEL_VERSION), AnswerRules(), ClickHistory(engine, 600)
         ),
         projects=projects,
         follower=AnnotationFollower(references, projects),
-        opener=opener or FakeOpener(),  # type: ignore[arg-type]
+        preloader=preloader or FakePreloader(),  # type: ignore[arg-type]
         queue_state=queue.read_state,
         versions=OneVersion(MODEL_VERSION),
         training=training_on(engine, projects),

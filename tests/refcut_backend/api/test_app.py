@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from refcut_backend.api.handlers import REASON_HEADER
-from refcut_backend.clicks.history import ClickMemory
+from refcut_backend.clicks.log import ClickLog
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.label_studio import brush_rle
@@ -64,18 +64,18 @@ def test_a_job_carries_ids_and_clicks_but_no_token(client, queue):
     assert "canary-token" not in str(job.to_json())
 
 
-def test_opening_a_task_stores_no_prediction_and_has_the_task_prepared(client, queue, opener):
+def test_opening_a_task_stores_no_prediction_and_has_the_task_prepared(client, queue, preloader):
     body = backend_request("api_open_task", "/predict")
     assert client.post("/predict", json=body).json()["results"] == []
     assert queue.jobs == []
-    assert opener.opened == [(int(body["project"].split(".")[0]), body["tasks"][0]["id"])]
+    assert preloader.opened == [(int(body["project"].split(".")[0]), body["tasks"][0]["id"])]
 
 
-def test_a_batch_of_tasks_has_none_prepared(client, opener):
+def test_a_batch_of_tasks_has_none_prepared(client, preloader):
     body = backend_request("api_open_task", "/predict")
     body["tasks"] = [body["tasks"][0], body["tasks"][0] | {"id": 99}]
     assert client.post("/predict", json=body).json()["results"] == []
-    assert opener.opened == []
+    assert preloader.opened == []
 
 
 def test_an_empty_context_is_answered_with_one_empty_result(client, queue):
@@ -131,7 +131,7 @@ def test_the_click_log_learns_from_the_webhook_which_masks_were_accepted(client,
     mask = brush_result("rc-a", "Door", MASK)
     client.post("/webhook", json=webhook("ANNOTATION_CREATED", annotation=annotation(mask)))
     engine = open_database(f"sqlite:///{tmp_path / 'refcut.db'}")
-    (cost,) = ClickMemory(engine, 600).clicks_per_mask(7)
+    (cost,) = ClickLog(engine).clicks_per_mask(7)
     engine.dispose()
     assert (cost.label, cost.model_version, cost.masks, cost.clicks_per_mask) == ("Door", "s14-test", 1, 1)
 

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, text
 
 from refcut_backend.clicks.context import read_context
-from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickKey, ClickMemory, ClickPolarities
+from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickHistory, ClickKey, ClickPolarities
 from refcut_backend.clicks.session import ClickedObject, ClickSession
 from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio import brush_rle
@@ -32,8 +32,8 @@ def engine(tmp_path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def memory(engine) -> ClickMemory:
-    return ClickMemory(engine, 600)
+def memory(engine) -> ClickHistory:
+    return ClickHistory(engine, 600)
 
 
 def ask(*, positive: bool | None = True, at_s: float = 50) -> ClickKey:
@@ -42,7 +42,7 @@ def ask(*, positive: bool | None = True, at_s: float = 50) -> ClickKey:
     return ClickKey(1, 2, context, at_s)
 
 
-def click(memory: ClickMemory, key: ClickKey, given: GivenMask = GIVEN) -> ClickSession:
+def click(memory: ClickHistory, key: ClickKey, given: GivenMask = GIVEN) -> ClickSession:
     session = memory.session(key, [])
     memory.record(key, DOOR, given, model_version="s14", milliseconds=1)
     return session
@@ -112,7 +112,7 @@ def test_text_that_no_database_takes_costs_the_memory_and_not_the_click(memory, 
 
 def test_a_database_without_tables_costs_the_memory_and_not_the_click(tmp_path, caplog):
     bare = create_engine(f"sqlite:///{tmp_path / 'bare.db'}")
-    memory = ClickMemory(bare, 600)
+    memory = ClickHistory(bare, 600)
     session = click(memory, ask(positive=None))
     memory.forget(1, 2)
     assert (session.objects, session.polarities) == ((), {})

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from refcut_backend.clicks.preload import MAX_REFERENCES, TaskOpener
+from refcut_backend.clicks.preload import MAX_REFERENCES, TaskPreloader
 from refcut_backend.clicks.service import AddressHidingSender
 from refcut_backend.database.engine import open_database
 from refcut_backend.images.hidden_urls import Addresses
@@ -37,7 +37,7 @@ def engine(tmp_path):
 
 def opened(engine, data: dict[str, object], config: str = LABEL_CONFIG) -> list[PreloadJob]:
     queue = Queue()
-    TaskOpener(queue, References(engine), Addresses(engine), 4).task_opened(7, 3, data, config)
+    TaskPreloader(queue, References(engine), Addresses(engine), 4).task_opened(7, 3, data, config)
     return queue.jobs
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, select, text
 from sqlalchemy.orm import Session
 
-from refcut_backend.clicks.history import ClickMemory
+from refcut_backend.clicks.history import ClickHistory
 from refcut_backend.clicks.log import ClickLog
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.service import ClickService
@@ -76,7 +76,7 @@ def make_service(engine: Engine, queue: SquareQueue, clock: Clock, **rules: Any)
         References(engine),
         OneVersion("s14-test"),
         AnswerRules(**rules),
-        ClickMemory(engine, 600),
+        ClickHistory(engine, 600),
         clock,
     )
 
