@@ -1,3 +1,5 @@
+"""One running demo for all end-to-end tests."""
+
 from collections.abc import Iterator
 
 import pytest
@@ -7,5 +9,6 @@ from tests.end_to_end.world import World, demo_world
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """A running `refcut demo` and a signed-in browser."""
     with demo_world(tmp_path_factory.mktemp("demo")) as world:
         yield world

@@ -20,8 +20,11 @@ TARGET, REFERENCE = "car_parts_te66", "car_parts_car118"
 
 
 def project_where_wheel_means(world: World, meaning: str) -> tuple[int, int]:
-    """A project whose reference for the label Wheel is a part or the whole car: its id, and the task of the photograph
-    to click on."""
+    """Create a project whose reference for the label Wheel is a part or the whole car.
+
+    Returns:
+        Id of the project, and id of the task with the photograph to click on.
+    """
     rest = other_regions(REFERENCE, meaning).items()
     others = [BrushRegion(name, "Door", mask_hw) for name, mask_hw in rest]
     meant = BrushRegion(meaning, "Wheel", demo_region(REFERENCE, meaning), "Reference")

@@ -22,28 +22,33 @@ LIMIT_BYTES = 1_000_000
 
 @pytest.fixture
 def queue() -> FakeQueue:
+    """A queue that answers at once and keeps the jobs."""
     return FakeQueue()
 
 
 @pytest.fixture
 def preloader() -> FakePreloader:
+    """A fake of what prepares a task that is opened."""
     return FakePreloader()
 
 
 @pytest.fixture
 def wiring(tmp_path, queue, preloader):
+    """The services behind the web server, on a fresh database."""
     with wiring_on(tmp_path, queue, preloader) as made:
         yield made
 
 
 @pytest.fixture
 def client(wiring) -> Iterator[TestClient]:
+    """A client of the web server's routes, in this process."""
     with TestClient(create_app(wiring, LIMIT_BYTES), raise_server_exceptions=False) as test_client:
         yield test_client
 
 
 @pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
+    """Address of a Redis for all tests of this process; `connection` empties it."""
     with EmbeddedRedis() as server:
         check_redis(server.url)
         yield server.url
@@ -75,6 +80,7 @@ def engine(tmp_path) -> Iterator[Engine]:
 
 @pytest.fixture
 def label_studio() -> Iterator[FakeLabelStudio]:
+    """A fake Label Studio that serves files."""
     with running(FakeLabelStudio()) as fake:
         yield fake
 

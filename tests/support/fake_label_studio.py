@@ -33,8 +33,12 @@ PERSONAL = personal_access_token()
 
 @dataclass
 class Answer:
-    """What a path is answered with. body may be a function that writes by itself, for servers that dawdle;
-    with open_headers they have not ended when it begins."""
+    """The answer to requests for one path.
+
+    Attributes:
+        body: The body, or a function that writes it by itself, for slow servers.
+        open_headers: The function in `body` also ends the headers.
+    """
 
     body: bytes | Callable[[BaseHTTPRequestHandler], None] = b""
     status: int = 200
@@ -44,6 +48,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Seen:
+    """One request that arrived."""
+
     method: str
     path: str
     authorization: str | None
@@ -71,13 +77,16 @@ class FakeLabelStudio:
 
     @property
     def url(self) -> str:
+        """Its address, base path included."""
         return f"http://127.0.0.1:{self.port}{self.base}"
 
     def asked(self, path: str) -> list[Seen]:
+        """The requests for a path below the base path."""
         return [seen for seen in self.seen if seen.path == self.base + path]
 
     @property
     def refreshes(self) -> int:
+        """How often an access token was requested."""
         return len(self.asked("/api/token/refresh/"))
 
     def new_access(self, sent: dict[str, Any]) -> Answer:
@@ -98,6 +107,7 @@ class FakeLabelStudio:
         return Answer(json.dumps({"access": token}).encode())
 
     def answer(self, handler: BaseHTTPRequestHandler) -> Answer:
+        """The answer to the request in hand."""
         authorization = handler.headers.get("Authorization")
         self.seen.append(Seen(handler.command, handler.path, authorization, dict(handler.headers)))
         if not handler.path.startswith(self.base + "/"):

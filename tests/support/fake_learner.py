@@ -30,8 +30,14 @@ PARENT = "s14-parent00"
 
 @dataclass
 class FakeLearner:
-    """store: folder with one folder a version, and `current-PROJECT` files. steps: of a training, a checkpoint after
-    each `checkpoint_every`; every step is written to `steps.log`. on_step: called after each."""
+    """A learner whose training is counting.
+
+    Attributes:
+        store: Folder with one folder per version, and a file `current-PROJECT` per project.
+        steps: Steps of a training; each is written to `steps.log`.
+        checkpoint_every: Steps between two checkpoints.
+        on_step: Called after each step.
+    """
 
     store: Path
     promote_it: bool = True
@@ -123,6 +129,7 @@ def make_learner(settings: Settings) -> FakeLearner:
 
 
 def main() -> None:
+    """Work as a training worker around `FakeLearner`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--queues", default="training")

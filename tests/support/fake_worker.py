@@ -139,6 +139,7 @@ def _swallowing_sleep(library: ctypes.CDLL) -> None:
 
 
 def main() -> None:
+    """Work as a worker process around the fake model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True)
     parser.add_argument("--queues", default="clicks,prelabel")

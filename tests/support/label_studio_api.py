@@ -79,7 +79,7 @@ class LabelStudioApi:
     def delete_task(self, task_id: int) -> dict[str, Any]:
         """Returns the webhook about it."""
         del self.tasks[task_id]
-        self.annotations = {id: a for id, a in self.annotations.items() if a["task"] != task_id}
+        self.annotations = {number: a for number, a in self.annotations.items() if a["task"] != task_id}
         return self._webhook("TASKS_DELETED", tasks=[{"id": task_id}])
 
     def _webhook(self, action: str, **fields: Any) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class LabelStudioApi:
     def _list(self, query: dict[str, str]) -> dict[str, Any]:
         asked = json.loads(query["query"])
         included = asked.get("selectedItems", {}).get("included")
-        rows = [task for id, task in self.tasks.items() if not included or id in included]
+        rows = [task for number, task in self.tasks.items() if not included or number in included]
         for item in asked.get("filters", {}).get("items", []):
             rows = [row for row in rows if self._passes(row, item)]
         field = asked.get("ordering", ["tasks:id"])[0]

@@ -1,7 +1,7 @@
-"""Our model class behind label-studio-ml's own server: `python -m tests.support.label_studio_ml_server VERSION PORT
-FOLDER`.
+"""Our model class behind label-studio-ml's own server.
 
-VERSION is 1.0.9 (the real one) or github. The queue answers at once; everything else is real.
+`python -m tests.support.label_studio_ml_server VERSION PORT FOLDER`: VERSION is 1.0.9 (the real one) or github.
+The queue answers at once; everything else is real.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from tests.support.fake_wiring import FakeQueue, wiring_on
 
 
 def main(version: str, port: int, folder: Path) -> None:
+    """Serve until killed."""
     if version == "github":
         github_label_studio_ml.install()
 

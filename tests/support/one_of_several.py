@@ -39,6 +39,7 @@ def config_of(data: Path, stages: int, accumulate: int = 1) -> TrainConfig:
 
 
 def main() -> None:
+    """Train as one process of the run."""
     data, out, stages, shared = (
         Path(sys.argv[1]),
         Path(sys.argv[2]),

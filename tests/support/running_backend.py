@@ -20,12 +20,14 @@ START_LIMIT_S = 240
 
 
 def free_port() -> int:
+    """Return a port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def start(state_dir: Path, port: int, redis_url: str | None = None) -> subprocess.Popen[str]:
+    """Start `refcut run` on a state folder; without `redis_url` it starts its own Redis."""
     environment = os.environ | {
         "REFCUT_PORT": str(port),
         "REFCUT_STATE_DIR": str(state_dir),
@@ -46,6 +48,7 @@ def start(state_dir: Path, port: int, redis_url: str | None = None) -> subproces
 
 
 def wait_until_up(client: httpx.Client, process: subprocess.Popen[str]) -> None:
+    """Wait until the web server answers. Fails with the log if the process ends."""
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[0]

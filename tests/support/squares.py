@@ -39,6 +39,7 @@ class SquareQueue:
 
 
 def square_mask(job: ClickJob) -> NDArray[np.bool_]:
+    """Return the mask (HEIGHT, WIDTH) that `SquareQueue` answers a job with."""
     rows, cols = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     y, x = 100 * rows / HEIGHT, 100 * cols / WIDTH
     mask_hw = np.zeros((HEIGHT, WIDTH), bool)

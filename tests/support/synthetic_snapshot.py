@@ -81,6 +81,7 @@ def with_another_shape(version_dir: Path, folder: Path) -> Path:
 
 
 def parent_version(folder: Path) -> Path:
+    """Write a version of a tiny network with random weights, and return its folder."""
     network = random_network(TINY_FROZEN)
     save_base(network, folder / BASE_FILE)
     save_version(network.state_dict(), network.config, folder / BASE_FILE, folder / VERSION_FILE)

@@ -34,18 +34,21 @@ def photograph(number: int, size_hw: tuple[int, int] = SIZE_HW) -> NDArray[np.ui
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
+    """Encode pixels (H, W, 3) as PNG."""
     ok, data = cv2.imencode(".png", pixels)
     assert ok
     return data.tobytes()
 
 
 def mask(left: int, size_hw: tuple[int, int] = SIZE_HW) -> NDArray[np.bool_]:
+    """A mask (H, W) with a square whose left edge is at `left`."""
     mask_hw = np.zeros(size_hw, bool)
     mask_hw[5:12, left : left + 7] = True
     return mask_hw
 
 
 def parts(door: int = 5, wheel: int = 30) -> list[dict[str, Any]]:
+    """Brush regions of a door and a wheel, at these left edges."""
     return [brush_result("d", "Door", mask(door)), brush_result("w", "Wheel", mask(wheel))]
 
 
@@ -66,6 +69,7 @@ class World:
 
     @property
     def project(self) -> int:
+        """Id of the project."""
         return self.api.project_id
 
     def annotate(self, task: int, *result: dict[str, Any], photo: int | None = None) -> dict[str, Any]:
@@ -75,15 +79,18 @@ class World:
         return self.api.annotate(task, task, *(result or parts()))
 
     def annotate_many(self, count: int, first: int = 1) -> None:
+        """Annotate `count` tasks from `first` on, and tell the web process of each."""
         for task in range(first, first + count):
             self.registry.follow(self.annotate(task))
 
     def counts(self) -> AnnotationCounts:
+        """Counts of new annotations of the project."""
         return self.new_annotations.of(self.project)
 
     def worker(
         self, name: str = "trainer", put_back: Callable[[str], None] = lambda run: None
     ) -> TrainingWorker:
+        """A training worker of this process."""
         maker = SnapshotMaker(self.settings, self.registry.engine)
         keep = self.settings.train_keep_runs
         training = ProjectTraining(self.settings.training_dir, maker, self.new_annotations, keep)
@@ -100,6 +107,7 @@ class World:
         return ended
 
     def snapshot(self, run: Run) -> Snapshot:
+        """Read the snapshot that a run was trained on."""
         return read_snapshot(self.settings.training_dir / str(self.project) / run.id / SNAPSHOT_DIR)
 
 

@@ -58,9 +58,11 @@ class Worker:
     process: subprocess.Popen[bytes]
 
     def kill(self) -> None:
+        """Kill it with SIGKILL."""
         self.process.kill()
 
     def stop(self) -> int:
+        """Stop it with SIGTERM. Returns its exit status."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(GENEROUS_S)
 
@@ -101,6 +103,7 @@ class WorkerFarm:
         return log.read_text().splitlines() if log.exists() else []
 
     def start_worker(self, *options: str, ready: bool = True) -> Worker:
+        """Start a worker, with options of `tests.support.fake_worker`, and wait until it is ready if `ready` is set."""
         name = new_worker_name()
         command = [sys.executable, "-m", "tests.support.fake_worker", "--name", name, *options]
         worker = Worker(name, subprocess.Popen(command, env=self.environment, cwd=REPOSITORY))
@@ -118,6 +121,7 @@ class WorkerFarm:
         return self._callers.submit(_ask, queue or self.queue(), job)
 
     def ask_and_wait(self, job: ClickJob, queue: ClickQueue | None = None) -> Reply:
+        """Ask, and wait for the reply."""
         return self.ask(job, queue).result(2 * GENEROUS_S)
 
     def ask_in_work(self, job: ClickJob, queue: ClickQueue | None = None) -> Future[Reply]:
