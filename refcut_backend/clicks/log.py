@@ -16,6 +16,8 @@ from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.database.tables import ClickEvent, ClickPolarity
 
 IDS_PER_QUERY = 1000
+CHECK_EVERY_S = 3600.0
+"""How often old clicks are dropped."""
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,6 @@ class ClickLog:
             ClickCost(label, version, len(prompts), sum(prompts) / len(prompts))
             for (label, version), prompts in sorted(counts.items())
         ]
-
-
-CHECK_EVERY_S = 3600.0
 
 
 class OldClicks:

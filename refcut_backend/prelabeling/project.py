@@ -148,7 +148,7 @@ class ProjectPrelabeller:
             The tasks that need nothing, with the reason; and the open tasks.
 
         Raises:
-            SourceError: If Label Studio cannot be asked.
+            SourceError: If Label Studio cannot be reached.
         """
         skipped, open_tasks = [], []
         for listed in self._predictions.tasks(self._project.model_version):

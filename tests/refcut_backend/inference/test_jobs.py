@@ -1,4 +1,4 @@
-"""What a worker does when its model runs out of memory."""
+"""What a worker does when a job fails, or when its model runs out of memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from refcut_backend.errors import OutOfMemoryError
-from refcut_backend.inference.jobs import MemoryGuard
-from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
+from refcut_backend.errors import ImageError, OutOfMemoryError
+from refcut_backend.inference import jobs
+from refcut_backend.inference.jobs import JobRunner, MemoryGuard
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, PrelabelAnswer, PrelabelJob, PreloadJob
+from refcut_backend.queue.rq_jobs import JobTimeoutError
 from tests.support.worker_farm import click
 
 JOB = click("mask")
@@ -17,7 +19,7 @@ ANSWER = ClickAnswer(width=1, height=1)
 
 
 class Engine:
-    """Raises what it is given, one error a call, and answers when there is none left."""
+    """Raises the given errors, one per call, and then answers."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -89,3 +91,64 @@ def test_other_failures_are_not_taken_for_short_memory():
     with pytest.raises(RuntimeError, match="shapes"):
         MemoryGuard(engine).answer(JOB)
     assert engine.forgot == 0
+
+
+class Finder:
+    """Raises an error for every task."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def look(self, job: PrelabelJob, should_yield: Callable[[], bool]) -> PrelabelAnswer:
+        raise self._error
+
+
+FAILURES = pytest.mark.parametrize(
+    ("error", "code", "forgot"),
+    [
+        (ImageError("the image is damaged"), "image", 0),
+        (JobTimeoutError("too long"), "timeout", 1),
+        (KeyError("secret-inside"), "error", 1),
+    ],
+    ids=["an expected error", "the time limit", "an unexpected error"],
+)
+
+
+@FAILURES
+def test_a_click_that_fails_is_answered_with_the_reason_and_caches_that_may_be_damaged_are_emptied(
+    error, code, forgot
+):
+    engine = Engine(error)
+    runner = JobRunner(engine, Finder(error), lambda: False, lambda: False)
+    answer = ClickAnswer.from_json(runner.click(JOB.to_json()))
+    assert (answer.error_code, engine.forgot) == (code, forgot)
+    assert "secret-inside" not in str(answer)
+
+
+@FAILURES
+def test_a_task_that_fails_is_answered_with_the_reason_and_caches_that_may_be_damaged_are_emptied(
+    error, code, forgot
+):
+    engine = Engine()
+    runner = JobRunner(engine, Finder(error), lambda: False, lambda: False)
+    answer = PrelabelAnswer.from_json(runner.prelabel(PrelabelJob(1, 2, ()).to_json()))
+    assert (answer.error_code, engine.forgot) == (code, forgot)
+    assert "secret-inside" not in str(answer)
+
+
+def test_a_task_that_memory_is_too_short_for_is_a_reason_and_empties_the_caches():
+    engine = Engine()
+    runner = JobRunner(engine, Finder(MemoryError()), lambda: False, lambda: False)
+    assert runner.prelabel(PrelabelJob(1, 2, ()).to_json())["error_code"] == "oom"
+    assert engine.forgot == 1
+
+
+def test_a_click_of_another_format_is_refused_and_not_misread():
+    runner = JobRunner(Engine(), Finder(KeyError()), lambda: False, lambda: False)
+    assert runner.click(JOB.to_json() | {"format": 99})["error_code"] == "error"
+
+
+def test_a_process_without_a_model_says_how_to_start_a_worker(monkeypatch):
+    monkeypatch.setattr(jobs, "_runner", None)
+    with pytest.raises(RuntimeError, match="refcut worker"):
+        jobs.run_click(JOB.to_json())
