@@ -46,7 +46,7 @@ BELOW = ("http://ls:8080/labeling", "http://localhost/labeling")
         ("azure-blob://box/key", PLAIN, CloudFile("azure-blob://box/key")),
     ],
 )
-def test_an_address_is_told_apart(address, homes, location):
+def test_an_address_is_located(address, homes, location):
     assert locate(address, homes) == location
 
 

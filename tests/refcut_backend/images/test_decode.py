@@ -170,7 +170,7 @@ def test_pillow_s_own_limit_does_not_stand_in_the_way(monkeypatch):
     "data",
     [b"", b"no picture", file_of(marked())[:60], file_of(marked(), "JPEG")[:300], png_that_claims(30, 30)],
 )
-def test_damage_is_said_to_be_damage(data):
+def test_damage_is_reported_as_damage(data):
     with pytest.raises(ImageError) as error:
         decode_image(data, 10_000)
     assert error.value.hint

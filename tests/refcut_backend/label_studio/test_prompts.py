@@ -46,7 +46,7 @@ def test_a_click_whose_value_is_no_object_is_refused(value):
         read_dot(click_result("a", 1, 1, "Door") | {"value": value})
 
 
-def test_a_click_without_an_id_is_told_apart_by_its_place():
+def test_a_click_without_an_id_gets_one_from_its_position():
     first, second = (read_dot(click_result("", x, 1, "Door")) for x in (1, 2))
     assert first.id
     assert first.id != second.id

@@ -163,7 +163,7 @@ def test_an_unknown_project_says_how_to_connect_it(owner):
 
 
 @pytest.mark.parametrize("method", ["add", "pin", "disable"])
-def test_nothing_is_said_of_a_project_that_is_not_known(owner, method):
+def test_an_unknown_project_is_an_error(owner, method):
     with pytest.raises(NotConnectedError, match="99"):
         getattr(owner.manager, method)(99, ReferenceSelector("Door", 10))
     assert owner.registry.references.rules.of_project(99) == []

@@ -125,7 +125,7 @@ def test_a_quiet_project_costs_two_requests_and_no_masks(registry, label_studio)
     assert label_studio.requests == ["/api/tasks/", "/api/tasks/"]
 
 
-def test_what_webhooks_have_told_is_not_read_again(registry, label_studio):
+def test_what_webhooks_have_covered_is_not_read_again(registry, label_studio):
     registry.reconciler.compare(7)
     for number in range(1, 6):
         registry.follow(label_studio.annotate(number, 10 * number, DOOR, marked(DOOR)))
@@ -219,7 +219,7 @@ def test_a_project_that_label_studio_does_not_have_keeps_its_references(registry
     assert registry.in_use() == [1]
 
 
-def test_what_is_no_label_studio_is_named_as_such(registry, label_studio):
+def test_a_server_that_is_not_label_studio_is_named(registry, label_studio):
     registry.projects.remember(7, Connection("http://127.0.0.1:9", "canary-token"), LABEL_CONFIG)
     with pytest.raises(SourceError, match="cannot be reached") as error:
         registry.reconciler.compare(7)

@@ -120,7 +120,7 @@ def test_an_interval_of_zero_compares_only_what_was_asked_for(registry):
     assert reconciler.asked_for == [7]
 
 
-def test_a_project_in_trouble_is_tried_ever_more_rarely_and_its_reason_is_said_once(registry, caplog):
+def test_a_project_in_trouble_is_tried_ever_more_rarely_and_its_reason_is_logged_once(registry, caplog):
     for project in (7, 8):
         registry.connect(LabelStudioApi(project))
     reconciler, clock = CountingReconciler(), Clock()

@@ -167,7 +167,7 @@ def test_an_added_reference_is_used_as_long_as_its_rule_exists(engine):
     assert versions(references) == []
 
 
-def test_extra_parameters_replace_only_what_they_said_themselves(engine):
+def test_extra_parameters_replace_only_their_own_rules(engine):
     references = References(engine)
     references.rules.add(1, OwnerRule(Action.DISABLE, "Hood"))
     references.rules.replace_extra_params(

@@ -220,7 +220,7 @@ def test_tasks_that_extra_parameters_no_longer_name_are_no_references(rules_regi
     "extra_params",
     ["{not json", {"pin": 3}, {"disable": ["x" * 2**20]}, 17, '"\\ud800"', {"disable": ["\ud800"]}],
 )
-def test_what_cannot_be_read_is_said_once_and_the_last_parameters_stay_in_force(
+def test_invalid_extra_parameters_are_logged_once_and_the_last_parameters_stay_in_force(
     rules_registry, caplog, extra_params
 ):
     rules_registry.follow(API.annotate(1, 10, DOOR, marked(DOOR)))
