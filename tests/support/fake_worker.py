@@ -1,7 +1,8 @@
 """A real worker process around a model that does what a click's label says, for tests of everything but the network.
 
-`python -m tests.support.fake_worker --name NAME`: takes Redis from REFCUT_REDIS_URL and appends a line
-to FAKE_WORKER_LOG for every click that it begins to compute. FAKE_WORKER_CRASHES names the queues of the workers that die before they are ready.
+`python -m tests.support.fake_worker --name NAME`: takes Redis from REFCUT_REDIS_URL and appends a line to
+FAKE_WORKER_LOG for every click that it begins to compute. FAKE_WORKER_CRASHES names the queues of the workers that
+die before they are ready.
 """
 
 from __future__ import annotations
