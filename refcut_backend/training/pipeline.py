@@ -1,4 +1,4 @@
-"""The steps of one training, in order. A training that was killed starts over and repeats them to the same end.
+"""The steps of one training, in order.
 
 snapshot    collect the project's data                            snapshot.py
 training    fine-tune the serving model on it                     Learner.fine_tune
@@ -94,6 +94,9 @@ class ProjectTraining:
             run_id: The run; its folder may hold the state of an earlier attempt.
             make_learner: Called when the snapshot has enough data; it imports torch, which takes seconds.
             report: Gets the progress. What it raises ends the training and is passed on.
+
+        Returns:
+            How the training ended; too little data or a worse candidate is a result, not an error.
 
         Raises:
             RefCutError: If Label Studio, the model store or the database fails.
