@@ -44,7 +44,6 @@ def prelabel(
     ] = False,
 ) -> None:
     """Pre-label all tasks without annotations. Run it again to resume after an interruption."""
-
     from refcut_backend.cli.prelabel import run_prelabel
 
     def action(settings: Settings) -> None:
