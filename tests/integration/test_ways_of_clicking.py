@@ -41,7 +41,7 @@ class Task:
 
     def click(self, *regions: dict[str, Any], accepted: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
         """The regions of the answer by id. accepted: region ids that a draft of the task has."""
-        draft = {"id": 1, "result": [{"id": id, "value": {"rle": [1, 2]}} for id in accepted]}
+        draft = {"id": 1, "result": [{"id": region_id, "value": {"rle": [1, 2]}} for region_id in accepted]}
         body = {
             "tasks": [{"id": 2, "data": {"image": f"/data/upload/1/{TARGET}.jpg"}, "drafts": [draft]}],
             "project": f"{self.project}.1",

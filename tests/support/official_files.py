@@ -35,4 +35,5 @@ def official(
 
 
 def with_param(group: str, name: str, value: object) -> dict[str, Any]:
+    """Returns the recorded parameters with one changed."""
     return PARAMS | {group: {"value": PARAMS[group]["value"] | {name: value}}}

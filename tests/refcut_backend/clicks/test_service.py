@@ -500,7 +500,11 @@ def test_masks_in_a_submitted_annotation_are_counted_with_their_clicks(editor, s
         body = {
             "action": "ANNOTATION_CREATED",
             "project": {"id": 7},
-            "annotation": {"id": 1, "result": [{"id": id} for id in ids], "was_cancelled": cancelled},
+            "annotation": {
+                "id": 1,
+                "result": [{"id": region_id} for region_id in ids],
+                "was_cancelled": cancelled,
+            },
         }
         service.follow(Webhook.model_validate(body))
     (cost,) = ClickLog(engine).clicks_per_mask(7)

@@ -30,7 +30,7 @@ def thread_on(
 
 
 def jobs(connection: Redis) -> list[str]:
-    return [str(id) for id in open_queue(TRAINING_QUEUE, connection).get_job_ids()]
+    return [str(job_id) for job_id in open_queue(TRAINING_QUEUE, connection).get_job_ids()]
 
 
 @pytest.fixture
