@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -10,9 +11,8 @@ import httpx
 import numpy as np
 
 from model.data.scenes import Scene
-from model.evaluation.robot_annotator import Clicker
-from model.masks import intersection_over_union
-from model.types import BoolMask, Click
+from model.evaluation.robot_annotator import Clicker, annotate
+from model.types import BoolMask, Box, Click, MaskResult
 from refcut_backend.cli.demo_label_studio import BrushRegion
 from refcut_backend.label_studio import brush_rle
 
@@ -34,53 +34,44 @@ class Annotated:
 
 
 class RobotAnnotator:
-    """Clicks until a mask's IoU is .85 and accepts it.
+    """Annotates tasks by clicks.
 
-    After 20 clicks it paints the mask by hand: it then submits the ground truth, as a careful annotator would.
+    It accepts a mask at an IoU of .85. After 20 clicks it paints the mask by hand: it then submits the ground truth, as a
+    careful annotator would.
     """
 
     def __init__(self, backend: httpx.Client, project_id: int, label_config: str) -> None:
+        """Annotate tasks of one project.
+
+        Args:
+            backend: Client with the backend's address and credentials.
+            project_id: Label Studio's id of the project.
+            label_config: The project's labelling configuration (XML).
+        """
         self._backend = backend
         self._project_id = project_id
         self._label_config = label_config
         self._numbers = count()
 
     def annotate(self, task: dict[str, Any], scene: Scene) -> list[Annotated]:
-        """Every label of the photograph. task: as Label Studio's API gives it."""
+        """Annotate every label of an image.
+
+        Args:
+            task: The task as Label Studio's API returns it.
+            scene: The image with its true masks.
+        """
         return [self._one(task, label, mask_hw) for label, mask_hw in scene.masks().items()]
 
     def _one(self, task: dict[str, Any], label: str, target_hw: BoolMask) -> Annotated:
-        robot = Clicker(target_hw)
-        mask_hw = np.zeros_like(target_hw)
-        dots: list[dict[str, Any]] = []
-        region: dict[str, Any] | None = None
-        ious: list[float] = []
-        while len(dots) < MAX_CLICKS and not (ious and ious[-1] >= CONTENT_IOU):
-            click = robot.next_click(mask_hw)
-            dots.append(self._dot(click, label, mask_hw.shape))
-            region = self._ask(task, label, dots)
-            mask_hw = _mask(region, target_hw.shape)
-            ious.append(intersection_over_union(target_hw, mask_hw))
-        if region is not None and ious[-1] >= CONTENT_IOU:
-            return Annotated(label, len(dots), ious[0], False, [region])
+        answers = _BackendAnswers(self._ask, task, label, target_hw.shape, self._numbers)
+        session = annotate(
+            answers, target_hw, Clicker(target_hw), max_clicks=MAX_CLICKS, min_clicks=1, stop_iou=CONTENT_IOU
+        )
+        clicks, region = len(session.clicks), answers.region
+        if region is not None and session.ious[-1] >= CONTENT_IOU:
+            return Annotated(label, clicks, session.ious[0], False, [region])
         painted = BrushRegion(region["id"] if region else f"hand-{task['id']}-{label}", label, target_hw)
-        return Annotated(label, len(dots), ious[0], True, painted.results())
-
-    def _dot(self, click: Click, label: str, shape: tuple[int, ...]) -> dict[str, Any]:
-        height, width = shape
-        at = {"x": 100 * (click.col + 0.5) / width, "y": 100 * (click.row + 0.5) / height, "width": 0.39}
-        return {
-            "id": f"robot{next(self._numbers)}",
-            "type": "keypointlabels",
-            "from_name": "click",
-            "to_name": "image",
-            "original_width": width,
-            "original_height": height,
-            "image_rotation": 0,
-            "value": at | {"labels": [label], "keypointlabels": [label]},
-            "is_positive": click.positive,
-            "origin": "manual",
-        }
+        return Annotated(label, clicks, session.ious[0], True, painted.results())
 
     def _ask(self, task: dict[str, Any], label: str, dots: list[dict[str, Any]]) -> dict[str, Any] | None:
         """The label's region in the answer; None for an empty mask. Raises RuntimeError without an answer."""
@@ -98,6 +89,41 @@ class RobotAnnotator:
                 regions = answer.json()["results"][0]["result"]
                 return next((one for one in regions if one["value"].get("brushlabels") == [label]), None)
         raise RuntimeError(f"a click was not answered: {reason}")
+
+
+@dataclass
+class _BackendAnswers:
+    """Answers the clicks of one session over HTTP. region: the last answer, as Label Studio stores it."""
+
+    ask: Callable[[dict[str, Any], str, list[dict[str, Any]]], dict[str, Any] | None]
+    task: dict[str, Any]
+    label: str
+    shape_hw: tuple[int, ...]
+    numbers: Iterator[int]
+    dots: list[dict[str, Any]] = field(default_factory=list)
+    region: dict[str, Any] | None = None
+
+    def predict(self, clicks: Sequence[Click]) -> MaskResult:
+        self.dots += [self._dot(click) for click in clicks[len(self.dots) :]]
+        self.region = self.ask(self.task, self.label, self.dots)
+        mask_hw = _mask(self.region, self.shape_hw)
+        return MaskResult(mask_hw, mask_hw.astype(np.float32), Box.whole(*mask_hw.shape))
+
+    def _dot(self, click: Click) -> dict[str, Any]:
+        height, width = self.shape_hw
+        at = {"x": 100 * (click.col + 0.5) / width, "y": 100 * (click.row + 0.5) / height, "width": 0.39}
+        return {
+            "id": f"robot{next(self.numbers)}",
+            "type": "keypointlabels",
+            "from_name": "click",
+            "to_name": "image",
+            "original_width": width,
+            "original_height": height,
+            "image_rotation": 0,
+            "value": at | {"labels": [self.label], "keypointlabels": [self.label]},
+            "is_positive": click.positive,
+            "origin": "manual",
+        }
 
 
 def shifted(mask_hw: BoolMask, share: float = 1 / 3) -> BoolMask:

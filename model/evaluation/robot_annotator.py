@@ -97,7 +97,14 @@ STOP_IOU = 0.9
 """A session ends at this IoU. Sessions up to here give the number of clicks to every lower IoU, too."""
 
 
-class Predictor(Protocol):
+class ClickPredictor(Protocol):
+    """What answers the clicks of a session: a predictor, or a backend over HTTP."""
+
+    def predict(self, clicks: Sequence[Click]) -> MaskResult:
+        """Segment the current image by all clicks so far, oldest first."""
+
+
+class Predictor(ClickPredictor, Protocol):
     """The methods of `model.predictor.RefCutPredictor` that an evaluation calls."""
 
     def set_image(self, image_rgb: NDArray[np.uint8]) -> None:
@@ -113,9 +120,6 @@ class Predictor(Protocol):
         negative_hw: NDArray[np.bool_] | None,
     ) -> ReferenceTokens:
         """Encode an image and its masks as a reference."""
-
-    def predict(self, clicks: Sequence[Click]) -> MaskResult:
-        """Segment the current image by clicks."""
 
 
 @dataclass(frozen=True)
@@ -180,7 +184,7 @@ class RobotAnnotator:
 
 
 def annotate(
-    predictor: Predictor,
+    predictor: ClickPredictor,
     target_hw: BoolMask,
     clicker: Clicker,
     *,

@@ -31,7 +31,7 @@ from model.training.losses import bce_and_dice
 from model.training.trainer import references
 
 LEARNING_RATE = 2e-3
-FIRST_READING = (5.0, 5.0, -5.0, -5.0, -5.0, -5.0)
+INITIAL_READOUT = (5.0, 5.0, -5.0, -5.0, -5.0, -5.0)
 """Initial weights of the channels: similarity to the positive mask counts for a patch, other similarity against it."""
 
 
@@ -74,15 +74,15 @@ def fit_learned_similarity(
         Mean loss of the last tenth of the steps.
     """
     network.to(device).eval()
-    reading = nn.Linear(LEARNED_CHANNELS, 1).to(device)
+    readout = nn.Linear(LEARNED_CHANNELS, 1).to(device)
     with torch.no_grad():
-        reading.weight.copy_(torch.tensor([FIRST_READING]))
-        reading.bias.zero_()
-    optimiser = torch.optim.Adam([*network.likeness.parameters(), *reading.parameters()], lr=LEARNING_RATE)
+        readout.weight.copy_(torch.tensor([INITIAL_READOUT]))
+        readout.bias.zero_()
+    optimiser = torch.optim.Adam([*network.likeness.parameters(), *readout.parameters()], lr=LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, total)
     losses: list[float] = []
     for batches in tqdm(steps, total=total, desc="learned similarity", mininterval=5):
-        loss = torch.stack([_loss(network, reading, batch, device) for batch in batches]).mean()
+        loss = torch.stack([_loss(network, readout, batch, device) for batch in batches]).mean()
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -92,7 +92,7 @@ def fit_learned_similarity(
     return sum(last) / len(last)
 
 
-def _loss(network: RefCut, reading: nn.Linear, batch: Batch, device: torch.device) -> Tensor:
+def _loss(network: RefCut, readout: nn.Linear, batch: Batch, device: torch.device) -> Tensor:
     images = batch.images.to(device).float() / 255
     crops = network.encode_image(images)
     assert crops.comparison is not None
@@ -103,7 +103,7 @@ def _loss(network: RefCut, reading: nn.Linear, batch: Batch, device: torch.devic
     target = crops.comparison[batch.target_crop.to(device)]
     channels = network.likeness(target[named], reference.repeated(named))
     wanted = area_weights(batch.targets.to(device)[named], crops.grid)
-    return bce_and_dice(reading(channels).transpose(1, 2)[..., None], wanted[:, None, :, None])
+    return bce_and_dice(readout(channels).transpose(1, 2)[..., None], wanted[:, None, :, None])
 
 
 PHOTOS = 120
