@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +20,7 @@ from refcut_backend.queue.click_queue import ANSWERED, ClickQueue
 from refcut_backend.queue.heartbeats import new_worker_name, ready_worker
 from refcut_backend.queue.messages import ClickJob
 from refcut_backend.queue.redis import connect_redis
-from tests.support.recorded import REPOSITORY
+from tests.support.forked_processes import ForkedProcess
 
 GENEROUS_S = 60
 """Longest wait for something that happens within a second on an idle machine."""
@@ -55,7 +53,7 @@ class Worker:
     """One running fake worker."""
 
     name: str
-    process: subprocess.Popen[bytes]
+    process: ForkedProcess
 
     def kill(self) -> None:
         """Kill it with SIGKILL."""
@@ -105,8 +103,9 @@ class WorkerFarm:
     def start_worker(self, *options: str, ready: bool = True) -> Worker:
         """Start a worker, with options of `tests.support.fake_worker`, and wait until it is ready if `ready` is set."""
         name = new_worker_name()
-        command = [sys.executable, "-m", "tests.support.fake_worker", "--name", name, *options]
-        worker = Worker(name, subprocess.Popen(command, env=self.environment, cwd=REPOSITORY))
+        module = "tests.support.fake_worker"
+        process = ForkedProcess(module, "--name", name, *options, environment=self.environment)
+        worker = Worker(name, process)
         self.workers.append(worker)
         if ready:
             wait_for(lambda: ready_worker(self.connection, name) is not None, "the worker is ready")

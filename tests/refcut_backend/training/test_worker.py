@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -18,7 +16,7 @@ from refcut_backend.training.runs import Outcome, RequestedBy, Run, Stage
 from refcut_backend.training.trigger import TrainingRules
 from tests.refcut_backend.training.test_scheduler import thread_on
 from tests.support.fake_learner import PARENT
-from tests.support.recorded import REPOSITORY
+from tests.support.forked_processes import ForkedProcess
 from tests.support.training_world import World
 from tests.support.worker_farm import GENEROUS_S, wait_for
 
@@ -36,13 +34,12 @@ class Trainers:
             "REFCUT_STATE_DIR": str(world.folder),
             "FAKE_LEARNER": json.dumps(SLOW),
         }
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[ForkedProcess] = []
 
-    def start(self) -> subprocess.Popen[bytes]:
+    def start(self) -> ForkedProcess:
         name = f"trainer-{len(self.processes)}"
-        command = [sys.executable, "-m", "tests.support.fake_learner", "--name", name]
-        process = subprocess.Popen(command, env=self._environment, cwd=REPOSITORY)
-        self.processes.append(process)
+        module = "tests.support.fake_learner"
+        self.processes.append(ForkedProcess(module, "--name", name, environment=self._environment))
         return self.processes[-1]
 
     def request(self) -> str:
