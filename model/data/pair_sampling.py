@@ -82,7 +82,7 @@ def sample_group(
     second: Scene,
     size_px: int,
     grid: int,
-    s: PairSettings,
+    settings: PairSettings,
     rng: Generator,
     augmentation: Augmentation = augment_zoomed,
 ) -> Group:
@@ -93,13 +93,15 @@ def sample_group(
         second: Scene of the second crop; it shares a part name with `first`, and may be the same scene.
         size_px: Side of the crops.
         grid: Patches per side of a crop.
-        s: Probabilities.
+        settings: Probabilities.
         rng: Draws everything random.
         augmentation: Makes the crops.
     """
     photos = [(scene.image(), scene.masks()) for scene in (first, second)]
     for attempt in range(6):
-        crops = _make_crops(photos, size_px, rng, augmentation, zoom_share=s.zoom if attempt < 4 else 0.0)
+        crops = _make_crops(
+            photos, size_px, rng, augmentation, zoom_share=settings.zoom if attempt < 4 else 0.0
+        )
         common = sorted(set(crops[0].masks) & set(crops[1].masks))
         if common:
             break
@@ -107,9 +109,9 @@ def sample_group(
         crops = [whole_crop(*photos[0], size_px)] * 2
         common = sorted(crops[0].masks)
     rows = [
-        _target(crops[here], crops[1 - here], choice, grid, s, rng)
+        _target(crops[here], crops[1 - here], choice, grid, settings, rng)
         for here in (0, 1)
-        for choice in _choices(crops[here], common, first.has_whole, s, rng)
+        for choice in _choices(crops[here], common, first.has_whole, settings, rng)
     ]
     return Group(
         images=np.stack([crop.image for crop in crops]),
@@ -154,10 +156,10 @@ class _Choice:
 
 
 def _choices(
-    here: Crop, common: list[str], has_whole: bool, s: PairSettings, rng: Generator
+    here: Crop, common: list[str], has_whole: bool, settings: PairSettings, rng: Generator
 ) -> list[_Choice]:
     """The three targets of a crop: independent ones, or nested ones that share a click."""
-    if len(common) > 1 and rng.random() < s.shared_click:
+    if len(common) > 1 and rng.random() < settings.shared_click:
         part = common[rng.integers(len(common))]
         click_rc = first_click(here.masks[part], rng)
         larger = [part, _neighbour(here, part, common, rng) or common[common.index(part) - 1]]
@@ -169,7 +171,7 @@ def _choices(
         ]
     choices = []
     for _ in range(TARGETS_PER_CROP):
-        names, whole = _choose_parts(here, common, has_whole, s, rng)
+        names, whole = _choose_parts(here, common, has_whole, settings, rng)
         target = union(here.masks[name] for name in (here.masks if whole else names))
         choices.append(_Choice(names, whole, first_click(target, rng)))
     return choices
@@ -188,39 +190,39 @@ def _some_with(part: str, common: list[str], rng: Generator) -> list[str]:
 
 
 def _target(
-    here: Crop, there: Crop, choice: _Choice, grid: int, s: PairSettings, rng: Generator
+    here: Crop, there: Crop, choice: _Choice, grid: int, settings: PairSettings, rng: Generator
 ) -> tuple[BoolMask, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Target (S, S), shares of the other crop's patches inside M+ and M- (N,), and the first click (2,)."""
     target = union(here.masks[name] for name in (here.masks if choice.whole else choice.names))
     positive = union(there.masks[name] for name in (there.masks if choice.whole else choice.names))
     others = [] if choice.whole else [name for name in there.masks if name not in choice.names]
-    if len(others) > 1 and rng.random() < s.some_negatives:
+    if len(others) > 1 and rng.random() < settings.some_negatives:
         others = list(rng.choice(others, size=rng.integers(1, len(others)), replace=False))
     negative = union(there.masks[n] for n in others) & ~positive if others else np.zeros_like(positive)
-    draw = rng.random()
-    if draw < s.no_reference + s.only_negative:
+    chance = rng.random()
+    if chance < settings.no_reference + settings.only_negative:
         positive = np.zeros_like(positive)
-    if draw < s.no_reference or s.no_reference + s.only_negative <= draw < (
-        s.no_reference + s.only_negative + s.only_positive
+    if chance < settings.no_reference or settings.no_reference + settings.only_negative <= chance < (
+        settings.no_reference + settings.only_negative + settings.only_positive
     ):
         negative = np.zeros_like(negative)
     named = positive.any() or negative.any()
-    click_rc = np.full(2, -1.0) if named and rng.random() < s.no_click else choice.click_rc
+    click_rc = np.full(2, -1.0) if named and rng.random() < settings.no_click else choice.click_rc
     return target, patch_shares(positive, grid), patch_shares(negative, grid), click_rc.astype(np.float32)
 
 
 def _choose_parts(
-    here: Crop, common: list[str], has_whole: bool, s: PairSettings, rng: Generator
+    here: Crop, common: list[str], has_whole: bool, settings: PairSettings, rng: Generator
 ) -> tuple[list[str], bool]:
     """Draw the parts of an independent target, and whether it is the whole object."""
-    draw = rng.random()
-    if draw < s.single or len(common) == 1:
+    chance = rng.random()
+    if chance < settings.single or len(common) == 1:
         return [common[rng.integers(len(common))]], False
-    if draw < s.single + s.connected_pair:
+    if chance < settings.single + settings.connected_pair:
         first = common[rng.integers(len(common))]
         neighbour = _neighbour(here, first, common, rng)
         return ([first, neighbour] if neighbour else [first]), False
-    if draw < s.single + s.connected_pair + s.whole and has_whole:
+    if chance < settings.single + settings.connected_pair + settings.whole and has_whole:
         return common, True
     return list(rng.choice(common, size=rng.integers(2, len(common) + 1), replace=False)), False
 
@@ -235,13 +237,13 @@ def first_click(target_hw: BoolMask, rng: Generator) -> NDArray[np.float64]:
     Returns:
         (row, column) of a pixel of the target.
     """
-    draw = rng.random()
-    if draw < 0.45:
+    chance = rng.random()
+    if chance < 0.45:
         point = np.asarray(deepest_point(target_hw), float)
         jittered = np.round(point + rng.normal(0, 0.01 * target_hw.shape[0], 2)).astype(int)
         jittered = jittered.clip(0, np.asarray(target_hw.shape) - 1)
         return jittered.astype(float) if target_hw[tuple(jittered)] else point
-    if draw < 0.85:
+    if chance < 0.85:
         distance = cv2.distanceTransform(np.pad(target_hw.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
         inside = np.argwhere(distance > distance.max() / 2)
     else:

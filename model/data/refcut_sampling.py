@@ -153,9 +153,9 @@ def _masks(there: Crop, names: Sequence[str], rng: Generator) -> tuple[BoolMask,
     others = [mask for name, mask in there.masks.items() if name not in names]
     empty = np.zeros_like(positive)
     negative = union(others) & ~positive if others else empty
-    draw = rng.random()
-    if draw < ONLY_POSITIVE:
+    chance = rng.random()
+    if chance < ONLY_POSITIVE:
         return positive, empty
-    if draw < ONLY_POSITIVE + ONLY_NEGATIVE and negative.any():
+    if chance < ONLY_POSITIVE + ONLY_NEGATIVE and negative.any():
         return empty, negative
     return positive, negative

@@ -28,7 +28,7 @@ from model.network.refcut import RefCut, normalise
 from model.network.similarity import LEARNED_CHANNELS, REFERENCE_CHANNELS
 from model.training.batches import Batch
 from model.training.losses import bce_and_dice
-from model.training.trainer import references
+from model.training.trainer import batch_references
 
 LEARNING_RATE = 2e-3
 INITIAL_READOUT = (5.0, 5.0, -5.0, -5.0, -5.0, -5.0)
@@ -96,7 +96,7 @@ def _loss(network: RefCut, readout: nn.Linear, batch: Batch, device: torch.devic
     images = batch.images.to(device).float() / 255
     crops = network.encode_image(images)
     assert crops.comparison is not None
-    reference = references(network, batch, images, crops.comparison)
+    reference = batch_references(network, batch, images, crops.comparison)
     named = (reference.positive.sum(dim=1) > 0).nonzero()[:, 0]
     if not len(named):
         named = torch.arange(len(batch.targets), device=device)

@@ -61,7 +61,7 @@ def forward_with_clicks(
     images = batch.images.to(device).float() / 255
     crops = network.encode_image(images)
     features = crops.repeated(batch.target_crop.to(device))
-    prepared = network.prepare_reference(features, references(network, batch, images, crops.comparison))
+    prepared = network.prepare_reference(features, batch_references(network, batch, images, crops.comparison))
     table = batch.clicks.clone()
     previous = torch.zeros(len(table), 1, size_px, size_px, device=device)
     wanted = batch.targets[:, 0].numpy()
@@ -75,7 +75,9 @@ def forward_with_clicks(
     return _upsample(network.segment(features, _coords(table, previous), prepared), size_px)
 
 
-def references(network: RefCut, batch: Batch, images: Tensor, comparison: Tensor | None) -> ReferenceTokens:
+def batch_references(
+    network: RefCut, batch: Batch, images: Tensor, comparison: Tensor | None
+) -> ReferenceTokens:
     """Collect the tokens of each target's reference. Only crops that serve as a reference are encoded.
 
     Args:

@@ -28,7 +28,7 @@ def config_of(data: Path, stages: int, accumulate: int = 1) -> TrainConfig:
         "preset": "xtiny",
         "sources": [source],
         "sampling": "refcut",
-        "views": "simpleclick",
+        "augmentation": "simpleclick",
         "stages": [STAGE] * stages,
         "schedule": {"kind": "multistep"},
         "warmup_steps": 0,
