@@ -16,6 +16,12 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True)
+def _same_chance() -> None:
+    """Networks start from random weights: the same ones in whatever order tests run."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def _no_handler_for_ended_children() -> Iterator[None]:
     """torch's DataLoader leaves one behind. Trainings take it away (`child_signal_restored`); this is for all others.
 
