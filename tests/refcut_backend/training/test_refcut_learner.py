@@ -71,7 +71,7 @@ def test_a_version_is_converted_before_it_serves(tmp_path, settings, store, monk
 
 
 def test_a_version_that_cannot_be_converted_is_promoted_all_the_same(tmp_path, settings, store, monkeypatch):
-    monkeypatch.setattr("model.runtime.select.LIMIT_S", 0.01)
+    monkeypatch.setattr("model.runtime.select.TIME_LIMIT_S", 0.01)
     learner = ModelLearner(settings)
     version = learner.publish(7, candidate(tmp_path / "run"), version_metadata())
     learner.promote(7, version)
