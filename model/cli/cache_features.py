@@ -1,0 +1,66 @@
+"""Caches the frozen features of training photographs, which `train-reader` reads.
+
+Crops that are there already are not computed again. Of evaluation sets only crop 0, the whole photograph, is cached.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from model.checkpoints.version_folder import BASE_FILE, SHIPPED_DIR, file_digest
+from model.checkpoints.weights import load_network
+from model.cli.common import OneLineParser
+from model.data.feature_cache import write_features
+from model.errors import ModelError
+from model.predictor_config import serving_settings
+from model.runtime.select import with_runtime
+from model.training.reader_config import evaluation_scenes, read_reader_config, training_scenes
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command's arguments."""
+    parser = OneLineParser(prog="python -m model.cli.cache_features", description=__doc__)
+    parser.add_argument("config", type=Path, metavar="CONFIG", help="configuration of the reader's training")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder that the config's paths are relative to"
+    )
+    parser.add_argument("--cache", type=Path, required=True, help="folder of the cache")
+    parser.add_argument(
+        "--weights", type=Path, default=SHIPPED_DIR, help="version whose frozen encoder is used"
+    )
+    parser.add_argument("--crops", type=int, nargs="+", default=[0], help="numbers of the crops to compute")
+    parser.add_argument("--sets", nargs="+", help="only these training sets")
+    parser.add_argument("--threads", type=int, default=1)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Exits with status 2 and one line on stderr if configuration or data cannot be used."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    try:
+        config = read_reader_config(arguments.config, arguments.data)
+        trained = load_network(arguments.weights)
+        settings = serving_settings(trained.config)
+        network = with_runtime(trained, settings, "auto")
+        digest = file_digest(arguments.weights / BASE_FILE)
+        for name in config.evaluation:
+            scenes = evaluation_scenes(config, name)
+            write_features(network, scenes, arguments.cache / f"{name}-0", 0, settings.network_px, digest)
+        for crop_number in arguments.crops:
+            for name in arguments.sets or config.sets:
+                scenes = training_scenes(config, name)
+                print(f"crop {crop_number} of {name}: {len(scenes)} photographs", flush=True)
+                folder = arguments.cache / f"{name}-{crop_number}"
+                write_features(network, scenes, folder, crop_number, settings.network_px, digest)
+    except ModelError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,346 @@
+"""The reader: carries the labels of a reference over to an image, and settles how far the thing reaches.
+
+Not in the RefCut paper. A prompt says what to look for, and cosines say what looks alike; neither says where a part ends
+when its neighbour looks the same. The reader learns that from frozen features, in four steps:
+
+    encode   once per image, crop or reference   two transformer blocks; queries of `matching_heads` cosine spaces
+    match    once per crop and reference         attention from the crop to the reference whose values are the labels of
+                                                 the reference's masks: inside the positive one, the negative one, neither
+    read     once per click                      what the labels are at the clicks, how alike each place is to the clicks,
+                                                 and a small convolutional network on the grid of patches
+
+It compares and attends, but no feature ever reaches the output by itself: this is why it carries over to kinds of things
+that were never trained on. Without any reference mask its output is exactly zero.
+
+Shapes: B crops, N patches of a crop, M patches of its references (N for one, 2 N for two, ...), K label sets that are
+read off the same crop and references, D `comparison_dim`, E `token_dim`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.network.config import READER_LABELS, READER_SPACE_CHANNELS, ReaderConfig
+
+LABELS = READER_LABELS
+"""Inside the positive mask, inside the negative mask, outside both."""
+SPACE_CHANNELS = READER_SPACE_CHANNELS
+"""Per label: cosine to the mean, and soft maximum of the cosines."""
+CLICK_CHANNELS = 8
+SHARPNESS = 20.0
+MAX_SHARPNESS = 60.0
+"""exp(60) is far from what float32 can hold, and sharper than any training has made it."""
+CLICKED_PATCHES = 16
+"""At most so many clicked patches of each sign are looked at."""
+CLICKED_SHARE = 0.25
+"""A patch counts as clicked if it is covered at least this much of what the best covered one is."""
+INPUT_SCALE = 14.0
+"""Comparison features have length 1 per block; this brings their numbers to about 0.7."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the reader says of each patch.
+
+    Attributes:
+        logits: (B, K, N) float32; above 0 = belongs to what the reference means.
+        hidden: (B, K, N, `hidden`), what the logits were computed from.
+    """
+
+    logits: Tensor
+    hidden: Tensor
+
+
+class Reader(nn.Module):
+    """See the module's docstring. All of it works on frozen features and is trained apart from the click path."""
+
+    def __init__(self, comparison_dim: int, config: ReaderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Linear(comparison_dim, config.width)
+        self.positions = nn.Linear(config.width, config.width, bias=False)
+        nn.init.normal_(self.positions.weight, std=0.01)
+        self.blocks = nn.ModuleList(
+            _TransformerBlock(config.width, config.heads, config.dropout) for _ in range(config.blocks)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        self.to_matching = nn.Linear(config.width, config.matching_heads * config.matching_dim, bias=False)
+        self.to_embedding = nn.Linear(config.width, config.embedding_dim, bias=False)
+        self.log_sharpness = nn.Parameter(torch.linspace(math.log(6), math.log(30), config.matching_heads))
+        per_sign = LABELS * config.matching_heads + CLICK_CHANNELS + config.matching_heads
+        self.gather = nn.Sequential(
+            nn.Linear(config.match_channels + 2 * per_sign, config.hidden),
+            nn.GELU(),
+            nn.Linear(config.hidden, config.hidden),
+        )
+        self.refine = nn.ModuleList(_ConvBlock(config.hidden) for _ in range(config.refine_blocks))
+        self.out_norm = nn.LayerNorm(config.hidden)
+        self.to_logit = nn.Linear(config.hidden, 1)
+
+    def encode(self, comparison: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Prepares an image, a crop or a reference for matching.
+
+        Args:
+            comparison: Frozen features (B, N, D).
+            grid: Patches down and across; their product is N.
+
+        Returns:
+            (B, N, E) float32: normalised vectors of the matching heads, then the normalised embedding.
+        """
+        x = comparison * INPUT_SCALE
+        if self.training and self.config.channel_dropout:
+            kept = torch.rand(x.shape[-1], device=x.device) >= self.config.channel_dropout
+            x = x * (kept / (1 - self.config.channel_dropout))
+        x = self.embed(x) + self.positions(_sine_positions(grid, self.config.width, x.device))
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        heads = self.to_matching(x).float().reshape(*x.shape[:2], self.config.matching_heads, -1)
+        embedding = self.to_embedding(x).float()
+        return torch.cat([F.normalize(heads, dim=-1).flatten(2), F.normalize(embedding, dim=-1)], dim=-1)
+
+    def match(
+        self,
+        tokens: Tensor,
+        comparison: Tensor,
+        reference_tokens: Tensor,
+        reference_comparison: Tensor,
+        labels: Tensor,
+    ) -> Tensor:
+        """Carries labels of references over to a crop.
+
+        Args:
+            tokens: The crop as `encode` returns it, (B, N, E).
+            comparison: Frozen features of the crop, (B, N, D).
+            reference_tokens: The same of its references, (B, M, E), one behind the other.
+            reference_comparison: (B, M, D).
+            labels: Shares 0..1 of each reference patch per label, (B, M, K, 3); see `label_shares`.
+
+        Returns:
+            (B, K, N, `match_channels`) float32.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            references = reference_tokens.shape[1] / tokens.shape[1]
+            heads, embedding = self._split(tokens.float())
+            reference_heads, reference_embedding = self._split(reference_tokens.float())
+            propagated = self._propagate(heads, reference_heads, labels, references)
+            learned = _space_channels(embedding, reference_embedding, labels, references)
+            with torch.no_grad():
+                frozen = _space_channels(
+                    F.normalize(comparison.float(), dim=-1),
+                    F.normalize(reference_comparison.float(), dim=-1),
+                    labels,
+                    references,
+                )
+                mean = frozen.mean(dim=2, keepdim=True)
+                spread = (frozen - mean).square().mean(dim=2, keepdim=True).sqrt().clamp_min(1e-2)
+                scores = 0.3 * (frozen - mean) / spread
+            return torch.cat([propagated, learned, frozen, scores], dim=-1)
+
+    def read(
+        self, tokens: Tensor, comparison: Tensor, matched: Tensor, clicks: Tensor, grid: tuple[int, int]
+    ) -> Reading:
+        """Says which patches belong to what the reference means, given the clicks.
+
+        Args:
+            tokens: The crop as `encode` returns it, (B, N, E).
+            comparison: Frozen features of the crop, (B, N, D).
+            matched: What `match` returned, (B, K, N, C).
+            clicks: Share of each patch under positive and under negative click disks, (B, K, 2, N). Zeros = no click.
+            grid: Patches down and across.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            channels = torch.cat(
+                [matched, self._click_channels(tokens, comparison, matched, clicks, grid)], dim=-1
+            )
+        batch, sets = matched.shape[:2]
+        x = self.gather(channels).flatten(0, 1)
+        for block in self.refine:
+            x = block(x, grid)
+        hidden = self.out_norm(x)
+        logits = self.to_logit(hidden)[..., 0].float()
+        return Reading(logits.reshape(batch, sets, -1), hidden.reshape(batch, sets, *hidden.shape[1:]))
+
+    def propagated_channels(self, matched: Tensor) -> Tensor:
+        """The part of what `match` returns (..., C) that holds the labels per head, (..., 3 * heads)."""
+        return matched[..., : LABELS * self.config.matching_heads]
+
+    def learned_channels(self, matched: Tensor) -> Tensor:
+        """The part that holds similarities in the learned space, (..., 6); zero for absent labels."""
+        start = LABELS * self.config.matching_heads
+        return matched[..., start : start + SPACE_CHANNELS]
+
+    def frozen_channels(self, matched: Tensor) -> Tensor:
+        """The part that holds similarities of untouched features and their z-scores, (..., 12)."""
+        return matched[..., -2 * SPACE_CHANNELS :]
+
+    def _split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of the matching heads (B, heads, N, dim), and the embedding (B, N, dim)."""
+        width = self.config.matching_heads * self.config.matching_dim
+        heads = tokens[..., :width].reshape(*tokens.shape[:2], self.config.matching_heads, -1)
+        return heads.transpose(1, 2), tokens[..., width:]
+
+    def _propagate(self, heads: Tensor, reference_heads: Tensor, labels: Tensor, references: float) -> Tensor:
+        """Share of the positive and of the negative label, and log of the total, per head: (B, K, N, 3 * heads)."""
+        batch, count, patches, _ = heads.shape
+        sharpness = self.log_sharpness.exp().clamp(max=MAX_SHARPNESS)
+        # exp(s * (cos - 1)) = exp(s * cos) / exp(s), and the second factor counts in the total only.
+        affinity = torch.exp((heads * sharpness[:, None, None]) @ reference_heads.transpose(-1, -2))
+        sums = affinity @ labels.flatten(2)[:, None] / references
+        sums = sums.reshape(batch, count, patches, -1, LABELS).permute(0, 3, 2, 1, 4)
+        total = sums.sum(dim=-1, keepdim=True)
+        sums, total = sums / (total + 1e-6), torch.log(total + 1e-6) - sharpness[:, None]
+        found = torch.cat([3 * sums[..., :2] - 1, 0.2 * total], dim=-1)
+        return found.reshape(batch, -1, patches, LABELS * count)
+
+    def _click_channels(
+        self, tokens: Tensor, comparison: Tensor, matched: Tensor, clicks: Tensor, grid: tuple[int, int]
+    ) -> Tensor:
+        """(B, K, N, 2 * (labels at the clicks, `CLICK_CHANNELS`, one cosine per head)), positive clicks first."""
+        propagated = self.propagated_channels(matched)
+        heads, embedding = self._split(tokens.float())
+        frozen = F.normalize(comparison.float(), dim=-1)
+        count = min(CLICKED_PATCHES, clicks.shape[-1])
+        weights, places = clicks.float().topk(count, dim=-1)
+        counted = (weights > CLICKED_SHARE * weights[..., :1]) & (weights > 0)
+        present = (weights[..., 0] > 0).float()[..., None, None]
+        share = clicks.float() / clicks.sum(dim=-1, keepdim=True).clamp_min(1e-6)
+        at_clicks = torch.einsum("bksn,bknc->bksc", share, propagated)[:, :, :, None]
+        found = [
+            at_clicks.expand(-1, -1, -1, tokens.shape[1], -1),
+            _most_similar(frozen[:, None], places, counted),
+            _most_similar(embedding[:, None], places, counted),
+            _nearest_click(places, counted, grid),
+            torch.ones_like(clicks)[..., None],
+            _most_similar(heads, places, counted),
+        ]
+        return (torch.cat(found, dim=-1) * present).transpose(2, 3).flatten(3)
+
+
+def label_shares(positive: Tensor, negative: Tensor) -> Tensor:
+    """Labels of reference patches from the shares that the masks cover.
+
+    The patch that is covered best counts as a whole one. Without any mask all labels are zero.
+
+    Args:
+        positive: Share of each patch inside the positive mask, (B, M, ...).
+        negative: The same of the negative mask.
+
+    Returns:
+        (B, M, ..., 3): inside the positive mask, inside the negative mask, outside both.
+    """
+    best = torch.maximum(positive, negative).amax(dim=1, keepdim=True)
+    first, second = (shares / best.clamp_min(1e-12) for shares in (positive, negative))
+    outside = (1 - first - second).clamp_min(0) * (best > 0)
+    return torch.stack([first, second, outside], dim=-1)
+
+
+def _space_channels(target: Tensor, reference: Tensor, labels: Tensor, references: float) -> Tensor:
+    """Per label the cosine to the mean and the soft maximum of cosines, (B, K, N, 6); zero for absent labels.
+
+    target (B, N, C) and reference (B, M, C) have length 1.
+    """
+    batch, _, sets, _ = labels.shape
+    flat = labels.flatten(2)
+    cosines = target @ reference.transpose(1, 2)
+    mean = F.normalize(flat.transpose(1, 2) @ reference, dim=-1)
+    to_mean = target @ mean.transpose(1, 2)
+    similar = torch.exp(SHARPNESS * (cosines - 1)) @ flat / references
+    nearest = 1 + torch.log(similar + 1e-16) / SHARPNESS
+    present = (flat.sum(dim=1) > 0).float()[:, None]
+    both = torch.stack([to_mean * present, nearest * present], dim=-1)
+    return both.reshape(batch, -1, sets, 2 * LABELS).transpose(1, 2)
+
+
+def _most_similar(vectors: Tensor, places: Tensor, counted: Tensor) -> Tensor:
+    """Largest cosine of each patch to a clicked patch, in each of H spaces: (B, K, 2, N, H).
+
+    vectors: (B, H, N, C) of length 1. places: clicked patches (B, K, 2, P). counted: which of them are.
+    """
+    spaces, dim = vectors.shape[1], vectors.shape[-1]
+    flat = places.flatten(1)[:, None, :, None].expand(-1, spaces, -1, dim)
+    clicked = torch.gather(vectors, 2, flat)
+    cosines = vectors @ clicked.transpose(-1, -2)
+    cosines = cosines.reshape(*cosines.shape[:3], *places.shape[1:])
+    cosines = torch.where(counted[:, None, None], cosines, -1.0)
+    return cosines.amax(dim=-1).permute(0, 3, 4, 2, 1)
+
+
+def _nearest_click(places: Tensor, counted: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Where the nearest clicked patch lies, (B, K, 2, N, 5): columns and rows to it, nearness in two widths, is it one.
+
+    Distances are shares of the grid's sides.
+    """
+    rows, cols = grid
+    number = torch.arange(rows * cols, device=places.device)
+    patch_row, patch_col = number // cols / rows, number % cols / cols
+    row_offset = patch_row[:, None] - (places // cols / rows)[..., None, :]
+    col_offset = patch_col[:, None] - (places % cols / cols)[..., None, :]
+    squared = torch.where(counted[..., None, :], row_offset.square() + col_offset.square(), 9.0)
+    distance, nearest = squared.min(dim=-1, keepdim=True)
+    found = [
+        torch.gather(col_offset, -1, nearest),
+        torch.gather(row_offset, -1, nearest),
+        torch.exp(-60 * distance),
+        torch.exp(-8 * distance),
+        (distance == 0).float(),
+    ]
+    return torch.cat(found, dim=-1)
+
+
+def _sine_positions(grid: tuple[int, int], width: int, device: torch.device) -> Tensor:
+    """Sines and cosines of a patch's place on the grid, (1, N, width)."""
+    rows, cols = grid
+    down = (torch.arange(rows, device=device) / rows)[:, None].expand(rows, cols).reshape(-1)
+    across = (torch.arange(cols, device=device) / cols)[None].expand(rows, cols).reshape(-1)
+    steps = width // 4
+    frequency = math.pi * 2 ** (torch.arange(steps, device=device) * (5 / steps))
+    angles = torch.stack([across[:, None] * frequency, down[:, None] * frequency], dim=-1)
+    return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1).flatten(1)[None]
+
+
+class _TransformerBlock(nn.Module):
+    """Pre-norm transformer block with layer scale and dropout."""
+
+    def __init__(self, width: int, heads: int, dropout: float, mlp_ratio: int = 4) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.fc1, self.fc2 = nn.Linear(width, mlp_ratio * width), nn.Linear(mlp_ratio * width, width)
+        self.scale1 = nn.Parameter(torch.full((width,), 0.3))
+        self.scale2 = nn.Parameter(torch.full((width,), 0.3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, patches, width = x.shape
+        qkv = self.qkv(self.norm1(x)).reshape(batch, patches, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        query, key, value = qkv.unbind(0)
+        # Plain attention: the fused kernel's backward pass is slow on a CPU.
+        attention = ((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)).softmax(dim=-1)
+        mixed = (attention.to(value.dtype) @ value).transpose(1, 2).reshape(batch, patches, width)
+        x = x + self.scale1 * F.dropout(self.proj(mixed), self.dropout, self.training)
+        return x + self.scale2 * F.dropout(
+            self.fc2(F.gelu(self.fc1(self.norm2(x)))), self.dropout, self.training
+        )
+
+
+class _ConvBlock(nn.Module):
+    """ConvNeXt block on the grid of patches, (B, N, C) to the same."""
+
+    def __init__(self, width: int, mlp_ratio: int = 3, kernel: int = 7) -> None:
+        super().__init__()
+        self.spread = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.fc1, self.fc2 = nn.Linear(width, mlp_ratio * width), nn.Linear(mlp_ratio * width, width)
+        self.scale = nn.Parameter(torch.full((width,), 0.3))
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        batch, _, width = x.shape
+        spread = self.spread(x.transpose(1, 2).reshape(batch, width, *grid)).flatten(2).transpose(1, 2)
+        out: Tensor = x + self.scale * self.fc2(F.gelu(self.fc1(self.norm(spread))))
+        return out

@@ -1,0 +1,306 @@
+"""Trains the reader alone, on cached frozen features, with checkpoints from which a killed run resumes.
+
+checkpoint.pt          weights, optimiser and average
+steps.jsonl            loss, IoU on the grid and learning rate of each step, each step once
+evaluations.jsonl      the curve: count, mean and standard error by cell
+evaluations/STEP.npz   the IoU of every sample, for paired comparisons
+reader.safetensors     the averaged weights
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.errors import TrainingError, WeightsError
+from model.network.config import ReaderConfig
+from model.network.reader import Reader, label_shares
+from model.network.refcut import RefCut
+from model.training.optim import WeightAverage, check_finite, computes_bfloat16
+from model.training.reader_config import ReaderTraining
+from model.training.reader_sampling import ReaderBatch, ReaderSampler
+
+CHECKPOINT_FILE = "checkpoint.pt"
+STEPS_FILE = "steps.jsonl"
+EVALUATIONS_FILE = "evaluations.jsonl"
+EVALUATIONS_DIR = "evaluations"
+WEIGHTS_FILE = "reader.safetensors"
+READER_FORMAT = "refcut-reader-1"
+
+CellIous = Mapping[str, Mapping[str, NDArray[np.float64]]]
+"""IoU of every sample, by cell ("set/kind") and measure."""
+
+
+class ReaderTrainer:
+    """One run of training the reader."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        config: ReaderTraining,
+        sampler: ReaderSampler,
+        run_dir: Path,
+        device: torch.device,
+        evaluation: Callable[[Reader], CellIous] | None = None,
+    ) -> None:
+        """Prepares a run; `resume` continues an earlier one in `run_dir`."""
+        self.reader = reader.to(device)
+        self.config = config
+        self.run_dir = run_dir
+        self.step = 0
+        self.seconds = 0.0
+        """Time spent on steps, over all resumed parts of the run."""
+        self._stopped = False
+        self._sampler = sampler
+        self._device = device
+        self._evaluation = evaluation
+        self._average = WeightAverage(reader, config.average_decay)
+        self._optimiser = torch.optim.AdamW(
+            reader.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            betas=(0.9, 0.98),
+        )
+        self._bfloat16 = computes_bfloat16(device)
+        run_dir.mkdir(parents=True, exist_ok=True)
+
+    def resume(self) -> bool:
+        """Continues from the run's checkpoint, if there is one, to the same losses as without the interruption."""
+        path = self.run_dir / CHECKPOINT_FILE
+        if not path.exists():
+            return False
+        saved: dict[str, Any] = torch.load(path, map_location=self._device, weights_only=True)
+        self.reader.load_state_dict(saved["reader"])
+        self._optimiser.load_state_dict(saved["optimiser"])
+        self._average.values = saved["average"]
+        self._average.steps = saved["average_steps"]
+        self.step = saved["step"]
+        self.seconds = saved["seconds"]
+        _drop_after(self.run_dir / STEPS_FILE, self.step)
+        return True
+
+    def run(self) -> None:
+        """Trains until the last step, or until `stop` is called, and saves.
+
+        Raises:
+            TrainingError: If the loss or a weight is not a finite number.
+        """
+        saved_at = evaluated_at = time.monotonic()
+        while self.step < self.config.steps and not self._stopped:
+            started = time.monotonic()
+            record = self._train_step()
+            self.seconds += time.monotonic() - started
+            with (self.run_dir / STEPS_FILE).open("a") as log:
+                log.write(json.dumps(record | {"seconds": round(self.seconds, 1)}) + "\n")
+            if time.monotonic() - saved_at > 60 * self.config.checkpoint_minutes:
+                self.save()
+                saved_at = time.monotonic()
+            if time.monotonic() - evaluated_at > 60 * self.config.evaluation_minutes:
+                self.evaluate()
+                evaluated_at = time.monotonic()
+        self.save()
+        if not self._stopped:
+            self.evaluate()
+
+    def stop(self) -> None:
+        """Ends `run` after the current step; may be called by a signal handler."""
+        self._stopped = True
+
+    def save(self) -> None:
+        """Writes checkpoint and averaged weights."""
+        check_finite(self._average.values)
+        temporary = self.run_dir / (CHECKPOINT_FILE + ".partial")
+        torch.save(
+            {
+                "reader": self.reader.state_dict(),
+                "optimiser": self._optimiser.state_dict(),
+                "average": self._average.values,
+                "average_steps": self._average.steps,
+                "step": self.step,
+                "seconds": self.seconds,
+            },
+            temporary,
+        )
+        os.replace(temporary, self.run_dir / CHECKPOINT_FILE)
+        save_reader(self._average.values, self.reader, self.run_dir / WEIGHTS_FILE)
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Runs the evaluation with the averaged weights and adds it to the curve."""
+        if self._evaluation is None:
+            return {}
+        averaged = Reader(self.reader.embed.in_features, self.reader.config).to(self._device)
+        averaged.load_state_dict(self.reader.state_dict() | self._average.values)
+        found = self._evaluation(averaged)
+        summary = summarise(found)
+        (self.run_dir / EVALUATIONS_DIR).mkdir(exist_ok=True)
+        values = {f"{cell}:{measure}": ious for cell, of in found.items() for measure, ious in of.items()}
+        np.savez(self.run_dir / EVALUATIONS_DIR / f"{self.step}.npz", **values)  # type: ignore[arg-type]
+        line = {"step": self.step, "seconds": round(self.seconds, 1), "cells": summary}
+        with (self.run_dir / EVALUATIONS_FILE).open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        for cell, measures in summary.items():
+            means = {
+                name: value for name, value in measures.items() if name != "n" and not name.endswith("_se")
+            }
+            shown = " ".join(f"{name}={value:.3f}" for name, value in means.items())
+            print(f"step {self.step} {cell} n={measures['n']:.0f} {shown}", flush=True)
+        return summary
+
+    def _train_step(self) -> dict[str, float]:
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.config.learning_rate * rate_share(self.step, self.config)
+        batch = self._sampler.batch(self.step)
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        self.reader.train()
+        logits, targets = self._logits(batch)
+        loss = bce_and_dice_on_shares(logits, targets)
+        if not bool(torch.isfinite(loss)):
+            raise TrainingError("the loss is not a number", hint="lower the learning rate")
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.reader.parameters(), self.config.clip_norm)
+        self._optimiser.step()
+        self._average.update(self.reader)
+        self.step += 1
+        with torch.no_grad():
+            mask = (logits > 0).float()
+            overlap = (mask * targets).sum(dim=-1)
+            iou = (overlap / (mask.sum(dim=-1) + targets.sum(dim=-1) - overlap).clamp_min(1e-6)).mean()
+        return {
+            "step": self.step,
+            "loss": round(loss.item(), 5),
+            "iou": round(iou.item(), 4),
+            "rate": round(rate_share(self.step - 1, self.config), 5),
+            "targets": targets.shape[0] * targets.shape[1],
+        }
+
+    def _logits(self, batch: ReaderBatch) -> tuple[Tensor, Tensor]:
+        """Logits and targets, (B, K, N)."""
+        comparison = torch.from_numpy(batch.features).to(self._device).float()
+        references = torch.from_numpy(batch.references).to(self._device)
+        labels = label_shares(
+            torch.from_numpy(batch.positive).to(self._device),
+            torch.from_numpy(batch.negative).to(self._device),
+        )
+        clicks = torch.from_numpy(batch.clicks).to(self._device)
+        grid = (self._sampler.grid, self._sampler.grid)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
+            tokens = self.reader.encode(comparison, grid)
+            matched = self.reader.match(
+                tokens,
+                comparison,
+                tokens[references].flatten(1, 2),
+                comparison[references].flatten(1, 2),
+                labels,
+            )
+            reading = self.reader.read(tokens, comparison, matched, clicks, grid)
+        return reading.logits, torch.from_numpy(batch.targets).to(self._device)
+
+
+def summarise(found: CellIous) -> dict[str, dict[str, float]]:
+    """Count, and mean and standard error of each measure, by cell."""
+    return {
+        cell: {"n": float(len(next(iter(measures.values()))))}
+        | {measure: round(float(values.mean()), 4) for measure, values in measures.items()}
+        | {
+            f"{measure}_se": round(float(values.std(ddof=1) / np.sqrt(len(values))), 4)
+            for measure, values in measures.items()
+            if len(values) > 1
+        }
+        for cell, measures in found.items()
+    }
+
+
+def with_reader(network: RefCut, reader: Reader, *, replaces_similarity: bool = False) -> RefCut:
+    """A network with a trained reader in it.
+
+    Args:
+        network: A network with similarity channels; if it has a reader, that one is replaced.
+        reader: Its weights are copied.
+        replaces_similarity: Whether the reader's own space takes the place of the network's learned similarity. The
+            output changes then; otherwise the new channels change nothing until they are trained.
+    """
+    config = dataclasses.replace(network.config, reader=reader.config)
+    if replaces_similarity:
+        config = dataclasses.replace(config, likeness_dim=0)
+    grown = RefCut(config)
+    tensors = {
+        name: value
+        for name, value in network.state_dict().items()
+        if not name.startswith("reader.") and (config.likeness_dim or not name.startswith("likeness."))
+    }
+    before, after = network.similarity_channels, grown.similarity_channels
+    for name in ("similarity_in.fc1.weight", "similarity_out.fc1.weight"):
+        weight, wanted = tensors[name], grown.state_dict()[name].shape[1]
+        inserted = weight.new_zeros(len(weight), after - before)
+        appended = weight.new_zeros(len(weight), wanted - weight.shape[1] - (after - before))
+        tensors[name] = torch.cat([weight[:, :before], inserted, weight[:, before:], appended], dim=1)
+    grown.load_state_dict(reader.state_dict(prefix="reader.") | tensors)
+    return grown.train(network.training)
+
+
+def rate_share(step: int, config: ReaderTraining) -> float:
+    """Share of the learning rate at a step: linear warm-up, constant, linear to zero over `decay_steps`."""
+    warm = min(1.0, (step + 1) / config.warmup_steps)
+    left = config.steps - step
+    return min(warm, left / (config.decay_steps + 1)) if left <= config.decay_steps else warm
+
+
+def bce_and_dice_on_shares(logits: Tensor, shares: Tensor) -> Tensor:
+    """Binary cross-entropy plus soft dice of logits (B, K, N) against shares 0..1 of the patches, averaged."""
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, shares, reduction="none").mean(dim=-1)
+    probability = torch.sigmoid(logits)
+    overlap = (probability * shares).sum(dim=-1)
+    dice = 1 - (2 * overlap + 1) / (probability.sum(dim=-1) + shares.sum(dim=-1) + 1)
+    return (cross_entropy + dice).mean()
+
+
+def save_reader(tensors: dict[str, Tensor], reader: Reader, path: Path) -> None:
+    """Writes a reader's weights, with its shape."""
+    temporary = path.with_suffix(".partial")
+    values = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    shape = json.dumps({"comparison_dim": reader.embed.in_features} | vars(reader.config), sort_keys=True)
+    save_file(values, temporary, metadata={"format": READER_FORMAT, "config": shape})
+    os.replace(temporary, path)
+
+
+def load_reader(path: Path) -> Reader:
+    """A reader in evaluation mode from the file of a run.
+
+    Raises:
+        WeightsError: If the file is not such a file.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        if metadata.get("format") != READER_FORMAT:
+            raise WeightsError(f"{path} is not a {READER_FORMAT}", hint="name reader.safetensors of a run")
+        shape = json.loads(metadata["config"])
+        reader = Reader(shape.pop("comparison_dim"), ReaderConfig(**shape))
+        reader.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path} cannot be read ({error})", hint="restore the file") from error
+    return reader.eval()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    """Drops the log lines of steps after a checkpoint, and a last line that a kill has cut short."""
+    if not path.exists():
+        return
+    lines = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    temporary = path.with_suffix(".partial")
+    temporary.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+    os.replace(temporary, path)
