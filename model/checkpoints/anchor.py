@@ -37,7 +37,11 @@ def anchor_weights(parent: RefCut, parent_dir: Path, anchor_dir: Path | None) ->
                 hint="use weights that the version descends from",
             )
         anchor = load_network(anchor_dir)
-    return {name: p.detach().clone() for name, p in anchor.named_parameters() if p.requires_grad}
+    return {
+        name: p.detach().clone()
+        for name, p in anchor.named_parameters()
+        if p.requires_grad or name.startswith("reader.")
+    }
 
 
 def average(first: Path, second: Path, share: float, out: Path) -> None:
@@ -60,4 +64,4 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
     between = {name: value.lerp(learned[name], share) for name, value in begin.items()}
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(first / BASE_FILE, out / BASE_FILE)
-    save_version(between, end.config, out / BASE_FILE, out / VERSION_FILE)
+    save_version(end.state_dict() | between, end.config, out / BASE_FILE, out / VERSION_FILE)

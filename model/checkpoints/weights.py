@@ -38,6 +38,11 @@ __all__ = [
 
 BASE_FORMAT = "refcut-base-1"
 VERSION_FORMAT = "refcut-version-1"
+DIFFERENCES_FORMAT = "refcut-version-2"
+"""As `VERSION_FORMAT`, but the large matrices of the tuned blocks are stored as differences to the frozen ones, in 8 bits
+with a scale per row (`SCALE_SUFFIX`). That makes room for a reader in a file of the same size."""
+SCALE_SUFFIX = ".row_scale"
+MIN_DIFFERENCE_VALUES = 10_000
 NETWORK_FORMAT = "refcut-network-1"
 PROMPT_PREFIX = "rpg."
 CLICK_EMBEDDING_STD = 0.01
@@ -53,15 +58,28 @@ def save_base(network: RefCut, path: Path) -> None:
 def save_version(tensors: dict[str, Tensor], config: NetworkConfig, base_path: Path, path: Path) -> None:
     """Write the tensors that training changes, in half precision.
 
+    With a reader, the tuned blocks are written as 8-bit differences to the frozen ones.
+
     Args:
         tensors: Tensors by name; those of the base are left out.
         config: Shape of the network.
         base_path: The base file that the version belongs to. The version file stores its hash.
         path: The file to write.
     """
-    halves = {name: t.detach().cpu().half().contiguous() for name, t in tensors.items() if not _is_base(name)}
-    metadata = {"format": VERSION_FORMAT, "config": config.to_json(), "base_sha256": file_digest(base_path)}
-    _save(halves, path, metadata)
+    values = {name: t.detach().cpu() for name, t in tensors.items() if not _is_base(name)}
+    stored: dict[str, Tensor] = {}
+    if config.reader is not None:
+        base, _ = _load(base_path, BASE_FORMAT)
+        for name in [name for name in values if _frozen_twin(name, config) in base]:
+            if values[name].dim() == 2 and values[name].numel() >= MIN_DIFFERENCE_VALUES:
+                difference = values.pop(name).float() - base[_frozen_twin(name, config)].float()
+                scale = (difference.abs().amax(dim=1, keepdim=True) / 127).clamp_min(1e-12)
+                stored[name] = torch.round(difference / scale).to(torch.int8)
+                stored[name + SCALE_SUFFIX] = scale
+    stored |= {name: value.half().contiguous() for name, value in values.items()}
+    form = VERSION_FORMAT if config.reader is None else DIFFERENCES_FORMAT
+    metadata = {"format": form, "config": config.to_json(), "base_sha256": file_digest(base_path)}
+    _save(stored, path, metadata)
 
 
 def save_network(tensors: dict[str, Tensor], config: NetworkConfig, path: Path) -> None:
@@ -104,15 +122,14 @@ def load_network(path: Path = SHIPPED_DIR, relative: RefCut | None = None) -> Re
         return _filled(network, own | tensors, path)
     base_path, version_path = path / BASE_FILE, path / VERSION_FILE
     base, _ = _load(base_path, BASE_FORMAT)
-    version, version_meta = _load(version_path, VERSION_FORMAT)
+    version, version_meta = _load(version_path, VERSION_FORMAT, DIFFERENCES_FORMAT)
     if version_meta.get("base_sha256") != file_digest(base_path):
         raise WeightsError(
             f"{version_path} was trained on another base than {base_path}",
             hint="put the base file that belongs to it beside it",
         )
-    network = _filled(
-        RefCut(NetworkConfig.from_json(version_meta.get("config", ""))), base | version, version_path
-    )
+    config = NetworkConfig.from_json(version_meta.get("config", ""))
+    network = _filled(RefCut(config), base | _restored(version, base, config), version_path)
     if relative is not None:
         _share_base(network, relative)
     return network
@@ -137,7 +154,7 @@ def initial_network(preset: str, encoder_path: Path) -> RefCut:
         WeightsError: If the file is missing or damaged.
     """
     config = PRESETS[preset]
-    encoder, _ = _load(encoder_path, None)
+    encoder, _ = _load(encoder_path)
     network = RefCut(config)
     wanted = network.backbone.state_dict()
     network.backbone.load_state_dict({name: encoder[name].float() for name in wanted})
@@ -164,6 +181,26 @@ def _filled(network: RefCut, tensors: dict[str, Tensor], path: Path) -> RefCut:
     return network.eval()
 
 
+def _restored(
+    version: dict[str, Tensor], base: dict[str, Tensor], config: NetworkConfig
+) -> dict[str, Tensor]:
+    """The tensors of a version file, with differences added to the frozen tensors that they belong to."""
+    restored = {name: t for name, t in version.items() if not name.endswith(SCALE_SUFFIX)}
+    for name, scale in ((n, t) for n, t in version.items() if n.endswith(SCALE_SUFFIX)):
+        own = name.removesuffix(SCALE_SUFFIX)
+        twin = _frozen_twin(own, config)
+        if own in restored and twin in base:
+            restored[own] = base[twin].float() + restored[own].float() * scale
+    return restored
+
+
+def _frozen_twin(name: str, config: NetworkConfig) -> str:
+    """The frozen encoder's tensor that a tuned block's tensor started from; empty for any other tensor."""
+    kind, _, rest = name.partition(".")
+    block, _, own = rest.partition(".")
+    return f"backbone.blocks.{config.fusion_block + int(block)}.{own}" if kind == "click_blocks" else ""
+
+
 def _is_base(name: str) -> bool:
     return name.startswith(BASE_PREFIXES)
 
@@ -173,7 +210,7 @@ def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> N
         save_file(tensors, temporary, metadata=metadata)
 
 
-def _load(path: Path, expected_format: str | None) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _load(path: Path, *expected_formats: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise WeightsError(
             f"{path} is missing", hint="check the path, or `git checkout` the weights that ship"
@@ -181,10 +218,10 @@ def _load(path: Path, expected_format: str | None) -> tuple[dict[str, Tensor], d
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        if expected_format is not None and metadata.get("format") != expected_format:
+        if expected_formats and metadata.get("format") not in expected_formats:
             found = metadata.get("format", "safetensors file of something else")
             raise WeightsError(
-                f"{path} is a {found}, not a {expected_format}", hint=_what_is_read(expected_format)
+                f"{path} is a {found}, not a {expected_formats[0]}", hint=_what_is_read(expected_formats[0])
             )
         return load_file(path), metadata
     except SafetensorError as error:

@@ -1,4 +1,4 @@
-"""Caches the frozen features of training photographs, which `train-reader` reads.
+"""`python -m model cache-features CONFIG --data FOLDER --cache FOLDER`: computes what `train-reader` reads.
 
 Crops that are there already are not computed again. Of evaluation sets only crop 0, the whole photograph, is cached.
 """
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from model.checkpoints.version_folder import BASE_FILE, SHIPPED_DIR, file_digest
+from model.checkpoints.version_folder import BASE_FILE, file_digest
 from model.checkpoints.weights import load_network
-from model.cli.common import OneLineParser
+from model.cli.common import add_weights, command_parser
 from model.data.feature_cache import write_features
 from model.errors import ModelError
 from model.predictor_config import serving_settings
@@ -23,15 +23,13 @@ from model.training.reader_config import evaluation_scenes, read_reader_config, 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = OneLineParser(prog="python -m model.cli.cache_features", description=__doc__)
+    parser = command_parser("cache-features", __doc__)
     parser.add_argument("config", type=Path, metavar="CONFIG", help="configuration of the reader's training")
     parser.add_argument(
         "--data", type=Path, required=True, help="folder that the config's paths are relative to"
     )
     parser.add_argument("--cache", type=Path, required=True, help="folder of the cache")
-    parser.add_argument(
-        "--weights", type=Path, default=SHIPPED_DIR, help="version whose frozen encoder is used"
-    )
+    add_weights(parser)
     parser.add_argument("--crops", type=int, nargs="+", default=[0], help="numbers of the crops to compute")
     parser.add_argument("--sets", nargs="+", help="only these training sets")
     parser.add_argument("--threads", type=int, default=1)

@@ -15,6 +15,9 @@ from model.cli.common import PROGRAM, OneLineParser
 COMMANDS = {
     "segment": "cut an object out of one picture with clicks and references",
     "train": "train a network",
+    "near-copies": "list training photographs that are near copies of photographs in val splits",
+    "cache-features": "compute the frozen features that train-reader reads",
+    "train-reader": "train the reader of references alone",
     "finetune": "train a version on a snapshot of a project's annotations",
     "evaluate": "measure clicks with and without references on annotated sets",
     "compare": "compare two versions on the holdout of a snapshot",

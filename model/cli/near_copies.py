@@ -1,4 +1,6 @@
-"""Lists the photographs of training sets that are near copies of photographs in val splits.
+"""`python -m model near-copies --train FILE... --val FILE... --out FILE`: photographs that must not be trained on.
+
+Lists the photographs of training sets that are near copies of photographs in val splits.
 
 The list is a JSON object: name of the set to the sorted file names to leave out. `exclude` of a training
 configuration's source names such a file.
@@ -11,7 +13,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.cli.common import OneLineParser
+from model.cli.common import command_parser
 from model.data.near_copies import find_near_copies
 from model.data.scenes import is_development, read_scenes
 from model.errors import DataError, ModelError
@@ -32,7 +34,7 @@ def part_file_photographs(part_file: Path, development_share: float | None = Non
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = OneLineParser(prog="python -m model.cli.near_copies", description=__doc__)
+    parser = command_parser("near-copies", __doc__)
     parser.add_argument("--train", type=Path, nargs="+", required=True, help="part files of training sets")
     parser.add_argument("--val", type=Path, nargs="+", required=True, help="part files of val splits")
     parser.add_argument(

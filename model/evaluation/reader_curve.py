@@ -20,7 +20,7 @@ from model.data.feature_cache import FeatureSet
 from model.data.scenes import Scene
 from model.evaluation.modes import parse_modes
 from model.evaluation.references import ReferenceFinder
-from model.evaluation.samples import Sample, enumerate_samples, evenly_spread
+from model.evaluation.samples import Sample, enumerate_samples, limit_samples
 from model.masks import deepest_point, union
 from model.network.click_maps import disk_maps
 from model.network.reader import Reader, label_shares
@@ -120,7 +120,7 @@ def _samples(scenes: list[Scene], cached: FeatureSet, limit: int) -> list[Reader
     every, _ = enumerate_samples(scenes)
     usable = [sample for sample in every if finder.choose(sample, mode)]
     made = []
-    for sample in evenly_spread(usable, limit):
+    for sample in limit_samples(usable, limit):
         (choice,) = finder.choose(sample, mode)
         target = _shares(cached, sample.scene, sample.parts)
         if target.sum() <= 0:

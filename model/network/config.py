@@ -10,8 +10,53 @@ from typing import Any, Literal
 from model.errors import WeightsError
 
 ReferenceFeatures = Literal["shared", "frozen"]
+READER_LABELS = 3
+READER_SPACE_CHANNELS = 2 * READER_LABELS
 _PERSISTED_NAMES = {"learned_similarity_dim": "likeness_dim"}
 """Fields that weight files name differently: older files have these names, and older versions must read new files."""
+
+
+@dataclass(frozen=True)
+class ReaderConfig:
+    """Shape of a reader.
+
+    Attributes:
+        width: Width of the transformer blocks.
+        blocks: How many of them.
+        heads: Attention heads of each.
+        matching_heads: Cosine spaces in which crop and reference are matched.
+        matching_dim: Width of each.
+        embedding_dim: Width of one more cosine space, for the channels that need no attention.
+        hidden: Width of the convolutional network that reads the channels.
+        refine_blocks: How many convolutional blocks.
+        dropout: In the transformer blocks, while training.
+        channel_dropout: Of the features' channels, the same ones for crop and reference, while training.
+    """
+
+    width: int = 192
+    blocks: int = 2
+    heads: int = 6
+    matching_heads: int = 8
+    matching_dim: int = 32
+    embedding_dim: int = 64
+    hidden: int = 96
+    refine_blocks: int = 2
+    dropout: float = 0.1
+    channel_dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(f"width {self.width} is not divisible by 4 and by heads {self.heads}")
+
+    @property
+    def token_dim(self) -> int:
+        """Numbers per patch that `Reader.encode` returns."""
+        return self.matching_heads * self.matching_dim + self.embedding_dim
+
+    @property
+    def match_channels(self) -> int:
+        """Channels that `Reader.match` returns: labels per head, both cosine spaces, and z-scores of the frozen one."""
+        return READER_LABELS * self.matching_heads + 3 * READER_SPACE_CHANNELS
 
 
 @dataclass(frozen=True)
@@ -38,6 +83,7 @@ class NetworkConfig:
         similarity: Whether there are similarity channels beside the prompts (`model.network.similarity`). Not in the
             paper.
         learned_similarity_dim: Width of a learned space for more of these channels; 0 leaves it out.
+        reader: Shape of the reader (`model.network.reader`), for more channels; None leaves it out. Not in the paper.
         prompt_norm: Whether pooled references are normalised before the prompt MLPs.
         neck_channels: Channels of the pyramid at 1/4, 1/8, 1/16 and 1/32.
         head_channels: Width of the head.
@@ -69,6 +115,7 @@ class NetworkConfig:
     comparison_blocks: tuple[int, ...] = ()
     similarity: bool = False
     learned_similarity_dim: int = 0
+    reader: ReaderConfig | None = None
     prompt_norm: bool = False
     neck_channels: tuple[int, int, int, int] = (128, 256, 512, 1024)
     head_channels: int = 256
@@ -85,6 +132,8 @@ class NetworkConfig:
             raise ValueError("similarity channels need reference_features='frozen'")
         if self.learned_similarity_dim and not self.similarity:
             raise ValueError("learned_similarity_dim needs similarity")
+        if self.reader and not self.similarity:
+            raise ValueError("reader needs similarity")
         if self.reference_features == "frozen" and not self.comparison_blocks:
             raise ValueError("reference_features='frozen' needs comparison_blocks")
 
@@ -96,8 +145,10 @@ class NetworkConfig:
         return self.embed_dim * len(self.comparison_blocks)
 
     def to_json(self) -> str:
-        """The description as JSON text, the form in weight files."""
+        """The description as JSON text, the form in weight files. What a network does not have may be left out."""
         fields = {_PERSISTED_NAMES.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        if self.reader is None:
+            del fields["reader"]  # earlier versions must read new files
         return json.dumps(fields, sort_keys=True)
 
     @classmethod
@@ -117,6 +168,8 @@ class NetworkConfig:
                     fields[name] = fields.pop(persisted)
             for name in ("neck_channels", "comparison_blocks"):
                 fields[name] = tuple(fields[name])
+            if fields.get("reader") is not None:
+                fields["reader"] = ReaderConfig(**fields["reader"])
             return cls(**fields)
         except (TypeError, ValueError, KeyError) as error:
             raise WeightsError(
@@ -125,6 +178,27 @@ class NetworkConfig:
             ) from error
 
 
+_S14 = NetworkConfig(
+    embed_dim=384,
+    depth=10,
+    heads=6,
+    patch_px=14,
+    position_grid=37,
+    class_token=True,
+    layer_scale=True,
+    windowed=False,
+    fusion_block=6,
+    reference_features="frozen",
+    comparison_blocks=(8, 9),
+    similarity=True,
+    learned_similarity_dim=64,
+    prompt_norm=True,
+    neck_channels=(64, 96, 192, 384),
+    head_channels=96,
+    detail_channels=48,
+    prompt_hidden_dim=256,
+    neck_inner_32_dim=384,
+)
 PRESETS: dict[str, NetworkConfig] = {
     "xtiny": NetworkConfig(
         embed_dim=160, depth=8, heads=4, neck_channels=(96, 192, 288, 384), head_channels=128
@@ -139,25 +213,6 @@ PRESETS: dict[str, NetworkConfig] = {
         position_grid=32,
         neck_channels=(240, 480, 960, 1920),
     ),
-    "s14": NetworkConfig(
-        embed_dim=384,
-        depth=10,
-        heads=6,
-        patch_px=14,
-        position_grid=37,
-        class_token=True,
-        layer_scale=True,
-        windowed=False,
-        fusion_block=6,
-        reference_features="frozen",
-        comparison_blocks=(8, 9),
-        similarity=True,
-        learned_similarity_dim=64,
-        prompt_norm=True,
-        neck_channels=(64, 96, 192, 384),
-        head_channels=96,
-        detail_channels=48,
-        prompt_hidden_dim=256,
-        neck_inner_32_dim=384,
-    ),
+    "s14": _S14,
+    "s14_reader": dataclasses.replace(_S14, learned_similarity_dim=0, reader=ReaderConfig()),
 }

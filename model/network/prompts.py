@@ -20,6 +20,7 @@ class ReferenceTokens:
         tokens: Features of the reference's patches, (B, M, D).
         positive: Share of each patch inside the positive mask, 0..1, (B, M). All zeros: there is no such mask.
         negative: Share of each patch inside the negative mask, 0..1, (B, M). All zeros: there is no such mask.
+        reader: The patches as `model.network.reader` matches them, (B, M, E). None for a network without a reader.
 
     Example:
         >>> import torch
@@ -33,6 +34,7 @@ class ReferenceTokens:
     tokens: Tensor
     positive: Tensor
     negative: Tensor
+    reader: Tensor | None = None
 
     @staticmethod
     def join(references: Sequence[ReferenceTokens]) -> ReferenceTokens:
@@ -48,15 +50,18 @@ class ReferenceTokens:
         """
         if not references:
             raise ValueError("join needs at least one reference")
+        encoded = [r.reader for r in references if r.reader is not None]
         return ReferenceTokens(
             torch.cat([r.tokens for r in references], dim=1),
             torch.cat([r.positive for r in references], dim=1),
             torch.cat([r.negative for r in references], dim=1),
+            torch.cat(encoded, dim=1) if len(encoded) == len(references) else None,
         )
 
     def repeated(self, index: Tensor) -> ReferenceTokens:
         """The reference with the rows `index` of the batch, in that order; a row may come more than once."""
-        return ReferenceTokens(self.tokens[index], self.positive[index], self.negative[index])
+        reader = None if self.reader is None else self.reader[index]
+        return ReferenceTokens(self.tokens[index], self.positive[index], self.negative[index], reader)
 
 
 def area_weights(mask: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -119,13 +119,14 @@ class Reader(nn.Module):
             comparison: Frozen features of the crop, (B, N, D).
             reference_tokens: The same of its references, (B, M, E), one behind the other.
             reference_comparison: (B, M, D).
-            labels: Shares 0..1 of each reference patch per label, (B, M, K, 3); see `label_shares`.
+            labels: Shares of each reference patch per label, (B, M, K, 3); see `label_shares` and `thin_out`. A patch
+                that stands for several has shares above 1; all shares of one reference add up to N.
 
         Returns:
             (B, K, N, `match_channels`) float32.
         """
         with torch.autocast(tokens.device.type, enabled=False):
-            references = reference_tokens.shape[1] / tokens.shape[1]
+            references = (labels.sum(dim=(1, 3)) / tokens.shape[1]).clamp_min(1e-6)
             heads, embedding = self._split(tokens.float())
             reference_heads, reference_embedding = self._split(reference_tokens.float())
             propagated = self._propagate(heads, reference_heads, labels, references)
@@ -185,14 +186,17 @@ class Reader(nn.Module):
         heads = tokens[..., :width].reshape(*tokens.shape[:2], self.config.matching_heads, -1)
         return heads.transpose(1, 2), tokens[..., width:]
 
-    def _propagate(self, heads: Tensor, reference_heads: Tensor, labels: Tensor, references: float) -> Tensor:
+    def _propagate(
+        self, heads: Tensor, reference_heads: Tensor, labels: Tensor, references: Tensor
+    ) -> Tensor:
         """Share of the positive and of the negative label, and log of the total, per head: (B, K, N, 3 * heads)."""
         batch, count, patches, _ = heads.shape
         sharpness = self.log_sharpness.exp().clamp(max=MAX_SHARPNESS)
         # exp(s * (cos - 1)) = exp(s * cos) / exp(s), and the second factor counts in the total only.
         affinity = torch.exp((heads * sharpness[:, None, None]) @ reference_heads.transpose(-1, -2))
-        sums = affinity @ labels.flatten(2)[:, None] / references
+        sums = affinity @ labels.flatten(2)[:, None]
         sums = sums.reshape(batch, count, patches, -1, LABELS).permute(0, 3, 2, 1, 4)
+        sums = sums / references[:, :, None, None, None]
         total = sums.sum(dim=-1, keepdim=True)
         sums, total = sums / (total + 1e-6), torch.log(total + 1e-6) - sharpness[:, None]
         found = torch.cat([3 * sums[..., :2] - 1, 0.2 * total], dim=-1)
@@ -240,7 +244,37 @@ def label_shares(positive: Tensor, negative: Tensor) -> Tensor:
     return torch.stack([first, second, outside], dim=-1)
 
 
-def _space_channels(target: Tensor, reference: Tensor, labels: Tensor, references: float) -> Tensor:
+def thin_out(positive: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Chooses patches that stand for all patches of several references, so that matching costs as much as with one.
+
+    Patches of the positive mask are kept rather than those of the negative mask, and these rather than others. Where
+    only a share of the patches of a kind is kept, each stands for several.
+
+    Args:
+        positive: Share of each patch inside the positive mask, (B, M).
+        labels: What `label_shares` returned, (B, M, 3).
+        count: Patches to keep, at most M.
+
+    Returns:
+        Numbers of the patches that are kept, (B, count), and their labels, (B, count, 3). Labels are zero where fewer
+        patches are needed.
+    """
+    importance = 1 + 2 * (labels[..., 1] > 0).float() + 8 * (positive > 0).float()
+    kept = (count * importance / importance.sum(dim=1, keepdim=True)).clamp(max=1.0)
+    for _ in range(3):  # what patches that are surely kept leave over goes to the others
+        sure = kept >= 1
+        left = count - sure.sum(dim=1, keepdim=True)
+        rest = (importance * ~sure).sum(dim=1, keepdim=True).clamp_min(1e-6)
+        kept = torch.where(sure, 1.0, (left * importance / rest).clamp(max=1.0))
+    steps = torch.cumsum(kept.double(), dim=1) * (1 - 1e-9)
+    chosen = torch.floor(steps) > torch.floor(steps - kept * (1 - 1e-9))
+    chosen |= kept >= 1
+    order = torch.argsort(chosen.int(), dim=1, descending=True, stable=True)[:, :count]
+    weights = torch.where(chosen, 1 / kept, 0.0)
+    return order, torch.gather(labels * weights[..., None], 1, order[..., None].expand(-1, -1, LABELS))
+
+
+def _space_channels(target: Tensor, reference: Tensor, labels: Tensor, references: Tensor) -> Tensor:
     """Per label the cosine to the mean and the soft maximum of cosines, (B, K, N, 6); zero for absent labels.
 
     target (B, N, C) and reference (B, M, C) have length 1.
@@ -250,7 +284,9 @@ def _space_channels(target: Tensor, reference: Tensor, labels: Tensor, reference
     cosines = target @ reference.transpose(1, 2)
     mean = F.normalize(flat.transpose(1, 2) @ reference, dim=-1)
     to_mean = target @ mean.transpose(1, 2)
-    similar = torch.exp(SHARPNESS * (cosines - 1)) @ flat / references
+    similar = (
+        torch.exp(SHARPNESS * (cosines - 1)) @ flat / references.repeat_interleave(LABELS, dim=1)[:, None]
+    )
     nearest = 1 + torch.log(similar + 1e-16) / SHARPNESS
     present = (flat.sum(dim=1) > 0).float()[:, None]
     both = torch.stack([to_mean * present, nearest * present], dim=-1)

@@ -5,7 +5,7 @@ The forward pass is cut into stages as serving needs them, so that nothing is co
     stage              runs                         computes
     encode_image       once per image and crop      blocks before the fusion block, comparison features
     encode_reference   once per reference           tokens, and their shares inside the reference's masks
-    prepare_reference  once per crop and reference  prompt vector and similarity channels
+    prepare_reference  once per crop and reference  prompt vector, similarity channels, labels carried over
     segment            once per click               the other blocks, neck and head
 """
 
@@ -22,6 +22,7 @@ from model.network.config import NetworkConfig
 from model.network.decoder import DetailBranch, MlpHead, SimpleFpn
 from model.network.encoder import Encoder, Grid, make_block, patch_tokens, run_block
 from model.network.prompts import PromptGenerator, ReferenceTokens, area_weights
+from model.network.reader import LABELS, SPACE_CHANNELS, Reader, label_shares, thin_out
 from model.network.similarity import (
     CLICK_CHANNELS,
     LEARNED_CHANNELS,
@@ -47,12 +48,14 @@ class ImageFeatures:
         comparison: (B, N, D), standardised features in which references are compared; None without similarity.
         detail: (B, D', H/4, W/4), border features; None without a detail branch.
         grid: Rows and columns of patches.
+        reader: (B, N, E), the patches as the reader matches them; None without a reader.
     """
 
     tokens: Tensor
     comparison: Tensor | None
     detail: Tensor | None
     grid: Grid
+    reader: Tensor | None = None
 
     def repeated(self, index: Tensor) -> ImageFeatures:
         """The features with the rows `index` of the batch, in that order; a row may come more than once."""
@@ -61,6 +64,7 @@ class ImageFeatures:
             None if self.comparison is None else self.comparison[index],
             None if self.detail is None else self.detail[index],
             self.grid,
+            None if self.reader is None else self.reader[index],
         )
 
 
@@ -71,11 +75,15 @@ class PreparedReference:
     Attributes:
         prompt: (B, C), added to every token.
         channels: (B, N, `RefCut.similarity_channels`): those of `reference_channels`, then those of
-            `LearnedSimilarity`. None if the network has no similarity channels.
+            `LearnedSimilarity`, or of the reader's own space. None if the network has no similarity channels.
+        matched: (B, N, C), what the reader carries over from the reference. None without a reader.
+        present: (B,), 1 where the reference has a mask, else 0. None without a reader.
     """
 
     prompt: Tensor
     channels: Tensor | None
+    matched: Tensor | None = None
+    present: Tensor | None = None
 
 
 class RefCut(nn.Module):
@@ -104,12 +112,16 @@ class RefCut(nn.Module):
         if config.detail_channels:
             self.detail = DetailBranch(config.detail_channels)
         if config.similarity:
-            channels = self.similarity_channels + CLICK_CHANNELS
+            channels = self.similarity_channels + CLICK_CHANNELS + self.reader_channels
             self.similarity_in = SimilarityMlp(channels, dim)
             self.similarity_out = SimilarityMlp(channels, dim)
         if config.learned_similarity_dim:
             # The name in weight files: tensors are called `likeness.*` there.
             self.likeness = LearnedSimilarity(config.comparison_dim, config.learned_similarity_dim)
+        if config.reader is not None:
+            self.reader = Reader(config.comparison_dim, config.reader)
+            # It is trained apart (`model.training.reader_training`); a training that wants to tune it says so.
+            self.reader.requires_grad_(False)
         if config.reference_features == "frozen":
             count = len(config.comparison_blocks)
             self.register_buffer("comparison_mean", torch.zeros(count, dim))
@@ -127,7 +139,23 @@ class RefCut(nn.Module):
     @property
     def similarity_channels(self) -> int:
         """Number of channels that compare a patch with the reference."""
-        return REFERENCE_CHANNELS + (LEARNED_CHANNELS if self.config.learned_similarity_dim else 0)
+        learned = self.config.learned_similarity_dim or self.config.reader is not None
+        return REFERENCE_CHANNELS + (LEARNED_CHANNELS if learned else 0)
+
+    @property
+    def reader_channels(self) -> int:
+        """How many channels the click path gets of the reader: its logit as a number and as a probability, the labels per
+        head, and the frozen similarities that it reads."""
+        if self.config.reader is None:
+            return 0
+        return 2 + LABELS * self.config.reader.matching_heads + 2 * SPACE_CHANNELS
+
+    def train(self, mode: bool = True) -> RefCut:
+        """As every module; a reader that is not trained stays without dropout."""
+        super().train(mode)
+        if self.config.reader is not None:
+            self.reader.train(mode and any(p.requires_grad for p in self.reader.parameters()))
+        return self
 
     @property
     def _frozen(self) -> bool:
@@ -151,7 +179,7 @@ class RefCut(nn.Module):
             return ImageFeatures(tokens, None, detail, grid)
         with torch.no_grad():
             tokens, comparison = self._frozen_pass(normalised, grid)
-        return ImageFeatures(tokens, comparison, detail, grid)
+        return ImageFeatures(tokens, comparison, detail, grid, self._encode_for_reader(comparison, grid))
 
     def encode_reference(
         self, image: Tensor, positive: Tensor | None, negative: Tensor | None
@@ -172,13 +200,57 @@ class RefCut(nn.Module):
             for index in range(self.config.depth):
                 tokens = self.backbone.run_block(index, tokens, grid)
             tokens = patch_tokens(tokens, self.config)
-        return reference_tokens(tokens, positive, negative, grid)
+        return reference_tokens(tokens, positive, negative, grid, self._encode_for_reader(tokens, grid))
 
     def prepare_reference(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference:
         """Compute what the reference adds to every click on an image.
 
-        That is the prompt (RefCut, eq. 5 to 7) and the similarity channels.
+        That is the prompt (RefCut, eq. 5 to 7), the similarity channels, and what the reader carries over.
         """
+        if self.config.reader is None:
+            return self.with_matched(features, reference, None, None)
+        inputs, present = self.match_inputs(features, reference)
+        return self.with_matched(features, reference, self.match(*inputs), present)
+
+    def match_inputs(
+        self, features: ImageFeatures, reference: ReferenceTokens
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """What `match` takes, always with N reference patches or fewer, and where (B,) there is anything to match.
+
+        Patches of several references are thinned out, so that matching costs as much as with one.
+
+        Raises:
+            ValueError: If the reference was encoded by a network without a reader.
+        """
+        assert features.comparison is not None
+        assert features.reader is not None
+        if reference.reader is None:
+            raise ValueError("the reference was encoded by a network without a reader")
+        labels = label_shares(reference.positive, reference.negative)
+        present = (labels.sum(dim=(1, 2)) > 0).float()
+        tokens, comparison = reference.reader, reference.tokens
+        if tokens.shape[1] > features.reader.shape[1]:
+            kept, labels = thin_out(reference.positive, labels, features.reader.shape[1])
+            tokens, comparison = (
+                torch.gather(one, 1, kept[..., None].expand(-1, -1, one.shape[-1]))
+                for one in (tokens, comparison)
+            )
+        return (features.reader, features.comparison, tokens, comparison, labels), present
+
+    def match(
+        self, tokens: Tensor, comparison: Tensor, others: Tensor, others_comparison: Tensor, labels: Tensor
+    ) -> Tensor:
+        """What the reader carries over from N reference patches with labels (B, N, 3) to an image, (B, N, C)."""
+        return self.reader.match(tokens, comparison, others, others_comparison, labels[:, :, None])[:, 0]
+
+    def with_matched(
+        self,
+        features: ImageFeatures,
+        reference: ReferenceTokens,
+        matched: Tensor | None,
+        present: Tensor | None,
+    ) -> PreparedReference:
+        """A prepared reference from what `match` returned; None for a network without a reader."""
         channels = None
         if features.comparison is not None:
             with torch.autocast(features.tokens.device.type, enabled=False):
@@ -186,7 +258,9 @@ class RefCut(nn.Module):
                 if self.config.learned_similarity_dim:
                     learned = self.likeness(features.comparison, reference)
                     channels = torch.cat([channels, learned], dim=-1)
-        return PreparedReference(self.rpg(reference), channels)
+                elif matched is not None:
+                    channels = torch.cat([channels, self.reader.learned_channels(matched)], dim=-1)
+        return PreparedReference(self.rpg(reference), channels, matched, present)
 
     def segment(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None
@@ -233,6 +307,9 @@ class RefCut(nn.Module):
                 compared.append(F.normalize(scaled, dim=-1))
         return fused, torch.cat(compared, dim=-1)
 
+    def _encode_for_reader(self, comparison: Tensor, grid: Grid) -> Tensor | None:
+        return None if self.config.reader is None else self.reader.encode(comparison, grid)
+
     def _similarity(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None
     ) -> Tensor | None:
@@ -243,8 +320,27 @@ class RefCut(nn.Module):
             clicked = click_channels(features.comparison, weights)
         if reference is None or reference.channels is None:
             shape = (*clicked.shape[:2], self.similarity_channels)
-            return torch.cat([clicked.new_zeros(shape), clicked], dim=-1)
-        return torch.cat([reference.channels, clicked], dim=-1)
+            found = [clicked.new_zeros(shape), clicked]
+        else:
+            found = [reference.channels, clicked]
+        if self.config.reader is not None:
+            found.append(self._read(features, weights, reference))
+        return torch.cat(found, dim=-1)
+
+    def _read(self, features: ImageFeatures, clicks: Tensor, reference: PreparedReference | None) -> Tensor:
+        """The reader's channels (B, N, `reader_channels`), float32; exactly zero where there is no reference."""
+        assert features.comparison is not None
+        assert features.reader is not None
+        if reference is None or reference.matched is None or reference.present is None:
+            return clicks.new_zeros(*features.comparison.shape[:2], self.reader_channels)
+        matched = reference.matched
+        reading = self.reader.read(
+            features.reader, features.comparison, matched[:, None], clicks[:, None], features.grid
+        )
+        logits = reading.logits[:, 0, :, None]
+        propagated, frozen = self.reader.propagated_channels(matched), self.reader.frozen_channels(matched)
+        channels = torch.cat([0.25 * logits, torch.sigmoid(logits), propagated, frozen], dim=-1)
+        return channels * reference.present[:, None, None]
 
     def _add_to_patches(self, tokens: Tensor, added: Tensor) -> Tensor:
         if self.config.fusion_block and self.config.class_token:
@@ -269,7 +365,11 @@ def normalise(image: Tensor) -> Tensor:
 
 
 def reference_tokens(
-    tokens: Tensor, positive: Tensor | None, negative: Tensor | None, grid: Grid
+    tokens: Tensor,
+    positive: Tensor | None,
+    negative: Tensor | None,
+    grid: Grid,
+    reader: Tensor | None = None,
 ) -> ReferenceTokens:
     """Join the tokens of an encoded image with its masks.
 
@@ -278,6 +378,7 @@ def reference_tokens(
         positive: Mask (B, 1, H, W) in 0..1; None means no mask, which becomes weights of zero.
         negative: Likewise. Pixels of the positive mask are taken out of it.
         grid: Rows and columns of patches.
+        reader: The same patches as the reader matches them; None for a network without a reader.
     """
     absent = tokens.new_zeros(tokens.shape[:2], dtype=torch.float32)
     if negative is not None and positive is not None:
@@ -286,4 +387,5 @@ def reference_tokens(
         tokens,
         absent if positive is None else area_weights(positive, grid),
         absent if negative is None else area_weights(negative, grid),
+        reader,
     )

@@ -78,7 +78,8 @@ class OpenVinoStages:
         tokens, *others = self._run("image", [image])
         comparison = others.pop(0) if self.config.reference_features == "frozen" else None
         detail = others.pop(0) if self.config.detail_channels else None
-        return ImageFeatures(tokens, comparison, detail, self._network.backbone.grid_of(image))
+        reader = others.pop(0) if self.config.reader is not None else None
+        return ImageFeatures(tokens, comparison, detail, self._network.backbone.grid_of(image), reader)
 
     def encode_reference(
         self, image: Tensor, positive: Tensor | None, negative: Tensor | None
@@ -86,14 +87,22 @@ class OpenVinoStages:
         """As `RefCut.encode_reference`. Images of another size than `size_px` are computed by torch."""
         if not self._fits(image):
             return self._network.encode_reference(image, positive, negative)
-        tokens = self.encode_image(image).comparison
+        features = self.encode_image(image)
+        tokens = features.comparison
         if tokens is None:
             (tokens,) = self._run("reference", [image])
-        return reference_tokens(tokens, positive, negative, self._network.backbone.grid_of(image))
+        return reference_tokens(tokens, positive, negative, features.grid, features.reader)
 
     def prepare_reference(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference:
-        """As `RefCut.prepare_reference`, always computed by torch."""
-        return self._network.prepare_reference(features, reference)
+        """As `RefCut.prepare_reference`; only what the reader matches is computed by OpenVINO."""
+        if self.config.reader is None or features.reader is None:
+            return self._network.prepare_reference(features, reference)
+        inputs, present = self._network.match_inputs(features, reference)
+        side = self._size_px // self.config.patch_px
+        if any(tensor.shape[:2] != (1, side * side) for tensor in inputs):
+            return self._network.prepare_reference(features, reference)
+        (matched,) = self._run("match", list(inputs))
+        return self._network.with_matched(features, reference, matched, present)
 
     def segment(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None

@@ -22,7 +22,7 @@ MIN_WEIGHTS = 10_000
 """Layers with fewer weights stay in float32: they take no time."""
 GROUPS = (256, 128, 64, 32)
 
-STAGES = ("image", "reference", "clicks")
+STAGES = ("image", "reference", "match", "clicks")
 
 
 def openvino_package() -> Any:
@@ -50,7 +50,7 @@ def quantisation_group(network: RefCut) -> int:
 
 
 class _Image(nn.Module):
-    """Image to tokens, and the comparison and detail features if the network has them."""
+    """Image to tokens, and the comparison, detail and reader features if the network has them."""
 
     def __init__(self, network: RefCut) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class _Image(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         features = self.network.encode_image(image)
-        found = (features.tokens, features.comparison, features.detail)
+        found = (features.tokens, features.comparison, features.detail, features.reader)
         return tuple(tensor for tensor in found if tensor is not None)
 
 
@@ -71,6 +71,17 @@ class _Reference(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.network.encode_reference(image, None, None).tokens
+
+
+class _Match(nn.Module):
+    """What `RefCut.match_inputs` returns to what the reader carries over."""
+
+    def __init__(self, network: RefCut) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.network.match(*inputs)
 
 
 class _Clicks(nn.Module):
@@ -86,8 +97,9 @@ class _Clicks(nn.Module):
         comparison = rest.pop(0) if self.network.config.similarity else None
         channels = rest.pop(0) if self.network.config.similarity else None
         detail = rest.pop(0) if self.network.config.detail_channels else None
-        features = ImageFeatures(tokens, comparison, detail, self.grid)
-        return self.network.segment(features, coords, PreparedReference(prompt, channels))
+        reader, matched, present = rest if self.network.config.reader is not None else (None, None, None)
+        features = ImageFeatures(tokens, comparison, detail, self.grid, reader)
+        return self.network.segment(features, coords, PreparedReference(prompt, channels, matched, present))
 
 
 def click_inputs(
@@ -103,7 +115,8 @@ def click_inputs(
             equivalent.
 
     Returns:
-        Tokens, coords and prompt; then, if the network has them, comparison features, channels, and border features.
+        Tokens, coords and prompt; then, if the network has them, comparison features, channels, border features, and the
+        reader's features, what it has matched, and whether there was anything to match.
     """
     config = network.config
     rows, cols = features.grid
@@ -118,6 +131,13 @@ def click_inputs(
     if config.detail_channels:
         assert features.detail is not None
         inputs.append(features.detail)
+    if config.reader is not None:
+        assert features.reader is not None
+        inputs.append(features.reader)
+        if reference is None or reference.matched is None or reference.present is None:
+            inputs += [torch.zeros(1, rows * cols, config.reader.match_channels), torch.zeros(1)]
+        else:
+            inputs += [reference.matched, reference.present]
     return inputs
 
 
@@ -129,7 +149,8 @@ def convert(network: RefCut, size_px: int) -> dict[str, Any]:
         size_px: Side of the square input.
 
     Returns:
-        An OpenVINO model for each of `STAGES`. "reference" is missing if "image" already computes a reference's tokens.
+        An OpenVINO model for each of `STAGES`. "reference" is missing if "image" already computes a reference's tokens,
+        "match" without a reader.
     """
     image = torch.zeros(1, 3, size_px, size_px)
     with torch.no_grad():
@@ -139,6 +160,11 @@ def convert(network: RefCut, size_px: int) -> dict[str, Any]:
         "image": _converted(_Image(network), [image]),
         "clicks": _converted(_Clicks(network, features.grid), clicks),
     }
+    if network.config.reader is not None:
+        assert features.comparison is not None
+        assert features.reader is not None
+        pair = [features.reader, features.comparison] * 2
+        models["match"] = _converted(_Match(network), [*pair, torch.zeros(*features.reader.shape[:2], 3)])
     if network.config.reference_features != "frozen":
         models["reference"] = _converted(_Reference(network), [image])
     return models

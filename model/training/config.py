@@ -42,6 +42,7 @@ class CocoSource(DataSource):
     json_path: Path
     image_dir: Path
     grouping: Literal["object", "photo", "regions"]
+    all_labelled: bool = True
 
 
 class PartImageNetSource(DataSource):
@@ -110,7 +111,11 @@ class TrainConfig(_Strict):
             (SimpleClick's shapes only).
         parent: Folder of a version whose training is continued, relative to the configuration's file. None begins with
             fresh parts.
+        reader: File `reader.safetensors` of a training of the reader, relative to the data. The reader joins the
+            parent in place of its learned similarity. None leaves the parent as it is.
         sources: Data sets to train on.
+        exclude: List of near copies to leave out, as `near-copies` writes it, relative to the data. The sets in it are
+            called like the folders of the sources' `json_path`.
         stages: The run, in order.
         similarity_stage: Trains the learned similarity alone before `stages`. None trains it with the rest only. YAML
             may also call it `likeness`, its old name.
@@ -127,6 +132,7 @@ class TrainConfig(_Strict):
         rate_head: Learning rate of the decoder and all parts not named below.
         rate_prompts: Learning rate of the prompt layers and the learned similarity.
         rate_blocks: Learning rate of the last transformer block.
+        rate_reader: Learning rate of the reader; 0 leaves it as it is.
         block_decay: Each earlier block learns slower by this factor.
         weight_decay: AdamW's weight decay.
         warmup_steps: Steps over which the learning rate rises linearly from zero.
@@ -144,8 +150,10 @@ class TrainConfig(_Strict):
     preset: str
     base_weights: Path | None = None
     parent: Path | None = None
+    reader: Path | None = None
     sources: list[CocoSource | PartImageNetSource]
     stages: list[Stage]
+    exclude: Path | None = None
     similarity_stage: Stage | None = Field(
         None, validation_alias=AliasChoices("similarity_stage", "likeness")
     )
@@ -162,6 +170,7 @@ class TrainConfig(_Strict):
     rate_head: float = 1e-3
     rate_prompts: float = 2e-4
     rate_blocks: float = 1e-4
+    rate_reader: float = Field(0.0, ge=0)
     block_decay: float = 0.8
     weight_decay: float = 0.02
     warmup_steps: int = 100
@@ -205,6 +214,8 @@ def read_config(path: Path, data_root: Path) -> TrainConfig:
         update={
             "sources": [_resolve_paths(source, data_root) for source in config.sources],
             "base_weights": None if config.base_weights is None else data_root / config.base_weights,
+            "reader": None if config.reader is None else data_root / config.reader,
+            "exclude": None if config.exclude is None else data_root / config.exclude,
             "parent": None if config.parent is None else (path.parent / config.parent).resolve(),
         }
     )

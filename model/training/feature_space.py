@@ -96,7 +96,7 @@ def _loss(network: RefCut, readout: nn.Linear, batch: Batch, device: torch.devic
     images = batch.images.to(device).float() / 255
     crops = network.encode_image(images)
     assert crops.comparison is not None
-    reference = batch_references(network, batch, images, crops.comparison)
+    reference = batch_references(network, batch, images, crops)
     named = (reference.positive.sum(dim=1) > 0).nonzero()[:, 0]
     if not len(named):
         named = torch.arange(len(batch.targets), device=device)

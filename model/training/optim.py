@@ -46,6 +46,8 @@ def parameter_groups(network: RefCut, config: TrainConfig) -> list[dict[str, Any
             rate = config.rate_blocks * config.block_decay ** (last - block)
         elif name.startswith(("rpg.", "patch_embed_coords.", "likeness.")):
             rate = config.rate_prompts
+        elif name.startswith("reader."):
+            rate = config.rate_reader
         elif name.startswith("backbone."):
             rate = config.rate_blocks
         else:

@@ -184,18 +184,16 @@ class ReaderSampler:
         """Numbers per patch."""
         return int(self._sets[0].caches[0].features(0).shape[-1])
 
-    def batch(self, step: int) -> ReaderBatch:
-        """The batch of a step, counted from 0."""
-        rng = default_rng([self._config.seed, step])
-        size = 3 if rng.random() < self._config.triples else 2
-        count = max(1, self._config.groups * 2 // size)
-        parts: list[ReaderBatch] = []
-        while len(parts) < count:
-            one = self._sets[rng.choice(len(self._sets), p=self._odds)]
-            group = one.group(size, rng)
-            if len(group) == size:
-                parts.append(self._group(one, group, rng))
-        offsets = [size * number for number in range(count)]
+    def batch(self, step: int, part: range | None = None) -> ReaderBatch:
+        """The batch of a step, or a part of it.
+
+        Args:
+            step: Counted from 0.
+            part: Numbers of the groups to make, within the step's `config.groups`; None makes all of them.
+        """
+        size = 3 if default_rng([self._config.seed, step]).random() < self._config.triples else 2
+        parts = [self._unit(step, number, size) for number in part or range(self._config.groups)]
+        offsets = [size * number for number in range(len(parts))]
         return ReaderBatch(
             features=np.concatenate([part.features for part in parts]),
             references=np.concatenate(
@@ -206,6 +204,14 @@ class ReaderSampler:
             clicks=np.concatenate([part.clicks for part in parts]),
             targets=np.concatenate([part.targets for part in parts]),
         )
+
+    def _unit(self, step: int, number: int, size: int) -> ReaderBatch:
+        rng = default_rng([self._config.seed, step, number])
+        while True:
+            one = self._sets[rng.choice(len(self._sets), p=self._odds)]
+            group = one.group(size, rng)
+            if len(group) == size:
+                return self._group(one, group, rng)
 
     def _group(self, one: _CachedSet, group: list[int], rng: Generator) -> ReaderBatch:
         photos = [one.photo(entry) for entry in group]

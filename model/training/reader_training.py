@@ -25,10 +25,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.errors import TrainingError, WeightsError
+from model.errors import DataError, TrainingError, WeightsError
 from model.network.config import ReaderConfig
 from model.network.reader import Reader, label_shares
 from model.network.refcut import RefCut
+from model.training.distributed import SINGLE_PROCESS, Processes
 from model.training.optim import WeightAverage, check_finite, computes_bfloat16
 from model.training.reader_config import ReaderTraining
 from model.training.reader_sampling import ReaderBatch, ReaderSampler
@@ -55,18 +56,38 @@ class ReaderTrainer:
         run_dir: Path,
         device: torch.device,
         evaluation: Callable[[Reader], CellIous] | None = None,
+        processes: Processes = SINGLE_PROCESS,
     ) -> None:
-        """Prepares a run; `resume` continues an earlier one in `run_dir`."""
+        """Prepares a run; `resume` continues an earlier one in `run_dir`.
+
+        Args:
+            reader: The reader to train.
+            config: What a step is made of.
+            sampler: Makes it.
+            run_dir: Folder of the run. Only the first process writes there.
+            device: Where the reader is trained.
+            evaluation: Gives the IoU of every sample; None leaves evaluations out.
+            processes: Those that share each step's groups.
+
+        Raises:
+            DataError: If the groups of a step cannot be shared evenly.
+        """
+        if config.groups % processes.count:
+            raise DataError(
+                f"{config.groups} groups cannot be shared evenly among {processes.count} processes",
+                hint="change groups in the configuration",
+            )
         self.reader = reader.to(device)
         self.config = config
         self.run_dir = run_dir
         self.step = 0
         self.seconds = 0.0
         """Time spent on steps, over all resumed parts of the run."""
-        self._stopped = False
+        self._asked_to_stop = self._stopped = False
         self._sampler = sampler
         self._device = device
         self._evaluation = evaluation
+        self._processes = processes
         self._average = WeightAverage(reader, config.average_decay)
         self._optimiser = torch.optim.AdamW(
             reader.parameters(),
@@ -89,7 +110,8 @@ class ReaderTrainer:
         self._average.steps = saved["average_steps"]
         self.step = saved["step"]
         self.seconds = saved["seconds"]
-        _drop_after(self.run_dir / STEPS_FILE, self.step)
+        if self._processes.writes:
+            _drop_after(self.run_dir / STEPS_FILE, self.step)
         return True
 
     def run(self) -> None:
@@ -103,6 +125,8 @@ class ReaderTrainer:
             started = time.monotonic()
             record = self._train_step()
             self.seconds += time.monotonic() - started
+            if not self._processes.writes:
+                continue
             with (self.run_dir / STEPS_FILE).open("a") as log:
                 log.write(json.dumps(record | {"seconds": round(self.seconds, 1)}) + "\n")
             if time.monotonic() - saved_at > 60 * self.config.checkpoint_minutes:
@@ -111,13 +135,14 @@ class ReaderTrainer:
             if time.monotonic() - evaluated_at > 60 * self.config.evaluation_minutes:
                 self.evaluate()
                 evaluated_at = time.monotonic()
-        self.save()
-        if not self._stopped:
-            self.evaluate()
+        if self._processes.writes:
+            self.save()
+            if not self._stopped:
+                self.evaluate()
 
     def stop(self) -> None:
-        """Ends `run` after the current step; may be called by a signal handler."""
-        self._stopped = True
+        """Ends `run` after the current or the next step, in all processes; may be called by a signal handler."""
+        self._asked_to_stop = True
 
     def save(self) -> None:
         """Writes checkpoint and averaged weights."""
@@ -162,29 +187,36 @@ class ReaderTrainer:
     def _train_step(self) -> dict[str, float]:
         for group in self._optimiser.param_groups:
             group["lr"] = self.config.learning_rate * rate_share(self.step, self.config)
-        batch = self._sampler.batch(self.step)
-        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
+        own = self.config.groups // self._processes.count
+        first = own * self._processes.rank
+        batch = self._sampler.batch(self.step, range(first, first + own))
+        torch.manual_seed((self.config.seed * 1_000_003 + self.step) * 64 + self._processes.rank)
         self.reader.train()
         logits, targets = self._logits(batch)
         loss = bce_and_dice_on_shares(logits, targets)
-        if not bool(torch.isfinite(loss)):
-            raise TrainingError("the loss is not a number", hint="lower the learning rate")
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.reader.parameters(), self.config.clip_norm)
-        self._optimiser.step()
-        self._average.update(self.reader)
-        self.step += 1
         with torch.no_grad():
             mask = (logits > 0).float()
             overlap = (mask * targets).sum(dim=-1)
             iou = (overlap / (mask.sum(dim=-1) + targets.sum(dim=-1) - overlap).clamp_min(1e-6)).mean()
+            stops = loss.new_tensor(float(self._asked_to_stop))
+            figures = torch.stack([loss.detach(), iou, stops])
+        gradients = [p.grad for p in self.reader.parameters() if p.grad is not None]
+        self._processes.mean([figures, *gradients])
+        if not bool(torch.isfinite(figures[0])):
+            raise TrainingError("the loss is not a number", hint="lower the learning rate")
+        nn.utils.clip_grad_norm_(self.reader.parameters(), self.config.clip_norm)
+        self._optimiser.step()
+        self._average.update(self.reader)
+        self.step += 1
+        self._stopped = bool(figures[2] > 0)
         return {
             "step": self.step,
-            "loss": round(loss.item(), 5),
-            "iou": round(iou.item(), 4),
+            "loss": round(figures[0].item(), 5),
+            "iou": round(figures[1].item(), 4),
             "rate": round(rate_share(self.step - 1, self.config), 5),
-            "targets": targets.shape[0] * targets.shape[1],
+            "targets": targets.shape[0] * targets.shape[1] * self._processes.count,
         }
 
     def _logits(self, batch: ReaderBatch) -> tuple[Tensor, Tensor]:
@@ -235,12 +267,13 @@ def with_reader(network: RefCut, reader: Reader, *, replaces_similarity: bool = 
     """
     config = dataclasses.replace(network.config, reader=reader.config)
     if replaces_similarity:
-        config = dataclasses.replace(config, likeness_dim=0)
+        config = dataclasses.replace(config, learned_similarity_dim=0)
     grown = RefCut(config)
     tensors = {
         name: value
         for name, value in network.state_dict().items()
-        if not name.startswith("reader.") and (config.likeness_dim or not name.startswith("likeness."))
+        if not name.startswith("reader.")
+        and (config.learned_similarity_dim or not name.startswith("likeness."))
     }
     before, after = network.similarity_channels, grown.similarity_channels
     for name in ("similarity_in.fc1.weight", "similarity_out.fc1.weight"):

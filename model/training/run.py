@@ -9,6 +9,7 @@ Fine-tuning on a project's annotations is in `model.finetuning.run`; it uses the
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, copy_base
 from model.checkpoints.weights import initial_network, load_network, save_base, save_network, save_version
+from model.data.near_copies import read_excluded
 from model.data.readers import read_part_imagenet
 from model.data.scenes import Scene, is_development, read_scenes
 from model.errors import DataError
@@ -29,6 +31,7 @@ from model.training.feature_space import (
     measure_comparison_statistics,
     with_learned_similarity,
 )
+from model.training.reader_training import load_reader, with_reader
 from model.training.sampling import SourcedScenes, make_sampler, steps_per_epoch
 from model.training.trainer import CHECKPOINT_FILE, Trainer
 
@@ -61,6 +64,8 @@ def train(
     sources = read_sources(config)
     scenes = [scene for source in sources for scene in source.scenes]
     network = starting_network(config)
+    if network.config.reader is not None:
+        network.reader.requires_grad_(config.rate_reader > 0)
     sampler = make_sampler(sources, network.config.patch_px, config)
     config, milestone_steps = in_steps(config, len(scenes))
     has_base = network.config.reference_features == "frozen"
@@ -73,7 +78,8 @@ def train(
 
     def export(averaged: dict[str, Tensor]) -> None:
         if has_base:
-            save_version(averaged, network.config, run_dir / BASE_FILE, run_dir / VERSION_FILE)
+            tensors = network.state_dict() | averaged
+            save_version(tensors, network.config, run_dir / BASE_FILE, run_dir / VERSION_FILE)
         else:
             save_network(network.state_dict() | averaged, network.config, run_dir / NETWORK_FILE)
 
@@ -85,24 +91,31 @@ def train(
 
 
 def read_sources(config: TrainConfig) -> list[SourcedScenes]:
-    """Read the training scenes of each source. The development share of the images is left out.
+    """Read the training scenes of each source. The development share of the images and near copies are left out.
 
     Raises:
         DataError: If a data set cannot be read.
     """
-    return [
-        SourcedScenes(
-            [scene for scene in _read(source) if not is_development(scene, config.development_share)],
-            source.share,
-        )
-        for source in config.sources
-    ]
+    excluded = read_excluded(config.exclude)
+    sources = []
+    for source in config.sources:
+        copies = excluded.get(source.json_path.parent.name, []) if isinstance(source, CocoSource) else []
+        kept = [
+            scene
+            for scene in _read(source)
+            if not is_development(scene, config.development_share) and scene.image_path.name not in copies
+        ]
+        sources.append(SourcedScenes(kept, source.share))
+    return sources
 
 
 def _read(source: CocoSource | PartImageNetSource) -> list[Scene]:
     if isinstance(source, PartImageNetSource):
         return read_part_imagenet(source.root, source.split)
-    return read_scenes(source.json_path, source.image_dir, grouping=source.grouping)
+    scenes = read_scenes(source.json_path, source.image_dir, grouping=source.grouping)
+    if source.all_labelled:
+        return scenes
+    return [dataclasses.replace(scene, has_whole=False) for scene in scenes]
 
 
 def in_steps(config: TrainConfig, scenes: int) -> tuple[TrainConfig, tuple[int, ...]]:
@@ -128,8 +141,9 @@ def in_steps(config: TrainConfig, scenes: int) -> tuple[TrainConfig, tuple[int, 
 def starting_network(config: TrainConfig) -> RefCut:
     """Make the network as it is before the first step.
 
-    In this order: the parent version (with a fresh learned similarity where the preset has one and the parent has none),
-    a frozen encoder with fresh parts, a whole converted SimpleClick, or random weights.
+    In this order: the parent version (with the reader that the configuration names, or with a fresh learned similarity
+    where the preset has one and the parent has neither that nor a reader), a frozen encoder with fresh parts, a whole
+    converted SimpleClick, or random weights.
 
     Raises:
         DataError: If the preset has a frozen encoder and no weights are given for it.
@@ -138,8 +152,11 @@ def starting_network(config: TrainConfig) -> RefCut:
     preset = PRESETS[config.preset]
     if config.parent is not None:
         parent = load_network(config.parent)
+        if config.reader is not None:
+            return with_reader(parent, load_reader(config.reader), replaces_similarity=True)
         dim = preset.learned_similarity_dim
-        if dim and parent.config.similarity and not parent.config.learned_similarity_dim:
+        learns = parent.config.learned_similarity_dim or parent.config.reader is not None
+        if dim and parent.config.similarity and not learns:
             return with_learned_similarity(parent, dim)
         return parent
     if preset.reference_features == "frozen":

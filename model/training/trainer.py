@@ -23,7 +23,7 @@ from model.files import atomic_write
 from model.network.click_maps import disk_maps
 from model.network.encoder import use_plain_attention
 from model.network.prompts import ReferenceTokens
-from model.network.refcut import RefCut
+from model.network.refcut import ImageFeatures, RefCut
 from model.training.batches import Batch, Batches, Part, Sampler, batch_loader
 from model.training.config import Stage, TrainConfig
 from model.training.distributed import SINGLE_PROCESS, Processes, child_signal_restored
@@ -61,7 +61,7 @@ def forward_with_clicks(
     images = batch.images.to(device).float() / 255
     crops = network.encode_image(images)
     features = crops.repeated(batch.target_crop.to(device))
-    prepared = network.prepare_reference(features, batch_references(network, batch, images, crops.comparison))
+    prepared = network.prepare_reference(features, batch_references(network, batch, images, crops))
     table = batch.clicks.clone()
     previous = torch.zeros(len(table), 1, size_px, size_px, device=device)
     wanted = batch.targets[:, 0].numpy()
@@ -75,26 +75,28 @@ def forward_with_clicks(
     return _upsample(network.segment(features, _coords(table, previous), prepared), size_px)
 
 
-def batch_references(
-    network: RefCut, batch: Batch, images: Tensor, comparison: Tensor | None
-) -> ReferenceTokens:
+def batch_references(network: RefCut, batch: Batch, images: Tensor, crops: ImageFeatures) -> ReferenceTokens:
     """Collect the tokens of each target's reference. Only crops that serve as a reference are encoded.
 
     Args:
-        network: Encodes the crops where `comparison` is None.
+        network: Encodes the crops where they have no comparison features.
         batch: Names the reference crop and patch shares of each target.
         images: Crops (V, 3, S, S), float, 0 to 1, on the network's device.
-        comparison: Comparison features of all crops, where the network shares its encoder with references; else None.
+        crops: All crops, encoded.
 
     Returns:
         Tokens of T references.
     """
     crop = batch.reference_crop.to(images.device)
+    comparison = crops.comparison
     if comparison is None:
         used, crop = torch.unique(crop, return_inverse=True)
         comparison = network.encode_reference(images[used], None, None).tokens
     return ReferenceTokens(
-        comparison[crop], batch.positive.to(images.device), batch.negative.to(images.device)
+        comparison[crop],
+        batch.positive.to(images.device),
+        batch.negative.to(images.device),
+        None if crops.reader is None else crops.reader[crop],
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.data.scenes import Scene, read_scenes
-from model.network.config import NetworkConfig
+from model.network.config import NetworkConfig, ReaderConfig
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut
 
 TINY_SIMPLECLICK = NetworkConfig(
@@ -49,7 +50,11 @@ TINY_FROZEN = NetworkConfig(
     prompt_hidden_dim=16,
     neck_inner_32_dim=16,
 )
-TINY_CONFIGS = {"simpleclick": TINY_SIMPLECLICK, "frozen": TINY_FROZEN}
+TINY_READER = ReaderConfig(
+    width=16, blocks=1, heads=2, matching_heads=2, matching_dim=8, embedding_dim=8, hidden=12, refine_blocks=1
+)
+TINY_READING = dataclasses.replace(TINY_FROZEN, learned_similarity_dim=0, reader=TINY_READER)
+TINY_CONFIGS = {"simpleclick": TINY_SIMPLECLICK, "frozen": TINY_FROZEN, "reader": TINY_READING}
 
 
 def random_network(config: NetworkConfig, seed: int = 0) -> RefCut:

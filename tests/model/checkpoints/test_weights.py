@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from model.checkpoints import weights
 from model.checkpoints.weights import (
     BASE_FILE,
     VERSION_FILE,
@@ -19,7 +20,7 @@ from model.checkpoints.weights import (
 )
 from model.errors import WeightsError
 from model.network.refcut import RefCut
-from tests.support.synthetic import TINY_FROZEN, TINY_SIMPLECLICK, random_network
+from tests.support.synthetic import TINY_FROZEN, TINY_READING, TINY_SIMPLECLICK, random_network
 
 
 def two_files(folder: Path, seed: int = 0) -> RefCut:
@@ -42,6 +43,31 @@ def test_a_folder_of_base_and_version_comes_back_in_half_precision(tmp_path: Pat
     assert not loaded.training
     for name, value in network.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value.half().float()), name
+
+
+def test_a_network_with_a_reader_comes_back_nearly_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "MIN_DIFFERENCE_VALUES", 1000)
+    network = RefCut(TINY_READING)
+    blocks = network.backbone.blocks[TINY_READING.fusion_block :]
+    with torch.no_grad():
+        for tuned, frozen in zip(network.click_blocks, blocks, strict=True):
+            for own, twin in zip(tuned.parameters(), frozen.parameters(), strict=True):
+                own.copy_(twin + 0.01 * torch.randn_like(own))
+    save_base(network, tmp_path / BASE_FILE)
+    save_version(network.state_dict(), network.config, tmp_path / BASE_FILE, tmp_path / VERSION_FILE)
+    stored = load_file(tmp_path / VERSION_FILE)
+    assert stored["click_blocks.0.mlp.fc1.weight"].dtype == torch.int8
+    loaded = load_network(tmp_path)
+    assert loaded.config == network.config
+    for name, value in network.state_dict().items():
+        assert torch.allclose(loaded.state_dict()[name], value, atol=1e-3), name
+    again = tmp_path / "again"
+    save_base(loaded, again / BASE_FILE)
+    save_version(loaded.state_dict(), loaded.config, again / BASE_FILE, again / VERSION_FILE)
+    for name, value in load_network(again).state_dict().items():
+        assert torch.allclose(loaded.state_dict()[name], value, atol=1e-6), name
 
 
 def test_base_and_version_share_no_tensor(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -85,7 +87,10 @@ def test_permuting_the_tokens_of_a_reference_changes_nothing(kind: str) -> None:
     network = random_network(TINY_CONFIGS[kind])
     given = encoded(network, 1, box(network, 0, 0, 40), box(network, 40, 40, 12))
     order = torch.randperm(given.tokens.shape[1], generator=torch.Generator().manual_seed(0))
-    permuted = ReferenceTokens(given.tokens[:, order], given.positive[:, order], given.negative[:, order])
+    reader = None if given.reader is None else given.reader[:, order]
+    permuted = ReferenceTokens(
+        given.tokens[:, order], given.positive[:, order], given.negative[:, order], reader
+    )
     assert torch.allclose(logits(network, given), logits(network, permuted), atol=1e-4)
 
 
@@ -93,7 +98,7 @@ def test_permuting_the_tokens_of_a_reference_changes_nothing(kind: str) -> None:
 def test_scaling_soft_masks_changes_nothing(kind: str) -> None:
     network = random_network(TINY_CONFIGS[kind])
     given = encoded(network, 1, box(network, 3, 3, 21), box(network, 33, 30, 12))
-    scaled = ReferenceTokens(given.tokens, given.positive * 0.125, given.negative * 0.125)
+    scaled = dataclasses.replace(given, positive=given.positive * 0.125, negative=given.negative * 0.125)
     assert torch.allclose(logits(network, given), logits(network, scaled), atol=1e-4)
 
 
@@ -117,6 +122,7 @@ def test_a_batch_with_and_without_masks_is_the_same_as_one_by_one(kind: str) -> 
         torch.cat([r.tokens for r in given]),
         torch.cat([r.positive for r in given]),
         torch.cat([r.negative for r in given]),
+        None if given[0].reader is None else torch.cat([r.reader for r in given if r.reader is not None]),
     )
     with torch.no_grad():
         features = network.encode_image(torch.cat([picture(network, seed) for seed in range(4)]))

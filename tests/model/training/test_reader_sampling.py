@@ -63,9 +63,19 @@ def test_a_crop_is_never_its_own_reference(tmp_path: Path) -> None:
 
 
 def test_steps_of_triples_have_two_references(tmp_path: Path) -> None:
-    batch = sampler(tmp_path, triples=1.0).batch(0)
-    assert batch.references.shape == (3, 2)
-    assert batch.positive.shape == (3, 2 * PATCHES, 6)
+    batch = sampler(tmp_path, triples=1.0, groups=2).batch(0)
+    assert batch.references.tolist() == [[1, 2], [0, 2], [0, 1], [4, 5], [3, 5], [3, 4]]
+    assert batch.positive.shape == (6, 2 * PATCHES, 6)
+
+
+def test_the_parts_of_a_step_are_the_step(tmp_path: Path) -> None:
+    one = sampler(tmp_path, groups=2)
+    for step in range(4):
+        whole = one.batch(step)
+        parts = [one.batch(step, range(number, number + 1)) for number in range(2)]
+        for name in ("features", "positive", "negative", "clicks", "targets"):
+            joined = np.concatenate([getattr(part, name) for part in parts])
+            assert np.array_equal(getattr(whole, name), joined)
 
 
 def test_positive_clicks_fall_on_the_target_and_negative_ones_beside_it(tmp_path: Path) -> None:
