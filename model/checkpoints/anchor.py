@@ -18,7 +18,7 @@ from model.network.refcut import RefCut
 
 
 def anchor_weights(parent: RefCut, parent_dir: Path, anchor_dir: Path | None) -> dict[str, Tensor]:
-    """The trainable tensors of the anchor, by name.
+    """The tensors of the anchor that training changes, by name, the reader among them.
 
     Args:
         parent: The network that is trained.

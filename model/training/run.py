@@ -64,8 +64,6 @@ def train(
     sources = read_sources(config)
     scenes = [scene for source in sources for scene in source.scenes]
     network = starting_network(config)
-    if network.config.reader is not None:
-        network.reader.requires_grad_(config.rate_reader > 0)
     sampler = make_sampler(sources, network.config.patch_px, config)
     config, milestone_steps = in_steps(config, len(scenes))
     has_base = network.config.reference_features == "frozen"

@@ -167,6 +167,8 @@ class Trainer:
         self.run_dir = run_dir
         self.device = device
         self.processes = processes
+        if network.config.reader is not None:
+            network.reader.requires_grad_(config.rate_reader > 0)
         self.optimiser = make_optimiser(network, config)
         self.average = WeightAverage(network, config.average_decay)
         self.stage = 0

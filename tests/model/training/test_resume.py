@@ -13,8 +13,14 @@ from tests.support.training_runs import PAPER, KilledError, logged, make_trainer
 
 ALL = pytest.mark.parametrize(
     ("kind", "options"),
-    [("frozen", {}), ("simpleclick", {}), ("simpleclick", PAPER)],
-    ids=["frozen", "simpleclick", "paper"],
+    [
+        ("frozen", {}),
+        ("reader", {}),
+        ("reader", {"rate_reader": 1e-3}),
+        ("simpleclick", {}),
+        ("simpleclick", PAPER),
+    ],
+    ids=["frozen", "reader", "reader is tuned", "simpleclick", "paper"],
 )
 
 

@@ -23,12 +23,14 @@ from model.checkpoints.weights import (
 )
 from model.cli.make_synthetic_data import write_synthetic_data
 from model.errors import DataError
+from model.network.reader import Reader
 from model.training.config import TrainConfig, read_config
+from model.training.reader_training import save_reader
 from model.training.run import starting_network, train
 from tests.model.data.test_readers import write_part_imagenet_photo
 from tests.support.recorded import REPOSITORY
 from tests.support.recordings import CHECKPOINT
-from tests.support.synthetic import TINY_FROZEN, random_network
+from tests.support.synthetic import TINY_FROZEN, TINY_READER, random_network
 from tests.support.synthetic_snapshot import with_another_shape
 from tests.support.training_runs import logged
 
@@ -121,6 +123,27 @@ def test_a_child_differs_from_its_parent_after_a_step(parent: Path, tmp_path: Pa
     one, other = load_file(parent / VERSION_FILE), load_file(run / VERSION_FILE)
     assert any(not torch.equal(one[name], other[name]) for name in one)
     assert load_network(run)
+
+
+@pytest.mark.parametrize("rate_reader", [0.0, 1e-3])
+def test_a_child_with_a_reader_keeps_it_unless_it_is_tuned(
+    rate_reader: float, parent: Path, tmp_path: Path
+) -> None:
+    reader = Reader(TINY_FROZEN.comparison_dim, TINY_READER)
+    save_reader(reader.state_dict(), reader, tmp_path / "reader.safetensors")
+    given = {"reader": tmp_path / "reader.safetensors", "rate_reader": rate_reader}
+    run = tmp_path / "child"
+    train(child_of(parent, tmp_path, average_decay=0.0, warmup_steps=0, **given), run, CPU)
+    child = load_network(run)
+    assert child.config.reader == TINY_READER
+    assert child.config.learned_similarity_dim == 0
+    unchanged = [
+        torch.equal(value.half(), child.reader.state_dict()[name].half())
+        for name, value in reader.state_dict().items()
+    ]
+    assert all(unchanged) == (rate_reader == 0)
+    grandchild = starting_network(child_of(run, tmp_path))
+    assert grandchild.config == child.config
 
 
 def test_a_frozen_encoder_without_weights_is_reported(tmp_path: Path) -> None:
