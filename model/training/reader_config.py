@@ -32,6 +32,7 @@ class ReaderSet(_Strict):
             "all_instances": that, or all things of a kind, as all of them are labelled. "regions": pieces without
             names, whose reference is another crop of the same photograph.
         share: How often a step draws from it, relative to the other sets.
+        crops: How many cached crops of each photograph are used; None takes the configuration's.
         development: Evaluation only: use the development share of a training set instead of all of it.
     """
 
@@ -40,6 +41,7 @@ class ReaderSet(_Strict):
     grouping: Grouping
     targets: TargetKind = "object"
     share: float = Field(1.0, gt=0)
+    crops: int | None = Field(None, ge=1)
     development: bool = False
 
 

@@ -97,6 +97,11 @@ class _CachedSet:
     """The cached crops of one set, and which of them can be references of which."""
 
     def __init__(self, cache: Path, name: str, crops: int, targets: TargetKind) -> None:
+        if targets == "regions" and crops < 2:
+            raise DataError(
+                f"{name} needs at least 2 crops: its references are other crops of the same photographs",
+                hint="cache more crops, or leave the set out",
+            )
         self.targets = targets
         self.caches = [FeatureSet(cache / f"{name}-{number}") for number in range(crops)]
         self.entries: list[tuple[int, int]] = []
@@ -135,7 +140,11 @@ class _CachedSet:
         )
 
     def group(self, size: int, rng: Generator) -> list[int]:
-        """Entries that all show one part at least; fewer than `size` if there are not as many."""
+        """Entries that all show one part at least; fewer than `size` if there are not as many.
+
+        The crops are all different, and of different photographs unless they are meant to be of the same one.
+        """
+        group: list[int] = []
         for _ in range(20):
             first = int(rng.integers(len(self.entries)))
             same_photograph = self.targets == "regions" or rng.random() < 0.08
@@ -155,9 +164,7 @@ class _CachedSet:
                     group, common = [*group, other], common & self._names[other]
                 if len(group) == size:
                     return group
-            if len(group) > 1:
-                return group
-        return [first, first]
+        return group
 
 
 class ReaderSampler:
@@ -170,7 +177,10 @@ class ReaderSampler:
             DataError: If one of them is missing.
         """
         self._config = config
-        self._sets = [_CachedSet(cache, name, config.crops, one.targets) for name, one in config.sets.items()]
+        self._sets = [
+            _CachedSet(cache, name, one.crops or config.crops, one.targets)
+            for name, one in config.sets.items()
+        ]
         shares = np.array([one.share for one in config.sets.values()])
         self._odds = shares / shares.sum()
 

@@ -136,6 +136,15 @@ def test_regions_are_asked_for_on_another_crop_of_their_photograph(tmp_path: Pat
         assert (batch.targets.sum(axis=-1) > 0).all()
 
 
+def test_references_of_regions_are_never_the_same_crop(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="needs at least 2 crops"):
+        sampler(tmp_path / "one", grouping="regions", targets="regions")
+    one = sampler(tmp_path / "two", grouping="regions", targets="regions", crops=2, triples=0.0)
+    for batch in batches(one, 20):
+        for own, (reference,) in enumerate(batch.references):
+            assert not np.array_equal(batch.features[own], batch.features[reference])
+
+
 def test_a_cache_without_all_crops_is_refused(tmp_path: Path) -> None:
     sampler(tmp_path, crops=1)
     with pytest.raises(DataError, match="not a complete feature cache"):
