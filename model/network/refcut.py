@@ -144,8 +144,10 @@ class RefCut(nn.Module):
 
     @property
     def reader_channels(self) -> int:
-        """How many channels the click path gets of the reader: its logit as a number and as a probability, the labels per
-        head, and the frozen similarities that it reads."""
+        """Number of channels that the reader gives to the click path.
+
+        These are its logit, as a number and as a probability, the labels per head, and frozen similarities.
+        """
         if self.config.reader is None:
             return 0
         return 2 + LABELS * self.config.reader.matching_heads + 2 * SPACE_CHANNELS
