@@ -331,7 +331,7 @@ def _nearest_click(places: Tensor, counted: Tensor, grid: tuple[int, int]) -> Te
 
 def _sine_positions(grid: tuple[int, int], width: int, device: torch.device) -> Tensor:
     """Sines and cosines of a patch's place on the grid, (1, N, width)."""
-    rows, cols = grid
+    rows, cols = (int(side) for side in grid)  # whole numbers while an exporter traces sizes as tensors, too
     down = (torch.arange(rows, device=device) / rows)[:, None].expand(rows, cols).reshape(-1)
     across = (torch.arange(cols, device=device) / cols)[None].expand(rows, cols).reshape(-1)
     steps = width // 4
@@ -346,6 +346,7 @@ class _TransformerBlock(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float, mlp_ratio: int = 4) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
+        self.sharpness = (width // heads) ** -0.5
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.fc1, self.fc2 = nn.Linear(width, mlp_ratio * width), nn.Linear(mlp_ratio * width, width)
@@ -357,8 +358,8 @@ class _TransformerBlock(nn.Module):
         qkv = self.qkv(self.norm1(x)).reshape(batch, patches, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = qkv.unbind(0)
         # Plain attention: the fused kernel's backward pass is slow on a CPU.
-        attention = ((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)).softmax(dim=-1)
-        mixed = (attention.to(value.dtype) @ value).transpose(1, 2).reshape(batch, patches, width)
+        attention = ((query * self.sharpness) @ key.transpose(-1, -2)).softmax(dim=-1)
+        mixed = (attention @ value).transpose(1, 2).reshape(batch, patches, width)
         x = x + self.scale1 * F.dropout(self.proj(mixed), self.dropout, self.training)
         return x + self.scale2 * F.dropout(
             self.fc2(F.gelu(self.fc1(self.norm2(x)))), self.dropout, self.training
