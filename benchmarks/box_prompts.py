@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from model.box_prompts import box_limits, cut_off
 from model.checkpoints.weights import load_network
+from model.data.annotated_objects import AnnotatedObject, is_development
 from model.data.readers import SetDescription
-from model.data.scenes import Scene, is_development
 from model.evaluation.modes import Mode
 from model.evaluation.references import ReferenceFinder
 from model.evaluation.samples import Sample, enumerate_samples, limit_samples
@@ -67,21 +67,25 @@ def first_masks(predictor: RefCutPredictor, target_hw: BoolMask, box: Box) -> di
 
 
 def measure(
-    predictor: RefCutPredictor, scenes: list[Scene], samples: list[Sample], *, referenced: bool
+    predictor: RefCutPredictor,
+    annotated_objects: list[AnnotatedObject],
+    samples: list[Sample],
+    *,
+    referenced: bool,
 ) -> dict[str, list[float]]:
     """IoUs of all samples that have a reference, by what was done."""
-    finder = ReferenceFinder(scenes)
+    finder = ReferenceFinder(annotated_objects)
     ious: dict[str, list[float]] = defaultdict(list)
     for sample in samples:
         choices = finder.choose(sample, RIGHT)
         if not choices:
             continue
-        scene, choice = scenes[sample.scene], choices[0]
-        target_hw = union(scene.masks()[name] for name in sample.parts)
-        predictor.set_image(scene.image())
+        annotated_object, choice = annotated_objects[sample.annotated_object], choices[0]
+        target_hw = union(annotated_object.masks()[name] for name in sample.parts)
+        predictor.set_image(annotated_object.image())
         predictor.set_reference(None)
         if referenced:
-            shown = scenes[choice.scene]
+            shown = annotated_objects[choice.annotated_object]
             masks = shown.masks()
             positive_hw, negative_hw = (
                 union(masks[name] for name in names) if names else None
@@ -106,11 +110,15 @@ def main() -> None:
     predictor = RefCutPredictor(network, serving_settings(network.config))
     print("| set | reference | n | what | mean IoU | median |\n| --- | --- | ---: | --- | ---: | ---: |")
     for data in arguments.data:
-        scenes = [scene for scene in data.read() if is_development(scene, DEVELOPMENT_SHARE)]
-        parts = [sample for sample in enumerate_samples(scenes)[0] if sample.kind == "single"]
+        annotated_objects = [
+            annotated_object
+            for annotated_object in data.read()
+            if is_development(annotated_object, DEVELOPMENT_SHARE)
+        ]
+        parts = [sample for sample in enumerate_samples(annotated_objects)[0] if sample.kind == "single"]
         samples = limit_samples(parts, arguments.limit)
         for referenced in (False, True):
-            for what, ious in measure(predictor, scenes, samples, referenced=referenced).items():
+            for what, ious in measure(predictor, annotated_objects, samples, referenced=referenced).items():
                 values = f"{len(ious)} | {what} | {statistics.mean(ious):.3f} | {statistics.median(ious):.3f}"
                 print(f"| {data.name} | {'right' if referenced else 'none'} | {values} |", flush=True)
 

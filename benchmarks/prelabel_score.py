@@ -27,8 +27,8 @@ from scipy.stats import spearmanr  # type: ignore[import-untyped]
 from benchmarks.report import machine, print_table
 from model.checkpoints.weights import SHIPPED_DIR
 from model.cli.evaluate import PredictorFactory, parse_set
+from model.data.annotated_objects import AnnotatedObject
 from model.data.readers import SetDescription
-from model.data.scenes import Scene
 from model.evaluation.references import ReferenceChoice
 from model.masks import encode, intersection_over_union, union
 from model.predictor import RefCutPredictor
@@ -78,51 +78,62 @@ class Looked:
 
 def look(description: SetDescription, count: int, predictor: RefCutPredictor, out: Path) -> None:
     """Looks at the photographs of a set that are not in the file yet, and appends a line for each label."""
-    scenes = description.read()
+    annotated_objects = description.read()
     done = {(line["set"], line["photograph"]) for line in _lines(out)}
     random = np.random.default_rng(SEED)
-    for number in random.permutation(len(scenes))[:count]:
-        scene = scenes[number]
-        if (description.name, scene.image_path.name) in done:
+    for number in random.permutation(len(annotated_objects))[:count]:
+        annotated_object = annotated_objects[number]
+        if (description.name, annotated_object.image_path.name) in done:
             continue
-        predictor.set_image(scene.image())
+        predictor.set_image(annotated_object.image())
         lines = [
-            {"set": description.name, "photograph": scene.image_path.name}
-            | _look_for(label, scenes, number, predictor)
-            for label in _labels(scenes, number)
+            {"set": description.name, "photograph": annotated_object.image_path.name}
+            | _look_for(label, annotated_objects, number, predictor)
+            for label in _labels(annotated_objects, number)
         ]
         with out.open("a") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def _labels(scenes: Sequence[Scene], number: int) -> list[str]:
+def _labels(annotated_objects: Sequence[AnnotatedObject], number: int) -> list[str]:
     """Labels with a reference elsewhere: some that are on the photograph, and one that is not."""
     random = np.random.default_rng([SEED, number])
-    there = {name for name, mask in scenes[number].masks().items() if mask.any()}
-    known = {name for scene in scenes for name in scene.part_rles}
+    there = {name for name, mask in annotated_objects[number].masks().items() if mask.any()}
+    known = {name for annotated_object in annotated_objects for name in annotated_object.part_rles}
     chosen = []
     for names, wanted in ((there, THERE), (known - there, ABSENT)):
         shuffled = [str(name) for name in random.permutation(sorted(names))]
-        chosen += [name for name in shuffled if _reference(scenes, number, name)][:wanted]
+        chosen += [name for name in shuffled if _reference(annotated_objects, number, name)][:wanted]
     return chosen
 
 
-def _reference(scenes: Sequence[Scene], number: int, label: str) -> ReferenceChoice | None:
+def _reference(
+    annotated_objects: Sequence[AnnotatedObject], number: int, label: str
+) -> ReferenceChoice | None:
     """The next photograph that has the label and something beside it."""
-    for other in (*range(number + 1, len(scenes)), *range(number)):
-        parts = scenes[other].part_rles
-        if label in parts and len(parts) > 1 and scenes[other].image_path != scenes[number].image_path:
+    for other in (*range(number + 1, len(annotated_objects)), *range(number)):
+        parts = annotated_objects[other].part_rles
+        if (
+            label in parts
+            and len(parts) > 1
+            and annotated_objects[other].image_path != annotated_objects[number].image_path
+        ):
             return ReferenceChoice(other, (label,), tuple(name for name in parts if name != label))
     return None
 
 
-def _look_for(label: str, scenes: Sequence[Scene], number: int, predictor: RefCutPredictor) -> dict[str, Any]:
-    choice = _reference(scenes, number, label)
+def _look_for(
+    label: str, annotated_objects: Sequence[AnnotatedObject], number: int, predictor: RefCutPredictor
+) -> dict[str, Any]:
+    choice = _reference(annotated_objects, number, label)
     assert choice is not None
-    reference, masks = scenes[choice.scene], scenes[choice.scene].masks()
+    reference, masks = (
+        annotated_objects[choice.annotated_object],
+        annotated_objects[choice.annotated_object].masks(),
+    )
     rest = union(masks[name] for name in choice.negative)
     predictor.set_reference(predictor.encode_reference(reference.image(), masks[label], rest))
-    target_hw = scenes[number].masks().get(label, np.zeros(predictor.image_size, bool))
+    target_hw = annotated_objects[number].masks().get(label, np.zeros(predictor.image_size, bool))
     candidates = find_candidates(predictor, ProposalLimits().locations) or []
     return {
         "label": label,

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.evaluation.robot_annotator import Clicker, annotate
 from model.types import BoolMask, Box, Click, MaskResult
 from refcut_backend.cli.demo_label_studio import BrushRegion
@@ -53,14 +53,14 @@ class RobotAnnotator:
         self._label_config = label_config
         self._numbers = count()
 
-    def annotate(self, task: dict[str, Any], scene: Scene) -> list[Annotated]:
+    def annotate(self, task: dict[str, Any], annotated_object: AnnotatedObject) -> list[Annotated]:
         """Annotate every label of an image.
 
         Args:
             task: The task as Label Studio's API returns it.
-            scene: The image with its true masks.
+            annotated_object: The image with its true masks.
         """
-        return [self._one(task, label, mask_hw) for label, mask_hw in scene.masks().items()]
+        return [self._one(task, label, mask_hw) for label, mask_hw in annotated_object.masks().items()]
 
     def _one(self, task: dict[str, Any], label: str, target_hw: BoolMask) -> Annotated:
         answers = _BackendAnswers(self._ask, task, label, target_hw.shape, self._numbers)

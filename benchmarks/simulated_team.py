@@ -33,7 +33,7 @@ from benchmarks.team_plot import draw
 from benchmarks.team_world import TeamWorld, label_config, team_world
 from benchmarks.version_figures import Measure
 from model.checkpoints.version_folder import SHIPPED_DIR
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.data.snapshot import Snapshot
 from model.evaluation.compare import CompareSettings
 from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject
@@ -70,32 +70,35 @@ class Team:
         self._runs: set[str] = set()
         self.annotated: list[list[Annotated]] = []
 
-    def give_references(self, task_id: int, scene: Scene) -> None:
+    def give_references(self, task_id: int, annotated_object: AnnotatedObject) -> None:
         """The lead paints all parts of a photograph and marks them."""
         regions = [
             BrushRegion(f"reference-{label}", label, mask_hw, REFERENCE_CHOICE)
-            for label, mask_hw in scene.masks().items()
+            for label, mask_hw in annotated_object.masks().items()
         ]
         self._project.annotate(task_id, regions)
 
-    def annotate(self, task_id: int, scene: Scene) -> None:
+    def annotate(self, task_id: int, annotated_object: AnnotatedObject) -> None:
         """By clicks."""
-        masks = self._robot.annotate(self._project.task(task_id), scene)
+        masks = self._robot.annotate(self._project.task(task_id), annotated_object)
         self._project.submit(task_id, [result for mask in masks for result in mask.results])
         self.annotated.append(masks)
 
-    def annotate_carelessly(self, scenes: list[Scene]) -> None:
+    def annotate_carelessly(self, annotated_objects: list[AnnotatedObject]) -> None:
         """Mirrored photographs, which are new images, with every mask beside its part."""
         paths = []
-        for scene in scenes:
-            paths.append(self._folder / f"mirrored_{scene.image_path.name}")
+        for annotated_object in annotated_objects:
+            paths.append(self._folder / f"mirrored_{annotated_object.image_path.name}")
             cv2.imwrite(
-                str(paths[-1]), cv2.cvtColor(np.ascontiguousarray(scene.image()[:, ::-1]), cv2.COLOR_RGB2BGR)
+                str(paths[-1]),
+                cv2.cvtColor(np.ascontiguousarray(annotated_object.image()[:, ::-1]), cv2.COLOR_RGB2BGR),
             )
-        for task_id, scene in zip(self._project.upload_images(paths), scenes, strict=True):
+        for task_id, annotated_object in zip(
+            self._project.upload_images(paths), annotated_objects, strict=True
+        ):
             regions = [
                 BrushRegion(f"careless-{task_id}-{label}", label, shifted(mask_hw[:, ::-1]))
-                for label, mask_hw in scene.masks().items()
+                for label, mask_hw in annotated_object.masks().items()
             ]
             self._project.annotate(task_id, regions)
 
@@ -117,12 +120,14 @@ class Team:
         return Trained(len(self.annotated) + 1, run, folder, manifest)
 
 
-def work(team: Team, scenes: list[Scene], tasks: list[int], every: int) -> list[Trained]:
+def work(team: Team, annotated_objects: list[AnnotatedObject], tasks: list[int], every: int) -> list[Trained]:
     """The team's days. The first photograph is the references'."""
-    team.give_references(tasks[0], scenes[0])
+    team.give_references(tasks[0], annotated_objects[0])
     found = []
-    for number, (task_id, scene) in enumerate(zip(tasks[1:], scenes[1:], strict=True), 2):
-        team.annotate(task_id, scene)
+    for number, (task_id, annotated_object) in enumerate(
+        zip(tasks[1:], annotated_objects[1:], strict=True), 2
+    ):
+        team.annotate(task_id, annotated_object)
         clicks = statistics.mean(mask.clicks for mask in team.annotated[-1])
         print(f"{number} of {len(tasks)} annotated, {clicks:.1f} clicks a mask", flush=True)
         if number % every == 0:
@@ -165,8 +170,8 @@ def clicks_by_version(annotated: list[list[Annotated]], every: int) -> list[dict
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the whole simulation. Returns the figures of every stage."""
-    scenes = faces(arguments.faces, "team")[: arguments.images]
-    labels = sorted(scenes[0].part_rles)
+    annotated_objects = faces(arguments.faces, "team")[: arguments.images]
+    labels = sorted(annotated_objects[0].part_rles)
     config = label_config(labels)
     folder: Path = arguments.folder
     settings = {"REFCUT_TRAIN_AFTER_ANNOTATIONS": str(arguments.every)} | dict(arguments.set or [])
@@ -174,18 +179,20 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         world = stack.enter_context(team_world(folder, arguments.label_studio, settings))
         project = LabelStudioProject.create(world.label_studio, "Faces", config, world.token)
         stack.enter_context(closing(project))
-        tasks = project.upload_images([scene.image_path for scene in scenes])
+        tasks = project.upload_images([annotated_object.image_path for annotated_object in annotated_objects])
         project.connect_backend(world.backend)
         team = Team(world, project, config, folder)
-        trained = work(team, scenes, tasks, arguments.every)
-        team.annotate_carelessly(scenes[1 : 1 + arguments.every])
+        trained = work(team, annotated_objects, tasks, arguments.every)
+        team.annotate_carelessly(annotated_objects[1 : 1 + arguments.every])
         careless = team.wait_for_training()
-    fresh = face_snapshot(folder / "fresh", [], faces(arguments.faces, "fresh"), scenes[0])
+    fresh = face_snapshot(folder / "fresh", [], faces(arguments.faces, "fresh"), annotated_objects[0])
     how = CompareSettings(max_masks=arguments.fresh_masks, runtime_cache_dir=folder / "runtime")
     measure = Measure(folder / "figures", compare=how)
     return {
         "machine": machine(),
-        "distinct_photographs": len({scene.image().tobytes() for scene in scenes}),
+        "distinct_photographs": len(
+            {annotated_object.image().tobytes() for annotated_object in annotated_objects}
+        ),
         "versions": measured(measure, trained, fresh),
         "team": clicks_by_version(team.annotated, arguments.every),
         "careless": {

@@ -76,7 +76,7 @@ class Measure:
 
     def _first_click(self, evaluator: Evaluator, number: int, one: EvaluationSet) -> float:
         right = (Mode.parse("right"),)
-        samples = limit_samples(enumerate_samples(one.scenes)[0], self.general_limit)
+        samples = limit_samples(enumerate_samples(one.annotated_objects)[0], self.general_limit)
         records = [record for sample in samples for record in evaluator.run(Task(number, sample, right))]
         return statistics.mean(record.ious[0] for record in records if record.referenced)
 

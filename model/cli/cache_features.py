@@ -18,7 +18,7 @@ from model.data.feature_cache import write_features
 from model.errors import ModelError
 from model.predictor_config import serving_settings
 from model.runtime.select import with_runtime
-from model.training.reader_config import evaluation_scenes, read_reader_config, training_scenes
+from model.training.reader_config import evaluation_objects, read_reader_config, training_objects
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -48,14 +48,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         network = with_runtime(trained, settings, "auto")
         digest = file_digest(arguments.weights / BASE_FILE)
         for name in config.evaluation:
-            scenes = evaluation_scenes(config, name)
-            write_features(network, scenes, arguments.cache / f"{name}-0", 0, settings.network_px, digest)
+            annotated_objects = evaluation_objects(config, name)
+            write_features(
+                network, annotated_objects, arguments.cache / f"{name}-0", 0, settings.network_px, digest
+            )
         for crop_number in arguments.crops:
             for name in arguments.sets or config.sets:
-                scenes = training_scenes(config, name)
-                print(f"crop {crop_number} of {name}: {len(scenes)} photographs", flush=True)
+                annotated_objects = training_objects(config, name)
+                print(f"crop {crop_number} of {name}: {len(annotated_objects)} photographs", flush=True)
                 folder = arguments.cache / f"{name}-{crop_number}"
-                write_features(network, scenes, folder, crop_number, settings.network_px, digest)
+                write_features(network, annotated_objects, folder, crop_number, settings.network_px, digest)
     except ModelError as error:
         parser.error(str(error))
 

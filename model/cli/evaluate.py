@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 from model.checkpoints.weights import load_network, version_name
 from model.cli.common import OneLineParser, add_threads, add_weights, command_parser
+from model.data.annotated_objects import is_development
 from model.data.readers import HINT, SetDescription
-from model.data.scenes import is_development
 from model.errors import DataError, ModelError
 from model.evaluation.metrics import summarise
 from model.evaluation.modes import MODE_GROUPS, Mode, parse_modes
@@ -117,10 +117,14 @@ def read_set(description: SetDescription, development: float | None) -> Evaluati
         description: Where the set is, and its format.
         development: Take only this share of the objects, the one that training leaves out; None takes all.
     """
-    scenes = description.read()
+    annotated_objects = description.read()
     if development is not None:
-        scenes = [scene for scene in scenes if is_development(scene, development)]
-    return EvaluationSet(description.name, scenes)
+        annotated_objects = [
+            annotated_object
+            for annotated_object in annotated_objects
+            if is_development(annotated_object, development)
+        ]
+    return EvaluationSet(description.name, annotated_objects)
 
 
 def choose_samples(one: EvaluationSet, limit: int | None) -> list[Sample]:
@@ -130,8 +134,8 @@ def choose_samples(one: EvaluationSet, limit: int | None) -> list[Sample]:
         one: The set.
         limit: Samples per kind; None takes all.
     """
-    samples, counts = enumerate_samples(one.scenes)
-    print(f"{one.name}: {len(one.scenes)} objects, {counts}")
+    samples, counts = enumerate_samples(one.annotated_objects)
+    print(f"{one.name}: {len(one.annotated_objects)} objects, {counts}")
     return limit_samples(samples, limit)
 
 

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from model.cli.common import command_parser
+from model.data.annotated_objects import is_development, read_annotated_objects
 from model.data.near_copies import find_near_copies
-from model.data.scenes import is_development, read_scenes
 from model.errors import DataError, ModelError
 
 
@@ -26,10 +26,14 @@ def part_file_photographs(part_file: Path, development_share: float | None = Non
         part_file: COCO-style part file (docs/data-formats.md).
         development_share: Return only the photographs of this development share; None returns all.
     """
-    scenes = read_scenes(part_file, part_file.parent / "images", grouping="photo")
+    annotated_objects = read_annotated_objects(part_file, part_file.parent / "images", grouping="photo")
     if development_share is not None:
-        scenes = [scene for scene in scenes if is_development(scene, development_share)]
-    return [scene.image_path for scene in scenes]
+        annotated_objects = [
+            annotated_object
+            for annotated_object in annotated_objects
+            if is_development(annotated_object, development_share)
+        ]
+    return [annotated_object.image_path for annotated_object in annotated_objects]
 
 
 def make_parser() -> argparse.ArgumentParser:

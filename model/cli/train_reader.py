@@ -19,7 +19,7 @@ from model.evaluation.reader_curve import ReaderEvaluation
 from model.network.config import ReaderConfig
 from model.network.reader import Reader
 from model.training.distributed import Processes
-from model.training.reader_config import ReaderTraining, evaluation_scenes, read_reader_config
+from model.training.reader_config import ReaderTraining, evaluation_objects, read_reader_config
 from model.training.reader_sampling import ReaderSampler
 from model.training.reader_training import ReaderTrainer
 
@@ -56,8 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _train(config: ReaderTraining, cache: Path, run_dir: Path, processes: Processes) -> None:
     evaluation = None
     if config.evaluation and processes.writes:
-        scenes = {name: evaluation_scenes(config, name) for name in config.evaluation}
-        evaluation = ReaderEvaluation(scenes, cache, config.evaluation_limit)
+        annotated_objects = {name: evaluation_objects(config, name) for name in config.evaluation}
+        evaluation = ReaderEvaluation(annotated_objects, cache, config.evaluation_limit)
     device = torch.device("cuda", processes.local_rank) if torch.cuda.is_available() else torch.device("cpu")
     torch.manual_seed(config.seed)
     sampler = ReaderSampler(config, cache)

@@ -27,7 +27,7 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.errors import DataError
 from model.runtime.base import NetworkStages
 from model.types import BoolMask, RgbImage
@@ -128,7 +128,7 @@ class FeatureSet:
 
 def write_features(
     network: NetworkStages,
-    scenes: Sequence[Scene],
+    annotated_objects: Sequence[AnnotatedObject],
     folder: Path,
     crop_number: int,
     size_px: int,
@@ -138,7 +138,7 @@ def write_features(
 
     Args:
         network: Computes frozen features; best by the runtime that serves, as its features are rounded, too.
-        scenes: Annotated objects or photographs; one crop of each.
+        annotated_objects: Annotated objects or photographs; one crop of each.
         folder: Where the files go.
         crop_number: Which crop of each photograph: decides its kind (`CROP_KINDS`) and is part of its random seed.
         size_px: Side of the network's input; a multiple of the patch.
@@ -157,14 +157,14 @@ def write_features(
         partial / FEATURES_FILE,
         mode="w+",
         dtype=np.float16,
-        shape=(len(scenes), grid * grid, network.config.comparison_dim),
+        shape=(len(annotated_objects), grid * grid, network.config.comparison_dim),
     )
     crops: list[CachedCrop] = []
     shares: list[NDArray[np.uint8]] = []
-    for number, scene in enumerate(scenes):
-        image, pieces = _cropped(scene, crop_number, size_px, grid)
+    for number, annotated_object in enumerate(annotated_objects):
+        image, pieces = _cropped(annotated_object, crop_number, size_px, grid)
         features[number] = encode(network, image)
-        crops.append(_described(scene, pieces, len(shares)))
+        crops.append(_described(annotated_object, pieces, len(shares)))
         shares += [share for _, share, _ in pieces]
     features.flush()
     np.save(partial / SHARES_FILE, np.stack(shares))
@@ -190,18 +190,18 @@ def encode(network: NetworkStages, image: RgbImage) -> NDArray[np.float16]:
     return comparison[0].half().cpu().numpy()
 
 
-def plan_crop(scene: Scene, masks: Sequence[BoolMask], crop_number: int) -> CropPlan:
+def plan_crop(annotated_object: AnnotatedObject, masks: Sequence[BoolMask], crop_number: int) -> CropPlan:
     """Chooses a crop. The same photograph, masks and number always give the same crop.
 
     Args:
-        scene: What is cropped; its file name is part of the random seed.
+        annotated_object: What is cropped; its file name is part of the random seed.
         masks: Masks (H, W) of its pieces; close-ups are centred on one of them.
         crop_number: See `write_features`.
     """
     height, width = masks[0].shape
     if crop_number == 0:
         return CropPlan(0, height, 0, width, False, False)
-    rng = default_rng([crop_number, zlib.crc32(scene.image_path.name.encode())])
+    rng = default_rng([crop_number, zlib.crc32(annotated_object.image_path.name.encode())])
     kind = CROP_KINDS[crop_number % len(CROP_KINDS)]
     recoloured = bool(rng.random() < 0.5)
     if kind == "whole":
@@ -234,11 +234,11 @@ def _plan_around(
 
 
 def _cropped(
-    scene: Scene, crop_number: int, size_px: int, grid: int
+    annotated_object: AnnotatedObject, crop_number: int, size_px: int, grid: int
 ) -> tuple[RgbImage, list[tuple[str, NDArray[np.uint8], bool]]]:
     """The pixels of a crop (S, S, 3), and each of its pieces: name, shares of the patches (N,), visible."""
-    masks = list(_piece_masks(scene))
-    plan = plan_crop(scene, [mask for _, mask in masks], crop_number)
+    masks = list(_piece_masks(annotated_object))
+    plan = plan_crop(annotated_object, [mask for _, mask in masks], crop_number)
     cut = np.s_[plan.top : plan.bottom, plan.left : plan.right]
     pieces: list[tuple[str, NDArray[np.uint8], bool]] = []
     for name, mask in masks:
@@ -248,7 +248,7 @@ def _cropped(
         share = share[:, ::-1] if plan.mirrored else share
         visible = inside.sum() >= MIN_VISIBLE_SHARE * mask.sum() and share.sum() >= MIN_PATCHES
         pieces.append((name, np.round(share * 255).astype(np.uint8).reshape(-1), bool(visible)))
-    pixels = scene.image()[cut]
+    pixels = annotated_object.image()[cut]
     shrinks = pixels.shape[0] > size_px or pixels.shape[1] > size_px
     pixels = cv2.resize(
         pixels, (size_px, size_px), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -256,13 +256,13 @@ def _cropped(
     pixels = pixels[:, ::-1] if plan.mirrored else pixels
     if plan.recoloured:
         pixels = _recoloured(
-            pixels, default_rng([crop_number, zlib.crc32(scene.image_path.name.encode()), 1])
+            pixels, default_rng([crop_number, zlib.crc32(annotated_object.image_path.name.encode()), 1])
         )
     return np.ascontiguousarray(pixels), pieces
 
 
-def _piece_masks(scene: Scene) -> Iterator[tuple[str, BoolMask]]:
-    for name, rles in scene.part_rles.items():
+def _piece_masks(annotated_object: AnnotatedObject) -> Iterator[tuple[str, BoolMask]]:
+    for name, rles in annotated_object.part_rles.items():
         for rle in rles:
             mask = coco_mask.decode(rle).astype(bool)
             if mask.any():
@@ -270,11 +270,11 @@ def _piece_masks(scene: Scene) -> Iterator[tuple[str, BoolMask]]:
 
 
 def _described(
-    scene: Scene, pieces: Sequence[tuple[str, NDArray[np.uint8], bool]], first_row: int
+    annotated_object: AnnotatedObject, pieces: Sequence[tuple[str, NDArray[np.uint8], bool]], first_row: int
 ) -> CachedCrop:
     return CachedCrop(
-        scene.image_path.name,
-        scene.object_class,
+        annotated_object.image_path.name,
+        annotated_object.object_class,
         tuple(
             CachedPiece(name, first_row + place, visible) for place, (name, _, visible) in enumerate(pieces)
         ),

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from model.data.annotated_objects import AnnotatedObject
 from model.data.augment import Augmentation, Crop, augment_zoomed
-from model.data.scenes import Scene
 from model.masks import connected, deepest_point, union
 from model.types import BoolMask, RgbImage
 
@@ -78,26 +78,27 @@ class Group:
 
 
 def sample_group(
-    first: Scene,
-    second: Scene,
+    first: AnnotatedObject,
+    second: AnnotatedObject,
     size_px: int,
     grid: int,
     settings: PairSettings,
     rng: Generator,
     augmentation: Augmentation = augment_zoomed,
 ) -> Group:
-    """Make a group: crops of two scenes, with targets that are visible on both.
+    """Make a group: crops of two annotated objects, with targets that are visible on both.
 
     Args:
-        first: Scene of the first crop.
-        second: Scene of the second crop; it shares a part name with `first`, and may be the same scene.
+        first: AnnotatedObject of the first crop.
+        second: AnnotatedObject of the second crop; it shares a part name with `first`, and may be the same annotated
+            object.
         size_px: Side of the crops.
         grid: Patches per side of a crop.
         settings: Probabilities.
         rng: Draws everything random.
         augmentation: Makes the crops.
     """
-    photos = [(scene.image(), scene.masks()) for scene in (first, second)]
+    photos = [(annotated_object.image(), annotated_object.masks()) for annotated_object in (first, second)]
     for attempt in range(6):
         crops = _make_crops(
             photos, size_px, rng, augmentation, zoom_share=settings.zoom if attempt < 4 else 0.0

@@ -1,4 +1,4 @@
-"""Readers of public data sets: the RefCut paper's TDA, PartImageNet and PASCAL-Part. All return `Scene`s.
+"""Readers of public data sets: the RefCut paper's TDA, PartImageNet and PASCAL-Part. All return `AnnotatedObject`s.
 
 `SetDescription` parses and reads a data set named on the command line, such as `tda:data/part_disassembly,name=TDA`.
 The layouts are described in docs/data-formats.md.
@@ -17,14 +17,14 @@ import numpy as np
 from scipy.io import loadmat  # type: ignore[import-untyped]
 from scipy.io.matlab import MatReadError  # type: ignore[import-untyped]
 
-from model.data.scenes import Scene, read_scenes
+from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
 from model.errors import DataError
 from model.masks import encode
 
 PHOTO_ENDINGS = {".jpg", ".jpeg"}
 
 
-def read_tda(subset: Path) -> list[Scene]:
+def read_tda(subset: Path) -> list[AnnotatedObject]:
     """Read a subset (part or object disassembly) of the Target Disassembly dataset of the RefCut paper.
 
     The layout is SUBSET/OBJECT/PHOTO.jpg with its masks beside it: PNGs whose non-zero pixels belong to a tag. If a
@@ -36,7 +36,7 @@ def read_tda(subset: Path) -> list[Scene]:
         subset: Folder of the subset.
 
     Returns:
-        Scenes in the order of their folders and file names.
+        Annotated objects in the order of their folders and file names.
 
     Raises:
         DataError: If a folder has no photograph, a photograph has no mask, or a file cannot be read.
@@ -44,10 +44,10 @@ def read_tda(subset: Path) -> list[Scene]:
     folders = sorted(path for path in subset.iterdir() if path.is_dir()) if subset.is_dir() else []
     if not folders:
         raise DataError(f"{subset} has no folder of an object", hint="see docs/data-formats.md, TDA")
-    return [scene for folder in folders for scene in _read_folder(folder)]
+    return [annotated_object for folder in folders for annotated_object in _read_folder(folder)]
 
 
-def _read_folder(folder: Path) -> list[Scene]:
+def _read_folder(folder: Path) -> list[AnnotatedObject]:
     files = sorted(folder.iterdir())
     photos = [path for path in files if path.suffix.lower() in PHOTO_ENDINGS]
     if not photos:
@@ -61,7 +61,9 @@ def _read_folder(folder: Path) -> list[Scene]:
             raise DataError(f"{photo} has no mask", hint=f"expected {photo.stem}_TAG.png beside it")
     object_class = _without_number(folder.name)
     return [
-        Scene(photo, object_class, dict(sorted(masks[photo].items())), has_whole=True, names_carry=True)
+        AnnotatedObject(
+            photo, object_class, dict(sorted(masks[photo].items())), has_whole=True, names_carry=True
+        )
         for photo in photos
     ]
 
@@ -111,11 +113,11 @@ PARTS: tuple[tuple[str, str], ...] = tuple(
 """Object class and part of each id from 0 to 39 (the data set spells Tyre "Tier")."""
 
 
-def read_part_imagenet(root: Path, split: str, image_dir: Path | None = None) -> list[Scene]:
+def read_part_imagenet(root: Path, split: str, image_dir: Path | None = None) -> list[AnnotatedObject]:
     """Read a split of PartImageNet: ROOT/annotations/SPLIT/*.png with images in ROOT/images/SPLIT.
 
-    The red channel of an annotation holds the part id of each pixel; 40 is background. Ids of one class make one scene:
-    two birds on an image are one object, because the annotation does not separate them.
+    The red channel of an annotation holds the part id of each pixel; 40 is background. Ids of one class make one
+    annotated object: two birds on an image are one object, because the annotation does not separate them.
 
     Args:
         root: Folder of the data set.
@@ -123,7 +125,7 @@ def read_part_imagenet(root: Path, split: str, image_dir: Path | None = None) ->
         image_dir: Folder of the images; None takes ROOT/images/SPLIT.
 
     Returns:
-        Scenes in the order of their file names.
+        Annotated objects in the order of their file names.
 
     Raises:
         DataError: If there is nothing to read, a file cannot be read, or an id is unknown.
@@ -134,11 +136,13 @@ def read_part_imagenet(root: Path, split: str, image_dir: Path | None = None) ->
             f"{root / 'annotations' / split} has no PNG", hint="see docs/data-formats.md, PartImageNet"
         )
     photos = {path.stem: path for path in sorted((image_dir or root / "images" / split).glob("*"))}
-    return [scene for path in annotations for scene in _read_part_imagenet(path, photos)]
+    return [
+        annotated_object for path in annotations for annotated_object in _read_part_imagenet(path, photos)
+    ]
 
 
-def _read_part_imagenet(path: Path, photos: dict[str, Path]) -> list[Scene]:
-    """One scene per object class on the image."""
+def _read_part_imagenet(path: Path, photos: dict[str, Path]) -> list[AnnotatedObject]:
+    """One annotated object per object class on the image."""
     pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise DataError(f"{path} cannot be read", hint="restore the file")
@@ -158,15 +162,19 @@ def _read_part_imagenet(path: Path, photos: dict[str, Path]) -> list[Scene]:
         object_class, part = PARTS[part_id]
         parts.setdefault(object_class, {})[part] = [encode(ids_hw == part_id)]
     return [
-        Scene(photos[path.stem], object_class, dict(sorted(found.items())), has_whole=True, names_carry=True)
+        AnnotatedObject(
+            photos[path.stem], object_class, dict(sorted(found.items())), has_whole=True, names_carry=True
+        )
         for object_class, found in sorted(parts.items())
     ]
 
 
-def read_pascal_part(root: Path, list_file: Path | None = None, image_dir: Path | None = None) -> list[Scene]:
+def read_pascal_part(
+    root: Path, list_file: Path | None = None, image_dir: Path | None = None
+) -> list[AnnotatedObject]:
     """Read PASCAL-Part: ROOT/Annotations_Part/*.mat with images in ROOT/JPEGImages.
 
-    Each object with at least one part is a scene. Objects without parts (boats, chairs, ...) are left out.
+    Each object with at least one part counts. Objects without parts (boats, chairs, ...) are left out.
 
     Args:
         root: Folder of the data set.
@@ -174,7 +182,7 @@ def read_pascal_part(root: Path, list_file: Path | None = None, image_dir: Path 
         image_dir: Folder of the images; None takes ROOT/JPEGImages.
 
     Returns:
-        Scenes in the order of their file names.
+        Annotated objects in the order of their file names.
 
     Raises:
         DataError: If there is nothing to read, or a file has another form.
@@ -188,38 +196,42 @@ def read_pascal_part(root: Path, list_file: Path | None = None, image_dir: Path 
         raise DataError(
             f"{folder} has no .mat file that is wanted", hint="see docs/data-formats.md, PASCAL-Part"
         )
-    return [scene for path in paths for scene in _read_pascal_part(path, image_dir or root / "JPEGImages")]
+    return [
+        annotated_object
+        for path in paths
+        for annotated_object in _read_pascal_part(path, image_dir or root / "JPEGImages")
+    ]
 
 
-def _read_pascal_part(path: Path, image_dir: Path) -> list[Scene]:
-    """One scene per object, in the order of the file."""
+def _read_pascal_part(path: Path, image_dir: Path) -> list[AnnotatedObject]:
+    """One annotated object per object, in the order of the file."""
     try:
         annotation = loadmat(path, squeeze_me=True, struct_as_record=False)["anno"]
         objects = [
             (str(getattr(one, "class")), np.atleast_1d(one.parts))
             for one in np.atleast_1d(annotation.objects)
         ]
-        scenes = []
+        annotated_objects = []
         for object_class, parts in objects:
             rles: dict[str, list[Any]] = {}
             for part in parts:
                 rles.setdefault(str(part.part_name), []).append(encode(np.atleast_2d(part.mask) > 0))
             if rles:
-                scenes.append((object_class, rles))
+                annotated_objects.append((object_class, rles))
     except (OSError, KeyError, AttributeError, ValueError, TypeError, MatReadError) as error:
         raise DataError(
             f"{path} is not a PASCAL-Part annotation ({type(error).__name__}: {error})",
             hint="restore the file",
         ) from error
     return [
-        Scene(
+        AnnotatedObject(
             image_dir / f"{path.stem}.jpg",
             object_class,
             dict(sorted(rles.items())),
             has_whole=True,
             names_carry=True,
         )
-        for object_class, rles in scenes
+        for object_class, rles in annotated_objects
     ]
 
 
@@ -281,8 +293,8 @@ class SetDescription:
             )
         return cls(name, reader, Path(path), options)
 
-    def read(self) -> list[Scene]:
-        """Read the scenes in the order of their file names.
+    def read(self) -> list[AnnotatedObject]:
+        """Read the annotated objects in the order of their file names.
 
         Raises:
             DataError: If the files cannot be read or have another form.
@@ -292,7 +304,7 @@ class SetDescription:
             grouping = self.options.get("grouping", "object")
             if grouping not in ("object", "photo", "regions"):
                 raise DataError(f"unknown grouping {grouping!r}", hint="object, photo or regions")
-            return read_scenes(self.path, images or self.path.parent / "images", grouping=grouping)
+            return read_annotated_objects(self.path, images or self.path.parent / "images", grouping=grouping)
         if self.reader == "part_imagenet":
             return read_part_imagenet(self.path, self.options.get("split", "val"), images)
         if self.reader == "pascal_part":

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from model.data.annotated_objects import AnnotatedObject
 from model.data.augment import Augmentation, Crop
 from model.data.click_sampling import sample_points
 from model.data.pair_sampling import patch_shares, whole_crop
-from model.data.scenes import Scene
 from model.masks import union
 from model.types import BoolMask
 
@@ -53,32 +53,36 @@ class Sample:
 class ReferenceFinder:
     """Finds objects that can serve as a reference, by class and parts."""
 
-    def __init__(self, scenes: Sequence[Scene]) -> None:
-        """Index the training scenes."""
+    def __init__(self, annotated_objects: Sequence[AnnotatedObject]) -> None:
+        """Index the training annotated objects."""
         self._with_part: dict[tuple[str, str], set[int]] = defaultdict(set)
-        self._scenes = scenes
-        for number, scene in enumerate(scenes):
-            for part in scene.part_rles if scene.names_carry else ():
-                self._with_part[scene.object_class, part].add(number)
+        self._annotated_objects = annotated_objects
+        for number, annotated_object in enumerate(annotated_objects):
+            for part in annotated_object.part_rles if annotated_object.names_carry else ():
+                self._with_part[annotated_object.object_class, part].add(number)
 
-    def find(self, scene: Scene, names: Sequence[str], rng: Generator) -> Scene | None:
+    def find(
+        self, annotated_object: AnnotatedObject, names: Sequence[str], rng: Generator
+    ) -> AnnotatedObject | None:
         """Draw an object of the same class with the given parts on another image.
 
         Args:
-            scene: The object that needs a reference.
+            annotated_object: The object that needs a reference.
             names: At least one part.
             rng: Draws one of the candidates.
 
         Returns:
-            A scene, or None if no other image has such an object.
+            An annotated object, or None if no other image has such an object.
         """
-        found = set.intersection(*(self._with_part[scene.object_class, name] for name in names))
-        numbers = sorted(n for n in found if self._scenes[n].image_path != scene.image_path)
-        return self._scenes[numbers[rng.integers(len(numbers))]] if numbers else None
+        found = set.intersection(*(self._with_part[annotated_object.object_class, name] for name in names))
+        numbers = sorted(
+            n for n in found if self._annotated_objects[n].image_path != annotated_object.image_path
+        )
+        return self._annotated_objects[numbers[rng.integers(len(numbers))]] if numbers else None
 
 
 def sample_pair(
-    scene: Scene,
+    annotated_object: AnnotatedObject,
     finder: ReferenceFinder,
     size_px: int,
     grid: int,
@@ -89,7 +93,7 @@ def sample_pair(
     """Make a sample: a random target on an object, its reference, and its first clicks.
 
     Args:
-        scene: The object.
+        annotated_object: The object.
         finder: Finds the reference. If no other object has the parts, the sample has none.
         size_px: Side of the crops.
         grid: Patches per side of a crop.
@@ -97,13 +101,13 @@ def sample_pair(
         no_reference: Share of the samples whose reference is left out on purpose, 0 to 1.
         rng: Draws everything random.
     """
-    parts = sorted(scene.part_rles)
+    parts = sorted(annotated_object.part_rles)
     names = [str(n) for n in rng.choice(parts, size=rng.integers(1, len(parts) + 1), replace=False)]
-    crop = _make_crop(scene, names, MIN_TARGET_PX, 0.0, size_px, augmentation, rng)
+    crop = _make_crop(annotated_object, names, MIN_TARGET_PX, 0.0, size_px, augmentation, rng)
     shown = [name for name in names if name in crop.masks]
     target = union(crop.masks[name] for name in shown)
     others = [mask for name, mask in crop.masks.items() if name not in shown]
-    reference = finder.find(scene, shown, rng)
+    reference = finder.find(annotated_object, shown, rng)
     absent = np.zeros(grid * grid, np.float32)
     positive: NDArray[np.float32] = absent
     negative: NDArray[np.float32] = absent
@@ -125,7 +129,7 @@ def sample_pair(
 
 
 def _make_crop(
-    scene: Scene,
+    annotated_object: AnnotatedObject,
     names: Sequence[str],
     min_px: int,
     min_share: float,
@@ -134,7 +138,7 @@ def _make_crop(
     rng: Generator,
 ) -> Crop:
     """A crop that shows enough of the named parts; after some tries the whole image, squashed."""
-    image, masks = scene.image(), scene.masks()
+    image, masks = annotated_object.image(), annotated_object.masks()
     whole_px = float(union(masks[name] for name in names).sum())
     for _ in range(TRIES):
         crop = augmentation(image, masks, size_px, rng, None)

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from model.data.scenes import Scene, read_scenes
+from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
 from model.errors import DataError
 
 FORMAT = "refcut-snapshot-1"
@@ -51,7 +51,7 @@ class SnapshotMask:
 
 
 @dataclass(frozen=True)
-class SnapshotScene:
+class SnapshotObject:
     """One annotation of one image.
 
     Attributes:
@@ -104,8 +104,8 @@ class Snapshot:
     folder: Path
     digest: str
     labels: list[str]
-    train: list[SnapshotScene]
-    holdout: list[SnapshotScene]
+    train: list[SnapshotObject]
+    holdout: list[SnapshotObject]
     references: list[SnapshotReference]
 
     @property
@@ -113,20 +113,20 @@ class Snapshot:
         """Folder of the images."""
         return self.folder / IMAGES_DIR
 
-    def train_scenes(self) -> list[Scene]:
-        """Read the training scenes. Each annotation is an object whose parts are its labels."""
-        return read_scenes(self.folder / TRAIN_FILE, self.image_dir, grouping="object")
+    def train_objects(self) -> list[AnnotatedObject]:
+        """Read the training annotated objects. Each annotation is an object whose parts are its labels."""
+        return read_annotated_objects(self.folder / TRAIN_FILE, self.image_dir, grouping="object")
 
-    def holdout_scenes(self) -> list[Scene]:
-        """Read the holdout scenes; see `train_scenes`."""
-        return read_scenes(self.folder / HOLDOUT_FILE, self.image_dir, grouping="object")
+    def holdout_objects(self) -> list[AnnotatedObject]:
+        """Read the holdout annotated objects; see `train_objects`."""
+        return read_annotated_objects(self.folder / HOLDOUT_FILE, self.image_dir, grouping="object")
 
 
 def write_snapshot(
     folder: Path,
     *,
-    train: Sequence[SnapshotScene],
-    holdout: Sequence[SnapshotScene],
+    train: Sequence[SnapshotObject],
+    holdout: Sequence[SnapshotObject],
     references: Sequence[SnapshotReference],
     made_of: dict[str, Any],
 ) -> Snapshot:
@@ -142,14 +142,20 @@ def write_snapshot(
     Raises:
         DataError: If an image is in both splits, or is missing.
     """
-    both = {scene.file_name for scene in train} & {scene.file_name for scene in holdout}
+    both = {annotated_object.file_name for annotated_object in train} & {
+        annotated_object.file_name for annotated_object in holdout
+    }
     if both:
         raise DataError(f"training images and holdout overlap, such as {min(both)}", hint="split by image")
-    named = [scene.file_name for scene in (*train, *holdout)] + [r.file_name for r in references]
+    named = [annotated_object.file_name for annotated_object in (*train, *holdout)] + [
+        r.file_name for r in references
+    ]
     for name in named:
         if not (folder / IMAGES_DIR / name).is_file():
             raise DataError(f"{folder / IMAGES_DIR / name} is missing", hint="write the images first")
-    labels = sorted({mask.label for scene in (*train, *holdout) for mask in scene.masks})
+    labels = sorted(
+        {mask.label for annotated_object in (*train, *holdout) for mask in annotated_object.masks}
+    )
     contents = {
         TRAIN_FILE: _part_file(train, labels),
         HOLDOUT_FILE: _part_file(holdout, labels),
@@ -189,8 +195,8 @@ def read_snapshot(folder: Path) -> Snapshot:
             folder=folder,
             digest=hashlib.sha256(text.encode()).hexdigest(),
             labels=list(head["labels"]),
-            train=_scenes(contents[TRAIN_FILE]),
-            holdout=_scenes(contents[HOLDOUT_FILE]),
+            train=_annotated_objects(contents[TRAIN_FILE]),
+            holdout=_annotated_objects(contents[HOLDOUT_FILE]),
             references=[SnapshotReference(**r) for r in contents[REFERENCES_FILE]["references"]],
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
@@ -199,22 +205,22 @@ def read_snapshot(folder: Path) -> Snapshot:
         ) from error
 
 
-def _part_file(scenes: Sequence[SnapshotScene], labels: Sequence[str]) -> dict[str, Any]:
+def _part_file(annotated_objects: Sequence[SnapshotObject], labels: Sequence[str]) -> dict[str, Any]:
     """Make the COCO-style file of some annotations. An object is one annotation; all labels are parts of one class."""
     category_ids = {label: number for number, label in enumerate(labels, 1)}
-    names = sorted({(s.file_name, s.width, s.height) for s in scenes})
+    names = sorted({(s.file_name, s.width, s.height) for s in annotated_objects})
     image_ids = {name: number for number, (name, _, _) in enumerate(names, 1)}
     annotations = [
         {
-            "image_id": image_ids[scene.file_name],
+            "image_id": image_ids[annotated_object.file_name],
             "category_id": category_ids[mask.label],
-            "object_id": scene.annotation,
+            "object_id": annotated_object.annotation,
             "segmentation": mask.rle,
             "sessions": mask.sessions,
             "iscrowd": 0,
         }
-        for scene in scenes
-        for mask in scene.masks
+        for annotated_object in annotated_objects
+        for mask in annotated_object.masks
     ]
     return {
         "images": [
@@ -229,7 +235,7 @@ def _part_file(scenes: Sequence[SnapshotScene], labels: Sequence[str]) -> dict[s
     }
 
 
-def _scenes(content: dict[str, Any]) -> list[SnapshotScene]:
+def _annotated_objects(content: dict[str, Any]) -> list[SnapshotObject]:
     images = {image["id"]: image for image in content["images"]}
     labels = {category["id"]: category["name"] for category in content["categories"]}
     grouped: dict[tuple[int, str], list[SnapshotMask]] = {}
@@ -238,7 +244,7 @@ def _scenes(content: dict[str, Any]) -> list[SnapshotScene]:
         mask = SnapshotMask(label, annotation["segmentation"], annotation["sessions"])
         grouped.setdefault((annotation["image_id"], annotation["object_id"]), []).append(mask)
     return [
-        SnapshotScene(
+        SnapshotObject(
             images[image_id]["file_name"], images[image_id]["width"], images[image_id]["height"], name, masks
         )
         for (image_id, name), masks in sorted(grouped.items(), key=lambda item: item[0])

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from model.checkpoints.weights import load_network
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.data.snapshot import Snapshot, SnapshotReference
 from model.evaluation.metrics import IOU_CLICKS, clicks_needed, iou_after
 from model.evaluation.robot_annotator import Predictor, RobotAnnotator
@@ -261,7 +261,7 @@ def compare(
 
     return Comparison(
         snapshot=snapshot.digest,
-        images=len({scene.image_path for scene, _ in chosen}),
+        images=len({annotated_object.image_path for annotated_object, _ in chosen}),
         serving=network_metrics(annotated[0], settings.max_clicks, NOC_IOU),
         candidate=network_metrics(annotated[1], settings.max_clicks, NOC_IOU),
         spread=spread(*labels),
@@ -270,7 +270,7 @@ def compare(
     )
 
 
-def holdout_masks(snapshot: Snapshot, max_masks: int) -> list[tuple[Scene, str]]:
+def holdout_masks(snapshot: Snapshot, max_masks: int) -> list[tuple[AnnotatedObject, str]]:
     """Choose the masks to annotate: every label of every holdout annotation, or evenly spaced ones.
 
     Args:
@@ -278,11 +278,16 @@ def holdout_masks(snapshot: Snapshot, max_masks: int) -> list[tuple[Scene, str]]
         max_masks: Each label gives at most its equal part of this number, and at least one.
 
     Returns:
-        Pairs of scene and label, ordered by image and label.
+        Pairs of annotated object and label, ordered by image and label.
     """
-    scenes = snapshot.holdout_scenes()
+    annotated_objects = snapshot.holdout_objects()
     by_label = {
-        label: [(scene, label) for scene in scenes if label in scene.part_rles] for label in snapshot.labels
+        label: [
+            (annotated_object, label)
+            for annotated_object in annotated_objects
+            if label in annotated_object.part_rles
+        ]
+        for label in snapshot.labels
     }
     each = max(1, max_masks // max(len(by_label), 1))
     chosen = [pair for pairs in by_label.values() for pair in evenly_spaced(pairs, each)]
@@ -334,7 +339,7 @@ def _encode(predictor: Predictor, snapshot: Snapshot, reference: SnapshotReferen
 
 def annotate_masks(
     predictor: Predictor,
-    chosen: Sequence[tuple[Scene, str]],
+    chosen: Sequence[tuple[AnnotatedObject, str]],
     references: Mapping[str, ReferenceTokens],
     max_clicks: int,
 ) -> Iterator[AnnotatedMask]:
@@ -342,16 +347,16 @@ def annotate_masks(
 
     Args:
         predictor: The network.
-        chosen: Pairs of scene and label. An image whose masks follow each other is encoded once.
+        chosen: Pairs of annotated object and label. An image whose masks follow each other is encoded once.
         references: References by label.
         max_clicks: Clicks after which a session ends.
     """
     annotator = RobotAnnotator(predictor, max_clicks=max_clicks, min_clicks=FIRST_CLICKS, stop_iou=NOC_IOU)
-    for scene, label in chosen:
-        target_hw = scene.masks()[label]
-        session = annotator.annotate(scene, target_hw, references.get(label))
+    for annotated_object, label in chosen:
+        target_hw = annotated_object.masks()[label]
+        session = annotator.annotate(annotated_object, target_hw, references.get(label))
         yield AnnotatedMask(
-            image=scene.image_path.name,
+            image=annotated_object.image_path.name,
             label=label,
             ious=session.ious,
             negative_click_changes=_negative_click_changes(

@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.evaluation.compare import AnnotatedMask, Comparison
 from model.evaluation.modes import Mode
 from model.evaluation.records import Record
@@ -97,7 +97,7 @@ ROWS_PER_KIND = 2
 class _Pair:
     """A sample that was run with and without its reference."""
 
-    scenes: list[Scene]
+    annotated_objects: list[AnnotatedObject]
     sample: Sample
     right: Record
     none: Record
@@ -127,11 +127,11 @@ def _pairs(records: Sequence[Record], one: EvaluationSet) -> list[_Pair]:
         if record.set_name == one.name and record.referenced:
             found.setdefault(record.sample, {})[record.mode] = record
     pairs = [
-        _Pair(one.scenes, Sample.from_key(key), modes["right"], modes["none"])
+        _Pair(one.annotated_objects, Sample.from_key(key), modes["right"], modes["none"])
         for key, modes in found.items()
         if {"right", "none"} <= set(modes)
     ]
-    return sorted(pairs, key=lambda pair: (pair.sample.scene, pair.sample.parts))
+    return sorted(pairs, key=lambda pair: (pair.sample.annotated_object, pair.sample.parts))
 
 
 def _spread(pairs: list[_Pair]) -> list[_Pair]:
@@ -143,8 +143,8 @@ def _spread(pairs: list[_Pair]) -> list[_Pair]:
 
 
 def _row(pair: _Pair) -> RgbImage:
-    scene = pair.scenes[pair.sample.scene]
-    photo, masks = scene.image(), scene.masks()
+    annotated_object = pair.annotated_objects[pair.sample.annotated_object]
+    photo, masks = annotated_object.image(), annotated_object.masks()
     target_hw = union(masks[name] for name in pair.sample.parts)
     click = pair.right.clicks[0]
     with_hw, without_hw = decode(pair.right.first_mask), decode(pair.none.first_mask)
@@ -159,15 +159,15 @@ def _row(pair: _Pair) -> RgbImage:
 
 
 def _reference(pair: _Pair) -> RgbImage:
-    choice = ReferenceFinder(pair.scenes).choose(pair.sample, Mode.parse("right"))[0]
-    scene = pair.scenes[choice.scene]
-    masks = scene.masks()
+    choice = ReferenceFinder(pair.annotated_objects).choose(pair.sample, Mode.parse("right"))[0]
+    annotated_object = pair.annotated_objects[choice.annotated_object]
+    masks = annotated_object.masks()
     layers = [
         (union(masks[name] for name in names), colour)
         for names, colour in ((choice.negative, RED), (choice.positive, GREEN))
         if names
     ]
-    return tinted(scene.image(), layers)
+    return tinted(annotated_object.image(), layers)
 
 
 ROWS = 6

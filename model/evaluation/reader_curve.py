@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.data.annotated_objects import AnnotatedObject
 from model.data.feature_cache import FeatureSet
-from model.data.scenes import Scene
 from model.evaluation.modes import parse_modes
 from model.evaluation.references import ReferenceFinder
 from model.evaluation.samples import Sample, enumerate_samples, limit_samples
@@ -46,11 +46,11 @@ class ReaderSample:
 class ReaderEvaluation:
     """The evaluation sets of a training, ready to be run again and again."""
 
-    def __init__(self, sets: Mapping[str, list[Scene]], cache: Path, limit: int) -> None:
+    def __init__(self, sets: Mapping[str, list[AnnotatedObject]], cache: Path, limit: int) -> None:
         """Reads cached crops and annotations.
 
         Args:
-            sets: Scenes to evaluate on, by the set's name, in the order in which they were cached.
+            sets: Annotated objects to evaluate on, by the set's name, in the order in which they were cached.
             cache: Folder that `cache-features` has written.
             limit: Samples of each kind and set.
 
@@ -58,9 +58,9 @@ class ReaderEvaluation:
             DataError: If a file is missing.
         """
         self._sets: dict[str, tuple[FeatureSet, list[ReaderSample]]] = {}
-        for name, scenes in sets.items():
+        for name, annotated_objects in sets.items():
             cached = FeatureSet(cache / f"{name}-0")
-            self._sets[name] = cached, _samples(scenes, cached, limit)
+            self._sets[name] = cached, _samples(annotated_objects, cached, limit)
 
     @torch.no_grad()
     def __call__(self, reader: Reader) -> dict[str, dict[str, NDArray[np.float64]]]:
@@ -114,28 +114,28 @@ def grid_ious(scores: NDArray[np.float64], shares: NDArray[np.float32]) -> tuple
     return float(ious.max()), float(ious[chosen - 1]) if chosen else 0.0
 
 
-def _samples(scenes: list[Scene], cached: FeatureSet, limit: int) -> list[ReaderSample]:
+def _samples(annotated_objects: list[AnnotatedObject], cached: FeatureSet, limit: int) -> list[ReaderSample]:
     (mode,) = parse_modes(["right"])
-    finder = ReferenceFinder(scenes)
-    every, _ = enumerate_samples(scenes)
+    finder = ReferenceFinder(annotated_objects)
+    every, _ = enumerate_samples(annotated_objects)
     usable = [sample for sample in every if finder.choose(sample, mode)]
     made = []
     for sample in limit_samples(usable, limit):
         (choice,) = finder.choose(sample, mode)
-        target = _shares(cached, sample.scene, sample.parts)
+        target = _shares(cached, sample.annotated_object, sample.parts)
         if target.sum() <= 0:
             continue
-        positive = _shares(cached, choice.scene, choice.positive)
+        positive = _shares(cached, choice.annotated_object, choice.positive)
         made.append(
             ReaderSample(
                 key=sample.key,
                 kind=sample.kind,
-                target_crop=sample.scene,
-                reference_crop=choice.scene,
+                target_crop=sample.annotated_object,
+                reference_crop=choice.annotated_object,
                 target=target,
                 positive=positive,
-                negative=np.minimum(_shares(cached, choice.scene, choice.negative), 1 - positive),
-                clicks=_robot_click(scenes[sample.scene], sample, cached.grid),
+                negative=np.minimum(_shares(cached, choice.annotated_object, choice.negative), 1 - positive),
+                clicks=_robot_click(annotated_objects[sample.annotated_object], sample, cached.grid),
             )
         )
     return made
@@ -149,9 +149,9 @@ def _shares(cached: FeatureSet, crop: int, parts: tuple[str, ...]) -> NDArray[np
     return shares
 
 
-def _robot_click(scene: Scene, sample: Sample, grid: int) -> NDArray[np.float32]:
+def _robot_click(annotated_object: AnnotatedObject, sample: Sample, grid: int) -> NDArray[np.float32]:
     """Shares of the patches under the robot's first click, (2, N)."""
-    mask = union(mask for name, mask in scene.masks().items() if name in sample.parts)
+    mask = union(mask for name, mask in annotated_object.masks().items() if name in sample.parts)
     row, col = deepest_point(mask)
     size_px = grid * 14
     table = torch.tensor([[[row * size_px / mask.shape[0], col * size_px / mask.shape[1], 0.0], [-1.0] * 3]])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.evaluation.modes import Mode
 from model.evaluation.samples import Sample
 
@@ -19,12 +19,12 @@ class ReferenceChoice:
     """One reference of a sample.
 
     Attributes:
-        scene: Number of the scene in its set.
+        annotated_object: Number of the annotated object in its set.
         positive: Parts in the reference's positive mask.
         negative: Parts in its negative mask.
     """
 
-    scene: int
+    annotated_object: int
     positive: tuple[str, ...]
     negative: tuple[str, ...]
 
@@ -36,13 +36,13 @@ class ReferenceFinder:
     whichever of its parts are labelled.
     """
 
-    def __init__(self, scenes: Sequence[Scene]) -> None:
-        """Index the scenes of a set, which must be in the order of their file names, as the readers return them."""
-        self._scenes = scenes
+    def __init__(self, annotated_objects: Sequence[AnnotatedObject]) -> None:
+        """Index a set's annotated objects, which must be in the order of their file names, as readers return them."""
+        self._annotated_objects = annotated_objects
         self._of_class: dict[str, list[int]] = defaultdict(list)
-        for number, scene in enumerate(scenes):
-            if scene.names_carry:
-                self._of_class[scene.object_class].append(number)
+        for number, annotated_object in enumerate(annotated_objects):
+            if annotated_object.names_carry:
+                self._of_class[annotated_object.object_class].append(number)
 
     def choose(self, sample: Sample, mode: Mode) -> list[ReferenceChoice]:
         """Choose the references of a sample in a mode.
@@ -56,26 +56,26 @@ class ReferenceFinder:
         return list(islice((choice for choice in choices if choice is not None), mode.references))
 
     def following(self, sample: Sample) -> Iterator[int]:
-        """Yield the numbers of the scenes that can be a reference of a sample, the next one first."""
-        own = self._scenes[sample.scene]
+        """Yield the numbers of the annotated objects that can be a reference of a sample, the next one first."""
+        own = self._annotated_objects[sample.annotated_object]
         if not own.names_carry:
             return
         numbers = self._of_class[own.object_class]
-        after = bisect_right(numbers, sample.scene)
+        after = bisect_right(numbers, sample.annotated_object)
         for number in (*numbers[after:], *numbers[:after]):
-            scene = self._scenes[number]
-            if scene.image_path == own.image_path:
+            annotated_object = self._annotated_objects[number]
+            if annotated_object.image_path == own.image_path:
                 continue
             if (
-                len(scene.part_rles) > 1
+                len(annotated_object.part_rles) > 1
                 if sample.kind == "whole"
-                else set(sample.parts) <= set(scene.part_rles)
+                else set(sample.parts) <= set(annotated_object.part_rles)
             ):
                 yield number
 
     def _choice(self, sample: Sample, number: int, mode: Mode) -> ReferenceChoice | None:
-        """None if the scene cannot show what the mode needs."""
-        names = tuple(sorted(self._scenes[number].part_rles))
+        """None if the annotated object cannot show what the mode needs."""
+        names = tuple(sorted(self._annotated_objects[number].part_rles))
         shown = names if sample.kind == "whole" else sample.parts
         if mode.reference == "wrong":
             shown = _other_parts(sample, names)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.masks import distance_inside, intersection_over_union
 from model.network.prompts import ReferenceTokens
 from model.types import BoolMask, Click, MaskResult
@@ -156,7 +156,7 @@ class RobotAnnotator:
 
     def annotate(
         self,
-        scene: Scene,
+        annotated_object: AnnotatedObject,
         target_hw: BoolMask,
         reference: ReferenceTokens | None,
         clicker: Clicker | None = None,
@@ -164,14 +164,14 @@ class RobotAnnotator:
         """Annotate one mask. The predictor keeps image and reference afterwards.
 
         Args:
-            scene: The image.
+            annotated_object: The image.
             target_hw: The mask to be annotated (H, W), in the image frame.
             reference: The reference, or None for clicks alone.
             clicker: Chooses the clicks; None takes a `Clicker` on the target.
         """
-        if scene.image_path != self._image_path:
-            self._predictor.set_image(scene.image())
-            self._image_path = scene.image_path
+        if annotated_object.image_path != self._image_path:
+            self._predictor.set_image(annotated_object.image())
+            self._image_path = annotated_object.image_path
         self._predictor.set_reference(reference)
         return annotate(
             self._predictor,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.evaluation.modes import Mode, as_polygons, shrunk_image, shrunk_mask
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceChoice, ReferenceFinder
@@ -31,11 +31,11 @@ class EvaluationSet:
 
     Attributes:
         name: Name in records and reports.
-        scenes: In the order of their file names.
+        annotated_objects: In the order of their file names.
     """
 
     name: str
-    scenes: list[Scene]
+    annotated_objects: list[AnnotatedObject]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Evaluator:
             limits: When a session ends.
         """
         self._sets = sets
-        self._finders = [ReferenceFinder(one.scenes) for one in sets]
+        self._finders = [ReferenceFinder(one.annotated_objects) for one in sets]
         self._predictor = predictor
         self._annotator = RobotAnnotator(
             predictor, max_clicks=limits.max_clicks, min_clicks=limits.min_clicks
@@ -86,29 +86,37 @@ class Evaluator:
 
     def run(self, task: Task) -> list[Record]:
         """Run one sample in its modes; returns one record per mode."""
-        scene = self._sets[task.set_number].scenes[task.sample.scene]
-        masks = scene.masks()
+        annotated_object = self._sets[task.set_number].annotated_objects[task.sample.annotated_object]
+        masks = annotated_object.masks()
         target_hw = union(masks[name] for name in task.sample.parts)
-        return [self._run_mode(task, mode, scene, target_hw) for mode in task.modes]
+        return [self._run_mode(task, mode, annotated_object, target_hw) for mode in task.modes]
 
-    def _run_mode(self, task: Task, mode: Mode, scene: Scene, target_hw: BoolMask) -> Record:
+    def _run_mode(
+        self, task: Task, mode: Mode, annotated_object: AnnotatedObject, target_hw: BoolMask
+    ) -> Record:
         one, finder = self._sets[task.set_number], self._finders[task.set_number]
         choices = finder.choose(task.sample, mode)
         clicker = Clicker(target_hw)
         if mode.jitter:
             clicker = JitteredClicker(target_hw, np.random.default_rng(zlib.crc32(task.sample.key.encode())))
-        session = self._annotator.annotate(scene, target_hw, self._encode(one.scenes, choices, mode), clicker)
+        session = self._annotator.annotate(
+            annotated_object, target_hw, self._encode(one.annotated_objects, choices, mode), clicker
+        )
         referenced = bool(choices or (mode.reference == "none" and finder.choose(task.sample, RIGHT)))
         return _record(one, task.sample, mode, choices, referenced, session)
 
     def _encode(
-        self, scenes: list[Scene], choices: list[ReferenceChoice], mode: Mode
+        self, annotated_objects: list[AnnotatedObject], choices: list[ReferenceChoice], mode: Mode
     ) -> ReferenceTokens | None:
-        encoded = [self._encode_one(scenes[choice.scene], choice, mode) for choice in choices]
+        encoded = [
+            self._encode_one(annotated_objects[choice.annotated_object], choice, mode) for choice in choices
+        ]
         return ReferenceTokens.join(encoded) if encoded else None
 
-    def _encode_one(self, scene: Scene, choice: ReferenceChoice, mode: Mode) -> ReferenceTokens:
-        image, masks = scene.image(), scene.masks()
+    def _encode_one(
+        self, annotated_object: AnnotatedObject, choice: ReferenceChoice, mode: Mode
+    ) -> ReferenceTokens:
+        image, masks = annotated_object.image(), annotated_object.masks()
         positive_hw = _shown_parts(masks, choice.positive, mode)
         negative_hw = _shown_parts(masks, choice.negative, mode)
         if mode.scale != 1:
@@ -139,8 +147,8 @@ def _record(
         sample=sample.key,
         kind=sample.kind,
         mode=mode.name,
-        image=_short(one.scenes[sample.scene]),
-        references=[_short(one.scenes[choice.scene]) for choice in choices],
+        image=_short(one.annotated_objects[sample.annotated_object]),
+        references=[_short(one.annotated_objects[choice.annotated_object]) for choice in choices],
         referenced=referenced,
         clicks=[[click.row, click.col, float(click.positive)] for click in session.clicks],
         ious=session.ious,
@@ -150,9 +158,9 @@ def _record(
     )
 
 
-def _short(scene: Scene) -> str:
+def _short(annotated_object: AnnotatedObject) -> str:
     """Folder and file. In some sets each object has a folder, and all images have the same name."""
-    return "/".join(scene.image_path.parts[-2:])
+    return "/".join(annotated_object.image_path.parts[-2:])
 
 
 def run_tasks(

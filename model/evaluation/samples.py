@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.masks import connected, evenly_spaced
 from model.types import BoolMask
 
@@ -23,7 +23,7 @@ class Sample:
     """One target of an evaluation.
 
     Attributes:
-        scene: Number of the scene in its set.
+        annotated_object: Number of the annotated object in its set.
         kind: "single", "pair" or "whole".
         parts: Sorted names of the parts whose union is the target.
 
@@ -32,20 +32,20 @@ class Sample:
         '3/pair/door+wheel'
     """
 
-    scene: int
+    annotated_object: int
     kind: Kind
     parts: tuple[str, ...]
 
     @property
     def key(self) -> str:
         """Name of the sample within its set; the same in every run over the same files."""
-        return f"{self.scene}/{self.kind}/{'+'.join(self.parts)}"
+        return f"{self.annotated_object}/{self.kind}/{'+'.join(self.parts)}"
 
     @classmethod
     def from_key(cls, key: str) -> Sample:
         """Parse the name of a sample; the inverse of `key`."""
-        scene, kind, parts = key.split("/", 2)
-        return cls(int(scene), kind, tuple(parts.split("+")))  # type: ignore[arg-type]
+        annotated_object, kind, parts = key.split("/", 2)
+        return cls(int(annotated_object), kind, tuple(parts.split("+")))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,19 @@ class SampleCounts:
         return f"{self.distinct} samples ({kinds}); {repeats}"
 
 
-def enumerate_samples(scenes: Sequence[Scene]) -> tuple[list[Sample], SampleCounts]:
-    """List all samples of a set in the order of its scenes, and count them. Parts without a pixel are left out."""
+def enumerate_samples(annotated_objects: Sequence[AnnotatedObject]) -> tuple[list[Sample], SampleCounts]:
+    """List and count the samples of a set, in the order of its annotated objects. Empty parts are left out."""
     samples: list[Sample] = []
     also_pairs = also_singles = 0
-    for number, scene in enumerate(scenes):
-        masks = {name: mask for name, mask in scene.masks().items() if mask.any()}
+    for number, annotated_object in enumerate(annotated_objects):
+        masks = {name: mask for name, mask in annotated_object.masks().items() if mask.any()}
         names = sorted(masks)
         pairs = connected_pairs(masks)
-        whole = scene.has_whole and len(names) > 1
+        whole = annotated_object.has_whole and len(names) > 1
         if whole and len(names) == 2:
             also_pairs += len(pairs)
             pairs = []
-        also_singles += scene.has_whole and len(names) == 1
+        also_singles += annotated_object.has_whole and len(names) == 1
         samples += [Sample(number, "single", (name,)) for name in names]
         samples += [Sample(number, "pair", pair) for pair in pairs]
         samples += [Sample(number, "whole", tuple(names))] if whole else []

@@ -15,7 +15,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.data.snapshot import Snapshot
 from model.evaluation.robot_annotator import RobotAnnotator
 from model.files import atomic_write
@@ -37,53 +37,64 @@ class CheckedMask:
     """A mask that early stopping annotates.
 
     Attributes:
-        scene: Image with its masks.
-        label: Name of the mask in the scene.
-        reference: Scene that shows the label; None if no reference does.
+        annotated_object: Image with its masks.
+        label: Name of the mask in the annotated object.
+        reference: AnnotatedObject that shows the label; None if no reference does.
     """
 
-    scene: Scene
+    annotated_object: AnnotatedObject
     label: str
-    reference: Scene | None
+    reference: AnnotatedObject | None
 
 
 def split_validation(
-    scenes: list[Scene], snapshot: Snapshot, settings: FineTuneSettings
-) -> tuple[list[Scene], list[Scene]]:
-    """Split the training scenes into those for early stopping and those to learn from.
+    annotated_objects: list[AnnotatedObject], snapshot: Snapshot, settings: FineTuneSettings
+) -> tuple[list[AnnotatedObject], list[AnnotatedObject]]:
+    """Split the training annotated objects into those for early stopping and those to learn from.
 
     The split depends only on the names of the images, so a resumed run has the same one. Images of references are always
     learned from.
 
     Args:
-        scenes: Training scenes.
+        annotated_objects: Training annotated objects.
         snapshot: Names the images of the references.
         settings: Gives the share, and the number of images below which nothing is held out.
 
     Returns:
-        (scenes for early stopping, scenes to learn from). The first list may be empty.
+        (annotated objects for early stopping, annotated objects to learn from). The first list may be empty.
     """
     reference_names = {reference.file_name for reference in snapshot.references}
-    if len({scene.image_path for scene in scenes}) < settings.min_checked_images:
-        return [], scenes
+    if (
+        len({annotated_object.image_path for annotated_object in annotated_objects})
+        < settings.min_checked_images
+    ):
+        return [], annotated_objects
 
-    def is_held_out(scene: Scene) -> bool:
-        name = scene.image_path.name
+    def is_held_out(annotated_object: AnnotatedObject) -> bool:
+        name = annotated_object.image_path.name
         return (
             name not in reference_names and zlib.crc32(name.encode()) % 1000 < 1000 * settings.checked_share
         )
 
-    held_out = [scene for scene in scenes if is_held_out(scene)]
-    learned = [scene for scene in scenes if not is_held_out(scene)]
-    return (held_out, learned) if learned else ([], scenes)
+    held_out = [annotated_object for annotated_object in annotated_objects if is_held_out(annotated_object)]
+    learned = [
+        annotated_object for annotated_object in annotated_objects if not is_held_out(annotated_object)
+    ]
+    return (held_out, learned) if learned else ([], annotated_objects)
 
 
-def masks_to_check(held_out: list[Scene], references: list[Scene], limit: int) -> list[CheckedMask]:
+def masks_to_check(
+    held_out: list[AnnotatedObject], references: list[AnnotatedObject], limit: int
+) -> list[CheckedMask]:
     """Choose the masks that early stopping annotates: at most `limit`, evenly spaced, each with its reference."""
-    pairs = [(scene, label) for scene in held_out for label in scene.part_rles]
+    pairs = [
+        (annotated_object, label) for annotated_object in held_out for label in annotated_object.part_rles
+    ]
     return [
-        CheckedMask(scene, label, next((one for one in references if label in one.part_rles), None))
-        for scene, label in evenly_spaced(pairs, limit)
+        CheckedMask(
+            annotated_object, label, next((one for one in references if label in one.part_rles), None)
+        )
+        for annotated_object, label in evenly_spaced(pairs, limit)
     ]
 
 
@@ -105,7 +116,9 @@ def score(network: RefCut, masks: list[CheckedMask]) -> float:
         key = (mask.reference.image_path if mask.reference else None, mask.label)
         if key not in encoded:
             encoded[key] = _encode_reference(predictor, mask)
-        session = annotator.annotate(mask.scene, mask.scene.masks()[mask.label], encoded[key])
+        session = annotator.annotate(
+            mask.annotated_object, mask.annotated_object.masks()[mask.label], encoded[key]
+        )
         scores.append(statistics.mean(session.ious))
     return statistics.mean(scores)
 

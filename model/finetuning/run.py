@@ -23,7 +23,7 @@ from torch import Tensor
 from model.checkpoints.anchor import anchor_weights
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, copy_base
 from model.checkpoints.weights import load_network, save_version
-from model.data.scenes import read_scenes
+from model.data.annotated_objects import read_annotated_objects
 from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import DataError, TrainingError
 from model.finetuning.config import FineTuneSettings, Progress, StopTraining
@@ -34,14 +34,14 @@ from model.finetuning.early_stopping import (
     masks_to_check,
     split_validation,
 )
-from model.finetuning.sampling import FineTuneSampler, Shares, logged_scenes, reference_scenes
+from model.finetuning.sampling import FineTuneSampler, Shares, logged_objects, reference_objects
 from model.finetuning.time_budget import TimeBudget, make_plan, read_plan
 from model.training.batches import Batch
 from model.training.config import Stage, TrainConfig
 from model.training.distributed import SINGLE_PROCESS, Processes
 from model.training.optim import check_finite
 from model.training.run_log import StepRecord
-from model.training.sampling import SourcedScenes
+from model.training.sampling import SourcedObjects
 from model.training.trainer import Steps, Trainer
 
 
@@ -133,19 +133,22 @@ def prepare_data(snapshot: Snapshot, settings: FineTuneSettings, patch_px: int) 
     Raises:
         DataError: If the snapshot has no training image, or replayed data cannot be read.
     """
-    scenes = [dataclasses.replace(scene, has_whole=False) for scene in snapshot.train_scenes()]
-    if not scenes:
+    annotated_objects = [
+        dataclasses.replace(annotated_object, has_whole=False)
+        for annotated_object in snapshot.train_objects()
+    ]
+    if not annotated_objects:
         raise DataError("the snapshot has nothing to train on", hint="annotate and submit some tasks")
-    held_out, learned = split_validation(scenes, snapshot, settings)
-    held_out_paths = {scene.image_path for scene in held_out}
-    references = [one for one in reference_scenes(snapshot, learned) if one.image_path not in held_out_paths]
+    held_out, learned = split_validation(annotated_objects, snapshot, settings)
+    held_out_paths = {annotated_object.image_path for annotated_object in held_out}
+    references = [one for one in reference_objects(snapshot, learned) if one.image_path not in held_out_paths]
     return FineTuneData(
-        images=len({scene.image_path for scene in scenes}),
+        images=len({annotated_object.image_path for annotated_object in annotated_objects}),
         masks=masks_to_check(held_out, references, settings.checked_masks),
         sampler=FineTuneSampler(
             learned,
             references,
-            logged_scenes(snapshot.train, learned),
+            logged_objects(snapshot.train, learned),
             replay_sources(settings),
             Shares(settings.reference_share, settings.session_share, settings.replay_share),
             patch_px,
@@ -153,17 +156,17 @@ def prepare_data(snapshot: Snapshot, settings: FineTuneSettings, patch_px: int) 
     )
 
 
-def replay_sources(settings: FineTuneSettings) -> list[SourcedScenes]:
+def replay_sources(settings: FineTuneSettings) -> list[SourcedObjects]:
     """Read the data that is replayed against forgetting.
 
     Raises:
         DataError: If a snapshot or data set cannot be read.
     """
-    scenes = [read_snapshot(folder).train_scenes() for folder in settings.replay_snapshots]
-    sources = [SourcedScenes(own, 1.0) for own in scenes if own]
+    annotated_objects = [read_snapshot(folder).train_objects() for folder in settings.replay_snapshots]
+    sources = [SourcedObjects(own, 1.0) for own in annotated_objects if own]
     for source in settings.replay_sources:
-        read = read_scenes(source.json_path, source.image_dir, grouping=source.grouping)
-        sources.append(SourcedScenes(read, source.share))
+        read = read_annotated_objects(source.json_path, source.image_dir, grouping=source.grouping)
+        sources.append(SourcedObjects(read, source.share))
     return sources
 
 

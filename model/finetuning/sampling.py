@@ -18,14 +18,14 @@ import torch
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
+from model.data.annotated_objects import AnnotatedObject
 from model.data.pair_sampling import PairSettings, patch_shares, sample_group, whole_crop
-from model.data.scenes import Scene
-from model.data.snapshot import ClickSession, Snapshot, SnapshotScene
+from model.data.snapshot import ClickSession, Snapshot, SnapshotObject
 from model.masks import union
 from model.network.click_maps import ABSENT
 from model.training.batches import Batch
 from model.training.config import Stage
-from model.training.sampling import GroupSampler, SourcedScenes, batch_groups
+from model.training.sampling import GroupSampler, SourcedObjects, batch_groups
 from model.types import ROUND_SLOTS, BoolMask
 
 TARGETS = 3
@@ -36,56 +36,58 @@ FLIPPED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
-class LoggedScene:
-    """A scene with logged clicks.
+class LoggedObject:
+    """An annotated object with logged clicks.
 
     Attributes:
-        scene: Image and masks.
+        annotated_object: Image and masks.
         sessions: Sessions of clicks by label.
     """
 
-    scene: Scene
+    annotated_object: AnnotatedObject
     sessions: dict[str, list[ClickSession]]
 
 
-def logged_scenes(annotations: list[SnapshotScene], scenes: list[Scene]) -> list[LoggedScene]:
-    """Find the scenes that annotators clicked on.
+def logged_objects(
+    annotations: list[SnapshotObject], annotated_objects: list[AnnotatedObject]
+) -> list[LoggedObject]:
+    """Find the annotated objects that annotators clicked on.
 
     Args:
         annotations: Training annotations of the snapshot, with their sessions.
-        scenes: Training scenes.
+        annotated_objects: Training annotated objects.
 
     Returns:
-        Scenes with at least one session that begins with a positive click.
+        Annotated objects with at least one session that begins with a positive click.
     """
     found = []
-    for scene in scenes:
+    for annotated_object in annotated_objects:
         sessions: dict[str, list[ClickSession]] = {}
         for annotation in annotations:
-            if annotation.file_name != scene.image_path.name:
+            if annotation.file_name != annotated_object.image_path.name:
                 continue
             for mask in annotation.masks:
                 useful = [session for session in mask.sessions if session and session[0][2]]
-                if useful and mask.label in scene.part_rles:
+                if useful and mask.label in annotated_object.part_rles:
                     sessions.setdefault(mask.label, []).extend(useful)
         if sessions:
-            found.append(LoggedScene(scene, sessions))
+            found.append(LoggedObject(annotated_object, sessions))
     return found
 
 
 def session_batch(
-    logged: LoggedScene, reference: Scene | None, size_px: int, grid: int, rng: Generator
+    logged: LoggedObject, reference: AnnotatedObject | None, size_px: int, grid: int, rng: Generator
 ) -> Batch:
     """Make the targets of one image with the clicks of their sessions.
 
     Args:
         logged: The image; it is crop 0, seen whole.
-        reference: Scene that shares a label; it is crop 1. None trains without a reference.
+        reference: AnnotatedObject that shares a label; it is crop 1. None trains without a reference.
         size_px: Side of the crops.
         grid: Patches per side of a crop.
         rng: Draws everything random.
     """
-    image, masks = logged.scene.image(), logged.scene.masks()
+    image, masks = logged.annotated_object.image(), logged.annotated_object.masks()
     here = whole_crop(image, masks, size_px)
     scale = size_px / image.shape[0], size_px / image.shape[1]
     labels = sorted(set(logged.sessions) & set(here.masks)) or sorted(here.masks)[:1]
@@ -181,24 +183,24 @@ class FineTuneSampler:
 
     def __init__(
         self,
-        scenes: Sequence[Scene],
-        references: Sequence[Scene],
-        logged: Sequence[LoggedScene],
-        replay: Sequence[SourcedScenes],
+        annotated_objects: Sequence[AnnotatedObject],
+        references: Sequence[AnnotatedObject],
+        logged: Sequence[LoggedObject],
+        replay: Sequence[SourcedObjects],
         shares: Shares,
         patch_px: int,
     ) -> None:
         """Set up the sampler.
 
         Args:
-            scenes: Project images to learn from, at least one.
-            references: The project's references, as scenes.
+            annotated_objects: Project images to learn from, at least one.
+            references: The project's references, as annotated objects.
             logged: Project images with logged clicks.
             replay: Other data; may be empty.
             shares: How often each kind is drawn.
             patch_px: Side of the network's patches in pixels.
         """
-        self._scenes = scenes
+        self._annotated_objects = annotated_objects
         self._references = references
         self._logged = logged
         self._replay = GroupSampler(replay, patch_px, "zoomed", PairSettings()) if replay else None
@@ -224,36 +226,40 @@ class FineTuneSampler:
             return batch_groups([sample_group(first, second, size_px, grid, PairSettings(), rng)])
         if self._logged and rng.random() < self._shares.session:
             logged = self._logged[int(rng.integers(len(self._logged)))]
-            return session_batch(logged, self._reference_of(logged.scene, rng), size_px, grid, rng)
-        first = self._scenes[int(rng.integers(len(self._scenes)))]
+            return session_batch(logged, self._reference_of(logged.annotated_object, rng), size_px, grid, rng)
+        first = self._annotated_objects[int(rng.integers(len(self._annotated_objects)))]
         second = self._reference_of(first, rng) or first
         return batch_groups([sample_group(first, second, size_px, grid, PROJECT_PAIRS, rng)])
 
-    def _reference_of(self, scene: Scene, rng: Generator) -> Scene | None:
-        """Draw another image with one of the scene's labels: a reference of the project, or any project image."""
+    def _reference_of(self, annotated_object: AnnotatedObject, rng: Generator) -> AnnotatedObject | None:
+        """Draw another image with one of the object's labels: a reference of the project, or any project image."""
         preferred = rng.random() < self._shares.reference
-        for pool in (self._references, self._scenes) if preferred else (self._scenes,):
+        for pool in (self._references, self._annotated_objects) if preferred else (self._annotated_objects,):
             for _ in range(TRIES if pool else 0):
                 other = pool[int(rng.integers(len(pool)))]
-                if other.image_path != scene.image_path and set(other.part_rles) & set(scene.part_rles):
+                if other.image_path != annotated_object.image_path and set(other.part_rles) & set(
+                    annotated_object.part_rles
+                ):
                     return other
         return None
 
 
-def reference_scenes(snapshot: Snapshot, scenes: Sequence[Scene]) -> list[Scene]:
-    """Convert the references of a snapshot to scenes.
+def reference_objects(
+    snapshot: Snapshot, annotated_objects: Sequence[AnnotatedObject]
+) -> list[AnnotatedObject]:
+    """Convert the references of a snapshot to annotated objects.
 
-    Other masks annotated on the same image become parts of the scene, so that they can serve as negatives.
+    Other masks annotated on the same image become parts of the annotated object, so that they can serve as negatives.
 
     Args:
         snapshot: Its references are read.
-        scenes: Scenes that may be learned from.
+        annotated_objects: Annotated objects that may be learned from.
 
     Returns:
-        One scene per reference image, in the order of file names.
+        One annotated object per reference image, in the order of file names.
     """
-    annotated = {scene.image_path.name: scene for scene in scenes}
-    found: dict[str, Scene] = {}
+    annotated = {annotated_object.image_path.name: annotated_object for annotated_object in annotated_objects}
+    found: dict[str, AnnotatedObject] = {}
     for reference in snapshot.references:
         known = found.get(reference.file_name) or annotated.get(reference.file_name)
         parts = dict(known.part_rles) if known else {}
@@ -261,7 +267,9 @@ def reference_scenes(snapshot: Snapshot, scenes: Sequence[Scene]) -> list[Scene]
         if reference.negative is not None and known is None:
             parts[f"not {reference.label}"] = [reference.negative]
         path = snapshot.image_dir / reference.file_name
-        found[reference.file_name] = Scene(path, "project", parts, has_whole=False, names_carry=True)
+        found[reference.file_name] = AnnotatedObject(
+            path, "project", parts, has_whole=False, names_carry=True
+        )
     return [found[name] for name in sorted(found)]
 
 

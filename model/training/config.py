@@ -35,7 +35,7 @@ class CocoSource(DataSource):
     Attributes:
         json_path: The part file.
         image_dir: Folder of its images.
-        grouping: What one object is; see `model.data.scenes.read_scenes`.
+        grouping: What one object is; see `model.data.annotated_objects.read_annotated_objects`.
     """
 
     reader: Literal["coco"] = "coco"

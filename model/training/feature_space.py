@@ -21,7 +21,7 @@ from numpy.random import default_rng
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.network.encoder import patch_tokens
 from model.network.prompts import area_weights
 from model.network.refcut import RefCut, normalise
@@ -113,19 +113,23 @@ SIZE_PX = 336
 
 
 @torch.no_grad()
-def measure_comparison_statistics(network: RefCut, scenes: list[Scene], seed: int) -> None:
+def measure_comparison_statistics(
+    network: RefCut, annotated_objects: list[AnnotatedObject], seed: int
+) -> None:
     """Fill in `comparison_mean` and `comparison_std` (blocks, C) of a network, in place.
 
     Args:
         network: Its frozen encoder is run.
-        scenes: Training scenes; up to `PHOTOS` of them are drawn.
+        annotated_objects: Training annotated objects; up to `PHOTOS` of them are drawn.
         seed: Seed of that draw.
     """
     rng = default_rng(seed)
-    chosen = rng.choice(len(scenes), size=min(PHOTOS, len(scenes)), replace=False)
+    chosen = rng.choice(len(annotated_objects), size=min(PHOTOS, len(annotated_objects)), replace=False)
     collected: list[list[torch.Tensor]] = [[] for _ in network.config.comparison_blocks]
     for number in chosen:
-        pixels = cv2.resize(scenes[number].image(), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
+        pixels = cv2.resize(
+            annotated_objects[number].image(), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA
+        )
         image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
         grid = network.backbone.grid_of(image)
         tokens = network.backbone.add_positions(network.backbone.embed_patches(normalise(image)), grid)

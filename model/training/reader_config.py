@@ -8,8 +8,8 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from model.data.annotated_objects import AnnotatedObject, is_development, read_annotated_objects
 from model.data.near_copies import read_excluded
-from model.data.scenes import Scene, is_development, read_scenes
 from model.errors import DataError
 
 Grouping = Literal["object", "photo", "regions"]
@@ -26,7 +26,7 @@ class ReaderSet(_Strict):
     Attributes:
         json_path: COCO-style part file (docs/data-formats.md).
         image_dir: Folder of its photographs.
-        grouping: How annotations group into objects, as `model.data.scenes.read_scenes` takes it.
+        grouping: How annotations group into objects, as `model.data.annotated_objects.read_annotated_objects` takes it.
         targets: What can be asked for. "object": parts, pairs and subsets of parts, and the whole object.
             "parts": the same without the whole, as not every part is labelled. "instances": one thing at a time.
             "all_instances": that, or all things of a kind, as all of them are labelled. "regions": pieces without
@@ -121,8 +121,8 @@ def read_reader_config(path: Path, data_root: Path) -> ReaderTraining:
     )
 
 
-def training_scenes(config: ReaderTraining, name: str) -> list[Scene]:
-    """Scenes of a training set without its development share and without near copies of protected photographs.
+def training_objects(config: ReaderTraining, name: str) -> list[AnnotatedObject]:
+    """Annotated objects of a training set without its development share and without near copies of protected photographs.
 
     Raises:
         DataError: If a file cannot be read.
@@ -130,20 +130,25 @@ def training_scenes(config: ReaderTraining, name: str) -> list[Scene]:
     excluded = set(read_excluded(config.exclude).get(name, []))
     one = config.sets[name]
     return [
-        scene
-        for scene in read_scenes(one.json_path, one.image_dir, grouping=one.grouping)
-        if scene.image_path.name not in excluded and not is_development(scene, config.development_share)
+        annotated_object
+        for annotated_object in read_annotated_objects(one.json_path, one.image_dir, grouping=one.grouping)
+        if annotated_object.image_path.name not in excluded
+        and not is_development(annotated_object, config.development_share)
     ]
 
 
-def evaluation_scenes(config: ReaderTraining, name: str) -> list[Scene]:
-    """Scenes of an evaluation set, or its development share.
+def evaluation_objects(config: ReaderTraining, name: str) -> list[AnnotatedObject]:
+    """Annotated objects of an evaluation set, or its development share.
 
     Raises:
         DataError: If a file cannot be read.
     """
     one = config.evaluation[name]
-    scenes = read_scenes(one.json_path, one.image_dir, grouping=one.grouping)
+    annotated_objects = read_annotated_objects(one.json_path, one.image_dir, grouping=one.grouping)
     if one.development:
-        return [scene for scene in scenes if is_development(scene, config.development_share)]
-    return scenes
+        return [
+            annotated_object
+            for annotated_object in annotated_objects
+            if is_development(annotated_object, config.development_share)
+        ]
+    return annotated_objects

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, copy_base
 from model.checkpoints.weights import initial_network, load_network, save_base, save_network, save_version
+from model.data.annotated_objects import AnnotatedObject, is_development, read_annotated_objects
 from model.data.near_copies import read_excluded
 from model.data.readers import read_part_imagenet
-from model.data.scenes import Scene, is_development, read_scenes
 from model.errors import DataError
 from model.network.config import PRESETS
 from model.network.refcut import RefCut
@@ -32,7 +32,7 @@ from model.training.feature_space import (
     with_learned_similarity,
 )
 from model.training.reader_training import load_reader, with_reader
-from model.training.sampling import SourcedScenes, make_sampler, steps_per_epoch
+from model.training.sampling import SourcedObjects, make_sampler, steps_per_epoch
 from model.training.trainer import CHECKPOINT_FILE, Trainer
 
 NETWORK_FILE = "network.safetensors"
@@ -62,13 +62,15 @@ def train(
     """
     torch.manual_seed(config.seed)
     sources = read_sources(config)
-    scenes = [scene for source in sources for scene in source.scenes]
+    annotated_objects = [
+        annotated_object for source in sources for annotated_object in source.annotated_objects
+    ]
     network = starting_network(config)
     sampler = make_sampler(sources, network.config.patch_px, config)
-    config, milestone_steps = in_steps(config, len(scenes))
+    config, milestone_steps = in_steps(config, len(annotated_objects))
     has_base = network.config.reference_features == "frozen"
     if has_base and config.parent is None:
-        measure_comparison_statistics(network, scenes, config.seed)
+        measure_comparison_statistics(network, annotated_objects, config.seed)
     if has_base and processes.writes:
         _write_base(network, config.parent, run_dir)
     if config.similarity_stage is not None:
@@ -88,8 +90,8 @@ def train(
     return network
 
 
-def read_sources(config: TrainConfig) -> list[SourcedScenes]:
-    """Read the training scenes of each source. The development share of the images and near copies are left out.
+def read_sources(config: TrainConfig) -> list[SourcedObjects]:
+    """Read the training objects of each source, without the development share and near copies.
 
     Raises:
         DataError: If a data set cannot be read.
@@ -99,34 +101,35 @@ def read_sources(config: TrainConfig) -> list[SourcedScenes]:
     for source in config.sources:
         copies = excluded.get(source.json_path.parent.name, []) if isinstance(source, CocoSource) else []
         kept = [
-            scene
-            for scene in _read(source)
-            if not is_development(scene, config.development_share) and scene.image_path.name not in copies
+            annotated_object
+            for annotated_object in _read(source)
+            if not is_development(annotated_object, config.development_share)
+            and annotated_object.image_path.name not in copies
         ]
-        sources.append(SourcedScenes(kept, source.share))
+        sources.append(SourcedObjects(kept, source.share))
     return sources
 
 
-def _read(source: CocoSource | PartImageNetSource) -> list[Scene]:
+def _read(source: CocoSource | PartImageNetSource) -> list[AnnotatedObject]:
     if isinstance(source, PartImageNetSource):
         return read_part_imagenet(source.root, source.split)
-    scenes = read_scenes(source.json_path, source.image_dir, grouping=source.grouping)
+    annotated_objects = read_annotated_objects(source.json_path, source.image_dir, grouping=source.grouping)
     if source.all_labelled:
-        return scenes
-    return [dataclasses.replace(scene, has_whole=False) for scene in scenes]
+        return annotated_objects
+    return [dataclasses.replace(annotated_object, has_whole=False) for annotated_object in annotated_objects]
 
 
-def in_steps(config: TrainConfig, scenes: int) -> tuple[TrainConfig, tuple[int, ...]]:
+def in_steps(config: TrainConfig, annotated_objects: int) -> tuple[TrainConfig, tuple[int, ...]]:
     """Convert lengths in epochs to steps.
 
     Args:
         config: The run.
-        scenes: Number of training scenes, which make up an epoch.
+        annotated_objects: Number of training annotated objects, which make up an epoch.
 
     Returns:
         The configuration with the length of each stage in steps, and the steps at which the learning rate drops.
     """
-    per_epoch = [steps_per_epoch(scenes, stage) for stage in config.stages]
+    per_epoch = [steps_per_epoch(annotated_objects, stage) for stage in config.stages]
     stages: list[Stage] = [
         stage.model_copy(update={"steps": stage.steps or stage.epochs * steps})
         for stage, steps in zip(config.stages, per_epoch, strict=True)

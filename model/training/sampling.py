@@ -14,12 +14,12 @@ import torch
 from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
+from model.data.annotated_objects import AnnotatedObject
 from model.data.augment import Augmentation, augment_zoomed
 from model.data.augment_simpleclick import augment_simpleclick
 from model.data.click_sampling import click_table
 from model.data.pair_sampling import CROPS_PER_GROUP, Group, PairSettings, sample_group
 from model.data.refcut_sampling import ReferenceFinder, Sample, sample_pair
-from model.data.scenes import Scene
 from model.errors import DataError
 from model.training.batches import Batch, Sampler
 from model.training.config import Stage, TrainConfig
@@ -29,26 +29,26 @@ AUGMENTATIONS: dict[str, Augmentation] = {"zoomed": augment_zoomed, "simpleclick
 
 
 @dataclass(frozen=True)
-class SourcedScenes:
-    """Training scenes of one source.
+class SourcedObjects:
+    """Training annotated objects of one source.
 
     Attributes:
-        scenes: At least one.
+        annotated_objects: At least one.
         share: How often a step draws from this source, relative to the other sources.
     """
 
-    scenes: list[Scene]
+    annotated_objects: list[AnnotatedObject]
     share: float
 
 
 class GroupSampler:
     """Makes groups of two crops with three targets each (`model.data.pair_sampling`).
 
-    The source of each group is drawn at random, weighted by `SourcedScenes.share`.
+    The source of each group is drawn at random, weighted by `SourcedObjects.share`.
     """
 
     def __init__(
-        self, sources: Sequence[SourcedScenes], patch_px: int, augmentation: str, settings: PairSettings
+        self, sources: Sequence[SourcedObjects], patch_px: int, augmentation: str, settings: PairSettings
     ) -> None:
         """Set up the sampler.
 
@@ -83,14 +83,14 @@ class GroupSampler:
             )
         return [batch_groups(groups[part.start : part.stop]) for part in parts]
 
-    def pair(self, rng: Generator) -> tuple[Scene, Scene]:
-        """Draw two scenes that can serve as reference for each other; the same scene twice where there is no other."""
-        scenes = self._sources[rng.choice(len(self._sources), p=self._shares)].scenes
-        first = scenes[rng.integers(len(scenes))]
+    def pair(self, rng: Generator) -> tuple[AnnotatedObject, AnnotatedObject]:
+        """Draw two annotated objects that can be references for each other; one object twice if it has no other."""
+        annotated_objects = self._sources[rng.choice(len(self._sources), p=self._shares)].annotated_objects
+        first = annotated_objects[rng.integers(len(annotated_objects))]
         if not first.names_carry or rng.random() < self._settings.same_photo:
             return first, first
         for _ in range(30):
-            second = scenes[rng.integers(len(scenes))]
+            second = annotated_objects[rng.integers(len(annotated_objects))]
             same_class = second.object_class == first.object_class
             if second is not first and same_class and set(second.part_rles) & set(first.part_rles):
                 return first, second
@@ -101,7 +101,7 @@ class RefCutSampler:
     """Makes the paper's samples (`model.data.refcut_sampling`): each epoch has every object once, in a new order."""
 
     def __init__(
-        self, sources: Sequence[SourcedScenes], patch_px: int, augmentation: str, no_reference: float
+        self, sources: Sequence[SourcedObjects], patch_px: int, augmentation: str, no_reference: float
     ) -> None:
         """Set up the sampler.
 
@@ -111,8 +111,10 @@ class RefCutSampler:
             augmentation: Name in `AUGMENTATIONS`.
             no_reference: Share of samples without a reference, 0 to 1.
         """
-        self._scenes = [scene for source in sources for scene in source.scenes]
-        self._finder = ReferenceFinder(self._scenes)
+        self._annotated_objects = [
+            annotated_object for source in sources for annotated_object in source.annotated_objects
+        ]
+        self._finder = ReferenceFinder(self._annotated_objects)
         self._patch_px = patch_px
         self._augment = AUGMENTATIONS[augmentation]
         self._no_reference = no_reference
@@ -127,10 +129,10 @@ class RefCutSampler:
         return [batch_samples([self._sample(stage, seed, step, unit) for unit in part]) for part in parts]
 
     def _sample(self, stage: Stage, seed: int, step: int, unit: int) -> Sample:
-        epoch, step_of_epoch = divmod(step, steps_per_epoch(len(self._scenes), stage))
+        epoch, step_of_epoch = divmod(step, steps_per_epoch(len(self._annotated_objects), stage))
         order = self._order_of(seed, epoch)
         return sample_pair(
-            self._scenes[order[(step_of_epoch * stage.samples + unit) % len(order)]],
+            self._annotated_objects[order[(step_of_epoch * stage.samples + unit) % len(order)]],
             self._finder,
             stage.size_px,
             stage.size_px // self._patch_px,
@@ -141,11 +143,11 @@ class RefCutSampler:
 
     def _order_of(self, seed: int, epoch: int) -> NDArray[np.int64]:
         if self._order is None or self._order[0] != (seed, epoch):
-            self._order = (seed, epoch), default_rng([seed, epoch]).permutation(len(self._scenes))
+            self._order = (seed, epoch), default_rng([seed, epoch]).permutation(len(self._annotated_objects))
         return self._order[1]
 
 
-def make_sampler(sources: Sequence[SourcedScenes], patch_px: int, config: TrainConfig) -> Sampler:
+def make_sampler(sources: Sequence[SourcedObjects], patch_px: int, config: TrainConfig) -> Sampler:
     """Make the sampler that a configuration asks for.
 
     Args:
@@ -154,18 +156,18 @@ def make_sampler(sources: Sequence[SourcedScenes], patch_px: int, config: TrainC
         config: Gives `sampling`, `augmentation` and `no_reference`.
 
     Raises:
-        DataError: If a source has no scene.
+        DataError: If a source has no annotated object.
     """
-    if not all(source.scenes for source in sources):
+    if not all(source.annotated_objects for source in sources):
         raise DataError("a source has no object to train on", hint="check the paths in the configuration")
     if config.sampling == "refcut":
         return RefCutSampler(sources, patch_px, config.augmentation, config.no_reference)
     return GroupSampler(sources, patch_px, config.augmentation, PairSettings())
 
 
-def steps_per_epoch(scenes: int, stage: Stage) -> int:
+def steps_per_epoch(annotated_objects: int, stage: Stage) -> int:
     """Return the number of whole steps in which no object comes twice, at least 1."""
-    return max(scenes // stage.samples, 1)
+    return max(annotated_objects // stage.samples, 1)
 
 
 def batch_groups(groups: Sequence[Group]) -> Batch:

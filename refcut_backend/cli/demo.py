@@ -22,7 +22,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.scenes import Scene, read_scenes
+from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
 from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject, LabelStudioServer, Owner
 from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
@@ -112,8 +112,12 @@ def demo_mask(photograph: str, part: str) -> NDArray[np.bool_]:
         ConfigError: If the repository has no such mask.
     """
     try:
-        scene = next(scene for scene in _scenes() if scene.image_path.stem == photograph)
-        return scene.masks()[part]
+        annotated_object = next(
+            annotated_object
+            for annotated_object in _annotated_objects()
+            if annotated_object.image_path.stem == photograph
+        )
+        return annotated_object.masks()[part]
     except (StopIteration, KeyError):
         raise ConfigError(
             f"{PARTS_FILE} has no {part} of {photograph}", hint="use an unchanged checkout of the repository"
@@ -121,8 +125,8 @@ def demo_mask(photograph: str, part: str) -> NDArray[np.bool_]:
 
 
 @cache
-def _scenes() -> list[Scene]:
-    return read_scenes(PARTS_FILE, PHOTOGRAPHS, grouping="object")
+def _annotated_objects() -> list[AnnotatedObject]:
+    return read_annotated_objects(PARTS_FILE, PHOTOGRAPHS, grouping="object")
 
 
 def make_demo_projects(label_studio: str, token: str, backend: str) -> dict[str, int]:

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.snapshot import SnapshotMask, SnapshotReference, SnapshotScene
+from model.data.snapshot import SnapshotMask, SnapshotObject, SnapshotReference
 from model.files import atomic_write
 from model.masks import encode
 from refcut_backend.clicks.log import ClickLog
@@ -118,13 +118,13 @@ class TrainingData:
     Attributes:
         annotations: (annotation id, task id, sortable `updated_at`) of all annotations that were read, also of those
             without a usable mask.
-        scenes: Images with masks; their files are in the project's `ProjectImages`.
+        annotated_objects: Images with masks; their files are in the project's `ProjectImages`.
         references: References with masks; likewise.
         problems: What was skipped, one sentence each.
     """
 
     annotations: list[tuple[int, int, str]] = field(default_factory=list)
-    scenes: list[SnapshotScene] = field(default_factory=list)
+    annotated_objects: list[SnapshotObject] = field(default_factory=list)
     references: list[SnapshotReference] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -195,20 +195,20 @@ class Collector:
                 continue
             data.annotations.append((annotation.id, task.id, annotation.updated_at))
             try:
-                data.scenes += self._scenes(task, annotation, clicks_of)
+                data.annotated_objects += self._annotated_objects(task, annotation, clicks_of)
             except RefCutError as error:
                 _raise_if_away(error)
                 data.problems.append(f"task {task.id}, annotation {annotation.id}: {error}")
 
-    def _scenes(
+    def _annotated_objects(
         self, task: ListedTask, annotation: AnnotationPayload, clicks_of: dict[str, list[list[Any]]]
-    ) -> list[SnapshotScene]:
-        """One scene per image that the annotation has masks on."""
-        scenes = []
+    ) -> list[SnapshotObject]:
+        """One annotated object per image that the annotation has masks on."""
+        annotated_objects = []
         for to_name, masks in read_training_masks(annotation.result, self._controls).items():
             image = self._image(TaskImage(self._project_id, task.id, self._address(task, to_name)))
-            scenes.append(
-                SnapshotScene(
+            annotated_objects.append(
+                SnapshotObject(
                     file_name=image.file_name,
                     width=image.width,
                     height=image.height,
@@ -216,7 +216,7 @@ class Collector:
                     masks=[found for mask in masks if (found := _snapshot_mask(mask, image, clicks_of))],
                 )
             )
-        return [scene for scene in scenes if scene.masks]
+        return [annotated_object for annotated_object in annotated_objects if annotated_object.masks]
 
     def _address(self, task: ListedTask, to_name: str) -> str:
         control = next(control for control in self._controls.masks if control.to_name == to_name)
@@ -285,6 +285,6 @@ def _raise_if_away(error: RefCutError) -> None:
         raise error
 
 
-def images_of(scenes: Sequence[SnapshotScene] | Sequence[SnapshotReference]) -> set[str]:
-    """File names of the images of scenes or references."""
-    return {scene.file_name for scene in scenes}
+def images_of(annotated_objects: Sequence[SnapshotObject] | Sequence[SnapshotReference]) -> set[str]:
+    """File names of the images of annotated objects or references."""
+    return {annotated_object.file_name for annotated_object in annotated_objects}

@@ -38,8 +38,8 @@ log = logging.getLogger("refcut.training")
 WORK_DIR = "work"
 """Folder of checkpoints in the folder of a run; removed when the project's next training begins."""
 KEPT_RUNS = 10
-FEWEST_SCENES = 2
-"""Smallest number of scenes: a training pair needs a target and a reference."""
+FEWEST_OBJECTS = 2
+"""Smallest number of annotated objects: a training pair needs a target and a reference."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class ProjectTraining:
             lambda done, total: report(Stage.SNAPSHOT, done, total),
         )
         report.left_out(made_of(snapshot)["left_out"])
-        if len(snapshot.train) < FEWEST_SCENES:
+        if len(snapshot.train) < FEWEST_OBJECTS:
             return self._ended(project_id, snapshot, Outcome.NOT_PROMOTED, _too_little(snapshot), None)
         report(Stage.TRAINING)
         learner = make_learner()

@@ -132,7 +132,7 @@ class SnapshotMaker:
         self, project_id: int, folder: Path, label_config: str, data: TrainingData, images: ProjectImages
     ) -> Snapshot:
         with_references = images_of(data.references)
-        annotated = images_of(data.scenes)
+        annotated = images_of(data.annotated_objects)
 
         def decide(known: Mapping[str, Split]) -> dict[str, Split]:
             contents, marked = map(content_of, annotated), {content_of(name) for name in with_references}
@@ -143,11 +143,22 @@ class SnapshotMaker:
         (folder / IMAGES_DIR).mkdir(parents=True)
         for file_name in annotated | with_references:
             images.put_into(folder / IMAGES_DIR, file_name)
-        scenes = sorted(data.scenes, key=lambda scene: (scene.file_name, scene.annotation))
+        annotated_objects = sorted(
+            data.annotated_objects,
+            key=lambda annotated_object: (annotated_object.file_name, annotated_object.annotation),
+        )
         return write_snapshot(
             folder,
-            train=[scene for scene in scenes if splits[content_of(scene.file_name)] is Split.TRAIN],
-            holdout=[scene for scene in scenes if splits[content_of(scene.file_name)] is Split.HOLDOUT],
+            train=[
+                annotated_object
+                for annotated_object in annotated_objects
+                if splits[content_of(annotated_object.file_name)] is Split.TRAIN
+            ],
+            holdout=[
+                annotated_object
+                for annotated_object in annotated_objects
+                if splits[content_of(annotated_object.file_name)] is Split.HOLDOUT
+            ],
             references=data.references,
             made_of={
                 "project": project_id,

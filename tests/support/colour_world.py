@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.masks import encode, union
 from model.network.prompts import ReferenceTokens
 from model.predictor_config import PredictorSettings
@@ -31,10 +31,10 @@ PLACES = {
 """Wheel and door touch along a side, door and roof too, wheel and roof in a corner; the mirror is by itself."""
 
 
-def make_scene(
+def make_annotated_object(
     path: Path, parts: Sequence[str], *, object_class: str = "car", names_carry: bool = True
-) -> Scene:
-    """Writes the photograph (PNG, no loss) and returns its scene."""
+) -> AnnotatedObject:
+    """Writes the photograph (PNG, no loss) and returns its annotated object."""
     image = np.zeros((SIDE_PX, SIDE_PX, 3), np.uint8)
     masks: dict[str, BoolMask] = {}
     for name in parts:
@@ -43,7 +43,7 @@ def make_scene(
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), image)
     rles = {name: [encode(mask)] for name, mask in sorted(masks.items())}
-    return Scene(path, object_class, rles, has_whole=True, names_carry=names_carry)
+    return AnnotatedObject(path, object_class, rles, has_whole=True, names_carry=names_carry)
 
 
 class ColourPredictor:

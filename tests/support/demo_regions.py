@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from model.data.scenes import read_scenes
+from model.data.annotated_objects import read_annotated_objects
 from model.masks import union
 from refcut_backend.cli.demo import PARTS_FILE, PHOTOGRAPHS, demo_mask
 
@@ -17,8 +17,8 @@ def demo_region(photograph: str, meaning: str) -> NDArray[np.bool_]:
     """Mask (H, W) of a part, or of all parts for "car"."""
     if meaning != CAR:
         return demo_mask(photograph, meaning)
-    scenes = read_scenes(PARTS_FILE, PHOTOGRAPHS, grouping="object")
-    return union(next(s for s in scenes if s.image_path.stem == photograph).masks().values())
+    annotated_objects = read_annotated_objects(PARTS_FILE, PHOTOGRAPHS, grouping="object")
+    return union(next(s for s in annotated_objects if s.image_path.stem == photograph).masks().values())
 
 
 def other_regions(photograph: str, meaning: str) -> dict[str, NDArray[np.bool_]]:

@@ -11,7 +11,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 
 from model.data.feature_cache import write_features
-from model.training.reader_config import ReaderTraining, evaluation_scenes, training_scenes
+from model.training.reader_config import ReaderTraining, evaluation_objects, training_objects
 from tests.support.synthetic import TINY_FROZEN, drawn_image, random_network
 
 SIZE_PX = 112
@@ -63,6 +63,6 @@ def write_cache(config: ReaderTraining, cache: Path) -> None:
     for number in range(config.crops):
         for name in config.sets:
             folder = cache / f"{name}-{number}"
-            write_features(network, training_scenes(config, name), folder, number, SIZE_PX, "digest")
+            write_features(network, training_objects(config, name), folder, number, SIZE_PX, "digest")
     for name in config.evaluation:
-        write_features(network, evaluation_scenes(config, name), cache / f"{name}-0", 0, SIZE_PX, "digest")
+        write_features(network, evaluation_objects(config, name), cache / f"{name}-0", 0, SIZE_PX, "digest")

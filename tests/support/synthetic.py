@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.data.scenes import Scene, read_scenes
+from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
 from model.network.config import NetworkConfig, ReaderConfig
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut
 
@@ -98,7 +98,7 @@ def drawn_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return image.astype(np.uint8)
 
 
-def drawn_scenes(folder: Path, count: int) -> list[Scene]:
+def drawn_objects(folder: Path, count: int) -> list[AnnotatedObject]:
     """A data set of `count` photographs of one object with two parts, written to `folder` and read back."""
     rng = default_rng(1)
     images, annotations = [], []
@@ -119,4 +119,4 @@ def drawn_scenes(folder: Path, count: int) -> list[Scene]:
     ]
     json_path = folder / "parts.json"
     json_path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": categories}))
-    return read_scenes(json_path, folder, grouping="object")
+    return read_annotated_objects(json_path, folder, grouping="object")

@@ -13,13 +13,13 @@ from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, sav
 from model.data.snapshot import (
     Snapshot,
     SnapshotMask,
+    SnapshotObject,
     SnapshotReference,
-    SnapshotScene,
     write_snapshot,
 )
 from model.finetuning.config import FineTuneSettings
 from model.masks import encode
-from tests.support.synthetic import TINY_FROZEN, drawn_scenes, random_network
+from tests.support.synthetic import TINY_FROZEN, drawn_objects, random_network
 
 QUICK = FineTuneSettings(
     steps=4,
@@ -37,18 +37,24 @@ def fish_snapshot(folder: Path, train: int = 4, holdout: int = 5, *, clicked: bo
     """Two labels on every picture. The first picture to train on is the reference of both."""
     images = folder / "images"
     images.mkdir(parents=True)
-    scenes = [
-        SnapshotScene(scene.image_path.name, 128, 96, "1", [_mask(name, m, clicked) for name, m in parts])
-        for scene in drawn_scenes(images, train + holdout)
-        for parts in [sorted(scene.masks().items())]
+    annotated_objects = [
+        SnapshotObject(
+            annotated_object.image_path.name, 128, 96, "1", [_mask(name, m, clicked) for name, m in parts]
+        )
+        for annotated_object in drawn_objects(images, train + holdout)
+        for parts in [sorted(annotated_object.masks().items())]
     ]
     (images / "parts.json").unlink()
     references = [
-        SnapshotReference(mask.label, scenes[0].file_name, mask.rle, None, "0123456789ab")
-        for mask in scenes[0].masks
+        SnapshotReference(mask.label, annotated_objects[0].file_name, mask.rle, None, "0123456789ab")
+        for mask in annotated_objects[0].masks
     ]
     return write_snapshot(
-        folder, train=scenes[:train], holdout=scenes[train:], references=references, made_of={}
+        folder,
+        train=annotated_objects[:train],
+        holdout=annotated_objects[train:],
+        references=references,
+        made_of={},
     )
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.training.batches import Batch, Batches, Part
 from model.training.config import Stage, TrainConfig
-from model.training.sampling import SourcedScenes, make_sampler
+from model.training.sampling import SourcedObjects, make_sampler
 from model.training.trainer import Trainer
 from tests.support.synthetic import TINY_CONFIGS, random_network
 
@@ -55,14 +55,16 @@ def make_trainer(kind: str, run_dir: Path, **options: Any) -> Trainer:
     )
 
 
-def batches_of(trainer: Trainer, scenes: list[Scene], number: int) -> Batches:
+def batches_of(trainer: Trainer, annotated_objects: list[AnnotatedObject], number: int) -> Batches:
     """Return the batches of a stage, from the step the trainer is at."""
-    sampler = make_sampler([SourcedScenes(scenes, 1.0)], trainer.network.config.patch_px, trainer.config)
+    sampler = make_sampler(
+        [SourcedObjects(annotated_objects, 1.0)], trainer.network.config.patch_px, trainer.config
+    )
     part = Part(accumulate=trainer.config.accumulate)
     return Batches(sampler, trainer.config.stages[number], number, trainer.step, part)
 
 
-def run(trainer: Trainer, scenes: list[Scene], *, killed: bool = False) -> None:
+def run(trainer: Trainer, annotated_objects: list[AnnotatedObject], *, killed: bool = False) -> None:
     """Trains all that is left; `killed` saves before the second step of the first stage and dies before the third."""
 
     def until_killed(batches: Batches) -> Iterator[list[Batch]]:
@@ -76,7 +78,7 @@ def run(trainer: Trainer, scenes: list[Scene], *, killed: bool = False) -> None:
     with trainer.log:
         for number in range(trainer.stage, len(STAGES)):
             trainer.run_stage(
-                until_killed(batches_of(trainer, scenes, number)), trainer.config.stages[number]
+                until_killed(batches_of(trainer, annotated_objects, number)), trainer.config.stages[number]
             )
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from model.cli import evaluate
-from model.data.scenes import is_development
+from model.data.annotated_objects import is_development
 from model.predictor_config import SERVING
-from tests.support.colour_world import ColourPredictor, make_scene
+from tests.support.colour_world import ColourPredictor, make_annotated_object
 
 PARTS = ("wheel", "door", "roof", "mirror")
 
@@ -24,11 +24,11 @@ def cars(tmp_path: Path) -> Path:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number in range(6):
-        scene = make_scene(tmp_path / "images" / f"car{number}.png", PARTS)
+        annotated_object = make_annotated_object(tmp_path / "images" / f"car{number}.png", PARTS)
         images.append({"id": number, "file_name": f"car{number}.png"})
         annotations += [
             {"image_id": number, "category_id": PARTS.index(name), "object_id": 1, "segmentation": rles[0]}
-            for name, rles in scene.part_rles.items()
+            for name, rles in annotated_object.part_rles.items()
         ]
     categories = [{"id": number, "name": name, "supercategory": "car"} for number, name in enumerate(PARTS)]
     content = {"images": images, "categories": categories, "annotations": annotations}
@@ -91,8 +91,12 @@ def test_a_run_may_be_widened_and_reports_what_was_asked_for_last(cars: Path) ->
 
 @pytest.mark.usefixtures("colours")
 def test_only_the_development_share_is_evaluated(cars: Path) -> None:
-    scenes = evaluate.SetDescription.parse(str(cars / "train.json")).read()
-    expected = [scene.image_path.name for scene in scenes if is_development(scene, 0.5)]
+    annotated_objects = evaluate.SetDescription.parse(str(cars / "train.json")).read()
+    expected = [
+        annotated_object.image_path.name
+        for annotated_object in annotated_objects
+        if is_development(annotated_object, 0.5)
+    ]
     assert 0 < len(expected) < 6
     run(cars, "--modes", "none", "--development", "0.5")
     assert {json.loads(line)["image"].split("/")[1] for line in lines(cars)} == set(expected)

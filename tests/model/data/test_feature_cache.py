@@ -13,7 +13,7 @@ import torch
 from model.data.feature_cache import INDEX_FILE, FeatureSet, plan_crop, write_features
 from model.errors import DataError
 from model.network.refcut import RefCut
-from tests.support.synthetic import TINY_FROZEN, drawn_scenes, random_network
+from tests.support.synthetic import TINY_FROZEN, drawn_objects, random_network
 
 SIZE_PX = 112
 GRID = SIZE_PX // 14
@@ -27,17 +27,17 @@ def network() -> RefCut:
 @pytest.fixture(scope="module")
 def cache(network: RefCut, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
-    scenes = drawn_scenes(folder, 3)
+    annotated_objects = drawn_objects(folder, 3)
     for number in range(6):
-        write_features(network, scenes, folder / f"fish-{number}", number, SIZE_PX, "digest")
+        write_features(network, annotated_objects, folder / f"fish-{number}", number, SIZE_PX, "digest")
     return folder
 
 
 def test_the_whole_photograph_has_the_features_of_the_network(
     network: RefCut, cache: Path, tmp_path: Path
 ) -> None:
-    scenes = drawn_scenes(tmp_path, 3)
-    pixels = cv2.resize(scenes[1].image(), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
+    annotated_objects = drawn_objects(tmp_path, 3)
+    pixels = cv2.resize(annotated_objects[1].image(), (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_AREA)
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         wanted = network.encode_image(image).comparison
@@ -47,11 +47,11 @@ def test_the_whole_photograph_has_the_features_of_the_network(
 
 
 def test_shares_say_how_much_of_each_patch_a_piece_covers(cache: Path, tmp_path: Path) -> None:
-    scenes = drawn_scenes(tmp_path, 3)
+    annotated_objects = drawn_objects(tmp_path, 3)
     cached = FeatureSet(cache / "fish-0")
-    for crop, scene in zip(cached.crops, scenes, strict=True):
+    for crop, annotated_object in zip(cached.crops, annotated_objects, strict=True):
         for piece in crop.pieces:
-            mask = scene.masks()[piece.name]
+            mask = annotated_object.masks()[piece.name]
             share = cached.shares([piece.row])[0]
             assert piece.visible
             assert share.mean() == pytest.approx(mask.mean(), abs=0.01)
@@ -71,16 +71,16 @@ def test_a_close_up_shows_a_part_larger_than_the_whole_photograph_does(cache: Pa
 
 
 def test_the_same_crop_is_chosen_every_time(tmp_path: Path) -> None:
-    scene = drawn_scenes(tmp_path, 1)[0]
-    masks = list(scene.masks().values())
-    plans = [plan_crop(scene, masks, number) for number in range(6)]
-    assert plans == [plan_crop(scene, masks, number) for number in range(6)]
+    annotated_object = drawn_objects(tmp_path, 1)[0]
+    masks = list(annotated_object.masks().values())
+    plans = [plan_crop(annotated_object, masks, number) for number in range(6)]
+    assert plans == [plan_crop(annotated_object, masks, number) for number in range(6)]
     assert len(set(plans)) > 3
 
 
 def test_what_is_cached_is_not_computed_again(cache: Path, tmp_path: Path) -> None:
     before = (cache / "fish-0" / INDEX_FILE).stat().st_mtime_ns
-    write_features(random_network(TINY_FROZEN), drawn_scenes(tmp_path, 3), cache / "fish-0", 0, SIZE_PX, "x")
+    write_features(random_network(TINY_FROZEN), drawn_objects(tmp_path, 3), cache / "fish-0", 0, SIZE_PX, "x")
     assert (cache / "fish-0" / INDEX_FILE).stat().st_mtime_ns == before
 
 

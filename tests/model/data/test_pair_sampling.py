@@ -12,7 +12,7 @@ from numpy.random import Generator, default_rng
 from model.data.augment import Crop
 from model.data.pair_sampling import Group, PairSettings, sample_group
 from model.types import BoolMask, RgbImage
-from tests.support.colour_world import COLOURS, SIDE_PX, make_scene
+from tests.support.colour_world import COLOURS, SIDE_PX, make_annotated_object
 
 PARTS = ("wheel", "door", "roof")
 ALWAYS_ALL = PairSettings(
@@ -28,7 +28,7 @@ def as_it_is(
 
 def groups(folder: Path, count: int, **changes: float) -> list[Group]:
     """Groups of two photographs of the same parts, with patches of one pixel."""
-    first, second = (make_scene(folder / f"{number}.png", PARTS) for number in range(2))
+    first, second = (make_annotated_object(folder / f"{number}.png", PARTS) for number in range(2))
     settings = replace(ALWAYS_ALL, **changes)
     return [
         sample_group(first, second, SIDE_PX, SIDE_PX, settings, default_rng(seed), as_it_is)
@@ -94,7 +94,7 @@ def test_without_a_reference_there_is_always_a_click(tmp_path: Path) -> None:
 
 
 def test_one_of_two_views_is_close_up_as_often_as_asked_and_never_both(tmp_path: Path) -> None:
-    first, second = (make_scene(tmp_path / f"{number}.png", PARTS) for number in range(2))
+    first, second = (make_annotated_object(tmp_path / f"{number}.png", PARTS) for number in range(2))
     close: list[str | None] = []
 
     def augmentation(

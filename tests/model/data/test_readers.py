@@ -44,8 +44,11 @@ def test_several_photographs_in_a_folder_have_masks_by_name(tmp_path: Path) -> N
     for photo, rows in (("a", 1), ("a_b", 2)):
         write(tmp_path / "apple" / f"{photo}.jpg", channels=3)
         write(tmp_path / "apple" / f"{photo}_core.png", rows)
-    scenes = read_tda(tmp_path)
-    assert [(scene.image_path.name, int(scene.masks()["core"].sum())) for scene in scenes] == [
+    annotated_objects = read_tda(tmp_path)
+    assert [
+        (annotated_object.image_path.name, int(annotated_object.masks()["core"].sum()))
+        for annotated_object in annotated_objects
+    ] == [
         ("a.jpg", 12),
         ("a_b.jpg", 24),
     ]
@@ -95,7 +98,10 @@ def test_ids_of_channel_0_become_parts_of_their_class(tmp_path: Path, grey: bool
 
 def test_two_classes_on_a_photograph_are_two_objects(tmp_path: Path) -> None:
     write_part_imagenet_photo(tmp_path, "a", {24: np.s_[0:5, 0:5], 27: np.s_[5:9, 0:5]})
-    assert [scene.object_class for scene in read_part_imagenet(tmp_path, "val")] == ["Bicycle", "Car"]
+    assert [annotated_object.object_class for annotated_object in read_part_imagenet(tmp_path, "val")] == [
+        "Bicycle",
+        "Car",
+    ]
 
 
 def test_ids_are_those_of_the_data_set() -> None:
@@ -149,7 +155,7 @@ def write_photo(root: Path, name: str, things: list[dict[str, Any]]) -> None:
     cv2.imwrite(str(root / "JPEGImages" / f"{name}.jpg"), np.zeros((12, 16, 3), np.uint8))
 
 
-def test_each_object_with_parts_is_a_scene(tmp_path: Path) -> None:
+def test_each_object_with_parts_is_an_annotated_object(tmp_path: Path) -> None:
     write_photo(tmp_path, "2008_2", [thing("dog", [part("head", np.s_[:4]), part("tail", np.s_[4:5])])])
     write_photo(
         tmp_path,
@@ -160,22 +166,32 @@ def test_each_object_with_parts_is_a_scene(tmp_path: Path) -> None:
             thing("cat", [part("head", np.s_[6:9])]),
         ],
     )
-    scenes = read_pascal_part(tmp_path)
-    assert [(scene.image_path.name, scene.object_class) for scene in scenes] == [
+    annotated_objects = read_pascal_part(tmp_path)
+    assert [
+        (annotated_object.image_path.name, annotated_object.object_class)
+        for annotated_object in annotated_objects
+    ] == [
         ("2008_1.jpg", "cat"),
         ("2008_1.jpg", "cat"),
         ("2008_2.jpg", "dog"),
     ]
-    assert [int(scene.masks()["head"].sum()) for scene in scenes] == [32, 48, 64]
-    assert scenes[0].image().shape == (12, 16, 3)
+    assert [int(annotated_object.masks()["head"].sum()) for annotated_object in annotated_objects] == [
+        32,
+        48,
+        64,
+    ]
+    assert annotated_objects[0].image().shape == (12, 16, 3)
 
 
 def test_a_list_of_names_chooses_photographs(tmp_path: Path) -> None:
     for name in ("2008_1", "2008_2", "2008_3"):
         write_photo(tmp_path, name, [thing("cat", [part("head", np.s_[:2])])])
     (tmp_path / "val.txt").write_text("2008_3\n2008_1  1\n\n")
-    scenes = read_pascal_part(tmp_path, tmp_path / "val.txt")
-    assert [scene.image_path.stem for scene in scenes] == ["2008_1", "2008_3"]
+    annotated_objects = read_pascal_part(tmp_path, tmp_path / "val.txt")
+    assert [annotated_object.image_path.stem for annotated_object in annotated_objects] == [
+        "2008_1",
+        "2008_3",
+    ]
 
 
 def test_another_file_and_an_empty_folder_are_reported(tmp_path: Path) -> None:
@@ -225,8 +241,11 @@ def test_a_coco_style_file_is_read_with_its_images_beside_it(tmp_path: Path) -> 
         "annotations": [{"image_id": 1, "category_id": 1, "object_id": 1, "segmentation": rle}],
     }
     (tmp_path / "val.json").write_text(json.dumps(content))
-    (scene,) = SetDescription.parse(str(tmp_path / "val.json")).read()
-    assert (scene.image_path, scene.object_class) == (tmp_path / "images" / "a.jpg", "car")
+    (annotated_object,) = SetDescription.parse(str(tmp_path / "val.json")).read()
+    assert (annotated_object.image_path, annotated_object.object_class) == (
+        tmp_path / "images" / "a.jpg",
+        "car",
+    )
     with pytest.raises(DataError, match="unknown grouping"):
         SetDescription.parse(f"{tmp_path / 'val.json'},grouping=colour").read()
 

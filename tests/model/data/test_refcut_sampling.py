@@ -10,13 +10,13 @@ import pytest
 from numpy.random import default_rng
 
 from model.cli.make_synthetic_data import COLOURS, write_synthetic_data
+from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
 from model.data.augment import Augmentation, Crop
 from model.data.refcut_sampling import ReferenceFinder, Sample, sample_pair
-from model.data.scenes import Scene, read_scenes
 from model.masks import union
 from model.types import BoolMask, RgbImage
 from tests.support.colour_world import COLOURS as GREYS
-from tests.support.colour_world import SIDE_PX, make_scene
+from tests.support.colour_world import SIDE_PX, make_annotated_object
 
 PARTS = ("wheel", "door", "roof")
 
@@ -25,17 +25,23 @@ def as_it_is(image: RgbImage, masks: dict[str, BoolMask], _size: int, _rng: obje
     return Crop(image, masks)
 
 
-def cars(folder: Path, parts: Sequence[Sequence[str]]) -> list[Scene]:
-    return [make_scene(folder / f"{number}.png", names) for number, names in enumerate(parts)]
+def cars(folder: Path, parts: Sequence[Sequence[str]]) -> list[AnnotatedObject]:
+    return [make_annotated_object(folder / f"{number}.png", names) for number, names in enumerate(parts)]
 
 
 def samples(
-    scenes: list[Scene], count: int, *, no_reference: float = 0.0, augmentation: Augmentation = as_it_is
+    annotated_objects: list[AnnotatedObject],
+    count: int,
+    *,
+    no_reference: float = 0.0,
+    augmentation: Augmentation = as_it_is,
 ) -> list[Sample]:
-    """Samples of the first scene, with patches of one pixel."""
-    finder = ReferenceFinder(scenes)
+    """Samples of the first annotated object, with patches of one pixel."""
+    finder = ReferenceFinder(annotated_objects)
     return [
-        sample_pair(scenes[0], finder, SIDE_PX, SIDE_PX, augmentation, no_reference, default_rng(seed))
+        sample_pair(
+            annotated_objects[0], finder, SIDE_PX, SIDE_PX, augmentation, no_reference, default_rng(seed)
+        )
         for seed in range(count)
     ]
 
@@ -69,12 +75,12 @@ def test_a_whole_object_with_nothing_beside_it_always_keeps_its_positive_mask(tm
 
 
 def test_only_an_object_with_the_same_parts_is_a_reference(tmp_path: Path) -> None:
-    scenes = [
+    annotated_objects = [
         *cars(tmp_path, [PARTS, ["wheel", "door"]]),
-        make_scene(tmp_path / "x.png", PARTS, object_class="x"),
+        make_annotated_object(tmp_path / "x.png", PARTS, object_class="x"),
     ]
     referenced = {frozenset[str](): 0}
-    for sample in samples(scenes, 60):
+    for sample in samples(annotated_objects, 60):
         meant = frozenset(named(sample.image, sample.target))
         given = bool(sample.positive.any() or sample.negative.any())
         assert given == (meant <= {"wheel", "door"})
@@ -83,8 +89,10 @@ def test_only_an_object_with_the_same_parts_is_a_reference(tmp_path: Path) -> No
 
 
 def test_names_that_do_not_carry_over_have_no_reference(tmp_path: Path) -> None:
-    scenes = [make_scene(tmp_path / f"{n}.png", PARTS, names_carry=False) for n in range(2)]
-    assert not any(sample.positive.any() for sample in samples(scenes, 10))
+    annotated_objects = [
+        make_annotated_object(tmp_path / f"{n}.png", PARTS, names_carry=False) for n in range(2)
+    ]
+    assert not any(sample.positive.any() for sample in samples(annotated_objects, 10))
 
 
 def test_references_are_left_out_as_often_as_asked(tmp_path: Path) -> None:
@@ -96,7 +104,7 @@ def test_references_are_left_out_as_often_as_asked(tmp_path: Path) -> None:
 
 
 def test_a_reference_that_is_cut_off_is_drawn_again_and_in_the_end_taken_whole(tmp_path: Path) -> None:
-    scenes = cars(tmp_path, [["door", "roof"], ["door", "roof"]])
+    annotated_objects = cars(tmp_path, [["door", "roof"], ["door", "roof"]])
     calls: list[str] = []
 
     def blind(image: RgbImage, masks: dict[str, BoolMask], *_: object) -> Crop:
@@ -108,20 +116,20 @@ def test_a_reference_that_is_cut_off_is_drawn_again_and_in_the_end_taken_whole(t
         pixel = np.zeros_like(masks["door"])
         return Crop(np.zeros_like(image), {"roof": pixel})
 
-    (sample,) = samples(scenes, 1, augmentation=blind)
+    (sample,) = samples(annotated_objects, 1, augmentation=blind)
     assert calls == ["target", *["reference"] * 10]
     assert sample.reference_image.any(), "the whole photograph"
     assert sample.positive.any() or sample.negative.any()
 
 
 def test_synthetic_pictures_are_a_data_set_of_parts_in_their_colours(tmp_path: Path) -> None:
-    scenes = read_scenes(
+    annotated_objects = read_annotated_objects(
         write_synthetic_data(tmp_path, pictures=5), tmp_path / "synthetic", grouping="object"
     )
-    assert len(scenes) == 5
-    for scene in scenes:
-        masks = scene.masks()
+    assert len(annotated_objects) == 5
+    for annotated_object in annotated_objects:
+        masks = annotated_object.masks()
         assert {"body", "tail"} <= set(masks) <= set(COLOURS)
         assert union(masks.values()).sum() == sum(mask.sum() for mask in masks.values()), "no overlap"
         for name, mask in masks.items():
-            assert np.abs(scene.image()[mask].mean(axis=0) - COLOURS[name][::-1]).max() < 6
+            assert np.abs(annotated_object.image()[mask].mean(axis=0) - COLOURS[name][::-1]).max() < 6

@@ -13,8 +13,8 @@ from model.data.snapshot import (
     TRAIN_FILE,
     Snapshot,
     SnapshotMask,
+    SnapshotObject,
     SnapshotReference,
-    SnapshotScene,
     read_snapshot,
     write_snapshot,
 )
@@ -24,9 +24,9 @@ from model.masks import encode
 LEFT = np.arange(12)[None, :].repeat(8, axis=0) < 5
 
 
-def scene(name: str, annotation: str = "7") -> SnapshotScene:
+def annotated_object(name: str, annotation: str = "7") -> SnapshotObject:
     wheel = SnapshotMask("wheel", encode(LEFT), [[[2.0, 1.0, 1], [3.0, 9.0, 0]]])
-    return SnapshotScene(name, 12, 8, annotation, [SnapshotMask("door", encode(~LEFT)), wheel])
+    return SnapshotObject(name, 12, 8, annotation, [SnapshotMask("door", encode(~LEFT)), wheel])
 
 
 def made_snapshot(folder: Path, **changes: str) -> Snapshot:
@@ -36,8 +36,8 @@ def made_snapshot(folder: Path, **changes: str) -> Snapshot:
         cv2.imwrite(str(folder / "images" / name), np.full((8, 12, 3), 90, np.uint8))
     return write_snapshot(
         folder,
-        train=[scene(names["train"]), scene(names["train"], "8")],
-        holdout=[scene(names["holdout"])],
+        train=[annotated_object(names["train"]), annotated_object(names["train"], "8")],
+        holdout=[annotated_object(names["holdout"])],
         references=[SnapshotReference("wheel", "a.png", encode(LEFT), None, "0123456789ab")],
         made_of={"project": 3},
     )
@@ -48,16 +48,16 @@ def test_a_snapshot_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
     assert read_snapshot(tmp_path) == written
     assert written.labels == ["door", "wheel"]
-    assert written.train == [scene("a.png"), scene("a.png", "8")]
+    assert written.train == [annotated_object("a.png"), annotated_object("a.png", "8")]
     assert written.references[0].negative is None
 
 
 def test_each_annotation_is_an_object_whose_parts_are_its_labels(tmp_path: Path) -> None:
-    scenes = made_snapshot(tmp_path).train_scenes()
+    annotated_objects = made_snapshot(tmp_path).train_objects()
 
-    assert [sorted(s.part_rles) for s in scenes] == [["door", "wheel"]] * 2
-    np.testing.assert_array_equal(scenes[0].masks()["wheel"], LEFT)
-    assert scenes[0].image().shape == (8, 12, 3)
+    assert [sorted(s.part_rles) for s in annotated_objects] == [["door", "wheel"]] * 2
+    np.testing.assert_array_equal(annotated_objects[0].masks()["wheel"], LEFT)
+    assert annotated_objects[0].image().shape == (8, 12, 3)
 
 
 def test_the_same_annotations_have_the_same_digest_in_another_folder(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from model.evaluation.compare import (
 from model.evaluation.pictures import draw_before_after
 from model.evaluation.promotion import decide
 from model.types import Click
-from tests.support.colour_world import ColourPredictor, make_scene
+from tests.support.colour_world import ColourPredictor, make_annotated_object
 from tests.support.synthetic_snapshot import fish_snapshot, parent_version
 
 SETTINGS = CompareSettings(max_clicks=6, runtime="torch")
@@ -68,8 +68,8 @@ def test_a_network_is_not_better_than_itself(tmp_path, parent):
 
 
 def test_figures_are_those_of_the_robots_clicks(tmp_path):
-    scene = make_scene(tmp_path / "car.png", ["wheel", "door"])
-    (compared,) = annotate_masks(ColourPredictor(), [(scene, "wheel")], {}, 20)
+    annotated_object = make_annotated_object(tmp_path / "car.png", ["wheel", "door"])
+    (compared,) = annotate_masks(ColourPredictor(), [(annotated_object, "wheel")], {}, 20)
     assert compared.ious == [1.0] * 5
     assert compared.negative_click_changes
 
@@ -79,8 +79,8 @@ def test_a_network_that_ignores_negative_clicks_is_found_out(tmp_path):
         def predict(self, clicks):
             return super().predict([click for click in clicks if click.positive])
 
-    scene = make_scene(tmp_path / "car.png", ["wheel", "door"])
-    (compared,) = annotate_masks(Stubborn(), [(scene, "door")], {}, 20)
+    annotated_object = make_annotated_object(tmp_path / "car.png", ["wheel", "door"])
+    (compared,) = annotate_masks(Stubborn(), [(annotated_object, "door")], {}, 20)
     assert compared.negative_click_changes is False
 
 
@@ -93,8 +93,12 @@ def test_an_image_is_encoded_once_for_all_its_masks(tmp_path):
             super().set_image(image_rgb)
 
     predictor = Counting()
-    scenes = [make_scene(tmp_path / f"{name}.png", ["wheel", "door"]) for name in ("car", "van")]
-    chosen = [(scene, label) for scene in scenes for label in ("door", "wheel")]
+    annotated_objects = [
+        make_annotated_object(tmp_path / f"{name}.png", ["wheel", "door"]) for name in ("car", "van")
+    ]
+    chosen = [
+        (annotated_object, label) for annotated_object in annotated_objects for label in ("door", "wheel")
+    ]
     assert [compared.ious[0] for compared in annotate_masks(predictor, chosen, {}, 20)] == [1.0] * 4
     assert predictor.images == 2
 

@@ -13,15 +13,15 @@ from model.evaluation.records import Record
 from model.evaluation.report import write_plots
 from model.evaluation.runner import ClickLimits, EvaluationSet, Evaluator, Task
 from model.evaluation.samples import enumerate_samples
-from tests.support.colour_world import ColourPredictor, make_scene
+from tests.support.colour_world import ColourPredictor, make_annotated_object
 
 
 def run_cars(folder: Path, modes: list[str]) -> tuple[EvaluationSet, list[Record]]:
     one = EvaluationSet(
-        "cars val", [make_scene(folder / f"{n}.png", ["wheel", "door", "roof"]) for n in "ab"]
+        "cars val", [make_annotated_object(folder / f"{n}.png", ["wheel", "door", "roof"]) for n in "ab"]
     )
     evaluator = Evaluator([one], ColourPredictor(), ClickLimits())
-    samples, _ = enumerate_samples(one.scenes)
+    samples, _ = enumerate_samples(one.annotated_objects)
     return one, [r for sample in samples for r in evaluator.run(Task(0, sample, tuple(parse_modes(modes))))]
 
 

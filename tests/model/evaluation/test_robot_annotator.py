@@ -15,7 +15,7 @@ from model.evaluation.metrics import clicks_needed
 from model.evaluation.robot_annotator import Clicker, JitteredClicker, Session, annotate, removed_share
 from model.masks import connected, deepest_point, intersection_over_union, union
 from model.types import Box, Click, MaskResult
-from tests.support.colour_world import ColourPredictor, make_scene
+from tests.support.colour_world import ColourPredictor, make_annotated_object
 
 RECORDINGS = Path(__file__).parents[2] / "fixtures" / "simpleclick"
 RUNS: dict[str, Any] = json.loads((RECORDINGS / "clicker_runs.json").read_text())
@@ -133,10 +133,10 @@ def test_an_error_of_one_pixel_is_hit() -> None:
 
 
 def session_of(folder: Path, parts: Sequence[str], *, max_clicks: int = 20, min_clicks: int = 1) -> Session:
-    scene = make_scene(folder / "a.png", ["wheel", "door", "roof", "mirror"])
+    annotated_object = make_annotated_object(folder / "a.png", ["wheel", "door", "roof", "mirror"])
     predictor = ColourPredictor()
-    predictor.set_image(scene.image())
-    target_hw = union(scene.masks()[name] for name in parts)
+    predictor.set_image(annotated_object.image())
+    target_hw = union(annotated_object.masks()[name] for name in parts)
     return annotate(predictor, target_hw, Clicker(target_hw), max_clicks=max_clicks, min_clicks=min_clicks)
 
 

@@ -10,7 +10,7 @@ from model.evaluation.modes import parse_modes
 from model.evaluation.records import Record
 from model.evaluation.runner import ClickLimits, EvaluationSet, Task, run_tasks
 from model.evaluation.samples import enumerate_samples
-from tests.support.colour_world import ColourPredictor, make_scene
+from tests.support.colour_world import ColourPredictor, make_annotated_object
 
 PARTS = ["wheel", "door", "roof", "mirror"]
 
@@ -19,10 +19,10 @@ def run_world(
     folder: Path, modes: list[str], make: Callable[[], ColourPredictor] = ColourPredictor, workers: int = 1
 ) -> dict[tuple[str, str], Record]:
     """Records of two full cars and a third that alone has no reference for any part, by sample key and mode."""
-    scenes = [make_scene(folder / f"{name}.png", PARTS) for name in "ab"]
-    scenes.append(make_scene(folder / "c.png", ["roof"], object_class="hut"))
-    one = EvaluationSet("world", scenes)
-    tasks = [Task(0, sample, tuple(parse_modes(modes))) for sample in enumerate_samples(scenes)[0]]
+    annotated_objects = [make_annotated_object(folder / f"{name}.png", PARTS) for name in "ab"]
+    annotated_objects.append(make_annotated_object(folder / "c.png", ["roof"], object_class="hut"))
+    one = EvaluationSet("world", annotated_objects)
+    tasks = [Task(0, sample, tuple(parse_modes(modes))) for sample in enumerate_samples(annotated_objects)[0]]
     done = run_tasks([one], tasks, make, ClickLimits(min_clicks=1), workers)
     return {(record.sample, record.mode): record for records in done for record in records}
 

@@ -8,12 +8,12 @@ import pytest
 
 from model.evaluation.samples import Sample, connected_pairs, enumerate_samples, limit_samples
 from model.masks import connected
-from tests.support.colour_world import make_scene
+from tests.support.colour_world import make_annotated_object
 
 
 def test_every_part_connected_pair_and_whole_object_is_a_sample(tmp_path: Path) -> None:
-    scene = make_scene(tmp_path / "a.png", ["wheel", "door", "roof", "mirror"])
-    samples, counts = enumerate_samples([scene])
+    annotated_object = make_annotated_object(tmp_path / "a.png", ["wheel", "door", "roof", "mirror"])
+    samples, counts = enumerate_samples([annotated_object])
     assert {sample.parts for sample in samples if sample.kind == "single"} == {
         ("door",),
         ("mirror",),
@@ -33,24 +33,24 @@ def test_every_part_connected_pair_and_whole_object_is_a_sample(tmp_path: Path) 
 
 
 def test_a_pair_that_is_the_whole_counts_once_as_whole(tmp_path: Path) -> None:
-    samples, counts = enumerate_samples([make_scene(tmp_path / "a.png", ["wheel", "door"])])
+    samples, counts = enumerate_samples([make_annotated_object(tmp_path / "a.png", ["wheel", "door"])])
     assert [sample.kind for sample in samples] == ["single", "single", "whole"]
     assert (counts.distinct, counts.with_repeats) == (3, 4)
 
 
 def test_two_parts_apart_are_a_whole_but_no_pair_even_when_counted_twice(tmp_path: Path) -> None:
-    _, counts = enumerate_samples([make_scene(tmp_path / "a.png", ["wheel", "mirror"])])
+    _, counts = enumerate_samples([make_annotated_object(tmp_path / "a.png", ["wheel", "mirror"])])
     assert (counts.distinct, counts.with_repeats) == (3, 3)
 
 
 def test_an_object_of_one_part_counts_as_a_part(tmp_path: Path) -> None:
-    samples, counts = enumerate_samples([make_scene(tmp_path / "a.png", ["wheel"])])
+    samples, counts = enumerate_samples([make_annotated_object(tmp_path / "a.png", ["wheel"])])
     assert [sample.kind for sample in samples] == ["single"]
     assert (counts.distinct, counts.with_repeats) == (1, 2)
 
 
 def test_both_totals_are_printed(tmp_path: Path) -> None:
-    _, counts = enumerate_samples([make_scene(tmp_path / "a.png", ["wheel", "door"])])
+    _, counts = enumerate_samples([make_annotated_object(tmp_path / "a.png", ["wheel", "door"])])
     assert str(counts).startswith("3 samples (2 single, 0 pair, 1 whole); 4 when")
 
 
@@ -70,8 +70,8 @@ def test_a_limit_takes_each_kind_at_equal_steps() -> None:
     samples = [Sample(number, "single", ("wheel",)) for number in range(10)]
     samples += [Sample(number, "whole", ("door", "wheel")) for number in range(2)]
     chosen = limit_samples(samples, 5)
-    assert [sample.scene for sample in chosen if sample.kind == "single"] == [1, 3, 5, 7, 9]
-    assert [sample.scene for sample in chosen if sample.kind == "whole"] == [0, 1]
+    assert [sample.annotated_object for sample in chosen if sample.kind == "single"] == [1, 3, 5, 7, 9]
+    assert [sample.annotated_object for sample in chosen if sample.kind == "whole"] == [0, 1]
     assert limit_samples(samples, None) == samples
 
 

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data._utils import signal_handling
 
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.data.snapshot import Snapshot
 from model.errors import DataError, TrainingError, WeightsError
 from model.finetuning.config import Progress, StopTraining
@@ -121,19 +121,19 @@ def test_a_finished_run_is_not_trained_again(tmp_path, parent):
 def test_no_image_of_the_holdout_is_ever_opened(tmp_path, parent, monkeypatch):
     snapshot = fish_snapshot(tmp_path / "snapshot")
     opened: set[str] = set()
-    read = Scene.image
+    read = AnnotatedObject.image
 
-    def noted(scene: Scene) -> Any:
-        opened.add(scene.image_path.name)
-        return read(scene)
+    def noted(annotated_object: AnnotatedObject) -> Any:
+        opened.add(annotated_object.image_path.name)
+        return read(annotated_object)
 
-    monkeypatch.setattr(Scene, "image", noted)
+    monkeypatch.setattr(AnnotatedObject, "image", noted)
     settings = QUICK.model_copy(
         update={"steps": 30, "min_checked_images": 1, "checked_share": 0.4, "checks": 2}
     )
     fine_tune(snapshot, parent, tmp_path / "run", settings)
-    assert opened == {scene.file_name for scene in snapshot.train}
-    assert not opened & {scene.file_name for scene in snapshot.holdout}
+    assert opened == {annotated_object.file_name for annotated_object in snapshot.train}
+    assert not opened & {annotated_object.file_name for annotated_object in snapshot.holdout}
 
 
 def test_it_stops_early_when_checks_find_nothing_better_and_keeps_the_best(tmp_path, parent, monkeypatch):
@@ -286,8 +286,12 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_leaves_no_version(tmp_path
 def test_replay_draws_from_earlier_snapshots(tmp_path, parent, monkeypatch):
     earlier = fish_snapshot(tmp_path / "earlier")
     opened: set[Path] = set()
-    read = Scene.image
-    monkeypatch.setattr(Scene, "image", lambda scene: (opened.add(scene.image_path.parent), read(scene))[1])
+    read = AnnotatedObject.image
+    monkeypatch.setattr(
+        AnnotatedObject,
+        "image",
+        lambda annotated_object: (opened.add(annotated_object.image_path.parent), read(annotated_object))[1],
+    )
     settings = QUICK.model_copy(
         update={"steps": 10, "replay_snapshots": (earlier.folder,), "replay_share": 0.5}
     )

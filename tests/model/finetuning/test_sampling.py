@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
-from model.finetuning.sampling import logged_scenes, reference_scenes, session_batch
+from model.finetuning.sampling import logged_objects, reference_objects, session_batch
 from model.types import ROUND_SLOTS
 from tests.support.synthetic_snapshot import fish_snapshot
 
@@ -19,7 +19,7 @@ def snapshot(tmp_path):
 
 
 def test_logged_clicks_fall_on_their_target_in_the_views_frame(snapshot):
-    logged = logged_scenes(snapshot.train, snapshot.train_scenes())
+    logged = logged_objects(snapshot.train, snapshot.train_objects())
     assert len(logged) == len(snapshot.train)
     negatives = set()
     for seed in range(12):
@@ -35,9 +35,9 @@ def test_logged_clicks_fall_on_their_target_in_the_views_frame(snapshot):
 
 
 def test_the_reference_says_which_label_is_meant(snapshot):
-    scenes = snapshot.train_scenes()
-    (reference,) = reference_scenes(snapshot, scenes)
-    logged = logged_scenes(snapshot.train, scenes)[1]
+    annotated_objects = snapshot.train_objects()
+    (reference,) = reference_objects(snapshot, annotated_objects)
+    logged = logged_objects(snapshot.train, annotated_objects)[1]
     batch = session_batch(logged, reference, PX, GRID, default_rng(0))
     assert batch.images.shape == (2, 3, PX, PX)
     assert (batch.positive.sum(1) > 0).all()
@@ -46,12 +46,12 @@ def test_the_reference_says_which_label_is_meant(snapshot):
     assert not without.positive.any()
 
 
-def test_scenes_that_nobody_clicked_on_are_left_out(tmp_path):
+def test_objects_that_nobody_clicked_on_are_left_out(tmp_path):
     snapshot = fish_snapshot(tmp_path / "other", clicked=False)
-    assert logged_scenes(snapshot.train, snapshot.train_scenes()) == []
+    assert logged_objects(snapshot.train, snapshot.train_objects()) == []
 
 
 def test_a_reference_on_a_photograph_without_annotations_shows_its_masks(snapshot):
-    (reference,) = reference_scenes(snapshot, [])
+    (reference,) = reference_objects(snapshot, [])
     assert sorted(reference.part_rles) == ["head", "tail"]
-    np.testing.assert_array_equal(reference.masks()["head"], snapshot.train_scenes()[0].masks()["head"])
+    np.testing.assert_array_equal(reference.masks()["head"], snapshot.train_objects()[0].masks()["head"])

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.checkpoints.weights import load_network
-from model.data.scenes import read_scenes
+from model.data.annotated_objects import read_annotated_objects
 from model.images import read_image
 from model.masks import deepest_point
 from model.network.click_maps import disk_maps
@@ -118,8 +118,8 @@ def _square(path: Path) -> torch.Tensor:
 
 
 def _mask(name: str, part: str) -> NDArray[np.bool_]:
-    scenes = read_scenes(DEMO / "parts.json", DEMO, grouping="object")
-    return next(s for s in scenes if s.image_path == _photograph(name)).masks()[part]
+    annotated_objects = read_annotated_objects(DEMO / "parts.json", DEMO, grouping="object")
+    return next(s for s in annotated_objects if s.image_path == _photograph(name)).masks()[part]
 
 
 def _photograph(name: str) -> Path:

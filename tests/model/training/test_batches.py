@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from model.data.scenes import Scene
+from model.data.annotated_objects import AnnotatedObject
 from model.errors import DataError
 from model.training.batches import Batch, Batches, Part, batch_loader
 from model.training.config import Stage, TrainConfig
 from model.training.distributed import child_signal_restored
-from model.training.sampling import SourcedScenes, make_sampler, steps_per_epoch
-from tests.support.synthetic import drawn_scenes
+from model.training.sampling import SourcedObjects, make_sampler, steps_per_epoch
+from tests.support.synthetic import drawn_objects
 
 STAGE = Stage(size_px=56, steps=5, groups=4, samples=4)
 SAMPLINGS: list[dict[str, Any]] = [
@@ -29,13 +29,17 @@ FIELDS = ("images", "targets", "positive", "negative", "clicks")
 
 
 @pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
-    return drawn_scenes(tmp_path_factory.mktemp("scenes"), 6)
+def annotated_objects(tmp_path_factory: pytest.TempPathFactory) -> list[AnnotatedObject]:
+    return drawn_objects(tmp_path_factory.mktemp("annotated objects"), 6)
 
 
-def batches(scenes: list[Scene], options: dict[str, Any], first_step: int = 0, part: Part = ALL) -> Batches:
+def batches(
+    annotated_objects: list[AnnotatedObject], options: dict[str, Any], first_step: int = 0, part: Part = ALL
+) -> Batches:
     config = TrainConfig.model_validate({"preset": "xtiny", "sources": [], "stages": []} | options)
-    return Batches(make_sampler([SourcedScenes(scenes, 1.0)], 14, config), STAGE, 3, first_step, part)
+    return Batches(
+        make_sampler([SourcedObjects(annotated_objects, 1.0)], 14, config), STAGE, 3, first_step, part
+    )
 
 
 def joined(parts: Sequence[Batch], field: str) -> torch.Tensor:
@@ -53,10 +57,10 @@ def same(one: Sequence[Batch], other: Sequence[Batch]) -> bool:
 
 @WAYS
 def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(
-    scenes: list[Scene], options: dict[str, Any]
+    annotated_objects: list[AnnotatedObject], options: dict[str, Any]
 ) -> None:
-    whole = batches(scenes, options)
-    resumed = batches(scenes, options, first_step=3)
+    whole = batches(annotated_objects, options)
+    resumed = batches(annotated_objects, options, first_step=3)
     assert len(resumed) == 2
     assert same(resumed[0], whole[3])
     assert not same(resumed[0], whole[0])
@@ -64,44 +68,50 @@ def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(
 
 @WAYS
 def test_processes_see_different_parts_that_make_up_the_step(
-    scenes: list[Scene], options: dict[str, Any]
+    annotated_objects: list[AnnotatedObject], options: dict[str, Any]
 ) -> None:
-    (whole,) = batches(scenes, options)[1]
-    of_rank = [batches(scenes, options, part=Part(rank, 2))[1] for rank in range(2)]
+    (whole,) = batches(annotated_objects, options)[1]
+    of_rank = [batches(annotated_objects, options, part=Part(rank, 2))[1] for rank in range(2)]
     assert not same(*of_rank)
     assert same([whole], of_rank[0] + of_rank[1])
-    four = batches(scenes, options, part=Part(accumulate=4))[1]
+    four = batches(annotated_objects, options, part=Part(accumulate=4))[1]
     assert len(four) == 4
     assert same([whole], four)
 
 
-def test_a_step_that_cannot_be_split_evenly_is_reported(scenes: list[Scene]) -> None:
+def test_a_step_that_cannot_be_split_evenly_is_reported(annotated_objects: list[AnnotatedObject]) -> None:
     with pytest.raises(DataError, match="4 groups or samples cannot be cut into 6"):
-        batches(scenes, SAMPLINGS[0], part=Part(0, 3, accumulate=2))
+        batches(annotated_objects, SAMPLINGS[0], part=Part(0, 3, accumulate=2))
 
 
-def test_an_epoch_of_the_papers_samples_sees_each_object_once(scenes: list[Scene]) -> None:
+def test_an_epoch_of_the_papers_samples_sees_each_object_once(
+    annotated_objects: list[AnnotatedObject],
+) -> None:
     stage = Stage(size_px=56, epochs=2, samples=2)
     config = TrainConfig(preset="xtiny", sources=[], stages=[], sampling="refcut")
-    sampler = make_sampler([SourcedScenes(scenes, 1.0)], 14, config)
+    sampler = make_sampler([SourcedObjects(annotated_objects, 1.0)], 14, config)
     drawn: list[str] = []
 
     class Finder:
-        def find(self, scene: Scene, names: Sequence[str], rng: Any) -> None:
-            drawn.append(scene.image_path.name)
+        def find(self, annotated_object: AnnotatedObject, names: Sequence[str], rng: Any) -> None:
+            drawn.append(annotated_object.image_path.name)
 
     sampler._finder = Finder()  # type: ignore[attr-defined]
-    per_epoch = steps_per_epoch(len(scenes), stage)
+    per_epoch = steps_per_epoch(len(annotated_objects), stage)
     assert per_epoch == 3
     for step in range(2 * per_epoch):
         sampler.batches(stage, 0, step, [range(2)])
     first, second = drawn[:6], drawn[6:]
-    assert sorted(first) == sorted(second) == sorted(scene.image_path.name for scene in scenes)
+    assert (
+        sorted(first)
+        == sorted(second)
+        == sorted(annotated_object.image_path.name for annotated_object in annotated_objects)
+    )
     assert first != second
 
 
-def test_a_loader_process_makes_the_same_batches(scenes: list[Scene]) -> None:
-    dataset = batches(scenes, SAMPLINGS[2])
+def test_a_loader_process_makes_the_same_batches(annotated_objects: list[AnnotatedObject]) -> None:
+    dataset = batches(annotated_objects, SAMPLINGS[2])
     with child_signal_restored():
         for number, step in enumerate(batch_loader(dataset, workers=1)):
             assert same(step, dataset[number])

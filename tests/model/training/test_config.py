@@ -33,7 +33,7 @@ def test_the_papers_run_is_the_papers(tmp_path: Path) -> None:
     assert {config.rate_head, config.rate_prompts, config.rate_blocks, config.block_decay} == {5e-6, 1.0}
     (stage,) = config.stages
     assert (stage.size_px, stage.epochs, stage.samples, stage.loss) == (448, 55, 32, "normalised_focal")
-    counted, milestones = in_steps(config, scenes=20466)
+    counted, milestones = in_steps(config, annotated_objects=20466)
     assert counted.stages[0].steps == 55 * 639
     assert milestones == (50 * 639,)
     assert config.schedule.factor == 0.1

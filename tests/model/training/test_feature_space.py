@@ -11,8 +11,8 @@ from model.network.refcut import RefCut
 from model.training.batches import Batches, Part
 from model.training.config import Stage, TrainConfig
 from model.training.feature_space import fit_learned_similarity, with_learned_similarity
-from model.training.sampling import SourcedScenes, make_sampler
-from tests.support.synthetic import TINY_FROZEN, drawn_scenes, random_network
+from model.training.sampling import SourcedObjects, make_sampler
+from tests.support.synthetic import TINY_FROZEN, drawn_objects, random_network
 
 WITHOUT = dataclasses.replace(TINY_FROZEN, learned_similarity_dim=0)
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def test_a_network_that_gains_a_likeness_computes_what_it_did() -> None:
 def steps(folder: Path, count: int) -> Batches:
     stage = Stage(size_px=112, steps=count, groups=2)
     config = TrainConfig(preset="s14", sources=[], stages=[stage])
-    sampler = make_sampler([SourcedScenes(drawn_scenes(folder, 6), 1.0)], TINY_FROZEN.patch_px, config)
+    sampler = make_sampler([SourcedObjects(drawn_objects(folder, 6), 1.0)], TINY_FROZEN.patch_px, config)
     return Batches(sampler, stage, 0, 0, Part())
 
 

@@ -12,7 +12,7 @@ import torch
 from model.network.refcut import RefCut
 from model.training.config import Schedule, TrainConfig
 from model.training.optim import make_optimiser, scheduled_share
-from tests.support.synthetic import TINY_CONFIGS, drawn_scenes
+from tests.support.synthetic import TINY_CONFIGS, drawn_objects
 from tests.support.training_runs import make_trainer, run
 
 ADAM: dict[str, Any] = {"optimiser": "adam", "betas": (0.9, 0.999), "weight_decay": 0.0}
@@ -37,7 +37,7 @@ def test_every_trainable_parameter_is_in_the_optimiser_exactly_once(
 def test_frozen_features_stay_as_they_are_and_all_else_learns(tmp_path: Path) -> None:
     trainer = make_trainer("frozen", tmp_path / "run")
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
-    run(trainer, drawn_scenes(tmp_path, 4))
+    run(trainer, drawn_objects(tmp_path, 4))
     after = trainer.network.state_dict()
     frozen = ("backbone.", "comparison_")
     assert all(torch.equal(before[name], after[name]) == name.startswith(frozen) for name in before)

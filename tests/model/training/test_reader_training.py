@@ -19,9 +19,9 @@ from model.network.refcut import RefCut
 from model.training.distributed import Processes
 from model.training.reader_config import (
     ReaderTraining,
-    evaluation_scenes,
+    evaluation_objects,
     read_reader_config,
-    training_scenes,
+    training_objects,
 )
 from model.training.reader_sampling import ReaderSampler
 from model.training.reader_training import (
@@ -55,8 +55,8 @@ def trainer(folder: Path, run_dir: Path, **options: Any) -> ReaderTrainer:
     torch.manual_seed(0)
     reader = Reader(64, TINY_READER)
     sampler = ReaderSampler(config, folder / "cache")
-    scenes = {name: evaluation_scenes(config, name) for name in config.evaluation}
-    evaluation = ReaderEvaluation(scenes, folder / "cache", config.evaluation_limit)
+    annotated_objects = {name: evaluation_objects(config, name) for name in config.evaluation}
+    evaluation = ReaderEvaluation(annotated_objects, folder / "cache", config.evaluation_limit)
     return ReaderTrainer(reader, config, sampler, run_dir, torch.device("cpu"), evaluation)
 
 
@@ -160,8 +160,12 @@ def test_near_copies_and_the_development_share_are_left_out(tmp_path: Path) -> N
     write_part_file(tmp_path, 4, PIECES)
     (tmp_path / "near_copies.json").write_text('{"fish": ["2.png"]}')
     config = make_config(tmp_path, exclude=tmp_path / "near_copies.json")
-    assert {scene.image_path.name for scene in training_scenes(config, "fish")} == {"0.png", "1.png", "3.png"}
-    assert training_scenes(make_config(tmp_path, development_share=1.0), "fish") == []
+    assert {annotated_object.image_path.name for annotated_object in training_objects(config, "fish")} == {
+        "0.png",
+        "1.png",
+        "3.png",
+    }
+    assert training_objects(make_config(tmp_path, development_share=1.0), "fish") == []
 
 
 def test_the_configuration_that_ships_can_be_read() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.synthetic import drawn_scenes
+from tests.support.synthetic import drawn_objects
 from tests.support.training_runs import PAPER, KilledError, logged, make_trainer, run
 
 ALL = pytest.mark.parametrize(
@@ -28,12 +28,12 @@ ALL = pytest.mark.parametrize(
 def test_a_killed_run_resumes_to_the_same_losses_and_weights(
     kind: str, options: dict[str, Any], tmp_path: Path
 ) -> None:
-    scenes = drawn_scenes(tmp_path, 4)
+    annotated_objects = drawn_objects(tmp_path, 4)
     whole = make_trainer(kind, tmp_path / "whole", **options)
-    run(whole, scenes)
+    run(whole, annotated_objects)
     cut = make_trainer(kind, tmp_path / "cut", **options)
     with pytest.raises(KilledError):
-        run(cut, scenes, killed=True)
+        run(cut, annotated_objects, killed=True)
     cut.checkpoint_path.with_name(".checkpoint.pt.partial").write_bytes(
         b"the kill came while this was written"
     )
@@ -42,7 +42,7 @@ def test_a_killed_run_resumes_to_the_same_losses_and_weights(
     again = make_trainer(kind, tmp_path / "cut", **options)
     assert again.resume()
     assert (again.stage, again.step) == (0, 1)
-    run(again, scenes)
+    run(again, annotated_objects)
     assert len(logged(tmp_path / "whole")) == 4
     assert logged(tmp_path / "cut") == logged(tmp_path / "whole")
     for name, value in whole.average.values.items():

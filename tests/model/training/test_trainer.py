@@ -10,7 +10,7 @@ import torch
 
 from model.errors import TrainingError
 from model.training.trainer import Trainer
-from tests.support.synthetic import drawn_scenes
+from tests.support.synthetic import drawn_objects
 from tests.support.training_runs import batches_of, make_trainer
 
 
@@ -25,7 +25,7 @@ def without_chance(kind: str, run_dir: Path, **options: Any) -> Trainer:
 @pytest.mark.parametrize("sampling", ["groups", "refcut"])
 def test_accumulated_gradients_are_those_of_one_large_batch(sampling: str, loss: str, tmp_path: Path) -> None:
     stage = {"size_px": 112, "steps": 1, "groups": 4, "samples": 4, "loss": loss}
-    scenes = drawn_scenes(tmp_path, 4)
+    annotated_objects = drawn_objects(tmp_path, 4)
     found = {}
     for accumulate in (1, 4):
         trainer = without_chance(
@@ -35,7 +35,7 @@ def test_accumulated_gradients_are_those_of_one_large_batch(sampling: str, loss:
             stages=[stage],
             sampling=sampling,
         )
-        parts = batches_of(trainer, scenes, 0)[0]
+        parts = batches_of(trainer, annotated_objects, 0)[0]
         assert len(parts) == accumulate
         figures = trainer._train_step(parts, trainer.config.stages[0])
         gradients = [p.grad for p in trainer.network.parameters() if p.grad is not None]
@@ -52,11 +52,13 @@ def test_bfloat16_is_used_where_it_is_native_unless_configured_otherwise(
 ) -> None:
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: native)
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
-    scenes = drawn_scenes(tmp_path, 4)
+    annotated_objects = drawn_objects(tmp_path, 4)
     losses = {}
     for bfloat16 in (None, False, True):
         trainer = without_chance("simpleclick", tmp_path / str(bfloat16), bfloat16=bfloat16)
-        losses[bfloat16] = trainer._train_step(batches_of(trainer, scenes, 0)[0], trainer.config.stages[0])[0]
+        losses[bfloat16] = trainer._train_step(
+            batches_of(trainer, annotated_objects, 0)[0], trainer.config.stages[0]
+        )[0]
     assert losses[None] == losses[native]
     assert losses[True] != losses[False]
     assert losses[True] == pytest.approx(losses[False], rel=0.05)
@@ -64,8 +66,8 @@ def test_bfloat16_is_used_where_it_is_native_unless_configured_otherwise(
 
 def test_without_averaging_the_last_weights_are_shipped(tmp_path: Path) -> None:
     trainer = make_trainer("frozen", tmp_path, average_decay=0.0)
-    scenes = drawn_scenes(tmp_path, 4)
-    trainer._train_step(batches_of(trainer, scenes, 0)[0], trainer.config.stages[0])
+    annotated_objects = drawn_objects(tmp_path, 4)
+    trainer._train_step(batches_of(trainer, annotated_objects, 0)[0], trainer.config.stages[0])
     for name, value in trainer.average.values.items():
         assert torch.equal(value, trainer.network.get_parameter(name))
 

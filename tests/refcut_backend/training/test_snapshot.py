@@ -28,30 +28,30 @@ from tests.support.registry import marked
 from tests.support.training_world import World, mask, open_world, parts, photograph, png
 
 
-def scenes_of(snapshot) -> dict[str, list]:
+def objects_of(snapshot) -> dict[str, list]:
     return {"train": snapshot.train, "holdout": snapshot.holdout}
 
 
-def all_scenes(snapshot) -> list:
+def all_objects(snapshot) -> list:
     return [*snapshot.train, *snapshot.holdout]
 
 
-def names(scenes) -> set[str]:
-    return {scene.file_name for scene in scenes}
+def names(annotated_objects) -> set[str]:
+    return {annotated_object.file_name for annotated_object in annotated_objects}
 
 
 def test_each_label_of_an_annotation_is_a_part_with_its_mask(world):
     world.annotate_many(4)
-    scene = all_scenes(world.snapshot(world.train()))[0]
-    assert [part.label for part in scene.masks] == ["Door", "Wheel"]
-    assert (scene.width, scene.height) == (60, 20)
-    assert np.array_equal(coco_mask.decode(scene.masks[0].rle).astype(bool), mask(5))
+    annotated_object = all_objects(world.snapshot(world.train()))[0]
+    assert [part.label for part in annotated_object.masks] == ["Door", "Wheel"]
+    assert (annotated_object.width, annotated_object.height) == (60, 20)
+    assert np.array_equal(coco_mask.decode(annotated_object.masks[0].rle).astype(bool), mask(5))
 
 
 def test_the_image_is_stored_by_the_hash_of_its_pixels_and_reads_as_it_was(world):
     world.annotate_many(1)
-    (scene,) = all_scenes(world.snapshot(run := world.train()))
-    stored = cv2.imread(str(world.snapshot(run).image_dir / scene.file_name))
+    (annotated_object,) = all_objects(world.snapshot(run := world.train()))
+    stored = cv2.imread(str(world.snapshot(run).image_dir / annotated_object.file_name))
     assert np.array_equal(stored, photograph(1))
 
 
@@ -61,7 +61,11 @@ def test_skipped_and_deleted_annotations_teach_nothing(world):
     world.api.delete_annotation(3)
     world.api.delete_task(4)
     snapshot = world.snapshot(world.train())
-    assert {scene.annotation for scene in all_scenes(snapshot)} == {"1-image", "5-image", "6-image"}
+    assert {annotated_object.annotation for annotated_object in all_objects(snapshot)} == {
+        "1-image",
+        "5-image",
+        "6-image",
+    }
 
 
 def test_one_damaged_image_or_annotation_is_named_and_left_out(world):
@@ -77,7 +81,7 @@ def test_one_damaged_image_or_annotation_is_named_and_left_out(world):
     assert len(run.left_out) == 3
     for task in (2, 3, 4):
         assert f"task {task}, annotation {task}: " in problems
-    assert len(all_scenes(world.snapshot(run))) == 11
+    assert len(all_objects(world.snapshot(run))) == 11
 
 
 def test_a_label_studio_that_is_away_fails_the_training_instead_of_shrinking_its_data(world):
@@ -96,8 +100,8 @@ def test_logged_clicks_come_along_with_the_mask_that_they_gave(world):
         clicked = ClickedObject("Door", "image", "rc-k", clicks[:count])
         log.add(7, 1, clicked, model_version="v", reference_versions=[], milliseconds=1.0)
     world.annotate(1, brush_result("rc-k", "Door", mask(5)))
-    (scene,) = all_scenes(world.snapshot(world.train()))
-    assert scene.masks[0].sessions == [[[10.0, 12.0, 1.0], [10.0, 54.0, 0.0]]]
+    (annotated_object,) = all_objects(world.snapshot(world.train()))
+    assert annotated_object.masks[0].sessions == [[[10.0, 12.0, 1.0], [10.0, 54.0, 0.0]]]
 
 
 def test_an_image_is_turned_as_the_browser_shows_it(world):
@@ -109,9 +113,11 @@ def test_an_image_is_turned_as_the_browser_shows_it(world):
     Image.fromarray(turned[:, :, ::-1]).save(file, "PNG", exif=exif)
     world.api.images["1.png"] = file.getvalue()
     world.annotate(1)
-    (scene,) = all_scenes(world.snapshot(run := world.train()))
-    assert (run.left_out, scene.width, scene.height) == ((), 60, 20)
-    assert np.array_equal(cv2.imread(str(world.snapshot(run).image_dir / scene.file_name)), upright)
+    (annotated_object,) = all_objects(world.snapshot(run := world.train()))
+    assert (run.left_out, annotated_object.width, annotated_object.height) == ((), 60, 20)
+    assert np.array_equal(
+        cv2.imread(str(world.snapshot(run).image_dir / annotated_object.file_name)), upright
+    )
 
 
 def test_a_large_image_is_kept_at_the_size_that_clicks_are_computed_on_and_its_masks_with_it(world):
@@ -120,9 +126,9 @@ def test_a_large_image_is_kept_at_the_size_that_clicks_are_computed_on_and_its_m
     mask_hw = np.zeros(size_hw, bool)
     mask_hw[100:300, 400:800] = True
     world.annotate(1, brush_result("a", "Door", mask_hw))
-    (scene,) = all_scenes(world.snapshot(world.train()))
-    assert (scene.width, scene.height) == (WORKING_PX, 200)
-    small_hw = coco_mask.decode(scene.masks[0].rle).astype(bool)
+    (annotated_object,) = all_objects(world.snapshot(world.train()))
+    assert (annotated_object.width, annotated_object.height) == (WORKING_PX, 200)
+    small_hw = coco_mask.decode(annotated_object.masks[0].rle).astype(bool)
     assert small_hw[50:150, 200:400].all()
     assert small_hw.sum() == 100 * 200
 
@@ -145,7 +151,7 @@ def test_the_same_photograph_under_two_addresses_is_on_one_side(world):
     for task in range(21, 41):
         world.annotate(task, photo=task - 20)
     snapshot = world.snapshot(world.train())
-    assert len(all_scenes(snapshot)) == 40
+    assert len(all_objects(snapshot)) == 40
     assert not names(snapshot.train) & names(snapshot.holdout)
 
 

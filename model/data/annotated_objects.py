@@ -1,6 +1,6 @@
-"""Annotated objects: `Scene`, an image with named part masks, and the reader of the COCO-style part file.
+"""Annotated objects: `AnnotatedObject`, an image with named part masks, and the reader of the COCO-style part file.
 
-Training, fine-tuning and evaluation all work on scenes. Other formats are read in `model.data.readers`.
+Training, fine-tuning and evaluation all work on annotated objects. Other formats are read in `model.data.readers`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from model.types import BoolMask, RgbImage
 
 
 @dataclass(frozen=True)
-class Scene:
+class AnnotatedObject:
     """An annotated object with its parts on one image, or a whole image with its named regions.
 
     Attributes:
         image_path: The image file.
-        object_class: Another scene must have the same class to serve as a reference; empty for an image of regions.
+        object_class: Another annotated object must have the same class to serve as a reference; empty for an image of
+            regions.
         part_rles: COCO RLEs by name of the part; the part is their union.
         has_whole: Whether the union of all parts is an object of its own; False for an image of regions.
         names_carry: Whether a name means the same on other images ("wheel"), or only on this one ("region 3").
@@ -58,18 +59,19 @@ class Scene:
         return {name: union(decode(rle) for rle in rles) for name, rles in self.part_rles.items()}
 
 
-def read_scenes(json_path: Path, image_dir: Path, *, grouping: str) -> list[Scene]:
+def read_annotated_objects(json_path: Path, image_dir: Path, *, grouping: str) -> list[AnnotatedObject]:
     """Read a COCO-style part file (docs/data-formats.md).
 
     Args:
         json_path: The part file.
         image_dir: Folder of its images.
-        grouping: "object" makes one scene per object (its annotations share image, supercategory and object_id). "photo"
-            makes one scene per image, whose parts are named by category. "regions" makes one scene per image, in which
-            every annotation is a region whose name has no meaning on other images.
+        grouping: "object" makes one annotated object per object (its annotations share image, supercategory and
+            object_id). "photo" makes one annotated object per image, whose parts are named by category. "regions"
+            makes one annotated object per image, in which every annotation is a region whose name has no meaning on
+            other images.
 
     Returns:
-        Scenes in the order of their file names.
+        Annotated objects in the order of their file names.
 
     Raises:
         DataError: If the file cannot be read or has another form.
@@ -95,7 +97,7 @@ def read_scenes(json_path: Path, image_dir: Path, *, grouping: str) -> list[Scen
             hint="expected images, categories and annotations with object_id and an RLE segmentation",
         ) from error
     return [
-        Scene(
+        AnnotatedObject(
             image_path=image_dir / file_name,
             object_class=object_class,
             part_rles={name: rles for name, rles in sorted(parts.items())},
@@ -106,13 +108,13 @@ def read_scenes(json_path: Path, image_dir: Path, *, grouping: str) -> list[Scen
     ]
 
 
-def is_development(scene: Scene, share: float) -> bool:
-    """Tell whether a scene belongs to the development set, on which settings are chosen.
+def is_development(annotated_object: AnnotatedObject, share: float) -> bool:
+    """Tell whether an annotated object belongs to the development set, on which settings are chosen.
 
     The choice depends on the file name only, so it is the same in every run.
 
     Args:
-        scene: A training scene.
+        annotated_object: An annotated object of the training split.
         share: Share of the images that belong to the development set, 0 to 1.
     """
-    return zlib.crc32(scene.image_path.name.encode()) % 1000 < share * 1000
+    return zlib.crc32(annotated_object.image_path.name.encode()) % 1000 < share * 1000
