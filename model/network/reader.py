@@ -266,8 +266,11 @@ def thin_out(positive: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tens
         left = count - sure.sum(dim=1, keepdim=True)
         rest = (importance * ~sure).sum(dim=1, keepdim=True).clamp_min(1e-6)
         kept = torch.where(sure, 1.0, (left * importance / rest).clamp(max=1.0))
-    steps = torch.cumsum(kept.double(), dim=1) * (1 - 1e-9)
-    chosen = torch.floor(steps) > torch.floor(steps - kept * (1 - 1e-9))
+    # Patches are counted off within each reference, so that the order of references does not matter.
+    each = count if labels.shape[1] % count == 0 else labels.shape[1]
+    within = kept.double().reshape(len(kept), -1, each)
+    steps = torch.cumsum(within, dim=-1) * (1 + 1e-9)
+    chosen = (torch.floor(steps) > torch.floor(steps - within * (1 + 1e-9))).reshape(kept.shape)
     chosen |= kept >= 1
     order = torch.argsort(chosen.int(), dim=1, descending=True, stable=True)[:, :count]
     weights = torch.where(chosen, 1 / kept, 0.0)

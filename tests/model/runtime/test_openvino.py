@@ -175,7 +175,14 @@ def test_activations_are_rounded_in_groups_that_divide_the_width() -> None:
     for name, config in PRESETS.items():
         with torch.device("meta"):
             groups[name] = quantisation_group(RefCut(config))
-    assert groups == {"s14": 128, "xtiny": 32, "vit_b16": 256, "vit_l16": 256, "vit_h14": 256}
+    assert groups == {
+        "s14": 128,
+        "s14_reader": 128,
+        "xtiny": 32,
+        "vit_b16": 256,
+        "vit_l16": 256,
+        "vit_h14": 256,
+    }
 
 
 def test_openvino_reports_its_use_to_nobody() -> None:
