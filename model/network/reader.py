@@ -36,7 +36,7 @@ SHARPNESS = 20.0
 MAX_SHARPNESS = 60.0
 """exp(60) is far from what float32 can hold, and sharper than any training has made it."""
 CLICKED_PATCHES = 16
-"""At most so many clicked patches of each sign are looked at."""
+"""Largest number of clicked patches per sign that are compared."""
 CLICKED_SHARE = 0.25
 """A patch counts as clicked if it is covered at least this much of what the best covered one is."""
 INPUT_SCALE = 14.0

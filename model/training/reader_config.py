@@ -55,8 +55,8 @@ class ReaderTraining(_Strict):
         crops: How many cached crops of each photograph are used.
         seed: Decides weights and steps.
         steps: Length of the run.
-        decay_steps: The learning rate falls to zero over so many last steps; before that it is constant.
-        warmup_steps: It rises from zero over so many first steps.
+        decay_steps: Number of last steps over which the learning rate falls to zero; before that it is constant.
+        warmup_steps: Number of first steps over which it rises from zero.
         groups: Groups of photographs per step. Each photograph of a group has the others as its references.
         triples: Share of steps whose groups have three photographs instead of two.
         targets: Targets on each crop.
