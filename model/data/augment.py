@@ -7,7 +7,7 @@ is in `model.data.augment_simpleclick`. Both return a `Crop`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -29,10 +29,12 @@ class Crop:
     Attributes:
         image: RGB (S, S, 3), uint8.
         masks: Masks (S, S) by name of the part; only parts that are visible in this crop.
+        rests: Masks (S, S) of parts of which too little lies in this crop to be recognised.
     """
 
     image: RgbImage
     masks: dict[str, BoolMask]
+    rests: dict[str, BoolMask] = field(default_factory=dict)
 
 
 Augmentation = Callable[[RgbImage, dict[str, BoolMask], int, Generator, str | None], Crop]
@@ -71,14 +73,19 @@ def augment_zoomed(
         return out[:, ::-1] if flip else out  # type: ignore[return-value]
 
     visible: dict[str, BoolMask] = {}
+    rests: dict[str, BoolMask] = {}
     crop_scale = size_px * size_px / ((bottom - top) * (right - left))
     for name, mask_hw in masks.items():
-        whole_area = float(mask_hw.sum())
-        seen = to_crop(mask_hw.astype(np.uint8) * 255, mask=True) > 127
-        area = float(seen.sum())
+        if not mask_hw[top:bottom, left:right].any():
+            continue
+        whole_area = float(np.count_nonzero(mask_hw))
+        seen = np.ascontiguousarray(to_crop(mask_hw.view(np.uint8) * 255, mask=True) > 127)
+        area = float(np.count_nonzero(seen))
         if area >= 24 * (size_px / 224) ** 2 and area >= MIN_VISIBLE_SHARE * whole_area * crop_scale:
-            visible[name] = np.ascontiguousarray(seen)
-    return Crop(_colour(to_crop(image, mask=False), rng), visible)
+            visible[name] = seen
+        elif area:
+            rests[name] = seen
+    return Crop(_colour(to_crop(image, mask=False), rng), visible, rests)
 
 
 def _rectangle(

@@ -1,6 +1,7 @@
-"""Simulated clicks for training: the points sampler and the iterative click simulation of SimpleClick.
+"""Simulated clicks and boxes for training: first ones, and the iterative click simulation of SimpleClick.
 
-- `sample_points` draws the clicks that a sample begins with (SimpleClick's `MultiPointSampler`).
+- `first_click` and `jittered_box` draw what a person would begin with.
+- `sample_points` draws the clicks that a sample of the paper's begins with (SimpleClick's `MultiPointSampler`).
 - `add_next_clicks` adds one click per sample where the network's current mask is wrong (`get_next_points`).
 
 Click tables hold rows (row, column, order), positive slots before negative ones; the order of an unused slot is -1.
@@ -17,6 +18,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.masks import deepest_point
 from model.network.click_maps import ABSENT
 from model.types import ROUND_SLOTS, BoolMask
 
@@ -32,6 +34,56 @@ BACKGROUND, OTHERS, BORDER = 0.1, 0.4, 0.5
 """Probability that a negative click falls outside all parts, on another part, or just outside the target."""
 FIRST_ORDER = 100.0
 _SQUARE = np.ones((3, 3), np.uint8)
+NO_CLICK = np.full(2, ABSENT)
+"""(row, column) of a click that is not there."""
+NO_BOX = np.full(4, ABSENT, np.float32)
+"""A box that is not there."""
+BOX_JITTER = 0.05
+"""Standard deviation of each side of a drawn box, as a share of the box's length across that side."""
+
+
+def first_click(target_hw: BoolMask, rng: Generator) -> NDArray[np.float64]:
+    """Draw where a person would click first: mostly near the middle of the largest piece, sometimes anywhere inside.
+
+    Args:
+        target_hw: The target (H, W), with at least one pixel.
+        rng: Draws the pixel.
+
+    Returns:
+        (row, column) of a pixel of the target.
+    """
+    chance = rng.random()
+    if chance < 0.45:
+        point = np.asarray(deepest_point(target_hw), float)
+        jittered = np.round(point + rng.normal(0, 0.01 * target_hw.shape[0], 2)).astype(int)
+        jittered = jittered.clip(0, np.asarray(target_hw.shape) - 1)
+        return jittered.astype(float) if target_hw[tuple(jittered)] else point
+    if chance < 0.85:
+        distance = cv2.distanceTransform(np.pad(target_hw.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
+        inside = np.argwhere(distance > distance.max() / 2)
+    else:
+        inside = np.argwhere(target_hw)
+    pixel: NDArray[np.intp] = inside[rng.integers(len(inside))]
+    return pixel.astype(float)
+
+
+def jittered_box(target_hw: BoolMask, rng: Generator) -> NDArray[np.float32]:
+    """Draw the box that a person would draw around a target: the tight one, each side a little off.
+
+    Args:
+        target_hw: The target (H, W), with at least one pixel.
+        rng: Draws how far each side is off.
+
+    Returns:
+        (row_min, col_min, row_max, col_max) in pixels, both ends inclusive, within the mask; at least one pixel.
+    """
+    rows, cols = np.flatnonzero(target_hw.any(1)), np.flatnonzero(target_hw.any(0))
+    tight = np.array([rows[0], cols[0], rows[-1], cols[-1]], float)
+    lengths = np.tile(tight[2:] - tight[:2] + 1, 2)
+    last = np.tile(np.array(target_hw.shape) - 1, 2)
+    box = np.clip(np.round(tight + rng.normal(0, BOX_JITTER, 4) * lengths), 0, last)
+    box[2:] = np.maximum(box[:2], box[2:])
+    return np.asarray(box, np.float32)
 
 
 def sample_points(target_hw: BoolMask, others_hw: BoolMask, rng: Generator) -> NDArray[np.float32]:

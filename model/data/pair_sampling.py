@@ -4,10 +4,13 @@ Each crop of a group is the reference of the other, so one pass of the encoder s
 
     crop 0: targets 0 1 2   <- their reference is crop 1
     crop 1: targets 3 4 5   <- their reference is crop 0
+
+`model.data.target_sampling` chooses the targets by piece; here they become masks, references, clicks and boxes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -17,27 +20,30 @@ from numpy.typing import NDArray
 
 from model.data.annotated_objects import AnnotatedObject
 from model.data.augment import Augmentation, Crop, augment_zoomed
-from model.masks import connected, deepest_point, union
+from model.data.click_sampling import NO_BOX, NO_CLICK, first_click, jittered_box
+from model.data.target_sampling import CropParts, Question, TargetKind, TargetShares, pick, questions
+from model.masks import union
 from model.types import BoolMask, RgbImage
 
 TARGETS_PER_CROP = 3
 CROPS_PER_GROUP = 2
+ATTEMPTS, ZOOMED_ATTEMPTS = 6, 4
+"""Crops are drawn again until both show a part of one name, the last times without zoom."""
 
 
 @dataclass(frozen=True)
-class PairSettings:
-    """Probabilities of the kinds of targets, references and clicks. What remains of the targets are unions of parts.
+class PairSettings(TargetShares):
+    """How often each kind of target, reference, click and box is drawn, 0 to 1.
 
     Attributes:
-        single: The target is one part.
-        connected_pair: The target is two parts that touch.
-        whole: The target is the whole object.
         no_reference: The target has no reference.
         only_positive: The reference has a positive mask only.
         only_negative: The reference has a negative mask only.
         some_negatives: The negative mask has only some of the other parts, as if a team had labelled only some.
-        no_click: The target has no click, only its reference.
-        shared_click: A crop's three targets are nested and share one click, so only the reference tells them apart.
+        neighbour_negative: Of these, how often a part that touches the positive mask is among them at least.
+        no_click: The target has no click, only its reference; never where only a click says which piece is meant.
+        box: The target has a box.
+        box_and_click: Of the targets with a box, how many have their click, too.
         zoom: One of the two crops is zoomed in; never both, as the predictor's zoomed look meets a reference of the whole
             object.
         same_photo: The reference is another crop of the same image (always so if names have no meaning on other images).
@@ -45,13 +51,15 @@ class PairSettings:
 
     single: float = 0.45
     connected_pair: float = 0.25
-    whole: float = 0.15
+    nested_things: float = 0.35
     no_reference: float = 0.18
     only_positive: float = 0.14
     only_negative: float = 0.08
     some_negatives: float = 0.25
+    neighbour_negative: float = 0.7
     no_click: float = 0.05
-    shared_click: float = 0.5
+    box: float = 0.12
+    box_and_click: float = 0.35
     zoom: float = 0.4
     same_photo: float = 0.12
 
@@ -67,6 +75,8 @@ class Group:
         positive: Share of each patch of the other crop inside the reference's positive mask (6, N), 0 to 1.
         negative: The same for the negative mask (6, N).
         clicks_rc: First click of each target as (row, column) in pixels of its crop (6, 2); (-1, -1) for none.
+        boxes: Box of each target as (row_min, col_min, row_max, col_max) in pixels of its crop, both ends inclusive
+            (6, 4); -1 for none.
     """
 
     images: NDArray[np.uint8]
@@ -75,6 +85,7 @@ class Group:
     positive: NDArray[np.float32]
     negative: NDArray[np.float32]
     clicks_rc: NDArray[np.float32]
+    boxes: NDArray[np.float32]
 
 
 def sample_group(
@@ -85,6 +96,7 @@ def sample_group(
     settings: PairSettings,
     rng: Generator,
     augmentation: Augmentation = augment_zoomed,
+    targets: TargetKind | None = None,
 ) -> Group:
     """Make a group: crops of two annotated objects, with targets that are visible on both.
 
@@ -97,160 +109,188 @@ def sample_group(
         settings: Probabilities.
         rng: Draws everything random.
         augmentation: Makes the crops.
+        targets: What can be asked for. None takes it from `first`: regions, parts, or an object with its whole.
     """
-    photos = [(annotated_object.image(), annotated_object.masks()) for annotated_object in (first, second)]
-    for attempt in range(6):
-        crops = _make_crops(
-            photos, size_px, rng, augmentation, zoom_share=settings.zoom if attempt < 4 else 0.0
-        )
-        common = sorted(set(crops[0].masks) & set(crops[1].masks))
-        if common:
+    kind = targets or kind_of(first)
+    separate = kind in ("object", "parts")
+    photos = [_Photo.of(first, separate=separate)]
+    photos.append(photos[0] if second is first else _Photo.of(second, separate=separate))
+    for attempt in range(ATTEMPTS):
+        crops = _make_crops(photos, size_px, rng, augmentation, settings.zoom * (attempt < ZOOMED_ATTEMPTS))
+        if _names(photos[0], crops[0]) & _names(photos[1], crops[1]):
             break
     else:
-        crops = [whole_crop(*photos[0], size_px)] * 2
-        common = sorted(crops[0].masks)
+        photos = [photos[0]] * CROPS_PER_GROUP
+        crops = [whole_crop(photos[0].image, photos[0].masks, size_px)] * CROPS_PER_GROUP
+    views = [_View.of(photo, crop, grid) for photo, crop in zip(photos, crops, strict=True)]
     rows = [
-        _target(crops[here], crops[1 - here], choice, grid, settings, rng)
-        for here in (0, 1)
-        for choice in _choices(crops[here], common, first.has_whole, settings, rng)
+        row
+        for here in range(CROPS_PER_GROUP)
+        for row in _targets(views[here], views[1 - here], kind, grid, settings, rng)
     ]
     return Group(
         images=np.stack([crop.image for crop in crops]),
-        targets=np.stack([row[0] for row in rows]),
+        targets=np.stack([row.target for row in rows]),
         target_crop=np.repeat(np.arange(CROPS_PER_GROUP), TARGETS_PER_CROP),
-        positive=np.stack([row[1] for row in rows]),
-        negative=np.stack([row[2] for row in rows]),
-        clicks_rc=np.stack([row[3] for row in rows]),
+        positive=np.stack([row.positive for row in rows]),
+        negative=np.stack([row.negative for row in rows]),
+        clicks_rc=np.stack([row.click_rc for row in rows]),
+        boxes=np.stack([row.box for row in rows]),
     )
 
 
+def kind_of(annotated_object: AnnotatedObject) -> TargetKind:
+    """What can be asked for on an annotated object of a set that does not say so."""
+    if not annotated_object.names_carry:
+        return "regions"
+    return "object" if annotated_object.has_whole else "parts"
+
+
+@dataclass(frozen=True)
+class _Photo:
+    """A photograph and its pieces. A piece's key is unique; `names` gives the name of its part."""
+
+    image: RgbImage
+    masks: dict[str, BoolMask]
+    names: dict[str, str]
+
+    @classmethod
+    def of(cls, annotated_object: AnnotatedObject, *, separate: bool) -> _Photo:
+        masks: dict[str, BoolMask] = {}
+        names: dict[str, str] = {}
+        for name, mask in annotated_object.pieces(separate=separate):
+            key = f"{name}\0{len(masks)}" if name in masks else name
+            masks[key], names[key] = mask, name
+        return cls(annotated_object.image(), masks, names)
+
+
+@dataclass(frozen=True)
+class _View:
+    """A crop, with the masks (S, S) of its pieces in the order of `parts`."""
+
+    parts: CropParts
+    masks: list[BoolMask]
+
+    @classmethod
+    def of(cls, photo: _Photo, crop: Crop, grid: int) -> _View:
+        shown = crop.masks | crop.rests
+        keys = [key for key in photo.masks if key in shown]
+        shares = np.stack([patch_shares(shown[key], grid) for key in keys])
+        parts = CropParts([photo.names[key] for key in keys], [key in crop.masks for key in keys], shares)
+        return cls(parts, [shown[key] for key in keys])
+
+    def union(self, pieces: Sequence[int]) -> BoolMask:
+        return union([self.masks[piece] for piece in pieces], self.masks[0].shape)  # type: ignore[arg-type]
+
+
+def _names(photo: _Photo, crop: Crop) -> set[str]:
+    """Names of the parts that a crop shows."""
+    return {photo.names[key] for key in crop.masks}
+
+
 def _make_crops(
-    photos: list[tuple[NDArray[np.uint8], dict[str, BoolMask]]],
+    photos: list[_Photo],
     size_px: int,
     rng: Generator,
     augmentation: Augmentation,
     zoom_share: float,
 ) -> list[Crop]:
-    shared = sorted(set(photos[0][1]) & set(photos[1][1]))
+    shared = sorted(set(photos[0].names.values()) & set(photos[1].names.values()))
     zoomed: list[str | None] = [None] * CROPS_PER_GROUP
     if shared and rng.random() < CROPS_PER_GROUP * zoom_share:
-        zoomed[rng.integers(CROPS_PER_GROUP)] = shared[rng.integers(len(shared))]
+        which = int(rng.integers(CROPS_PER_GROUP))
+        name = pick(shared, rng)
+        zoomed[which] = pick([key for key, own in photos[which].names.items() if own == name], rng)
     return [
-        augmentation(image, masks, size_px, rng, part)
-        for (image, masks), part in zip(photos, zoomed, strict=True)
+        augmentation(photo.image, photo.masks, size_px, rng, key)
+        for photo, key in zip(photos, zoomed, strict=True)
     ]
 
 
 @dataclass(frozen=True)
-class _Choice:
-    """A target before its masks are made.
+class _Row:
+    """A target (S, S), shares of the other crop's patches inside M+ and M- (N,), first click (2,) and box (4,)."""
 
-    Attributes:
-        names: Parts that the target consists of.
-        whole: Whether the target is everything visible, named or not.
-        click_rc: First click (row, column) in pixels of the crop.
-    """
-
-    names: list[str]
-    whole: bool
-    click_rc: NDArray[np.float64]
+    target: BoolMask
+    positive: NDArray[np.float32]
+    negative: NDArray[np.float32]
+    click_rc: NDArray[np.float32]
+    box: NDArray[np.float32]
 
 
-def _choices(
-    here: Crop, common: list[str], has_whole: bool, settings: PairSettings, rng: Generator
-) -> list[_Choice]:
+def _targets(
+    here: _View, there: _View, kind: TargetKind, grid: int, settings: PairSettings, rng: Generator
+) -> list[_Row]:
     """The three targets of a crop: independent ones, or nested ones that share a click."""
-    if len(common) > 1 and rng.random() < settings.shared_click:
-        part = common[rng.integers(len(common))]
-        click_rc = first_click(here.masks[part], rng)
-        larger = [part, _neighbour(here, part, common, rng) or common[common.index(part) - 1]]
-        largest = common if has_whole else _some_with(part, common, rng)
-        return [
-            _Choice([part], False, click_rc),
-            _Choice(larger, False, click_rc),
-            _Choice(largest, has_whole, click_rc),
-        ]
-    choices = []
-    for _ in range(TARGETS_PER_CROP):
-        names, whole = _choose_parts(here, common, has_whole, settings, rng)
-        target = union(here.masks[name] for name in (here.masks if whole else names))
-        choices.append(_Choice(names, whole, first_click(target, rng)))
-    return choices
+    asked = questions(here.parts, [there.parts], kind, TARGETS_PER_CROP, settings, rng)
+    masks = [here.union(question.pieces) for question in asked]
+    nested = [
+        mask & here.union(question.click_on)
+        for mask, question in zip(masks, asked, strict=True)
+        if question.nested
+    ]
+    shared_hw = np.logical_and.reduce(nested) if nested else None
+    shared = first_click(shared_hw, rng) if shared_hw is not None and shared_hw.any() else None
+    rows = []
+    for target, question in zip(masks, asked, strict=True):
+        if question.nested and shared is not None:
+            click_rc = shared
+        else:
+            inside = target & here.union(question.click_on)
+            click_rc = first_click(inside if inside.any() else target, rng)
+        positive, negative = _reference_masks(there, question, settings, rng)
+        named = bool(positive.any() or negative.any())
+        box: NDArray[np.float32] = NO_BOX
+        if rng.random() < settings.box:
+            box = jittered_box(target, rng)
+            click_rc = click_rc if rng.random() < settings.box_and_click else NO_CLICK
+        elif named and not question.needs_click and rng.random() < settings.no_click:
+            click_rc = NO_CLICK
+        rows.append(
+            _Row(
+                target,
+                patch_shares(positive, grid),
+                patch_shares(negative, grid),
+                click_rc.astype(np.float32),
+                box,
+            )
+        )
+    return rows
 
 
-def _neighbour(here: Crop, part: str, common: list[str], rng: Generator) -> str | None:
-    """A part that touches `part` on this crop."""
-    touching = [n for n in common if n != part and connected(here.masks[part], here.masks[n])]
-    return touching[rng.integers(len(touching))] if touching else None
-
-
-def _some_with(part: str, common: list[str], rng: Generator) -> list[str]:
-    """Draw any number of parts that include `part`."""
-    others = [name for name in common if name != part]
-    return [part, *rng.choice(others, size=rng.integers(1, len(others) + 1), replace=False)]
-
-
-def _target(
-    here: Crop, there: Crop, choice: _Choice, grid: int, settings: PairSettings, rng: Generator
-) -> tuple[BoolMask, NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Target (S, S), shares of the other crop's patches inside M+ and M- (N,), and the first click (2,)."""
-    target = union(here.masks[name] for name in (here.masks if choice.whole else choice.names))
-    positive = union(there.masks[name] for name in (there.masks if choice.whole else choice.names))
-    others = [] if choice.whole else [name for name in there.masks if name not in choice.names]
+def _reference_masks(
+    there: _View, question: Question, settings: PairSettings, rng: Generator
+) -> tuple[BoolMask, BoolMask]:
+    """Positive and negative mask (S, S) of the reference."""
+    (meant,), (silent,) = question.meant, question.open
+    positive = there.union(meant)
+    others = [piece for piece in range(len(there.masks)) if piece not in silent]
     if len(others) > 1 and rng.random() < settings.some_negatives:
-        others = list(rng.choice(others, size=rng.integers(1, len(others)), replace=False))
-    negative = union(there.masks[n] for n in others) & ~positive if others else np.zeros_like(positive)
-    chance = rng.random()
-    if chance < settings.no_reference + settings.only_negative:
-        positive = np.zeros_like(positive)
-    if chance < settings.no_reference or settings.no_reference + settings.only_negative <= chance < (
-        settings.no_reference + settings.only_negative + settings.only_positive
-    ):
-        negative = np.zeros_like(negative)
-    named = positive.any() or negative.any()
-    click_rc = np.full(2, -1.0) if named and rng.random() < settings.no_click else choice.click_rc
-    return target, patch_shares(positive, grid), patch_shares(negative, grid), click_rc.astype(np.float32)
+        others = _some(there.parts, meant, others, settings, rng)
+    negative = there.union(others) & ~positive
+    empty = np.zeros_like(positive)
+    chance = rng.random() - settings.no_reference
+    if chance < 0:
+        return empty, empty
+    if chance < settings.only_negative:
+        return empty, negative
+    if chance < settings.only_negative + settings.only_positive:
+        return positive, empty
+    return positive, negative
 
 
-def _choose_parts(
-    here: Crop, common: list[str], has_whole: bool, settings: PairSettings, rng: Generator
-) -> tuple[list[str], bool]:
-    """Draw the parts of an independent target, and whether it is the whole object."""
-    chance = rng.random()
-    if chance < settings.single or len(common) == 1:
-        return [common[rng.integers(len(common))]], False
-    if chance < settings.single + settings.connected_pair:
-        first = common[rng.integers(len(common))]
-        neighbour = _neighbour(here, first, common, rng)
-        return ([first, neighbour] if neighbour else [first]), False
-    if chance < settings.single + settings.connected_pair + settings.whole and has_whole:
-        return common, True
-    return list(rng.choice(common, size=rng.integers(2, len(common) + 1), replace=False)), False
-
-
-def first_click(target_hw: BoolMask, rng: Generator) -> NDArray[np.float64]:
-    """Draw where a person would click first: mostly near the middle of the largest piece, sometimes anywhere inside.
-
-    Args:
-        target_hw: The target (H, W), with at least one pixel.
-        rng: Draws the pixel.
-
-    Returns:
-        (row, column) of a pixel of the target.
-    """
-    chance = rng.random()
-    if chance < 0.45:
-        point = np.asarray(deepest_point(target_hw), float)
-        jittered = np.round(point + rng.normal(0, 0.01 * target_hw.shape[0], 2)).astype(int)
-        jittered = jittered.clip(0, np.asarray(target_hw.shape) - 1)
-        return jittered.astype(float) if target_hw[tuple(jittered)] else point
-    if chance < 0.85:
-        distance = cv2.distanceTransform(np.pad(target_hw.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
-        inside = np.argwhere(distance > distance.max() / 2)
-    else:
-        inside = np.argwhere(target_hw)
-    pixel: NDArray[np.intp] = inside[rng.integers(len(inside))]
-    return pixel.astype(float)
+def _some(
+    parts: CropParts, meant: list[int], others: list[int], settings: PairSettings, rng: Generator
+) -> list[int]:
+    """Some of the other parts; mostly one that touches what is meant is among them."""
+    names = sorted({parts.names[piece] for piece in others})
+    size = int(rng.integers(1, max(len(names), 2)))
+    chosen = {str(name) for name in rng.choice(names, size=size, replace=False)}
+    if rng.random() < settings.neighbour_negative:
+        near = sorted({parts.names[piece] for piece in parts.touching(meant, others)})
+        if near and not chosen & set(near):
+            chosen.add(pick(near, rng))
+    return [piece for piece in others if parts.names[piece] in chosen]
 
 
 def patch_shares(mask_hw: BoolMask, grid: int) -> NDArray[np.float32]:

@@ -23,7 +23,6 @@ from torch import Tensor
 from model.checkpoints.anchor import anchor_weights
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, copy_base
 from model.checkpoints.weights import load_network, save_version
-from model.data.annotated_objects import read_annotated_objects
 from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import DataError, TrainingError
 from model.finetuning.config import FineTuneSettings, Progress, StopTraining
@@ -40,6 +39,7 @@ from model.training.batches import Batch
 from model.training.config import Stage, TrainConfig
 from model.training.distributed import SINGLE_PROCESS, Processes
 from model.training.optim import check_finite
+from model.training.run import read_source
 from model.training.run_log import StepRecord
 from model.training.sampling import SourcedObjects
 from model.training.trainer import Steps, Trainer
@@ -163,11 +163,8 @@ def replay_sources(settings: FineTuneSettings) -> list[SourcedObjects]:
         DataError: If a snapshot or data set cannot be read.
     """
     annotated_objects = [read_snapshot(folder).train_objects() for folder in settings.replay_snapshots]
-    sources = [SourcedObjects(own, 1.0) for own in annotated_objects if own]
-    for source in settings.replay_sources:
-        read = read_annotated_objects(source.json_path, source.image_dir, grouping=source.grouping)
-        sources.append(SourcedObjects(read, source.share))
-    return sources
+    sources = [SourcedObjects(own, 1.0, "parts") for own in annotated_objects if own]
+    return sources + [read_source(source) for source in settings.replay_sources]
 
 
 class Candidate:

@@ -114,6 +114,7 @@ def session_batch(
         positive=torch.from_numpy(np.stack(positives)),
         negative=torch.from_numpy(np.stack(negatives)),
         clicks=torch.from_numpy(np.stack(tables)),
+        boxes=torch.full((TARGETS, 4), ABSENT),
     )
 
 
@@ -155,8 +156,16 @@ def _table(
     return table
 
 
-PROJECT_PAIRS = PairSettings(single=0.7, connected_pair=0.1, whole=0.05, shared_click=0.35, no_reference=0.12)
-"""Annotators of a project click on single labels, nearly always with a reference."""
+PROJECT_PAIRS = PairSettings(
+    single=0.7,
+    one_piece=0.1,
+    connected_pair=0.1,
+    whole=0.05,
+    shared_click=0.35,
+    no_reference=0.12,
+    box=0.06,
+)
+"""Annotators of a project click on single labels, nearly always with a reference. A mask holds all regions of a label."""
 TRIES = 30
 
 
@@ -222,8 +231,7 @@ class FineTuneSampler:
         rng = default_rng([seed, size_px, step, 2, unit])
         grid = size_px // self._patch_px
         if self._replay is not None and rng.random() < self._shares.replay:
-            first, second = self._replay.pair(rng)
-            return batch_groups([sample_group(first, second, size_px, grid, PairSettings(), rng)])
+            return batch_groups([self._replay.group(size_px, rng)])
         if self._logged and rng.random() < self._shares.session:
             logged = self._logged[int(rng.integers(len(self._logged)))]
             return session_batch(logged, self._reference_of(logged.annotated_object, rng), size_px, grid, rng)
@@ -287,4 +295,5 @@ def concatenate_batches(batches: Sequence[Batch]) -> Batch:
         positive=torch.cat([batch.positive for batch in batches]),
         negative=torch.cat([batch.negative for batch in batches]),
         clicks=torch.cat([batch.clicks for batch in batches]),
+        boxes=torch.cat([batch.boxes for batch in batches]),
     )

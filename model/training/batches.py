@@ -37,6 +37,8 @@ class Batch:
         negative: The same for the negative mask (T, N).
         clicks: First clicks (T, 2K, 3) as rows (row, column, order) in pixels of the crop, K positive slots before K
             negative ones. Unused slots are -1.
+        boxes: Box around each target (T, 4), float32, as rows (row_min, col_min, row_max, col_max) in pixels of the
+            crop, both ends inclusive. All -1 for none. A target with a box need not have a click.
     """
 
     images: Tensor
@@ -46,6 +48,7 @@ class Batch:
     positive: Tensor
     negative: Tensor
     clicks: Tensor
+    boxes: Tensor
 
 
 class Sampler(Protocol):

@@ -11,6 +11,7 @@ from typing import Literal, Self
 import yaml
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from model.data.target_sampling import TargetKind
 from model.errors import DataError
 from model.types import ROUND_SLOTS
 
@@ -36,13 +37,26 @@ class CocoSource(DataSource):
         json_path: The part file.
         image_dir: Folder of its images.
         grouping: What one object is; see `model.data.annotated_objects.read_annotated_objects`.
+        targets: What can be asked for; see `model.data.target_sampling` (`sampling: groups` only). None asks for
+            regions of `grouping: regions`, for parts and wholes of `grouping: object`, and for parts otherwise.
+        all_labelled: Whether every part of an object is labelled, so that its union is the whole. False asks for
+            parts only, as `targets: parts` does.
     """
 
     reader: Literal["coco"] = "coco"
     json_path: Path
     image_dir: Path
     grouping: Literal["object", "photo", "regions"]
+    targets: TargetKind | None = None
     all_labelled: bool = True
+
+    @model_validator(mode="after")
+    def _targets_fit_the_grouping(self) -> Self:
+        if self.targets == "object" and (self.grouping != "object" or not self.all_labelled):
+            raise ValueError("targets: object needs grouping: object, and every part labelled")
+        if self.targets is not None and (self.targets == "regions") != (self.grouping == "regions"):
+            raise ValueError("regions have no names: grouping and targets are both regions, or neither is")
+        return self
 
 
 class PartImageNetSource(DataSource):

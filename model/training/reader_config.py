@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from model.data.annotated_objects import AnnotatedObject, is_development, read_annotated_objects
 from model.data.near_copies import read_excluded
+from model.data.target_sampling import TargetKind
 from model.errors import DataError
 
 Grouping = Literal["object", "photo", "regions"]
-TargetKind = Literal["object", "parts", "instances", "all_instances", "regions"]
 
 
 class _Strict(BaseModel):

@@ -15,9 +15,13 @@ from numpy.random import Generator, default_rng
 from numpy.typing import NDArray
 
 from model.data.feature_cache import CachedCrop, FeatureSet
+from model.data.target_sampling import CropParts, Shares, TargetKind, TargetShares, questions
 from model.errors import DataError
-from model.training.reader_config import ReaderTraining, TargetKind
-from model.training.reader_questions import CropParts, Shares, answer, questions
+from model.training.reader_config import ReaderTraining
+from model.training.reader_questions import answer
+
+TARGETS = TargetShares()
+"""How often each kind of target is asked for."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +182,7 @@ class ReaderSampler:
         rows = []
         for own in everyone:
             others = [photos[other] for other in references[own]]
-            asked = questions(photos[own], others, one.targets, self._config.targets, rng)
+            asked = questions(photos[own], others, one.targets, self._config.targets, TARGETS, rng)
             rows.append([answer(photos[own], others, question, self.grid, rng) for question in asked])
         return ReaderBatch(
             features=np.stack([one.features(entry) for entry in group]),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, copy_base
 from model.checkpoints.weights import initial_network, load_network, save_base, save_network, save_version
-from model.data.annotated_objects import AnnotatedObject, is_development, read_annotated_objects
+from model.data.annotated_objects import is_development, read_annotated_objects
 from model.data.near_copies import read_excluded
 from model.data.readers import read_part_imagenet
 from model.errors import DataError
@@ -100,23 +100,29 @@ def read_sources(config: TrainConfig) -> list[SourcedObjects]:
     sources = []
     for source in config.sources:
         copies = excluded.get(source.json_path.parent.name, []) if isinstance(source, CocoSource) else []
+        read = read_source(source)
         kept = [
             annotated_object
-            for annotated_object in _read(source)
+            for annotated_object in read.annotated_objects
             if not is_development(annotated_object, config.development_share)
             and annotated_object.image_path.name not in copies
         ]
-        sources.append(SourcedObjects(kept, source.share))
+        sources.append(dataclasses.replace(read, annotated_objects=kept))
     return sources
 
 
-def _read(source: CocoSource | PartImageNetSource) -> list[AnnotatedObject]:
+def read_source(source: CocoSource | PartImageNetSource) -> SourcedObjects:
+    """Read all objects of one source, and what can be asked for on them.
+
+    Raises:
+        DataError: If the data set cannot be read.
+    """
     if isinstance(source, PartImageNetSource):
-        return read_part_imagenet(source.root, source.split)
+        return SourcedObjects(read_part_imagenet(source.root, source.split), source.share)
     annotated_objects = read_annotated_objects(source.json_path, source.image_dir, grouping=source.grouping)
-    if source.all_labelled:
-        return annotated_objects
-    return [dataclasses.replace(annotated_object, has_whole=False) for annotated_object in annotated_objects]
+    if not source.all_labelled:
+        annotated_objects = [dataclasses.replace(one, has_whole=False) for one in annotated_objects]
+    return SourcedObjects(annotated_objects, source.share, source.targets)
 
 
 def in_steps(config: TrainConfig, annotated_objects: int) -> tuple[TrainConfig, tuple[int, ...]]:

@@ -6,6 +6,7 @@ Fine-tuning has a third sampler in `model.finetuning.sampling`.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,9 +18,10 @@ from numpy.typing import NDArray
 from model.data.annotated_objects import AnnotatedObject
 from model.data.augment import Augmentation, augment_zoomed
 from model.data.augment_simpleclick import augment_simpleclick
-from model.data.click_sampling import click_table
+from model.data.click_sampling import NO_BOX, click_table
 from model.data.pair_sampling import CROPS_PER_GROUP, Group, PairSettings, sample_group
 from model.data.refcut_sampling import ReferenceFinder, Sample, sample_pair
+from model.data.target_sampling import TargetKind, pick
 from model.errors import DataError
 from model.training.batches import Batch, Sampler
 from model.training.config import Stage, TrainConfig
@@ -35,10 +37,12 @@ class SourcedObjects:
     Attributes:
         annotated_objects: At least one.
         share: How often a step draws from this source, relative to the other sources.
+        targets: What can be asked for. None takes it from each object (`model.data.pair_sampling.kind_of`).
     """
 
     annotated_objects: list[AnnotatedObject]
     share: float
+    targets: TargetKind | None = None
 
 
 class GroupSampler:
@@ -58,7 +62,7 @@ class GroupSampler:
             augmentation: Name in `AUGMENTATIONS`.
             settings: Probabilities of the kinds of targets and references.
         """
-        self._sources = sources
+        self._sources = [_PairedObjects(source) for source in sources]
         self._patch_px = patch_px
         self._augment = AUGMENTATIONS[augmentation]
         self._settings = settings
@@ -69,31 +73,53 @@ class GroupSampler:
         return stage.groups
 
     def batches(self, stage: Stage, seed: int, step: int, parts: Sequence[range]) -> list[Batch]:
-        """Make some groups of a step; see `Sampler.batches`.
+        """Make some groups of a step; see `Sampler.batches`."""
+        return [batch_groups([self._unit(stage, seed, step, unit) for unit in part]) for part in parts]
 
-        All groups of a step come from one random generator. Groups before the wanted parts are made and thrown away.
+    def _unit(self, stage: Stage, seed: int, step: int, unit: int) -> Group:
+        return self.group(stage.size_px, default_rng([seed, stage.size_px, step, 3, unit]))
+
+    def group(self, size_px: int, rng: Generator) -> Group:
+        """Make a group of a random source.
+
+        Args:
+            size_px: Side of the crops.
+            rng: Draws everything random.
         """
-        rng = default_rng([seed, stage.size_px, step])
-        grid = stage.size_px // self._patch_px
-        groups = []
-        for _ in range(parts[-1].stop):
-            first, second = self.pair(rng)
-            groups.append(
-                sample_group(first, second, stage.size_px, grid, self._settings, rng, self._augment)
-            )
-        return [batch_groups(groups[part.start : part.stop]) for part in parts]
+        source = self._sources[rng.choice(len(self._sources), p=self._shares)]
+        first, second = source.pair(self._settings.same_photo, rng)
+        grid = size_px // self._patch_px
+        return sample_group(first, second, size_px, grid, self._settings, rng, self._augment, source.targets)
 
-    def pair(self, rng: Generator) -> tuple[AnnotatedObject, AnnotatedObject]:
-        """Draw two annotated objects that can be references for each other; one object twice if it has no other."""
-        annotated_objects = self._sources[rng.choice(len(self._sources), p=self._shares)].annotated_objects
-        first = annotated_objects[rng.integers(len(annotated_objects))]
-        if not first.names_carry or rng.random() < self._settings.same_photo:
+
+class _PairedObjects:
+    """The annotated objects of a source, and which of them can be references of which."""
+
+    def __init__(self, source: SourcedObjects) -> None:
+        self._objects = source.annotated_objects
+        self.targets = source.targets
+        photos = {one.image_path: number for number, one in enumerate(self._objects)}
+        self._photo = np.array([photos[one.image_path] for one in self._objects])
+        with_part: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for number, one in enumerate(self._objects):
+            for name in one.part_rles if one.names_carry else ():
+                with_part[one.object_class, name].append(number)
+        self._with_part = {key: np.array(numbers) for key, numbers in with_part.items()}
+
+    def pair(self, same_photo: float, rng: Generator) -> tuple[AnnotatedObject, AnnotatedObject]:
+        """Draw two objects of a class that share a part, on two photographs.
+
+        The second one is the first one again if no other photograph has its parts, or as often as asked.
+        """
+        number = int(rng.integers(len(self._objects)))
+        first = self._objects[number]
+        if not first.names_carry or rng.random() < same_photo:
             return first, first
-        for _ in range(30):
-            second = annotated_objects[rng.integers(len(annotated_objects))]
-            same_class = second.object_class == first.object_class
-            if second is not first and same_class and set(second.part_rles) & set(first.part_rles):
-                return first, second
+        for name in rng.permutation(sorted(first.part_rles)):
+            numbers = self._with_part[first.object_class, str(name)]
+            elsewhere = numbers[self._photo[numbers] != self._photo[number]]
+            if len(elsewhere):
+                return first, self._objects[pick(elsewhere, rng)]
         return first, first
 
 
@@ -181,6 +207,7 @@ def batch_groups(groups: Sequence[Group]) -> Batch:
         positive=torch.from_numpy(np.concatenate([g.positive for g in groups])),
         negative=torch.from_numpy(np.concatenate([g.negative for g in groups])),
         clicks=click_table(torch.from_numpy(np.concatenate([g.clicks_rc for g in groups]))),
+        boxes=torch.from_numpy(np.concatenate([g.boxes for g in groups])),
     )
 
 
@@ -195,4 +222,5 @@ def batch_samples(samples: Sequence[Sample]) -> Batch:
         positive=torch.from_numpy(np.stack([s.positive for s in samples])),
         negative=torch.from_numpy(np.stack([s.negative for s in samples])),
         clicks=torch.from_numpy(np.stack([s.clicks for s in samples])),
+        boxes=torch.from_numpy(np.tile(NO_BOX, (len(samples), 1))),
     )

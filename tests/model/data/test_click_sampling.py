@@ -14,6 +14,7 @@ from model.data.click_sampling import (
     SLOTS,
     add_next_clicks,
     click_table,
+    jittered_box,
     next_click_region,
     sample_points,
 )
@@ -117,3 +118,19 @@ def test_on_large_masks_clicks_are_searched_on_fewer_pixels_but_fall_inside_the_
         assert order == 1
         assert (target[0] & (guess[0] < 0.5))[int(row), int(col)]
         assert (table[0, ROUND_SLOTS:] == -1).all()
+
+
+def test_a_drawn_box_is_the_tight_one_with_sides_off_by_a_twentieth() -> None:
+    target = np.zeros((200, 300), bool)
+    target[50:150, 60:260] = True
+    boxes = np.stack([jittered_box(target, default_rng(seed)) for seed in range(400)])
+    np.testing.assert_allclose(boxes.mean(axis=0), [50, 60, 149, 259], atol=1.5)
+    np.testing.assert_allclose(boxes.std(axis=0), [5, 10, 5, 10], rtol=0.15)
+
+
+def test_a_drawn_box_stays_in_the_crop_and_has_a_pixel() -> None:
+    for target in (np.ones((20, 30), bool), np.eye(20, 30, dtype=bool) & (np.arange(30) < 1)):
+        for seed in range(50):
+            row_min, col_min, row_max, col_max = jittered_box(target, default_rng(seed))
+            assert 0 <= row_min <= row_max < 20
+            assert 0 <= col_min <= col_max < 30

@@ -25,7 +25,7 @@ SAMPLINGS: list[dict[str, Any]] = [
 ]
 WAYS = pytest.mark.parametrize("options", SAMPLINGS, ids=lambda o: "-".join(o.values()))
 ALL = Part()
-FIELDS = ("images", "targets", "positive", "negative", "clicks")
+FIELDS = ("images", "targets", "positive", "negative", "clicks", "boxes")
 
 
 @pytest.fixture(scope="module")

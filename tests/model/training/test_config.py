@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from model.errors import DataError
-from model.training.config import PartImageNetSource, read_config
+from model.training.config import CocoSource, PartImageNetSource, read_config
 from model.training.run import in_steps
 
 SHIPPED = Path(__file__).parents[3] / "model" / "configs"
@@ -66,6 +66,38 @@ def test_contradictions_are_reported(change: dict[str, Any], message: str, tmp_p
     path.write_text(yaml.safe_dump(content | change))
     with pytest.raises(DataError, match=message):
         read_config(path, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"grouping": "photo", "targets": "object"}, "needs grouping: object"),
+        ({"grouping": "object", "targets": "object", "all_labelled": False}, "every part labelled"),
+        ({"grouping": "photo", "targets": "regions"}, "regions have no names"),
+        ({"grouping": "regions", "targets": "instances"}, "regions have no names"),
+        ({"grouping": "photo", "targets": "everything"}, "targets"),
+    ],
+)
+def test_targets_that_a_source_cannot_have_are_reported(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CocoSource.model_validate({"json_path": "a.json", "image_dir": "a"} | options)
+
+
+def test_cars_and_clothes_are_at_most_half_of_what_the_click_path_sees(tmp_path: Path) -> None:
+    config = read_config(SHIPPED / "refcut_s14_reader.yaml", tmp_path)
+    shares = {source.json_path.parent.name: source.share for source in config.sources}  # type: ignore[union-attr]
+    assert len(shares) == 10
+    assert sum(shares.values()) == pytest.approx(1)
+    assert shares["ccp"] + shares["car_parts"] + shares["egs_car_panels"] <= 0.5
+    assert not {"faces", "fasseg", "horses", "camvid"} & set(shares)
+
+
+def test_what_is_kept_out_of_training_is_kept_out_of_the_click_path(tmp_path: Path) -> None:
+    config = read_config(SHIPPED / "refcut_s14_reader.yaml", tmp_path)
+    assert config.exclude == tmp_path / "near_copies.json"
+    (panels,) = [s for s in config.sources if "egs_car_panels" in str(getattr(s, "json_path", ""))]
+    assert isinstance(panels, CocoSource)
+    assert (panels.targets, panels.all_labelled) == ("parts", False)
 
 
 def test_configurations_of_version_0_1_are_read(tmp_path: Path) -> None:

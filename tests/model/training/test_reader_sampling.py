@@ -12,7 +12,7 @@ from model.errors import DataError
 from model.training.reader_sampling import ReaderBatch, ReaderSampler
 from tests.support.reader_data import make_config, write_cache, write_part_file
 
-HEAD, TAIL, EYES = (20, 76, 8, 50), (20, 76, 50, 120), [(24, 40, 12, 28), (56, 72, 12, 28)]
+HEAD, TAIL, EYES = (20, 76, 8, 50), (20, 76, 50, 120), [(24, 40, 12, 28), (64, 80, 12, 28)]
 PIECES = {"head": [HEAD], "tail": [TAIL]}
 PATCHES = 64
 

@@ -1,0 +1,77 @@
+"""Which photographs are paired, and what a source's groups are asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.random import default_rng
+
+from model.data.pair_sampling import PairSettings
+from model.data.target_sampling import TargetKind
+from model.training.config import CocoSource, Stage
+from model.training.run import read_source
+from model.training.sampling import GroupSampler, SourcedObjects, _PairedObjects
+from tests.support.colour_world import make_annotated_object
+from tests.support.reader_data import write_part_file
+
+STAGE = Stage(size_px=56, steps=3, groups=2)
+EYES = [(24, 40, 12, 28), (72, 88, 12, 28)]
+
+
+def test_a_rare_part_finds_its_one_other_photograph(tmp_path: Path) -> None:
+    common = [make_annotated_object(tmp_path / f"{n}.png", ("wheel", "door")) for n in range(40)]
+    rare = [make_annotated_object(tmp_path / f"rare{n}.png", ("mirror",)) for n in range(2)]
+    paired = _PairedObjects(SourcedObjects([*common, *rare], 1.0))
+    seen = 0
+    for seed in range(400):
+        first, second = paired.pair(0.0, default_rng(seed))
+        assert first.image_path != second.image_path
+        assert set(first.part_rles) & set(second.part_rles)
+        seen += "mirror" in first.part_rles
+    assert seen > 5
+
+
+def test_what_only_one_photograph_shows_is_its_own_reference(tmp_path: Path) -> None:
+    objects = [
+        make_annotated_object(tmp_path / f"{n}.png", (part,)) for n, part in enumerate(("wheel", "roof"))
+    ]
+    for seed in range(10):
+        first, second = _PairedObjects(SourcedObjects(objects, 1.0)).pair(0.0, default_rng(seed))
+        assert first is second
+
+
+@pytest.mark.parametrize(
+    ("kind", "both"), [("instances", False), ("all_instances", True), ("parts", True), (None, True)]
+)
+def test_a_source_says_whether_one_or_all_pieces_are_asked_for(
+    tmp_path: Path, kind: TargetKind | None, both: bool
+) -> None:
+    write_part_file(tmp_path, 3, {"eye": EYES})
+    source = CocoSource(
+        json_path=tmp_path / "parts.json", image_dir=tmp_path / "images", grouping="photo", targets=kind
+    )
+    read = read_source(source)
+    assert read.targets == kind
+    sampler = GroupSampler([read], 14, "zoomed", PairSettings(zoom=0.0))
+    assert both == any(_is_both(sampler, seed) for seed in range(20))
+
+
+def _is_both(sampler: GroupSampler, seed: int) -> bool:
+    """Whether a target of a group has two separate areas."""
+    group = sampler.group(112, default_rng(seed))
+    return any((np.diff(np.flatnonzero(target.any(1))) > 1).any() for target in group.targets)
+
+
+def test_boxes_reach_the_batch(tmp_path: Path) -> None:
+    objects = [make_annotated_object(tmp_path / f"{n}.png", ("wheel", "door")) for n in range(3)]
+    sampler = GroupSampler(
+        [SourcedObjects(objects, 1.0)], 14, "zoomed", PairSettings(box=1.0, box_and_click=0.0)
+    )
+    (batch,) = sampler.batches(STAGE, 0, 0, [range(2)])
+    assert batch.boxes.shape == (12, 4)
+    assert batch.boxes.dtype == torch.float32
+    assert (batch.boxes >= 0).all()
+    assert (batch.clicks == -1).all()
