@@ -16,7 +16,7 @@ demo: $(VENV)/.runtime .venv-label-studio/.installed
 
 # Tests run in two processes, the files with the longest first (tests/conftest.py). `make test JOBS=0` takes one process.
 JOBS ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Everything, a real Label Studio and a real browser among it.
 test: $(VENV)/.development lint types contract .venv-label-studio/.installed chromium

@@ -47,7 +47,7 @@ def photographs() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBackend]:
-    """Each test connects a project of its own. Files that use it are marked `xdist_group("running backend")`."""
+    """Each test connects a project of its own. Files that use it stand in `parallel_run.RUNNING_BACKEND`."""
     backend = RunningBackend(tmp_path_factory.mktemp("state"))
     yield backend
     backend.stop()

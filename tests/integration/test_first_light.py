@@ -29,8 +29,6 @@ TARGET, REFERENCE = "car_parts_te66", "car_parts_car118"
 FOLLOWED_WITHIN_S = 2
 REPLACED_WITHIN_S = 15
 
-pytestmark = pytest.mark.xdist_group("running backend")
-
 
 @dataclass
 class Backend:

@@ -20,8 +20,6 @@ from tests.integration.test_first_light import TARGET
 from tests.support.recorded import REPOSITORY, box_result, click_result
 from tests.support.running_backend import RunningBackend
 
-pytestmark = pytest.mark.xdist_group("running backend")
-
 WORKER_LIMIT_S = 300
 CONFIGS = {path.stem: path.read_text() for path in (REPOSITORY / "label_config").glob("*.xml")}
 BACKGROUND_CONFIG = CONFIGS["clicks_brush"].replace(

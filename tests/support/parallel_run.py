@@ -1,0 +1,63 @@
+"""What runs beside what when pytest has several processes (`make test`): an order, a scheduler and a check of both."""
+
+from __future__ import annotations
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+RUNNING_BACKEND = ("integration/test_first_light.py", "integration/test_ways_of_clicking.py")
+"""Files that share the running backend of integration/conftest.py."""
+
+LONGEST_FIRST = ("end_to_end", "model/cli", "model/finetuning", "integration", "refcut_backend/cli")
+"""Folders and files handed out first, so that no process has a long file left when the others are done."""
+
+
+def group(test_id: str) -> str:
+    """Name of the tests that run in one process with this one: its file, or more files that share something costly."""
+    path = _path(test_id)
+    if path.startswith("end_to_end/"):
+        return "end_to_end"
+    return RUNNING_BACKEND[0] if path in RUNNING_BACKEND else path
+
+
+def place(test_id: str) -> int:
+    """Where the first match stands in `LONGEST_FIRST`; what it does not name comes last."""
+    path = group(test_id)
+    found = (n for n, name in enumerate(LONGEST_FIRST) if path == name or path.startswith(f"{name}/"))
+    return next(found, len(LONGEST_FIRST))
+
+
+def _path(test_id: str) -> str:
+    return test_id.split("::", 1)[0].removeprefix("tests/")
+
+
+class GroupScheduling(LoadScopeScheduling):
+    """Hands out whole groups, in the order of the collection."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
+
+
+class GroupsStayTogether:
+    """Fails a run in which a group was split: everything that its tests share would silently start several times."""
+
+    def __init__(self) -> None:
+        self._processes: dict[str, set[str]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Remember which process ran the test."""
+        self._processes.setdefault(group(report.nodeid), set()).add(report.worker_id)
+
+    def split(self) -> list[str]:
+        """The groups that ran in more than one process."""
+        return [name for name, processes in self._processes.items() if len(processes) > 1]
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Fail the run if there are any."""
+        if self.split() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say which."""
+        for name in self.split():
+            terminalreporter.write_line(f"ran in more than one process: {name}", red=True)
