@@ -3,7 +3,9 @@
 A simulated annotator segments every part, connected pair of parts and whole object of a set, in each mode. The command
 resumes when it is run again with the same --out; samples, modes and sets may be added then.
 
-    python -m model evaluate --data SET --data SET --out DIR --modes right none wrong --limit 40
+    python -m model evaluate --data SET --data SET --out DIR --modes right none wrong --limit 150 --at-least 100
+
+`python -m model compare DIR DIR` compares two networks that were measured on the same work.
 """
 
 from __future__ import annotations
@@ -23,14 +25,15 @@ from model.cli.common import OneLineParser, add_threads, add_weights, command_pa
 from model.data.annotated_objects import is_development
 from model.data.readers import HINT, SetDescription
 from model.errors import DataError, ModelError
-from model.evaluation.metrics import summarise
+from model.evaluation.first_masks import FirstMaskPredictor
 from model.evaluation.modes import MODE_GROUPS, Mode, parse_modes
 from model.evaluation.pictures import write_contact_sheet
+from model.evaluation.plots import write_plots
 from model.evaluation.records import Record, RecordFile
-from model.evaluation.report import as_markdown, file_safe, write_plots, write_results
-from model.evaluation.runner import ClickLimits, EvaluationSet, Task, run_tasks
-from model.evaluation.samples import Sample, enumerate_samples, limit_samples
-from model.predictor import RefCutPredictor
+from model.evaluation.references import ReferenceFinder
+from model.evaluation.report import Results, as_markdown, file_safe, write_results
+from model.evaluation.runner import RIGHT, ClickLimits, EvaluationSet, Task, run_tasks
+from model.evaluation.samples import Sample, enumerate_samples, limit_samples, with_repeats
 from model.predictor_config import SERVING, PredictorSettings, serving_settings
 from model.runtime.select import RuntimeName, with_runtime
 
@@ -51,7 +54,7 @@ class PredictorFactory:
     threads: int
     runtime: RuntimeName = "torch"
 
-    def __call__(self) -> RefCutPredictor:
+    def __call__(self) -> FirstMaskPredictor:
         """Load the network and make a predictor.
 
         Raises:
@@ -62,7 +65,7 @@ class PredictorFactory:
         network = load_network(self.weights)
         settings = dataclasses.replace(serving_settings(network.config), **self.changes)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return RefCutPredictor(with_runtime(network.to(device), settings, self.runtime), settings)
+        return FirstMaskPredictor(with_runtime(network.to(device), settings, self.runtime), settings)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -88,7 +91,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
     )
     served = factory().settings
     file = RecordFile(arguments.out, describe(arguments, served, limits))
-    samples = [choose_samples(one, arguments.limit) for one in sets]
+    samples = [choose_samples(one, arguments.limit, arguments.at_least) for one in sets]
     tasks = missing_tasks(sets, samples, modes, {record.key for record in file.read()})
     with tqdm(total=sum(len(task.modes) for task in tasks), unit="run", disable=None) as bar:
         for records in run_tasks(sets, tasks, factory, limits, arguments.workers):
@@ -127,16 +130,26 @@ def read_set(description: SetDescription, development: float | None) -> Evaluati
     return EvaluationSet(description.name, annotated_objects)
 
 
-def choose_samples(one: EvaluationSet, limit: int | None) -> list[Sample]:
+def choose_samples(one: EvaluationSet, limit: int | None, at_least: int = 0) -> list[Sample]:
     """Choose the samples of a set, and print how many there are.
 
     Args:
         one: The set.
         limit: Samples per kind; None takes all.
+        at_least: Samples with a reference that each kind should have; missing ones are repeats.
     """
     samples, counts = enumerate_samples(one.annotated_objects)
     print(f"{one.name}: {len(one.annotated_objects)} objects, {counts}")
-    return limit_samples(samples, limit)
+    chosen = limit_samples(samples, limit)
+    if not at_least:
+        return chosen
+    finder = ReferenceFinder(one.annotated_objects)
+    referenced = [sample for sample in chosen if finder.choose(sample, RIGHT)]
+    repeated = with_repeats(referenced, at_least)
+    print(
+        f"{one.name}: {len(referenced)} samples have a reference, and {len(repeated) - len(referenced)} repeat them"
+    )
+    return repeated
 
 
 def missing_tasks(
@@ -184,12 +197,12 @@ def report(folder: Path, records: list[Record], sets: list[EvaluationSet], max_c
         raise DataError(
             "there is nothing to evaluate in these sets", hint="check --data, --development, --limit"
         )
-    table = summarise(records, max_clicks)
-    write_results(folder, table, max_clicks)
-    write_plots(folder, records, table, max_clicks)
+    results = Results.of(records, max_clicks)
+    write_results(folder, results)
+    write_plots(folder, records, results.table, max_clicks)
     for one in sets:
         write_contact_sheet(folder / f"contact_sheet-{file_safe(one.name)}.png", records, one)
-    print(as_markdown(table, max_clicks))
+    print(as_markdown(results))
 
 
 def changed_settings(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -233,13 +246,21 @@ def make_parser() -> OneLineParser:
         "--modes",
         nargs="+",
         default=["right", "none", "wrong"],
-        help="kinds of references: right|none|positive|negative|wrong, then +refsN +polygonN +scaleF +jitter; "
+        help="kinds of references: right|none|positive|negative|wrong, or a mask that a reference gives before the first "
+        "click: alone|nearest|prototype; then +refsN +polygonN +scaleF +jitter; "
         f"groups: {', '.join(MODE_GROUPS)}",
     )
     parser.add_argument(
         "--runtime", choices=("torch", "openvino"), default="torch", help="runtime of the network"
     )
     parser.add_argument("--limit", type=int, help="samples per kind and set, evenly spaced (default: all)")
+    parser.add_argument(
+        "--at-least",
+        type=int,
+        default=0,
+        metavar="N",
+        help="repeat samples with other references and clicks until each kind of a set has N (default: never)",
+    )
     parser.add_argument("--max-clicks", type=int, default=20, help="clicks per sample (default: 20)")
     parser.add_argument(
         "--min-clicks", type=int, default=5, help="clicks to make even if the mask is already good"

@@ -1,6 +1,7 @@
 """The modes of an evaluation: which reference a sample gets, how many, of which quality, and how precise the clicks are.
 
-A mode is written as a name such as `right+refs2` or `none+jitter` (`Mode.parse`); `MODE_GROUPS` names sets of modes.
+Some modes begin with a mask that a reference gives without a click (`FirstMask`); clicks then refine it. A mode is
+written as a name such as `right+refs2` or `none+jitter` (`Mode.parse`); `MODE_GROUPS` names sets of modes.
 """
 
 from __future__ import annotations
@@ -16,20 +17,30 @@ from numpy.typing import NDArray
 from model.types import BoolMask, RgbImage
 
 ReferenceKind = Literal["right", "none", "positive", "negative", "wrong"]
+FirstMask = Literal["alone", "nearest", "prototype"]
+"""A mask before the first click: "alone" is the network's own without a click, and clicks refine it with the reference.
+"nearest" and "prototype" match frozen features (`model.evaluation.first_masks`); clicks refine it without a reference.
+"""
 
 MODE_GROUPS: dict[str, tuple[str, ...]] = {
+    "table2": ("right", "none", "alone", "nearest", "prototype"),
     "table3": ("right", "none", "positive", "negative"),
-    "references": ("right", "right+refs2", "right+refs4"),
-    "figure5": (
-        *(f"right+polygon{vertices}" for vertices in (32, 16, 8, 4)),
-        *(f"right+scale{scale}" for scale in ("0.75", "0.5", "0.35", "0.25")),
+    "references": ("right", "right+refs2", "right+refs4", "right+refs8"),
+    "figure5": tuple(
+        f"{kind}{change}"
+        for kind in ("right", "positive", "negative")
+        for change in (
+            "",
+            *(f"+polygon{vertices}" for vertices in (32, 16, 8, 4)),
+            *(f"+scale{scale}" for scale in ("0.75", "0.5", "0.35", "0.25")),
+        )
     ),
     "hand": ("right+jitter", "none+jitter"),
 }
 MODE_GROUPS["all"] = tuple(
     dict.fromkeys(
         name
-        for group in ("table3", "references", "figure5", "hand")
+        for group in ("table2", "table3", "references", "figure5", "hand")
         for name in (*MODE_GROUPS[group], "wrong")
     )
 )
@@ -48,10 +59,13 @@ class Mode:
             piece; None leaves them as they are.
         scale: Reference images are shrunk by this factor and placed on a plain background of the old size.
         jitter: Clicks fall beside the middle of the error, as people's do.
+        first_mask: Mask before the first click; None begins without.
 
     Example:
         >>> Mode.parse("right+refs2").references
         2
+        >>> Mode.parse("alone").reference
+        'right'
     """
 
     name: str
@@ -60,22 +74,22 @@ class Mode:
     polygon_vertices: int | None = None
     scale: float = 1.0
     jitter: bool = False
+    first_mask: FirstMask | None = None
 
     @classmethod
     def parse(cls, text: str) -> Mode:
         """Parse the name of a mode.
 
         Args:
-            text: A reference kind, then any of `+refsN`, `+polygonN`, `+scaleF` and `+jitter`.
+            text: A reference kind or a first mask, then any of `+refsN`, `+polygonN`, `+scaleF` and `+jitter`.
 
         Raises:
             ValueError: If the name is unknown or a value is out of range.
         """
         kind, *changes = text.split("+")
-        if kind not in get_args(ReferenceKind):
-            raise ValueError(
-                f"unknown mode {text!r}: it must start with one of {', '.join(get_args(ReferenceKind))}"
-            )
+        kinds = (*get_args(ReferenceKind), *get_args(FirstMask))
+        if kind not in kinds:
+            raise ValueError(f"unknown mode {text!r}: it must start with one of {', '.join(kinds)}")
         given = dict(_parse_change(text, change) for change in changes)
         references, vertices = int(given.get("refs", 1)), given.get("polygon")
         scale = given.get("scale", 1.0)
@@ -85,11 +99,12 @@ class Mode:
             raise ValueError(f"mode {text!r}: without a reference there is nothing to change about it")
         return cls(
             name=text,
-            reference=kind,  # type: ignore[arg-type]
+            reference="right" if kind in get_args(FirstMask) else kind,  # type: ignore[arg-type]
             references=references,
             polygon_vertices=None if vertices is None else int(vertices),
             scale=scale,
             jitter="jitter" in given,
+            first_mask=kind if kind in get_args(FirstMask) else None,  # type: ignore[arg-type]
         )
 
 

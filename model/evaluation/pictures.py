@@ -1,6 +1,7 @@
 """Pictures to look at: a contact sheet of an evaluation, and before/after rows of a comparison.
 
-`write_contact_sheet` shows target, click, reference, and the first mask with and without the reference.
+`write_contact_sheet` shows target, click, reference, and the first mask with and without the reference: the worst masks
+beside typical ones.
 `draw_before_after` shows the first mask of the serving network and of the candidate.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import cv2
@@ -19,7 +21,7 @@ from model.evaluation.modes import Mode
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceFinder
 from model.evaluation.runner import EvaluationSet
-from model.evaluation.samples import KINDS, Sample
+from model.evaluation.samples import Sample
 from model.images import read_image
 from model.masks import decode, evenly_spaced, union
 from model.types import BoolMask, RgbImage
@@ -90,7 +92,9 @@ def row_of_tiles(pictures: dict[str, RgbImage]) -> RgbImage:
     return np.concatenate([tile(picture, caption, height) for caption, picture in shown.items()], axis=1)
 
 
-ROWS_PER_KIND = 2
+SHEET_ROWS = 12
+"""Rows of a contact sheet: this many of the worst masks, beside as many around the median."""
+GAP_PX = 16
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,9 @@ class _Pair:
 
 
 def write_contact_sheet(path: Path, records: Sequence[Record], one: EvaluationSet) -> bool:
-    """Draw a row for each of a few samples of each kind into a PNG.
+    """Draw the samples with the worst first masks beside those around the median into a PNG.
+
+    The order is that of the first click's IoU with the right reference. A sample is shown once.
 
     Args:
         path: The PNG.
@@ -114,11 +120,54 @@ def write_contact_sheet(path: Path, records: Sequence[Record], one: EvaluationSe
     Returns:
         False, with nothing written, if no sample was run in both of the modes "right" and "none".
     """
-    rows = [_row(pair) for pair in _spread(_pairs(records, one))]
-    if not rows:
+    pairs = _pairs(records, one)
+    if not pairs:
         return False
-    cv2.imwrite(str(path), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
+    worst, median = worst_and_median([pair.right.ious[0] for pair in pairs], SHEET_ROWS)
+    left, right = ([_row(pairs[number]) for number in chosen] for chosen in (worst, median))
+    width = left[0].shape[1]
+    heights = [max(row.shape[0] for row in rows if row is not None) for rows in zip_longest(left, right)]
+    blocks = [
+        _block(f"{len(rows)} {name} of {len(pairs)}", rows, heights, width)
+        for name, rows in (("worst", left), ("around the median", right))
+    ]
+    gap = np.full((blocks[0].shape[0], GAP_PX, 3), 255, np.uint8)
+    sheet = np.concatenate([blocks[0], gap, blocks[1]], axis=1)
+    cv2.imwrite(str(path), cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))
     return True
+
+
+def worst_and_median(ious: Sequence[float], rows: int) -> tuple[list[int], list[int]]:
+    """Choose the worst masks, and those around the median that are not among them.
+
+    Args:
+        ious: IoU of each mask.
+        rows: How many to choose of either; fewer if there are fewer than twice as many masks.
+
+    Returns:
+        Their numbers, the worst first.
+
+    Example:
+        >>> worst_and_median([0.9, 0.1, 0.8, 0.2, 0.7, 0.6, 1.0], rows=2)
+        ([1, 3], [4, 2])
+    """
+    order = sorted(range(len(ious)), key=lambda number: ious[number])
+    worst = order[: min(rows, (len(order) + 1) // 2)]
+    first = max(len(worst), (len(order) - rows + 1) // 2)
+    return worst, order[first : first + rows]
+
+
+def _block(title: str, rows: Sequence[RgbImage], heights: Sequence[int], width: int) -> RgbImage:
+    """Rows under a title, each padded with white to its height."""
+    heading = np.full((CAPTION_PX, width, 3), 255, np.uint8)
+    cv2.putText(heading, title, (4, CAPTION_PX - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    padded = []
+    for number, height in enumerate(heights):
+        out = np.full((height, width, 3), 255, np.uint8)
+        if number < len(rows):
+            out[: rows[number].shape[0]] = rows[number]
+        padded.append(out)
+    return np.concatenate([heading, *padded])
 
 
 def _pairs(records: Sequence[Record], one: EvaluationSet) -> list[_Pair]:
@@ -132,14 +181,6 @@ def _pairs(records: Sequence[Record], one: EvaluationSet) -> list[_Pair]:
         if {"right", "none"} <= set(modes)
     ]
     return sorted(pairs, key=lambda pair: (pair.sample.annotated_object, pair.sample.parts))
-
-
-def _spread(pairs: list[_Pair]) -> list[_Pair]:
-    chosen = []
-    for kind in KINDS:
-        own = [pair for pair in pairs if pair.sample.kind == kind]
-        chosen += evenly_spaced(own, ROWS_PER_KIND)
-    return chosen
 
 
 def _row(pair: _Pair) -> RgbImage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ class Record:
         seconds: Seconds that the predictor took for each click.
         removed: See `Session.removed`.
         first_mask: COCO RLE of the mask after the first click.
+        pieces: Number of connected pieces of the target; None in results of an older version.
+        start_iou: IoU of the mask before the first click; None if the session began without a mask.
+        expected_ious: IoU that the network expected its mask to have, after each click; empty if it expects none.
     """
 
     set_name: str
@@ -43,11 +46,58 @@ class Record:
     seconds: list[float]
     removed: list[float]
     first_mask: dict[str, Any]
+    pieces: int | None = None
+    start_iou: float | None = None
+    expected_ious: list[float] = field(default_factory=list)
 
     @property
     def key(self) -> tuple[str, str, str]:
         """Set, sample and mode: the identity of a result."""
         return self.set_name, self.sample, self.mode
+
+    @property
+    def photograph(self) -> tuple[str, str]:
+        """Set and image: masks of one photograph are not independent of each other."""
+        return self.set_name, self.image
+
+
+SETTINGS_FILE = "settings.json"
+RECORDS_FILE = "records.jsonl"
+
+
+def read_records(folder: Path) -> list[Record]:
+    """Read all results of a folder in the order in which they were written.
+
+    An incomplete last line of a killed run is left out.
+
+    Raises:
+        DataError: If the folder has no results, or they cannot be read.
+    """
+    path = folder / RECORDS_FILE
+    try:
+        lines = path.read_text().splitlines(keepends=True)
+        return [Record(**json.loads(line)) for line in lines if line.endswith("\n")]
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error})",
+            hint="name a folder that `python -m model evaluate` has written",
+        ) from error
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Read the settings of the run that wrote a folder.
+
+    Raises:
+        DataError: If they cannot be read.
+    """
+    path = folder / SETTINGS_FILE
+    try:
+        return dict(json.loads(path.read_text()))
+    except (OSError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} cannot be read ({error})",
+            hint="name a folder that `python -m model evaluate` has written",
+        ) from error
 
 
 class RecordFile:
@@ -64,8 +114,9 @@ class RecordFile:
             DataError: If the folder holds results of other settings.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "records.jsonl"
-        settings_path = folder / "settings.json"
+        self._folder = folder
+        self.path = folder / RECORDS_FILE
+        settings_path = folder / SETTINGS_FILE
         wanted = json.loads(json.dumps(settings))
         if settings_path.is_file() and json.loads(settings_path.read_text()) != wanted:
             raise DataError(
@@ -76,9 +127,7 @@ class RecordFile:
 
     def read(self) -> list[Record]:
         """Return all results in the order in which they were written."""
-        if not self.path.is_file():
-            return []
-        return [Record(**json.loads(line)) for line in self.path.read_text().splitlines()]
+        return read_records(self._folder) if self.path.is_file() else []
 
     def append(self, records: list[Record]) -> None:
         """Write results to the end of the file."""

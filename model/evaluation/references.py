@@ -49,11 +49,17 @@ class ReferenceFinder:
 
         Returns:
             As many references as the mode asks for, or fewer if the set has fewer; empty for a mode without references.
+            A repeat of a sample begins with a later reference, and wraps around.
         """
         if mode.reference == "none":
             return []
         choices = (self._choice(sample, number, mode) for number in self.following(sample))
-        return list(islice((choice for choice in choices if choice is not None), mode.references))
+        usable = (choice for choice in choices if choice is not None)
+        if not sample.repeat:
+            return list(islice(usable, mode.references))
+        every = list(usable)
+        first = sample.repeat % max(len(every), 1)
+        return [*every[first:], *every[:first]][: mode.references]
 
     def following(self, sample: Sample) -> Iterator[int]:
         """Yield the numbers of the annotated objects that can be a reference of a sample, the next one first."""

@@ -1,74 +1,146 @@
-"""The report of an evaluation: metrics as JSON and Markdown, and plots.
-
-The plots show IoU over clicks, clicks needed, and the effect of worse references (Fig. 5 of the RefCut paper).
-"""
+"""The report of an evaluation as JSON and Markdown. `model.evaluation.plots` draws its plots."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
-
-from model.evaluation.metrics import IOU_CLICKS, NOC_IOUS, Cell, iou_after
-from model.evaluation.modes import Mode
+from model.evaluation.calibration import Calibration, calibrate
+from model.evaluation.metrics import (
+    FALL,
+    GOOD_IOU,
+    NOC_IOUS,
+    REPORTED_CLICKS,
+    Cell,
+    summarise,
+)
+from model.evaluation.paired import NOC_RATIOS, PairedCell, compare_modes
 from model.evaluation.records import Record
+from model.evaluation.standard_errors import (
+    MIN_MASKS,
+    MIN_PHOTOGRAPHS,
+    NOT_SHOWN,
+    SHOWN_ERRORS,
+    TOO_FEW,
+    Estimate,
+    Paired,
+)
 
 Table = dict[str, dict[str, dict[str, Cell]]]
 """Cells by set name, mode and group, as `model.evaluation.metrics.summarise` returns them."""
-
-HEADER = (
-    ["mode", "targets", "n"]
-    + [f"IoU&{click}" for click in IOU_CLICKS]
-    + [f"NoC@{round(100 * iou)}" for iou in NOC_IOUS]
-    + ["never .90", "taken away", "s first", "s later"]
+GROUP_NAMES = {"single": "part"}
+"""Groups whose name in the report differs from the one in records."""
+RULE = (
+    "±: one standard error, clustered by photograph, because masks of one photograph are not independent. "
+    f"{TOO_FEW}: fewer than {MIN_MASKS} masks or {MIN_PHOTOGRAPHS} photographs; do not quote such a row. "
+    f"{NOT_SHOWN}: less than {SHOWN_ERRORS} standard errors of the difference, which is measured mask by mask."
 )
 
 
-def write_results(folder: Path, table: Table, max_clicks: int) -> None:
+@dataclasses.dataclass(frozen=True)
+class Results:
+    """Everything that a report shows.
+
+    Attributes:
+        max_clicks: Number of clicks after which a session ended.
+        table: Metrics of each set, mode and group.
+        paired: Modes compared with each other.
+        calibrations: Expected against measured IoU after the first click, by set and mode; empty for a network that
+            expects none.
+    """
+
+    max_clicks: int
+    table: Table
+    paired: list[PairedCell]
+    calibrations: dict[str, dict[str, Calibration]]
+
+    @classmethod
+    def of(cls, records: Sequence[Record], max_clicks: int) -> Results:
+        """Compute all figures of records."""
+        calibrations: dict[str, dict[str, Calibration]] = {}
+        for set_name, mode in dict.fromkeys((record.set_name, record.mode) for record in records):
+            own = [r for r in records if (r.set_name, r.mode) == (set_name, mode) and r.referenced]
+            found = calibrate(own, clicks=1)
+            if found is not None:
+                calibrations.setdefault(set_name, {})[mode] = found
+        table = summarise(records, max_clicks)
+        return cls(max_clicks, table, compare_modes(records, max_clicks), calibrations)
+
+
+def write_results(folder: Path, results: Results) -> None:
     """Write `results.json` and `results.md`.
 
     Args:
         folder: Existing folder.
-        table: The metrics.
-        max_clicks: Number of clicks after which a session ended.
+        results: The figures.
     """
-    cells = {
-        name: {
-            mode: {group: dataclasses.asdict(cell) for group, cell in groups.items()}
-            for mode, groups in modes.items()
-        }
-        for name, modes in table.items()
+    content = {
+        "max_clicks": results.max_clicks,
+        "sets": as_json(results.table),
+        "paired": [as_json(cell) for cell in results.paired],
+        "calibration": as_json(results.calibrations),
     }
-    content = {"max_clicks": max_clicks, "sets": cells}
     (folder / "results.json").write_text(json.dumps(content, indent=2) + "\n")
-    (folder / "results.md").write_text(as_markdown(table, max_clicks))
+    (folder / "results.md").write_text(as_markdown(results))
 
 
-def as_markdown(table: Table, max_clicks: int) -> str:
-    """Format the metrics as Markdown, with one table per set.
-
-    Samples of a mode that had no reference are shown beside n as "(+ count)".
-    """
+def as_markdown(results: Results) -> str:
+    """Format all figures as Markdown, with the same tables for each set."""
+    most = results.max_clicks
     lines = [
-        f"Robot clicks, at most {max_clicks}. NoC counts {max_clicks} where an IoU is never reached. n: samples whose "
-        "mode had its reference, on which all else in the row is measured (+ those without one, run as clicks alone "
-        "and not counted; a row with n = 0 is measured on them). Taken away: share of the excess under a negative "
-        "click that is gone after it. Seconds: median per click.",
+        f"Robot clicks, at most {most}. {RULE}",
+        "",
+        f"n: samples whose mode had its reference, on which all else in the row is measured (+ those without one, run as "
+        f"clicks alone and not counted; a row with n = 0 is measured on them). Repeated samples have the next reference "
+        f"and clicks beside the middle of the error. IoU&0: before any click. NoC counts {most} where an IoU is never "
+        f"reached. Never falls: share of the masks whose IoU never falls by more than {FALL} over the first "
+        f"{REPORTED_CLICKS[-1]} clicks. Taken away: share of the piece of excess under a negative click that is gone "
+        "after it. Seconds: median per click.",
         "",
     ]
-    for name, modes in table.items():
-        lines += [f"## {name}", "", "| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
-        lines += [_row(mode, group, cell) for mode, groups in modes.items() for group, cell in groups.items()]
-        lines.append("")
+    for name, modes in results.table.items():
+        rows = [(mode, group, cell) for mode, groups in modes.items() for group, cell in groups.items()]
+        lines += [f"## {name}", "", *_first_click_table(rows), "", *_clicks_table(rows), ""]
+        paired = [cell for cell in results.paired if cell.set_name == name]
+        if paired:
+            lines += ["Compared mask by mask:", "", *paired_table(paired), ""]
+        for mode, calibration in results.calibrations.get(name, {}).items():
+            lines += _calibration_table(mode, calibration)
     return "\n".join(lines)
+
+
+def paired_table(cells: Iterable[PairedCell]) -> list[str]:
+    """Lines of a Markdown table: the change of the first click's IoU and of the number of clicks, with verdicts."""
+    header = ["", "against", "targets", "n", "photographs", "IoU&1", "change", "verdict"]
+    header += [f"IoU&1 >= {GOOD_IOU:g}, change", "verdict"]
+    for iou in NOC_RATIOS:
+        header += [f"NoC@{round(100 * iou)}", "ratio", "verdict"]
+    rows = []
+    for cell in cells:
+        row = [cell.second, cell.first, _group(cell.group)]
+        row += [str(cell.first_iou.masks), str(cell.first_iou.photographs)]
+        row += _change(cell.first_iou) + _change(cell.good_first)[1:]
+        for ratio in cell.clicks_to.values():
+            row += _change(ratio)
+        rows.append(row)
+    return _table(header, rows)
+
+
+def as_json(value: Any) -> Any:
+    """Dataclasses as dictionaries of JSON values, at any depth; a paired comparison also has its verdict."""
+    if isinstance(value, dict):
+        return {str(key): as_json(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(one) for one in value]
+    if not dataclasses.is_dataclass(value):
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+    content = {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return content | ({"verdict": value.verdict} if isinstance(value, Paired) else {})
 
 
 def file_safe(name: str) -> str:
@@ -81,117 +153,80 @@ def file_safe(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
-def _row(mode: str, group: str, cell: Cell) -> str:
-    count = f"{cell.count} (+ {cell.unreferenced})" if cell.unreferenced else str(cell.count)
-    values = [mode, group, count]
-    values += [_figure(cell.iou_after.get(click), 3) for click in IOU_CLICKS]
-    values += [_figure(cell.clicks_to[iou], 2) for iou in NOC_IOUS]
-    values += [str(cell.failed[NOC_IOUS[-1]]), _figure(cell.removed, 2)]
-    values += [_figure(cell.first_click_s, 3), _figure(cell.later_click_s, 3)]
-    return "| " + " | ".join(values) + " |"
+def _first_click_table(rows: Sequence[tuple[str, str, Cell]]) -> list[str]:
+    header = ["mode", "targets", "n", "photographs", "IoU&0", "IoU&1", f"IoU&1 >= {GOOD_IOU:g}", ""]
+    return _table(
+        header,
+        [
+            [mode, _group(group), _count(cell), str(cell.photographs)]
+            + [_figure(value) for value in (cell.start_iou, cell.iou_after.get(1), cell.good_first)]
+            + [TOO_FEW if cell.too_few else ""]
+            for mode, group, cell in rows
+        ],
+    )
 
 
-def _figure(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _clicks_table(rows: Sequence[tuple[str, str, Cell]]) -> list[str]:
+    later = REPORTED_CLICKS[1:]
+    header = ["mode", "targets", "n", *(f"IoU&{click}" for click in later), "never falls"]
+    header += [*(f"NoC@{round(100 * iou)}" for iou in NOC_IOUS), f"never {NOC_IOUS[-1]:.2f}", "taken away"]
+    header += ["s first", "s later", ""]
+    return _table(
+        header,
+        [
+            [mode, _group(group), _count(cell)]
+            + [_figure(cell.iou_after.get(click)) for click in later]
+            + [_figure(cell.never_falls)]
+            + [_figure(cell.clicks_to[iou], 2) for iou in NOC_IOUS]
+            + [str(cell.failed[NOC_IOUS[-1]]), _figure(cell.removed, 2)]
+            + [_seconds(cell.first_click_s), _seconds(cell.later_click_s)]
+            + [TOO_FEW if cell.too_few else ""]
+            for mode, group, cell in rows
+        ],
+    )
 
 
-def write_plots(folder: Path, records: Sequence[Record], table: Table, max_clicks: int) -> list[Path]:
-    """Draw the plots of each set as PNG files. Fig. 5 is drawn only if its modes were run.
-
-    Args:
-        folder: Existing folder.
-        records: The results.
-        table: Their metrics.
-        max_clicks: Number of clicks after which a session ended.
-
-    Returns:
-        The written files.
-    """
-    written = []
-    for set_name, modes in table.items():
-        totals = {mode: groups["total"] for mode, groups in modes.items()}
-        drawn = {"iou_over_clicks": _iou_over_clicks(set_name, records, list(modes), max_clicks)}
-        drawn["clicks_needed"] = _clicks_needed(set_name, totals)
-        curves = _figure_5(set_name, totals)
-        if curves is not None:
-            drawn["figure_5"] = curves
-        for name, figure in drawn.items():
-            path = folder / f"{name}-{file_safe(set_name)}.png"
-            figure.savefig(path, dpi=120)
-            written.append(path)
-    return written
+def _calibration_table(mode: str, calibration: Calibration) -> list[str]:
+    few = f" ({TOO_FEW})" if calibration.masks < MIN_MASKS else ""
+    rows = [
+        [str(number), str(one.masks), f"{one.expected:.3f}", str(one.measured), f"{one.error:+.3f}"]
+        for number, one in enumerate(calibration.bins, start=1)
+    ]
+    return [
+        f"Expected IoU of the first mask by decile, mode {mode}: mean error {calibration.mean_error:.3f}, largest "
+        f"{calibration.largest_error:.3f}, n = {calibration.masks}{few}.",
+        "",
+        *_table(["decile", "n", "expected IoU", "IoU", "too high by"], rows),
+        "",
+    ]
 
 
-def _iou_over_clicks(set_name: str, records: Sequence[Record], modes: list[str], max_clicks: int) -> Figure:
-    """Plot the mean IoU after each click; a session that ended earlier keeps its last mask."""
-    figure, (axes,) = _sheet(1, set_name)
-    numbers = range(1, max_clicks + 1)
-    for mode in modes:
-        own = [r for r in records if (r.set_name, r.mode) == (set_name, mode)]
-        own = [record for record in own if record.referenced] or own
-        means = [statistics.mean(iou_after(record.ious, click) for record in own) for click in numbers]
-        axes.plot(numbers, means, marker=".", label=f"{mode} (n = {len(own)})")
-    axes.set(xlabel="clicks", ylabel="mean IoU", ylim=(0, 1))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
-    return figure
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)] + [
+        "| " + " | ".join(row) + " |" for row in rows
+    ]
 
 
-def _clicks_needed(set_name: str, totals: dict[str, Cell]) -> Figure:
-    figure, (axes,) = _sheet(1, set_name)
-    width = 0.8 / len(totals)
-    for number, (mode, cell) in enumerate(totals.items()):
-        positions = [group + (number - (len(totals) - 1) / 2) * width for group in range(len(NOC_IOUS))]
-        bars = axes.bar(
-            positions, [cell.clicks_to[iou] for iou in NOC_IOUS], width, label=f"{mode} (n = {cell.count})"
-        )
-        if len(totals) <= 5:
-            axes.bar_label(bars, fmt="%.1f", fontsize="x-small")
-    axes.set_xticks(range(len(NOC_IOUS)), [f"NoC@{round(100 * iou)}" for iou in NOC_IOUS])
-    axes.set_ylabel("mean number of clicks")
-    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
-    return figure
+def _group(name: str) -> str:
+    return GROUP_NAMES.get(name, name)
 
 
-def _figure_5(set_name: str, totals: dict[str, Cell]) -> Figure | None:
-    """Plot first-click IoU over the corners of the reference's polygons and over its scale; None without such modes."""
-    polygons: dict[float, float] = {}
-    scales: dict[float, float] = {}
-    for name, cell in totals.items():
-        mode = Mode.parse(name)
-        if mode == Mode(name, "right", polygon_vertices=mode.polygon_vertices) and mode.polygon_vertices:
-            polygons[mode.polygon_vertices] = cell.iou_after[1]
-        elif mode == Mode(name, "right", scale=mode.scale) and mode.scale < 1:
-            scales[mode.scale] = cell.iou_after[1]
-    if not polygons and not scales:
-        return None
-    figure, (left, right) = _sheet(2, set_name)
-    _curve(left, polygons, "corners of a reference's polygon")
-    if "right" in totals:
-        scales[1.0] = totals["right"].iou_after[1]
-    _curve(right, scales, "scale of the reference")
-    for axes in (left, right):
-        for name, style in (("right", "--"), ("none", ":")):
-            if name in totals:
-                axes.axhline(
-                    totals[name].iou_after[1], linestyle=style, color="grey", label=f"{name}, as it is"
-                )
-        axes.set_ylim(0, 1)
-        axes.legend(fontsize="small")
-    return figure
+def _count(cell: Cell) -> str:
+    return f"{cell.count} (+ {cell.unreferenced})" if cell.unreferenced else str(cell.count)
 
 
-def _curve(axes: Axes, points: dict[float, float], label: str) -> None:
-    ordered = sorted(points)
-    axes.plot(ordered, [points[value] for value in ordered], marker="o", label="right, made worse")
-    axes.set(xlabel=label, ylabel="mean IoU after the first click")
+def _change(paired: Paired) -> list[str]:
+    digits = 2 if paired.neutral else 3
+    return [
+        f"{paired.first:.{digits}f} to {paired.second:.{digits}f}",
+        paired.change.rounded(3),
+        paired.verdict,
+    ]
 
 
-def _sheet(columns: int, title: str) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(6.5 * columns, 4.5), layout="constrained")
-    figure.suptitle(title)
-    axes = [figure.add_subplot(1, columns, number + 1) for number in range(columns)]
-    for one in axes:
-        one.grid(alpha=0.3)
-        one.set_prop_cycle(color=[colormaps["tab20"](number) for number in range(20)])
-    return figure, axes
+def _figure(value: Estimate | None, digits: int = 3) -> str:
+    return "-" if value is None else value.rounded(digits)
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -132,6 +132,7 @@ class Session:
         seconds: Seconds that the predictor took for each click.
         removed: For each negative click, the share of the connected excess under it that is gone afterwards, 0 to 1.
         first_mask_hw: Mask after the first click (H, W).
+        start_iou: IoU of the mask before the first click; None if the session began without a mask.
     """
 
     clicks: list[Click]
@@ -139,6 +140,7 @@ class Session:
     seconds: list[float]
     removed: list[float]
     first_mask_hw: BoolMask
+    start_iou: float | None = None
 
 
 class RobotAnnotator:
@@ -160,6 +162,7 @@ class RobotAnnotator:
         target_hw: BoolMask,
         reference: ReferenceTokens | None,
         clicker: Clicker | None = None,
+        start_hw: BoolMask | None = None,
     ) -> Session:
         """Annotate one mask. The predictor keeps image and reference afterwards.
 
@@ -168,10 +171,9 @@ class RobotAnnotator:
             target_hw: The mask to be annotated (H, W), in the image frame.
             reference: The reference, or None for clicks alone.
             clicker: Chooses the clicks; None takes a `Clicker` on the target.
+            start_hw: Mask that the predictor builds the first click on (H, W); None for the usual session without.
         """
-        if annotated_object.image_path != self._image_path:
-            self._predictor.set_image(annotated_object.image())
-            self._image_path = annotated_object.image_path
+        self.show(annotated_object)
         self._predictor.set_reference(reference)
         return annotate(
             self._predictor,
@@ -180,7 +182,14 @@ class RobotAnnotator:
             max_clicks=self._max_clicks,
             min_clicks=self._min_clicks,
             stop_iou=self._stop_iou,
+            start_hw=start_hw,
         )
+
+    def show(self, annotated_object: AnnotatedObject) -> None:
+        """Set the predictor's image, unless it is set already."""
+        if annotated_object.image_path != self._image_path:
+            self._predictor.set_image(annotated_object.image())
+            self._image_path = annotated_object.image_path
 
 
 def annotate(
@@ -191,6 +200,7 @@ def annotate(
     max_clicks: int,
     min_clicks: int,
     stop_iou: float = STOP_IOU,
+    start_hw: BoolMask | None = None,
 ) -> Session:
     """Click until the mask is good enough.
 
@@ -201,8 +211,9 @@ def annotate(
         max_clicks: Number of clicks after which the session ends, from 1.
         min_clicks: Number of clicks before which it does not end.
         stop_iou: IoU at which it ends.
+        start_hw: Mask shown before the first click (H, W); None shows none.
     """
-    mask_hw = np.zeros_like(target_hw)
+    mask_hw = np.zeros_like(target_hw) if start_hw is None else start_hw
     first_mask_hw = mask_hw
     clicks: list[Click] = []
     ious: list[float] = []
@@ -220,7 +231,8 @@ def annotate(
         ious.append(intersection_over_union(target_hw, mask_hw))
         if len(clicks) == 1:
             first_mask_hw = mask_hw
-    return Session(clicks, ious, seconds, removed, first_mask_hw)
+    start_iou = None if start_hw is None else intersection_over_union(target_hw, start_hw)
+    return Session(clicks, ious, seconds, removed, first_mask_hw, start_iou)
 
 
 def removed_share(click: Click, excess_hw: BoolMask, after_hw: BoolMask) -> float:

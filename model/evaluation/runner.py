@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.data.annotated_objects import AnnotatedObject
-from model.evaluation.modes import Mode, as_polygons, shrunk_image, shrunk_mask
+from model.evaluation.first_masks import MATCHED, StartingPredictor, first_mask
+from model.evaluation.modes import FirstMask, Mode, as_polygons, shrunk_image, shrunk_mask
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceChoice, ReferenceFinder
-from model.evaluation.robot_annotator import Clicker, JitteredClicker, Predictor, RobotAnnotator, Session
-from model.evaluation.samples import Sample
+from model.evaluation.robot_annotator import Clicker, JitteredClicker, RobotAnnotator, Session
+from model.evaluation.samples import Sample, count_pieces
 from model.masks import encode, union
 from model.network.prompts import ReferenceTokens
 from model.types import BoolMask
@@ -69,7 +70,9 @@ class ClickLimits:
 class Evaluator:
     """Runs tasks one after another with one predictor."""
 
-    def __init__(self, sets: Sequence[EvaluationSet], predictor: Predictor, limits: ClickLimits) -> None:
+    def __init__(
+        self, sets: Sequence[EvaluationSet], predictor: StartingPredictor, limits: ClickLimits
+    ) -> None:
         """Set up the evaluation.
 
         Args:
@@ -97,13 +100,35 @@ class Evaluator:
         one, finder = self._sets[task.set_number], self._finders[task.set_number]
         choices = finder.choose(task.sample, mode)
         clicker = Clicker(target_hw)
-        if mode.jitter:
+        if mode.jitter or task.sample.repeat:
             clicker = JitteredClicker(target_hw, np.random.default_rng(zlib.crc32(task.sample.key.encode())))
-        session = self._annotator.annotate(
-            annotated_object, target_hw, self._encode(one.annotated_objects, choices, mode), clicker
-        )
+        reference = self._encode(one.annotated_objects, choices, mode)
+        if mode.first_mask is None or reference is None:
+            session = self._annotator.annotate(annotated_object, target_hw, reference, clicker)
+        else:
+            session = self._refine(annotated_object, target_hw, reference, mode.first_mask, clicker)
         referenced = bool(choices or (mode.reference == "none" and finder.choose(task.sample, RIGHT)))
-        return _record(one, task.sample, mode, choices, referenced, session)
+        return _record(one, task.sample, mode, choices, referenced, session, count_pieces(target_hw))
+
+    def _refine(
+        self,
+        annotated_object: AnnotatedObject,
+        target_hw: BoolMask,
+        reference: ReferenceTokens,
+        kind: FirstMask,
+        clicker: Clicker,
+    ) -> Session:
+        """Annotate with a mask that the reference gives before the first click."""
+        self._annotator.show(annotated_object)
+        height, width = target_hw.shape
+        start = first_mask(self._predictor, reference, kind, (height, width))
+        self._predictor.start_from(start)
+        try:
+            return self._annotator.annotate(
+                annotated_object, target_hw, reference if kind == "alone" else None, clicker, start.mask_hw
+            )
+        finally:
+            self._predictor.start_from(None)
 
     def _encode(
         self, annotated_objects: list[AnnotatedObject], choices: list[ReferenceChoice], mode: Mode
@@ -119,6 +144,8 @@ class Evaluator:
         image, masks = annotated_object.image(), annotated_object.masks()
         positive_hw = _shown_parts(masks, choice.positive, mode)
         negative_hw = _shown_parts(masks, choice.negative, mode)
+        if mode.first_mask in MATCHED and positive_hw is not None:
+            negative_hw = ~positive_hw
         if mode.scale != 1:
             image = shrunk_image(image, mode.scale)
         return self._predictor.encode_reference(image, positive_hw, negative_hw)
@@ -141,6 +168,7 @@ def _record(
     choices: list[ReferenceChoice],
     referenced: bool,
     session: Session,
+    pieces: int,
 ) -> Record:
     return Record(
         set_name=one.name,
@@ -155,6 +183,8 @@ def _record(
         seconds=[round(value, 4) for value in session.seconds],
         removed=[round(value, 4) for value in session.removed],
         first_mask=encode(session.first_mask_hw),
+        pieces=pieces,
+        start_iou=session.start_iou,
     )
 
 
@@ -166,7 +196,7 @@ def _short(annotated_object: AnnotatedObject) -> str:
 def run_tasks(
     sets: Sequence[EvaluationSet],
     tasks: Sequence[Task],
-    make_predictor: Callable[[], Predictor],
+    make_predictor: Callable[[], StartingPredictor],
     limits: ClickLimits,
     workers: int,
 ) -> Iterator[list[Record]]:
@@ -192,7 +222,7 @@ class _Worker:
     """State of one process. The first task makes the evaluator, so that its errors reach the caller of that task."""
 
     sets: Sequence[EvaluationSet]
-    make_predictor: Callable[[], Predictor]
+    make_predictor: Callable[[], StartingPredictor]
     limits: ClickLimits
     evaluator: Evaluator | None = None
 
@@ -206,7 +236,7 @@ _workers: list[_Worker] = []
 
 
 def _start_worker(
-    sets: Sequence[EvaluationSet], make_predictor: Callable[[], Predictor], limits: ClickLimits
+    sets: Sequence[EvaluationSet], make_predictor: Callable[[], StartingPredictor], limits: ClickLimits
 ) -> None:
     _workers[:] = [_Worker(sets, make_predictor, limits)]
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+import cv2
 import numpy as np
 
 from model.data.annotated_objects import AnnotatedObject
@@ -26,26 +28,33 @@ class Sample:
         annotated_object: Number of the annotated object in its set.
         kind: "single", "pair" or "whole".
         parts: Sorted names of the parts whose union is the target.
+        repeat: A target is repeated with other references and clicks where a set has too few (`with_repeats`). 0 is the
+            paper's sample; the others are counted from 1.
 
     Example:
         >>> Sample(3, "pair", ("door", "wheel")).key
         '3/pair/door+wheel'
+        >>> Sample(3, "pair", ("door", "wheel"), repeat=2).key
+        '3/pair.2/door+wheel'
     """
 
     annotated_object: int
     kind: Kind
     parts: tuple[str, ...]
+    repeat: int = 0
 
     @property
     def key(self) -> str:
         """Name of the sample within its set; the same in every run over the same files."""
-        return f"{self.annotated_object}/{self.kind}/{'+'.join(self.parts)}"
+        kind = f"{self.kind}.{self.repeat}" if self.repeat else self.kind
+        return f"{self.annotated_object}/{kind}/{'+'.join(self.parts)}"
 
     @classmethod
     def from_key(cls, key: str) -> Sample:
         """Parse the name of a sample; the inverse of `key`."""
-        annotated_object, kind, parts = key.split("/", 2)
-        return cls(int(annotated_object), kind, tuple(parts.split("+")))  # type: ignore[arg-type]
+        annotated_object, given, parts = key.split("/", 2)
+        kind, _, repeat = given.partition(".")
+        return cls(int(annotated_object), kind, tuple(parts.split("+")), int(repeat or 0))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -129,6 +138,45 @@ def limit_samples(samples: Iterable[Sample], limit: int | None) -> list[Sample]:
     for kind in KINDS:
         chosen.update(evenly_spaced([sample for sample in all_samples if sample.kind == kind], limit))
     return [sample for sample in all_samples if sample in chosen]
+
+
+def with_repeats(samples: Sequence[Sample], at_least: int) -> list[Sample]:
+    """Repeat the samples of each kind until there are enough of it.
+
+    A repeat has the next reference in line, and its clicks fall beside the middle of the error. Repeats of one photograph
+    are not independent, which standard errors clustered by photograph take into account.
+
+    Args:
+        samples: Samples of one set, in any order.
+        at_least: Samples that each kind should have. A kind without any sample stays without.
+
+    Returns:
+        The samples and their repeats, in the order of the annotated objects.
+    """
+    chosen = list(samples)
+    for kind in KINDS:
+        own = [sample for sample in samples if sample.kind == kind]
+        repeat = 0
+        while own and (missing := at_least - len(own) * (1 + repeat)) > 0:
+            repeat += 1
+            chosen += [dataclasses.replace(sample, repeat=repeat) for sample in evenly_spaced(own, missing)]
+    return sorted(chosen, key=lambda sample: sample.annotated_object)
+
+
+PIECE_SHARE = 0.1
+"""A connected piece of a target counts from this share of the largest piece on; smaller ones are specks."""
+
+
+def count_pieces(target_hw: BoolMask) -> int:
+    """Number of connected pieces (8-neighbourhood) of a mask (H, W) without specks (`PIECE_SHARE`).
+
+    Example:
+        >>> count_pieces(np.array([[True, False, True]]))
+        2
+    """
+    _, _, stats, _ = cv2.connectedComponentsWithStats(target_hw.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    return int((areas >= PIECE_SHARE * areas.max()).sum()) if len(areas) else 0
 
 
 def _grown_box(mask_hw: BoolMask) -> tuple[int, int, int, int]:

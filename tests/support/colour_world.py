@@ -52,6 +52,7 @@ class ColourPredictor:
     def __init__(self) -> None:
         self._grey_hw: NDArray[np.uint8] = np.zeros((1, 1), np.uint8)
         self._reference: ReferenceTokens | None = None
+        self._start: MaskResult | None = None
         self.settings = PredictorSettings()
         self.images_set = 0
 
@@ -61,6 +62,20 @@ class ColourPredictor:
 
     def set_reference(self, reference: ReferenceTokens | None) -> None:
         self._reference = reference
+
+    def start_from(self, result: MaskResult | None) -> None:
+        self._start = result
+
+    def reference_channels(self) -> NDArray[np.float32] | None:
+        """One patch per pixel: 1 for a colour of the positive mask, -1 for one of the negative mask, 0 for both."""
+        assert self._reference is not None
+        colours = self._reference.tokens[0, :, 0].numpy()
+        inside, outside = (
+            np.isin(self._grey_hw, colours[weights[0].numpy() > 0])
+            for weights in (self._reference.positive, self._reference.negative)
+        )
+        nearer = inside.astype(np.float32) - outside
+        return np.repeat(nearer[..., None], 12, axis=2)
 
     def encode_reference(
         self,
@@ -85,6 +100,9 @@ class ColourPredictor:
         wanted -= {
             int(self._grey_hw[int(click.row), int(click.col)]) for click in clicks if not click.positive
         }
+        if clicks and self._start is not None:
+            wanted |= set(self._grey_hw[self._start.mask_hw].tolist())
+            wanted -= {int(self._grey_hw[int(c.row), int(c.col)]) for c in clicks if not c.positive}
         mask_hw = union(
             [self._grey_hw == colour for colour in wanted] or [np.zeros_like(self._grey_hw, bool)]
         )

@@ -59,7 +59,8 @@ def lines(folder: Path) -> list[str]:
 def test_a_run_writes_figures_and_pictures(cars: Path) -> None:
     results = run(cars, "--modes", "right", "none")
     whole = {mode: results["sets"]["cars"][mode]["whole"] for mode in ("right", "none")}
-    assert (whole["right"]["clicks_to"]["0.9"], whole["none"]["clicks_to"]["0.9"]) == (1, 4)
+    clicks = [whole[mode]["clicks_to"]["0.9"]["value"] for mode in ("right", "none")]
+    assert clicks == [1, 4]
     assert results["sets"]["cars"]["right"]["total"]["count"] == 6 * 8
     assert {path.suffix for path in (cars / "out").iterdir()} == {".json", ".jsonl", ".md", ".png"}
 
@@ -106,6 +107,17 @@ def test_only_the_development_share_is_evaluated(cars: Path) -> None:
 def test_counts_are_printed(cars: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(cars, "--modes", "none", "--limit", "1")
     assert "cars: 6 objects, 48 samples (24 single, 18 pair, 6 whole)" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("colours")
+def test_a_kind_with_too_few_samples_is_repeated_if_that_is_wanted(
+    cars: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = run(cars, "--modes", "right", "none", "--at-least", "20")["sets"]["cars"]
+    counts = {group: cell["count"] for group, cell in results["none"].items()}
+    assert (counts["single"], counts["pair"], counts["whole"]) == (24, 20, 20)
+    assert results["right"]["whole"]["photographs"] == 6
+    assert "48 samples have a reference, and 16 repeat them" in capsys.readouterr().out
 
 
 def test_without_switches_the_predictor_is_what_the_backend_serves() -> None:

@@ -15,6 +15,8 @@ from model.masks import intersection_over_union
     [
         ("right", Mode("right", "right")),
         ("none+jitter", Mode("none+jitter", "none", jitter=True)),
+        ("alone+refs4", Mode("alone+refs4", "right", references=4, first_mask="alone")),
+        ("nearest", Mode("nearest", "right", first_mask="nearest")),
         ("right+refs4", Mode("right+refs4", "right", references=4)),
         ("positive+polygon8+scale0.5", Mode("positive+polygon8+scale0.5", "positive", 1, 8, 0.5)),
     ],
@@ -40,7 +42,8 @@ def test_groups_stand_for_their_modes_and_each_runs_once() -> None:
 def test_everything_the_paper_and_the_issue_ask_for_is_in_the_group_all() -> None:
     modes = parse_modes(["all"])
     assert {mode.reference for mode in modes} == {"right", "none", "positive", "negative", "wrong"}
-    assert {mode.references for mode in modes} == {1, 2, 4}
+    assert {mode.references for mode in modes} == {1, 2, 4, 8}
+    assert {mode.first_mask for mode in modes} == {None, "alone", "nearest", "prototype"}
     assert {name for group in MODE_GROUPS.values() for name in group} == {mode.name for mode in modes}
 
 

@@ -1,16 +1,16 @@
-"""Plots and contact sheets: that they are drawn, of what, and when not."""
+"""Contact sheets: that they are drawn, of what, and when not."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import cv2
+import numpy as np
+import pytest
 
-from model.evaluation.metrics import summarise
 from model.evaluation.modes import parse_modes
-from model.evaluation.pictures import CAPTION_PX, TILE_PX, write_contact_sheet
+from model.evaluation.pictures import CAPTION_PX, GAP_PX, TILE_PX, worst_and_median, write_contact_sheet
 from model.evaluation.records import Record
-from model.evaluation.report import write_plots
 from model.evaluation.runner import ClickLimits, EvaluationSet, Evaluator, Task
 from model.evaluation.samples import enumerate_samples
 from tests.support.colour_world import ColourPredictor, make_annotated_object
@@ -25,27 +25,28 @@ def run_cars(folder: Path, modes: list[str]) -> tuple[EvaluationSet, list[Record
     return one, [r for sample in samples for r in evaluator.run(Task(0, sample, tuple(parse_modes(modes))))]
 
 
-def test_clicks_and_noc_are_drawn_and_figure_5_where_its_modes_were_run(tmp_path: Path) -> None:
-    _, records = run_cars(tmp_path, ["right", "none", "right+polygon4", "right+scale0.5"])
-    written = write_plots(tmp_path, records, summarise(records, 20), 20)
-    assert [path.name for path in written] == [
-        "iou_over_clicks-cars_val.png",
-        "clicks_needed-cars_val.png",
-        "figure_5-cars_val.png",
-    ]
-    assert all(cv2.imread(str(path)) is not None for path in written)
-
-
-def test_without_its_modes_there_is_no_figure_5(tmp_path: Path) -> None:
-    _, records = run_cars(tmp_path, ["right", "none"])
-    assert len(write_plots(tmp_path, records, summarise(records, 20), 20)) == 2
-
-
-def test_a_contact_sheet_has_two_rows_a_kind_and_five_columns(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("samples", "rows"), [(1, 1), (2, 1), (12, 6), (14, 7)])
+def test_a_contact_sheet_has_the_worst_rows_beside_those_around_the_median(
+    tmp_path: Path, samples: int, rows: int
+) -> None:
     one, records = run_cars(tmp_path, ["right", "none"])
-    assert write_contact_sheet(tmp_path / "sheet.png", records, one)
+    kept = {record.sample for record in records[: 2 * samples]}
+    chosen = [record for record in records if record.sample in kept]
+    assert write_contact_sheet(tmp_path / "sheet.png", chosen, one)
     height, width, _ = cv2.imread(str(tmp_path / "sheet.png")).shape  # type: ignore[union-attr]
-    assert (height, width) == (6 * (TILE_PX + CAPTION_PX), 5 * TILE_PX)
+    assert (height, width) == (CAPTION_PX + rows * (TILE_PX + CAPTION_PX), 10 * TILE_PX + GAP_PX)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 11, 24, 25, 240])
+def test_no_mask_is_both_worst_and_typical(count: int) -> None:
+    ious = np.random.default_rng(count).random(count).tolist()
+    worst, median = worst_and_median(ious, 12)
+    assert not set(worst) & set(median)
+    assert len(worst) == min(12, (count + 1) // 2)
+    assert len(median) == min(12, count // 2)
+    assert max((ious[n] for n in worst), default=0) <= min((ious[n] for n in median), default=1)
+    if count == 240:
+        assert np.mean([ious[n] for n in median]) == pytest.approx(np.median(ious), abs=0.01)
 
 
 def test_nothing_to_compare_makes_no_contact_sheet(tmp_path: Path) -> None:

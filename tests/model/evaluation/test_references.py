@@ -101,3 +101,17 @@ def test_as_many_references_as_asked_for_or_as_there_are(tmp_path: Path) -> None
 def test_without_a_reference_none_is_chosen(tmp_path: Path) -> None:
     finder = ReferenceFinder(objects_with(tmp_path, ALL, ALL))
     assert finder.choose(Sample(0, "single", WHEEL), Mode.parse("none")) == []
+
+
+def test_a_repeat_has_the_next_reference_in_line(tmp_path: Path) -> None:
+    finder = ReferenceFinder(objects_with(tmp_path, ALL, ALL, ALL, ALL))
+    chosen = [
+        [choice.annotated_object for choice in finder.choose(Sample(1, "single", WHEEL, repeat), mode)]
+        for mode in (RIGHT, Mode.parse("right+refs2"))
+        for repeat in (0, 1, 2, 3)
+    ]
+    assert chosen == [[2], [3], [0], [2], [2, 3], [3, 0], [0, 2], [2, 3]]
+
+
+def test_a_repeat_without_any_reference_has_none(tmp_path: Path) -> None:
+    assert ReferenceFinder(objects_with(tmp_path, ALL)).choose(Sample(0, "single", WHEEL, 1), RIGHT) == []

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from model.evaluation.modes import parse_modes
 from model.evaluation.records import Record
 from model.evaluation.runner import ClickLimits, EvaluationSet, Task, run_tasks
-from model.evaluation.samples import enumerate_samples
+from model.evaluation.samples import Sample, enumerate_samples
+from model.types import Click, MaskResult
 from tests.support.colour_world import ColourPredictor, make_annotated_object
 
 PARTS = ["wheel", "door", "roof", "mirror"]
@@ -48,7 +52,8 @@ def test_samples_without_a_reference_are_run_and_marked_in_every_mode(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "mode", ["right+polygon4", "right+scale0.5", "right+refs4", "right+jitter", "positive"]
+    "mode",
+    ["right+polygon4", "right+scale0.5", "right+refs4", "right+jitter", "positive", "nearest", "alone"],
 )
 def test_a_changed_reference_or_hand_still_works(tmp_path: Path, mode: str) -> None:
     assert run_world(tmp_path, [mode])["0/pair/door+wheel", mode].ious[-1] == 1
@@ -66,3 +71,53 @@ def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
 
     alone, together = (run_world(tmp_path, ["right", "wrong+jitter"], workers=workers) for workers in (1, 2))
     assert timeless(alone) == timeless(together)
+
+
+def test_a_repeated_sample_has_another_reference_and_other_clicks(tmp_path: Path) -> None:
+    annotated_objects = [make_annotated_object(tmp_path / f"{name}.png", PARTS) for name in "abc"]
+    modes = tuple(parse_modes(["right", "none"]))
+    tasks = [Task(0, Sample(0, "single", ("wheel",), repeat), modes) for repeat in (0, 1)]
+    done = run_tasks([EvaluationSet("world", annotated_objects)], tasks, ColourPredictor, ClickLimits(), 1)
+    (first, _), (second, _) = done
+    assert (first.references[0][-5:], second.references[0][-5:]) == ("b.png", "c.png")
+    assert first.clicks[0] != second.clicks[0]
+    assert first.photograph == second.photograph
+
+
+@pytest.mark.parametrize("mode", ["alone", "nearest", "prototype"])
+def test_a_first_mask_is_measured_and_then_refined(tmp_path: Path, mode: str) -> None:
+    record = run_world(tmp_path, [mode, "right"])["0/pair/door+wheel", mode]
+    assert (record.start_iou, record.ious[0]) == (1, 1)
+    assert run_world(tmp_path, ["right"])["0/pair/door+wheel", "right"].start_iou is None
+
+
+def test_clicks_refine_a_matched_mask_without_the_reference(tmp_path: Path) -> None:
+    """Car b's door has the colour of car a's wheel, so the mask before the first click is another part."""
+
+    class Misled(ColourPredictor):
+        references: ClassVar[list[object]] = []
+
+        def reference_channels(self) -> NDArray[np.float32]:
+            shown = super().reference_channels()
+            assert shown is not None
+            return np.roll(shown, 10, axis=1)
+
+        def predict(self, clicks: Sequence[Click]) -> MaskResult:
+            self.references.append(self._reference if clicks else None)
+            return super().predict(clicks)
+
+    record = run_world(tmp_path, ["nearest"], Misled)["0/single/wheel", "nearest"]
+    assert record.start_iou == 0
+    assert record.ious[-1] == 1
+    assert set(Misled.references) == {None}
+
+
+def test_the_next_mode_of_a_sample_begins_without_the_mask(tmp_path: Path) -> None:
+    records = run_world(tmp_path, ["alone", "none"])
+    assert len(records["0/whole/door+mirror+roof+wheel", "none"].ious) == 4
+
+
+def test_the_number_of_pieces_is_recorded(tmp_path: Path) -> None:
+    records = run_world(tmp_path, ["none"])
+    assert records["0/single/wheel", "none"].pieces == 1
+    assert records["0/whole/door+mirror+roof+wheel", "none"].pieces == 2

@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from model.evaluation.samples import Sample, connected_pairs, enumerate_samples, limit_samples
+from model.evaluation.samples import (
+    Sample,
+    connected_pairs,
+    count_pieces,
+    enumerate_samples,
+    limit_samples,
+    with_repeats,
+)
 from model.masks import connected
 from tests.support.colour_world import make_annotated_object
 
@@ -76,7 +83,38 @@ def test_a_limit_takes_each_kind_at_equal_steps() -> None:
 
 
 @pytest.mark.parametrize(
-    "sample", [Sample(3, "single", ("t-shirt",)), Sample(0, "pair", ("side mirror", "x/y"))]
+    "sample",
+    [
+        Sample(3, "single", ("t-shirt",)),
+        Sample(0, "pair", ("side mirror", "x/y")),
+        Sample(1, "whole", ("a", "b"), 3),
+    ],
 )
 def test_a_sample_is_found_again_by_its_key(sample: Sample) -> None:
     assert Sample.from_key(sample.key) == sample
+
+
+def test_each_kind_with_too_few_samples_is_repeated_until_it_has_enough() -> None:
+    samples = [Sample(number, "single", ("wheel",)) for number in range(7)]
+    samples += [Sample(number, "whole", ("door", "wheel")) for number in range(2)]
+    chosen = with_repeats(samples, 5)
+    assert len({sample.key for sample in chosen}) == len(chosen)
+    assert [s.repeat for s in chosen if s.kind == "single"] == [0] * 7
+    assert [(s.annotated_object, s.repeat) for s in chosen if s.kind == "whole"] == [
+        (0, 0), (0, 1), (1, 0), (1, 1), (1, 2)
+    ]  # fmt: skip
+    assert not [sample for sample in chosen if sample.kind == "pair"]
+
+
+def test_samples_of_a_photograph_follow_each_other_so_that_it_is_encoded_once() -> None:
+    samples = [Sample(number, "single", (part,)) for number in range(3) for part in ("door", "wheel")]
+    numbers = [sample.annotated_object for sample in with_repeats(samples, 20)]
+    assert numbers == sorted(numbers)
+
+
+def test_specks_are_no_pieces() -> None:
+    mask_hw = np.zeros((40, 40), bool)
+    assert count_pieces(mask_hw) == 0
+    mask_hw[2:12, 2:12] = mask_hw[20:30, 2:12] = True
+    mask_hw[35, 35] = True
+    assert count_pieces(mask_hw) == 2
