@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from model.data.snapshot import Snapshot
+from refcut_backend.child_processes import end_with_parent
 from refcut_backend.cli.main import app
 from refcut_backend.cli.run import Supervisor
 from refcut_backend.errors import RefCutError
@@ -67,6 +68,7 @@ def main() -> int:
     set_up_logging()
     try:
         if TRAINING_QUEUE in arguments:
+            end_with_parent()
             return train(arguments[-1])
         if WORKER in arguments:
             app(arguments)

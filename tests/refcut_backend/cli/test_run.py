@@ -17,9 +17,9 @@ import psutil
 import pytest
 
 from refcut_backend.api.handlers import REASON_HEADER
-from refcut_backend.cli.run import FAILED_STARTS, RestartPolicy
+from refcut_backend.cli.run import FAILED_STARTS, STOP_SIGNALS, RestartPolicy, handle_stop_signals
 from refcut_backend.queue.heartbeats import WorkerState, living_workers
-from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.queue.redis import FILE, EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE, TRAINING_QUEUE
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, click_result
 from tests.support.running_backend import free_port, wait_until_up
@@ -91,8 +91,8 @@ def started(tmp_path) -> Iterator[Run]:
     runs: list[Run] = []
 
     def start_run(*module: str, **environment: str) -> Run:
-        port = free_port()
-        process = start(tmp_path, *module, REFCUT_PORT=str(port), **environment)
+        port = environment.setdefault("REFCUT_PORT", str(free_port()))
+        process = start(tmp_path, *module, **environment)
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=GENEROUS_S, trust_env=False)
         runs.append(Run(process, client, tmp_path / "computed"))
         wait_until_up(client, process)
@@ -142,7 +142,7 @@ def test_the_caller_of_a_killed_worker_gets_worker_lost_and_the_next_click_a_mas
     assert REASON_HEADER not in run.click("mask", "b").headers
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stopped_run_finishes_the_clicks_in_flight_and_leaves_nothing_behind(started, callers, signum):
     run = started("tests.support.fake_run")
     replies = [callers.submit(run.click, "sleep 1", click_id) for click_id in "abc"]
@@ -152,6 +152,61 @@ def test_a_stopped_run_finishes_the_clicks_in_flight_and_leaves_nothing_behind(s
     assert run.stop(signum) == 0
     assert [REASON_HEADER in reply.result().headers for reply in replies] == [False] * 3
     assert [child for child in children if child.is_running()] == []
+
+
+def test_nothing_outlives_a_killed_run_and_the_next_one_starts_in_its_place(started, callers):
+    run = started("tests.support.fake_run")
+    callers.submit(run.click, "hang in C", "a")
+    wait_for(run.is_computing, "a worker hangs")
+    children = psutil.Process(run.process.pid).children(recursive=True)
+    run.stop(signal.SIGKILL)
+    again = started("tests.support.fake_run", REFCUT_PORT=str(run.client.base_url.port))
+    assert REASON_HEADER not in again.click("mask", "b").headers
+    wait_for(lambda: not any(is_alive(child) for child in children), "nothing of the first is left")
+    assert again.stop() == 0
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_a_second_run_on_one_state_folder_says_so_and_ends_and_the_first_goes_on(started, tmp_path):
+    first = started("tests.support.fake_run")
+    url = (tmp_path / FILE).read_text()
+    second = start(tmp_path, "tests.support.fake_run", REFCUT_PORT=str(free_port()))
+    assert second.wait(GENEROUS_S) == 1
+    (line,) = (tmp_path / "stderr").read_text().splitlines()
+    assert line.startswith(
+        f"refcut: another `refcut run` (process {first.process.pid}) uses this state folder"
+    )
+    assert (tmp_path / FILE).read_text() == url
+    assert REASON_HEADER not in first.click("mask", "a").headers
+
+
+def test_a_long_tmpdir_and_a_state_folder_of_odd_signs_are_no_obstacle(started, tmp_path):
+    state_dir, tmpdir = tmp_path / "state ?x#y%41", tmp_path / ("t" * 139)
+    tmpdir.mkdir()
+    run = started("tests.support.fake_run", TMPDIR=str(tmpdir), REFCUT_STATE_DIR=str(state_dir))
+    assert REASON_HEADER not in run.click("mask", "a").headers
+    assert (state_dir / "refcut.db").is_file()
+    assert list(tmp_path.glob("**/*.db")) == [state_dir / "refcut.db"]
+    assert state_dir.stat().st_mode & 0o077 == 0
+    assert run.stop() == 0
+
+
+def test_a_hangup_that_nohup_has_switched_off_stays_off():
+    before = {signum: signal.getsignal(signum) for signum in STOP_SIGNALS}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        handle_stop_signals(lambda *_: None)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) is not before[signal.SIGTERM]
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def test_sigterm_to_the_web_server_finishes_what_is_in_flight_and_takes_nothing_new(started, farm, callers):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
+from pathlib import Path
+from urllib.parse import unquote
 
 import psutil
 import pytest
@@ -35,6 +38,21 @@ def test_an_embedded_redis_that_dies_is_started_again_at_the_same_place():
         os.kill(server.pid, signal.SIGKILL)
         wait_for(lambda: not psutil.pid_exists(server.pid) or server.start_again_if_dead(), "it is seen")
         check_redis(server.url)
+
+
+@pytest.mark.parametrize("prefix", ["a ?b#c%41", "t" * 139])
+def test_the_embedded_redis_starts_below_any_tmpdir(monkeypatch, prefix):
+    with tempfile.TemporaryDirectory(prefix=prefix) as tmpdir:
+        monkeypatch.setattr(tempfile, "tempdir", tmpdir)
+        with EmbeddedRedis() as server:
+            check_redis(server.url)
+            assert (socket_of(server).parents[1] == Path(tmpdir)) == (len(tmpdir) < 100)
+            assert socket_of(server).parent.stat().st_mode & 0o077 == 0
+        assert not socket_of(server).parent.exists()
+
+
+def socket_of(server: EmbeddedRedis) -> Path:
+    return Path(unquote(server.url.removeprefix("unix://")))
 
 
 @pytest.fixture
