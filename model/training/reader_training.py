@@ -1,6 +1,6 @@
 """Trains the reader alone, on cached frozen features, with checkpoints from which a killed run resumes.
 
-checkpoint.pt          weights, optimiser and average
+checkpoint.safetensors weights, optimiser and average
 steps.jsonl            loss, IoU on the grid and learning rate of each step, each step once
 evaluations.jsonl      the curve: count, mean and standard error by cell
 evaluations/STEP.npz   the IoU of every sample, for paired comparisons
@@ -15,7 +15,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +32,8 @@ from model.training.distributed import SINGLE_PROCESS, Processes
 from model.training.optim import WeightAverage, check_finite, computes_bfloat16
 from model.training.reader_config import ReaderTraining
 from model.training.reader_sampling import ReaderBatch, ReaderSampler
+from model.training.training_state import TrainingState, has_checkpoint, load_state, save_state
 
-CHECKPOINT_FILE = "checkpoint.pt"
 STEPS_FILE = "steps.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
 EVALUATIONS_DIR = "evaluations"
@@ -99,17 +98,20 @@ class ReaderTrainer:
         run_dir.mkdir(parents=True, exist_ok=True)
 
     def resume(self) -> bool:
-        """Continues from the run's checkpoint, if there is one, to the same losses as without the interruption."""
-        path = self.run_dir / CHECKPOINT_FILE
-        if not path.exists():
+        """Continues from the run's checkpoint, if there is one, to the same losses as without the interruption.
+
+        Raises:
+            TrainingError: If the checkpoint is damaged, or an earlier version of this program wrote it.
+        """
+        if not has_checkpoint(self.run_dir):
             return False
-        saved: dict[str, Any] = torch.load(path, map_location=self._device, weights_only=True)
-        self.reader.load_state_dict(saved["reader"])
-        self._optimiser.load_state_dict(saved["optimiser"])
-        self._average.values = saved["average"]
-        self._average.steps = saved["average_steps"]
-        self.step = saved["step"]
-        self.seconds = saved["seconds"]
+        saved = load_state(self.run_dir, self._device)
+        self.reader.load_state_dict(saved.network)
+        self._optimiser.load_state_dict(dict(saved.optimiser))
+        self._average.values = dict(saved.average)
+        self._average.steps = int(saved.counters["average_steps"])
+        self.step = int(saved.counters["step"])
+        self.seconds = saved.counters["seconds"]
         if self._processes.writes:
             _drop_after(self.run_dir / STEPS_FILE, self.step)
         return True
@@ -147,19 +149,11 @@ class ReaderTrainer:
     def save(self) -> None:
         """Writes checkpoint and averaged weights."""
         check_finite(self._average.values)
-        temporary = self.run_dir / (CHECKPOINT_FILE + ".partial")
-        torch.save(
-            {
-                "reader": self.reader.state_dict(),
-                "optimiser": self._optimiser.state_dict(),
-                "average": self._average.values,
-                "average_steps": self._average.steps,
-                "step": self.step,
-                "seconds": self.seconds,
-            },
-            temporary,
+        counters = {"average_steps": self._average.steps, "step": self.step, "seconds": self.seconds}
+        state = TrainingState(
+            self.reader.state_dict(), self._average.values, self._optimiser.state_dict(), counters
         )
-        os.replace(temporary, self.run_dir / CHECKPOINT_FILE)
+        save_state(state, self.run_dir)
         save_reader(self._average.values, self.reader, self.run_dir / WEIGHTS_FILE)
 
     def evaluate(self) -> dict[str, dict[str, float]]:

@@ -33,7 +33,8 @@ from model.training.feature_space import (
 )
 from model.training.reader_training import load_reader, with_reader
 from model.training.sampling import SourcedObjects, make_sampler, steps_per_epoch
-from model.training.trainer import CHECKPOINT_FILE, Trainer
+from model.training.trainer import Trainer
+from model.training.training_state import has_checkpoint
 
 NETWORK_FILE = "network.safetensors"
 
@@ -190,7 +191,7 @@ def _train_similarity_stage(
         raise DataError(
             f"{config.preset} has no learned similarity", hint="leave `similarity_stage` out, or take s14"
         )
-    if not (run_dir / CHECKPOINT_FILE).exists():
+    if not has_checkpoint(run_dir):
         batches = Batches(sampler, stage, config.seed, 0, Part())
         loader = batch_loader(batches, config.loader_workers)
         fit_learned_similarity(network, iter(loader), len(batches), device)

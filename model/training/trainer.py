@@ -19,7 +19,6 @@ from tqdm import tqdm
 
 from model.data.click_sampling import add_next_clicks
 from model.errors import TrainingError
-from model.files import atomic_write
 from model.network.click_maps import disk_maps
 from model.network.encoder import use_plain_attention
 from model.network.prompts import ReferenceTokens
@@ -36,6 +35,13 @@ from model.training.optim import (
     scheduled_share,
 )
 from model.training.run_log import RunLog, StepRecord
+from model.training.training_state import (
+    CHECKPOINT_FILE,
+    TrainingState,
+    has_checkpoint,
+    load_state,
+    save_state,
+)
 
 
 def forward_with_clicks(
@@ -110,7 +116,6 @@ def _upsample(logits: Tensor, size_px: int) -> Tensor:
     return F.interpolate(logits, size=(size_px, size_px), mode="bilinear", align_corners=True)
 
 
-CHECKPOINT_FILE = "checkpoint.pt"
 Steps = Iterator[list[Batch]]
 """The batches of each step, for one process."""
 
@@ -188,18 +193,22 @@ class Trainer:
     def resume(self) -> bool:
         """Load the checkpoint of the run, and drop log lines of later steps.
 
-        Every process must see the folder of the run. The file is read with `weights_only`, so it cannot run code.
+        Every process must see the folder of the run.
 
         Returns:
             Whether there was a checkpoint.
+
+        Raises:
+            TrainingError: If the checkpoint is damaged, or an earlier version of this program wrote it.
         """
-        found = self.checkpoint_path.exists()
+        found = has_checkpoint(self.run_dir)
         if found:
-            saved = torch.load(self.checkpoint_path, map_location=self.device, weights_only=True)
-            self.network.load_state_dict(saved["network"])
-            self.optimiser.load_state_dict(saved["optimiser"])
-            self.average.values, self.average.steps = saved["average"], saved["average_steps"]
-            self.stage, self.step = saved["stage"], saved["step"]
+            saved = load_state(self.run_dir, self.device)
+            self.network.load_state_dict(saved.network)
+            self.optimiser.load_state_dict(dict(saved.optimiser))
+            self.average.values = dict(saved.average)
+            self.average.steps = int(saved.counters["average_steps"])
+            self.stage, self.step = int(saved.counters["stage"]), int(saved.counters["step"])
         if self.processes.writes:
             self.log.rewind(self.stage, self.step)
         return found
@@ -215,16 +224,11 @@ class Trainer:
         if not self.processes.writes:
             return
         check_finite(self.average.values)
-        checkpoint = {
-            "network": self.network.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "average": self.average.values,
-            "average_steps": self.average.steps,
-            "stage": self.stage,
-            "step": self.step,
-        }
-        with atomic_write(self.checkpoint_path) as temporary:
-            torch.save(checkpoint, temporary)
+        counters = {"average_steps": self.average.steps, "stage": self.stage, "step": self.step}
+        state = TrainingState(
+            self.network.state_dict(), self.average.values, self.optimiser.state_dict(), counters
+        )
+        save_state(state, self.run_dir)
         self._on_save(self.average.values)
         self.log.flush()
         self._saved_at = time.monotonic()

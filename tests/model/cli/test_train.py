@@ -35,7 +35,7 @@ def test_a_killed_run_resumes_from_its_command_line_to_the_same_end(tmp_path: Pa
         smoke_command(tmp_path, cut), cwd=REPOSITORY, stderr=subprocess.DEVNULL, start_new_session=True
     )
     deadline = time.monotonic() + LIMIT_S
-    while not (cut / "checkpoint.pt").exists() or len(logged(cut)) < 2:
+    while not (cut / "checkpoint.safetensors").exists() or len(logged(cut)) < 2:
         assert killed.poll() is None, "it ended by itself"
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -59,7 +59,7 @@ def test_a_killed_run_resumes_from_its_command_line_to_the_same_end(tmp_path: Pa
     # Sums in two processes may differ in their last digits, as arrays lie at other addresses.
     losses = [record["loss"] for record in logged(whole)]
     assert [record["loss"] for record in logged(cut)] == pytest.approx(losses, rel=1e-4)
-    left = ["checkpoint.pt", "curves.png", "network.safetensors", "steps.jsonl", "tensorboard"]
+    left = ["checkpoint.safetensors", "curves.png", "network.safetensors", "steps.jsonl", "tensorboard"]
     # A kill in the middle of writing weights leaves the half-written file under a hidden name.
     assert sorted(path.name for path in cut.iterdir() if not path.name.startswith(".")) == left
     one, other = (load_file(run / "network.safetensors") for run in (cut, whole))

@@ -280,7 +280,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_leaves_no_version(tmp_path
     with pytest.raises(TrainingError, match="loss is not a number"):
         fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", QUICK)
     assert not (tmp_path / "run" / VERSION_FILE).exists()
-    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
 def test_replay_draws_from_earlier_snapshots(tmp_path, parent, monkeypatch):

@@ -42,7 +42,7 @@ def torchrun(*module: str) -> str:
 def test_two_processes_take_the_steps_of_one_and_resume_after_a_stop(tmp_path: Path) -> None:
     write_synthetic_data(tmp_path)
     two_processes(tmp_path, tmp_path, 1, "a folder each")
-    assert (tmp_path / "run0" / "checkpoint.pt").exists()
+    assert (tmp_path / "run0" / "checkpoint.safetensors").exists()
     assert not (tmp_path / "run1").exists(), "only the first process writes"
     assert "resuming at stage 1, step 0" in two_processes(tmp_path, tmp_path, 2, "shared")
     for stages in (1, 2):

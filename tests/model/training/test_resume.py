@@ -34,7 +34,7 @@ def test_a_killed_run_resumes_to_the_same_losses_and_weights(
     cut = make_trainer(kind, tmp_path / "cut", **options)
     with pytest.raises(KilledError):
         run(cut, annotated_objects, killed=True)
-    cut.checkpoint_path.with_name(".checkpoint.pt.partial").write_bytes(
+    cut.checkpoint_path.with_name(".checkpoint.safetensors.partial").write_bytes(
         b"the kill came while this was written"
     )
     with (tmp_path / "cut" / "steps.jsonl").open("a") as log:
