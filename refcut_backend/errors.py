@@ -37,6 +37,11 @@ WITHOUT_ERROR = (
     Reason("no_clicks", "nothing to do: Label Studio sends an empty list after a submit"),
     Reason("empty_mask", "no pixel is left after this click", "remove a negative click"),
     Reason(
+        "prelabel_off",
+        "a prediction without a click was requested, but pre-labelling is off",
+        "`REFCUT_PRELABEL=open` or `batch`, or `refcut prelabel`, see [pre-labelling](prelabelling.md)",
+    ),
+    Reason(
         "prelabel_open_only",
         "many tasks were requested at once, but only single tasks are pre-labelled",
         "`REFCUT_PRELABEL=batch`, see [pre-labelling](prelabelling.md)",
@@ -156,6 +161,14 @@ class NotConnectedError(RefCutError):
     code = "not_connected"
     meaning = "Label Studio has not called /setup for this project"
     remedy = "open Settings > Model once"
+
+
+class UnclearProjectError(RefCutError):
+    """Several known projects fit what a request says about its project."""
+
+    code = "project_unclear"
+    meaning = "two Label Studios have a project of this number, and the request does not say which is meant"
+    remedy = "`refcut projects list`; use a backend of its own for one of them"
 
 
 class NoReferenceError(RefCutError):

@@ -16,6 +16,8 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
+from refcut_backend.project_ids import STRIDE, project_name
+
 INDISCREET = ("httpx", "httpcore")
 """Libraries that log whole URLs and headers, with signatures and tokens, at INFO and DEBUG."""
 
@@ -39,6 +41,9 @@ class SafeJsonFormatter(JsonFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record as one line."""
+        project = getattr(record, "project", None)
+        if isinstance(project, int) and project > STRIDE:
+            record.project = project_name(project)
         line = super().format(record)
         for pattern, replacement in _SECRETS:
             line = pattern.sub(replacement, line)

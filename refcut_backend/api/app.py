@@ -91,7 +91,7 @@ def _add_label_studio_routes(app: FastAPI, wiring: Wiring) -> None:
     # Webhooks are applied one at a time, in order: decoding their masks must not delay clicks.
     event_thread = CapacityLimiter(1)
 
-    @app.get("/health")
+    @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> dict[str, str]:
         return {"status": "UP", "model_class": "RefCut"}
 
@@ -111,8 +111,6 @@ def _add_label_studio_routes(app: FastAPI, wiring: Wiring) -> None:
     ) -> dict[str, Any]:
         if request.params.context is None:
             background.add_task(prepare_task, wiring, request)
-            if not wiring.batches.is_on:
-                return answer_predict(wiring, request, response)
             return await run_sync(answer_predict, wiring, request, response, limiter=prelabel_threads)
         return await run_sync(answer_predict, wiring, request, response, limiter=click_threads)
 
@@ -122,7 +120,7 @@ def _add_label_studio_routes(app: FastAPI, wiring: Wiring) -> None:
         event = _parsed(Webhook, without_masks(body))
         note(action=event.action, project=event.project.id if event.project else None)
         if event.action == START_TRAINING and event.project is not None:
-            return await run_sync(answer_start_training, wiring, event.project.id)
+            return await run_sync(answer_start_training, wiring, event.project.ref)
         background.add_task(_follow_in_order, wiring, body, event_thread)
         return {"status": "accepted"}
 

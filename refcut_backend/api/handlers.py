@@ -11,35 +11,54 @@ from typing import Any
 from starlette.responses import Response
 
 from refcut_backend.clicks.service import ClickReply, ClickRequest
-from refcut_backend.errors import LabelConfigError, NotConnectedError
+from refcut_backend.errors import LabelConfigError, NotConnectedError, RefCutError, UnclearProjectError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.label_config import problems, read_label_config
 from refcut_backend.label_studio.payloads import PredictRequest, SetupRequest, Webhook
+from refcut_backend.label_studio.regions import prediction
 from refcut_backend.logs import note
 from refcut_backend.prelabeling.task import TaskToPrelabel
+from refcut_backend.project_ids import ProjectRef
 from refcut_backend.wiring import Wiring
 
 log = logging.getLogger("refcut.web")
 
 REASON_HEADER = "X-RefCut-Reason"
+PRELABEL_OFF = "prelabel_off"
+"""Reason code for a request without a click if pre-labelling is off."""
 
 
 def follow_webhook(wiring: Wiring, webhook: Webhook) -> None:
     """Apply an event to the references and to the click log."""
+    project = webhook.project
+    if project is None:
+        return
+    try:
+        project_id = wiring.projects.resolve(project.ref)
+    except RefCutError as error:
+        log.warning(
+            "webhook not used",
+            extra={"project": project.id, "reason": error.code, "problem": str(error)},
+        )
+        if isinstance(error, UnclearProjectError) and wiring.reconcile is not None:
+            for known in wiring.projects.of_number(project.id):
+                wiring.reconcile.soon(known.project_id)
+        return
+    webhook = webhook.model_copy(update={"project": project.model_copy(update={"id": project_id})})
     wiring.follower.apply(webhook)
     wiring.clicks.follow(webhook)
 
 
-def answer_start_training(wiring: Wiring, project_id: int) -> dict[str, Any]:
+def answer_start_training(wiring: Wiring, project: ProjectRef) -> dict[str, Any]:
     """Label Studio's button "Start training".
 
     Returns:
         The body of the response: the job's id, or why there is no training.
     """
     try:
-        run = wiring.training.requests.button_pressed(project_id)
-    except NotConnectedError as error:
-        log.warning("training not started", extra={"project": project_id, "problem": str(error)})
+        run = wiring.training.requests.button_pressed(wiring.projects.resolve(project))
+    except (NotConnectedError, UnclearProjectError) as error:
+        log.warning("training not started", extra={"project": project.number, "problem": str(error)})
         return {"status": error.code, "hint": str(error)}
     note(job=run.id)
     return {"status": "accepted", "job": run.id}
@@ -51,28 +70,30 @@ def answer_setup(wiring: Wiring, request: SetupRequest) -> dict[str, str]:
     Returns:
         The body of the response: the model version that serves the project.
     """
-    note(project=request.project)
+    note(project=request.project.number)
     connection = Connection(request.hostname.rstrip("/"), request.access_token or "")
-    has_changed = wiring.projects.remember(
-        request.project, connection, request.label_config, request.created_at
+    setup = wiring.projects.remember(
+        request.project.number, connection, request.label_config, request.project.created
     )
+    project_id, has_changed = setup.project_id, setup.has_changed
+    note(project=project_id)
     if has_changed:
-        _log_problems(request)
-        wiring.follower.report_lost_labels(request.project, request.label_config)
-    has_changed |= wiring.follower.follow_extra_params(request.project, request.extra_params)
+        _log_problems(project_id, request.label_config)
+        wiring.follower.report_lost_labels(project_id, request.label_config)
+    has_changed |= wiring.follower.follow_extra_params(project_id, request.extra_params)
     if has_changed and wiring.reconcile is not None:
-        wiring.reconcile.soon(request.project)
-    return {"model_version": wiring.versions.of(request.project)}
+        wiring.reconcile.soon(project_id)
+    return {"model_version": wiring.versions.of(project_id)}
 
 
-def _log_problems(request: SetupRequest) -> None:
+def _log_problems(project_id: int, label_config: str) -> None:
     """Logs what the project's owner should correct; only after a change, because every page calls /setup."""
     try:
-        found = problems(read_label_config(request.label_config))
+        found = problems(read_label_config(label_config))
     except LabelConfigError as error:
         found = [str(error)]
     for problem in found:
-        log.warning("label config", extra={"project": request.project, "problem": problem})
+        log.warning("label config", extra={"project": project_id, "problem": problem})
 
 
 def prepare_task(wiring: Wiring, request: PredictRequest) -> None:
@@ -80,9 +101,15 @@ def prepare_task(wiring: Wiring, request: PredictRequest) -> None:
 
     Several tasks in one request are a batch: nobody is about to click on them, so none is prepared.
     """
-    if len(request.tasks) == 1:
-        task = request.tasks[0]
-        wiring.preloader.task_opened(request.project, task.id, task.data, request.label_config)
+    if len(request.tasks) != 1:
+        return
+    task = request.tasks[0]
+    try:
+        project_id = wiring.projects.resolve(request.project)
+    except RefCutError as error:
+        log.warning("task not prepared", extra={"task": task.id, "problem": error.code})
+        return
+    wiring.preloader.task_opened(project_id, task.id, task.data, request.label_config)
 
 
 def answer_predict(wiring: Wiring, request: PredictRequest, response: Response) -> dict[str, Any]:
@@ -97,12 +124,22 @@ def answer_predict(wiring: Wiring, request: PredictRequest, response: Response) 
         The body of the response, `{"results": [...], "model_version": ...}`.
     """
     task, context = request.tasks[0], request.params.context
-    note(project=request.project, task=task.id)
+    note(project=request.project.number, task=task.id)
+    try:
+        project_id = wiring.projects.resolve(request.project)
+    except RefCutError as error:
+        # Only clicks have outcomes, which the metrics count.
+        note(**{"reason" if context is None else "outcome": error.code, "problem": str(error)})
+        response.headers[REASON_HEADER] = error.code
+        version = wiring.versions.shared
+        results = [] if context is None else [prediction(version, [], 0.0)]
+        return {"results": results, "model_version": version}
+    note(project=project_id)
     if context is None:
-        return _answer_without_click(wiring, request, response)
+        return _answer_without_click(wiring, project_id, request, response)
     reply: ClickReply = wiring.clicks.answer(
         ClickRequest(
-            request.project,
+            project_id,
             task.id,
             task.data,
             request.label_config,
@@ -115,13 +152,17 @@ def answer_predict(wiring: Wiring, request: PredictRequest, response: Response) 
     return {"results": [reply.prediction], "model_version": reply.prediction["model_version"]}
 
 
-def _answer_without_click(wiring: Wiring, request: PredictRequest, response: Response) -> dict[str, Any]:
+def _answer_without_click(
+    wiring: Wiring, project_id: int, request: PredictRequest, response: Response
+) -> dict[str, Any]:
     """No result unless pre-labelling is on: Label Studio stores each one as a prediction (contract, section 3)."""
-    version = wiring.versions.of(request.project)
+    version = wiring.versions.of(project_id)
     if not wiring.batches.is_on:
+        response.headers[REASON_HEADER] = PRELABEL_OFF
+        note(reason=PRELABEL_OFF)
         return {"results": [], "model_version": version}
     reply = wiring.batches.answer(
-        [TaskToPrelabel(request.project, task.id, task.data, request.label_config) for task in request.tasks]
+        [TaskToPrelabel(project_id, task.id, task.data, request.label_config) for task in request.tasks]
     )
     if reply.reasons:
         response.headers[REASON_HEADER] = ", ".join(sorted(reply.reasons))

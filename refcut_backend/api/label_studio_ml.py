@@ -27,8 +27,8 @@ from refcut_backend.api.handlers import (
     follow_webhook,
     prepare_task,
 )
-from refcut_backend.errors import BadRequestError, ConfigError
-from refcut_backend.label_studio.payloads import PredictRequest, ProjectId, SetupRequest, Webhook
+from refcut_backend.errors import BadRequestError, ConfigError, RefCutError
+from refcut_backend.label_studio.payloads import PredictRequest, Project, SetupRequest, Webhook
 from refcut_backend.logs import collect_fields
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.settings import read_settings
@@ -41,7 +41,7 @@ P = TypeVar("P", bound=BaseModel)
 
 
 class _OfProject(BaseModel):
-    project: ProjectId
+    project: Project
 
 
 class RefCutModel(LabelStudioMLBase):  # type: ignore[misc]
@@ -75,8 +75,9 @@ class RefCutModel(LabelStudioMLBase):  # type: ignore[misc]
         """The model version that serves the project of the current request."""
         body = flask.request.get_json(silent=True) if flask.has_request_context() else None
         try:
-            return wiring().versions.of(_OfProject.model_validate(body).project)
-        except ValidationError:
+            project = _OfProject.model_validate(body).project
+            return wiring().versions.of(wiring().projects.resolve(project))
+        except (ValidationError, RefCutError):
             return wiring().versions.shared
 
     def predict(
@@ -170,7 +171,7 @@ def _start_reconciling(_process: int) -> None:
 def _webhook() -> flask.Response:
     webhook = _read(Webhook, flask.request.get_json())
     if webhook.action == START_TRAINING and webhook.project is not None:
-        return flask.jsonify(answer_start_training(wiring(), webhook.project.id))
+        return flask.jsonify(answer_start_training(wiring(), webhook.project.ref))
     _follow(webhook)
     return flask.jsonify({"status": "accepted"})
 

@@ -35,11 +35,11 @@ def operations(
     """
     router = APIRouter()
 
-    @router.get("/livez")
+    @router.api_route("/livez", methods=["GET", "HEAD"])
     async def livez() -> dict[str, str]:
         return {"status": "alive"}
 
-    @router.get("/readyz")
+    @router.api_route("/readyz", methods=["GET", "HEAD"])
     def readyz() -> JSONResponse:
         try:
             workers: int | None = read_queue_state().ready_workers

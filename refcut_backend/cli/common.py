@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -50,6 +51,27 @@ def with_settings(action: Callable[[Settings], None], status: int = 1) -> None:
     set_up_logging()
     with explained(status):
         action(checked_settings())
+
+
+ProjectOption = Annotated[
+    str, typer.Option("--project", help="Label Studio's project number (7), 7#2, or the project's address")
+]
+SomeProjectOption = Annotated[
+    str | None,
+    typer.Option("--project", help="Label Studio's project number (7), 7#2, or the project's address"),
+]
+
+
+def find_project(settings: Settings, text: str) -> int:
+    """The project id of the project that an option names.
+
+    Raises:
+        ConfigError: If the text names no project, or several; the message lists them.
+    """
+    from refcut_backend.wiring import open_stores
+
+    with open_stores(settings) as stores:
+        return stores.projects.find(text)
 
 
 PIPE_COLUMNS = 200

@@ -27,6 +27,8 @@ from refcut_backend.images.address import TaskImage, image_of_task
 from refcut_backend.images.cache import open_image_cache
 from refcut_backend.label_studio.client import connect, explain
 from refcut_backend.label_studio.label_config import problems, read_label_config
+from refcut_backend.label_studio.tasks import AnotherProjectError, check_same_project
+from refcut_backend.project_ids import number_of, project_name
 from refcut_backend.queue.heartbeats import living_workers
 from refcut_backend.queue.redis import check_redis, connect_redis
 from refcut_backend.settings import Settings
@@ -82,7 +84,8 @@ class ProjectDoctor:
     def __init__(self, settings: Settings, project_id: int) -> None:
         self._settings = settings
         self._project_id = project_id
-        self._subject = f"project {project_id}"
+        self._number = number_of(project_id)
+        self._subject = f"project {project_name(project_id)}"
 
     def check(self) -> Iterator[Finding]:
         """Check Label Studio, backend, webhook, label config and the image of one task.
@@ -97,14 +100,17 @@ class ProjectDoctor:
                 api = connect(connection)
                 user = api.users.whoami()
                 yield self._ok(f"Label Studio at {connection.label_studio} accepts the token of {user.email}")
+                check_same_project(api, self._project_id, connection)
                 yield from self._check_backend(api)
                 yield from self._check_config(label_config)
                 yield from self._check_image(api, stores, label_config)
+            except AnotherProjectError as error:
+                yield self._note(error.message, error.hint)
             except (ApiError, httpx.HTTPError) as error:
                 raise explain(error, connection.label_studio) from None
 
     def _check_backend(self, api: LabelStudio) -> Iterator[Finding]:
-        backends: list[Any] = list(api.ml.list(project=self._project_id))
+        backends: list[Any] = list(api.ml.list(project=self._number))
         interactive = [backend for backend in backends if backend.is_interactive]
         if not interactive:
             yield self._wrong(
@@ -117,7 +123,7 @@ class ProjectDoctor:
             yield self._note(
                 "several interactive backends: Label Studio uses the first only", "remove the others"
             )
-        hooks = [hook for hook in api.webhooks.list(project=str(self._project_id)) if hook.is_active]
+        hooks = [hook for hook in api.webhooks.list(project=str(self._number)) if hook.is_active]
         if any(str(hook.url).startswith(str(interactive[0].url)) for hook in hooks):
             yield self._ok("a webhook sends annotations to the backend")
         else:
@@ -133,7 +139,7 @@ class ProjectDoctor:
             yield self._ok("the label config has clicks, masks and roles")
 
     def _check_image(self, api: LabelStudio, stores: Stores, label_config: str) -> Iterator[Finding]:
-        task = next(iter(api.tasks.list(project=self._project_id, page_size=1, fields="task_only")), None)
+        task = next(iter(api.tasks.list(project=self._number, page_size=1, fields="task_only")), None)
         controls = read_label_config(label_config)
         if task is None or not controls.masks:
             yield self._note("no task to try", "import photographs")
@@ -160,7 +166,7 @@ class ProjectDoctor:
 def project_checks(settings: Settings, project_id: int | None) -> list[tuple[str, Check]]:
     """The checks of one project, or of all known projects if `project_id` is None."""
     if project_id is not None:
-        return [(f"project {project_id}", ProjectDoctor(settings, project_id).check)]
+        return [(f"project {project_name(project_id)}", ProjectDoctor(settings, project_id).check)]
     try:
         with open_stores(settings) as stores:
             known = stores.projects.known()
@@ -168,7 +174,7 @@ def project_checks(settings: Settings, project_id: int | None) -> list[tuple[str
         return []  # the check of the database reports why
     if not known:
         return [("projects", _none_yet)]
-    return [(f"project {number}", ProjectDoctor(settings, number).check) for number in known]
+    return [(f"project {project_name(one)}", ProjectDoctor(settings, one).check) for one in known]
 
 
 def _none_yet() -> Iterator[Finding]:

@@ -13,10 +13,11 @@ from typing import Annotated
 import typer
 
 from refcut_backend.child_processes import end_with_parent
-from refcut_backend.cli.common import checked_settings
+from refcut_backend.cli.common import ProjectOption, checked_settings, find_project
 from refcut_backend.cli.common import explained as _explained
 from refcut_backend.cli.common import with_settings as _with_settings
 from refcut_backend.cli.models import models_app
+from refcut_backend.cli.projects import projects_app
 from refcut_backend.cli.references import references_app
 from refcut_backend.cli.train import train
 from refcut_backend.errors import CANNOT_START, ConfigError, reasons_table
@@ -27,6 +28,7 @@ from refcut_backend.settings import Settings
 app = typer.Typer(help="RefCut for Label Studio.", no_args_is_help=True, add_completion=False)
 app.add_typer(references_app, name="references")
 app.add_typer(models_app, name="models")
+app.add_typer(projects_app, name="projects")
 app.command()(train)
 
 
@@ -38,7 +40,7 @@ def _redis_url(settings: Settings) -> str:
 
 @app.command()
 def prelabel(
-    project: Annotated[int, typer.Option(min=1, help="Label Studio's project id")],
+    project: ProjectOption,
     label: Annotated[list[str] | None, typer.Option(help="only this label; may be repeated")] = None,
     show: Annotated[
         bool, typer.Option("--show", help="have Label Studio show these predictions and their scores")
@@ -48,7 +50,7 @@ def prelabel(
     from refcut_backend.cli.prelabel import run_prelabel
 
     def action(settings: Settings) -> None:
-        status = run_prelabel(settings, project, frozenset(label or ()), show)
+        status = run_prelabel(settings, find_project(settings, project), frozenset(label or ()), show)
         if status:
             raise typer.Exit(status)
 
@@ -146,7 +148,10 @@ def worker(
 @app.command()
 def doctor(
     project: Annotated[
-        int | None, typer.Option(help="check this project only; default: all known projects")
+        str | None,
+        typer.Option(
+            help="check only this project (its number, 7#2, or its address); default: all known projects"
+        ),
     ] = None,
 ) -> None:
     """Check everything that a click needs, from Redis to a task's image. Each problem comes with advice."""
@@ -155,7 +160,8 @@ def doctor(
     from refcut_backend.cli.doctor import machine_checks, print_findings, project_checks, run_checks
 
     def action(settings: Settings) -> None:
-        checks = machine_checks(settings) + project_checks(settings, project)
+        project_id = None if project is None else find_project(settings, project)
+        checks = machine_checks(settings) + project_checks(settings, project_id)
         if not print_findings(run_checks(checks), Console()):
             raise typer.Exit(1)
 

@@ -13,8 +13,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from refcut_backend.cli.common import open_console, plain, with_settings
+from refcut_backend.cli.common import ProjectOption, find_project, open_console, plain, with_settings
 from refcut_backend.errors import ModelStoreError, RefCutError
+from refcut_backend.project_ids import project_name
 from refcut_backend.settings import Settings
 from refcut_backend.versions.manifest import Pointer
 
@@ -29,7 +30,6 @@ SERVES = "serves"
 
 models_app = typer.Typer(help="List model versions, promote one, roll back, prune.", no_args_is_help=True)
 
-ProjectOption = Annotated[int, typer.Option("--project", min=1, help="Label Studio's project id")]
 VersionArgument = Annotated[str, typer.Argument(help="name of a version, as `list` shows it")]
 
 
@@ -38,8 +38,9 @@ def list_models(project: ProjectOption) -> None:
     """List the versions of a project, newest first, and which one serves."""
 
     def action(store: ModelStore, settings: Settings) -> None:
-        pointer = store.pointer(project)
-        manifests = [store.manifest(version) for version in store.versions(project)]
+        project_id = find_project(settings, project)
+        pointer = store.pointer(project_id)
+        manifests = [store.manifest(version) for version in store.versions(project_id)]
         if manifests:
             open_console().print(_table(manifests, pointer))
         else:
@@ -74,10 +75,11 @@ def promote(project: ProjectOption, version: VersionArgument) -> None:
     """Serve a version from now on, even if the comparison did not promote it."""
 
     def action(store: ModelStore, settings: Settings) -> None:
-        if store.manifest(version).project_id == project:
+        project_id = find_project(settings, project)
+        if store.manifest(version).project_id == project_id:
             _prepare(store.local_folder(version), settings)
-        store.promote(project, version)
-        print(f"{version} serves project {project}")
+        store.promote(project_id, version)
+        print(f"{version} serves project {project_name(project_id)}")
 
     _with_store(action)
 
@@ -87,8 +89,9 @@ def rollback(project: ProjectOption) -> None:
     """Return to the version that served before. Takes effect within seconds, for this project only."""
 
     def action(store: ModelStore, settings: Settings) -> None:
-        version = store.rollback(project)
-        print(f"{version or _shared_name(settings)} serves project {project}")
+        project_id = find_project(settings, project)
+        version = store.rollback(project_id)
+        print(f"{version or _shared_name(settings)} serves project {project_name(project_id)}")
 
     _with_store(action)
 
@@ -100,8 +103,8 @@ def prune(
 ) -> None:
     """Remove old versions. The serving version and the one for a rollback stay."""
 
-    def action(store: ModelStore, _settings: Settings) -> None:
-        removed = store.prune(project, keep)
+    def action(store: ModelStore, settings: Settings) -> None:
+        removed = store.prune(find_project(settings, project), keep)
         print("\n".join(f"removed {version}" for version in removed) or "nothing to remove")
 
     _with_store(action)

@@ -20,6 +20,7 @@ from refcut_backend.database.leases import LeaseHolder, held
 from refcut_backend.errors import ConfigError, NoReferenceError
 from refcut_backend.label_studio.predictions import ProjectPredictions
 from refcut_backend.prelabeling.project import Outcome, ProjectPrelabeller, ProjectToPrelabel, Summary
+from refcut_backend.project_ids import project_name
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.redis import connect_redis, find_redis
 from refcut_backend.settings import Settings
@@ -37,7 +38,7 @@ def run_prelabel(settings: Settings, project_id: int, labels: frozenset[str], sh
 
     Args:
         settings: From the environment.
-        project_id: The project in Label Studio.
+        project_id: The project.
         labels: Only these labels; empty for all labels with references.
         show: Have Label Studio show the predictions of this model version.
 
@@ -94,7 +95,8 @@ def _only_run(engine: Engine, project_id: int) -> Iterator[Callable[[], bool]]:
     while not holder.hold():
         if time.monotonic() > deadline:
             raise ConfigError(
-                f"project {project_id} is being prelabelled already", hint="wait until it is done"
+                f"project {project_name(project_id)} is being prelabelled already",
+                hint="wait until it is done",
             )
         time.sleep(0.5)
     with held(holder, LEASE_S) as is_lost:

@@ -10,8 +10,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from refcut_backend.cli.common import open_console, plain, with_settings
+from refcut_backend.cli.common import ProjectOption, open_console, plain, with_settings
 from refcut_backend.errors import RefCutError
+from refcut_backend.project_ids import project_name
 from refcut_backend.references.selection import IN_USE, OwnerRule, ReferenceSelector
 from refcut_backend.settings import Settings
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 references_app = typer.Typer(help="List, show, add, pin and disable references.", no_args_is_help=True)
 
-ProjectOption = Annotated[int, typer.Option("--project", min=1, help="Label Studio's project id")]
 LabelOption = Annotated[str, typer.Option("--label", help="label as in the label config")]
 SomeLabelOption = Annotated[str | None, typer.Option("--label", help="only this label")]
 TaskOption = Annotated[int, typer.Option("--task", min=1, help="task id")]
@@ -34,17 +34,17 @@ SomeAnnotationOption = Annotated[int | None, typer.Option("--annotation", min=1,
 def list_references(project: ProjectOption, label: SomeLabelOption = None) -> None:
     """List the references of a project: which are in use, and warnings about weak ones."""
 
-    def action(manager: ReferenceManager, _settings: Settings) -> None:
-        rows = manager.rows(project, label)
+    def action(manager: ReferenceManager, project_id: int, _settings: Settings) -> None:
+        rows = manager.rows(project_id, label)
         if rows:
             open_console().print(_table(rows))
         else:
             print("no references")
-        for rule in manager.rules_without_reference(project):
+        for rule in manager.rules_without_reference(project_id):
             if label is None or rule.label == label:
                 print(_without_reference(rule))
 
-    _manage(action)
+    _manage(project, action)
 
 
 @references_app.command()
@@ -61,16 +61,16 @@ def show(
     from refcut_backend.references.manage import as_png, draw_reference
     from refcut_backend.wiring import open_stores
 
-    def action(manager: ReferenceManager, settings: Settings) -> None:
-        stored = manager.load(ReferenceSelector(label, task, annotation), project)
-        where = TaskImage(project, stored.task_id, stored.image_address)
+    def action(manager: ReferenceManager, project_id: int, settings: Settings) -> None:
+        stored = manager.load(ReferenceSelector(label, task, annotation), project_id)
+        where = TaskImage(project_id, stored.task_id, stored.image_address)
         with open_stores(settings) as stores:
             image = read_image(settings, stores.projects, stores.addresses, where)
-        path = out or Path(f"reference-{project}-{stored.version}.png")
+        path = out or Path(f"reference-{project_name(project_id)}-{stored.version}.png")
         path.write_bytes(as_png(draw_reference(image, stored.positive_hw, stored.negative_hw)))
         print(path)
 
-    _manage(action)
+    _manage(project, action)
 
 
 @references_app.command()
@@ -79,11 +79,11 @@ def add(
 ) -> None:
     """Use a task's submitted regions of a label as a reference, without marking them in Label Studio."""
 
-    def action(manager: ReferenceManager, _settings: Settings) -> None:
-        for found in manager.add(project, ReferenceSelector(label, task, annotation)):
+    def action(manager: ReferenceManager, project_id: int, _settings: Settings) -> None:
+        for found in manager.add(project_id, ReferenceSelector(label, task, annotation)):
             print(f"'{label}' means task {task}, annotation {found.annotation_id}, version {found.version}")
 
-    _manage(action)
+    _manage(project, action)
 
 
 @references_app.command()
@@ -92,7 +92,11 @@ def remove(
 ) -> None:
     """Undo an `add`."""
     selector = ReferenceSelector(label, task, annotation)
-    _change(lambda manager: manager.remove(project, selector), f"{selector} is no longer added")
+    _change(
+        project,
+        lambda manager, project_id: manager.remove(project_id, selector),
+        f"{selector} is no longer added",
+    )
 
 
 @references_app.command()
@@ -104,7 +108,7 @@ def pin(
 ) -> None:
     """Pin a reference: of this label, only pinned references are used."""
     selector = ReferenceSelector(label, task, annotation)
-    _change(lambda manager: manager.pin(project, selector), f"{selector} is pinned")
+    _change(project, lambda manager, project_id: manager.pin(project_id, selector), f"{selector} is pinned")
 
 
 @references_app.command()
@@ -116,7 +120,11 @@ def unpin(
 ) -> None:
     """Undo a `pin`."""
     selector = ReferenceSelector(label, task, annotation)
-    _change(lambda manager: manager.unpin(project, selector), f"{selector} is no longer pinned")
+    _change(
+        project,
+        lambda manager, project_id: manager.unpin(project_id, selector),
+        f"{selector} is no longer pinned",
+    )
 
 
 @references_app.command()
@@ -128,7 +136,9 @@ def disable(
 ) -> None:
     """Disable a reference for good; without --task and --annotation, all references of the label."""
     selector = ReferenceSelector(label, task, annotation)
-    _change(lambda manager: manager.disable(project, selector), f"{selector} is disabled")
+    _change(
+        project, lambda manager, project_id: manager.disable(project_id, selector), f"{selector} is disabled"
+    )
 
 
 @references_app.command()
@@ -140,19 +150,21 @@ def enable(
 ) -> None:
     """Undo a `disable`."""
     selector = ReferenceSelector(label, task, annotation)
-    _change(lambda manager: manager.enable(project, selector), f"{selector} is enabled")
+    _change(
+        project, lambda manager, project_id: manager.enable(project_id, selector), f"{selector} is enabled"
+    )
 
 
-def _change(method: Callable[[ReferenceManager], None], message: str) -> None:
-    def action(manager: ReferenceManager, _settings: Settings) -> None:
-        method(manager)
+def _change(project: str, method: Callable[[ReferenceManager, int], None], message: str) -> None:
+    def action(manager: ReferenceManager, project_id: int, _settings: Settings) -> None:
+        method(manager, project_id)
         print(message)
 
-    _manage(action)
+    _manage(project, action)
 
 
-def _manage(action: Callable[[ReferenceManager, Settings], None]) -> None:
-    """Runs an action on the registry of the settings' database."""
+def _manage(project: str, action: Callable[[ReferenceManager, int, Settings], None]) -> None:
+    """Runs an action on a project in the registry of the settings' database."""
     from refcut_backend.references.manage import ReferenceManager
     from refcut_backend.references.reconcile import Reconciler, SyncStates
     from refcut_backend.wiring import open_stores
@@ -163,7 +175,8 @@ def _manage(action: Callable[[ReferenceManager, Settings], None]) -> None:
             reconciler = Reconciler(references, projects, SyncStates(stores.engine), stores.follower())
             limit = settings.max_references_per_label
             try:
-                action(ReferenceManager(references, projects, reconciler, limit), settings)
+                manager = ReferenceManager(references, projects, reconciler, limit)
+                action(manager, projects.find(project), settings)
             except OSError as error:
                 raise RefCutError(
                     f"the file cannot be written ({error.strerror})", hint="see --out"

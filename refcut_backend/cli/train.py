@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from refcut_backend.cli.common import open_console, plain, with_settings
+from refcut_backend.cli.common import SomeProjectOption, find_project, open_console, plain, with_settings
+from refcut_backend.project_ids import project_name
 from refcut_backend.settings import Settings
 from refcut_backend.training.runs import Outcome, RequestedBy, Stage
 
@@ -23,7 +24,7 @@ RUNS_SHOWN = 10
 
 
 def train(
-    project: Annotated[int | None, typer.Option(min=1, help="Label Studio's project id")] = None,
+    project: SomeProjectOption = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="wait for the end; exit status 1 if it failed")
     ] = False,
@@ -34,10 +35,11 @@ def train(
         raise typer.BadParameter("a project or --status is required", param_hint="--project")
 
     def action(settings: Settings) -> None:
+        project_id = None if project is None else find_project(settings, project)
         if status:
-            _show(settings, project)
-        elif project is not None:
-            _train(settings, project, wait)
+            _show(settings, project_id)
+        elif project_id is not None:
+            _train(settings, project_id, wait)
 
     with_settings(action)
 
@@ -61,7 +63,7 @@ def _wait(runs: TrainingRuns, run: Run) -> None:
     while True:
         now = runs.of(run.id)
         if now is None:
-            print("the training no longer exists: the project was set up again")
+            print("the training no longer exists: the project was forgotten")
             raise typer.Exit(1)
         line = _progress(now)
         if line != printed:
@@ -98,12 +100,12 @@ def _show(settings: Settings, project: int | None) -> None:
         runs, counts = TrainingRuns(stores.engine), NewAnnotations(stores.engine).by_project()
         projects = sorted(counts.keys() | runs.projects()) if project is None else [project]
         console = open_console()
-        for number in projects:
-            print(_status_line(number, counts.get(number, AnnotationCounts())))
-            latest = runs.latest(number, RUNS_SHOWN)
+        for project_id in projects:
+            print(_status_line(project_id, counts.get(project_id, AnnotationCounts())))
+            latest = runs.latest(project_id, RUNS_SHOWN)
             if latest:
                 console.print(_table(latest))
-            costs = ClickLog(stores.engine).clicks_per_mask(number)
+            costs = ClickLog(stores.engine).clicks_per_mask(project_id)
             if costs:
                 console.print(_cost_table(costs))
         if not projects:
@@ -111,7 +113,7 @@ def _show(settings: Settings, project: int | None) -> None:
 
 
 def _status_line(project: int, counts: AnnotationCounts) -> str:
-    return f"project {project}: {counts.annotations} annotations to learn from, {counts.new} new or changed"
+    return f"project {project_name(project)}: {counts.annotations} annotations to learn from, {counts.new} new or changed"
 
 
 def _table(runs: list[Run]) -> Table:

@@ -16,19 +16,17 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
-
-from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend.clicks.context import ClickContext, read_context
 from refcut_backend.clicks.history import ClickHistory, ClickKey
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.pending_masks import still_pending
 from refcut_backend.clicks.session import ClickedObject, ClickSession
-from refcut_backend.errors import DatabaseFailsError, RefCutError
+from refcut_backend.database.engine import database_explained
+from refcut_backend.errors import RefCutError
 from refcut_backend.images.address import image_of_task
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.label_config import Control, ProjectControls, read_label_config
@@ -151,7 +149,8 @@ class ClickService:
         except RefCutError as error:
             return _refusal(error, version, self._pending_regions(canvas, None))
         try:
-            with _database_explained():
+            # Without its references the click would get another mask than the one meant.
+            with database_explained():
                 control = self._mask_control(canvas, clicked)
                 answer = self._ask(self._job(request, canvas, clicked, control))
             given = _given_mask(answer)
@@ -263,18 +262,6 @@ def _given_mask(answer: ClickAnswer) -> GivenMask:
 def _refusal(error: RefCutError, version: str, pending: Sequence[dict[str, Any]]) -> ClickReply:
     note(outcome=error.code, problem=str(error))
     return ClickReply(prediction(version, list(pending), 0.0), error.code)
-
-
-@contextmanager
-def _database_explained() -> Iterator[None]:
-    """A failing database ends the click here: without its references it would get another mask than the one meant."""
-    try:
-        yield
-    except SQLAlchemyError as error:
-        raise DatabaseFailsError(
-            f"the database fails ({type(error).__name__})",
-            hint="check that its disk has room, and REFCUT_DATABASE_URL",
-        ) from error
 
 
 class WorkerRefusalError(RefCutError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateColumn
 
 from refcut_backend.database.tables import Base
-from refcut_backend.errors import ConfigError
+from refcut_backend.errors import ConfigError, DatabaseFailsError
 
 UPGRADE_TRIES = 5
 """Processes that start together may add the same table at once: one of them fails and looks again."""
@@ -108,6 +109,18 @@ def _prepare_sqlite(engine: Engine, path: Path, lock_timeout_ms: int) -> None:
         for pragma in (f"busy_timeout={lock_timeout_ms}", "journal_mode=WAL", "synchronous=NORMAL"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+
+
+@contextmanager
+def database_explained() -> Iterator[None]:
+    """Turns a failure of the database into an error with a reason code. Raises DatabaseFailsError."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise DatabaseFailsError(
+            f"the database fails ({type(error).__name__})",
+            hint="check that its disk has room, and REFCUT_DATABASE_URL",
+        ) from error
 
 
 Upsert = postgresql.Insert | sqlite.Insert

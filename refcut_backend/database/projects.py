@@ -1,32 +1,77 @@
-"""Stores what /setup reports about projects: Label Studio's address and token, and the label config."""
+"""Stores what /setup reports about projects: Label Studio's address and token, and the label config.
+
+Also finds out which project a request or a command means: several Label Studios may use one backend, and each of them
+numbers its projects from 1 (`project_ids.py`).
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
-from sqlalchemy import Engine, delete, select, update
+from sqlalchemy import Engine, Row, Table, delete, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from refcut_backend.database.tables import (
-    AnnotationState,
-    ImageSplit,
-    OwnerRule,
-    Project,
-    Reference,
-    TaskState,
-    TrainingRun,
-    WebhookEvent,
-)
-from refcut_backend.errors import NotConnectedError
+from refcut_backend.database.engine import database_explained
+from refcut_backend.database.tables import Base, Project, TaskState
+from refcut_backend.errors import ConfigError, NotConnectedError, UnclearProjectError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import Timestamp
+from refcut_backend.project_ids import (
+    MAX_PLACES,
+    ProjectChoice,
+    ProjectRef,
+    number_of,
+    project_id_of,
+    project_name,
+)
 from refcut_backend.settings import Settings
 
 log = logging.getLogger("refcut.store")
 
-PROJECT_TABLES = (Reference, OwnerRule, AnnotationState, TaskState, WebhookEvent, TrainingRun, ImageSplit)
-"""Tables whose rows belong to a project, besides its own row."""
+PLACES_AT_ONCE = 8
+SETUP_TRIES = 3
+_HOW_TO_CHOOSE = "`refcut projects list` shows all projects"
+
+
+@dataclass(frozen=True)
+class KnownProject:
+    """A project as lists show it.
+
+    Attributes:
+        project_id: The id under which everything about it is stored.
+        label_studio: Address of its Label Studio as that reported it.
+        created: When it was created, in seconds since 1970 as Label Studio writes it; None if it never said so.
+    """
+
+    project_id: int
+    label_studio: str
+    created: str | None
+
+    def __str__(self) -> str:
+        """Name, address and creation in one line."""
+        where = self.label_studio or "an unknown Label Studio"
+        return f"{project_name(self.project_id)} at {where}, created {shown_time(self.created)}"
+
+
+def shown_time(created: str | None) -> str:
+    """Formats the creation time of a project for people."""
+    try:
+        return f"{datetime.fromtimestamp(int(created or ''), UTC):%Y-%m-%d %H:%M:%S} UTC"
+    except (ValueError, OverflowError, OSError):
+        return "at an unknown time"
+
+
+@dataclass(frozen=True)
+class SetupResult:
+    """Which project called /setup, and whether what it reported was new."""
+
+    project_id: int
+    has_changed: bool
 
 
 class Projects:
@@ -50,57 +95,161 @@ class Projects:
         return cls(engine, settings.own_token, settings.label_studio_url)
 
     def remember(
-        self, project_id: int, connection: Connection, label_config: str, created_at: str | None = None
-    ) -> bool:
+        self, number: int, connection: Connection, label_config: str, created_at: str | None = None
+    ) -> SetupResult:
         """Stores what /setup reports; writes nothing if it is known, since Label Studio reports it on every page.
 
-        A Label Studio that was installed anew numbers its projects from 1 again. If a project of the same id was created
-        at another time, everything about the older project is deleted.
+        A project of another Label Studio, or one that was created at another time, is another project: it gets a project
+        id of its own, and nothing about a known project is changed or deleted.
 
         Args:
-            project_id: The project.
+            number: Label Studio's number of the project.
             connection: Label Studio's address and token.
             label_config: The label config (XML).
             created_at: When the project was created, as Label Studio writes it.
 
-        Returns:
-            Whether anything changed.
+        Raises:
+            ConfigError: More projects than can be told apart have this number.
         """
-        try:
-            return self._write(project_id, connection, label_config, created_at)
-        except IntegrityError:
-            # Two pages were opened at once, and the other request has just stored the project.
-            return self._write(project_id, connection, label_config, created_at)
+        for _ in range(SETUP_TRIES - 1):
+            try:
+                return self._write(number, connection, label_config, created_at)
+            except IntegrityError:
+                # Two pages were opened at once, and the other request has just stored a project of this number.
+                continue
+        return self._write(number, connection, label_config, created_at)
 
     def _write(
-        self, project_id: int, connection: Connection, label_config: str, created_at: str | None
-    ) -> bool:
+        self, number: int, connection: Connection, label_config: str, created_at: str | None
+    ) -> SetupResult:
         with Session(self._engine) as session:
-            project = session.get(Project, project_id) or Project(id=project_id)
-            if created_at and project.created_at and project.created_at != created_at:
-                log.warning("another project has this number now", extra={"project": project_id})
-                session.delete(project)
-                for table in PROJECT_TABLES:
-                    session.execute(delete(table).where(table.project_id == project_id))
-                session.flush()
-                project = Project(id=project_id)
+            known = _rows_of_number(session, number)
+            found = _same_project(known, connection, created_at)
+            project = found or _new_project(number, known)
             created_at = created_at or project.created_at
-            reported = (connection.label_studio, connection.access_token, label_config, created_at)
-            known = (project.label_studio, project.access_token, project.label_config, project.created_at)
-            if known == reported:
-                return False
+            reported = (connection.label_studio, connection.access_token, label_config, created_at, None)
+            if reported == (
+                project.label_studio,
+                project.access_token,
+                project.label_config,
+                project.created_at,
+                project.forgotten_at,
+            ):
+                return SetupResult(project.id, False)
             if project.label_config != label_config:
                 _require_comparison(session, project)
+            if found and found.label_studio != connection.label_studio:
+                log.warning("Label Studio has another address now", extra={"project": project.id})
             project.label_studio, project.access_token = connection.label_studio, connection.access_token
             project.label_config, project.created_at = label_config, created_at
+            project.forgotten_at = None
             session.add(project)
+            project_id = project.id
             session.commit()
-            return True
+            if known and found is None:
+                log.warning(
+                    "another project with a known number; both are kept apart",
+                    extra={"project": project_id, "known": [project_name(one.id) for one in known]},
+                )
+            return SetupResult(project_id, True)
+
+    def resolve(self, ref: ProjectRef) -> int:
+        """Returns the project id of the project that a request names.
+
+        A request says no more than the project's number and mostly its creation time, but not which Label Studio it comes
+        from.
+
+        Raises:
+            NotConnectedError: The project has never called /setup.
+            UnclearProjectError: The request may mean several projects.
+            DatabaseFailsError: The database cannot be read.
+        """
+        with database_explained():
+            known = self.of_number(ref.number)
+        same = [one for one in known if ref.created is None or one.created == ref.created]
+        same = same or [one for one in known if one.created is None]
+        if len(same) == 1:
+            return same[0].project_id
+        if not same:
+            others = ", only another one with its number" if known else ""
+            raise NotConnectedError(
+                f"project {ref.number} is not known{others}",
+                hint="open Settings > Model in Label Studio once: it calls /setup",
+            )
+        raise UnclearProjectError(
+            f"the request does not say which project {ref.number} it means: {_listed(same)}",
+            hint="use a backend of its own for one of them",
+        )
+
+    def find(self, text: str) -> int:
+        """Returns the project id of the project that a person names on the command line (`ProjectChoice.read`).
+
+        Raises:
+            ConfigError: The text names no project, or several; the message lists them.
+        """
+        choice = ProjectChoice.read(text)
+        known = self.of_number(choice.number)
+        if not known and choice == ProjectChoice(choice.number):
+            return choice.number  # what follows says that the project is unknown
+        found = [one for one in known if self._is_chosen(choice, one)]
+        if len(found) == 1:
+            return found[0].project_id
+        if not found:
+            others = f"; known are: {_listed(known)}" if known else ""
+            raise ConfigError(f"no known project is {text[:200]}{others}", hint=_HOW_TO_CHOOSE)
+        raise ConfigError(
+            f"several projects have the number {choice.number}: {_listed(found)}",
+            hint=f"name one as {choice.number}#1, or by its address in Label Studio",
+        )
+
+    def _is_chosen(self, choice: ProjectChoice, known: KnownProject) -> bool:
+        addresses = (known.label_studio.rstrip("/"), (self._own_url or "").rstrip("/"))
+        return (
+            choice.created in (None, known.created)
+            and (choice.place is None or project_id_of(choice.number, choice.place) == known.project_id)
+            and (choice.label_studio is None or choice.label_studio in addresses)
+        )
+
+    def of_number(self, number: int) -> list[KnownProject]:
+        """Returns the projects with a number of Label Studio, in the order in which they first called /setup."""
+        with Session(self._engine) as session:
+            rows = _of_number(
+                number, lambda ids: session.execute(_IDENTITIES.where(Project.id.in_(ids))).all()
+            )
+        return [_known(row) for row in rows if row.forgotten_at is None]
+
+    def all(self) -> list[KnownProject]:
+        """Returns all projects, by number."""
+        with Session(self._engine) as session:
+            rows = session.execute(_IDENTITIES.where(Project.forgotten_at.is_(None))).all()
+        return sorted(map(_known, rows), key=lambda one: (number_of(one.project_id), one.project_id))
+
+    def forget(self, project_id: int) -> None:
+        """Deletes everything that the database holds about a project; its versions in the model store stay.
+
+        The project id is not given to another project. If the project calls /setup again, it begins anew.
+        """
+        with Session(self._engine) as session, session.begin():
+            for table in _tables_of_projects():
+                session.execute(delete(table).where(table.c.project_id == project_id))
+            session.execute(
+                update(Project)
+                .where(Project.id == project_id)
+                .values(
+                    access_token="",
+                    label_config="",
+                    extra_params_digest=None,
+                    label_config_at=None,
+                    reconciled_until=None,
+                    forgotten_at=datetime.now(UTC),
+                )
+            )
 
     def known(self) -> list[int]:
-        """Returns the ids of all projects, in ascending order."""
+        """Returns the project ids of all projects, in ascending order."""
         with Session(self._engine) as session:
-            return list(session.scalars(select(Project.id).order_by(Project.id)))
+            ids = select(Project.id).where(Project.forgotten_at.is_(None)).order_by(Project.id)
+            return list(session.scalars(ids))
 
     def label_config_changed(self, project_id: int, label_config: str, updated_at: Timestamp) -> bool:
         """Applies the label config of a PROJECT_UPDATED webhook, unless a later webhook was applied.
@@ -144,9 +293,9 @@ class Projects:
         """
         with Session(self._engine) as session:
             project = session.get(Project, project_id)
-        if project is None:
+        if project is None or project.forgotten_at is not None:
             raise NotConnectedError(
-                f"project {project_id} is not known",
+                f"project {project_name(project_id)} is not known",
                 hint="open Settings > Model in Label Studio once: it calls /setup",
             )
         if not (self._own_url or project.label_studio):
@@ -157,6 +306,7 @@ class Projects:
             (self._own_url or project.label_studio).rstrip("/"),
             self._own_token or project.access_token,
             known_as=project.label_studio if self._own_url else "",
+            project_created=project.created_at,
         )
 
     def can_be_read(self) -> bool:
@@ -173,6 +323,77 @@ class Projects:
         with Session(self._engine) as session:
             project = session.get(Project, project_id)
             return project.label_config if project else None
+
+
+_IDENTITIES = select(
+    Project.id, Project.label_studio, Project.created_at.label("created_at"), Project.forgotten_at
+).order_by(Project.id)
+"""Without label config, because every click runs it."""
+
+
+def _rows_of_number(session: Session, number: int) -> list[Project]:
+    """Returns the rows of all projects with a number, forgotten ones included."""
+    query = select(Project).order_by(Project.id)
+    return _of_number(number, lambda ids: session.scalars(query.where(Project.id.in_(ids))).all())
+
+
+R = TypeVar("R")
+
+
+def _of_number(number: int, read: Callable[[list[int]], Sequence[R]]) -> list[R]:
+    """Reads what is stored about the projects with a number, some places at a time: places have no gaps."""
+    rows: list[R] = []
+    while len(rows) % PLACES_AT_ONCE == 0:
+        first = len(rows) + 1
+        part = read([project_id_of(number, place) for place in range(first, first + PLACES_AT_ONCE)])
+        if not part:
+            break
+        rows += part
+    return rows
+
+
+def _same_project(rows: Sequence[Project], reported: Connection, created_at: str | None) -> Project | None:
+    """Returns the row of the project that calls /setup; None if it is a new one.
+
+    A known token proves that a caller is the Label Studio that it was, if that has another address now, or if the row is
+    of an earlier version of this program, which did not store when projects were created. A row without an address is
+    of a Label Studio that did not know its own.
+    """
+    here = [row for row in rows if row.label_studio == reported.label_studio]
+    trusted = [
+        row
+        for row in rows
+        if not row.label_studio or (row.access_token and row.access_token == reported.access_token)
+    ]
+    if created_at is None:
+        candidates = here[-1:] or trusted
+        return candidates[0] if len(candidates) == 1 else None
+    for group in (here, trusted):
+        for row in group:
+            if row.created_at == created_at:
+                return row
+    return next((row for row in here if row.created_at is None and row in trusted), None)
+
+
+def _new_project(number: int, known: Sequence[Project]) -> Project:
+    if len(known) >= MAX_PLACES:
+        raise ConfigError(
+            f"{len(known)} projects with the number {number} have called /setup", hint=_HOW_TO_CHOOSE
+        )
+    return Project(id=project_id_of(number, len(known) + 1))
+
+
+def _known(row: Row[*tuple[Any, ...]]) -> KnownProject:
+    return KnownProject(row.id, row.label_studio, row.created_at)
+
+
+def _listed(known: Iterable[KnownProject]) -> str:
+    return "; ".join(map(str, known))
+
+
+def _tables_of_projects() -> list[Table]:
+    """Tables whose rows belong to a project, besides its own row."""
+    return [table for table in Base.metadata.sorted_tables if "project_id" in table.columns]
 
 
 def _require_comparison(session: Session, project: Project) -> None:

@@ -33,11 +33,14 @@ class Project(Base):
     """A Label Studio project that has called /setup: its address, and the token that reads its images.
 
     Attributes:
+        id: The project id, under which everything about it is stored (`project_ids.py`). May differ from Label Studio's
+            number.
         label_studio: Address of Label Studio as it reported it, base path included. May be empty.
-        created_at: When Label Studio created the project. Distinguishes it from an older project with the same id.
+        created_at: When Label Studio created the project: seconds since 1970. Distinguishes it from others of its number.
         label_config_at: The project's `updated_at` in the last webhook about it.
         extra_params_digest: SHA-256 of the last extra parameters.
         reconciled_until: `updated_at` of the newest task at the last comparison with Label Studio.
+        forgotten_at: When everything about the project was deleted by command. The row keeps its id from being reused.
     """
 
     __tablename__ = "projects"
@@ -51,6 +54,7 @@ class Project(Base):
     label_config_at: Mapped[str | None] = mapped_column(String(40))
     extra_params_digest: Mapped[str | None] = mapped_column(String(64))
     reconciled_until: Mapped[str | None] = mapped_column(String(40))
+    forgotten_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class Reference(Base):

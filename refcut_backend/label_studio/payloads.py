@@ -11,8 +11,10 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic_core import core_schema
+
+from refcut_backend.project_ids import ProjectRef
 
 _RLE_KEY = re.compile(rb'"rle"\s*+:\s*+\[')
 
@@ -74,27 +76,32 @@ class Timestamp(str):
         return core_schema.no_info_after_validator_function(cls, core_schema.str_schema())
 
 
-_PROJECT = re.compile(r"([0-9]{1,18})(\.[0-9]+)?")
+def _number(value: Any) -> int:
+    """Converts "2.1795342440" (number and creation time) or 2 to 2."""
+    return ProjectRef.read(value).number
 
 
-def _project_id(value: Any) -> int:
-    """Converts "2.1795342440" (id and creation time) or 2 to 2."""
-    match = _PROJECT.fullmatch(str(value))
-    if not match:
-        raise ValueError("a project id is a number, as Label Studio sends it")
-    return int(match[1])
-
-
-def _creation_time(value: Any) -> str | None:
-    """Converts "2.1795342440" to "1795342440"."""
-    match = _PROJECT.fullmatch(str(value))
-    return match[2][1:] if match and match[2] else None
+def creation_time(created_at: str | datetime | None) -> str | None:
+    """Converts the `created_at` of a project, in webhooks and in the API, to the form in requests: seconds since 1970."""
+    try:
+        read = datetime.fromisoformat(created_at) if isinstance(created_at, str) else created_at
+        return (
+            None
+            if read is None
+            else str(int((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()))
+        )
+    except (ValueError, OverflowError):
+        return None
 
 
 def _known_id(value: int) -> int:
     if not 0 < value < 2**53:
         raise ValueError("an id is a positive number")
     return value
+
+
+def _text_or_none(value: Any) -> Any:
+    return value if isinstance(value, str) else None
 
 
 def _or_empty(value: Any) -> Any:
@@ -106,7 +113,8 @@ def _user_id(value: Any) -> Any:
     return value.get("id") if isinstance(value, dict) else value
 
 
-ProjectId = Annotated[int, BeforeValidator(_project_id), AfterValidator(_known_id)]
+Project = Annotated[ProjectRef, PlainValidator(ProjectRef.read)]
+ProjectNumber = Annotated[int, BeforeValidator(_number)]
 RowId = Annotated[int, AfterValidator(_known_id)]
 UserId = Annotated[int | None, BeforeValidator(_user_id)]
 
@@ -119,24 +127,17 @@ class SetupRequest(_Payload):
     """POST /setup. Label Studio sends it on connecting and for every page that shows the project.
 
     Attributes:
-        created_at: When the project was created, as Label Studio writes it behind the project id; None if it does not.
         label_config: The project's label config (XML).
         hostname: Label Studio's own address; empty if LABEL_STUDIO_HOST is not set.
         access_token: Token of the user who connected the backend.
         extra_params: Extra parameters of the ML backend, as the owner typed them.
     """
 
-    project: ProjectId
-    created_at: str | None = None
+    project: Project
     label_config: str = Field("", alias="schema")
     hostname: str = ""
     access_token: str | None = None
     extra_params: Any = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _with_creation_time(cls, data: Any) -> Any:
-        return data | {"created_at": _creation_time(data.get("project"))} if isinstance(data, dict) else data
 
 
 class RegionId(_Payload):
@@ -191,7 +192,7 @@ class PredictRequest(_Payload):
     """POST /predict: a click if it has a context; otherwise a task that is opened, or predicted in a batch."""
 
     tasks: list[TaskPayload] = Field(min_length=1)
-    project: ProjectId
+    project: Project
     label_config: str = ""
     params: PredictParams = Field(default_factory=PredictParams)
 
@@ -234,11 +235,21 @@ class ListedTask(TaskPayload):
 
 
 class WebhookProject(_Payload):
-    """The project in a webhook."""
+    """The project in a webhook.
 
-    id: ProjectId
+    Attributes:
+        id: Label Studio's number of the project; `api.handlers` replaces it by the project id.
+    """
+
+    id: ProjectNumber
     label_config: str = ""
+    created_at: Annotated[str | None, BeforeValidator(_text_or_none)] = None
     updated_at: Timestamp = Timestamp()
+
+    @property
+    def ref(self) -> ProjectRef:
+        """The project as the webhook names it."""
+        return ProjectRef(self.id, creation_time(self.created_at))
 
 
 class DeletedTask(_Payload):

@@ -13,7 +13,8 @@ from refcut_backend.errors import TokenError
 from refcut_backend.label_studio.client import READ_LIMIT_S, connect, open_http
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import ListedTask
-from refcut_backend.label_studio.tasks import PAGE, explained, filtered, list_tasks
+from refcut_backend.label_studio.tasks import PAGE, check_same_project, explained, filtered, list_tasks
+from refcut_backend.project_ids import number_of
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,25 @@ class ProjectPredictions:
     """Predictions of one project. Every method may raise SourceError, whose message says what to do. Thread-safe."""
 
     def __init__(self, project_id: int, connection: Connection) -> None:
-        """Connects to the project's Label Studio. Raises TokenError if there is no token."""
+        """Connects to the project's Label Studio.
+
+        Raises:
+            TokenError: There is no token.
+            AnotherProjectError: Label Studio has another project under this number now.
+            SourceError: Label Studio cannot be read.
+        """
         if not connection.access_token:
             raise TokenError("there is no token for Label Studio", hint="set REFCUT_ACCESS_TOKEN")
-        self._project_id = project_id
+        self._number = number_of(project_id)
         self._http = open_http(connection, READ_LIMIT_S)
         self._client = connect(connection, http=self._http)
         self._http_once = open_http(connection, READ_LIMIT_S, retries=False)
         self._client_once = connect(connection, http=self._http_once)
+        try:
+            check_same_project(self._client, project_id, connection)
+        except BaseException:
+            self.close()
+            raise
 
     def tasks(self, model_version: str) -> Iterator[ProjectTask]:
         """Yields all tasks in the order of their ids, and reads them in parts as they are consumed."""
@@ -77,17 +89,17 @@ class ProjectPredictions:
             SourceError: Any other error.
         """
         with explained(f"task {task_id}"):
-            self._client_once.predictions.create(task=task_id, project=self._project_id, **prediction)
+            self._client_once.predictions.create(task=task_id, project=self._number, **prediction)
 
     def shown_version(self) -> str:
         """Returns whose predictions Label Studio shows: a model version, the title of an ML backend, or "" for none."""
-        with explained(f"project {self._project_id}"):
-            return self._client.projects.get(id=self._project_id).model_version or ""
+        with explained(f"project {self._number}"):
+            return self._client.projects.get(id=self._number).model_version or ""
 
     def show(self, model_version: str) -> None:
         """Makes Label Studio show the predictions of a model version, with their scores in its list of tasks."""
-        with explained(f"project {self._project_id}"):
-            self._client.projects.update(id=self._project_id, model_version=model_version)
+        with explained(f"project {self._number}"):
+            self._client.projects.update(id=self._number, model_version=model_version)
 
     def close(self) -> None:
         """Closes the connections."""
@@ -108,5 +120,5 @@ class ProjectPredictions:
         return {task.id for task in found}
 
     def _list(self, query: dict[str, Any]) -> list[ListedTask]:
-        with explained(f"project {self._project_id}"):
-            return list_tasks(self._client, self._project_id, query)
+        with explained(f"project {self._number}"):
+            return list_tasks(self._client, self._number, query)

@@ -19,9 +19,10 @@ import httpx
 from label_studio_sdk.core.api_error import ApiError
 
 from refcut_backend.errors import RefCutError, TokenError
-from refcut_backend.label_studio.client import READ_LIMIT_S, connect, open_http
+from refcut_backend.label_studio.client import READ_LIMIT_S, connect, open_http, origin
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp
+from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp, creation_time
+from refcut_backend.project_ids import number_of, project_name
 
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio
@@ -38,6 +39,10 @@ class SourceError(RefCutError):
 
 class GoneError(SourceError):
     """Label Studio has no such project, task or annotation."""
+
+
+class AnotherProjectError(SourceError):
+    """Label Studio has another project under this number now: it was installed anew, or its address leads elsewhere."""
 
 
 class AnnotationSource(Protocol):
@@ -65,10 +70,16 @@ class AnnotationSource(Protocol):
 class ApiAnnotations:
     """An AnnotationSource over label-studio-sdk's client."""
 
-    def __init__(self, client: LabelStudio, project_id: int, http: httpx.Client | None = None) -> None:
-        """Reads with a client. `http` is what the client sends with; `close` closes it."""
+    def __init__(self, client: LabelStudio, number: int, http: httpx.Client | None = None) -> None:
+        """Reads with a client.
+
+        Args:
+            client: Authorised client.
+            number: Label Studio's number of the project.
+            http: What the client sends with; `close` closes it.
+        """
         self._client = client
-        self._project_id = project_id
+        self._number = number
         self._http = http
 
     def newest_change(self) -> Timestamp:
@@ -120,18 +131,18 @@ class ApiAnnotations:
             self._http.close()
 
     def _list(self, query: dict[str, Any], page_size: int = PAGE) -> list[ListedTask]:
-        with explained(f"project {self._project_id}"):
-            return list_tasks(self._client, self._project_id, query, page_size)
+        with explained(f"project {self._number}"):
+            return list_tasks(self._client, self._number, query, page_size)
 
 
 def list_tasks(
-    client: LabelStudio, project_id: int, query: dict[str, Any], page_size: int = PAGE
+    client: LabelStudio, number: int, query: dict[str, Any], page_size: int = PAGE
 ) -> list[ListedTask]:
     """Returns the first page of a list of tasks.
 
     Args:
         client: Authorised client.
-        project_id: The project.
+        number: Label Studio's number of the project.
         query: Filters, selection and order, as Label Studio's data manager takes them.
         page_size: Maximum number of tasks.
 
@@ -139,7 +150,7 @@ def list_tasks(
         Exception: Whatever the SDK raises; call it inside `explained`.
     """
     pager = client.tasks.list(
-        project=project_id,
+        project=number,
         query=json.dumps(query),
         page_size=page_size,
         resolve_uri=False,
@@ -153,12 +164,39 @@ def open_source(project_id: int, connection: Connection) -> ApiAnnotations:
     """Opens a project's tasks and annotations with its token.
 
     Raises:
-        SourceError: There is no token.
+        AnotherProjectError: Label Studio has another project under this number now.
+        SourceError: There is no token, or Label Studio cannot be read.
     """
     if not connection.access_token:
         raise SourceError("there is no token for Label Studio", hint="set REFCUT_ACCESS_TOKEN")
     http = open_http(connection, READ_LIMIT_S)
-    return ApiAnnotations(connect(connection, http=http), project_id, http)
+    client = connect(connection, http=http)
+    try:
+        check_same_project(client, project_id, connection)
+    except BaseException:
+        http.close()
+        raise
+    return ApiAnnotations(client, number_of(project_id), http)
+
+
+def check_same_project(client: LabelStudio, project_id: int, connection: Connection) -> None:
+    """Checks that Label Studio's project is the one that called /setup, as far as it is known when that was created.
+
+    Raises:
+        AnotherProjectError: It was created at another time.
+        SourceError: Label Studio cannot be read.
+    """
+    if connection.project_created is None:
+        return
+    number = number_of(project_id)
+    with explained(f"project {number}"):
+        created = creation_time(client.projects.get(id=number).created_at)
+    if created not in (None, connection.project_created):
+        raise AnotherProjectError(
+            f"Label Studio at {origin(connection.label_studio)} has another project {number} now",
+            hint=f"what is stored about the former one stays; `refcut projects forget --project "
+            f"{project_name(project_id)}` deletes it",
+        )
 
 
 @contextmanager

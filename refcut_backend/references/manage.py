@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import LabelConfigError, RefCutError
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
+from refcut_backend.project_ids import project_name
 from refcut_backend.references.owner_rules import Source
 from refcut_backend.references.parse import Weakness, weaknesses
 from refcut_backend.references.reconcile import Reconciler
@@ -122,7 +123,7 @@ class ReferenceManager:
                     else f"Label Studio has no task {selector.task_id}",
                     hint="only submitted annotations count"
                     if exists
-                    else f"task ids of project {project_id} are shown in its list",
+                    else f"task ids of project {project_name(project_id)} are shown in its list",
                 )
         except RefCutError:
             if is_new:
@@ -189,7 +190,8 @@ class ReferenceManager:
             )
         else:
             raise NoSuchReferenceError(
-                f"{selector} is not {participle}", hint=f"see `refcut references list --project {project_id}`"
+                f"{selector} is not {participle}",
+                hint=f"see `refcut references list --project {project_name(project_id)}`",
             )
 
     def _selected(self, project_id: int, selector: ReferenceSelector) -> list[Candidate]:
@@ -198,7 +200,7 @@ class ReferenceManager:
     def _missing(self, project_id: int, selector: ReferenceSelector) -> NoSuchReferenceError:
         return NoSuchReferenceError(
             f"there is no reference of {selector}",
-            hint=f"see `refcut references list --project {project_id}`",
+            hint=f"see `refcut references list --project {project_name(project_id)}`",
         )
 
     def _labels_in_config(self, project_id: int) -> frozenset[str] | None:

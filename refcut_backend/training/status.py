@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from refcut_backend.project_ids import project_name
 from refcut_backend.training.new_annotations import AnnotationCounts, NewAnnotations
 from refcut_backend.training.runs import Outcome, Run, Stage, TrainingRuns
 
@@ -22,11 +23,11 @@ class TrainingStatus:
         self._new_annotations = new_annotations
 
     def summary(self) -> dict[str, Any]:
-        """Project id to its counts of annotations and its latest run."""
+        """Name of a project (`project_name`) to its counts of annotations and its latest run."""
         counts = self._new_annotations.by_project()
         projects = set(counts) | self._runs.projects()
         return {
-            str(project_id): project_status(
+            project_name(project_id): project_status(
                 counts.get(project_id, AnnotationCounts()), next(iter(self._runs.latest(project_id)), None)
             )
             for project_id in sorted(projects)

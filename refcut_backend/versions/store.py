@@ -18,6 +18,7 @@ from typing import Any
 
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, file_digest
 from refcut_backend.errors import ModelStoreError
+from refcut_backend.project_ids import project_name
 from refcut_backend.versions.files import HALF_FOLDER_S, StoreFiles, copy_atomically, sweep
 from refcut_backend.versions.manifest import (
     MANIFEST_FILE,
@@ -106,7 +107,9 @@ class ModelStore:
             ModelStoreError: If the version belongs to another project, is damaged or does not exist.
         """
         if self.manifest(version).project_id != project_id:
-            raise ModelStoreError(f"{version} is not a version of project {project_id}", hint=_LIST_HINT)
+            raise ModelStoreError(
+                f"{version} is not a version of project {project_name(project_id)}", hint=_LIST_HINT
+            )
         self.local_folder(version)
         self._point(project_id, self.pointer(project_id).promoted(version))
 
@@ -122,7 +125,8 @@ class ModelStore:
         pointer = self.pointer(project_id).rolled_back(frozenset(self.versions(project_id)))
         if pointer is None:
             raise ModelStoreError(
-                f"nothing served project {project_id} before", hint="`refcut models promote` names a version"
+                f"nothing served project {project_name(project_id)} before",
+                hint="`refcut models promote` names a version",
             )
         self._point(project_id, pointer)
         return pointer.version
@@ -147,7 +151,7 @@ class ModelStore:
             return Pointer()
         except (OSError, ValueError) as error:
             raise ModelStoreError(
-                f"what serves project {project_id} cannot be read ({error})",
+                f"what serves project {project_name(project_id)} cannot be read ({error})",
                 hint="`refcut models promote` writes it again",
             ) from None
 

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-from unittest import mock
+from dataclasses import replace
 
 import httpx
 import pytest
 import uvicorn
-from fastapi.testclient import TestClient
 from redis import Redis
 
 from refcut_backend.api.app import create_app
-from refcut_backend.database.engine import open_database
-from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.label_studio.payloads import Webhook
-from refcut_backend.queue.click_queue import ClickQueue
-from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
-from refcut_backend.references.registry import References
 from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.settings import Settings
 from refcut_backend.wiring import wire_backend
 from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
-from tests.support.recorded import LABEL_CONFIG, backend_request, click_result
+from tests.support.recorded import LABEL_CONFIG, backend_request
 from tests.support.registry import DOOR, marked
 from tests.support.running_backend import free_port
-
-WAIT_LIMIT_S = 60
+from tests.support.web_process import CREATED, WAIT_LIMIT_S, setup_body, wait_until, web_process
 
 
 @pytest.fixture(scope="module")
@@ -58,59 +46,6 @@ def label_studio() -> Iterator[LabelStudioApi]:
         yield api
 
 
-@dataclass
-class Web:
-    """What `refcut serve` starts, and what its clicks ask of workers."""
-
-    client: TestClient
-    references: References
-    jobs: list[ClickJob]
-
-    def references_of_a_click(self, label: str = "Door", project: int = 7) -> tuple[int, ...]:
-        """Ids of the references that a click of the label takes along."""
-        body = {
-            "tasks": [{"id": 99, "data": {"image": "/data/upload/99.png"}}],
-            "project": f"{project}.1",
-            "label_config": LABEL_CONFIG,
-            "params": {"context": {"result": [click_result("a", 10, 20, label)]}},
-        }
-        self.client.post("/predict", json=body).raise_for_status()
-        return self.jobs[-1].reference_ids
-
-
-@contextmanager
-def web_process(folder: Path, redis: Redis, **changes: Any) -> Iterator[Web]:
-    """Every use is a restart."""
-    settings = Settings(state_dir=folder, **({"reconcile_interval_s": 0} | changes))
-    engine = open_database(settings.database)
-    jobs: list[ClickJob] = []
-
-    def keep(_queue: ClickQueue, job: ClickJob) -> ClickAnswer:
-        jobs.append(job)
-        raise ClickTimeoutError("no worker")
-
-    with (
-        mock.patch.object(ClickQueue, "ask", keep),
-        TestClient(create_app(wire_backend(settings, redis), 2**22)) as client,
-    ):
-        yield Web(client, References(engine), jobs)
-    engine.dispose()
-
-
-def setup_body(
-    api: LabelStudioApi, extra_params: Any = None, label_config: str = LABEL_CONFIG
-) -> dict[str, Any]:
-    body = {"project": f"{api.project_id}.1795342440", "schema": label_config, "hostname": api.url}
-    return body | {"access_token": TOKEN, "extra_params": extra_params}
-
-
-def wait_until(is_so: Any) -> None:
-    deadline = time.monotonic() + WAIT_LIMIT_S
-    while not is_so():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-
-
 def test_references_and_the_owners_word_survive_an_emptied_redis_and_a_restart(tmp_path, redis, label_studio):
     with web_process(tmp_path, redis) as web:
         web.client.post("/setup", json=setup_body(label_studio, {"pin": {"Door": [{"task": 10}]}}))
@@ -126,6 +61,7 @@ def test_references_and_the_owners_word_survive_an_emptied_redis_and_a_restart(t
 def test_a_reference_of_one_project_is_never_sent_with_a_click_of_another(tmp_path, redis, label_studio):
     with web_process(tmp_path, redis) as web:
         web.client.post("/setup", json=setup_body(label_studio))
+        web.client.post("/setup", json=setup_body(label_studio) | {"project": f"8.{CREATED}"})
         web.client.post("/webhook", json=label_studio.annotate(1, 10, DOOR, marked(DOOR)))
         assert len(web.references_of_a_click(project=7)) == 1
         assert web.references_of_a_click(project=8) == ()
@@ -235,6 +171,7 @@ def test_a_webhook_is_acknowledged_before_it_is_followed(tmp_path, redis, label_
     """Label Studio waits a second for the acknowledgement, inside the annotator's own request."""
     settings = Settings(state_dir=tmp_path, reconcile_interval_s=0)
     wiring, follower = wire_backend(settings, redis), HeldUpFollower()
+    wiring.projects.remember(7, label_studio.connection, LABEL_CONFIG)
     port = free_port()
     app = create_app(replace(wiring, follower=follower), 2**22)
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_config=None))

@@ -22,7 +22,7 @@ from refcut_backend.api.app import create_app
 from refcut_backend.api.auth import SECRET_HEADER
 from refcut_backend.logs import SafeJsonFormatter
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
-from tests.support.fake_wiring import FakeQueue, click_body, wiring_on
+from tests.support.fake_wiring import CREATED, FakeQueue, click_body, wiring_on
 from tests.support.http_server import serving
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, backend_request, click_result
 from tests.support.running_backend import free_port, wait_until_up
@@ -30,7 +30,7 @@ from tests.support.running_backend import free_port, wait_until_up
 PASSWORD, SECRET = "canary-password", "canary-secret"
 TOKEN, OWN_TOKEN = "canary-token", "canary-own-token"
 SETUP = {
-    "project": "7.1",
+    "project": f"7.{CREATED}",
     "schema": LABEL_CONFIG,
     "hostname": "http://127.0.0.1:9",
     "access_token": TOKEN,

@@ -18,6 +18,7 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ClickTimeoutError, QueueUnavailableError
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.regions import prediction
 from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
 from refcut_backend.prelabeling.task import Prelabelled, TaskToPrelabel
@@ -38,6 +39,9 @@ from tests.support.recorded import LABEL_CONFIG
 
 MASK = np.eye(8, dtype=bool)
 MODEL_VERSION = "s14-test"
+CREATED = "1795343347"
+PROJECTS = {2: "1795342440", 3: "1795343347", 7: CREATED}
+"""When the projects of recorded requests and of `click_body` were created."""
 
 
 class FakeQueue:
@@ -109,9 +113,11 @@ def wiring_on(
     prelabeller: FakePrelabeller | None = None,
     prelabel_rules: PrelabelRules | None = None,
 ) -> Iterator[Wiring]:
-    """A wiring with its database in a folder."""
+    """A wiring with its database in a folder; the projects of recorded requests have called /setup."""
     engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
     projects, references = Projects(engine), References(engine)
+    for number, created in PROJECTS.items():
+        projects.remember(number, Connection("", ""), "", created)
     yield Wiring(
         clicks=ClickService(
             queue, references, OneVersion(MODEL_VERSION), AnswerRules(), ClickHistory(engine, 600)
@@ -138,7 +144,7 @@ def click_body(*dots: dict[str, Any], task: int = 3, **more: Any) -> dict[str, A
     """A click request of project 7."""
     return {
         "tasks": [{"id": task, "data": {"image": "/data/upload/1/a.jpg"}}],
-        "project": "7.1795343347",
+        "project": f"7.{CREATED}",
         "label_config": LABEL_CONFIG,
         "params": {"login": None, "password": None, "context": {"result": list(dots)}},
     } | more

@@ -24,11 +24,13 @@ class LabelStudioApi:
     requests: paths that were asked for. fails_with: an HTTP status to answer everything with; fails_on: a path to
     answer with 500. images: files by the last
     part of their address. predictions: as they were posted, and lost_answers of them get an error although they are
-    stored. shown_version: whose predictions are shown.
+    stored. shown_version: whose predictions are shown. created_at: of the project; None leaves it out.
     """
 
-    def __init__(self, project_id: int = 7) -> None:
+    def __init__(self, project_id: int = 7, token: str = TOKEN, created_at: str | None = None) -> None:
         self.project_id = project_id
+        self.token = token
+        self.created_at = created_at
         self.tasks: dict[int, dict[str, Any]] = {}
         self.annotations: dict[int, dict[str, Any]] = {}
         self.predictions: list[dict[str, Any]] = []
@@ -44,7 +46,7 @@ class LabelStudioApi:
 
     @property
     def connection(self) -> Connection:
-        return Connection(self.url, TOKEN)
+        return Connection(self.url, self.token)
 
     def add_task(self, task_id: int, image: str | None = None) -> None:
         self.tasks[task_id] = {"id": task_id, "data": {"image": image or f"/data/upload/{task_id}.png"}}
@@ -83,8 +85,11 @@ class LabelStudioApi:
         return self._webhook("TASKS_DELETED", tasks=[{"id": task_id}])
 
     def _webhook(self, action: str, **fields: Any) -> dict[str, Any]:
-        project = {"id": self.project_id, "label_config": LABEL_CONFIG}
+        project = {"id": self.project_id, "label_config": LABEL_CONFIG} | self._created()
         return {"action": action, "project": project} | fields
+
+    def _created(self) -> dict[str, str]:
+        return {} if self.created_at is None else {"created_at": self.created_at}
 
     def _now(self) -> str:
         """Ten minutes later at every look, so that nothing lies in the overlap of two comparisons by chance."""
@@ -101,10 +106,11 @@ class LabelStudioApi:
             return self.fails_with, {"detail": "canary-in-the-body"}
         if path == self.fails_on:
             return 500, {}
-        if token != f"Token {TOKEN}":
+        if token != f"Token {self.token}":
             return 401, {"detail": "Invalid token."}
         if path == f"/api/projects/{self.project_id}/":
-            return 200, {"id": self.project_id, "title": "Cars", "model_version": self.shown_version}
+            shown = {"id": self.project_id, "title": "Cars", "model_version": self.shown_version}
+            return 200, shown | self._created()
         name = query.get("filepath", path).rpartition("/")[2]
         if name in self.images:
             return 200, self.images[name]
@@ -123,7 +129,7 @@ class LabelStudioApi:
     def receive(self, method: str, path: str, body: Any, token: str | None) -> tuple[int, Any]:
         """Status and JSON for what changes something."""
         self.requests.append(path)
-        if token != f"Token {TOKEN}":
+        if token != f"Token {self.token}":
             return 401, {"detail": "Invalid token."}
         if method == "PATCH" and path == f"/api/projects/{self.project_id}/":
             self.shown_version = body["model_version"]

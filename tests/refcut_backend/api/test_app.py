@@ -14,7 +14,7 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.messages import ClickAnswer
-from tests.support.fake_wiring import MASK, click_body
+from tests.support.fake_wiring import MASK, click_body, queue_state
 from tests.support.recorded import PROJECT, backend_request, brush_result, click_result, recorded, role_result
 
 
@@ -69,6 +69,23 @@ def test_opening_a_task_stores_no_prediction_and_has_the_task_prepared(client, q
     assert client.post("/predict", json=body).json()["results"] == []
     assert queue.jobs == []
     assert preloader.opened == [(int(body["project"].split(".")[0]), body["tasks"][0]["id"])]
+
+
+def test_a_prediction_that_is_requested_while_prelabelling_is_off_has_the_reason_in_header_and_log(
+    client, caplog
+):
+    caplog.set_level("INFO", logger="refcut")
+    answer = client.post("/predict", json=backend_request("api_open_task", "/predict"))
+    assert answer.headers[REASON_HEADER] == "prelabel_off"
+    (line,) = [record for record in caplog.records if record.message == "request"]
+    assert (line.reason, line.levelname) == ("prelabel_off", "INFO")
+
+
+@pytest.mark.parametrize("path", ["/health", "/livez", "/readyz"])
+def test_a_probe_may_ask_for_the_head_only(client, queue, path):
+    queue.state = queue_state(0, 1)
+    answer = client.head(path)
+    assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_a_batch_of_tasks_has_none_prepared(client, preloader):
@@ -196,6 +213,7 @@ def test_the_label_config_and_references_of_one_project_never_answer_another(cli
     door = brush_result("d", "Door", MASK)
     body = webhook("ANNOTATION_CREATED", annotation=annotation(door, role_result(door, "Reference")))
     client.post("/webhook", json=body)
+    client.post("/setup", json=backend_request("api_list_ml", "/setup") | {"project": "8.1"})
     client.post("/predict", json=click_body(click_result("a", 1, 1, "Door")) | {"project": "8.1"})
     client.post("/predict", json=click_body(click_result("a", 1, 1, "Door")))
     assert [(job.project_id, len(job.reference_ids)) for job in queue.jobs] == [(8, 0), (7, 1)]

@@ -19,6 +19,7 @@ from refcut_backend.api.handlers import REASON_HEADER
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.connection import Connection
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis
 from refcut_backend.references.registry import References
 from tests.support.fake_wiring import MASK, click_body
@@ -126,11 +127,11 @@ def test_setup_is_remembered_and_answered_with_a_model_version(server):
     assert (connection.label_studio, connection.access_token) == ("http://ls", "t")
 
 
-def test_an_event_that_comes_before_any_setup_is_followed_by_the_github_version(tmp_path):
+def test_an_event_of_a_known_project_that_comes_before_its_setup_is_followed_by_the_github_version(tmp_path):
     with running("github", tmp_path) as server:
-        answer = server.client.post("/webhook", json=reference_event(21))
+        answer = server.client.post("/webhook", json=reference_event(7))
         assert answer.json() == {"result": {}, "status": "ok"}
-        server.wait_for_references(21, "Door", 1)
+        server.wait_for_references(7, "Door", 1)
 
 
 def test_a_recorded_click_is_answered_as_by_our_own_server(server):
@@ -242,6 +243,9 @@ def started(tmp_path_factory) -> Iterator[Server]:
 
 
 def test_label_studio_ml_start_hosts_us_on_a_real_redis_and_database(started):
+    engine = open_database(f"sqlite:///{started.folder / 'refcut.db'}")
+    Projects(engine).remember(2, Connection("http://ls", "t"), LABEL_CONFIG)
+    engine.dispose()
     # Before any /setup label-studio-ml itself takes an event, and makes a process for it.
     assert started.client.post("/webhook", json=reference_event(2)).status_code == 201
     started.wait_for_references(2, "Door", 1)

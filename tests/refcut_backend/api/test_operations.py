@@ -92,7 +92,7 @@ def test_what_users_write_makes_no_new_series(client):
         click(client, task=number + 1, project=f"{number + 1}.5")
         client.get(f"/page-{number}")
     new = set(samples(client)) - before
-    assert {name[1] for name in new} <= {"label_config", "/metrics", "/predict"}
+    assert {name[1] for name in new} <= {"label_config", "not_connected", "/metrics", "/predict"}
 
 
 def test_the_status_tells_versions_queue_outcomes_and_percentiles(client, queue):

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from refcut_backend.clicks.recent_objects import ClickedObjects
 from refcut_backend.database.engine import open_database
-from refcut_backend.database.projects import Projects
+from refcut_backend.database.projects import Projects, SetupResult
 from refcut_backend.database.tables import Base
 from refcut_backend.errors import ConfigError
 from refcut_backend.references.reconcile import SyncStates
@@ -184,9 +184,8 @@ def test_an_earlier_versions_state_is_used_as_it_was(before_renames):
     assert known.clicked.negative_label_clicks == {"k2"}
     assert known.context_key == "0123456789abcdef"
     connection = Projects(engine).connection(7)
-    assert not Projects(engine).remember(7, connection, "<View/>", "1795342440"), "nothing has changed"
-    assert Projects(engine).remember(7, connection, "<View/>", "1795999999"), "another project of this number"
-    assert References(engine).overview(7, 4) == []
+    again = Projects(engine).remember(7, connection, "<View/>", "1795342440")
+    assert again == SetupResult(7, has_changed=False)
     engine.dispose()
 
 

@@ -156,13 +156,3 @@ def test_recorded_webhooks_are_in_the_log(world, name):
     webhook = backend_request(name, "/webhook")
     world.registry.follow(webhook, webhook)
     assert events(world) == 1
-
-
-def test_a_project_that_was_set_up_anew_keeps_neither_runs_nor_holdout(world):
-    world.annotate_many(6)
-    run = world.train()
-    projects = world.registry.projects
-    projects.remember(7, world.api.connection, "<View/>", "1")
-    projects.remember(7, world.api.connection, "<View/>", "2")
-    assert world.runs.of(run.id) is None
-    assert counts(world) == (0, 0)
