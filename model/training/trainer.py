@@ -20,9 +20,9 @@ from tqdm import tqdm
 from model.data.click_sampling import add_next_clicks
 from model.errors import TrainingError
 from model.network.click_maps import disk_maps
+from model.network.encoder import use_plain_attention
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, RefCut
-from model.network.transformer_block import use_plain_attention
 from model.training.batches import Batch, Batches, Part, Sampler, batch_loader
 from model.training.config import Stage, TrainConfig
 from model.training.distributed import SINGLE_PROCESS, Processes, child_signal_restored

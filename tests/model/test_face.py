@@ -51,13 +51,4 @@ def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
     ],
 )
 def test_what_the_web_process_imports_does_not_import_torch(statement: str) -> None:
-    assert modules_after(statement).isdisjoint({"torch", "openvino", "cv2"})
-
-
-def test_loading_a_network_does_not_import_torchs_compiler() -> None:
-    """With what it needs, the compiler takes as long to import as everything else together: at each worker's start."""
-    loaded = modules_after("from model import RefCutPredictor, load_network; load_network")
-    assert "torch" in loaded
-    assert loaded.isdisjoint(
-        {"torch._dynamo", "torch.distributed.tensor", "sympy", "torchvision", "matplotlib"}
-    )
+    assert modules_after(statement).isdisjoint({"torch", "timm", "openvino", "cv2"})

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.network.encoder import use_plain_attention
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
-from model.network.transformer_block import use_plain_attention
 from tests.support.synthetic import TINY_CONFIGS, TINY_SIMPLECLICK, random_network
 
 BOTH = pytest.mark.parametrize("kind", sorted(TINY_CONFIGS))
