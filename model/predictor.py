@@ -5,10 +5,14 @@ another. Each is one step; a step computes a mask from all clicks so far and the
 
     step          input mask           crop that the network sees
     no click      empty                the whole image; the mask shows what the reference alone suggests
-    first click   empty                the whole image, then again around the first mask (`second_look`)
+    first click   empty                the whole image; again around the first mask if it is small (`second_look`)
     later click   mask of the step     around the last mask; kept while the mask stays near it (`zoom`)
                   before
-    box           the box, filled      around the box; later clicks continue from its mask
+    box           empty; the box has   around the box; later clicks continue from its mask
+                  an input of its own
+
+Where the network proposes several masks, `model.candidate_masks` chooses. A network without an input for boxes gets them
+as clicks and as the mask so far (`model.box_prompts`).
 
 What is kept between calls, so that a new click costs as little as possible:
 
@@ -28,12 +32,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings, cut_off
+from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings
+from model.candidate_masks import Placement, mask_result
 from model.masks import union
 from model.memory import nbytes
-from model.network.click_maps import disk_maps
+from model.network.click_maps import box_maps, disk_maps
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference
 from model.network.similarity import REFERENCE_CHANNELS
@@ -42,6 +46,7 @@ from model.runtime.base import NetworkStages
 from model.transforms import (
     EXPANSION,
     bounding_box,
+    box_to_network,
     click_table,
     clicks_to_network,
     crop_image,
@@ -50,7 +55,6 @@ from model.transforms import (
     expanded_box,
     mirrored,
     next_crop,
-    paste_map,
 )
 from model.types import Box, Click, MaskResult
 
@@ -234,7 +238,7 @@ class RefCutPredictor:
             box: Box around the object in image pixels, both ends inclusive.
 
         Returns:
-            Mask and probabilities in the image frame, and the crop they were computed in.
+            Mask and probabilities in the image frame, the crop they were computed in, and what the mask is worth.
 
         Raises:
             ValueError: If no image is set, or a click or `box` lies outside the image.
@@ -261,17 +265,28 @@ class RefCutPredictor:
             return self._box_step(box)
         crop, zoom_crop = self._choose_crop(clicks, last)
         result = self._segment_crop(clicks, crop, None if last is None else last.result.probability_hw, box)
-        if last is not None or not self.settings.second_look:
+        if last is not None or not self._looks_closer(result):
             return _Step(box, clicks, result, zoom_crop)
         closer = self._zoomed_crop(clicks, result, result.crop, self.settings.second_look_expansion)
         if closer != crop:
             result = self._segment_crop(clicks, closer, None)
         return _Step(box, clicks, result, closer)
 
+    def _looks_closer(self, result: MaskResult) -> bool:
+        """Whether a first mask is looked at again from nearby: only a small one gains from it."""
+        if not self.settings.second_look:
+            return False
+        mask_hw = result.probability_hw > self.settings.zoom_threshold
+        if self.settings.second_look_share >= 1 or not mask_hw.any():
+            return True
+        box, share = bounding_box(mask_hw), self.settings.second_look_share
+        return box.height < share * result.crop.height and box.width < share * result.crop.width
+
     def _box_step(self, box: Box) -> _Step:
         size = self.image_size
         crop = box_surroundings(box, *size) if self.settings.zoom else Box.whole(*size)
-        return _Step(box, (), self._segment_crop((), crop, box_map(box, *size), box), crop)
+        previous_hw = None if self.network.config.box_input else box_map(box, *size)
+        return _Step(box, (), self._segment_crop((), crop, previous_hw, box), crop)
 
     def _choose_crop(self, clicks: tuple[Click, ...], last: _Step | None) -> tuple[Box, Box | None]:
         """The crop for the next click, and the crop that counts as chosen from then on."""
@@ -303,7 +318,8 @@ class RefCutPredictor:
     ) -> MaskResult:
         size = self.settings.network_px
         limits = None if box is None else box_limits(box, clicks, *self.image_size)
-        if box is not None and limits is not None:
+        prompts = len(clicks) + (box is not None)
+        if box is not None and limits is not None and not self.network.config.box_input:
             clicks = (*box_clicks(box, *self.image_size), *clicks)
         with self._precision():
             features = self._features(crop)
@@ -311,29 +327,28 @@ class RefCutPredictor:
             previous = torch.zeros(1, 1, size, size)
             if previous_hw is not None:
                 previous = crop_map(previous_hw, crop, size)
-            clicks_network = clicks_to_network(clicks, crop, size)
-            logits = self._logits(features, previous.to(self.device), clicks_network, prepared)
-        full = paste_map(torch.sigmoid(logits), crop, *self.image_size)
-        if limits is not None:
-            full = cut_off(full, limits)
-        return MaskResult(full > self.settings.threshold, full, crop)
-
-    def _logits(
-        self,
-        features: ImageFeatures,
-        previous: Tensor,
-        clicks_network: Sequence[Click],
-        prepared: PreparedReference | None,
-    ) -> Tensor:
-        size = self.settings.network_px
-        table = click_table(clicks_network)
+            coords = self._coords(clicks_to_network(clicks, crop, size), previous, box, crop)
+            found = self.network.segment(features, coords, prepared)
         if self.settings.flip:
-            table = torch.cat([table, click_table(mirrored(clicks_network, size))])
-            previous = torch.cat([previous, previous.flip(-1)])
-        coords = torch.cat([previous, disk_maps(table.to(self.device), size, size)], dim=1)
-        logits = self.network.segment(features, coords, prepared).float()
-        logits = F.interpolate(logits, size=(size, size), mode="bilinear", align_corners=True)
-        return 0.5 * (logits[:1] + logits[1:].flip(-1)) if self.settings.flip else logits
+            found = found.with_mirrored()
+        placement = Placement(crop, size, self.image_size, limits, self.settings.threshold)
+        return mask_result(found, placement, prompts)
+
+    def _coords(
+        self, clicks_network: Sequence[Click], previous: Tensor, box: Box | None, crop: Box
+    ) -> Tensor:
+        """The network's click maps (1 or 2, 3 or 4, S, S); with `flip`, those of the mirrored crop come second."""
+        size = self.settings.network_px
+        maps = [previous.to(self.device), disk_maps(click_table(clicks_network).to(self.device), size, size)]
+        if self.network.config.box_input:
+            maps.append(box_maps(box_to_network(box, crop, size).to(self.device), size, size))
+        coords = torch.cat(maps, dim=1)
+        if not self.settings.flip:
+            return coords
+        clicks_mirrored = click_table(mirrored(clicks_network, size))
+        mirrored_maps = coords.flip(-1)
+        mirrored_maps[:, 1:3] = disk_maps(clicks_mirrored.to(self.device), size, size)
+        return torch.cat([coords, mirrored_maps])
 
     def _features(self, crop: Box) -> ImageFeatures:
         assert self._image is not None

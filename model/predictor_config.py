@@ -18,6 +18,8 @@ class PredictorSettings:
         network_px: Side of the square input of the network, in pixels; a multiple of its patch.
         zoom: Whether the network sees a crop around the last mask, from the second click on.
         second_look: Whether the first click is computed again on a crop around its mask.
+        second_look_share: Only for a first mask whose box is smaller than this share of the crop, in height and in width.
+            1 looks twice at every mask that does not fill the image.
         second_look_expansion: Size of that crop, relative to the mask's box.
         flip: Whether the result is averaged with that of the mirrored image.
         threshold: A pixel with a larger probability belongs to the mask.
@@ -43,6 +45,7 @@ class PredictorSettings:
     network_px: int = 448
     zoom: bool = True
     second_look: bool = False
+    second_look_share: float = 1.0
     second_look_expansion: float = EXPANSION
     flip: bool = False
     threshold: float = 0.49

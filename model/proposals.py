@@ -2,7 +2,8 @@
 
 1. Compare every patch with the reference, and take the patches that are most similar (`SimilarityMap`).
 2. Click each of these locations, and segment.
-3. Estimate the IoU of each mask from features that need no ground truth (`ProposalFeatures`, `expected_iou`).
+3. Estimate the IoU of each mask: the network's own judgement, or features that need no ground truth
+   (`ProposalFeatures`, `expected_iou`) for a network that does not judge its masks.
 4. Drop masks with a low estimate; of overlapping masks keep the one with the highest (`without_overlaps`).
 """
 
@@ -267,7 +268,12 @@ def find_candidates(
     found = [
         (result, proposal_features(result, similarity, alone)) for result in results if result.mask_hw.any()
     ]
-    return [Proposal(result, features, expected_iou(features)) for result, features in found]
+    return [
+        Proposal(
+            result, features, expected_iou(features) if result.expected_iou is None else result.expected_iou
+        )
+        for result, features in found
+    ]
 
 
 def without_overlaps(candidates: Sequence[Proposal], overlap: float) -> list[Proposal]:

@@ -123,6 +123,25 @@ def clicks_to_network(clicks: Sequence[Click], crop: Box, size_px: int) -> list[
     ]
 
 
+def box_to_network(box: Box | None, crop: Box, size_px: int) -> Tensor:
+    """A box from the image frame to the network frame, as `model.network.click_maps.box_maps` takes it.
+
+    Args:
+        box: A box in image pixels; None means no box.
+        crop: The crop that the network sees.
+        size_px: Side of the network's input.
+
+    Returns:
+        (1, 4) float: first row, first column, last row, last column. All -1 without a box.
+    """
+    if box is None:
+        return torch.full((1, 4), -1.0)
+    corners = clicks_to_network(
+        [Click(box.row_min, box.col_min), Click(box.row_max, box.col_max)], crop, size_px
+    )
+    return torch.tensor([[coordinate for corner in corners for coordinate in (corner.row, corner.col)]])
+
+
 def mirrored(clicks: Sequence[Click], width_px: int) -> list[Click]:
     """Clicks on the left-right mirrored image.
 

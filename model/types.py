@@ -5,7 +5,9 @@ Frames: positions are (row, column) in pixels of the image, the origin at the to
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +89,22 @@ class Box:
         return self.row_min <= click.row < self.row_max and self.col_min <= click.col < self.col_max
 
 
+class CandidateMask(Protocol):
+    """One of the masks that the network proposes for the same clicks."""
+
+    @property
+    def mask_hw(self) -> NDArray[np.bool_]:
+        """The mask, bool (H, W), in the image frame."""
+
+    @property
+    def probability_hw(self) -> NDArray[np.float32]:
+        """Probability of each pixel, float32 (H, W), in the image frame."""
+
+    @property
+    def expected_iou(self) -> float | None:
+        """IoU that the mask can be expected to have, 0 to 1; None if the network does not judge its masks."""
+
+
 @dataclass(frozen=True)
 class MaskResult:
     """The mask of one call of `RefCutPredictor.predict`.
@@ -95,6 +113,9 @@ class MaskResult:
         mask_hw: The mask, bool (H, W), in the image frame.
         probability_hw: Probability of each pixel, float32 (H, W), in the image frame; zero outside `crop`.
         crop: The part of the image that it was computed from.
+        expected_iou: IoU that the mask can be expected to have, 0 to 1; None if the network does not judge its masks.
+        candidates: All masks that the network proposes, the smallest first: one, or three (smaller, as meant, larger).
+            The mask above is one of them.
 
     Example:
         >>> import numpy as np
@@ -108,3 +129,5 @@ class MaskResult:
     mask_hw: NDArray[np.bool_]
     probability_hw: NDArray[np.float32]
     crop: Box
+    expected_iou: float | None = None
+    candidates: Sequence[CandidateMask] = ()

@@ -1,4 +1,4 @@
-"""Clicks as images (a disk around each click, one map per sign), and those images as tokens."""
+"""Clicks and boxes as images (a disk around each click, a filled box), and those images as tokens."""
 
 from __future__ import annotations
 
@@ -40,20 +40,41 @@ def disk_maps(clicks_rc_network: Tensor, height: int, width: int) -> Tensor:
     return hit.any(dim=1).reshape(batch, 2, height, width).float()
 
 
+def box_maps(boxes_network: Tensor, height: int, width: int) -> Tensor:
+    """Draw boxes as filled rectangles.
+
+    Args:
+        boxes_network: (B, 4), float: first row, first column, last row, last column, inclusive, in pixels of the
+            network's input. Parts outside the input are cut off. A box is absent if its last row is negative.
+        height: Height of the maps in pixels.
+        width: Width of the maps in pixels.
+
+    Returns:
+        (B, 1, height, width) float32, 1 inside the box.
+    """
+    row_min, col_min, row_max, col_max = (side[:, None] for side in boxes_network.float().unbind(dim=1))
+    rows = torch.arange(height, device=boxes_network.device, dtype=torch.float32)[None]
+    cols = torch.arange(width, device=boxes_network.device, dtype=torch.float32)[None]
+    inside_rows = (rows >= row_min) & (rows <= row_max)
+    inside_cols = (cols >= col_min) & (cols <= col_max)
+    return (inside_rows[:, :, None] & inside_cols[:, None, :])[:, None].float()
+
+
 class ClickEmbedding(nn.Module):
-    """Turns the previous mask and the click disks into an addition to the patch tokens.
+    """Turns the previous mask, the click disks and the box into an addition to the patch tokens.
 
     Its tensors are SimpleClick's `patch_embed_coords.proj`.
 
     Args:
         embed_dim: Width of the tokens.
         patch_px: Side of a patch in pixels.
+        channels: Channels of the click maps.
     """
 
-    def __init__(self, embed_dim: int, patch_px: int) -> None:
+    def __init__(self, embed_dim: int, patch_px: int, channels: int = 3) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, embed_dim, patch_px, stride=patch_px)
+        self.proj = nn.Conv2d(channels, embed_dim, patch_px, stride=patch_px)
 
     def forward(self, coords: Tensor) -> Tensor:
-        """Maps (B, 3, H, W): previous mask, positive disks, negative disks; to (B, N, C)."""
+        """Maps (B, `channels`, H, W): previous mask, positive disks, negative disks, box; to (B, N, C)."""
         return self.proj(coords).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]

@@ -14,6 +14,8 @@ READER_LABELS = 3
 READER_SPACE_CHANNELS = 2 * READER_LABELS
 _PERSISTED_NAMES = {"learned_similarity_dim": "likeness_dim"}
 """Fields that weight files name differently: older files have these names, and older versions must read new files."""
+_ABSENT = {"reader": None, "candidates": 1, "box_input": False}
+"""Values of fields that weight files leave out."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,9 @@ class NetworkConfig:
         neck_channels: Channels of the pyramid at 1/4, 1/8, 1/16 and 1/32.
         head_channels: Width of the head.
         detail_channels: Width of a small convolutional branch on the pixels that sharpens borders; 0 leaves it out.
+        candidates: Masks per answer: 1, or 3 (smaller, as meant, larger), each with the IoU that it can be expected to
+            have (`model.network.candidates`). Not in the paper.
+        box_input: Whether the click maps have a fourth channel, for a box prompt. Not in the paper.
         prompt_hidden_dim: Hidden width of the prompt MLPs; None takes `embed_dim`.
         neck_inner_32_dim: Inner width of the pyramid's coarsest level; None takes SimpleClick's.
 
@@ -120,6 +125,8 @@ class NetworkConfig:
     neck_channels: tuple[int, int, int, int] = (128, 256, 512, 1024)
     head_channels: int = 256
     detail_channels: int = 0
+    candidates: Literal[1, 3] = 1
+    box_input: bool = False
     prompt_hidden_dim: int | None = None
     neck_inner_32_dim: int | None = None
 
@@ -136,6 +143,10 @@ class NetworkConfig:
             raise ValueError("reader needs similarity")
         if self.reference_features == "frozen" and not self.comparison_blocks:
             raise ValueError("reference_features='frozen' needs comparison_blocks")
+        if self.candidates not in (1, 3):
+            raise ValueError(f"candidates is 1 or 3, not {self.candidates}")
+        if self.candidates > 1 and not self.similarity:
+            raise ValueError("candidates need similarity")
 
     @property
     def comparison_dim(self) -> int:
@@ -144,11 +155,17 @@ class NetworkConfig:
             return self.embed_dim
         return self.embed_dim * len(self.comparison_blocks)
 
+    @property
+    def click_map_channels(self) -> int:
+        """Channels of the click maps: previous mask, positive disks, negative disks, and the box if there is an input."""
+        return 4 if self.box_input else 3
+
     def to_json(self) -> str:
         """The description as JSON text, the form in weight files. What a network does not have may be left out."""
         fields = {_PERSISTED_NAMES.get(name, name): value for name, value in dataclasses.asdict(self).items()}
-        if self.reader is None:
-            del fields["reader"]  # earlier versions must read new files
+        for name, absent in _ABSENT.items():
+            if fields[name] == absent:
+                del fields[name]  # earlier versions must read new files
         return json.dumps(fields, sort_keys=True)
 
     @classmethod
@@ -214,5 +231,7 @@ PRESETS: dict[str, NetworkConfig] = {
         neck_channels=(240, 480, 960, 1920),
     ),
     "s14": _S14,
-    "s14_reader": dataclasses.replace(_S14, learned_similarity_dim=0, reader=ReaderConfig()),
+    "s14_reader": dataclasses.replace(
+        _S14, learned_similarity_dim=0, reader=ReaderConfig(), candidates=3, box_input=True
+    ),
 }

@@ -102,7 +102,7 @@ class MlpHead(nn.Module):
             self.refiner = DetailRefiner(detail_channels, channels)
         self.conv_seg = nn.Conv2d(channels, 1, 1)
 
-    def forward(self, levels: Sequence[Tensor], detail: Tensor | None = None) -> Tensor:
+    def forward(self, levels: Sequence[Tensor], detail: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Compute logits at the size of the finest level.
 
         Args:
@@ -110,7 +110,7 @@ class MlpHead(nn.Module):
             detail: Border features of `DetailBranch`; None without one.
 
         Returns:
-            (B, 1, h, w).
+            Logits (B, 1, h, w), and the fused map (B, `channels`, h, w) that they were computed from.
         """
         size = levels[0].shape[-2:]
         # The fusion convolution is 1x1 and so commutes with upsampling: applied per level before it, it gives the same
@@ -128,7 +128,8 @@ class MlpHead(nn.Module):
         fused = F.relu(fused + bias[None, :, None, None])
         if detail is not None:
             fused = self.refiner(fused, detail)
-        return self.conv_seg(self.dropout(fused))  # type: ignore[no-any-return]
+        fused = self.dropout(fused)
+        return self.conv_seg(fused), fused
 
 
 def _norm(channels: int) -> nn.GroupNorm:

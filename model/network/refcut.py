@@ -6,7 +6,7 @@ The forward pass is cut into stages as serving needs them, so that nothing is co
     encode_image       once per image and crop      blocks before the fusion block, comparison features
     encode_reference   once per reference           tokens, and their shares inside the reference's masks
     prepare_reference  once per crop and reference  prompt vector, similarity channels, labels carried over
-    segment            once per click               the other blocks, neck and head
+    segment            once per click               the other blocks, neck and head, candidate masks
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.network.candidates import CandidateMasks, Segmentation
 from model.network.click_maps import ClickEmbedding
 from model.network.config import NetworkConfig
 from model.network.decoder import DetailBranch, MlpHead, SimpleFpn
@@ -104,7 +105,7 @@ class RefCut(nn.Module):
         self.config = config
         dim = config.embed_dim
         self.backbone = Encoder(config)
-        self.patch_embed_coords = ClickEmbedding(dim, config.patch_px)
+        self.patch_embed_coords = ClickEmbedding(dim, config.patch_px, config.click_map_channels)
         hidden = config.prompt_hidden_dim or dim
         self.rpg = PromptGenerator(config.comparison_dim, hidden, dim, norm=config.prompt_norm)
         self.neck = SimpleFpn(dim, config.neck_channels, config.neck_inner_32_dim)
@@ -115,6 +116,8 @@ class RefCut(nn.Module):
             channels = self.similarity_channels + CLICK_CHANNELS + self.reader_channels
             self.similarity_in = SimilarityMlp(channels, dim)
             self.similarity_out = SimilarityMlp(channels, dim)
+            if config.candidates > 1:
+                self.candidates = CandidateMasks(config.head_channels, channels)
         if config.learned_similarity_dim:
             # The name in weight files: tensors are called `likeness.*` there.
             self.likeness = LearnedSimilarity(config.comparison_dim, config.learned_similarity_dim)
@@ -266,16 +269,17 @@ class RefCut(nn.Module):
 
     def segment(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None
-    ) -> Tensor:
-        """Compute the mask for a set of clicks.
+    ) -> Segmentation:
+        """Compute the masks for a set of clicks.
 
         Args:
             features: The image or crop.
-            coords: (B, 3, H, W): previous mask as probability, positive disks, negative disks.
+            coords: (B, `click_map_channels`, H, W): previous mask as probability, positive disks, negative disks, and
+                the box, filled, if the network has an input for it.
             reference: The reference applied to this image; None means clicks alone.
 
         Returns:
-            Logits (B, 1, h, w) at a quarter of the network's input (exactly: 4 per patch).
+            Logits at a quarter of the network's input (exactly: 4 per patch), and what the masks are worth.
         """
         grid = features.grid
         added = self.patch_embed_coords(coords)
@@ -289,9 +293,13 @@ class RefCut(nn.Module):
         if channels is not None:
             tokens = tokens + self.similarity_out(channels)
         batch, _, dim = tokens.shape
-        return self.head(  # type: ignore[no-any-return]
-            self.neck(tokens.transpose(1, 2).reshape(batch, dim, *grid)), features.detail
-        )
+        levels = self.neck(tokens.transpose(1, 2).reshape(batch, dim, *grid))
+        logits, fused = self.head(levels, features.detail)
+        if self.config.candidates == 1:
+            return Segmentation(logits)
+        assert channels is not None
+        segmentation: Segmentation = self.candidates(logits, fused, channels, coords, grid)
+        return segmentation
 
     def _frozen_pass(self, normalised: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         """Tokens entering the fusion block, and the standardised comparison features, of the untouched blocks."""
@@ -317,7 +325,7 @@ class RefCut(nn.Module):
     ) -> Tensor | None:
         if features.comparison is None:
             return None
-        weights = F.adaptive_avg_pool2d(coords[:, 1:].float(), features.grid).flatten(2)
+        weights = F.adaptive_avg_pool2d(coords[:, 1:3].float(), features.grid).flatten(2)
         with torch.autocast(coords.device.type, enabled=False):
             clicked = click_channels(features.comparison, weights)
         if reference is None or reference.channels is None:

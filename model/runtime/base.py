@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from model.network.candidates import Segmentation
 from model.network.config import NetworkConfig
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference
@@ -39,5 +40,5 @@ class NetworkStages(Protocol):
 
     def segment(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None
-    ) -> Tensor:
-        """Compute the logits for a set of clicks; as `RefCut.segment`."""
+    ) -> Segmentation:
+        """Compute the masks for a set of clicks; as `RefCut.segment`."""

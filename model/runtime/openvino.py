@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model.network.candidates import Segmentation
 from model.network.config import NetworkConfig
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut, reference_tokens
 from model.runtime.openvino_export import STAGES, click_inputs, convert, openvino_package, quantisation_group
 
-FORMAT = 1
+FORMAT = 2
 """Part of the name of a cached network. To be increased when `openvino_export` changes what it makes."""
 KEPT_NETWORKS = 12
 
@@ -106,15 +107,15 @@ class OpenVinoStages:
 
     def segment(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None
-    ) -> Tensor:
+    ) -> Segmentation:
         """As `RefCut.segment`. Images of another size than `size_px`, and batches, are computed by torch."""
-        if not self._fits(coords):
+        if not self._fits(coords, self.config.click_map_channels):
             return self._network.segment(features, coords, reference)
-        (logits,) = self._run("clicks", click_inputs(self._network, features, coords, reference))
-        return logits
+        logits, *quality = self._run("clicks", click_inputs(self._network, features, coords, reference))
+        return Segmentation(logits, *quality)
 
-    def _fits(self, image: Tensor) -> bool:
-        return image.shape == (1, 3, self._size_px, self._size_px)
+    def _fits(self, maps: Tensor, channels: int = 3) -> bool:
+        return maps.shape == (1, channels, self._size_px, self._size_px)
 
     def _run(self, stage: str, inputs: list[Tensor]) -> list[Tensor]:
         """Runs a stage. Outputs are copies, because OpenVINO writes the next outputs to the same memory."""

@@ -85,21 +85,25 @@ class _Match(nn.Module):
 
 
 class _Clicks(nn.Module):
-    """The inputs of a click (`click_inputs`) to logits."""
+    """The inputs of a click (`click_inputs`) to logits, and to their quality if there are several candidates."""
 
     def __init__(self, network: RefCut, grid: tuple[int, int]) -> None:
         super().__init__()
         self.network = network
         self.grid = grid
 
-    def forward(self, tokens: Tensor, coords: Tensor, prompt: Tensor, *others: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, coords: Tensor, prompt: Tensor, *others: Tensor
+    ) -> Tensor | tuple[Tensor, Tensor]:
         rest = list(others)
         comparison = rest.pop(0) if self.network.config.similarity else None
         channels = rest.pop(0) if self.network.config.similarity else None
         detail = rest.pop(0) if self.network.config.detail_channels else None
         reader, matched, present = rest if self.network.config.reader is not None else (None, None, None)
         features = ImageFeatures(tokens, comparison, detail, self.grid, reader)
-        return self.network.segment(features, coords, PreparedReference(prompt, channels, matched, present))
+        reference = PreparedReference(prompt, channels, matched, present)
+        found = self.network.segment(features, coords, reference)
+        return found.logits if found.quality is None else (found.logits, found.quality)
 
 
 def click_inputs(
@@ -110,7 +114,7 @@ def click_inputs(
     Args:
         network: The network.
         features: The image or crop.
-        coords: (1, 3, H, W), as for `RefCut.segment`.
+        coords: (1, `click_map_channels`, H, W), as for `RefCut.segment`.
         reference: The reference applied to this image. Without one, its prompt and channels are zero, which is
             equivalent.
 
@@ -155,7 +159,8 @@ def convert(network: RefCut, size_px: int) -> dict[str, Any]:
     image = torch.zeros(1, 3, size_px, size_px)
     with torch.no_grad():
         features = network.encode_image(image)
-    clicks = click_inputs(network, features, torch.zeros(1, 3, size_px, size_px), None)
+    coords = torch.zeros(1, network.config.click_map_channels, size_px, size_px)
+    clicks = click_inputs(network, features, coords, None)
     models = {
         "image": _converted(_Image(network), [image]),
         "clicks": _converted(_Clicks(network, features.grid), clicks),

@@ -103,7 +103,7 @@ def _loss(network: RefCut, readout: nn.Linear, batch: Batch, device: torch.devic
     target = crops.comparison[batch.target_crop.to(device)]
     channels = network.likeness(target[named], reference.repeated(named))
     wanted = area_weights(batch.targets.to(device)[named], crops.grid)
-    return bce_and_dice(readout(channels).transpose(1, 2)[..., None], wanted[:, None, :, None])
+    return bce_and_dice(readout(channels).transpose(1, 2)[..., None], wanted[:, None, :, None]).mean()
 
 
 PHOTOS = 120

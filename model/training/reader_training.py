@@ -9,7 +9,6 @@ reader.safetensors     the averaged weights
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import time
@@ -27,7 +26,6 @@ from torch.nn import functional as F
 from model.errors import DataError, TrainingError, WeightsError
 from model.network.config import ReaderConfig
 from model.network.reader import Reader, label_shares
-from model.network.refcut import RefCut
 from model.training.distributed import SINGLE_PROCESS, Processes
 from model.training.optim import WeightAverage, check_finite, computes_bfloat16
 from model.training.reader_config import ReaderTraining
@@ -248,35 +246,6 @@ def summarise(found: CellIous) -> dict[str, dict[str, float]]:
         }
         for cell, measures in found.items()
     }
-
-
-def with_reader(network: RefCut, reader: Reader, *, replaces_similarity: bool = False) -> RefCut:
-    """A network with a trained reader in it.
-
-    Args:
-        network: A network with similarity channels; if it has a reader, that one is replaced.
-        reader: Its weights are copied.
-        replaces_similarity: Whether the reader's own space takes the place of the network's learned similarity. The
-            output changes then; otherwise the new channels change nothing until they are trained.
-    """
-    config = dataclasses.replace(network.config, reader=reader.config)
-    if replaces_similarity:
-        config = dataclasses.replace(config, learned_similarity_dim=0)
-    grown = RefCut(config)
-    tensors = {
-        name: value
-        for name, value in network.state_dict().items()
-        if not name.startswith("reader.")
-        and (config.learned_similarity_dim or not name.startswith("likeness."))
-    }
-    before, after = network.similarity_channels, grown.similarity_channels
-    for name in ("similarity_in.fc1.weight", "similarity_out.fc1.weight"):
-        weight, wanted = tensors[name], grown.state_dict()[name].shape[1]
-        inserted = weight.new_zeros(len(weight), after - before)
-        appended = weight.new_zeros(len(weight), wanted - weight.shape[1] - (after - before))
-        tensors[name] = torch.cat([weight[:, :before], inserted, weight[:, before:], appended], dim=1)
-    grown.load_state_dict(reader.state_dict(prefix="reader.") | tensors)
-    return grown.train(network.training)
 
 
 def rate_share(step: int, config: ReaderTraining) -> float:

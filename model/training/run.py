@@ -31,7 +31,8 @@ from model.training.feature_space import (
     measure_comparison_statistics,
     with_learned_similarity,
 )
-from model.training.reader_training import load_reader, with_reader
+from model.training.growth import with_candidates, with_reader
+from model.training.reader_training import load_reader
 from model.training.sampling import SourcedObjects, make_sampler, steps_per_epoch
 from model.training.trainer import Trainer
 from model.training.training_state import has_checkpoint
@@ -160,6 +161,8 @@ def starting_network(config: TrainConfig) -> RefCut:
     preset = PRESETS[config.preset]
     if config.parent is not None:
         parent = load_network(config.parent)
+        if preset.candidates > 1:
+            parent = with_candidates(parent)
         if config.reader is not None:
             return with_reader(parent, load_reader(config.reader), replaces_similarity=True)
         dim = preset.learned_similarity_dim

@@ -19,14 +19,15 @@ from tqdm import tqdm
 
 from model.data.click_sampling import add_next_clicks
 from model.errors import TrainingError
-from model.network.click_maps import disk_maps
+from model.network.candidates import Segmentation
+from model.network.click_maps import box_maps, disk_maps
 from model.network.encoder import use_plain_attention
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, RefCut
 from model.training.batches import Batch, Batches, Part, Sampler, batch_loader
 from model.training.config import Stage, TrainConfig
 from model.training.distributed import SINGLE_PROCESS, Processes, child_signal_restored
-from model.training.losses import LOSSES
+from model.training.losses import LOSSES, mask_ious, segmentation_loss
 from model.training.optim import (
     WeightAverage,
     check_finite,
@@ -46,7 +47,7 @@ from model.training.training_state import (
 
 def forward_with_clicks(
     network: RefCut, batch: Batch, rounds: int, rng: Generator, device: torch.device
-) -> Tensor:
+) -> Segmentation:
     """Simulate clicks on a batch and segment it.
 
     Each round adds one click per target, in the largest error of the network's current mask. The network is in
@@ -60,7 +61,7 @@ def forward_with_clicks(
         device: Device of the network.
 
     Returns:
-        Logits (T, 1, S, S) with gradient.
+        Logits (T, 1 or 3, S, S) with gradient, and their quality.
     """
     size_px = batch.images.shape[-1]
     network.train()
@@ -71,14 +72,16 @@ def forward_with_clicks(
     table = batch.clicks.clone()
     previous = torch.zeros(len(table), 1, size_px, size_px, device=device)
     wanted = batch.targets[:, 0].numpy()
+    boxes = _boxes(network, batch, size_px, device)
     for number in range(1, rounds + 1):
         network.eval()
         with torch.no_grad():
-            logits = network.segment(features, _coords(table, previous), prepared)
-            previous = torch.sigmoid(_upsample(logits.float(), size_px))
+            answer = network.segment(features, _coords(table, previous, boxes), prepared)
+            previous = torch.sigmoid(_upsample(answer.best().float(), size_px))
         add_next_clicks(table, wanted, previous[:, 0].cpu().numpy(), number, rng)
     network.train()
-    return _upsample(network.segment(features, _coords(table, previous), prepared), size_px)
+    answer = network.segment(features, _coords(table, previous, boxes), prepared)
+    return Segmentation(_upsample(answer.logits, size_px), answer.quality)
 
 
 def batch_references(network: RefCut, batch: Batch, images: Tensor, crops: ImageFeatures) -> ReferenceTokens:
@@ -106,9 +109,14 @@ def batch_references(network: RefCut, batch: Batch, images: Tensor, crops: Image
     )
 
 
-def _coords(table: Tensor, previous: Tensor) -> Tensor:
+def _boxes(network: RefCut, batch: Batch, size_px: int, device: torch.device) -> list[Tensor]:
+    """The channel of the box prompts (T, 1, S, S), for a network that has an input for them."""
+    return [box_maps(batch.boxes.to(device), size_px, size_px)] if network.config.box_input else []
+
+
+def _coords(table: Tensor, previous: Tensor, boxes: list[Tensor]) -> Tensor:
     size_px = previous.shape[-1]
-    return torch.cat([previous, disk_maps(table.to(previous.device), size_px, size_px)], dim=1)
+    return torch.cat([previous, disk_maps(table.to(previous.device), size_px, size_px), *boxes], dim=1)
 
 
 def _upsample(logits: Tensor, size_px: int) -> Tensor:
@@ -333,10 +341,8 @@ class Trainer:
         torch.manual_seed(torch_seed + part)
         targets = batch.targets.to(self.device).float()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-            logits = forward_with_clicks(self.network, batch, rounds, rng, self.device)
-        loss = LOSSES[stage.loss](logits, targets) / count
+            answer = forward_with_clicks(self.network, batch, rounds, rng, self.device)
+        loss = segmentation_loss(answer, targets, LOSSES[stage.loss]) / count
         loss.backward()  # type: ignore[no-untyped-call]
-        mask = logits.detach() > 0
-        wanted = targets > 0.5
-        iou = (mask & wanted).sum(dim=(1, 2, 3)) / (mask | wanted).sum(dim=(1, 2, 3)).clamp_min(1)
-        return torch.stack([loss.detach(), iou.mean() / count])
+        iou = mask_ious(answer.meant, targets).mean()
+        return torch.stack([loss.detach(), iou / count])

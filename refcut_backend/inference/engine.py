@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
-from model.types import Box, Click
+from model.types import Box, Click, MaskResult
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ByteCache, ImageCache
@@ -291,18 +291,18 @@ class ClickEngine:
         predicted_from = time.monotonic()
         size_hw = open_image.predictor.image_size
         box = None if job.box is None else box_in_pixels(job.box, *size_hw)
-        probability = open_image.predictor.predict(clicks_in_pixels(job.clicks, *size_hw), box).probability_hw
-        self.check_output(probability)
+        result = open_image.predictor.predict(clicks_in_pixels(job.clicks, *size_hw), box)
+        self.check_output(result.probability_hw)
         self._open_images.store(key, open_image)
         predicted = time.monotonic()
         threshold = model.settings.threshold
-        mask_hw = full_size_mask(probability, open_image.height, open_image.width, threshold)
+        mask_hw = full_size_mask(result.probability_hw, open_image.height, open_image.width, threshold)
         rle = brush_rle.encode(mask_hw) if mask_hw.any() else []
         return ClickAnswer(
             width=open_image.width,
             height=open_image.height,
             rle=rle,
-            score=float(probability[probability > threshold].mean()) if rle else 0.0,
+            score=_score(result) if rle else 0.0,
             reference_versions=versions,
             model_version=model.version,
             milliseconds={
@@ -343,6 +343,13 @@ class ClickEngine:
             open_image.predictor.set_reference(joined)
             open_image.reference_keys = keys
         return tuple(reference.version for reference in stored)
+
+
+def _score(result: MaskResult) -> float:
+    """The IoU that a mask can be expected to have; its mean probability if the network does not judge its masks."""
+    if result.expected_iou is not None:
+        return result.expected_iou
+    return float(result.probability_hw[result.mask_hw].mean()) if result.mask_hw.any() else 0.0
 
 
 def _ms(start: float, end: float) -> float:

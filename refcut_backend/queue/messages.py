@@ -71,7 +71,8 @@ class ClickAnswer:
         width: Of the image in pixels.
         height: Of the image in pixels.
         rle: The mask as Label Studio's brush RLE, in the image frame; empty for an empty mask.
-        score: Mean probability inside the mask, 0..1.
+        score: IoU that the mask can be expected to have, 0..1 (mean probability inside it for a network that does not
+            judge its masks).
         reference_versions: Versions of the references that were used.
         model_version: Weights that computed the mask.
         error_code: Reason code if there is no answer.

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
+from model.network.candidates import Segmentation
 from model.network.config import NetworkConfig, ReaderConfig
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut
 
@@ -53,7 +54,9 @@ TINY_FROZEN = NetworkConfig(
 TINY_READER = ReaderConfig(
     width=16, blocks=1, heads=2, matching_heads=2, matching_dim=8, embedding_dim=8, hidden=12, refine_blocks=1
 )
-TINY_READING = dataclasses.replace(TINY_FROZEN, learned_similarity_dim=0, reader=TINY_READER)
+TINY_READING = dataclasses.replace(
+    TINY_FROZEN, learned_similarity_dim=0, reader=TINY_READER, candidates=3, box_input=True
+)
 TINY_CONFIGS = {"simpleclick": TINY_SIMPLECLICK, "frozen": TINY_FROZEN, "reader": TINY_READING}
 
 
@@ -67,11 +70,11 @@ class Obedient(RefCut):
 
     def segment(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None
-    ) -> Tensor:
+    ) -> Segmentation:
         plain = super().segment(features, coords, reference)
-        height, width = plain.shape[-2:]
-        previous, positive, negative = F.adaptive_avg_pool2d(coords, (height, width)).chunk(3, dim=1)
-        return plain + 16 * (positive - negative) + 2 * previous - 6
+        height, width = plain.logits.shape[-2:]
+        previous, positive, negative = F.adaptive_avg_pool2d(coords[:, :3], (height, width)).chunk(3, dim=1)
+        return Segmentation(plain.logits + 16 * (positive - negative) + 2 * previous - 6, plain.quality)
 
 
 def obedient_network(config: NetworkConfig, seed: int = 0) -> RefCut:

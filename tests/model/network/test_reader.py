@@ -188,7 +188,7 @@ def test_a_width_that_heads_do_not_divide_is_refused() -> None:
 def test_without_a_reference_its_channels_are_exactly_zero() -> None:
     network = random_network(TINY_READING)
     image, there = torch.rand(2, 1, 3, 56, 56, generator=torch.Generator().manual_seed(0))
-    coords = torch.zeros(1, 3, 56, 56)
+    coords = torch.zeros(1, network.config.click_map_channels, 56, 56)
     coords[:, 1, 20:30, 20:30] = 1
     features = network.encode_image(image)
     empty = network.prepare_reference(features, network.encode_reference(there, None, None))
@@ -197,7 +197,8 @@ def test_without_a_reference_its_channels_are_exactly_zero() -> None:
     channels = network._similarity(features, coords, empty)
     assert channels is not None
     assert not channels[..., -network.reader_channels :].any()
-    assert torch.equal(network.segment(features, coords, empty), network.segment(features, coords))
+    answers = network.segment(features, coords, empty), network.segment(features, coords)
+    assert torch.equal(answers[0].logits, answers[1].logits)
 
 
 @torch.no_grad()
@@ -207,13 +208,13 @@ def test_one_batch_reads_like_its_samples_alone() -> None:
     images, there = torch.rand(2, 3, 3, 56, 56, generator=generator)
     masks = (torch.rand(3, 1, 56, 56, generator=generator) > 0.5).float()
     masks[1] = 0
-    coords = torch.zeros(3, 3, 56, 56)
+    coords = torch.zeros(3, network.config.click_map_channels, 56, 56)
     coords[0, 1, 20:30, 20:30] = 1
 
     def logits(rows: slice) -> Tensor:
         features = network.encode_image(images[rows])
         reference = network.encode_reference(there[rows], masks[rows], None)
-        return network.segment(features, coords[rows], network.prepare_reference(features, reference))
+        return network.segment(features, coords[rows], network.prepare_reference(features, reference)).logits
 
     together = logits(slice(0, 3))
     for number in range(3):

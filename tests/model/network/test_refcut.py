@@ -23,7 +23,7 @@ def picture(network: RefCut, seed: int, batch: int = 1) -> Tensor:
 
 def coords(network: RefCut, seed: int, batch: int = 1) -> Tensor:
     size = network.config.network_px
-    maps = torch.zeros(batch, 3, size, size)
+    maps = torch.zeros(batch, network.config.click_map_channels, size, size)
     maps[:, 0] = torch.rand(batch, size, size, generator=torch.Generator().manual_seed(seed))
     maps[:, 1, 10:20, 15:25] = 1
     maps[:, 2, 30:40, 5:15] = 1
@@ -41,7 +41,7 @@ def box(network: RefCut, top: int, left: int, side: int) -> Tensor:
 def logits(network: RefCut, reference: ReferenceTokens | None, seed: int = 0) -> Tensor:
     features = network.encode_image(picture(network, seed))
     prepared = None if reference is None else network.prepare_reference(features, reference)
-    return network.segment(features, coords(network, seed), prepared)
+    return network.segment(features, coords(network, seed), prepared).logits
 
 
 @torch.no_grad()
@@ -128,7 +128,7 @@ def test_a_batch_with_and_without_masks_is_the_same_as_one_by_one(kind: str) -> 
         features = network.encode_image(torch.cat([picture(network, seed) for seed in range(4)]))
         prepared = network.prepare_reference(features, joined)
         clicks = torch.cat([coords(network, seed) for seed in range(4)])
-        together = network.segment(features, clicks, prepared)
+        together = network.segment(features, clicks, prepared).logits
     apart = torch.cat([logits(network, reference, seed) for seed, reference in enumerate(given)])
     assert torch.allclose(together, apart, atol=1e-4)
 
@@ -161,7 +161,7 @@ def test_gradients_are_finite_with_and_without_a_reference(kind: str) -> None:
         reference = network.encode_reference(picture(network, 1), *masks)
         network.segment(
             features, coords(network, 0), network.prepare_reference(features, reference)
-        ).sum().backward()  # type: ignore[no-untyped-call]
+        ).logits.sum().backward()  # type: ignore[no-untyped-call]
         gradients = [p.grad for p in network.parameters() if p.grad is not None]
         assert gradients
         assert all(bool(gradient.isfinite().all()) for gradient in gradients)

@@ -53,8 +53,10 @@ def logits(
             tokens = stages.encode_reference(reference[0], reference[1], 1 - reference[1])
             prepared = stages.prepare_reference(features, tokens)
         click = torch.tensor([[[*click_rc, 0.0], [-1.0, -1.0, -1.0]]])
-        coords = torch.cat([torch.zeros(1, 1, size, size), disk_maps(click, size, size)], dim=1)
-        return stages.segment(features, coords, prepared)
+        maps = [torch.zeros(1, 1, size, size), disk_maps(click, size, size)]
+        if stages.config.box_input:
+            maps.append(torch.zeros(1, 1, size, size))
+        return stages.segment(features, torch.cat(maps, dim=1), prepared).logits
 
 
 def noise(size: int, seed: int = 0) -> torch.Tensor:

@@ -28,7 +28,7 @@ def logits(network: RefCut) -> torch.Tensor:
     coords[:, 1, 20:30, 20:30] = 1
     features = network.encode_image(image)
     reference = network.encode_reference(other, positive, 1 - positive)
-    return network.segment(features, coords, network.prepare_reference(features, reference))
+    return network.segment(features, coords, network.prepare_reference(features, reference)).logits
 
 
 def test_a_network_that_gains_a_likeness_computes_what_it_did() -> None:

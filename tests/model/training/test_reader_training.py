@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from model.checkpoints.version_folder import SHIPPED_DIR
 from model.errors import DataError, WeightsError
 from model.evaluation.reader_curve import ReaderEvaluation, grid_ious
 from model.network.reader import Reader
-from model.network.refcut import RefCut
 from model.training.distributed import Processes
 from model.training.reader_config import (
     ReaderTraining,
@@ -29,10 +27,9 @@ from model.training.reader_training import (
     bce_and_dice_on_shares,
     load_reader,
     rate_share,
-    with_reader,
 )
 from tests.support.reader_data import make_config, write_cache, write_part_file
-from tests.support.synthetic import TINY_FROZEN, TINY_READER, random_network
+from tests.support.synthetic import TINY_READER
 
 PIECES = {"head": [(20, 76, 8, 50)], "tail": [(20, 76, 50, 120)]}
 
@@ -179,58 +176,6 @@ def test_a_configuration_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
     (tmp_path / "reader.yaml").write_text("sets: {}\nspeed: 3\n")
     with pytest.raises(DataError, match="speed"):
         read_reader_config(tmp_path / "reader.yaml", tmp_path)
-
-
-def features_and_clicks() -> tuple[Tensor, Tensor, Tensor]:
-    """Image and reference (1, 3, 56, 56) with a mask on the reference, and a click on the image."""
-    generator = torch.Generator().manual_seed(3)
-    image, reference = torch.rand(2, 1, 3, 56, 56, generator=generator)
-    coords = torch.zeros(1, 3, 56, 56)
-    coords[:, 1, 20:30, 20:30] = 1
-    return image, reference, coords
-
-
-def logits(network: RefCut) -> Tensor:
-    image, reference, coords = features_and_clicks()
-    mask = torch.zeros(1, 1, 56, 56)
-    mask[..., 10:40, 14:30] = 1
-    features = network.encode_image(image)
-    prepared = network.prepare_reference(features, network.encode_reference(reference, mask, None))
-    return network.segment(features, coords, prepared)
-
-
-@pytest.mark.parametrize("learned_similarity_dim", [0, 8])
-@torch.no_grad()
-def test_a_reader_joins_a_trained_network_without_changing_its_output(learned_similarity_dim: int) -> None:
-    before = random_network(dataclasses.replace(TINY_FROZEN, learned_similarity_dim=learned_similarity_dim))
-    reader = Reader(64, TINY_READER)
-    after = with_reader(before, reader)
-    assert torch.allclose(logits(before), logits(after), atol=1e-5)
-    for name, value in reader.state_dict().items():
-        assert torch.equal(after.state_dict()[f"reader.{name}"], value)
-
-
-@torch.no_grad()
-def test_a_reader_takes_the_place_of_the_learned_similarity() -> None:
-    before = random_network(TINY_FROZEN)
-    after = with_reader(before, Reader(64, TINY_READER), replaces_similarity=True)
-    assert after.config.learned_similarity_dim == 0
-    assert not any(name.startswith("likeness.") for name in after.state_dict())
-    assert not torch.allclose(logits(before), logits(after), atol=1e-5)
-    kept = before.similarity_channels + 4
-    for name in ("similarity_in.fc1.weight", "similarity_out.fc1.weight"):
-        assert torch.equal(after.state_dict()[name][:, :kept], before.state_dict()[name])
-        assert not after.state_dict()[name][:, kept:].any()
-
-
-@torch.no_grad()
-def test_a_newer_reader_takes_the_place_of_an_older_one() -> None:
-    first = with_reader(random_network(TINY_FROZEN), Reader(64, TINY_READER))
-    newer = Reader(64, TINY_READER)
-    second = with_reader(first, newer)
-    assert second.config == first.config
-    for name, value in newer.state_dict().items():
-        assert torch.equal(second.state_dict()[f"reader.{name}"], value)
 
 
 def test_a_file_that_holds_no_reader_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""Masks of an answer in the image frame. A candidate that nobody looks at stays at the size of the network's output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from model.box_prompts import cut_off
+from model.network.candidates import MEANT, Segmentation
+from model.transforms import paste_map
+from model.types import Box, MaskResult
+
+CHOICE_CLICKS = 2
+"""Up to this many clicks the extent may be in doubt; after more of them they have settled it."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the network's output lies in the image.
+
+    Attributes:
+        crop: The part of the image that the network saw.
+        size_px: Side of the network's input.
+        image_size: Height and width of the image in pixels.
+        limits: The mask is cut off outside this box; None means no limits.
+        threshold: A pixel with a larger probability belongs to the mask.
+    """
+
+    crop: Box
+    size_px: int
+    image_size: tuple[int, int]
+    limits: Box | None
+    threshold: float
+
+
+@dataclass(frozen=True)
+class CropMask:
+    """One mask of an answer, computed in the image frame when it is asked for (`model.types.CandidateMask`).
+
+    Attributes:
+        logits: (1, 1, h, w), the network's output for the crop.
+        placement: Where it lies.
+        expected_iou: IoU that the mask can be expected to have, 0 to 1; None if the network does not judge its masks.
+    """
+
+    logits: Tensor
+    placement: Placement
+    expected_iou: float | None
+
+    @cached_property
+    def probability_hw(self) -> NDArray[np.float32]:
+        """Probability of each pixel, float32 (H, W), in the image frame; zero outside the crop."""
+        place = self.placement
+        size = (place.size_px, place.size_px)
+        logits = F.interpolate(self.logits.float(), size=size, mode="bilinear", align_corners=True)
+        full = paste_map(torch.sigmoid(logits), place.crop, *place.image_size)
+        return full if place.limits is None else cut_off(full, place.limits)
+
+    @cached_property
+    def mask_hw(self) -> NDArray[np.bool_]:
+        """The mask, bool (H, W), in the image frame."""
+        mask_hw: NDArray[np.bool_] = self.probability_hw > self.placement.threshold
+        return mask_hw
+
+
+def mask_result(segmentation: Segmentation, placement: Placement, prompts: int) -> MaskResult:
+    """Choose among the masks of an answer.
+
+    Args:
+        segmentation: The network's output for one crop (batch of 1).
+        placement: Where the crop lies.
+        prompts: Number of clicks and boxes that the annotator has given. Up to `CHOICE_CLICKS` the mask with the largest
+            expected IoU is taken, after that the one that is meant.
+
+    Returns:
+        The chosen mask in the image frame, and all of them as candidates, the smallest first.
+    """
+    if segmentation.quality is None:
+        masks = [CropMask(segmentation.logits, placement, None)]
+        chosen = 0
+    else:
+        worth = torch.sigmoid(segmentation.quality[0]).tolist()
+        masks = [
+            CropMask(segmentation.logits[:, index : index + 1], placement, value)
+            for index, value in enumerate(worth)
+        ]
+        chosen = int(np.argmax(worth)) if prompts <= CHOICE_CLICKS else MEANT
+    taken = masks[chosen]
+    return MaskResult(taken.mask_hw, taken.probability_hw, placement.crop, taken.expected_iou, tuple(masks))

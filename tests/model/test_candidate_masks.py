@@ -1,0 +1,96 @@
+"""Which of the proposed masks is taken, and all of them in the image frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model import Box, Click, RefCutPredictor
+from model.candidate_masks import CHOICE_CLICKS, Placement, mask_result
+from model.network.candidates import LARGER, MEANT, SMALLER, Segmentation
+from model.predictor_config import PredictorSettings
+from tests.support.synthetic import TINY_FROZEN, TINY_READING, obedient_network
+
+PLACEMENT = Placement(Box(10, 29, 0, 39), 56, (40, 60), None, 0.49)
+
+
+def segmentation(quality: list[float]) -> Segmentation:
+    """Three discs, each larger than the one before."""
+    rows, cols = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    distance = ((rows - 8) ** 2 + (cols - 8) ** 2).sqrt()
+    logits = torch.stack([radius - distance for radius in (2.0, 4.0, 7.0)])[None]
+    return Segmentation(logits, torch.tensor([quality]))
+
+
+@pytest.mark.parametrize("best", [SMALLER, MEANT, LARGER])
+def test_at_first_the_mask_with_the_largest_expected_iou_is_taken(best: int) -> None:
+    quality = [0.0, 0.0, 0.0]
+    quality[best] = 1.5
+    result = mask_result(segmentation(quality), PLACEMENT, prompts=CHOICE_CLICKS)
+    assert result.expected_iou == pytest.approx(1 / (1 + np.exp(-1.5)))
+    assert np.array_equal(result.mask_hw, result.candidates[best].mask_hw)
+
+
+def test_after_more_clicks_the_mask_that_is_meant_is_taken() -> None:
+    result = mask_result(segmentation([0.0, 1.0, 2.0]), PLACEMENT, prompts=CHOICE_CLICKS + 1)
+    assert np.array_equal(result.mask_hw, result.candidates[MEANT].mask_hw)
+    assert result.expected_iou == pytest.approx(1 / (1 + np.exp(-1.0)))
+
+
+def test_candidates_lie_in_the_image_frame_the_smallest_first() -> None:
+    result = mask_result(segmentation([0.0, 1.0, 2.0]), PLACEMENT, prompts=1)
+    areas = [np.count_nonzero(candidate.mask_hw) for candidate in result.candidates]
+    assert 0 < areas[0] < areas[1] < areas[2]
+    for candidate in result.candidates:
+        assert candidate.mask_hw.shape == (40, 60)
+        assert not candidate.probability_hw[:10].any()
+        assert not candidate.probability_hw[:, 40:].any()
+
+
+def test_limits_cut_off_every_candidate() -> None:
+    placement = Placement(Box.whole(40, 60), 56, (40, 60), Box(0, 20, 0, 59), 0.49)
+    result = mask_result(segmentation([0.0, 1.0, 2.0]), placement, prompts=1)
+    assert all(not candidate.mask_hw[21:].any() for candidate in result.candidates)
+
+
+def test_a_network_with_one_mask_has_one_candidate_without_a_judgement() -> None:
+    result = mask_result(Segmentation(segmentation([0, 0, 0]).logits[:, :1]), PLACEMENT, prompts=1)
+    assert result.expected_iou is None
+    (candidate,) = result.candidates
+    assert np.array_equal(candidate.mask_hw, result.mask_hw)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_predictor_returns_all_candidates_and_what_they_are_worth(flip: bool) -> None:
+    settings = PredictorSettings(network_px=56, resampling="area", second_look=True, flip=flip)
+    predictor = RefCutPredictor(obedient_network(TINY_READING), settings)
+    predictor.set_image(np.random.default_rng(0).integers(0, 255, (70, 90, 3)).astype(np.uint8))
+    result = predictor.predict([Click(30, 40)])
+    assert len(result.candidates) == 3
+    worth = [candidate.expected_iou for candidate in result.candidates]
+    assert result.expected_iou == max(value for value in worth if value is not None)
+    assert any(np.array_equal(result.mask_hw, candidate.mask_hw) for candidate in result.candidates)
+
+
+def test_a_network_with_an_input_for_boxes_gets_no_clicks_in_their_place() -> None:
+    """Seen at a click of the user in the box: the older way adds five more."""
+    drawn: list[int] = []
+
+    def count_disks(network: object, coords: torch.Tensor) -> None:
+        drawn.append(int((coords[:, 1:3].sum(dim=(2, 3)) > 0).sum()))
+
+    for config, expected in ((TINY_READING, 0), (TINY_FROZEN, 2)):
+        network = obedient_network(config)
+        original = network.segment
+
+        def segment(features, coords, reference=None, original=original):  # type: ignore[no-untyped-def]
+            count_disks(None, coords)
+            return original(features, coords, reference)
+
+        network.segment = segment  # type: ignore[method-assign]
+        predictor = RefCutPredictor(network, PredictorSettings(network_px=56, resampling="area"))
+        predictor.set_image(np.full((70, 90, 3), 120, np.uint8))
+        drawn.clear()
+        predictor.predict([], Box(20, 40, 20, 60))
+        assert drawn == [expected]
