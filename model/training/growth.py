@@ -39,7 +39,8 @@ def with_reader(network: RefCut, reader: Reader, *, replaces_similarity: bool = 
         network: A network with similarity channels; if it has a reader, that one is replaced.
         reader: Its weights are copied.
         replaces_similarity: Whether the reader's own space takes the place of the network's learned similarity. The
-            output changes then; otherwise the new channels change nothing until they are trained.
+            output changes then; otherwise the new channels change nothing until they are trained. What candidate masks
+            are worth is learned anew where the channels differ.
     """
     config = dataclasses.replace(network.config, reader=reader.config)
     if replaces_similarity:
@@ -57,5 +58,7 @@ def with_reader(network: RefCut, reader: Reader, *, replaces_similarity: bool = 
         inserted = weight.new_zeros(len(weight), after - before)
         appended = weight.new_zeros(len(weight), wanted - weight.shape[1] - (after - before))
         tensors[name] = torch.cat([weight[:, :before], inserted, weight[:, before:], appended], dim=1)
-    grown.load_state_dict(reader.state_dict(prefix="reader.") | tensors)
+    fresh = grown.state_dict()
+    tensors = {name: value for name, value in tensors.items() if value.shape == fresh[name].shape}
+    grown.load_state_dict(fresh | reader.state_dict(prefix="reader.") | tensors)
     return grown.train(network.training)

@@ -161,10 +161,10 @@ def starting_network(config: TrainConfig) -> RefCut:
     preset = PRESETS[config.preset]
     if config.parent is not None:
         parent = load_network(config.parent)
+        if config.reader is not None:
+            parent = with_reader(parent, load_reader(config.reader), replaces_similarity=True)
         if preset.candidates > 1:
             parent = with_candidates(parent)
-        if config.reader is not None:
-            return with_reader(parent, load_reader(config.reader), replaces_similarity=True)
         dim = preset.learned_similarity_dim
         learns = parent.config.learned_similarity_dim or parent.config.reader is not None
         if dim and parent.config.similarity and not learns:
