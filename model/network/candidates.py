@@ -117,8 +117,8 @@ class CandidateMasks(nn.Module):
             content = torch.cat([inside[:, :3], inside[:, 3:].expand(-1, 3, -1)], dim=-1)
             comparison = torch.cat([compared[:, :3], compared[:, 3:].expand(-1, 3, -1)], dim=-1)
             described = torch.cat([self.norm(content), comparison, _shape(probability, coords)], dim=-1)
-            quality = self.judge(described)[..., 0]
-            return quality * self.calibration[0] + self.calibration[1]
+            quality: Tensor = self.judge(described)[..., 0] * self.calibration[0] + self.calibration[1]
+            return quality
 
 
 def _means(weights: Tensor, values: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def _shape(probability: Tensor, coords: Tensor) -> Tensor:
     overlap = (probability * certain).sum(dim=(2, 3))
     suggested = overlap / (area + sure - overlap).clamp_min(1e-4)
     doubt = (probability * (1 - probability)).sum(dim=(2, 3)) / area.clamp_min(1e-4)
-    previous = F.adaptive_avg_pool2d(coords[:, :1].float(), tuple(probability.shape[-2:]))
+    previous = F.adaptive_avg_pool2d(coords[:, :1].float(), (probability.shape[-2], probability.shape[-1]))
     common = torch.minimum(previous, probability).sum(dim=(2, 3))
     same = common / torch.maximum(previous, probability).sum(dim=(2, 3)).clamp_min(1e-4)
     given = (previous.amax(dim=(2, 3)) > 0).float().expand_as(same)
