@@ -13,14 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from model.errors import DataError
 from model.masks import decode, union
 from model.types import BoolMask, RgbImage
-
-LARGE_AREA = 0.2
-"""A connected area of a part is a piece of its own from this share of the part on."""
 
 
 @dataclass(frozen=True)
@@ -61,55 +57,6 @@ class AnnotatedObject:
     def masks(self) -> dict[str, BoolMask]:
         """Decode the masks (H, W), by name of the part."""
         return {name: union(decode(rle) for rle in rles) for name, rles in self.part_rles.items()}
-
-    def pieces(self, *, separate: bool) -> list[tuple[str, BoolMask]]:
-        """Decode the pieces of all parts, such as the wheels of a car.
-
-        Args:
-            separate: Whether an annotation with two or more large separate areas counts as that many pieces, as where a
-                set labels both shoes at once. Otherwise each annotation is one piece.
-
-        Returns:
-            Name of the part and mask (H, W) of each piece, in the order of `part_rles`.
-        """
-        found = []
-        for name, rles in self.part_rles.items():
-            for rle in rles:
-                mask = decode(rle)
-                found += [(name, piece) for piece in (separate_areas(mask) if separate else [mask])]
-        return [(name, piece) for name, piece in found if piece.any()]
-
-
-def separate_areas(mask_hw: BoolMask) -> list[BoolMask]:
-    """Split a mask into its large connected areas. Smaller areas stay with the nearest large one.
-
-    Args:
-        mask_hw: Mask (H, W).
-
-    Returns:
-        Masks (H, W) that make up `mask_hw`; `mask_hw` itself where it has fewer than two large areas.
-    """
-    rows, cols = np.flatnonzero(mask_hw.any(1)), np.flatnonzero(mask_hw.any(0))
-    if not len(rows):
-        return [mask_hw]
-    cut = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    inside = np.ascontiguousarray(mask_hw[cut]).view(np.uint8)
-    _, labels, stats, centres = cv2.connectedComponentsWithStats(inside, connectivity=8)
-    areas = stats[:, cv2.CC_STAT_AREA].astype(float)
-    areas[0] = 0
-    large = np.flatnonzero(areas >= LARGE_AREA * areas.sum())
-    if len(large) < 2:
-        return [mask_hw]
-    distance = np.linalg.norm(centres[:, None] - centres[None, large], axis=2)
-    owner = large[distance.argmin(axis=1)]
-    owner[large] = large
-    owner[0] = 0
-    pieces = []
-    for number in large:
-        piece = np.zeros_like(mask_hw)
-        piece[cut] = owner[labels] == number
-        pieces.append(piece)
-    return pieces
 
 
 def read_annotated_objects(json_path: Path, image_dir: Path, *, grouping: str) -> list[AnnotatedObject]:

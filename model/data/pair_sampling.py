@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from model.data.annotated_objects import AnnotatedObject
 from model.data.augment import Augmentation, Crop, augment_zoomed
 from model.data.click_sampling import NO_BOX, NO_CLICK, first_click, jittered_box
+from model.data.pasting import HOST, PASTED, pasted_questions, shows_both
+from model.data.pieces import Photograph
 from model.data.target_sampling import CropParts, Question, TargetKind, TargetShares, pick, questions
 from model.masks import union
 from model.types import BoolMask, RgbImage
@@ -44,6 +46,8 @@ class PairSettings(TargetShares):
         no_click: The target has no click, only its reference; never where only a click says which piece is meant.
         box: The target has a box.
         box_and_click: Of the targets with a box, how many have their click, too.
+        pasted: Where objects are whole and there is something to paste: both photographs get a pasted object that touches
+            theirs (`model.data.pasting`).
         zoom: One of the two crops is zoomed in; never both, as the predictor's zoomed look meets a reference of the whole
             object.
         same_photo: The reference is another crop of the same image (always so if names have no meaning on other images).
@@ -60,6 +64,7 @@ class PairSettings(TargetShares):
     no_click: float = 0.05
     box: float = 0.12
     box_and_click: float = 0.35
+    pasted: float = 0.0
     zoom: float = 0.4
     same_photo: float = 0.12
 
@@ -113,11 +118,34 @@ def sample_group(
     """
     kind = targets or kind_of(first)
     separate = kind in ("object", "parts")
-    photos = [_Photo.of(first, separate=separate)]
-    photos.append(photos[0] if second is first else _Photo.of(second, separate=separate))
+    photos = [Photograph.of(first, separate=separate)]
+    photos.append(photos[0] if second is first else Photograph.of(second, separate=separate))
+    return group_of(photos, size_px, grid, settings, rng, augmentation, kind)
+
+
+def group_of(
+    photos: list[Photograph],
+    size_px: int,
+    grid: int,
+    settings: PairSettings,
+    rng: Generator,
+    augmentation: Augmentation,
+    targets: TargetKind,
+) -> Group:
+    """Make a group: crops of two photographs, with targets that are visible on both.
+
+    Args:
+        photos: Two photographs that share a part name, or with the same two objects, one of them pasted.
+        size_px: Side of the crops.
+        grid: Patches per side of a crop.
+        settings: Probabilities.
+        rng: Draws everything random.
+        augmentation: Makes the crops.
+        targets: What can be asked for; not used for photographs with a pasted object.
+    """
     for attempt in range(ATTEMPTS):
         crops = _make_crops(photos, size_px, rng, augmentation, settings.zoom * (attempt < ZOOMED_ATTEMPTS))
-        if _names(photos[0], crops[0]) & _names(photos[1], crops[1]):
+        if _shown(photos[0], crops[0]) & _shown(photos[1], crops[1]):
             break
     else:
         photos = [photos[0]] * CROPS_PER_GROUP
@@ -126,7 +154,7 @@ def sample_group(
     rows = [
         row
         for here in range(CROPS_PER_GROUP)
-        for row in _targets(views[here], views[1 - here], kind, grid, settings, rng)
+        for row in _targets(views[here], views[1 - here], targets, grid, settings, rng)
     ]
     return Group(
         images=np.stack([crop.image for crop in crops]),
@@ -147,24 +175,6 @@ def kind_of(annotated_object: AnnotatedObject) -> TargetKind:
 
 
 @dataclass(frozen=True)
-class _Photo:
-    """A photograph and its pieces. A piece's key is unique; `names` gives the name of its part."""
-
-    image: RgbImage
-    masks: dict[str, BoolMask]
-    names: dict[str, str]
-
-    @classmethod
-    def of(cls, annotated_object: AnnotatedObject, *, separate: bool) -> _Photo:
-        masks: dict[str, BoolMask] = {}
-        names: dict[str, str] = {}
-        for name, mask in annotated_object.pieces(separate=separate):
-            key = f"{name}\0{len(masks)}" if name in masks else name
-            masks[key], names[key] = mask, name
-        return cls(annotated_object.image(), masks, names)
-
-
-@dataclass(frozen=True)
 class _View:
     """A crop, with the masks (S, S) of its pieces in the order of `parts`."""
 
@@ -172,24 +182,30 @@ class _View:
     masks: list[BoolMask]
 
     @classmethod
-    def of(cls, photo: _Photo, crop: Crop, grid: int) -> _View:
+    def of(cls, photo: Photograph, crop: Crop, grid: int) -> _View:
         shown = crop.masks | crop.rests
         keys = [key for key in photo.masks if key in shown]
         shares = np.stack([patch_shares(shown[key], grid) for key in keys])
-        parts = CropParts([photo.names[key] for key in keys], [key in crop.masks for key in keys], shares)
+        objects = [photo.objects.get(key, "") for key in keys] if photo.objects else []
+        names, visible = [photo.names[key] for key in keys], [key in crop.masks for key in keys]
+        parts = CropParts(names, visible, shares, objects)
         return cls(parts, [shown[key] for key in keys])
 
     def union(self, pieces: Sequence[int]) -> BoolMask:
-        return union([self.masks[piece] for piece in pieces], self.masks[0].shape)  # type: ignore[arg-type]
+        height, width = self.masks[0].shape
+        return union([self.masks[piece] for piece in pieces], (height, width))
 
 
-def _names(photo: _Photo, crop: Crop) -> set[str]:
-    """Names of the parts that a crop shows."""
+def _shown(photo: Photograph, crop: Crop) -> set[str]:
+    """What a crop shows: names of parts, or both objects where one is pasted."""
+    if photo.objects:
+        both = {HOST, PASTED} <= {photo.objects.get(key) for key in crop.masks}
+        return {PASTED} if both else set()
     return {photo.names[key] for key in crop.masks}
 
 
 def _make_crops(
-    photos: list[_Photo],
+    photos: list[Photograph],
     size_px: int,
     rng: Generator,
     augmentation: Augmentation,
@@ -200,7 +216,7 @@ def _make_crops(
     if shared and rng.random() < CROPS_PER_GROUP * zoom_share:
         which = int(rng.integers(CROPS_PER_GROUP))
         name = pick(shared, rng)
-        zoomed[which] = pick([key for key, own in photos[which].names.items() if own == name], rng)
+        zoomed[which] = pick(photos[which].keys_of(name), rng)
     return [
         augmentation(photo.image, photo.masks, size_px, rng, key)
         for photo, key in zip(photos, zoomed, strict=True)
@@ -222,7 +238,10 @@ def _targets(
     here: _View, there: _View, kind: TargetKind, grid: int, settings: PairSettings, rng: Generator
 ) -> list[_Row]:
     """The three targets of a crop: independent ones, or nested ones that share a click."""
-    asked = questions(here.parts, [there.parts], kind, TARGETS_PER_CROP, settings, rng)
+    if shows_both(here.parts) and shows_both(there.parts):
+        asked = pasted_questions(here.parts, there.parts, TARGETS_PER_CROP, rng)
+    else:
+        asked = questions(here.parts, [there.parts], kind, TARGETS_PER_CROP, settings, rng)
     masks = [here.union(question.pieces) for question in asked]
     nested = [
         mask & here.union(question.click_on)

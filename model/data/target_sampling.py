@@ -73,11 +73,13 @@ class CropParts:
         names: Name of the part that each piece belongs to.
         visible: Whether enough of the piece lies in the crop to be asked for.
         shares: Share of each of the N patches that a piece covers, (pieces, N).
+        objects: Object that each piece belongs to, where one was pasted in (`model.data.pasting`); empty otherwise.
     """
 
     names: list[str]
     visible: list[bool]
     shares: Shares
+    objects: Sequence[str] = ()
 
     def visible_names(self) -> set[str]:
         """Returns the names with a visible piece."""
@@ -219,8 +221,8 @@ def _nested_parts(
     part = _named_question(here, there, [name])
     if _several(here, there, name) and rng.random() < shares.one_piece:
         piece = _piece_question(here, there, name, rng)
-        return _sharing_click([piece, part, largest], piece.pieces)
-    return _sharing_click([part, _named_question(here, there, pair), largest], here.pieces(name))
+        return sharing_click([piece, part, largest], piece.pieces)
+    return sharing_click([part, _named_question(here, there, pair), largest], here.pieces(name))
 
 
 def _nested_things(
@@ -232,7 +234,7 @@ def _nested_things(
     nested = [one, *_with_neighbour(here, there, one, common, rng)]
     if targets == "all_instances" and _several(here, there, name):
         nested.append(_named_question(here, there, [name]))
-    return _sharing_click(nested, one.pieces) if len(nested) > 1 else []
+    return sharing_click(nested, one.pieces) if len(nested) > 1 else []
 
 
 def _covering_questions(
@@ -251,7 +253,7 @@ def _covering_questions(
         covering if len(covering) <= NESTED else [covering[0], covering[len(covering) // 2], covering[-1]]
     )
     asked = [_named_question(here, there, [here.names[number]]) for number in chosen]
-    return _sharing_click(asked, [chosen[0]])
+    return sharing_click(asked, [chosen[0]])
 
 
 def _thing_question(
@@ -351,7 +353,8 @@ def _others(photo: CropParts, name: str, pieces: Sequence[int]) -> list[int]:
     return [piece for piece in photo.pieces(name) if piece not in pieces]
 
 
-def _sharing_click(nested: list[Question], pieces: list[int]) -> list[Question]:
+def sharing_click(nested: list[Question], pieces: list[int]) -> list[Question]:
+    """Nested questions whose one click falls on `pieces`."""
     return [replace(question, click_on=pieces, nested=True) for question in nested]
 
 

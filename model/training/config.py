@@ -41,6 +41,7 @@ class CocoSource(DataSource):
             regions of `grouping: regions`, for parts and wholes of `grouping: object`, and for parts otherwise.
         all_labelled: Whether every part of an object is labelled, so that its union is the whole. False asks for
             parts only, as `targets: parts` does.
+        cutouts: Whether its objects are complete enough to be cut out and pasted beside others (see `pasted`).
     """
 
     reader: Literal["coco"] = "coco"
@@ -49,6 +50,7 @@ class CocoSource(DataSource):
     grouping: Literal["object", "photo", "regions"]
     targets: TargetKind | None = None
     all_labelled: bool = True
+    cutouts: bool = False
 
     @model_validator(mode="after")
     def _targets_fit_the_grouping(self) -> Self:
@@ -56,6 +58,8 @@ class CocoSource(DataSource):
             raise ValueError("targets: object needs grouping: object, and every part labelled")
         if self.targets is not None and (self.targets == "regions") != (self.grouping == "regions"):
             raise ValueError("regions have no names: grouping and targets are both regions, or neither is")
+        if self.cutouts and self.targets not in ("object", "instances", "all_instances"):
+            raise ValueError("cutouts needs targets: object, instances or all_instances")
         return self
 
 
@@ -138,6 +142,8 @@ class TrainConfig(_Strict):
         augmentation: "zoomed" crops and squashes as annotators and predictor do; "simpleclick" is SimpleClick's
             augmentation. YAML may also call it `views`, its old name.
         no_reference: Share of samples without a reference (`sampling: refcut`), 0 to 1.
+        pasted: Share of the groups of whole objects in which an object of a source with `cutouts` is pasted onto both
+            photographs, so that two things touch (`sampling: groups`), 0 to 1.
         seed: Seed of everything random. Runs with the same seed and configuration take the same steps.
         development_share: Share of the images that is left out, to choose settings on.
         optimiser: "adamw", or "adam" without weight decay.
@@ -176,6 +182,7 @@ class TrainConfig(_Strict):
         "zoomed", validation_alias=AliasChoices("augmentation", "views")
     )
     no_reference: float = Field(0.0, ge=0, le=1)
+    pasted: float = Field(0.0, ge=0, le=1)
     seed: int = 0
     development_share: float = 0.05
     optimiser: Literal["adamw", "adam"] = "adamw"

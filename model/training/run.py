@@ -124,7 +124,7 @@ def read_source(source: CocoSource | PartImageNetSource) -> SourcedObjects:
     annotated_objects = read_annotated_objects(source.json_path, source.image_dir, grouping=source.grouping)
     if not source.all_labelled:
         annotated_objects = [dataclasses.replace(one, has_whole=False) for one in annotated_objects]
-    return SourcedObjects(annotated_objects, source.share, source.targets)
+    return SourcedObjects(annotated_objects, source.share, source.targets, source.cutouts)
 
 
 def in_steps(config: TrainConfig, annotated_objects: int) -> tuple[TrainConfig, tuple[int, ...]]:

@@ -19,9 +19,10 @@ from model.data.annotated_objects import AnnotatedObject
 from model.data.augment import Augmentation, augment_zoomed
 from model.data.augment_simpleclick import augment_simpleclick
 from model.data.click_sampling import NO_BOX, click_table
-from model.data.pair_sampling import CROPS_PER_GROUP, Group, PairSettings, sample_group
+from model.data.pair_sampling import CROPS_PER_GROUP, Group, PairSettings, group_of, kind_of, sample_group
+from model.data.pasting import WITH_OBJECTS, Pair, paste_pair
 from model.data.refcut_sampling import ReferenceFinder, Sample, sample_pair
-from model.data.target_sampling import TargetKind, pick
+from model.data.target_sampling import TargetKind
 from model.errors import DataError
 from model.training.batches import Batch, Sampler
 from model.training.config import Stage, TrainConfig
@@ -38,11 +39,13 @@ class SourcedObjects:
         annotated_objects: At least one.
         share: How often a step draws from this source, relative to the other sources.
         targets: What can be asked for. None takes it from each object (`model.data.pair_sampling.kind_of`).
+        cutouts: Whether its objects are complete enough to be cut out and pasted beside others.
     """
 
     annotated_objects: list[AnnotatedObject]
     share: float
     targets: TargetKind | None = None
+    cutouts: bool = False
 
 
 class GroupSampler:
@@ -66,7 +69,10 @@ class GroupSampler:
         self._patch_px = patch_px
         self._augment = AUGMENTATIONS[augmentation]
         self._settings = settings
-        self._shares = np.array([s.share for s in sources]) / sum(s.share for s in sources)
+        self._shares = _normalised(sources)
+        cutouts = [number for number, source in enumerate(sources) if source.cutouts]
+        self._cutouts = [self._sources[number] for number in cutouts]
+        self._cutout_shares = _normalised([sources[number] for number in cutouts])
 
     def units(self, stage: Stage) -> int:
         """Return the number of groups per step."""
@@ -89,7 +95,20 @@ class GroupSampler:
         source = self._sources[rng.choice(len(self._sources), p=self._shares)]
         first, second = source.pair(self._settings.same_photo, rng)
         grid = size_px // self._patch_px
-        return sample_group(first, second, size_px, grid, self._settings, rng, self._augment, source.targets)
+        kind = source.targets or kind_of(first)
+        if self._cutouts and kind in WITH_OBJECTS and rng.random() < self._settings.pasted:
+            other = self._cutouts[rng.choice(len(self._cutouts), p=self._cutout_shares)]
+            cutouts = other.pair(0.0, rng)
+            pasted = Pair(cutouts, other.targets or kind_of(cutouts[0]))
+            photos = paste_pair(Pair((first, second), kind), pasted, rng)
+            if photos is not None:
+                return group_of(photos, size_px, grid, self._settings, rng, self._augment, kind)
+        return sample_group(first, second, size_px, grid, self._settings, rng, self._augment, kind)
+
+
+def _normalised(sources: Sequence[SourcedObjects]) -> NDArray[np.float64]:
+    shares = np.array([source.share for source in sources], np.float64)
+    return np.asarray(shares / shares.sum())
 
 
 class _PairedObjects:
@@ -119,7 +138,7 @@ class _PairedObjects:
             numbers = self._with_part[first.object_class, str(name)]
             elsewhere = numbers[self._photo[numbers] != self._photo[number]]
             if len(elsewhere):
-                return first, self._objects[pick(elsewhere, rng)]
+                return first, self._objects[int(elsewhere[rng.integers(len(elsewhere))])]
         return first, first
 
 
@@ -179,7 +198,7 @@ def make_sampler(sources: Sequence[SourcedObjects], patch_px: int, config: Train
     Args:
         sources: At least one source.
         patch_px: Side of the network's patches in pixels.
-        config: Gives `sampling`, `augmentation` and `no_reference`.
+        config: Gives `sampling`, `augmentation`, `no_reference` and `pasted`.
 
     Raises:
         DataError: If a source has no annotated object.
@@ -188,7 +207,7 @@ def make_sampler(sources: Sequence[SourcedObjects], patch_px: int, config: Train
         raise DataError("a source has no object to train on", hint="check the paths in the configuration")
     if config.sampling == "refcut":
         return RefCutSampler(sources, patch_px, config.augmentation, config.no_reference)
-    return GroupSampler(sources, patch_px, config.augmentation, PairSettings())
+    return GroupSampler(sources, patch_px, config.augmentation, PairSettings(pasted=config.pasted))
 
 
 def steps_per_epoch(annotated_objects: int, stage: Stage) -> int:

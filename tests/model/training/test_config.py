@@ -76,6 +76,7 @@ def test_contradictions_are_reported(change: dict[str, Any], message: str, tmp_p
         ({"grouping": "photo", "targets": "regions"}, "regions have no names"),
         ({"grouping": "regions", "targets": "instances"}, "regions have no names"),
         ({"grouping": "photo", "targets": "everything"}, "targets"),
+        ({"grouping": "object", "targets": "parts", "cutouts": True}, "cutouts needs targets"),
     ],
 )
 def test_targets_that_a_source_cannot_have_are_reported(options: dict[str, Any], message: str) -> None:

@@ -10,7 +10,9 @@ import torch
 from numpy.random import default_rng
 
 from model.data.pair_sampling import PairSettings
+from model.data.pasting import paste_pair
 from model.data.target_sampling import TargetKind
+from model.training import sampling
 from model.training.config import CocoSource, Stage
 from model.training.run import read_source
 from model.training.sampling import GroupSampler, SourcedObjects, _PairedObjects
@@ -75,3 +77,21 @@ def test_boxes_reach_the_batch(tmp_path: Path) -> None:
     assert batch.boxes.dtype == torch.float32
     assert (batch.boxes >= 0).all()
     assert (batch.clicks == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "pasted", "expected"), [("object", 0.5, 0.5), ("object", 0.0, 0.0), ("parts", 0.5, 0.0)]
+)
+def test_groups_of_whole_objects_get_a_pasted_one_as_often_as_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: TargetKind, pasted: float, expected: float
+) -> None:
+    hosts = [make_annotated_object(tmp_path / f"{n}.png", ("wheel", "door")) for n in range(3)]
+    others = [make_annotated_object(tmp_path / f"other{n}.png", ("roof",)) for n in range(3)]
+    sources = [SourcedObjects(hosts, 1.0, kind), SourcedObjects(others, 1e-9, "instances", cutouts=True)]
+    sampler = GroupSampler(sources, 14, "zoomed", PairSettings(pasted=pasted))
+    called = []
+    monkeypatch.setattr(sampling, "paste_pair", lambda *args: called.append(paste_pair(*args)) or called[-1])
+    for seed in range(60):
+        assert sampler.group(56, default_rng(seed)).targets.any(axis=(1, 2)).all()
+    assert len(called) / 60 == pytest.approx(expected, abs=0.15)
+    assert not called or sum(photos is not None for photos in called) > 0.6 * len(called)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
-from model.data.annotated_objects import AnnotatedObject, separate_areas
+from model.data.annotated_objects import AnnotatedObject
+from model.data.pieces import Photograph, separate_areas
 from model.masks import encode
 from model.types import BoolMask
 
@@ -36,11 +38,13 @@ def test_a_mask_with_fewer_than_two_large_areas_is_one_piece(mask: BoolMask) -> 
     np.testing.assert_array_equal(piece, mask)
 
 
-def test_each_annotation_of_a_part_is_a_piece() -> None:
+def test_each_annotation_of_a_part_is_a_piece(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.zeros((60, 80, 3), np.uint8))
     rles = {"shoe": [encode(mask_of(LEFT, RIGHT))], "light": [encode(mask_of(LEFT)), encode(mask_of(RIGHT))]}
-    one = AnnotatedObject(Path("a.png"), "", rles, has_whole=False, names_carry=True)
-    assert [name for name, _ in one.pieces(separate=False)] == ["shoe", "light", "light"]
-    assert [name for name, _ in one.pieces(separate=True)] == ["shoe", "shoe", "light", "light"]
-    for name, mask in one.masks().items():
-        own = [piece for piece_name, piece in one.pieces(separate=True) if piece_name == name]
-        np.testing.assert_array_equal(np.logical_or.reduce(own), mask)
+    one = AnnotatedObject(path, "", rles, has_whole=False, names_carry=True)
+    for separate, shoes in ((False, 1), (True, 2)):
+        photograph = Photograph.of(one, separate=separate)
+        assert [len(photograph.keys_of(name)) for name in ("shoe", "light")] == [shoes, 2]
+        for name, mask in one.masks().items():
+            np.testing.assert_array_equal(photograph.union(photograph.keys_of(name)), mask)
