@@ -11,8 +11,14 @@ from pathlib import Path
 
 from torch import Tensor
 
-from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, can_be_averaged
-from model.checkpoints.weights import load_network, save_version
+from model.checkpoints.version_folder import (
+    BASE_FILE,
+    NETWORK_FILE,
+    VERSION_FILE,
+    can_be_averaged,
+    whole_network_file,
+)
+from model.checkpoints.weights import load_network, save_network, save_version
 from model.errors import WeightsError
 from model.network.refcut import RefCut
 
@@ -48,8 +54,8 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
     """Write the weighted average of two versions: (1 - share) times the first, share times the second.
 
     Args:
-        first: Folder of a version.
-        second: Folder of another version with the same shape and base.
+        first: Folder of a version, or a whole network (`model.checkpoints.version_folder.whole_network_file`).
+        second: Another version with the same shape and base, or another whole network with the same shape.
         share: Share of the second version, 0..1.
         out: Folder for the result, neither of the two.
 
@@ -58,6 +64,15 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
     """
     if out.resolve() in (first.resolve(), second.resolve()):
         raise WeightsError(f"{out} is one of the versions to average", hint="name another folder for --out")
+    whole = whole_network_file(first), whole_network_file(second)
+    if all(whole):
+        _average_whole(first, second, share, out)
+        return
+    if any(whole):
+        raise WeightsError(
+            f"{first} and {second} cannot be averaged: one has a frozen base of its own, the other is a whole network",
+            hint="average a version with one that it descends from",
+        )
     end = load_network(second)
     begin = anchor_weights(end, second, first)
     learned = end.state_dict()
@@ -65,3 +80,15 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(first / BASE_FILE, out / BASE_FILE)
     save_version(end.state_dict() | between, end.config, out / BASE_FILE, out / VERSION_FILE)
+
+
+def _average_whole(first: Path, second: Path, share: float, out: Path) -> None:
+    begin, end = load_network(first), load_network(second)
+    if begin.config != end.config:
+        raise WeightsError(
+            f"{first} has another shape than {second}", hint="use weights that the network was trained from"
+        )
+    learned = end.state_dict()
+    between = {name: value.lerp(learned[name], share) for name, value in begin.state_dict().items()}
+    out.mkdir(parents=True, exist_ok=True)
+    save_network(between, end.config, out / NETWORK_FILE)

@@ -1,7 +1,7 @@
 """The files of a version: names and hashes, without loading weights. Imports no torch, so the web process can use it.
 
 A version is a folder with `BASE_FILE` (the frozen encoder, shared by many versions) and `VERSION_FILE` (what training
-changed), or a single file with a whole network.
+changed), or a single file with a whole network (in the folder of a training: `NETWORK_FILE`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from model.network.config import NetworkConfig
 SHIPPED_DIR = Path(__file__).parents[1] / "weights" / "s14"
 BASE_FILE = "base.safetensors"
 VERSION_FILE = "version.safetensors"
+NETWORK_FILE = "network.safetensors"
 
 
 def file_digest(path: Path) -> str:
@@ -36,6 +37,21 @@ def copy_base(parent_dir: Path, folder: Path) -> None:
     """
     with atomic_write(folder / BASE_FILE) as temporary:
         shutil.copyfile(parent_dir / BASE_FILE, temporary)
+
+
+def whole_network_file(path: Path) -> Path | None:
+    """The file of a network that is stored as one file.
+
+    Args:
+        path: The file itself, or the folder of a training that has written one.
+
+    Returns:
+        None for the folder of a version with a frozen base, and for a folder without weights.
+    """
+    if path.is_file() or path.suffix == ".safetensors":
+        return path
+    whole = path / NETWORK_FILE
+    return whole if whole.is_file() and not (path / BASE_FILE).is_file() else None
 
 
 def can_be_averaged(first: Path, second: Path) -> bool:
@@ -71,8 +87,9 @@ def version_name(directory: Path = SHIPPED_DIR) -> str:
     Raises:
         WeightsError: If a file is missing.
     """
-    if directory.is_file():
-        return f"{directory.stem}-{file_digest(directory)[:8]}"
+    whole = whole_network_file(directory)
+    if whole is not None and whole.is_file():
+        return f"{directory.stem}-{file_digest(whole)[:8]}"
     for name in (BASE_FILE, VERSION_FILE):
         if not (directory / name).is_file():
             raise WeightsError(

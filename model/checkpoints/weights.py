@@ -17,7 +17,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from model.checkpoints.version_folder import BASE_FILE, SHIPPED_DIR, VERSION_FILE, file_digest, version_name
+from model.checkpoints.version_folder import (
+    BASE_FILE,
+    SHIPPED_DIR,
+    VERSION_FILE,
+    file_digest,
+    version_name,
+    whole_network_file,
+)
 from model.errors import WeightsError
 from model.files import atomic_write
 from model.network.config import PRESETS, NetworkConfig
@@ -99,7 +106,7 @@ def load_network(path: Path = SHIPPED_DIR, relative: RefCut | None = None) -> Re
     """Load a network in evaluation mode.
 
     Args:
-        path: Folder with base and version, or file with a whole network.
+        path: Folder with base and version, or a whole network: its file, or the folder of the training that wrote it.
         relative: A loaded network that may have the same base. If the frozen tensors are equal, both networks share
             them in memory, on the device of `relative`.
 
@@ -114,12 +121,13 @@ def load_network(path: Path = SHIPPED_DIR, relative: RefCut | None = None) -> Re
         >>> network.config.patch_px, network.config.similarity
         (14, True)
     """
-    if path.is_file() or path.suffix == ".safetensors":
-        tensors, metadata = _load(path, NETWORK_FORMAT)
+    whole = whole_network_file(path)
+    if whole is not None:
+        tensors, metadata = _load(whole, NETWORK_FORMAT)
         network = RefCut(NetworkConfig.from_json(metadata.get("config", "")))
         without_prompts = not any(name.startswith(PROMPT_PREFIX) for name in tensors)
         own = network.rpg.state_dict(prefix=PROMPT_PREFIX) if without_prompts else {}
-        return _filled(network, own | tensors, path)
+        return _filled(network, own | tensors, whole)
     base_path, version_path = path / BASE_FILE, path / VERSION_FILE
     base, _ = _load(base_path, BASE_FORMAT)
     version, version_meta = _load(version_path, VERSION_FORMAT, DIFFERENCES_FORMAT)

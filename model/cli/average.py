@@ -29,8 +29,8 @@ def share_of(text: str) -> float:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command. Input that cannot be used ends in one line on stderr and exit status 2."""
     parser = command_parser("average", __doc__)
-    parser.add_argument("first", type=Path, help="folder of a version")
-    parser.add_argument("second", type=Path, help="folder of another version with the same shape and base")
+    parser.add_argument("first", type=Path, help="folder of a version or of a training")
+    parser.add_argument("second", type=Path, help="another one with the same shape and base")
     parser.add_argument(
         "--share", type=share_of, default=0.5, help="share of the second version, 0 to 1 (default: 0.5)"
     )

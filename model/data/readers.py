@@ -92,6 +92,7 @@ def _read_mask(path: Path) -> dict[str, Any]:
     return encode(np.asarray(colours.any(axis=2), bool))
 
 
+WORDNET_ID = re.compile(r"n\d{8}(?=_)")
 BACKGROUND = 40
 PARTS: tuple[tuple[str, str], ...] = tuple(
     (object_class, part)
@@ -118,6 +119,10 @@ def read_part_imagenet(root: Path, split: str, image_dir: Path | None = None) ->
 
     The red channel of an annotation holds the part id of each pixel; 40 is background. Ids of one class make one
     annotated object: two birds on an image are one object, because the annotation does not separate them.
+
+    Ids name 11 kinds of objects, but the data set has 158 categories; a reference in the RefCut paper is of the same
+    category. It is the WordNet id with which the names of files begin (`n02101006_27.JPEG`). Files with other names have
+    the kind alone.
 
     Args:
         root: Folder of the data set.
@@ -151,6 +156,7 @@ def _read_part_imagenet(path: Path, photos: dict[str, Path]) -> list[AnnotatedOb
             f"{path} has no photograph of its name", hint="put it into images/ beside annotations/"
         )
     ids_hw = pixels if pixels.ndim == 2 else pixels[..., 2]
+    category = WORDNET_ID.match(path.stem)
     parts: dict[str, dict[str, list[object]]] = {}
     for part_id in np.unique(ids_hw):
         if part_id == BACKGROUND:
@@ -163,7 +169,11 @@ def _read_part_imagenet(path: Path, photos: dict[str, Path]) -> list[AnnotatedOb
         parts.setdefault(object_class, {})[part] = [encode(ids_hw == part_id)]
     return [
         AnnotatedObject(
-            photos[path.stem], object_class, dict(sorted(found.items())), has_whole=True, names_carry=True
+            photos[path.stem],
+            f"{object_class} {category[0]}" if category else object_class,
+            dict(sorted(found.items())),
+            has_whole=True,
+            names_carry=True,
         )
         for object_class, found in sorted(parts.items())
     ]
@@ -235,13 +245,14 @@ def _read_pascal_part(path: Path, image_dir: Path) -> list[AnnotatedObject]:
     ]
 
 
-READERS = ("coco", "part_imagenet", "pascal_part", "tda")
-"""Formats that can be named on the command line."""
+READERS = ("coco", "part_imagenet", "pascal_part", "tda", "tda_od")
+"""Formats that can be named on the command line. `tda_od` is the layout of `tda`, for sets of things that touch."""
 OPTIONS = {
     "coco": {"images", "grouping"},
     "part_imagenet": {"split", "images"},
     "pascal_part": {"list", "images"},
     "tda": set[str](),
+    "tda_od": set[str](),
 }
 """Options that each reader accepts besides the path and `name`."""
 HINT = (

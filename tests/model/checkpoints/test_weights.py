@@ -83,6 +83,13 @@ def test_a_whole_network_in_one_file_comes_back_exactly(tmp_path: Path) -> None:
         assert torch.equal(loaded.state_dict()[name], value), name
 
 
+def test_the_folder_of_a_training_stands_for_the_network_in_it(tmp_path: Path) -> None:
+    network = one_file(tmp_path / "run" / "network.safetensors")
+    assert load_network(tmp_path / "run").config == network.config
+    assert version_name(tmp_path / "run")[:4] == "run-"
+    assert version_name(tmp_path / "run")[4:] == version_name(tmp_path / "run" / "network.safetensors")[-8:]
+
+
 def test_a_version_of_another_base_is_refused(tmp_path: Path) -> None:
     two_files(tmp_path)
     save_base(random_network(TINY_FROZEN, seed=1), tmp_path / BASE_FILE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +11,11 @@ import pytest
 import torch
 
 from model.checkpoints.anchor import average
-from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_version
+from model.checkpoints.version_folder import NETWORK_FILE
+from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_network, save_version
 from model.cli.average import main
 from model.errors import WeightsError
+from tests.support.synthetic import TINY_SIMPLECLICK, random_network
 from tests.support.synthetic_snapshot import parent_version, with_another_encoder, with_another_shape
 
 
@@ -51,6 +54,35 @@ def test_versions_of_another_base_or_shape_are_refused_and_nothing_is_written(
 ) -> None:
     with pytest.raises(WeightsError, match="another base or shape"):
         average(begin, other(begin, tmp_path / "other"), 0.5, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def whole_network(folder: Path, add: float = 0.0, embed_dim: int = 32) -> Path:
+    """The folder of a training that has written its network as one file."""
+    torch.manual_seed(0)
+    network = random_network(dataclasses.replace(TINY_SIMPLECLICK, embed_dim=embed_dim))
+    folder.mkdir()
+    tensors = {name: value + add for name, value in network.state_dict().items()}
+    save_network(tensors, network.config, folder / NETWORK_FILE)
+    return folder
+
+
+def test_whole_networks_of_two_trainings_are_averaged(tmp_path: Path) -> None:
+    first, second = whole_network(tmp_path / "first"), whole_network(tmp_path / "second", add=1.0)
+    main([str(first), str(second / NETWORK_FILE), "--share", "0.25", "--out", str(tmp_path / "out")])
+    before = load_network(first).state_dict()
+    for name, value in load_network(tmp_path / "out").state_dict().items():
+        assert torch.allclose(value, before[name] + 0.25, atol=1e-6), name
+
+
+def test_a_whole_network_of_another_shape_or_with_a_version_is_refused_and_named(
+    tmp_path: Path, begin: Path
+) -> None:
+    first, other = whole_network(tmp_path / "first"), whole_network(tmp_path / "other", embed_dim=64)
+    with pytest.raises(WeightsError, match="another shape"):
+        average(first, other, 0.5, tmp_path / "out")
+    with pytest.raises(WeightsError, match="the other is a whole network"):
+        average(begin, first, 0.5, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

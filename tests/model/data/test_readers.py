@@ -96,6 +96,19 @@ def test_ids_of_channel_0_become_parts_of_their_class(tmp_path: Path, grey: bool
     assert second.image().shape == (20, 30, 3)
 
 
+def test_references_are_found_within_a_category_not_within_a_kind(tmp_path: Path) -> None:
+    for name in ("n02101006_27", "n02101006_5", "n02403003_1", "my_photo"):
+        write_part_imagenet_photo(tmp_path, name, {0: np.s_[0:5, 0:6], 3: np.s_[9:12, 0:6]})
+    annotated_objects = read_part_imagenet(tmp_path, "val")
+    classes = [(one.image_path.stem, one.object_class) for one in annotated_objects]
+    assert classes == [
+        ("my_photo", "Quadruped"),
+        ("n02101006_27", "Quadruped n02101006"),
+        ("n02101006_5", "Quadruped n02101006"),
+        ("n02403003_1", "Quadruped n02403003"),
+    ]
+
+
 def test_two_classes_on_a_photograph_are_two_objects(tmp_path: Path) -> None:
     write_part_imagenet_photo(tmp_path, "a", {24: np.s_[0:5, 0:5], 27: np.s_[5:9, 0:5]})
     assert [annotated_object.object_class for annotated_object in read_part_imagenet(tmp_path, "val")] == [
@@ -219,6 +232,7 @@ def test_another_file_and_an_empty_folder_are_reported(tmp_path: Path) -> None:
             SetDescription("d-pin", "part_imagenet", Path("/d/pin"), {"split": "test"}),
         ),
         ("tda:/d/tda/part", SetDescription("tda-part", "tda", Path("/d/tda/part"), {})),
+        ("tda_od:/d/pairs,name=p", SetDescription("p", "tda_od", Path("/d/pairs"), {})),
     ],
 )
 def test_a_set_is_described_in_one_word(text: str, expected: SetDescription) -> None:
