@@ -21,6 +21,7 @@ COMMANDS = {
     "finetune": "train a version on a snapshot of a project's annotations",
     "evaluate": "measure clicks with and without references on annotated sets",
     "compare": "compare two versions on the holdout of a snapshot",
+    "calibrate": "correct the expected IoU of a version by its evaluation",
     "average": "average the weights of two versions",
     "convert": "convert a SimpleClick or RefCut checkpoint",
     "prepare-runtime": "write OpenVINO's form of a network into a cache",

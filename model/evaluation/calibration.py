@@ -1,4 +1,7 @@
-"""How well the expected IoU of a mask agrees with its IoU, by decile of the expectation."""
+"""How well the expected IoU of masks agrees with their IoU, by decile of the expectation; and a correction of it.
+
+`python -m model calibrate` fits the correction on the results of an evaluation and writes it into a version.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.errors import DataError
 from model.evaluation.records import Record
-from model.evaluation.standard_errors import Estimate, mean_of
+from model.evaluation.standard_errors import MIN_MASKS, Estimate, mean_of
 
 DECILES = 10
+FITTED_CLICKS = 3
+"""The correction is fitted on the masks after each of this many first clicks."""
+PRIOR_MASKS = 20.0
+"""How strongly the correction holds to "none": as much as this many masks."""
 
 
 @dataclass(frozen=True)
@@ -84,3 +92,70 @@ def calibrate(records: Sequence[Record], clicks: int) -> Calibration | None:
 def _bin(masks: Sequence[tuple[float, float, tuple[str, str]]]) -> Bin:
     expected, measured, photographs = zip(*masks, strict=True)
     return Bin(len(masks), float(np.mean(expected)), mean_of(measured, photographs))
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What is applied to the logit of an expected IoU: `scale * logit + shift`.
+
+    Attributes:
+        scale: Below 1 for expectations that are too sure.
+        shift: Below 0 for expectations that are too high.
+    """
+
+    scale: float = 1.0
+    shift: float = 0.0
+
+    def after(self, earlier: Correction) -> Correction:
+        """The correction that does the same as an earlier one followed by this one."""
+        return Correction(self.scale * earlier.scale, self.scale * earlier.shift + self.shift)
+
+
+def fit_correction(expected: Sequence[float], measured: Sequence[float]) -> Correction:
+    """Fit the correction that makes expected IoUs agree with measured ones (Platt scaling, with a prior).
+
+    Args:
+        expected: Expected IoU of each mask, 0 to 1.
+        measured: IoU of each mask, 0 to 1.
+
+    Returns:
+        The correction with the least cross-entropy. With few masks it stays near none.
+    """
+    sure = np.clip(np.asarray(expected, np.float64), 1e-4, 1 - 1e-4)
+    logits = np.log(sure / (1 - sure))
+    inputs = np.stack([logits, np.ones_like(logits)], axis=1)
+    none = np.array([1.0, 0.0])
+    found = none.copy()
+    # The logistic function is nowhere steeper than a quarter: with this curvature every step is downhill.
+    curvature = 0.25 * (inputs.T @ inputs + PRIOR_MASKS * np.eye(2))
+    for _ in range(1000):
+        fitted = 1 / (1 + np.exp(-(inputs @ found)))
+        gradient = inputs.T @ (fitted - measured) + 0.25 * PRIOR_MASKS * (found - none)
+        step = np.linalg.solve(curvature, gradient)
+        found = found - step
+        if np.abs(step).max() < 1e-7:
+            break
+    return Correction(float(found[0]), float(found[1]))
+
+
+def correction_of(records: Sequence[Record]) -> Correction:
+    """Fit the correction of a version on the results of its evaluation.
+
+    Args:
+        records: Results. Masks after the first `FITTED_CLICKS` clicks count.
+
+    Raises:
+        DataError: If fewer than `MIN_MASKS` masks have an expected IoU.
+    """
+    pairs = [
+        (expected, measured)
+        for record in records
+        for expected, measured in zip(record.expected_ious[:FITTED_CLICKS], record.ious, strict=False)
+    ]
+    if len(pairs) < MIN_MASKS:
+        raise DataError(
+            f"only {len(pairs)} masks have an expected IoU, {MIN_MASKS} are needed",
+            hint="evaluate more masks (--limit), with a version that judges its masks",
+        )
+    expected, measured = zip(*pairs, strict=True)
+    return fit_correction(expected, measured)

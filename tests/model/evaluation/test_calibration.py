@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from model.evaluation.calibration import calibrate
+from model.errors import DataError
+from model.evaluation.calibration import Correction, calibrate, correction_of, fit_correction
 from model.evaluation.records import Record
 from tests.model.evaluation.test_metrics import record
 
@@ -44,3 +45,34 @@ def test_masks_without_an_expectation_are_left_out() -> None:
     found = calibrate([*masks([0.4], [0.5]), record([0.9])], clicks=1)
     assert found is not None
     assert found.masks == 1
+
+
+def test_a_correction_mends_expectations_that_are_too_high_and_too_sure() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 1, 400)
+    measured = 1 / (1 + np.exp(-logits))
+    expected = 1 / (1 + np.exp(-(2 * logits + 1)))
+    found = fit_correction(list(expected), list(measured))
+    assert found.scale == pytest.approx(0.5, abs=0.1)
+    assert found.shift == pytest.approx(-0.5, abs=0.1)
+    mended = 1 / (1 + np.exp(-(found.scale * (2 * logits + 1) + found.shift)))
+    assert np.abs(mended - measured).mean() < 0.2 * np.abs(expected - measured).mean()
+
+
+def test_honest_expectations_stay_as_they_are_and_few_masks_correct_little() -> None:
+    measured = list(np.linspace(0.1, 0.9, 200))
+    found = fit_correction(measured, measured)
+    assert (found.scale, found.shift) == (pytest.approx(1, abs=0.01), pytest.approx(0, abs=0.01))
+    few, many = (fit_correction([0.9] * count, [0.3] * count) for count in (3, 300))
+    assert -0.6 < few.shift < 0
+    assert many.scale * np.log(9) + many.shift == pytest.approx(np.log(0.3 / 0.7), abs=0.3)
+
+
+def test_two_corrections_after_each_other_are_one() -> None:
+    both = Correction(0.5, 1.0).after(Correction(2.0, -3.0))
+    assert both == Correction(1.0, -0.5)
+
+
+def test_too_few_masks_are_refused() -> None:
+    with pytest.raises(DataError, match="only 0 masks"):
+        correction_of([])
