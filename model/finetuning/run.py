@@ -35,6 +35,7 @@ from model.finetuning.early_stopping import (
 )
 from model.finetuning.sampling import FineTuneSampler, Shares, logged_objects, reference_objects
 from model.finetuning.time_budget import TimeBudget, make_plan, read_plan
+from model.network.config import NetworkConfig
 from model.training.batches import Batch
 from model.training.config import Stage, TrainConfig
 from model.training.distributed import SINGLE_PROCESS, Processes
@@ -122,13 +123,13 @@ class FineTuneData:
     sampler: FineTuneSampler
 
 
-def prepare_data(snapshot: Snapshot, settings: FineTuneSettings, patch_px: int) -> FineTuneData:
+def prepare_data(snapshot: Snapshot, settings: FineTuneSettings, network: NetworkConfig) -> FineTuneData:
     """Split the training images of a snapshot and set up the sampler.
 
     Args:
         snapshot: What to learn from.
         settings: Shares of the kinds of targets, and what is replayed.
-        patch_px: Side of the network's patches in pixels.
+        network: Shapes of the network that learns.
 
     Raises:
         DataError: If the snapshot has no training image, or replayed data cannot be read.
@@ -151,7 +152,7 @@ def prepare_data(snapshot: Snapshot, settings: FineTuneSettings, patch_px: int) 
             logged_objects(snapshot.train, learned),
             replay_sources(settings),
             Shares(settings.reference_share, settings.session_share, settings.replay_share),
-            patch_px,
+            network,
         ),
     )
 
@@ -257,7 +258,7 @@ class FineTuning:
         self._metrics: dict[str, float] = {}
         torch.manual_seed(settings.seed)
         self._candidate = Candidate(parent_dir, run_dir, anchor_dir, settings.anchor_share)
-        data = prepare_data(snapshot, settings, self._candidate.network.config.patch_px)
+        data = prepare_data(snapshot, settings, self._candidate.network.config)
         self._sampler = data.sampler
         self._stopping = EarlyStopping(data.masks, BestWeights(run_dir), settings.checks, settings.patience)
         plan = read_plan(run_dir) or make_plan(data.images, settings)

@@ -23,9 +23,10 @@ from model.data.pair_sampling import PairSettings, patch_shares, sample_group, w
 from model.data.snapshot import ClickSession, Snapshot, SnapshotObject
 from model.masks import union
 from model.network.click_maps import ABSENT
+from model.network.config import NetworkConfig
 from model.training.batches import Batch
 from model.training.config import Stage
-from model.training.sampling import GroupSampler, SourcedObjects, batch_groups
+from model.training.sampling import GroupSampler, SourcedObjects, batch_groups, with_boxes_if_seen
 from model.types import ROUND_SLOTS, BoolMask
 
 TARGETS = 3
@@ -197,7 +198,7 @@ class FineTuneSampler:
         logged: Sequence[LoggedObject],
         replay: Sequence[SourcedObjects],
         shares: Shares,
-        patch_px: int,
+        network: NetworkConfig,
     ) -> None:
         """Set up the sampler.
 
@@ -207,14 +208,16 @@ class FineTuneSampler:
             logged: Project images with logged clicks.
             replay: Other data; may be empty.
             shares: How often each kind is drawn.
-            patch_px: Side of the network's patches in pixels.
+            network: Gives the side of the patches, and whether there is an input for boxes.
         """
         self._annotated_objects = annotated_objects
         self._references = references
         self._logged = logged
-        self._replay = GroupSampler(replay, patch_px, "zoomed", PairSettings()) if replay else None
+        self._pairs = with_boxes_if_seen(PROJECT_PAIRS, network)
+        replayed = with_boxes_if_seen(PairSettings(), network)
+        self._replay = GroupSampler(replay, network.patch_px, "zoomed", replayed) if replay else None
         self._shares = shares
-        self._patch_px = patch_px
+        self._patch_px = network.patch_px
 
     def units(self, stage: Stage) -> int:
         """Return the number of groups per step."""
@@ -237,7 +240,7 @@ class FineTuneSampler:
             return session_batch(logged, self._reference_of(logged.annotated_object, rng), size_px, grid, rng)
         first = self._annotated_objects[int(rng.integers(len(self._annotated_objects)))]
         second = self._reference_of(first, rng) or first
-        return batch_groups([sample_group(first, second, size_px, grid, PROJECT_PAIRS, rng)])
+        return batch_groups([sample_group(first, second, size_px, grid, self._pairs, rng)])
 
     def _reference_of(self, annotated_object: AnnotatedObject, rng: Generator) -> AnnotatedObject | None:
         """Draw another image with one of the object's labels: a reference of the project, or any project image."""

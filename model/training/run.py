@@ -68,7 +68,7 @@ def train(
         annotated_object for source in sources for annotated_object in source.annotated_objects
     ]
     network = starting_network(config)
-    sampler = make_sampler(sources, network.config.patch_px, config)
+    sampler = make_sampler(sources, network.config, config)
     config, milestone_steps = in_steps(config, len(annotated_objects))
     has_base = network.config.reference_features == "frozen"
     if has_base and config.parent is None:

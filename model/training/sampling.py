@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from model.data.pasting import WITH_OBJECTS, Pair, paste_pair
 from model.data.refcut_sampling import ReferenceFinder, Sample, sample_pair
 from model.data.target_sampling import TargetKind
 from model.errors import DataError
+from model.network.config import NetworkConfig
 from model.training.batches import Batch, Sampler
 from model.training.config import Stage, TrainConfig
 
@@ -192,12 +193,12 @@ class RefCutSampler:
         return self._order[1]
 
 
-def make_sampler(sources: Sequence[SourcedObjects], patch_px: int, config: TrainConfig) -> Sampler:
+def make_sampler(sources: Sequence[SourcedObjects], network: NetworkConfig, config: TrainConfig) -> Sampler:
     """Make the sampler that a configuration asks for.
 
     Args:
         sources: At least one source.
-        patch_px: Side of the network's patches in pixels.
+        network: Gives the side of the patches, and whether there is an input for boxes.
         config: Gives `sampling`, `augmentation`, `no_reference` and `pasted`.
 
     Raises:
@@ -206,8 +207,14 @@ def make_sampler(sources: Sequence[SourcedObjects], patch_px: int, config: Train
     if not all(source.annotated_objects for source in sources):
         raise DataError("a source has no object to train on", hint="check the paths in the configuration")
     if config.sampling == "refcut":
-        return RefCutSampler(sources, patch_px, config.augmentation, config.no_reference)
-    return GroupSampler(sources, patch_px, config.augmentation, PairSettings(pasted=config.pasted))
+        return RefCutSampler(sources, network.patch_px, config.augmentation, config.no_reference)
+    settings = with_boxes_if_seen(PairSettings(pasted=config.pasted), network)
+    return GroupSampler(sources, network.patch_px, config.augmentation, settings)
+
+
+def with_boxes_if_seen(settings: PairSettings, network: NetworkConfig) -> PairSettings:
+    """Settings without boxes for a network that has no input for them: a box takes the place of a click."""
+    return settings if network.box_input else replace(settings, box=0.0)
 
 
 def steps_per_epoch(annotated_objects: int, stage: Stage) -> int:

@@ -57,9 +57,7 @@ def make_trainer(kind: str, run_dir: Path, **options: Any) -> Trainer:
 
 def batches_of(trainer: Trainer, annotated_objects: list[AnnotatedObject], number: int) -> Batches:
     """Return the batches of a stage, from the step the trainer is at."""
-    sampler = make_sampler(
-        [SourcedObjects(annotated_objects, 1.0)], trainer.network.config.patch_px, trainer.config
-    )
+    sampler = make_sampler([SourcedObjects(annotated_objects, 1.0)], trainer.network.config, trainer.config)
     part = Part(accumulate=trainer.config.accumulate)
     return Batches(sampler, trainer.config.stages[number], number, trainer.step, part)
 

@@ -14,7 +14,7 @@ from model.training.batches import Batch, Batches, Part, batch_loader
 from model.training.config import Stage, TrainConfig
 from model.training.distributed import child_signal_restored
 from model.training.sampling import SourcedObjects, make_sampler, steps_per_epoch
-from tests.support.synthetic import drawn_objects
+from tests.support.synthetic import TINY_READING, drawn_objects
 
 STAGE = Stage(size_px=56, steps=5, groups=4, samples=4)
 SAMPLINGS: list[dict[str, Any]] = [
@@ -38,7 +38,11 @@ def batches(
 ) -> Batches:
     config = TrainConfig.model_validate({"preset": "xtiny", "sources": [], "stages": []} | options)
     return Batches(
-        make_sampler([SourcedObjects(annotated_objects, 1.0)], 14, config), STAGE, 3, first_step, part
+        make_sampler([SourcedObjects(annotated_objects, 1.0)], TINY_READING, config),
+        STAGE,
+        3,
+        first_step,
+        part,
     )
 
 
@@ -89,7 +93,7 @@ def test_an_epoch_of_the_papers_samples_sees_each_object_once(
 ) -> None:
     stage = Stage(size_px=56, epochs=2, samples=2)
     config = TrainConfig(preset="xtiny", sources=[], stages=[], sampling="refcut")
-    sampler = make_sampler([SourcedObjects(annotated_objects, 1.0)], 14, config)
+    sampler = make_sampler([SourcedObjects(annotated_objects, 1.0)], TINY_READING, config)
     drawn: list[str] = []
 
     class Finder:

@@ -39,7 +39,7 @@ def test_a_network_that_gains_a_likeness_computes_what_it_did() -> None:
 def steps(folder: Path, count: int) -> Batches:
     stage = Stage(size_px=112, steps=count, groups=2)
     config = TrainConfig(preset="s14", sources=[], stages=[stage])
-    sampler = make_sampler([SourcedObjects(drawn_objects(folder, 6), 1.0)], TINY_FROZEN.patch_px, config)
+    sampler = make_sampler([SourcedObjects(drawn_objects(folder, 6), 1.0)], TINY_FROZEN, config)
     return Batches(sampler, stage, 0, 0, Part())
 
 

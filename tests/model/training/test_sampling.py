@@ -12,12 +12,14 @@ from numpy.random import default_rng
 from model.data.pair_sampling import PairSettings
 from model.data.pasting import paste_pair
 from model.data.target_sampling import TargetKind
+from model.network.config import NetworkConfig
 from model.training import sampling
-from model.training.config import CocoSource, Stage
+from model.training.config import CocoSource, Stage, TrainConfig
 from model.training.run import read_source
-from model.training.sampling import GroupSampler, SourcedObjects, _PairedObjects
+from model.training.sampling import GroupSampler, SourcedObjects, _PairedObjects, make_sampler
 from tests.support.colour_world import make_annotated_object
 from tests.support.reader_data import write_part_file
+from tests.support.synthetic import TINY_FROZEN, TINY_READING
 
 STAGE = Stage(size_px=56, steps=3, groups=2)
 EYES = [(24, 40, 12, 28), (72, 88, 12, 28)]
@@ -77,6 +79,19 @@ def test_boxes_reach_the_batch(tmp_path: Path) -> None:
     assert batch.boxes.dtype == torch.float32
     assert (batch.boxes >= 0).all()
     assert (batch.clicks == -1).all()
+
+
+@pytest.mark.parametrize(("network", "expected"), [(TINY_READING, True), (TINY_FROZEN, False)])
+def test_a_network_without_an_input_for_boxes_gets_clicks_instead(
+    tmp_path: Path, network: NetworkConfig, expected: bool
+) -> None:
+    sources = [SourcedObjects([make_annotated_object(tmp_path / "0.png", ("wheel", "door"))], 1.0)]
+    config = TrainConfig(preset="xtiny", sources=[], stages=[])
+    (batch,) = make_sampler(sources, network, config).batches(STAGE, 0, 0, [range(20)])
+    assert (batch.boxes >= 0).any() == expected
+    named = batch.positive.any(dim=1) | batch.negative.any(dim=1)
+    clicked = (batch.clicks[..., 2] >= 0).any(dim=1)
+    assert (named | clicked | (batch.boxes[:, 0] >= 0)).all()
 
 
 @pytest.mark.parametrize(
