@@ -127,6 +127,18 @@ class ImageError(RefCutError):
     remedy = "the log says why and names the setting"
 
 
+class OrientationError(ImageError):
+    """The browser shows an image turned by a quarter against the decoded one, so no mask can fit both."""
+
+    code = "orientation"
+    meaning = (
+        "the annotator's browser turns the image by its orientation mark, or does not, unlike this backend"
+    )
+    remedy = (
+        "save the image upright and without the mark (`mogrify -auto-orient -strip`), and import it again"
+    )
+
+
 class TooLargeError(ImageError):
     """A response has more bytes than the limit allows."""
 

@@ -94,6 +94,12 @@ class Settings(BaseSettings):
     )
     image_max_bytes: int = Field(64 * 2**20, ge=1, description="size limit of an image file")
     image_max_pixels: int = Field(100_000_000, ge=1, description="pixel limit of a decoded image")
+    image_max_memory_bytes: int = Field(
+        2**30,
+        ge=2**20,
+        description="limit of the memory that decoding an image takes, estimated from its header: 7 bytes per pixel for "
+        "most files, 13 for a progressive JPEG, 19 for WebP",
+    )
     image_hosts: str = Field(
         "",
         description="hosts (`host` or `host:port`, comma separated) in private networks that images may be fetched from; "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from refcut_backend.errors import BadRequestError
+from refcut_backend.errors import BadRequestError, OrientationError
 from refcut_backend.label_studio.prompts import Dot, PercentBox, read_box, read_dot
 
 REGION_ID_PREFIX = "rc-"
@@ -80,6 +80,29 @@ def check_count(clicks: int) -> None:
     if clicks > MAX_CLICKS:
         raise BadRequestError(
             f"{clicks} clicks on one object", hint=f"accept or delete it; {MAX_CLICKS} is the limit"
+        )
+
+
+def check_shown_size(regions: Sequence[dict[str, Any]], width: int, height: int) -> None:
+    """Check that the browser shows an image the way in which it was decoded.
+
+    Args:
+        regions: The request's `params.context.result`. The newest prompt tells the size that the browser shows.
+        width: Width of the decoded image in pixels.
+        height: Its height.
+
+    Raises:
+        OrientationError: If width and height have changed places. Other sizes are not compared: a task's image may have
+            been replaced.
+    """
+    prompts = [region for region in regions if _is_dot(region) or _is_box(region)]
+    if not prompts or width == height:
+        return
+    shown = (prompts[-1].get("original_width"), prompts[-1].get("original_height"))
+    if shown == (height, width):
+        raise OrientationError(
+            f"the browser shows the image with {height} x {width} pixels, decoded it has {width} x {height}",
+            hint="save it upright and without its orientation mark, and import it again",
         )
 
 

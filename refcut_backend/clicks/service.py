@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from refcut_backend.clicks.context import ClickContext, read_context
+from refcut_backend.clicks.context import ClickContext, check_shown_size, read_context
 from refcut_backend.clicks.history import ClickHistory, ClickKey
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.pending_masks import still_pending
@@ -153,6 +153,7 @@ class ClickService:
             with database_explained():
                 control = self._mask_control(canvas, clicked)
                 answer = self._ask(self._job(request, canvas, clicked, control))
+            check_shown_size(request.regions, answer.width, answer.height)
             given = _given_mask(answer)
             regions = mask_regions(clicked.region_id, clicked.label, control, given, self._rules.outlines)
         except RefCutError as error:

@@ -275,7 +275,7 @@ def open_image_cache(settings: Settings, projects: Projects, addresses: Addresse
 
     return ImageCache(
         fetch,
-        lambda data: decode_image(data, settings.image_max_pixels),
+        lambda data: decode_image(data, settings.image_max_pixels, settings.image_max_memory_bytes),
         max_bytes=settings.image_cache_max_bytes,
         limit_s=settings.image_timeout_s,
         recheck_s=settings.image_recheck_s,
@@ -293,7 +293,7 @@ def read_image(settings: Settings, projects: Projects, addresses: Addresses, whe
     """
     connection = projects.connection(where.project_id)
     fetched = _fetcher(settings).fetch(addresses.read(where.address), where.task_id, connection)
-    return decode_image(fetched.data or b"", settings.image_max_pixels)
+    return decode_image(fetched.data or b"", settings.image_max_pixels, settings.image_max_memory_bytes)
 
 
 def _fetcher(settings: Settings) -> ImageFetcher:

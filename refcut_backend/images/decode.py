@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import warnings
 from collections.abc import Iterator
@@ -11,38 +10,49 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from model.errors import DataError
-from model.images import to_rgb
+from model.images import decode_rgb
 from refcut_backend.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-DECODING_VERSION = 1
+DECODING_VERSION = 2
 """Part of every cache key. Increase it if the same file would decode to different pixels than before."""
-BAND_PIXELS = 1 << 20
+DEFAULT_MAX_MEMORY_BYTES = 2**30
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, TypeError, struct.error, MemoryError, OverflowError)
 
 
-def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
-    """Decodes an image file as the browser shows it: with its EXIF orientation, and only its first frame.
+def decode_image(
+    data: bytes, max_pixels: int, max_memory_bytes: int = DEFAULT_MAX_MEMORY_BYTES
+) -> NDArray[np.uint8]:
+    """Decodes an image file as the browser shows it: with the orientation that it applies, and only its first frame.
 
     Args:
         data: The file.
         max_pixels: Limit for width * height, checked before decoding.
+        max_memory_bytes: Limit for the memory that decoding takes, estimated before decoding.
 
     Returns:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        ImageError: The format is not in FORMATS, the image has too many pixels, or the file is damaged.
+        ImageError: The format is not in FORMATS, the image is too large, or the file is damaged or cut short.
     """
+
+    def check(image: Image.Image) -> None:
+        if image.width * image.height > max_pixels:
+            raise _too_many(f"has {image.width} x {image.height} pixels")
+        memory_bytes = image.width * image.height * bytes_per_pixel(image)
+        if memory_bytes > max_memory_bytes:
+            raise ImageError(
+                f"the image ({image.width} x {image.height} pixels) takes {memory_bytes // 2**20} MiB to decode",
+                hint="save it as an ordinary JPEG or with fewer pixels; REFCUT_IMAGE_MAX_MEMORY_BYTES sets the limit",
+            )
+
     try:
-        with _pillow_limit(max_pixels), Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise _too_many(f"has {image.width} x {image.height} pixels")
-            ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
+        with _pillow_limit(max_pixels):
+            return decode_rgb(data, "the file", FORMATS, check)
     except UnidentifiedImageError:
         raise ImageError(
             "the file is not an image of an allowed format", hint=f"allowed: {', '.join(FORMATS)}"
@@ -57,6 +67,26 @@ def decode_image(data: bytes, max_pixels: int) -> NDArray[np.uint8]:
         ) from None
 
 
+_NARROW_MODES = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
+_RGB_BYTES = 3
+
+
+def bytes_per_pixel(image: Image.Image) -> int:
+    """The memory at the peak of decoding: the RGB result, Pillow's image, and what its decoder holds of the whole image.
+
+    The last was measured with Pillow 13: libwebp keeps three pictures with four channels, a progressive JPEG all of its
+    coefficients in 16 bits, and libtiff a strip, which may be the whole image.
+    """
+    decoder = 0
+    if image.format == "WEBP":
+        decoder = 12
+    elif image.format == "TIFF":
+        decoder = 4
+    elif image.info.get("progressive"):
+        decoder = 2 * len(image.getbands())
+    return _RGB_BYTES + _NARROW_MODES.get(image.mode, 4) + decoder
+
+
 @contextmanager
 def _pillow_limit(max_pixels: int) -> Iterator[None]:
     """Replaces Pillow's limit, which is global: it would refuse images below `max_pixels`, and warn about others."""
@@ -68,16 +98,6 @@ def _pillow_limit(max_pixels: int) -> Iterator[None]:
             yield
     finally:
         Image.MAX_IMAGE_PIXELS = usual
-
-
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    """Applies `to_rgb` to a few rows at a time, because it would hold several copies of a large image."""
-    rgb = np.empty((image.height, image.width, 3), np.uint8)
-    rows = max(BAND_PIXELS // image.width, 1)
-    for top in range(0, image.height, rows):
-        bottom = min(top + rows, image.height)
-        rgb[top:bottom] = to_rgb(image.crop((0, top, image.width, bottom)), "the image")
-    return rgb
 
 
 def _too_many(what: str) -> ImageError:

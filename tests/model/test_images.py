@@ -103,7 +103,13 @@ def test_a_picture_of_one_pixel_is_read(tmp_path: Path) -> None:
     assert read_image(saved(tmp_path, Image.fromarray(COLOURS[:1, :1]))).tolist() == [[[200, 30, 90]]]
 
 
-def damaged(folder: Path) -> Path:
+def broken(folder: Path) -> Path:
+    path = saved(folder, Image.effect_noise((80, 80), 50))
+    path.write_bytes(path.read_bytes()[:100] + bytes(2000))
+    return path
+
+
+def cut_short(folder: Path) -> Path:
     path = saved(folder, Image.effect_noise((80, 80), 50))
     path.write_bytes(path.read_bytes()[:2000])
     return path
@@ -117,7 +123,8 @@ def text(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (damaged, "cannot be read"),
+        (cut_short, "is cut short"),
+        (broken, "cannot be read"),
         (text, "is not an image"),
         (lambda folder: folder / "missing.png", "does not exist"),
         (lambda folder: folder, "cannot be read"),

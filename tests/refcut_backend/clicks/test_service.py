@@ -407,6 +407,18 @@ def test_promise_24_whatever_a_click_says_the_answer_has_the_images_true_size_or
     }
 
 
+@pytest.mark.parametrize(
+    ("shown", "reason"), [((WIDTH, HEIGHT), None), ((HEIGHT, WIDTH), "orientation"), ((7, 9), None)]
+)
+def test_an_image_that_the_browser_shows_turned_by_a_quarter_is_a_reason_and_no_mask(editor, shown, reason):
+    width, height = shown
+    with collect_fields() as facts:
+        reply = editor.send(dot("a", 20) | {"original_width": width, "original_height": height})
+    assert reply.reason == reason
+    assert bool(reply.prediction["result"]) == (reason is None)
+    assert ("upright and without its orientation mark" in str(facts.get("problem"))) == (reason is not None)
+
+
 def test_promise_24_five_hundred_clicks_are_refused_with_the_limit_as_reason(editor):
     with collect_fields() as facts:
         reply = editor.send(*(dot(str(number), number % 100) for number in range(500)))

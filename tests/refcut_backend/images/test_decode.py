@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from model import images
 from model.images import to_rgb
 from refcut_backend.errors import ImageError
-from refcut_backend.images import decode
-from refcut_backend.images.decode import decode_image, fitted_mask, full_size_mask
+from refcut_backend.images.decode import bytes_per_pixel, decode_image, fitted_mask, full_size_mask
+from tests.support.orientation_files import ORIENTATION_FILES, UNTURNED, marked
 from tests.support.recorded import REPOSITORY
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -99,7 +100,7 @@ def test_sixteen_bits_a_channel_become_eight():
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "CMYK", "I;16", "1"])
 @pytest.mark.parametrize("transparent", [False, True])
 def test_a_picture_read_in_bands_is_the_whole_picture(monkeypatch, mode, transparent):
-    monkeypatch.setattr(decode, "BAND_PIXELS", 700)
+    monkeypatch.setattr(images, "BAND_PIXELS", 700)
     noise = np.random.default_rng(0).integers(0, 255, (90, 70, 4), np.uint8)
     source = Image.fromarray(noise) if mode in ("RGBA", "LA") else Image.fromarray(noise[..., :3])
     picture = (
@@ -109,14 +110,6 @@ def test_a_picture_read_in_bands_is_the_whole_picture(monkeypatch, mode, transpa
     data = file_of(picture, "TIFF" if mode == "CMYK" else "PNG", **options)
     whole = to_rgb(Image.open(io.BytesIO(data)), "whole")
     assert np.array_equal(decode_image(data, 10_000), whole)
-
-
-def marked() -> Image.Image:
-    """6 x 4 with a red corner at the top left and a green one at the top right."""
-    image = Image.new("RGB", (48, 32), WHITE)
-    image.paste(RED, (0, 0, 16, 16))
-    image.paste(GREEN, (32, 0, 48, 16))
-    return image
 
 
 @pytest.mark.parametrize(
@@ -132,14 +125,31 @@ def marked() -> Image.Image:
         (8, (-1, 0), (0, 0)),
     ],
 )
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 def test_the_exif_orientation_is_applied_as_the_browser_does(kind, orientation, red, green):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    image = decode_image(file_of(marked(), kind, exif=exif), 10_000).astype(int)
+    image = decode_image(file_of(marked(), kind, exif=exif_of(orientation)), 10_000).astype(int)
     assert image.shape[:2] == ((48, 32) if orientation >= 5 else (32, 48))
     assert np.abs(image[red] - RED).max() < 40
     assert np.abs(image[green] - GREEN).max() < 40
+
+
+def exif_of(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("name", UNTURNED)
+def test_marks_of_orientation_that_the_browser_ignores_are_ignored(name):
+    image = decode_image(ORIENTATION_FILES[name], 10_000).astype(int)
+    assert image.shape[:2] == (32, 48)
+    assert np.abs(image[0, 0] - RED).max() < 40
+    assert np.abs(image[0, -1] - GREEN).max() < 40
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0damaged", b"Exif\0\0II*\0\xff\xff\xff\xff", exif_of(9).tobytes()])
+def test_a_damaged_orientation_costs_the_orientation_and_not_the_picture(exif):
+    assert decode_image(file_of(marked(), "JPEG", exif=exif), 10_000).shape == (32, 48, 3)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (20_000, 10), (10, 20_000), (1, 9000)])
@@ -192,19 +202,62 @@ def test_a_changed_byte_gives_a_picture_or_a_reason(kind, changes):
     assert outcome in (3, "image")
 
 
+@pytest.mark.parametrize("lost_bytes", [1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_only_its_end_marker_is_read(progressive, lost_bytes):
+    whole = file_of(noise(), "JPEG", progressive=progressive)
+    assert np.array_equal(decode_image(whole[:-lost_bytes], 10_000), decode_image(whole, 10_000))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
+@pytest.mark.parametrize("kept", [0.66, 0.98])
+def test_a_file_that_lacks_pixels_is_cut_short(kind, kept):
+    whole = file_of(noise(), kind)
+    with pytest.raises(ImageError, match="the file is cut short"):
+        decode_image(whole[: int(kept * len(whole))], 10_000)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_its_last_pixels_is_cut_short(progressive):
+    whole = file_of(noise(), "JPEG", progressive=progressive)
+    with pytest.raises(ImageError, match="the file is cut short"):
+        decode_image(whole[:-8], 10_000)
+
+
+def test_a_png_without_its_end_chunk_is_read():
+    whole = file_of(noise(), "PNG")
+    assert np.array_equal(decode_image(whole[:-12], 10_000), decode_image(whole, 10_000))
+
+
+def noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 80, 3), np.uint8))
+
+
 MEASURE = """
-import io, resource, sys
-from PIL import Image
+import sys
 from refcut_backend.errors import ImageError
 from refcut_backend.images.decode import decode_image
 
-data = sys.stdin.buffer.read()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak_kib():  # of this program; getrusage would count what its parent took before it
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+data, limit_bytes = sys.stdin.buffer.read(), int(sys.argv[1])
+before = peak_kib()
 try:
-    decode_image(data, 100_000_000)
+    decode_image(data, 100_000_000, limit_bytes)
+    print("read")
 except ImageError as error:
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    print("refused")
+print(1024 * (peak_kib() - before))
 """
+
+
+def memory_for(data: bytes, limit_bytes: int = 2**30) -> tuple[str, int]:
+    """Returns `read` or `refused`, and the bytes of memory that this took."""
+    command = [sys.executable, "-c", MEASURE, str(limit_bytes)]
+    done = subprocess.run(command, input=data, capture_output=True, cwd=REPOSITORY, check=True)
+    outcome, taken = done.stdout.decode().split()
+    return outcome, int(taken)
 
 
 def test_a_decompression_bomb_takes_no_memory():
@@ -214,10 +267,35 @@ def test_a_decompression_bomb_takes_no_memory():
     )
     frame = many_frames[many_frames.index(b"\x2c") : -1]
     for bomb in (png_that_claims(60_000, 60_000), many_frames[:-1] + frame * 100_000 + b";"):
-        done = subprocess.run(
-            [sys.executable, "-c", MEASURE], input=bomb, capture_output=True, cwd=REPOSITORY, check=True
-        )
-        assert int(done.stdout) < 32 * 1024, "kilobytes"
+        outcome, taken = memory_for(bomb)
+        assert (outcome, taken < 32 * 2**20) == ("refused", True)
+
+
+PIXELS = 2000 * 2000
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "mode"),
+    [
+        ("JPEG", {}, "RGB"),
+        ("JPEG", {"progressive": True, "subsampling": 0}, "RGB"),
+        ("JPEG", {"progressive": True, "subsampling": 0}, "CMYK"),
+        ("PNG", {}, "RGBA"),
+        ("PNG", {}, "L"),
+        ("WEBP", {}, "RGB"),
+        ("WEBP", {"lossless": True}, "RGBA"),
+        ("TIFF", {"compression": "tiff_lzw", "strip_size": 2**31 - 1}, "RGBA"),
+        ("BMP", {}, "RGB"),
+    ],
+)
+def test_what_decoding_takes_is_known_before(kind, options, mode):
+    data = file_of(Image.new(mode, (2000, 2000)), kind, **options)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = PIXELS * bytes_per_pixel(image)
+    outcome, taken = memory_for(data, expected)
+    assert (outcome, taken < 1.1 * expected + 8 * 2**20) == ("read", True)
+    outcome, taken = memory_for(data, expected - 1)
+    assert (outcome, taken < 8 * 2**20) == ("refused", True)
 
 
 def probabilities(height: int, width: int, seed: int = 0) -> np.ndarray:
