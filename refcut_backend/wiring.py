@@ -158,6 +158,7 @@ class Wiring:
         versions: Which model version serves which project.
         training: Requests and status of trainings.
         batches: Answers requests without a click.
+        click_timeout_s: Deadline of a click in seconds.
         reconcile: Compares the references with Label Studio; None in processes that do not.
     """
 
@@ -169,6 +170,7 @@ class Wiring:
     versions: ProjectVersions
     training: TrainingWiring
     batches: BatchPrelabeller
+    click_timeout_s: float = 8.0
     reconcile: ReconcileThread | None = None
 
 
@@ -202,6 +204,7 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
         versions=versions,
         batches=BatchPrelabeller(task_prelabeller(stores, settings, connection), PrelabelRules.of(settings)),
         training=wire_training(stores, settings, connection),
+        click_timeout_s=settings.click_timeout_s,
         reconcile=reconcile_thread(
             stores.engine,
             references,

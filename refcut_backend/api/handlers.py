@@ -11,7 +11,13 @@ from typing import Any
 from starlette.responses import Response
 
 from refcut_backend.clicks.service import ClickReply, ClickRequest
-from refcut_backend.errors import LabelConfigError, NotConnectedError, RefCutError, UnclearProjectError
+from refcut_backend.errors import (
+    ClickTimeoutError,
+    LabelConfigError,
+    NotConnectedError,
+    RefCutError,
+    UnclearProjectError,
+)
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.label_config import problems, read_label_config
 from refcut_backend.label_studio.payloads import PredictRequest, SetupRequest, Webhook
@@ -150,6 +156,21 @@ def answer_predict(wiring: Wiring, request: PredictRequest, response: Response) 
     if reply.reason is not None:
         response.headers[REASON_HEADER] = reply.reason
     return {"results": [reply.prediction], "model_version": reply.prediction["model_version"]}
+
+
+def answer_too_late(wiring: Wiring, response: Response) -> dict[str, Any]:
+    """Answer a click whose deadline has passed while the database, or anything else that may hang, held it up.
+
+    Returns:
+        The body of the response: no mask.
+    """
+    note(
+        outcome=ClickTimeoutError.code,
+        problem="no answer in time; where the log line has no time for the queue, the database hung before it",
+    )
+    response.headers[REASON_HEADER] = ClickTimeoutError.code
+    version = wiring.versions.shared
+    return {"results": [prediction(version, [], 0.0)], "model_version": version}
 
 
 def _answer_without_click(

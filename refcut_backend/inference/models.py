@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Set
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from model.errors import ModelError
 from model.predictor_config import PredictorSettings
 from model.runtime.base import NetworkStages
 from refcut_backend.errors import ModelStoreError
+from refcut_backend.versions.files import StoreSilentError
 from refcut_backend.versions.serving import ServingChoice
 
 
@@ -55,6 +57,9 @@ log = logging.getLogger("refcut.worker")
 LOOK_EVERY_S = 1.0
 FIRST_WAIT_S = 4.0
 """Seconds that a project's first click waits for its version; then the shared model answers until it is loaded."""
+RETRY_S = 10.0
+"""Seconds until a version whose download failed is fetched again."""
+STOP_LIMIT_S = 2.0
 MAX_PROJECTS = 50
 
 
@@ -85,6 +90,7 @@ class ProjectModels:
         self._first_wait_s = first_wait_s
         self._serving: OrderedDict[int, ServedModel | None] = OrderedDict()
         self._loading: set[int] = set()
+        self._retry_at: dict[int, float] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -112,23 +118,32 @@ class ProjectModels:
             return {model.computes_as for model in (self.shared, *versions)}
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread. A store that does not answer is not waited for."""
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(STOP_LIMIT_S)
 
     def _look(self) -> None:
         while not self._stopping:
             with self._changed:
                 projects = [project for project in reversed(self._serving) if project not in self._loading]
             for project_id in projects:
-                if self._serving.get(project_id) is None or self._choice.has_changed(project_id):
+                if self._stopping:
+                    return
+                if self._is_due(project_id):
                     self._begin(project_id)
             with self._changed:
                 if not self._stopping and not self._has_new_project():
                     self._changed.wait(LOOK_EVERY_S)
+
+    def _is_due(self, project_id: int) -> bool:
+        """Whether a project may need another model than the one that serves it."""
+        if self._serving.get(project_id) is None:
+            return True
+        is_early = time.monotonic() < self._retry_at.get(project_id, 0.0)
+        return not is_early and self._choice.has_changed(project_id)
 
     def _has_new_project(self) -> bool:
         return any(m is None and project not in self._loading for project, m in self._serving.items())
@@ -146,6 +161,8 @@ class ProjectModels:
         except Exception:
             log.exception("a project's model cannot be loaded", extra={"project": project_id})
             model = None
+            self._choice.forget(project_id)
+            self._retry_at[project_id] = time.monotonic() + RETRY_S
         with self._changed:
             self._loading.discard(project_id)
             if project_id in self._serving:
@@ -166,6 +183,8 @@ class ProjectModels:
                     return model
             try:
                 return self._load(choice.version)
+            except StoreSilentError:
+                raise
             except (ModelError, ModelStoreError, OSError, RuntimeError, MemoryError) as error:
                 log.error(
                     "a version of the model cannot be loaded",

@@ -8,10 +8,8 @@ the check is there.
 
 from __future__ import annotations
 
-import queue
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -27,6 +25,7 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
+from refcut_backend.deadlines import NoAnswerError, answer_within
 from refcut_backend.errors import AddressRefusedError, TooLargeError
 from refcut_backend.label_studio.allowed_hosts import AllowedHosts, is_metadata, is_public
 
@@ -116,24 +115,12 @@ class GuardedBackend(httpcore.NetworkBackend):
 
     def _resolved(self, host: str, port: int, timeout: float | None) -> list[str]:
         """Resolves a host on a separate thread, because the system's resolver has no timeout."""
-        answer: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
-
-        def look_up() -> None:
-            try:
-                answer.put(self._resolve(host, port))
-            except Exception as error:
-                answer.put(error)
-
-        threading.Thread(target=look_up, name="dns", daemon=True).start()
         try:
-            found = answer.get(timeout=self._budget.within(timeout))
-        except queue.Empty:
+            return answer_within(self._budget.within(timeout), lambda: self._resolve(host, port), "dns")
+        except NoAnswerError:
             raise httpcore.ConnectTimeout(f"{host} was not resolved in time") from None
-        if isinstance(found, (OSError, UnicodeError)):
+        except (OSError, UnicodeError):
             raise httpcore.ConnectError(f"{host} cannot be resolved") from None
-        if isinstance(found, Exception):
-            raise found
-        return found
 
 
 def _check(addresses: list[str], host: str, port: int) -> None:

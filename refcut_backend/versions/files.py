@@ -9,17 +9,26 @@ import shutil
 import time
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from model.files import PARTIAL, atomic_write
+from refcut_backend.deadlines import NoAnswerError, answer_within
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.versions.manifest import MANIFEST_FILE
 
 HALF_FOLDER_S = 3600.0
 """A folder without a manifest is kept for this long: a process may still be writing it."""
+ANSWERS_WITHIN_S = 10.0
+"""Longest wait for a remote store, except while weights are copied."""
+
+T = TypeVar("T")
+
+
+class StoreSilentError(ModelStoreError):
+    """A remote store did not answer in time, which says nothing about the files in it."""
 
 
 class StoreFiles:
@@ -27,12 +36,15 @@ class StoreFiles:
 
     Args:
         url: A folder, or a URL that fsspec can open. It need not exist yet.
+        limit_s: Longest wait for a remote store in seconds. Every method except `get` and `put` keeps it and raises
+            StoreSilentError afterwards; those two wait as long as bytes arrive.
 
     Raises:
         ModelStoreError: If this installation cannot open that kind of URL.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, limit_s: float = ANSWERS_WITHIN_S) -> None:
+        self._limit_s = limit_s
         try:
             self._fs, root = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
@@ -55,13 +67,13 @@ class StoreFiles:
         """
         if self.local_root is not None:
             return (self.local_root / name).read_bytes()
-        data: bytes = self._fs.cat_file(self._path(name))
+        data: bytes = self._in_time(lambda: self._fs.cat_file(self._path(name)))
         return data
 
     def size(self, name: str) -> int | None:
         """Return a file's size in bytes; None if there is no such file."""
         try:
-            return int(self._fs.size(self._path(name)))
+            return int(self._in_time(lambda: self._fs.size(self._path(name))))
         except FileNotFoundError:
             return None
 
@@ -105,21 +117,36 @@ class StoreFiles:
         Raises:
             FileNotFoundError: If there is no such file.
         """
-        return time.time() - float(self._fs.modified(self._path(name)).timestamp())
+        modified = self._in_time(lambda: self._fs.modified(self._path(name)))
+        return time.time() - float(modified.timestamp())
 
     def remove(self, name: str) -> None:
         """Remove a file or a whole folder, if it is there."""
         try:
-            self._fs.rm(self._path(name), recursive=True)
+            self._in_time(lambda: self._fs.rm(self._path(name), recursive=True))
         except FileNotFoundError:
             return
+
+    def _in_time(self, call: Callable[[], T]) -> T:
+        """Makes a call of the file system. A folder of this machine needs no limit, and no thread."""
+        if self.local_root is not None:
+            return call()
+        try:
+            return answer_within(self._limit_s, call, "model-store")
+        except NoAnswerError:
+            raise StoreSilentError(
+                f"the model store does not answer within {self._limit_s:g} s",
+                hint="check REFCUT_MODEL_STORE and the network",
+            ) from None
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
     def _listed(self, name: str) -> list[dict[str, Any]]:
         try:
-            entries: list[dict[str, Any]] = self._fs.ls(self._path(name), detail=True)
+            entries: list[dict[str, Any]] = self._in_time(
+                lambda: self._fs.ls(self._path(name), detail=True)
+            )
         except (FileNotFoundError, NotADirectoryError):
             return []
         return entries
@@ -129,7 +156,7 @@ class StoreFiles:
             with atomic_write(self.local_root / name, shared=True) as temporary:
                 temporary.write_bytes(data)
         else:
-            self._fs.pipe_file(self._path(name), data)
+            self._in_time(lambda: self._fs.pipe_file(self._path(name), data))
 
     def _put(self, source: Path, name: str) -> None:
         if self.local_root is not None:

@@ -18,6 +18,7 @@ from cachetools import LRUCache
 from model.checkpoints.version_folder import version_name
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.settings import Settings
+from refcut_backend.versions.files import StoreSilentError
 from refcut_backend.versions.manifest import Pointer
 from refcut_backend.versions.store import ModelStore
 
@@ -27,7 +28,12 @@ MAX_PROJECTS = 10_000
 FRESH_S = 1.0
 """An answer of the store is used without asking again for this long."""
 STALE_S = 4.0
-"""Up to this age an answer is used while a newer one is fetched in the background; an older one is never used."""
+"""Up to this age an answer is used while a newer one is fetched; an older one only if the store does not answer."""
+WAIT_S = 0.5
+"""Longest wait for the store. A click must not wait for a store that is silent: the last answer serves, or the shared
+model."""
+MAX_ASKING = 16
+"""Projects that the store is asked about at once. A silent store must not collect threads."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,11 @@ class ServingChoice:
             log.error("the model store cannot be read", extra={"project": project_id, "problem": str(error)})
             return last[1] if last else self.shared
 
+    def forget(self, project_id: int) -> None:
+        """Forget what serves a project, so that `has_changed` is true: its version could not be fetched."""
+        with self._lock:
+            self._last.pop(project_id, None)
+
     def refuse(self, project_id: int, version: str) -> None:
         """Note that a version turned out to be unusable. An earlier one serves until the project's pointer changes."""
         with self._lock:
@@ -128,6 +139,8 @@ class ServingChoice:
         try:
             self._check(version)
             return True
+        except StoreSilentError:
+            raise
         except (ModelStoreError, OSError) as error:
             log.error(
                 "a version of the model is damaged",
@@ -157,19 +170,23 @@ class ProjectVersions(Protocol):
 class StoreVersions:
     """The versions that the store names, asked for at most once per second and project.
 
-    A slow remote store delays nobody.
+    The store is asked in the background, so that a slow one delays nobody for longer than `wait_s` seconds.
 
     Args:
         choice: Chooses what serves.
-        clock: Monotonic seconds.
+        clock: Monotonic seconds; ages of answers are measured with it.
+        wait_s: Longest wait for an answer. It begins with the question, so a store that is silent is waited for once.
     """
 
-    def __init__(self, choice: ServingChoice, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, choice: ServingChoice, clock: Callable[[], float] = time.monotonic, wait_s: float = WAIT_S
+    ) -> None:
         self._choice = choice
         self._clock = clock
-        self._lock = threading.Lock()
+        self._wait_s = wait_s
+        self._changed = threading.Condition()
         self._known: LRUCache[int, tuple[float, Choice]] = LRUCache(MAX_PROJECTS)
-        self._asking: set[int] = set()
+        self._asked_at: dict[int, float] = {}
 
     @property
     def shared(self) -> str:
@@ -182,32 +199,38 @@ class StoreVersions:
         return self._choice.fallen_back
 
     def of(self, project_id: int) -> str:
-        """Return the version that serves a project; at most `STALE_S` seconds old."""
-        with self._lock:
+        """Return the version that serves a project; at most `STALE_S` seconds old if the store answers in time."""
+        with self._changed:
             known = self._known.get(project_id)
             age_s = self._clock() - known[0] if known else STALE_S
-            is_due = FRESH_S <= age_s < STALE_S and project_id not in self._asking
-            if is_due:
-                self._asking.add(project_id)
-        if known is None or age_s >= STALE_S:
-            return self._ask(project_id).version
-        if is_due:
-            threading.Thread(target=self._ask, args=(project_id,), name="model-version", daemon=True).start()
-        return known[1].version
+            if age_s >= FRESH_S:
+                self._ask_in_background(project_id)
+            if age_s >= STALE_S and project_id in self._asked_at:
+                left_s = self._asked_at[project_id] + self._wait_s - time.monotonic()
+                self._changed.wait_for(lambda: project_id not in self._asked_at, max(left_s, 0))
+                known = self._known.get(project_id)
+            return known[1].version if known else self.shared
 
     def all(self) -> list[str]:
         """List the versions that serve, as far as they have been asked for, the shared model first."""
-        with self._lock:
+        with self._changed:
             known = [choice.version for _, choice in self._known.values()]
         return list(dict.fromkeys([self.shared, *known]))
 
-    def _ask(self, project_id: int) -> Choice:
+    def _ask_in_background(self, project_id: int) -> None:
+        """Asks the store unless it has not answered the last question yet."""
+        if project_id in self._asked_at or len(self._asked_at) >= MAX_ASKING:
+            return
+        self._asked_at[project_id] = time.monotonic()
+        threading.Thread(target=self._ask, args=(project_id,), name="model-version", daemon=True).start()
+
+    def _ask(self, project_id: int) -> None:
         at = self._clock()
         choice = self._choice.of(project_id)
-        with self._lock:
+        with self._changed:
             self._known[project_id] = at, choice
-            self._asking.discard(project_id)
-        return choice
+            del self._asked_at[project_id]
+            self._changed.notify_all()
 
 
 def open_model_store(settings: Settings) -> ModelStore:

@@ -19,7 +19,13 @@ from typing import Any
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, file_digest
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.project_ids import project_name
-from refcut_backend.versions.files import HALF_FOLDER_S, StoreFiles, copy_atomically, sweep
+from refcut_backend.versions.files import (
+    HALF_FOLDER_S,
+    StoreFiles,
+    StoreSilentError,
+    copy_atomically,
+    sweep,
+)
 from refcut_backend.versions.manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -261,6 +267,8 @@ class ModelStore:
         for name in self._files.folders("versions"):
             try:
                 found.append(self.manifest(name))
+            except StoreSilentError:
+                raise
             except ModelStoreError:
                 continue
         return found

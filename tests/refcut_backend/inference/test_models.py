@@ -21,6 +21,7 @@ from refcut_backend.inference.load_model import ModelLoader
 from refcut_backend.inference.models import ProjectModels, ServedModel
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.queue.messages import ClickJob
+from refcut_backend.versions.files import StoreSilentError
 from refcut_backend.versions.serving import ServingChoice
 from refcut_backend.versions.store import ModelStore
 from tests.refcut_backend.inference.test_engine import LIMITS, Store
@@ -30,7 +31,7 @@ from tests.support.worker_farm import wait_for
 
 class World:
     """A store with versions of tiny networks, and what a worker makes of it. gates: versions whose loading is held up
-    until their event is set; refused: versions that cannot be loaded."""
+    until their event is set; refused: versions that cannot be loaded; fails_with: what every load raises."""
 
     def __init__(self, folder: Path, limit: int = 2) -> None:
         self.folder = folder
@@ -42,12 +43,15 @@ class World:
         self.loads: list[str] = []
         self.gates: dict[str, threading.Event] = {}
         self.refused: set[str] = set()
+        self.fails_with: Exception | None = None
         self.models = ProjectModels(self.choice, shared, self.load, limit, first_wait_s=30)
 
     def load(self, version: str) -> ServedModel:
         self.loads.append(version)
         if version in self.gates:
             assert self.gates[version].wait(60)
+        if self.fails_with is not None:
+            raise self.fails_with
         if version in self.refused:
             raise RuntimeError("cannot be loaded")
         return self.loader.load(self.store.local_folder(version), version)
@@ -149,6 +153,17 @@ def test_a_version_that_cannot_be_loaded_falls_back_too(world):
     assert world.serves() == first
     world.store.rollback(1)
     wait_for(lambda: world.choice.fallen_back == 0, "all is well again")
+
+
+@pytest.mark.parametrize("error", [StoreSilentError("no answer"), Exception("the network's own error")])
+def test_a_download_that_fails_is_tried_again_and_does_not_cost_the_version(world, monkeypatch, error):
+    monkeypatch.setattr(models, "RETRY_S", 0.1)
+    world.store.promote(1, version := world.publish(1))
+    world.fails_with = error
+    assert world.serves() == world.choice.shared.version
+    world.fails_with = None
+    world.wait_until(version)
+    assert world.choice.fallen_back == 0
 
 
 def test_a_store_that_cannot_be_read_changes_nothing(world, monkeypatch):

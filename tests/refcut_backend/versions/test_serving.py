@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from model.checkpoints.version_folder import VERSION_FILE
-from refcut_backend.versions.serving import ServingChoice, StoreVersions
+from refcut_backend.errors import ModelStoreError
+from refcut_backend.versions.files import StoreFiles, StoreSilentError
+from refcut_backend.versions.serving import MAX_ASKING, ServingChoice, StoreVersions
 from refcut_backend.versions.store import ModelStore
+from tests.support.silent_server import silent_server
 from tests.support.trained_folders import trained_folder, version_metadata
 from tests.support.worker_farm import wait_for
+
+
+PATIENT_S = 60
+"""Wait for a store that answers: a busy machine must not fail a test."""
 
 
 class Clock:
@@ -78,7 +87,7 @@ def test_promote_and_rollback_are_reported_within_five_seconds_and_the_store_is_
     store, choice, tmp_path
 ):
     clock = Clock()
-    versions = StoreVersions(choice, clock)
+    versions = StoreVersions(choice, clock, PATIENT_S)
     version = published(store, tmp_path, 1)
     assert versions.of(1) == versions.shared
     store.promote(1, version)
@@ -88,13 +97,81 @@ def test_promote_and_rollback_are_reported_within_five_seconds_and_the_store_is_
     wait_for(lambda: versions.of(1) == version, "the answer is renewed meanwhile")
     store.rollback(1)
     clock.now_s = 5.9
-    assert versions.of(1) == versions.shared, "an old answer is never given"
+    assert versions.of(1) == versions.shared, "no old answer is given while the store answers"
 
 
 def test_all_versions_that_serve_are_listed_the_shared_one_first(store, choice, tmp_path):
-    versions = StoreVersions(choice)
+    versions = StoreVersions(choice, wait_s=PATIENT_S)
     store.promote(1, version := published(store, tmp_path, 1))
     assert versions.all() == [versions.shared]
     assert versions.of(1) == version
     assert versions.of(2) == versions.shared
     assert versions.all() == [versions.shared, version]
+
+
+class SilentFiles(StoreFiles):
+    """A store that does not answer until it is released."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.released = threading.Event()
+        self.reads = 0
+
+    def read(self, name: str) -> bytes:
+        self.reads += 1
+        self.released.wait(PATIENT_S)
+        return super().read(name)
+
+
+@pytest.fixture
+def silent(tmp_path: Path) -> Iterator[SilentFiles]:
+    files = SilentFiles(str(tmp_path / "models"))
+    yield files
+    files.released.set()
+
+
+def test_a_silent_store_is_waited_for_once_and_then_the_shared_model_serves(silent, tmp_path):
+    choice = ServingChoice(ModelStore(silent, tmp_path / "cache"), trained_folder(tmp_path / "shared"))
+    versions = StoreVersions(choice, wait_s=0.2)
+    names = [versions.of(1) for _ in range(200)]  # 40 s if each of them waited
+    assert set(names) == {versions.shared}
+    assert silent.reads == 1
+    silent.released.set()
+    wait_for(lambda: versions.all() == [versions.shared] and not versions._asked_at, "the store has answered")
+
+
+def test_a_silent_store_collects_no_threads_however_many_projects_there_are(silent, tmp_path):
+    choice = ServingChoice(ModelStore(silent, tmp_path / "cache"), trained_folder(tmp_path / "shared"))
+    versions = StoreVersions(choice, wait_s=0)
+    for project in range(10 * MAX_ASKING):
+        assert versions.of(project + 1) == versions.shared
+    assert sum(thread.name == "model-version" for thread in threading.enumerate()) <= MAX_ASKING
+
+
+def test_a_remote_store_that_accepts_and_never_answers_is_an_error_in_time(monkeypatch, tmp_path):
+    with silent_server() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        store = ModelStore(StoreFiles("s3://bucket/models", limit_s=0.5), tmp_path / "cache")
+        for question in (lambda: store.pointer(1), lambda: store.versions(1), store.sweep):
+            with pytest.raises(ModelStoreError, match=r"does not answer within 0\.5 s"):
+                question()
+
+
+def test_a_store_that_falls_silent_changes_nothing_for_a_project_that_it_serves(
+    store, choice, tmp_path, monkeypatch
+):
+    first, second = published(store, tmp_path, 1), published(store, tmp_path, 2)
+    store.promote(1, first)
+    assert choice.of(1).version == first
+    store.promote(1, second)
+    with monkeypatch.context() as outage:
+        outage.setattr(choice, "_check", lambda _version: fall_silent())
+        assert choice.of(1).version == first
+        assert choice.fallen_back == 0
+    assert choice.of(1).version == second
+
+
+def fall_silent() -> None:
+    raise StoreSilentError("the model store does not answer")
