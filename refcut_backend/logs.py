@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -86,3 +88,26 @@ def note(**fields: Any) -> None:
     collected = _fields.get()
     if collected is not None:
         collected.update(fields)
+
+
+class SeldomLog:
+    """Logs an event that may come thousands of times per second: at most one line per interval, with their number."""
+
+    def __init__(
+        self, log: logging.Logger, interval_s: float = 60.0, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._log = log
+        self._interval_s = interval_s
+        self._now = now
+        self._lock = threading.Lock()
+        self._times = 0
+        self._last: float | None = None
+
+    def warning(self, message: str, **fields: Any) -> None:
+        """Log a warning, or count it for the next line. The field `times` is the number of events since the last line."""
+        with self._lock:
+            self._times += 1
+            if self._last is not None and self._now() - self._last < self._interval_s:
+                return
+            times, self._times, self._last = self._times, 0, self._now()
+        self._log.warning(message, extra=fields | {"times": times})

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
-from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickHistory
+from refcut_backend.clicks.history import ANSWER_TIMEOUT_S, LOCK_TIMEOUT_MS, ClickHistory
 from refcut_backend.clicks.log import OldClicks
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.preload import TaskPreloader
 from refcut_backend.clicks.service import AddressHidingSender, ClickService
-from refcut_backend.database.engine import open_database
+from refcut_backend.database.engine import WriteCheck, open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
@@ -158,6 +158,7 @@ class Wiring:
         versions: Which model version serves which project.
         training: Requests and status of trainings.
         batches: Answers requests without a click.
+        database_is_writable: Whether a row can be written now; answers within seconds.
         click_timeout_s: Deadline of a click in seconds.
         reconcile: Compares the references with Label Studio; None in processes that do not.
     """
@@ -170,6 +171,7 @@ class Wiring:
     versions: ProjectVersions
     training: TrainingWiring
     batches: BatchPrelabeller
+    database_is_writable: Callable[[], bool]
     click_timeout_s: float = 8.0
     reconcile: ReconcileThread | None = None
 
@@ -190,7 +192,7 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
     queue = ClickQueue(connection, settings.click_timeout_s, settings.click_queue_limit)
     versions = open_project_versions(settings)
     # A connection of its own: a click waits for another writer for a shorter time than other requests.
-    memory = ClickHistory(open_database(settings.database, LOCK_TIMEOUT_MS), settings.click_memory_s)
+    memory = ClickHistory(open_database(settings.database, LOCK_TIMEOUT_MS, ANSWER_TIMEOUT_S), settings.click_memory_s)
     return Wiring(
         clicks=ClickService(
             AddressHidingSender(queue, addresses), references, versions, AnswerRules.of(settings), memory
@@ -204,6 +206,7 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
         versions=versions,
         batches=BatchPrelabeller(task_prelabeller(stores, settings, connection), PrelabelRules.of(settings)),
         training=wire_training(stores, settings, connection),
+        database_is_writable=WriteCheck(stores.engine).passes,
         click_timeout_s=settings.click_timeout_s,
         reconcile=reconcile_thread(
             stores.engine,

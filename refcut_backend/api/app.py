@@ -7,47 +7,52 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any, TypeVar
+import logging
+from typing import Any
 
 import label_studio_sdk.client  # noqa: F401 - takes about a second, which no click and no webhook should wait for
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, move_on_after
 from anyio.to_thread import run_sync
-from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response
+from fastapi import BackgroundTasks, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import Route
 
 from refcut_backend import __version__
 from refcut_backend.api.auth import Access, Guard
+from refcut_backend.api.bodies import BODY, Body, BodyLimit, JsonReader
 from refcut_backend.api.handlers import (
     answer_predict,
     answer_setup,
     answer_start_training,
+    answer_too_late,
+    compare_project,
     follow_webhook,
     prepare_task,
 )
 from refcut_backend.api.metrics import Metrics
-from refcut_backend.api.middleware import BodyLimit, JsonOnly, RequestLine, SafeHeaders
+from refcut_backend.api.middleware import JsonOnly, RequestLine, SafeHeaders
 from refcut_backend.api.operations import PATHS, operations
-from refcut_backend.label_studio.payloads import (
-    JobStatusRequest,
-    PredictRequest,
-    SetupRequest,
-    Webhook,
-    without_masks,
-)
-from refcut_backend.logs import note
+from refcut_backend.errors import DatabaseFailsError
+from refcut_backend.label_studio.payloads import JobStatusRequest, PredictRequest, SetupRequest, Webhook
+from refcut_backend.logs import SeldomLog, note
 from refcut_backend.training.requests import START_TRAINING
 from refcut_backend.wiring import Wiring
 
+log = logging.getLogger("refcut.web")
+
 CLICK_THREADS = 100
+CLICK_GRACE_S = 0.5
+"""Added to a click's deadline: the queue, which usually ends a click, knows the reason better."""
 PRELABEL_THREADS = 20
+TASK_THREADS = 20
+MAX_WAITING_WEBHOOKS = 300
+"""Further webhooks are not applied; the comparison of their project finds what they reported."""
 MAX_FAULTS = 20
 THREADS_SWITCH_AFTER_S = 0.0005
 """For `sys.setswitchinterval` in this process: a tenth of Python's default, so that a thread that decodes the masks of a
 webhook delays the threads that answer clicks less."""
-P = TypeVar("P", bound=BaseModel)
 
 
 def create_app(wiring: Wiring, request_max_bytes: int, access: Access | None = None) -> FastAPI:
@@ -73,7 +78,7 @@ def create_app(wiring: Wiring, request_max_bytes: int, access: Access | None = N
     paths = [route.path for route in app.routes if isinstance(route, Route)]
     training = wiring.training.status
     metrics = Metrics(wiring.versions, [*paths, *PATHS], wiring.queue_state, training)
-    app.include_router(operations(metrics, wiring.queue_state, wiring.projects.can_be_read, training))
+    app.include_router(operations(metrics, wiring.queue_state, wiring.database_is_writable, training))
     # The middleware that is added last is the outermost.
     app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
     app.add_middleware(JsonOnly)
@@ -81,77 +86,104 @@ def create_app(wiring: Wiring, request_max_bytes: int, access: Access | None = N
     app.add_middleware(RequestLine, observe=metrics.observe)
     app.add_middleware(SafeHeaders)
     app.add_exception_handler(RequestValidationError, _explain_bad_request)
+    app.add_exception_handler(SQLAlchemyError, _explain_database)
+    app.add_exception_handler(DatabaseFailsError, _explain_database)
     return app
 
 
 def _add_label_studio_routes(app: FastAPI, wiring: Wiring) -> None:
-    # Clicks wait for their worker on threads of their own; otherwise a slow worker would block /setup.
+    # Nothing that may hang runs on the event loop, and each kind of request has threads of its own: where one kind waits
+    # for a slow worker or a silent database, the others are still answered.
     click_threads = CapacityLimiter(CLICK_THREADS)
     prelabel_threads = CapacityLimiter(PRELABEL_THREADS)
-    # Webhooks are applied one at a time, in order: decoding their masks must not delay clicks.
-    event_thread = CapacityLimiter(1)
+    task_threads = CapacityLimiter(TASK_THREADS)
+    bodies = JsonReader()
+    webhooks = _WaitingWebhooks(wiring)
 
     @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> dict[str, str]:
         return {"status": "UP", "model_class": "RefCut"}
 
     @app.post("/setup")
-    def setup(request: SetupRequest) -> dict[str, str]:
-        return answer_setup(wiring, request)
+    async def setup(http: Request) -> dict[str, str]:
+        return await run_sync(answer_setup, wiring, await bodies.read(SetupRequest, http))
 
     @app.api_route("/versions", methods=["GET", "POST"])
     async def versions() -> dict[str, list[str]]:
         return {"versions": wiring.versions.all()}
 
     @app.post("/predict")
-    async def predict(
-        request: Annotated[PredictRequest, Depends(_read_predict_request)],
-        response: Response,
-        background: BackgroundTasks,
-    ) -> dict[str, Any]:
+    async def predict(http: Request, response: Response, background: BackgroundTasks) -> dict[str, Any]:
+        request = await bodies.read(PredictRequest, http)
         if request.params.context is None:
-            background.add_task(prepare_task, wiring, request)
-            return await run_sync(answer_predict, wiring, request, response, limiter=prelabel_threads)
-        return await run_sync(answer_predict, wiring, request, response, limiter=click_threads)
+            background.add_task(run_sync, prepare_task, wiring, request, limiter=task_threads)
+            threads = prelabel_threads if wiring.batches.is_on else task_threads
+            return await run_sync(answer_predict, wiring, request, response, limiter=threads)
+        with move_on_after(wiring.click_timeout_s + CLICK_GRACE_S):
+            return await run_sync(
+                answer_predict, wiring, request, response, limiter=click_threads, abandon_on_cancel=True
+            )
+        return answer_too_late(wiring, response)
 
     @app.post("/webhook")
-    async def webhook(request: Request, background: BackgroundTasks) -> dict[str, Any]:
-        body = await request.body()
-        event = _parsed(Webhook, without_masks(body))
+    async def webhook(http: Request, background: BackgroundTasks) -> dict[str, Any]:
+        event = await bodies.read(Webhook, http)
         note(action=event.action, project=event.project.id if event.project else None)
         if event.action == START_TRAINING and event.project is not None:
             return await run_sync(answer_start_training, wiring, event.project.ref)
-        background.add_task(_follow_in_order, wiring, body, event_thread)
+        if webhooks.has_room:
+            background.add_task(webhooks.follow, http.scope[BODY])
+        else:
+            background.add_task(webhooks.compare_instead, event)
         return {"status": "accepted"}
 
     @app.post("/job_status")
-    def job_status(request: JobStatusRequest) -> JSONResponse:
-        job = wiring.training.status.job(request.job)
+    async def job_status(http: Request) -> JSONResponse:
+        request = await bodies.read(JobStatusRequest, http)
+        job = await run_sync(wiring.training.status.job, request.job)
         if job is None:
             # Label Studio treats this status as a removed job.
             return JSONResponse({"error": "no such job"}, status_code=410)
         return JSONResponse(job)
 
 
-async def _read_predict_request(request: Request) -> PredictRequest:
-    """Parses the body without the accepted masks that come along with a task: no click needs them."""
-    return _parsed(PredictRequest, without_masks(await request.body()))
+class _WaitingWebhooks:
+    """Webhooks that were acknowledged and are applied one at a time, in order: their masks must not delay clicks."""
+
+    def __init__(self, wiring: Wiring) -> None:
+        self._wiring = wiring
+        self._thread = CapacityLimiter(1)
+        self._waiting = 0
+        self._overflow = SeldomLog(log)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another webhook may wait."""
+        return self._waiting < MAX_WAITING_WEBHOOKS
+
+    async def compare_instead(self, event: Webhook) -> None:
+        """Has the project of a webhook compared with Label Studio, which finds what the webhook reported."""
+        self._overflow.warning("too many webhooks wait: their projects are compared instead")
+        await run_sync(compare_project, self._wiring, event)
+
+    async def follow(self, body: Body) -> None:
+        """Applies an event after its acknowledgement; its masks are parsed only now."""
+
+        def apply() -> None:
+            follow_webhook(self._wiring, Webhook.model_validate_json(body.read()))
+
+        self._waiting += 1
+        try:
+            await run_sync(apply, limiter=self._thread)
+        finally:
+            self._waiting -= 1
 
 
-def _parsed(model: type[P], body: bytes) -> P:
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise RequestValidationError(error.errors(include_url=False, include_input=False)) from None
-
-
-async def _follow_in_order(wiring: Wiring, body: bytes, event_thread: CapacityLimiter) -> None:
-    """Applies an event after its acknowledgement; its masks are parsed only now."""
-
-    def follow() -> None:
-        follow_webhook(wiring, Webhook.model_validate_json(body))
-
-    await run_sync(follow, limiter=event_thread)
+async def _explain_database(_request: Request, error: Exception) -> JSONResponse:
+    """Responds 503: the database is locked, full or restarting. The log line has the kind of the error, no traceback."""
+    hint = "try again; check the database's disk, and REFCUT_DATABASE_URL"
+    note(outcome=DatabaseFailsError.code, problem=type(error.__cause__ or error).__name__)
+    return JSONResponse({"error": DatabaseFailsError.code, "hint": hint}, status_code=503)
 
 
 async def _explain_bad_request(_request: Request, error: Exception) -> JSONResponse:

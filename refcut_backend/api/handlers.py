@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
 from refcut_backend.clicks.service import ClickReply, ClickRequest
@@ -46,13 +47,25 @@ def follow_webhook(wiring: Wiring, webhook: Webhook) -> None:
             "webhook not used",
             extra={"project": project.id, "reason": error.code, "problem": str(error)},
         )
-        if isinstance(error, UnclearProjectError) and wiring.reconcile is not None:
-            for known in wiring.projects.of_number(project.id):
-                wiring.reconcile.soon(known.project_id)
+        if isinstance(error, UnclearProjectError):
+            compare_project(wiring, webhook)
         return
     webhook = webhook.model_copy(update={"project": project.model_copy(update={"id": project_id})})
     wiring.follower.apply(webhook)
     wiring.clicks.follow(webhook)
+
+
+def compare_project(wiring: Wiring, webhook: Webhook) -> None:
+    """Have the project of a webhook compared with Label Studio; every project that it may mean."""
+    if webhook.project is None or wiring.reconcile is None:
+        return
+    try:
+        for known in wiring.projects.of_number(webhook.project.id):
+            wiring.reconcile.soon(known.project_id)
+    except (RefCutError, SQLAlchemyError) as error:
+        log.warning(
+            "project not compared", extra={"project": webhook.project.id, "problem": type(error).__name__}
+        )
 
 
 def answer_start_training(wiring: Wiring, project: ProjectRef) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The layers around every request: log line and metrics, security headers, JSON only, limit of the body.
+"""The layers around every request: log line and metrics, security headers, JSON only. `bodies.py` receives the body.
 
 `app.py` sets their order. Unexpected exceptions end in `RequestLine`, which responds 500 with the id of the log line.
 """
@@ -8,12 +8,10 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -169,57 +167,3 @@ class JsonOnly:
 
 def _is_json(headers: Headers) -> bool:
     return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
-
-
-class _TooLargeError(HTTPException):
-    """Raised while the body is read; frameworks do not swallow an HTTPException."""
-
-    def __init__(self) -> None:
-        super().__init__(status_code=413)
-
-
-class BodyLimit:
-    """ASGI middleware: responds 413 with a hint to bodies over `max_bytes`."""
-
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
-        self._app = app
-        self._max_bytes = max_bytes
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or respond 413."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self._max_bytes:
-            await self._refuse(scope, receive, send)
-            return
-        seen = 0
-
-        async def counted() -> Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self._max_bytes:
-                raise _TooLargeError
-            return message
-
-        async def unless_too_large(message: Message) -> None:
-            """Drops the application's own response to the error, which does not name the setting."""
-            if seen <= self._max_bytes:
-                await send(message)
-
-        with suppress(_TooLargeError):
-            await self._app(scope, counted, unless_too_large)
-        if seen > self._max_bytes:
-            await self._refuse(scope, receive, send)
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answer = JSONResponse(
-            {
-                "error": "too_large",
-                "hint": f"at most {self._max_bytes} bytes; REFCUT_REQUEST_MAX_BYTES sets it",
-            },
-            status_code=413,
-        )
-        await answer(scope, receive, send)

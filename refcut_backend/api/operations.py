@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from anyio import CapacityLimiter
+from anyio.to_thread import run_sync
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -16,13 +18,14 @@ from refcut_backend.api.metrics import Metrics, ReadQueueState
 from refcut_backend.errors import QueueUnavailableError
 from refcut_backend.training.status import TrainingStatus
 
+PROBE_THREADS = 4
 PATHS = ("/livez", "/readyz", "/metrics", "/status")
 
 
 def operations(
     metrics: Metrics,
     read_queue_state: ReadQueueState,
-    database_answers: Callable[[], bool],
+    database_is_writable: Callable[[], bool],
     training: TrainingStatus,
 ) -> APIRouter:
     """Build the routes.
@@ -30,22 +33,27 @@ def operations(
     Args:
         metrics: Counts and times of this process.
         read_queue_state: Reads the click queue; may raise QueueUnavailableError.
-        database_answers: Whether the database can be read now.
+        database_is_writable: Whether a row can be written now; answers within seconds.
         training: Reads the trainings; may raise SQLAlchemyError.
     """
     router = APIRouter()
+    # Of their own, so that a probe is answered however many requests wait for a database that is silent.
+    probe_threads = CapacityLimiter(PROBE_THREADS)
 
     @router.api_route("/livez", methods=["GET", "HEAD"])
     async def livez() -> dict[str, str]:
         return {"status": "alive"}
 
     @router.api_route("/readyz", methods=["GET", "HEAD"])
-    def readyz() -> JSONResponse:
+    async def readyz() -> JSONResponse:
+        return await run_sync(check_readiness, limiter=probe_threads)
+
+    def check_readiness() -> JSONResponse:
         try:
             workers: int | None = read_queue_state().ready_workers
         except QueueUnavailableError:
             workers = None
-        database = database_answers()
+        database = database_is_writable()
         body = {
             "redis": "down" if workers is None else "up",
             "database": "up" if database else "down",

@@ -28,6 +28,8 @@ log = logging.getLogger("refcut.click_memory")
 
 LOCK_TIMEOUT_MS = 250
 """Lock timeout for click history. On timeout the click is answered without its history."""
+ANSWER_TIMEOUT_S = 2.0
+"""Longest time for a statement of the click history."""
 
 
 class ClickPolarities:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -18,7 +19,8 @@ from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateColumn
 
-from refcut_backend.database.tables import Base
+from refcut_backend.database.tables import Base, Lease
+from refcut_backend.deadlines import NoAnswerError, answer_within
 from refcut_backend.errors import ConfigError, DatabaseFailsError
 
 UPGRADE_TRIES = 5
@@ -55,9 +57,17 @@ def _add_columns(connection: Connection) -> None:
 OWNER_ONLY = 0o600
 CONNECT_TIMEOUT_S = 3
 """For PostgreSQL. A click has a deadline of seconds, while drivers by default wait for minutes."""
+ANSWER_TIMEOUT_S = 20.0
+"""For PostgreSQL: longest time for one statement. The server ends it; a server that is silent is left a second later."""
+POOL_TIMEOUT_S = 5
+"""Longest wait for a connection of the pool while all of them wait for the database."""
+KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
+"""For PostgreSQL: after about 15 s the system gives up a connection whose other end is gone."""
 
 
-def open_database(url: str, lock_timeout_ms: int = 5000) -> Engine:
+def open_database(
+    url: str, lock_timeout_ms: int = 5000, answer_timeout_s: float = ANSWER_TIMEOUT_S
+) -> Engine:
     """Opens a database and adds missing tables and columns.
 
     A new SQLite file is readable only by its owner, because it contains Label Studio's tokens. It uses write-ahead
@@ -66,6 +76,7 @@ def open_database(url: str, lock_timeout_ms: int = 5000) -> Engine:
     Args:
         url: SQLAlchemy URL: "sqlite:///..." or "postgresql+psycopg://...".
         lock_timeout_ms: How long a statement waits for another process that is writing.
+        answer_timeout_s: How long a statement may take on PostgreSQL. SQLite has no server that could be silent.
 
     Raises:
         ConfigError: The database cannot be opened, or its driver is not installed. The message contains no password.
@@ -73,11 +84,20 @@ def open_database(url: str, lock_timeout_ms: int = 5000) -> Engine:
     try:
         parsed = make_url(url)
         engine = create_engine(
-            parsed, hide_parameters=True, json_deserializer=from_json, **_options(parsed, lock_timeout_ms)
+            parsed,
+            hide_parameters=True,
+            json_deserializer=from_json,
+            **_options(parsed, lock_timeout_ms, answer_timeout_s),
         )
+        if parsed.get_backend_name() == "postgresql":
+            _leave_silent_servers(engine, answer_timeout_s + 1)
         if parsed.get_backend_name() == "sqlite" and parsed.database:
             _prepare_sqlite(engine, Path(parsed.database), lock_timeout_ms)
-        make_current(engine)
+        try:
+            make_current(engine)
+        except SQLAlchemyError:
+            engine.dispose()
+            raise
     except ImportError as error:
         raise ConfigError(
             f"the database's driver is not installed ({error.name})",
@@ -91,12 +111,43 @@ def open_database(url: str, lock_timeout_ms: int = 5000) -> Engine:
     return engine
 
 
-def _options(url: URL, lock_timeout_ms: int) -> dict[str, Any]:
+def _options(url: URL, lock_timeout_ms: int, answer_timeout_s: float) -> dict[str, Any]:
     """For PostgreSQL, connections that broke while idle are detected before they are used."""
     if url.get_backend_name() != "postgresql":
-        return {}
-    arguments = {"connect_timeout": CONNECT_TIMEOUT_S, "options": f"-c lock_timeout={lock_timeout_ms}"}
-    return {"pool_pre_ping": True, "connect_args": arguments}
+        return {"pool_timeout": POOL_TIMEOUT_S} if url.database not in (None, "", ":memory:") else {}
+    limits = {"lock_timeout": lock_timeout_ms, "statement_timeout": round(1000 * answer_timeout_s)}
+    arguments: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT_S,
+        "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
+    }
+    return {
+        "pool_pre_ping": True,
+        "pool_timeout": POOL_TIMEOUT_S,
+        "connect_args": arguments | KEEPALIVE,
+    }
+
+
+def _leave_silent_servers(engine: Engine, limit_s: float) -> None:
+    """Closes a connection on which the server is silent: it accepts packets, and neither answers nor ends statements.
+
+    Neither PostgreSQL's own limits nor those of TCP notice a server that is stopped, or a proxy whose server is gone.
+    """
+    import psycopg
+
+    class ImpatientConnection(psycopg.Connection[Any]):
+        def wait(self, *arguments: Any, timeout: float | None = None, **more: Any) -> Any:
+            started = time.monotonic()
+            try:
+                return super().wait(*arguments, timeout=limit_s if timeout is None else timeout, **more)
+            except psycopg.OperationalError:
+                if timeout is not None or time.monotonic() - started < limit_s:
+                    raise
+                self.pgconn.finish()
+                raise psycopg.OperationalError(f"the database did not answer within {limit_s:g} s") from None
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: object, _record: object, arguments: list[Any], more: dict[str, Any]) -> object:
+        return ImpatientConnection.connect(*arguments, **more)
 
 
 def _prepare_sqlite(engine: Engine, path: Path, lock_timeout_ms: int) -> None:
@@ -154,3 +205,35 @@ def _statement(
         set_={name: insert.excluded[name] for name in columns},
         where=where,
     )
+
+
+class WriteCheck:
+    """Checks whether the database can be written, within seconds even if it is locked or silent; for probes.
+
+    Args:
+        engine: The database.
+        limit_s: Longest time for an answer.
+    """
+
+    def __init__(self, engine: Engine, limit_s: float = 2.0) -> None:
+        self._engine = engine
+        self._limit_s = limit_s
+        self._turn = threading.Lock()
+
+    def passes(self) -> bool:
+        """Write a row; return whether that succeeded in time. A check that hangs is not followed by a second one."""
+        if not self._turn.acquire(timeout=self._limit_s):
+            return False
+        try:
+            answer_within(self._limit_s, self._write_and_release, "database-check")
+        except (NoAnswerError, SQLAlchemyError):
+            return False
+        return True
+
+    def _write_and_release(self) -> None:
+        try:
+            row = {"name": "write-check", "holder": "", "expires_at": time.time()}
+            with self._engine.begin() as connection:
+                connection.execute(upsert(self._engine, Lease, ["expires_at"]), row)
+        finally:
+            self._turn.release()

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import Engine, Row, Table, delete, select, update
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from refcut_backend.database.engine import database_explained
@@ -308,15 +308,6 @@ class Projects:
             known_as=project.label_studio if self._own_url else "",
             project_created=project.created_at,
         )
-
-    def can_be_read(self) -> bool:
-        """Whether the database answers; for the health check."""
-        try:
-            with Session(self._engine) as session:
-                session.execute(select(Project.id).limit(1))
-            return True
-        except SQLAlchemyError:
-            return False
 
     def label_config(self, project_id: int) -> str | None:
         """Returns the last known label config (XML); None for an unknown project."""

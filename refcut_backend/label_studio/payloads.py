@@ -11,10 +11,15 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, PlainValidator
 from pydantic_core import core_schema
 
 from refcut_backend.project_ids import ProjectRef
+
+MAX_TASKS = 10_000
+"""Tasks in one request. Label Studio sends far fewer at once."""
+MAX_CONFIG_CHARS = 2**20
+"""Length of a label config. Ten thousand labels take two thirds of it."""
 
 _RLE_KEY = re.compile(rb'"rle"\s*+:\s*+\[')
 
@@ -134,9 +139,9 @@ class SetupRequest(_Payload):
     """
 
     project: Project
-    label_config: str = Field("", alias="schema")
-    hostname: str = ""
-    access_token: str | None = None
+    label_config: str = Field("", alias="schema", max_length=MAX_CONFIG_CHARS)
+    hostname: str = Field("", max_length=2000)
+    access_token: str | None = Field(None, max_length=4000)
     extra_params: Any = None
 
 
@@ -179,7 +184,7 @@ class TaskPayload(_Payload):
 class Context(_Payload):
     """Prompts of the clicked label that are on the annotator's canvas."""
 
-    result: list[dict[str, Any]] = Field(default_factory=list)
+    result: Annotated[list[dict[str, Any]], FailFast()] = Field(default_factory=list)
 
 
 class PredictParams(_Payload):
@@ -191,7 +196,7 @@ class PredictParams(_Payload):
 class PredictRequest(_Payload):
     """POST /predict: a click if it has a context; otherwise a task that is opened, or predicted in a batch."""
 
-    tasks: list[TaskPayload] = Field(min_length=1)
+    tasks: Annotated[list[TaskPayload], FailFast()] = Field(min_length=1, max_length=MAX_TASKS)
     project: Project
     label_config: str = ""
     params: PredictParams = Field(default_factory=PredictParams)
@@ -207,7 +212,9 @@ class AnnotationPayload(_Payload):
     """An annotation in a webhook or in the API's list. A deleted annotation has only its id."""
 
     id: RowId
-    result: Annotated[list[dict[str, Any]], BeforeValidator(_or_empty)] = Field(default_factory=list)
+    result: Annotated[list[dict[str, Any]], FailFast(), BeforeValidator(_or_empty)] = Field(
+        default_factory=list
+    )
     was_cancelled: bool = False
     updated_at: Timestamp = Timestamp()
     task: int | None = None
@@ -272,8 +279,8 @@ class Webhook(_Payload):
     project: WebhookProject | None = None
     task: ListedTask | list[ListedTask] | None = None
     annotation: AnnotationPayload | list[AnnotationPayload] | None = None
-    annotations: list[AnnotationPayload] = Field(default_factory=list)
-    tasks: list[DeletedTask] = Field(default_factory=list)
+    annotations: Annotated[list[AnnotationPayload], FailFast()] = Field(default_factory=list)
+    tasks: Annotated[list[DeletedTask], FailFast()] = Field(default_factory=list)
 
     def changed_annotations(self) -> list[AnnotationPayload]:
         """Returns the annotations that were created or updated, with or without their tasks."""

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 from refcut_backend.clicks.history import ClickHistory
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.service import ClickService
-from refcut_backend.database.engine import open_database
+from refcut_backend.database.engine import WriteCheck, open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ClickTimeoutError, QueueUnavailableError
 from refcut_backend.label_studio import brush_rle
@@ -129,6 +129,7 @@ def wiring_on(
         versions=OneVersion(MODEL_VERSION),
         training=training_on(engine, projects),
         batches=BatchPrelabeller(prelabeller or FakePrelabeller(), prelabel_rules or PrelabelRules()),
+        database_is_writable=WriteCheck(engine).passes,
     )
     engine.dispose()
 
