@@ -192,7 +192,9 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
     queue = ClickQueue(connection, settings.click_timeout_s, settings.click_queue_limit)
     versions = open_project_versions(settings)
     # A connection of its own: a click waits for another writer for a shorter time than other requests.
-    memory = ClickHistory(open_database(settings.database, LOCK_TIMEOUT_MS, ANSWER_TIMEOUT_S), settings.click_memory_s)
+    memory = ClickHistory(
+        open_database(settings.database, LOCK_TIMEOUT_MS, ANSWER_TIMEOUT_S), settings.click_memory_s
+    )
     return Wiring(
         clicks=ClickService(
             AddressHidingSender(queue, addresses), references, versions, AnswerRules.of(settings), memory

@@ -5,9 +5,9 @@ Routes: /health, /setup, /predict, /webhook, /versions, /job_status here, and th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-import logging
 from typing import Any
 
 import label_studio_sdk.client  # noqa: F401 - takes about a second, which no click and no webhook should wait for
@@ -116,7 +116,7 @@ def _add_label_studio_routes(app: FastAPI, wiring: Wiring) -> None:
     async def predict(http: Request, response: Response, background: BackgroundTasks) -> dict[str, Any]:
         request = await bodies.read(PredictRequest, http)
         if request.params.context is None:
-            background.add_task(run_sync, prepare_task, wiring, request, limiter=task_threads)
+            background.add_task(prepare, request)
             threads = prelabel_threads if wiring.batches.is_on else task_threads
             return await run_sync(answer_predict, wiring, request, response, limiter=threads)
         with move_on_after(wiring.click_timeout_s + CLICK_GRACE_S):
@@ -124,6 +124,9 @@ def _add_label_studio_routes(app: FastAPI, wiring: Wiring) -> None:
                 answer_predict, wiring, request, response, limiter=click_threads, abandon_on_cancel=True
             )
         return answer_too_late(wiring, response)
+
+    async def prepare(request: PredictRequest) -> None:
+        await run_sync(prepare_task, wiring, request, limiter=task_threads)
 
     @app.post("/webhook")
     async def webhook(http: Request, background: BackgroundTasks) -> dict[str, Any]:

@@ -116,7 +116,7 @@ class _DisconnectedError(Exception):
 
 
 class BodyLimit:
-    """ASGI middleware: receives the body, and refuses it when it is too large (413), too slow (408) or one too many (503).
+    """ASGI middleware: receives the body, and refuses one that is too large (413), too slow (408) or one too many (503).
 
     Args:
         app: Gets the request with its `Body` in the scope, under the key `BODY`.

@@ -61,7 +61,14 @@ ANSWER_TIMEOUT_S = 20.0
 """For PostgreSQL: longest time for one statement. The server ends it; a server that is silent is left a second later."""
 POOL_TIMEOUT_S = 5
 """Longest wait for a connection of the pool while all of them wait for the database."""
-KEEPALIVE = {"keepalives_idle": 10, "keepalives_interval": 3, "keepalives_count": 3, "tcp_user_timeout": 15_000}
+WATCH_INTERVAL_S = 0.1
+"""How often psycopg looks for signals while it waits."""
+KEEPALIVE = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 3,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
 """For PostgreSQL: after about 15 s the system gives up a connection whose other end is gone."""
 
 
@@ -135,10 +142,10 @@ def _leave_silent_servers(engine: Engine, limit_s: float) -> None:
     import psycopg
 
     class ImpatientConnection(psycopg.Connection[Any]):
-        def wait(self, *arguments: Any, timeout: float | None = None, **more: Any) -> Any:
+        def wait(self, gen: Any, interval: float = WATCH_INTERVAL_S, timeout: float | None = None) -> Any:
             started = time.monotonic()
             try:
-                return super().wait(*arguments, timeout=limit_s if timeout is None else timeout, **more)
+                return super().wait(gen, interval, timeout=limit_s if timeout is None else timeout)
             except psycopg.OperationalError:
                 if timeout is not None or time.monotonic() - started < limit_s:
                     raise

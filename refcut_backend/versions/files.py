@@ -144,9 +144,7 @@ class StoreFiles:
 
     def _listed(self, name: str) -> list[dict[str, Any]]:
         try:
-            entries: list[dict[str, Any]] = self._in_time(
-                lambda: self._fs.ls(self._path(name), detail=True)
-            )
+            entries: list[dict[str, Any]] = self._in_time(lambda: self._fs.ls(self._path(name), detail=True))
         except (FileNotFoundError, NotADirectoryError):
             return []
         return entries

@@ -176,7 +176,9 @@ def test_a_locked_database_is_503_without_a_traceback_and_is_not_ready(client, q
     assert not any(record.exc_info for record in caplog.records)
 
 
-def test_start_training_on_a_database_that_fails_is_503_without_a_traceback(client, wiring, monkeypatch, caplog):
+def test_start_training_on_a_database_that_fails_is_503_without_a_traceback(
+    client, wiring, monkeypatch, caplog
+):
     monkeypatch.setattr(wiring.training.requests, "button_pressed", fail)
     answer = client.post("/webhook", json=backend_request("api_train", "/webhook"))
     assert (answer.status_code, answer.json()["error"]) == (503, "database")

@@ -83,7 +83,9 @@ def receiver(max_bytes: int = 64 * MIB, **limits: float) -> BodyLimit:
 @contextmanager
 def half_request(server: httpx.Client, declared: int, *parts: bytes) -> Iterator[socket.socket]:
     """A connection on which a part of a body was sent."""
-    head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {declared}\r\n\r\n"
+    head = (
+        f"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {declared}\r\n\r\n"
+    )
     with socket.create_connection(("127.0.0.1", server.base_url.port or 0), timeout=60) as connection:
         for part in (head.encode(), *parts):
             connection.sendall(part)
@@ -275,5 +277,7 @@ def test_webhooks_beyond_the_limit_have_their_project_compared_and_one_log_line(
     assert set(compared) == {PROJECT["id"]}
     assert len(compared) >= 6
     released.set()
-    wait_for(lambda: len(applied) + len(compared) == 10, "each of them was applied or has its project compared")
+    wait_for(
+        lambda: len(applied) + len(compared) == 10, "each of them was applied or has its project compared"
+    )
     assert sum("too many webhooks" in record.message for record in caplog.records) == 1

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3fs import S3FileSystem
 
 from model.checkpoints.version_folder import VERSION_FILE
 from refcut_backend.errors import ModelStoreError
@@ -16,7 +17,6 @@ from refcut_backend.versions.store import ModelStore
 from tests.support.silent_server import silent_server
 from tests.support.trained_folders import trained_folder, version_metadata
 from tests.support.worker_farm import wait_for
-
 
 PATIENT_S = 60
 """Wait for a store that answers: a busy machine must not fail a test."""
@@ -150,6 +150,7 @@ def test_a_silent_store_collects_no_threads_however_many_projects_there_are(sile
 
 def test_a_remote_store_that_accepts_and_never_answers_is_an_error_in_time(monkeypatch, tmp_path):
     with silent_server() as address:
+        S3FileSystem.clear_instance_cache()  # an instance keeps the address that it was made with
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
@@ -157,6 +158,7 @@ def test_a_remote_store_that_accepts_and_never_answers_is_an_error_in_time(monke
         for question in (lambda: store.pointer(1), lambda: store.versions(1), store.sweep):
             with pytest.raises(ModelStoreError, match=r"does not answer within 0\.5 s"):
                 question()
+    S3FileSystem.clear_instance_cache()
 
 
 def test_a_store_that_falls_silent_changes_nothing_for_a_project_that_it_serves(
