@@ -37,7 +37,7 @@ class Hang:
         self.released = threading.Event()
 
     def __call__(self, *_arguments: object, **_more: object) -> Any:
-        self.released.wait(GENEROUS_S)
+        self.released.wait(20 * GENEROUS_S)
         raise OperationalError("select", {}, Exception("the server closed the connection"))
 
 
@@ -54,7 +54,7 @@ def at_once(server: httpx.Client, number: int, send: Callable[[httpx.Client], ht
     url = server.base_url
 
     def one() -> httpx.Response:
-        with httpx.Client(base_url=url, timeout=2 * GENEROUS_S, trust_env=False) as client:
+        with httpx.Client(base_url=url, timeout=20 * GENEROUS_S, trust_env=False, verify=False) as client:
             return send(client)
 
     futures = [pool.submit(one) for _ in range(number)]
@@ -89,9 +89,9 @@ def test_with_everything_silent_the_server_is_alive_and_says_that_it_is_not_read
     opened = backend_request("api_open_task", "/predict")
     setup = backend_request("api_list_ml", "/setup")
     with serving(create_app(replace(wiring, database_is_writable=check.passes), LIMIT_BYTES)) as server:
-        waiting = at_once(server, 60, lambda client: client.post("/setup", json=setup))
-        waiting += at_once(server, 60, lambda client: client.post("/predict", json=opened))
-        waiting += at_once(server, 60, lambda client: client.post("/job_status", json={"job": "x"}))
+        waiting = at_once(server, 45, lambda client: client.post("/setup", json=setup))
+        waiting += at_once(server, 45, lambda client: client.post("/predict", json=opened))
+        waiting += at_once(server, 45, lambda client: client.post("/job_status", json={"job": "x"}))
         time.sleep(1)
         started = time.monotonic()
         assert server.get("/livez").status_code == 200
@@ -99,8 +99,8 @@ def test_with_everything_silent_the_server_is_alive_and_says_that_it_is_not_read
         assert server.get("/versions").status_code == 200
         ready = server.get("/readyz")
         assert (ready.status_code, ready.json()["database"]) == (503, "down")
-        assert time.monotonic() - started < GENEROUS_S / 2
-        assert not any(future.done() for future in waiting)
+        assert time.monotonic() - started < GENEROUS_S
+        assert [future.result().text for future in waiting if future.done()] == []
         hang.released.set()
         assert {future.result().status_code for future in waiting} == {503}
 

@@ -40,7 +40,7 @@ from tests.support.recorded import LABEL_CONFIG
 MASK = np.eye(8, dtype=bool)
 MODEL_VERSION = "s14-test"
 CREATED = "1795343347"
-PROJECTS = {2: "1795342440", 3: "1795343347", 7: CREATED}
+PROJECTS = {2: "1795342440", 3: "1795343347", 6: "1795344282", 7: CREATED}
 """When the projects of recorded requests and of `click_body` were created."""
 
 

@@ -21,8 +21,14 @@ from starlette.routing import Route
 from refcut_backend.api import app as app_module
 from refcut_backend.api.app import create_app
 from refcut_backend.api.bodies import BODY, MAX_OBJECTS, MAX_VALUES, Body, BodyLimit, Room, parsed
-from refcut_backend.label_studio.payloads import MAX_TASKS, PredictRequest, SetupRequest, Webhook, without_masks
 from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.payloads import (
+    MAX_TASKS,
+    PredictRequest,
+    SetupRequest,
+    Webhook,
+    without_masks,
+)
 from tests.support.backend_fixtures import LIMIT_BYTES
 from tests.support.fake_wiring import FakeQueue, click_body, wiring_on
 from tests.support.http_server import serving
