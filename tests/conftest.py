@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
-# Set before anything loads torch: here several processes share two cores, and a thread of OpenMP that spins while it waits
-# takes them from the process that it waits for (a first click: 3.4 s of processor time instead of 0.6).
+# Set before anything loads torch: here several processes share two cores, and a thread of OpenMP that spins while it
+# waits takes them from the process that it waits for (a first click: 3.4 s of processor time instead of 0.6).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 pytest_plugins = ["tests.support.backend_fixtures"]

@@ -8,7 +8,18 @@ from xdist.scheduler import LoadScopeScheduling
 RUNNING_BACKEND = ("integration/test_first_light.py", "integration/test_ways_of_clicking.py")
 """Files that share the running backend of integration/conftest.py."""
 
-LONGEST_FIRST = ("end_to_end", "model/cli", "model/finetuning", "integration", "refcut_backend/cli")
+LONGEST_FIRST = (
+    "end_to_end",
+    "model/training/test_distributed.py",
+    "integration",
+    "model/runtime",
+    "model/cli",
+    "model/training",
+    "refcut_backend/cli",
+    "refcut_backend/api/test_label_studio_ml.py",
+    "refcut_backend/training",
+    "model/finetuning",
+)
 """Folders and files handed out first, so that no process has a long file left when the others are done."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -63,11 +64,17 @@ def noise(size: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
+@functools.cache
+def converted(config: NetworkConfig) -> tuple[RefCut, OpenVinoStages]:
+    """A network of random weights, and what it is converted to."""
+    network = random_network(config)
+    return network, OpenVinoStages(network, config.network_px, None)
+
+
 @BOTH
 @pytest.mark.parametrize("referenced", [False, True])
 def test_small_layers_are_computed_as_torch_computes_them(config: NetworkConfig, referenced: bool) -> None:
-    network = random_network(config)
-    stages = OpenVinoStages(network, config.network_px, None)
+    network, stages = converted(config)
     upper_half = torch.zeros(1, 1, config.network_px, config.network_px)
     upper_half[..., : config.network_px // 2, :] = 1
     image, reference = (
@@ -135,14 +142,13 @@ def _middle(mask_hw: NDArray[np.bool_]) -> tuple[float, float]:
 
 
 def test_images_of_another_size_are_left_to_torch() -> None:
-    network = random_network(TINY_FROZEN)
-    stages = OpenVinoStages(network, 56, None)
+    network, stages = converted(TINY_FROZEN)
     image, mask = noise(84), torch.ones(1, 1, 84, 84)
     assert torch.equal(logits(stages, image, (image, mask)), logits(network, image, (image, mask)))
 
 
 def test_outputs_are_not_overwritten_by_the_next_call() -> None:
-    stages = OpenVinoStages(random_network(TINY_FROZEN), 56, None)
+    _, stages = converted(TINY_FROZEN)
     first = stages.encode_image(torch.zeros(1, 3, 56, 56)).tokens
     before = first.clone()
     stages.encode_image(torch.ones(1, 3, 56, 56))
