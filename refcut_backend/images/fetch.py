@@ -22,9 +22,11 @@ from refcut_backend.label_studio.client import explain, origin, refusal
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.safe_http import (
     Budget,
+    CompressedError,
     GuardedTransport,
     Resolve,
     RetryingTransport,
+    refuse_compressed,
     resolve,
 )
 from refcut_backend.label_studio.tokens import shared_auth
@@ -140,7 +142,7 @@ class _ImageRequest:
                 "Accept": "*/*",
                 "Accept-Encoding": "identity",
             },
-            event_hooks={"response": [_refuse_compressed]},
+            event_hooks={"response": [refuse_compressed]},
         )
 
     def run(self, location: Location, task_id: int, known: Stamp) -> Fetched:
@@ -222,6 +224,11 @@ class _ImageRequest:
 
     def _error_of(self, error: httpx.HTTPError | httpx.InvalidURL, url: str) -> RefCutError:
         where = _requested_from(error, url)
+        if isinstance(error, CompressedError):
+            return ImageError(
+                f"{where} compresses the image although the request forbids it",
+                hint="switch off compression of image files on that server",
+            )
         if isinstance(error, httpx.TimeoutException):
             return ImageError(
                 f"the image did not arrive from {where} within {self._limit_s:g} s",
@@ -270,15 +277,6 @@ def _too_large(max_bytes: int) -> TooLargeError:
     return TooLargeError(
         f"the image file is larger than {max_bytes} bytes", hint="REFCUT_IMAGE_MAX_BYTES sets the limit"
     )
-
-
-def _refuse_compressed(response: httpx.Response) -> None:
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in ("", "identity"):
-        raise ImageError(
-            f"{origin(str(response.url))} compresses the image although the request forbids it",
-            hint="switch off compression of image files on that server",
-        )
 
 
 def _requested_from(error: httpx.HTTPError | httpx.InvalidURL, url: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from label_studio_sdk.core.api_error import ApiError
@@ -10,13 +10,22 @@ from label_studio_sdk.core.api_error import ApiError
 from refcut_backend.errors import LabelStudioError, RefCutError, TokenError
 from refcut_backend.label_studio.allowed_hosts import AllowedHosts
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.label_studio.safe_http import Budget, GuardedTransport, RetryingTransport
+from refcut_backend.label_studio.safe_http import (
+    BudgetPerRequest,
+    GuardedTransport,
+    RetryingTransport,
+    refuse_compressed,
+)
 from refcut_backend.label_studio.tokens import shared_auth
 
 if TYPE_CHECKING:
     from label_studio_sdk import LabelStudio
 
 READ_LIMIT_S = 30.0
+WHOLE_TO_READ_LIMIT = 4
+"""A whole request may take this many times as long as Label Studio may be silent."""
+MAX_ANSWER_BYTES = 64 * 2**20
+"""Longest answer of Label Studio's API; it holds at most the annotations of one task."""
 _SIGNED_BELOW = "signed-by-refcut"
 """The SDK requires a token and signs with it; TokenAuth then overwrites that header."""
 
@@ -46,22 +55,44 @@ def connect(
     )
 
 
-def open_http(connection: Connection, limit_s: float, *, retries: bool = True) -> httpx.Client:
-    """Opens the HTTP client that the SDK's client sends with: it signs, retries and checks addresses.
+class _LimitedClient(httpx.Client):
+    """Begins a budget with each request, which its redirects, retries and token renewals share."""
+
+    def __init__(self, budget: BudgetPerRequest, **options: Any) -> None:
+        super().__init__(**options)
+        self._budget = budget
+
+    def send(self, *arguments: Any, **options: Any) -> httpx.Response:
+        self._budget.begin()
+        return super().send(*arguments, **options)
+
+
+def open_http(
+    connection: Connection, limit_s: float, *, retries: bool = True, total_s: float | None = None
+) -> httpx.Client:
+    """Opens the HTTP client that the SDK's client sends with: it signs, retries, checks addresses and keeps limits.
+
+    An answer ends at `MAX_ANSWER_BYTES`, and a whole request after `WHOLE_TO_READ_LIMIT` times `limit_s`, because anybody
+    who reaches /setup can name a server that answers for ever.
 
     Args:
         connection: Address and token.
         limit_s: Longest wait in seconds for Label Studio to begin or continue an answer, and for retries of 429 and 5xx.
         retries: False for requests that must not arrive twice: a busy server may have done what it did not confirm.
+        total_s: Longest time in seconds for all requests of the client together; None for no limit.
     """
-    transport = GuardedTransport(AllowedHosts.of([connection.label_studio]), Budget())
-    return httpx.Client(
+    budget = BudgetPerRequest(WHOLE_TO_READ_LIMIT * limit_s, MAX_ANSWER_BYTES, total_s)
+    transport = GuardedTransport(AllowedHosts.of([connection.label_studio]), budget)
+    return _LimitedClient(
+        budget,
         transport=RetryingTransport(transport, lambda: limit_s) if retries else transport,
         auth=shared_auth(connection.label_studio, connection.access_token),
         timeout=limit_s,
         follow_redirects=True,
         max_redirects=5,
         trust_env=False,
+        headers={"Accept-Encoding": "identity"},
+        event_hooks={"response": [refuse_compressed]},
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -65,6 +66,50 @@ class Budget:
         self._received += received
         if self._max_bytes is not None and self._received > self._max_bytes:
             raise TooLargeError(f"more than {self._max_bytes} bytes were sent")
+
+
+class BudgetPerRequest(Budget):
+    """A budget that begins anew with every request of a client, within a limit of time for all of them.
+
+    A request is sent and its answer is read by one thread, so each thread has a budget of its own.
+    """
+
+    def __init__(self, limit_s: float, max_bytes: int, total_s: float | None = None) -> None:
+        """Starts the time of all requests together.
+
+        Args:
+            limit_s: Longest time for one request in seconds, with its redirects, retries and answer.
+            max_bytes: Longest answer.
+            total_s: Longest time for all requests together; None for no limit.
+        """
+        super().__init__(total_s)
+        self._limit_s = limit_s
+        self._max_bytes_each = max_bytes
+        self._threads = threading.local()
+
+    def begin(self) -> None:
+        """Begins the budget of this thread's next request."""
+        self._threads.current = Budget(self._limit_s, self._max_bytes_each)
+
+    @property
+    def _current(self) -> Budget:
+        if not hasattr(self._threads, "current"):
+            self.begin()
+        current: Budget = self._threads.current
+        return current
+
+    def time_left_s(self) -> float:
+        """Returns the seconds left for the request."""
+        total_s, own_s = super().time_left_s(), self._current.time_left_s()
+        return min(s for s in (total_s, own_s) if s is not None)
+
+    def within(self, timeout_s: float | None) -> float | None:
+        """See `Budget`."""
+        return self._current.within(super().within(timeout_s))
+
+    def spend(self, received: int) -> None:
+        """See `Budget`."""
+        self._current.spend(received)
 
 
 class GuardedBackend(httpcore.NetworkBackend):
@@ -180,6 +225,21 @@ class GuardedTransport(httpx.HTTPTransport):
 def _tls() -> ssl.SSLContext:
     """The usual certificates of httpx, including SSL_CERT_FILE and SSL_CERT_DIR."""
     return httpx.create_ssl_context()
+
+
+def refuse_compressed(response: httpx.Response) -> None:
+    """Refuses an answer that would unpack to more bytes than were counted; an event hook of httpx.
+
+    Raises:
+        CompressedError: The answer is compressed although the request forbids it.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    if encoding not in ("", "identity"):
+        raise CompressedError("the answer is compressed although the request forbids it")
+
+
+class CompressedError(httpx.RequestError):
+    """An answer is compressed although the request forbids it."""
 
 
 TRIES = 3

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import httpx
 from label_studio_sdk.core.api_error import ApiError
 
-from refcut_backend.errors import RefCutError, TokenError
-from refcut_backend.label_studio.client import READ_LIMIT_S, connect, open_http, origin
+from refcut_backend.errors import RefCutError, TokenError, TooLargeError
+from refcut_backend.label_studio.client import MAX_ANSWER_BYTES, READ_LIMIT_S, connect, open_http, origin
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp, creation_time
 from refcut_backend.project_ids import number_of, project_name
@@ -102,6 +102,8 @@ class ApiAnnotations:
             part = self._list({"filters": filters, "ordering": ["tasks:id"]})
             if part:
                 yield part
+                if part[-1].id <= last:
+                    raise SourceError("Label Studio lists tasks again that it was told to leave out")
                 last = part[-1].id
             if len(part) < PAGE:
                 return
@@ -160,8 +162,13 @@ def list_tasks(
     return [_task(task) for task in pager.items or []]
 
 
-def open_source(project_id: int, connection: Connection) -> ApiAnnotations:
+def open_source(project_id: int, connection: Connection, total_s: float | None = None) -> ApiAnnotations:
     """Opens a project's tasks and annotations with its token.
+
+    Args:
+        project_id: The project.
+        connection: Address and token of its Label Studio.
+        total_s: Longest time in seconds for all requests together; None for no limit.
 
     Raises:
         AnotherProjectError: Label Studio has another project under this number now.
@@ -169,7 +176,7 @@ def open_source(project_id: int, connection: Connection) -> ApiAnnotations:
     """
     if not connection.access_token:
         raise SourceError("there is no token for Label Studio", hint="set REFCUT_ACCESS_TOKEN")
-    http = open_http(connection, READ_LIMIT_S)
+    http = open_http(connection, READ_LIMIT_S, total_s=total_s)
     client = connect(connection, http=http)
     try:
         check_same_project(client, project_id, connection)
@@ -224,6 +231,11 @@ def explained(what: str) -> Iterator[None]:
         raise SourceError(f"Label Studio answers {status} for {what}", hint="see its log") from None
     except TokenError as error:
         raise SourceError(error.message, hint=error.hint) from None
+    except TooLargeError:
+        raise SourceError(
+            f"Label Studio's answer for {what} is larger than {MAX_ANSWER_BYTES // 2**20} MiB",
+            hint="is it really Label Studio at that address?",
+        ) from None
     except httpx.HTTPError as error:
         raise SourceError(
             f"Label Studio cannot be reached for {what} ({type(error).__name__})",

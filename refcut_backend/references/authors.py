@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import RefCutError
@@ -13,6 +14,8 @@ from refcut_backend.label_studio.tasks import AnnotationSource, open_source
 
 RETRY_AFTER_S = 30.0
 """A user that is still unknown is looked up again after this time."""
+LOOK_UP_LIMIT_S = 5.0
+"""Webhooks wait for a look-up, also those of other projects."""
 
 
 class UserEmails:
@@ -21,7 +24,9 @@ class UserEmails:
     def __init__(
         self,
         projects: Projects,
-        open_source: Callable[[int, Connection], AnnotationSource] = open_source,
+        open_source: Callable[[int, Connection], AnnotationSource] = partial(
+            open_source, total_s=LOOK_UP_LIMIT_S
+        ),
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._projects = projects

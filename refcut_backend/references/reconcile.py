@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from sqlalchemy import Engine, delete, or_, select, update
 from sqlalchemy.orm import Session
@@ -96,6 +97,9 @@ log = logging.getLogger("refcut.reconcile")
 OVERLAP_S = 60.0
 """Label Studio sets `updated_at` before it commits. A change this much older than the newest one may still appear."""
 
+COMPARISON_LIMIT_S = 900.0
+"""Longest time for reading Label Studio in one comparison. The next one continues where it was interrupted."""
+
 OpenSource = Callable[[int, Connection], AnnotationSource]
 
 
@@ -121,7 +125,7 @@ class Reconciler:
         projects: Projects,
         sync_states: SyncStates,
         follower: AnnotationFollower,
-        open_source: OpenSource = open_source,
+        open_source: OpenSource = partial(open_source, total_s=COMPARISON_LIMIT_S),
         now: Callable[[], float] = time.time,
     ) -> None:
         self._references = references

@@ -27,6 +27,11 @@ LEASE_INTERVALS = 2
 SHORTEST_LEASE_S = 30.0
 LONGEST_PAUSE_S = 1800.0
 STOP_LIMIT_S = 2.0
+AT_ONCE = 4
+SLOW_AFTER_S = 10.0
+"""A comparison that takes longer no longer counts among the `AT_ONCE`: another project is compared beside it."""
+MAX_RUNNING = 32
+LOOK_EVERY_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -38,11 +43,67 @@ class _Trouble:
     retry_at: float
 
 
+class _Comparisons:
+    """The comparisons that run, each on a thread of its own, so that one that hangs holds up no other project."""
+
+    def __init__(self, compare: Callable[[int], None], again: Callable[[int], None]) -> None:
+        """Prepares the threads.
+
+        Args:
+            compare: Compares a project; never raises.
+            again: Called after a comparison whose project was requested once more while it ran.
+        """
+        self._compare = compare
+        self._again = again
+        self._changed = threading.Condition()
+        self._started: dict[int, float] = {}
+        self._requested_again: set[int] = set()
+
+    def start(self, project_id: int, *, is_requested: bool = False) -> bool:
+        """Starts a comparison; waits for room. Returns False if there is none because `MAX_RUNNING` are slow."""
+        with self._changed:
+            if project_id in self._started:
+                if is_requested:
+                    self._requested_again.add(project_id)
+                return True
+            while self._quick() >= AT_ONCE:
+                self._changed.wait(LOOK_EVERY_S)
+            if len(self._started) >= MAX_RUNNING:
+                return False
+            self._started[project_id] = time.monotonic()
+        name = f"reconcile-{project_id}"
+        threading.Thread(target=self._run, args=(project_id,), name=name, daemon=True).start()
+        return True
+
+    def wait(self, limit_s: float) -> None:
+        """Waits until no comparison runs, except for slow ones; at most `limit_s` seconds."""
+        ends = time.monotonic() + limit_s
+        with self._changed:
+            while self._quick() and time.monotonic() < ends:
+                self._changed.wait(LOOK_EVERY_S)
+
+    def _quick(self) -> int:
+        """Number of comparisons that have not become slow."""
+        return sum(time.monotonic() - at < SLOW_AFTER_S for at in self._started.values())
+
+    def _run(self, project_id: int) -> None:
+        try:
+            self._compare(project_id)
+        finally:
+            with self._changed:
+                del self._started[project_id]
+                is_due = project_id in self._requested_again
+                self._requested_again.discard(project_id)
+                self._changed.notify_all()
+            if is_due:
+                self._again(project_id)
+
+
 class ReconcileThread:
     """A daemon thread of the web process.
 
-    A failing project is retried with growing pauses, up to `LONGEST_PAUSE_S`, and does not delay other projects. Of
-    several web processes, the one that holds the lease compares all projects.
+    A failing project is retried with growing pauses, up to `LONGEST_PAUSE_S`. Neither a failing nor a slow project delays
+    others. Of several web processes, the one that holds the lease compares all projects.
     """
 
     def __init__(
@@ -76,6 +137,8 @@ class ReconcileThread:
         self._trouble: dict[int, _Trouble] = {}
         self._requested: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._wake = threading.Event()
+        self._comparisons = _Comparisons(self._compare, self.soon)
+        self._last_started = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
 
@@ -89,6 +152,7 @@ class ReconcileThread:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(STOP_LIMIT_S)
+        self._comparisons.wait(STOP_LIMIT_S)
         self._lease.release()
 
     def soon(self, project_id: int) -> None:
@@ -97,22 +161,38 @@ class ReconcileThread:
         self._wake.set()
 
     def round(self) -> None:
-        """Compares the requested projects, and all that are due if this process holds the lease."""
+        """Compares the requested projects, and all that are due if this process holds the lease.
+
+        Returns when the comparisons have ended, except for slow ones, which continue.
+        """
         requested = set()
         while not self._requested.empty():
             requested.add(self._requested.get())
         for project_id in sorted(requested):
-            self._compare(project_id)
-        if not self._interval_s:
-            return
-        for project_id in self._projects.known():
+            if not self._comparisons.start(project_id, is_requested=True):
+                self._requested.put(project_id)
+        if self._interval_s and self._compare_due(requested):
+            self._sync_states.drop_old_events()
+            self._afterwards()
+        self._comparisons.wait(SLOW_AFTER_S)
+
+    def _compare_due(self, requested: set[int]) -> bool:
+        """Starts the comparisons that are due; returns whether this process still holds the lease."""
+        known = self._projects.known()
+        # Each round begins behind the last one, so that every project has its turn where slow ones leave no room.
+        for project_id in sorted(
+            known, key=lambda project_id: (project_id <= self._last_started, project_id)
+        ):
             if self._stopping or not self._lease.hold():
-                return
+                return False
             trouble = self._trouble.get(project_id)
-            if project_id not in requested and (trouble is None or trouble.retry_at <= self._now()):
-                self._compare(project_id)
-        self._sync_states.drop_old_events()
-        self._afterwards()
+            if project_id in requested or (trouble is not None and trouble.retry_at > self._now()):
+                continue
+            if not self._comparisons.start(project_id):
+                return True
+            self._last_started = project_id
+        self._last_started = 0
+        return True
 
     def _run(self) -> None:
         while not self._stopping:

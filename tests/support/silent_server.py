@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 
 
 @contextmanager
-def silent_server(drop: bytes = b"", every_s: float = 0.05) -> Iterator[str]:
+def silent_server(first: bytes = b"", drop: bytes = b"", every_s: float = 0.05) -> Iterator[str]:
     """Host and port of a server on loopback.
 
     Args:
+        first: What it sends to each connection at once; nothing by default.
         drop: What it sends to each connection again and again; nothing by default.
         every_s: Pause between two drops in seconds.
     """
@@ -22,6 +23,7 @@ def silent_server(drop: bytes = b"", every_s: float = 0.05) -> Iterator[str]:
 
     def serve(connection: socket.socket) -> None:
         with suppress(OSError):
+            connection.sendall(first)
             while drop and not ended.wait(every_s):
                 connection.sendall(drop)
 

@@ -134,3 +134,11 @@ def test_an_answer_that_is_not_what_it_should_be_is_named_without_its_content(an
 def test_a_connection_without_a_token_is_not_tried():
     with pytest.raises(SourceError, match="REFCUT_ACCESS_TOKEN"):
         open_source(7, Connection("http://ls.test", ""))
+
+
+def test_a_list_that_begins_again_and_again_is_left(source, label_studio, monkeypatch):
+    for number in range(1, 30):
+        label_studio.annotate(number, number, DOOR)
+    monkeypatch.setattr(label_studio, "_passes", lambda _row, _item: True)
+    with pytest.raises(SourceError, match="again"):
+        ids(source.annotated_since(""))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 
 from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.errors import RefCutError
+from refcut_backend.references import reconcile_loop
 from refcut_backend.references.reconcile import ComparisonResult, Reconciler
 from refcut_backend.references.reconcile_loop import LEASE, ReconcileThread
 from tests.support.label_studio_api import LabelStudioApi, serving
@@ -164,3 +167,82 @@ def test_a_project_whose_comparison_has_a_bug_does_not_keep_others_from_being_co
     assert reconciler.asked_for == [7, 8]
     problems = [record.problem for record in caplog.records if "cannot be compared" in record.message]
     assert problems == ["AttributeError"]
+
+
+class HangingReconciler(CountingReconciler):
+    """Hangs in some projects until it is released."""
+
+    def __init__(self, *hanging: int) -> None:
+        super().__init__()
+        self.hanging = set(hanging)
+        self.released = threading.Event()
+
+    def compare(self, project_id: int) -> ComparisonResult:
+        result = super().compare(project_id)
+        if project_id in self.hanging:
+            self.released.wait(WAIT_LIMIT_S)
+        return result
+
+
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    monkeypatch.setattr(reconcile_loop, "SLOW_AFTER_S", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_projects_whose_label_studio_hangs_hold_up_no_other(registry):
+    hanging = range(1, 8)
+    for project in range(1, 11):
+        registry.connect(LabelStudioApi(project))
+    reconciler = HangingReconciler(*hanging)
+    thread = thread_for(registry, reconciler)
+    try:
+        for _ in range(2):
+            thread.round()
+        asked = Counter(reconciler.asked_for)
+        assert asked == dict.fromkeys(hanging, 1) | dict.fromkeys((8, 9, 10), 2)
+        reconciler.released.set()
+        wait_until(lambda: not thread._comparisons._started)
+        thread.round()
+        assert set(Counter(reconciler.asked_for).values()) == {2, 3}
+    finally:
+        reconciler.released.set()
+        thread.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_every_project_has_its_turn_where_slow_ones_leave_no_room(registry, monkeypatch):
+    monkeypatch.setattr(reconcile_loop, "MAX_RUNNING", 2)
+    for project in range(1, 7):
+        registry.connect(LabelStudioApi(project))
+    reconciler = HangingReconciler(1, 2, 3, 4)
+    thread = thread_for(registry, reconciler)
+    try:
+        thread.round()
+        assert set(reconciler.asked_for) == {1, 2}
+        reconciler.released.set()
+        wait_until(lambda: not thread._comparisons._started)
+        thread.round()
+        assert set(reconciler.asked_for[2:4]) == {3, 4}
+    finally:
+        reconciler.released.set()
+        thread.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_project_that_is_requested_while_it_is_compared_is_compared_once_more(registry):
+    registry.connect(unasked_api())
+    reconciler = HangingReconciler(7)
+    thread = thread_for(registry, reconciler, interval_s=0)
+    thread.start()
+    try:
+        thread.soon(7)
+        wait_until(lambda: reconciler.asked_for == [7])
+        thread.soon(7)
+        time.sleep(0.5)
+        assert reconciler.asked_for == [7]
+        reconciler.released.set()
+        wait_until(lambda: reconciler.asked_for == [7, 7])
+    finally:
+        reconciler.released.set()
+        thread.stop()
