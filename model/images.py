@@ -11,7 +11,7 @@ import hashlib
 import io
 import struct
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 def decode_rgb(
     data: bytes,
     name: str,
-    formats: Sequence[str] | None = None,
+    formats: tuple[str, ...] | None = None,
     check: Callable[[Image.Image], None] = lambda picture: None,
 ) -> NDArray[np.uint8]:
     """Decode an image file. A JPEG whose end marker is missing is read if all of its pixels are there.
@@ -99,9 +99,9 @@ def _without_end(data: bytes, decode: Callable[[bytes], NDArray[np.uint8]]) -> N
     """
     if not data.startswith(b"\xff\xd8"):
         raise OSError("truncated")
-    with_filler = hashlib.sha256(decode(data + _FILLER + _END_OF_JPEG)).digest()
+    with_filler = hashlib.sha256(decode(data + _FILLER + _END_OF_JPEG).data).digest()
     image = decode(data + _END_OF_JPEG)
-    if hashlib.sha256(image).digest() != with_filler:
+    if hashlib.sha256(image.data).digest() != with_filler:
         raise OSError("truncated")
     return image
 
