@@ -35,6 +35,7 @@ SETUP = {
     "hostname": "http://127.0.0.1:9",
     "access_token": TOKEN,
 }
+SIGNED_IMAGE = "https://bucket.s3.example.com/a.jpg?X-Amz-Credential=canary&X-Amz-Signature=canary-signature"
 PARAMS = {"login": "canary-login", "password": "canary-task-data-password"}
 
 
@@ -50,6 +51,7 @@ def requests_with_secrets() -> list[tuple[str, str, Any]]:
     return [
         ("POST", "/setup", SETUP),
         ("POST", "/predict", click()),
+        ("POST", "/predict", click(tasks=[{"id": 4, "data": {"image": SIGNED_IMAGE}}])),
         ("POST", "/predict", click(project="canary/../1")),
         ("POST", "/predict", click(label_config="<View><canary")),
         ("POST", "/setup", SETUP | {"project": {"canary": 1}}),
@@ -140,6 +142,7 @@ def test_no_secret_leaves_the_web_process_in_answers_logs_or_redis(redis_url, tm
         output, _ = process.communicate(timeout=60)
     assert '"event": "request"' in output
     assert "Door" in "".join(in_redis), "the click was never seen in Redis"
+    assert '"task": 4' in output, "the click on a signed link was never logged"
     responses = "".join(f"{answer.headers}{answer.text}" for answer in answers)
     for place, text in (("answers", responses), ("log", output), ("redis", "".join(in_redis))):
         assert "canary" not in text, place

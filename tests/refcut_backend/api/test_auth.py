@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import base64
+import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 import requests
 from fastapi.testclient import TestClient
+from starlette.datastructures import Headers
 
 from refcut_backend.api.app import create_app
 from refcut_backend.api.auth import SECRET_HEADER, Access, warn_when_open
@@ -80,6 +82,24 @@ def test_without_the_right_credentials_every_page_is_401(client, header):
         assert answer.status_code == 401, path
         assert answer.headers["WWW-Authenticate"].startswith("Basic")
         assert PASSWORD not in answer.text
+
+
+@pytest.mark.parametrize("given", [f"{USER}:{PASSWORD}".encode(), f"{USER}:".encode(), b"x"])
+def test_credentials_and_secrets_are_compared_in_constant_time_with_every_encoding(monkeypatch, given):
+    compared = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return secrets.compare_digest(one, other)
+
+    monkeypatch.setattr("refcut_backend.api.auth.hmac.compare_digest", compare)
+    access = Access.of(Settings(basic_auth_user=USER, basic_auth_password=PASSWORD, webhook_secret="sesame"))
+    assert access.allows("/status", Headers({"Authorization": basic(given)})) == (given in access.basic)
+    assert sorted(compared) == sorted((given, each) for each in access.basic)
+    assert len(compared) == 2
+    compared.clear()
+    assert access.allows("/webhook", Headers({SECRET_HEADER: "sesame"}))
+    assert compared == [(b"sesame", b"sesame")]
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+from html import escape
 
 import pytest
 
 from refcut_backend.api.middleware import ID_HEADER
 from refcut_backend.errors import ClickTimeoutError
 from tests.support.fake_wiring import click_body
-from tests.support.recorded import backend_request, click_result
+from tests.support.recorded import LABEL_CONFIG, backend_request, click_result
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +144,11 @@ def test_a_page_of_another_site_is_not_allowed_to_ask(client):
 
 def test_a_label_that_is_markup_comes_back_as_json_and_nothing_else(client):
     name = "<script>alert(1)</script>"
-    answer = client.post("/predict", json=click_body(click_result("a", 1, 1, name)))
+    config = LABEL_CONFIG.replace('"Door"', f'"{escape(name)}"')
+    answer = client.post("/predict", json=click_body(click_result("a", 1, 1, name), label_config=config))
+    (region,) = answer.json()["results"][0]["result"]
+    assert region["value"]["brushlabels"] == [name]
     assert answer.headers["Content-Type"] == "application/json"
-    assert "<script>" not in answer.text
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
     assert "<script>" not in client.get("/status").text + client.get("/metrics").text

@@ -19,6 +19,7 @@ from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE
 from model.checkpoints.weights import load_network
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.versions.files import StoreFiles
+from refcut_backend.versions.manifest import MANIFEST_FILE
 from refcut_backend.versions.store import ModelStore
 from tests.support.recorded import REPOSITORY
 from tests.support.s3_server import new_bucket, running_s3_server
@@ -268,6 +269,29 @@ def test_a_kill_between_writing_weights_and_promoting_leaves_the_serving_model_a
         assert set(StoreFiles(str(copy)).folders("versions")) == set(after.versions(PROJECT))
     assert step > 8
     assert switched_at in ([], [step - 1]), "only once the pointer has been replaced"
+
+
+def test_every_file_of_a_version_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    store, run = open_store(str(tmp_path / "models"), tmp_path), trained_folder(tmp_path / "run-1", 1)
+    flushed: list[str] = []
+    named: list[Path] = []
+    fsync, replace = os.fsync, os.replace
+
+    def flush(descriptor: int) -> None:
+        flushed.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        fsync(descriptor)
+
+    def rename(source: Path, target: Path) -> None:
+        assert str(source) in flushed, f"{target} has its name before its content is on the disk"
+        named.append(Path(target))
+        replace(source, target)
+        flushed.clear()
+
+    monkeypatch.setattr(os, "fsync", flush)
+    monkeypatch.setattr(os, "replace", rename)
+    store.promote(PROJECT, store.publish(PROJECT, run, version_metadata(seed=1)))
+    assert {path.name for path in named} >= {VERSION_FILE, MANIFEST_FILE}
+    assert str(named[-1].parent) in flushed, "the pointer's new name is on the disk"
 
 
 def test_a_disk_that_is_full_leaves_no_half_version(tmp_path, monkeypatch):
