@@ -158,9 +158,14 @@ class RefCutPredictor:
             reference: From `encode_reference`, or several joined; None means clicks alone.
         """
         if reference is not self._reference:
+            self.forget_clicks()
             self._reference = reference
-            self._prepared.clear()
-            self._steps.clear()
+
+    def forget_clicks(self) -> None:
+        """Forget clicks and reference, whatever state an interrupted call has left; the image and its features are kept."""
+        self._steps.clear()
+        self._prepared.clear()
+        self._reference = None
 
     @torch.inference_mode()
     def encode_reference(

@@ -207,6 +207,22 @@ class QueueUnavailableError(RefCutError):
     remedy = "check that Redis is running"
 
 
+class QueueNotWritableError(QueueUnavailableError):
+    """Redis answers, but writes nothing: it has no memory left, is a replica, or cannot save to its disk."""
+
+    code = "queue_not_writable"
+    meaning = "Redis answers but cannot be written: no memory left, read-only, or its disk is full"
+    remedy = "the log says which; `maxmemory` of Redis, its disk, and `REFCUT_REDIS_URL`"
+
+
+class MessageError(RefCutError, ValueError):
+    """A job or an answer in Redis cannot be read: another version wrote it, or somebody else."""
+
+    code = "bad_message"
+    meaning = "a job or an answer in Redis cannot be read"
+    remedy = "run web servers and workers of one version; find out who else writes to this Redis"
+
+
 class DatabaseFailsError(RefCutError):
     """The database cannot be read or written."""
 
@@ -216,10 +232,10 @@ class DatabaseFailsError(RefCutError):
 
 
 class BusyError(RefCutError):
-    """The queue of clicks is full."""
+    """The workers have more clicks than they can answer in time."""
 
     code = "busy"
-    meaning = "`REFCUT_CLICK_QUEUE_LIMIT` clicks are waiting already"
+    meaning = "so many clicks are waiting that this one could not be answered in time"
     remedy = "click again; more workers (`REFCUT_WORKERS`)"
 
 

@@ -75,10 +75,11 @@ class Settings(BaseSettings):
     )
     click_timeout_s: int = Field(8, ge=1, le=90, description="deadline for the answer to a click, in seconds")
     click_queue_limit: int = Field(
-        16,
+        64,
         ge=1,
         le=200,
-        description="clicks that may wait for a worker; further clicks are refused as `busy`",
+        description="upper limit of the clicks that may wait for a worker. Fewer may wait if they could not be answered "
+        "in time, by the times that the workers measure; further clicks are refused as `busy`",
     )
     workers: int = Field(
         1,

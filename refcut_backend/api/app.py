@@ -42,7 +42,8 @@ from refcut_backend.wiring import Wiring
 
 log = logging.getLogger("refcut.web")
 
-CLICK_THREADS = 100
+CLICK_THREADS = 250
+"""More than may wait (REFCUT_CLICK_QUEUE_LIMIT), so that a click which is refused never waits for a thread."""
 CLICK_GRACE_S = 0.5
 """Added to a click's deadline: the queue, which usually ends a click, knows the reason better."""
 PRELABEL_THREADS = 20

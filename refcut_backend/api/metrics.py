@@ -27,6 +27,7 @@ from refcut_backend.versions.serving import ProjectVersions
 BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 RECENT_CLICKS = 1000
 CLICK_PATH = "/predict"
+_REDIS_UP = "Whether Redis answers and can be written"
 
 ReadQueueState = Callable[[], QueueState]
 
@@ -178,9 +179,9 @@ class _QueueCollector(Collector):
         try:
             state = self._read()
         except QueueUnavailableError:
-            yield GaugeMetricFamily("refcut_redis_up", "Whether Redis answers", value=0)
+            yield GaugeMetricFamily("refcut_redis_up", _REDIS_UP, value=0)
             return
-        yield GaugeMetricFamily("refcut_redis_up", "Whether Redis answers", value=1)
+        yield GaugeMetricFamily("refcut_redis_up", _REDIS_UP, value=1)
         yield GaugeMetricFamily(
             "refcut_queue_depth", "Clicks that no worker has taken yet", value=state.waiting
         )
@@ -188,6 +189,12 @@ class _QueueCollector(Collector):
         yield GaugeMetricFamily(
             "refcut_training_workers_ready", "Workers that train", value=state.training_workers
         )
+        if state.expected_wait_s is not None:
+            yield GaugeMetricFamily(
+                "refcut_expected_wait_seconds",
+                "When a further click would be answered, by the times that the workers measure",
+                value=state.expected_wait_s,
+            )
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
         """Empty: otherwise the registry would read Redis when the process starts."""

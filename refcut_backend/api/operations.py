@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend import __version__
 from refcut_backend.api.metrics import Metrics, ReadQueueState
-from refcut_backend.errors import QueueUnavailableError
+from refcut_backend.errors import QueueNotWritableError, QueueUnavailableError
 from refcut_backend.training.status import TrainingStatus
 
 PROBE_THREADS = 4
@@ -49,16 +49,13 @@ def operations(
         return await run_sync(check_readiness, limiter=probe_threads)
 
     def check_readiness() -> JSONResponse:
+        workers, redis = 0, "up"
         try:
-            workers: int | None = read_queue_state().ready_workers
-        except QueueUnavailableError:
-            workers = None
+            workers = read_queue_state().ready_workers
+        except QueueUnavailableError as error:
+            redis = _problem(error)
         database = database_is_writable()
-        body = {
-            "redis": "down" if workers is None else "up",
-            "database": "up" if database else "down",
-            "workers": workers or 0,
-        }
+        body = {"redis": redis, "database": "up" if database else "down", "workers": workers}
         return JSONResponse(body, status_code=200 if workers and database else 503)
 
     @router.get("/metrics")
@@ -78,6 +75,11 @@ def operations(
     return router
 
 
+def _problem(error: QueueUnavailableError) -> str:
+    """What is wrong with Redis, for probes and people."""
+    return f"not writable: {error.message}" if isinstance(error, QueueNotWritableError) else "down"
+
+
 def _training(read_queue_state: ReadQueueState, training: TrainingStatus) -> dict[str, Any]:
     """Number of training workers and the run of each project; None where Redis or the database fails."""
     status: dict[str, Any] = {"workers": None, "projects": None}
@@ -91,8 +93,8 @@ def _training(read_queue_state: ReadQueueState, training: TrainingStatus) -> dic
 def _queue(read_queue_state: ReadQueueState) -> dict[str, Any]:
     try:
         state = read_queue_state()
-    except QueueUnavailableError:
-        return {"redis": "down"}
+    except QueueUnavailableError as error:
+        return {"redis": _problem(error)}
     return {
         "redis": "up",
         "waiting": state.waiting,

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 from numpy.typing import NDArray
 
 from refcut_backend.database.projects import Projects
@@ -78,6 +78,16 @@ class ByteCache(Generic[Key, Value]):
     def clear(self) -> None:
         """Drops everything."""
         self._cache.clear()
+
+    def repair(self) -> None:
+        """Rebuilds the book-keeping from the values, after `store` or `get` was interrupted at any place.
+
+        The order of use is lost; sizes are measured again.
+        """
+        interrupted = self._cache
+        self._cache = LRUCache(interrupted.maxsize, getsizeof=interrupted.getsizeof)
+        for key in list(interrupted):
+            self.store(key, Cache.__getitem__(interrupted, key))
 
     @property
     def nbytes(self) -> int:
@@ -204,6 +214,13 @@ class ImageCache:
         self._prefetcher.forget()
         self._images.clear()
         self._known.clear()
+
+    def repair(self) -> None:
+        """Makes the cache consistent after a job was interrupted at any place; complete images are kept."""
+        self._images.repair()
+        known = self._known
+        self._known = LRUCache(known.maxsize)
+        self._known.update({where: Cache.__getitem__(known, where) for where in list(known)})
 
     @property
     def nbytes(self) -> int:

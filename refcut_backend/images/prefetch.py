@@ -53,9 +53,9 @@ class Prefetcher:
             if not self._has_room():
                 return None
             result: Future[Fetched] = Future()
-            self._started[image, known] = _Started(result, self._clock())
             arguments = (result, image, known, limit_s)
             threading.Thread(target=self._run, args=arguments, name="prefetch", daemon=True).start()
+            self._started[image, known] = _Started(result, self._clock())
         return self._started[image, known].result
 
     def fetch(self, image: TaskImage, known: Stamp, limit_s: float) -> Fetched:

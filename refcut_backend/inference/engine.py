@@ -128,6 +128,11 @@ class _OpenImage:
     width: int
     reference_keys: tuple[ContentKey, ...] = ()
 
+    def repair(self) -> None:
+        """Reset what an interrupted job may have left half changed; the features of the image stay."""
+        self.reference_keys = ()
+        self.predictor.forget_clicks()
+
 
 class ClickEngine:
     """Answers clicks of one worker process. Not thread-safe."""
@@ -155,6 +160,7 @@ class ClickEngine:
             limits.features, lambda opened: opened.predictor.nbytes
         )
         self._prepared: tuple[tuple[int, ContentKey], RefCutPredictor] | None = None
+        self._in_work: _OpenImage | None = None
 
     @property
     def device(self) -> str:
@@ -173,9 +179,22 @@ class ClickEngine:
         self._images.forget()
         self._open_images.clear()
         self._references.clear()
-        self._prepared = None
+        self._prepared = self._in_work = None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def repair(self) -> None:
+        """Make the caches consistent after a job was interrupted at any place.
+
+        Images, references and features of crops are kept as far as they are complete: each is computed before it is
+        stored, and nothing changes it afterwards. Only the image in work loses its clicks and its references.
+        """
+        if self._in_work is not None:
+            self._in_work.repair()
+        self._images.repair()
+        self._references.repair()
+        self._open_images.repair()
+        self._prepared = None
 
     @property
     def nbytes(self) -> int:
@@ -241,8 +260,9 @@ class ClickEngine:
         image = self._images.open(where)
         key = (where.project_id, (*made_by(model), image.content))
         if self._prepared is None or self._prepared[0] != key:
-            self._prepared = key, RefCutPredictor(model.network, model.settings)
-            self._prepared[1].set_image(image.pixels)
+            fresh = RefCutPredictor(model.network, model.settings)
+            fresh.set_image(image.pixels)
+            self._prepared = key, fresh
         predictor = self._prepared[1]
         tokens = [self._references.get(model, reference)[1] for reference in stored]
         predictor.set_reference(ReferenceTokens.join(tokens) if tokens else None)
@@ -266,9 +286,9 @@ class ClickEngine:
         """The model of a project's next click; cached features of models that are no longer loaded are dropped."""
         model = self._models.of(project_id)
         if (loaded := self._models.loaded()) != self._loaded:
-            self._loaded = loaded
             self._open_images.retain(lambda key: key[1][:2] in loaded)
             self._prepared = None
+            self._loaded = loaded
         return model
 
     def answer(self, job: ClickJob) -> ClickAnswer:
@@ -332,6 +352,10 @@ class ClickEngine:
             predictor = RefCutPredictor(model.network, model.settings)
             predictor.set_image(image.pixels)
             opened = _OpenImage(predictor, image.height, image.width)
+            self._open_images.store(
+                key, opened
+            )  # before it is complete, so that a cut-off keeps its features
+        self._in_work = opened
         return key, opened
 
     def _set_references(self, model: ServedModel, open_image: _OpenImage, job: ClickJob) -> tuple[str, ...]:

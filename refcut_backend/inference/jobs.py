@@ -1,8 +1,13 @@
 """The job functions that Redis names: JSON in, JSON out. One `JobRunner` per worker process computes them.
 
-Open this file to see what becomes of a failure in a job: an expected error is the answer; a time limit, a lack of
-memory or an unexpected error empties the caches, which may be half changed, and is the answer too. Callers always
-learn the reason.
+Open this file to see what becomes of a failure in a job. Callers always learn the reason:
+
+    failure                               answer      caches
+    ------------------------------------  ----------  -----------------------------------------------
+    an expected error                     its reason  kept
+    the deadline (JobTimeoutError)        `timeout`   repaired: what was computed completely is kept
+    a lack of memory                      `oom`       emptied, and the click is tried once more
+    an unexpected error                   `error`     emptied, because they may be half changed
 """
 
 from __future__ import annotations
@@ -13,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from refcut_backend.errors import ClickTimeoutError, OutOfMemoryError, RefCutError
+from refcut_backend.errors import ClickTimeoutError, MessageError, OutOfMemoryError, RefCutError
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, PrelabelAnswer, PrelabelJob, PreloadJob
 from refcut_backend.queue.rq_jobs import JobTimeoutError
 
@@ -42,6 +47,9 @@ class Engine(Protocol):
 
     def forget(self) -> None:
         """Empty all caches, on the GPU too."""
+
+    def repair(self) -> None:
+        """Make the caches consistent after a job was interrupted at any place, and keep what is complete."""
 
 
 class LabelFinder(Protocol):
@@ -147,7 +155,11 @@ class JobRunner:
 
     def prelabel(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Compute a `PrelabelJob` and return its `PrelabelAnswer`, both as JSON."""
-        job = PrelabelJob.from_json(payload)
+        try:
+            job = PrelabelJob.from_json(payload)
+        except MessageError as error:
+            log.warning("task not prelabelled", extra=_reason(error))
+            return PrelabelAnswer.refused(error).to_json()
         facts: dict[str, Any] = {"project": job.project_id, "task": job.task_id}
         answer = self._attempt("task", facts, lambda: self._finder.look(job, self._should_yield))
         if isinstance(answer, RefCutError):
@@ -163,7 +175,11 @@ class JobRunner:
         Nobody waits for it: a problem is logged, and the click reports it again.
         """
         started = time.monotonic()
-        job = PreloadJob.from_json(payload)
+        try:
+            job = PreloadJob.from_json(payload)
+        except MessageError as error:
+            log.warning("task not prepared", extra=_reason(error))
+            return
         facts: dict[str, Any] = {"project": job.project_id, "task": job.task_id}
 
         def must_stop() -> bool:
@@ -181,13 +197,14 @@ class JobRunner:
     def _attempt(
         self, subject: str, facts: dict[str, Any], compute: Callable[[], Answer]
     ) -> Answer | RefCutError:
-        """Computes a job. Every failure becomes the error to report; unless it was expected, the caches are emptied."""
+        """Computes a job. Every failure becomes the error to report; the caches are repaired or emptied (see the top)."""
         try:
             return compute()
         except RefCutError as error:
             return error
         except JobTimeoutError:
-            problem: RefCutError = ClickTimeoutError(f"the {subject} was not computed in time")
+            self._engine.repair()
+            return ClickTimeoutError(f"the {subject} was not computed in time")
         except Exception as error:
             log.exception(f"a {subject} failed", extra=facts)
             problem = RefCutError(

@@ -99,8 +99,9 @@ class ProjectModels:
         """The model of a project's next click: its version if that is loaded, otherwise the one before."""
         with self._changed:
             if self._thread is None:
-                self._thread = threading.Thread(target=self._look, name="model-versions", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._look, name="model-versions", daemon=True)
+                thread.start()
+                self._thread = thread
             if project_id not in self._serving:
                 self._serving[project_id] = None
                 self._changed.notify_all()

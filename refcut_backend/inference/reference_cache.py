@@ -42,6 +42,10 @@ class ReferenceCache:
         """Empty the cache."""
         self._tokens.clear()
 
+    def repair(self) -> None:
+        """Make the cache consistent after a job was interrupted at any place; complete references are kept."""
+        self._tokens.repair()
+
     def stored(self, project_id: int, ids: Sequence[int]) -> list[StoredReference]:
         """Load references by their row ids; deleted ones and those of other projects are left out."""
         found = [reference for reference in map(self._load, ids) if reference is not None]

@@ -9,6 +9,13 @@ A worker claims a click or a pre-labelling task before it computes it. Therefore
 for, and nothing is computed twice, even if two workers are handed the same job. The key still has the prefix
 `refcut:ticket:` that version 0.1.0 gave it, so that web processes and workers of both versions can share one Redis
 during an update.
+
+Two more keys tell `admission` when the workers will be free:
+
+    refcut:waiting            waiting click -> task, kind ("first" or "later"), deadline
+    refcut:in-work:<worker>   when the worker's click will probably be answered; absent while it computes none
+
+Times are milliseconds of Redis' own clock, because the machines' clocks may differ.
 """
 
 from __future__ import annotations
@@ -23,11 +30,40 @@ WAITING = "waiting"
 SUPERSEDED = "superseded"
 _HELD_BY = "held by "
 
+TICKET_PREFIX = "refcut:ticket:"
+WAITING_KEY = "refcut:waiting"
+IN_WORK_PREFIX = "refcut:in-work:"
+
 _CLAIM = """
+redis.call('HDEL', KEYS[2], ARGV[3])
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+local left = redis.call('PTTL', KEYS[1])
 redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
-return redis.call('PTTL', KEYS[1])
+local expected, needed = tonumber(ARGV[4]), tonumber(ARGV[5])
+if left < needed then return -left end
+if expected > 0 then
+  local time = redis.call('TIME')
+  local ends = time[1] * 1000 + math.floor(time[2] / 1000) + expected
+  redis.call('SET', KEYS[3], string.format('%.0f', ends), 'PX', left + 2000)
+end
+return left
 """
+"""The waiting click is forgotten in any case: it has left the queue."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A worker's answer to `claim`.
+
+    Attributes:
+        is_granted: Whether this worker holds the job now. If not, it must not compute it.
+        is_in_time: Whether enough time is left. If not, the worker must refuse the job at once.
+        left_s: Seconds until the caller stops waiting.
+    """
+
+    is_granted: bool
+    is_in_time: bool
+    left_s: float
 
 
 @dataclass(frozen=True)
@@ -48,26 +84,41 @@ def create(pipeline: Pipeline, job_id: str, lasts_s: float) -> None:
     pipeline.set(_key(job_id), WAITING, px=max(round(1000 * lasts_s), 1))
 
 
-def claim(pipeline: Pipeline, job_id: str, worker: str) -> None:
-    """Give the job to a worker if it still waits. `seconds_left` reads the pipeline's answer."""
-    pipeline.eval(_CLAIM, 1, _key(job_id), WAITING, _HELD_BY + worker)
-
-
-def seconds_left(claimed: Any) -> float | None:
-    """Read the answer to `claim`.
+def claim(
+    pipeline: Pipeline, job_id: str, worker: str, *, expected_s: float = 0.0, needed_s: float = 0.0
+) -> None:
+    """Give the job to a worker if it still waits. `read_claim` reads the pipeline's result.
 
     Args:
-        claimed: The pipeline's result for the claim: milliseconds, or 0 and less.
-
-    Returns:
-        Seconds until the caller stops waiting; None if the worker did not get the job and must not compute it.
+        pipeline: Where the claim is added.
+        job_id: The job.
+        worker: Name of the worker.
+        expected_s: How long the job will probably take; 0 if nobody has to know.
+        needed_s: With less time than this until the deadline, the job is not worth beginning.
     """
-    return int(claimed) / 1000 if int(claimed) > 0 else None
+    pipeline.eval(
+        _CLAIM,
+        3,
+        _key(job_id),
+        WAITING_KEY,
+        IN_WORK_PREFIX + worker,
+        WAITING,
+        _HELD_BY + worker,
+        job_id,
+        str(round(1000 * expected_s)),
+        str(round(1000 * needed_s)),
+    )
 
 
-def supersede(pipeline: Pipeline, job_id: str) -> None:
-    """Prevent any worker from claiming the job from now on."""
-    pipeline.set(_key(job_id), SUPERSEDED, xx=True, keepttl=True)
+def read_claim(claimed: Any) -> Claim:
+    """Read the pipeline's result for `claim`: milliseconds left; negative if they are too few; 0 if not granted."""
+    left_ms = int(claimed)
+    return Claim(left_ms != 0, left_ms > 0, abs(left_ms) / 1000)
+
+
+def release(pipeline: Pipeline, worker: str) -> None:
+    """Note that the worker is free again."""
+    pipeline.delete(IN_WORK_PREFIX + worker)
 
 
 def read(connection: Redis, job_id: str) -> ClaimState | None:
@@ -75,7 +126,7 @@ def read(connection: Redis, job_id: str) -> ClaimState | None:
     value = connection.get(_key(job_id))
     if not isinstance(value, bytes):
         return None
-    text = value.decode()
+    text = value.decode(errors="replace")
     worker = text.removeprefix(_HELD_BY) if text.startswith(_HELD_BY) else None
     return ClaimState(text == SUPERSEDED, worker)
 
@@ -88,7 +139,8 @@ def renew(connection: Redis, job_id: str, lasts_s: float) -> None:
 def delete(pipeline: Pipeline, job_id: str) -> None:
     """Forget the job: its caller has an answer or no longer waits."""
     pipeline.delete(_key(job_id))
+    pipeline.hdel(WAITING_KEY, job_id)
 
 
 def _key(job_id: str) -> str:
-    return f"refcut:ticket:{job_id}"
+    return TICKET_PREFIX + job_id

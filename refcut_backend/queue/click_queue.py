@@ -1,7 +1,7 @@
 """Sends clicks to a worker and waits for the answer. The newest click of an object replaces older ones that still wait.
 
-Too many waiting clicks are refused, and every wait ends by its deadline with a reason. `reply_queue` has the part that
-recovers from dead workers and an emptied Redis.
+A click that could not be answered in time is refused (`admission`), and every wait ends by its deadline with a reason.
+`reply_queue` has the part that recovers from dead workers and an emptied Redis.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from typing import Any
 from uuid import uuid4
 
 import redis
@@ -18,7 +19,6 @@ from redis.client import Pipeline
 from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
-from rq.utils import as_text
 
 from refcut_backend.errors import (
     BusyError,
@@ -27,15 +27,13 @@ from refcut_backend.errors import (
     RefCutError,
     SupersededError,
 )
-from refcut_backend.queue import claims
-from refcut_backend.queue.messages import ClickAnswer, ClickJob
-from refcut_backend.queue.queue_state import count_outcome, read_queue_state
+from refcut_backend.queue.admission import Admission, Entrance, Verdict
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, is_first_click
+from refcut_backend.queue.queue_state import ANSWERED, count_outcome
 from refcut_backend.queue.redis import report_outage
 from refcut_backend.queue.reply_queue import RESULT_TTL_S, ReplyQueue
-from refcut_backend.queue.rq_jobs import CLICK_FUNCTION, CLICK_QUEUE
+from refcut_backend.queue.rq_jobs import CLICK_FUNCTION, CLICK_QUEUE, job_key, read_text
 
-ANSWERED = "answered"
-"""Outcome of a click that got a mask, for the counts in `queue_state`."""
 _SUPERSEDED = SupersededError("a newer click on the same object came in")
 
 
@@ -63,25 +61,27 @@ class ClickQueue:
     Args:
         connection: Connection of the web process, with enough connections for all of its waiting callers.
         timeout_s: Deadline of a click in seconds, waiting and computing together.
-        limit: Number of clicks that may wait at once.
+        limit: Highest number of clicks that may wait at once; fewer if they could not be answered in time.
     """
 
     def __init__(self, connection: Redis, timeout_s: int, limit: int) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
-        self._limit = limit
         self._queue = ReplyQueue(connection, CLICK_QUEUE, CLICK_FUNCTION, timeout_s, timeout_s + RESULT_TTL_S)
+        self._admission = Admission(self._queue.key, timeout_s, limit)
 
     def ask(self, job: ClickJob) -> ClickAnswer:
         """Send a click and wait for the worker's answer.
 
         Returns:
-            The mask, or the reason why the worker has none (`superseded` is one of the reasons).
+            The mask, or the reason why the worker has none.
 
         Raises:
-            BusyError: If too many clicks wait already.
+            BusyError: If the workers could not answer it in time, because too many clicks wait.
+            SupersededError: If a newer click on the same object replaces it.
             ClickTimeoutError: If no worker answers by the deadline.
             WorkerLostError: If the worker dies while it holds the click. The click is not computed again.
+            MessageError: If the answer cannot be read.
             QueueUnavailableError: If Redis cannot be reached.
         """
         click_id = uuid4().hex
@@ -92,46 +92,62 @@ class ClickQueue:
                 answer = self._wait(job, click_id, deadline)
         except QueueUnavailableError:
             raise  # Redis is away: clearing up would only wait for it once more
+        except BusyError as error:
+            self._count(error.code)
+            raise
         except RefCutError as error:
             self._finish(job, click_id, error.code)
             raise
         self._finish(job, click_id, answer.error_code or ANSWERED)
         return answer
 
-    def _send(self, job: ClickJob, click_id: str, claim_s: float) -> None:
-        """Queues the click and removes older ones on its object, all at once or not at all."""
-        unanswered_key = _unanswered_key(job)
+    def _send(self, job: ClickJob, click_id: str, claim_s: float, *, is_forced: bool = False) -> None:
+        """Queues the click, or refuses it, all at once or not at all; then tells the callers of older clicks."""
+        unanswered_key, payload = _unanswered_key(job), job.to_json()
 
-        def replace(pipeline: Pipeline) -> None:
+        def enter(pipeline: Pipeline) -> None:
             stored = pipeline.hgetall(unanswered_key)
-            unanswered = {as_text(key): json.loads(ids) for key, ids in stored.items()}
-            older = older_clicks(job.click_ids, unanswered)
-            if not older and pipeline.llen(self._queue.key) >= self._limit:
-                raise self._busy()
+            unanswered = {read_text(key): _dots(ids) for key, ids in stored.items()}
+            unanswered.pop(click_id, None)
+            entrance = Entrance(
+                click_id,
+                f"{job.project_id}:{job.task_id}",
+                unanswered_key,
+                json.dumps(job.click_ids),
+                is_first_click(payload),
+                claim_s,
+                is_forced,
+                older_clicks(job.click_ids, unanswered),
+            )
             pipeline.multi()
-            for older_id in older:
-                pipeline.hdel(unanswered_key, older_id)
-                self._supersede(pipeline, older_id)
-            pipeline.hset(unanswered_key, click_id, json.dumps(job.click_ids))
-            pipeline.expire(unanswered_key, self._timeout_s + RESULT_TTL_S)
-            self._queue.add(pipeline, click_id, job.to_json(), claim_s)
+            self._queue.add(pipeline, click_id, payload)
+            self._admission.enter(pipeline, entrance, job_key(click_id))
 
-        self._connection.transaction(replace, unanswered_key)
+        results: Any = self._connection.transaction(enter, unanswered_key)
+        verdict = Admission.read(results[-1])
+        if not verdict.is_admitted:
+            raise _busy(verdict)
+        if verdict.superseded:
+            self._tell_superseded(verdict.superseded)
 
-    def _supersede(self, pipeline: Pipeline, click_id: str) -> None:
-        """Keeps a waiting click from being computed, and wakes its caller in any case."""
-        claims.supersede(pipeline, click_id)
-        self._queue.remove(pipeline, click_id)
-        Result.create(
-            Job(click_id, self._connection, serializer=JSONSerializer),
-            Result.Type.SUCCESSFUL,
-            RESULT_TTL_S,
-            return_value=ClickAnswer.refused(_SUPERSEDED).to_json(),
-            pipeline=pipeline,
-        )
+    def _tell_superseded(self, click_ids: Collection[str]) -> None:
+        """Wakes the callers of older clicks; without it they would look for themselves a little later."""
+        with self._connection.pipeline() as pipeline:
+            for click_id in click_ids:
+                Result.create(
+                    Job(click_id, self._connection, serializer=JSONSerializer),
+                    Result.Type.SUCCESSFUL,
+                    RESULT_TTL_S,
+                    return_value=ClickAnswer.refused(_SUPERSEDED).to_json(),
+                    pipeline=pipeline,
+                )
+            pipeline.execute()
 
     def _wait(self, job: ClickJob, click_id: str, deadline: float) -> ClickAnswer:
-        payload = self._queue.wait(click_id, deadline, lambda left_s: self._send(job, click_id, left_s))
+        def send_again(left_s: float) -> None:
+            self._send(job, click_id, left_s, is_forced=True)
+
+        payload = self._queue.wait(click_id, deadline, send_again)
         if payload is None:
             raise ClickTimeoutError(
                 f"no worker answered within {self._timeout_s} s",
@@ -147,14 +163,28 @@ class ClickQueue:
             count_outcome(pipeline, outcome)
             pipeline.execute()
 
-    def _busy(self) -> BusyError:
-        state = read_queue_state(self._connection)
-        expected = state.expected_wait_s
-        wait = "" if expected is None else f", about {expected:.1f} s of work"
-        return BusyError(
-            f"{state.waiting} clicks wait already{wait}",
-            hint="start more workers; REFCUT_CLICK_QUEUE_LIMIT sets the limit",
-        )
+    def _count(self, outcome: str) -> None:
+        """Counts a click that was refused: nothing of it is in Redis."""
+        with suppress(redis.RedisError), self._connection.pipeline() as pipeline:
+            count_outcome(pipeline, outcome)
+            pipeline.execute()
+
+
+def _busy(verdict: Verdict) -> BusyError:
+    wait = "" if verdict.wait_s is None else f", about {verdict.wait_s:.1f} s of work"
+    return BusyError(
+        f"{verdict.waiting} clicks wait already{wait}",
+        hint="start more workers; REFCUT_CLICK_QUEUE_LIMIT is the upper limit",
+    )
+
+
+def _dots(stored: bytes | str) -> list[str]:
+    """Ids of the dots of an unanswered click; none if somebody else has written there."""
+    with suppress(ValueError):
+        ids = json.loads(stored)
+        if isinstance(ids, list):
+            return [one for one in ids if isinstance(one, str)]
+    return []
 
 
 def _unanswered_key(job: ClickJob) -> str:

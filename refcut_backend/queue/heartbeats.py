@@ -7,22 +7,31 @@ import socket
 import threading
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated
 from uuid import uuid4
 
 import redis
+from pydantic import Field
 from redis import Redis
 from redis.client import Pipeline
-from rq.utils import as_text
 
+from refcut_backend.errors import MessageError
+from refcut_backend.queue.messages import read_message
 from refcut_backend.queue.redis import report_outage
+from refcut_backend.queue.rq_jobs import read_text
 
 BEAT_S = 1.0
 SILENT_S = 3.0
-_NAMES = "refcut:workers"
+NAMES_KEY = "refcut:workers"
+WORKER_PREFIX = "refcut:worker:"
 _SMOOTHING = 0.2
 """Weight of the latest click in a worker's mean time per click."""
+
+
+UNMEASURED_S = 1.0
+"""Taken for the time of a click while a worker has measured none."""
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -35,13 +44,22 @@ class WorkerState:
         ready: Whether the model is loaded and warmed up.
         device: Where the model computes, as torch names it; empty until ready, and for workers without a model.
         click_s: Recent seconds per click, as a moving average; None before the first click.
+        first_click_s: The same for first clicks of objects alone, which take several times as long as later ones.
+        later_click_s: The same for later clicks alone.
     """
 
     name: str
     queues: tuple[str, ...]
     ready: bool = False
     device: str = ""
-    click_s: float | None = None
+    click_s: Seconds | None = None
+    first_click_s: Seconds | None = None
+    later_click_s: Seconds | None = None
+
+    def expected_s(self, is_first: bool) -> float | None:
+        """Seconds that a click will probably take; None before the first click."""
+        own = self.first_click_s if is_first else self.later_click_s
+        return self.click_s if own is None else own
 
 
 class Heartbeat:
@@ -81,15 +99,23 @@ class Heartbeat:
         self._state = replace(self._state, ready=True, device=device)
         self._beat_now()
 
-    def record_click(self, seconds: float) -> None:
-        """Update the mean time per click, from which the expected wait of a click is computed."""
-        before = self._state.click_s
-        mean_s = seconds if before is None else (1 - _SMOOTHING) * before + _SMOOTHING * seconds
-        self._state = replace(self._state, click_s=mean_s)
+    def record_click(self, seconds: float, *, is_first: bool) -> None:
+        """Update the mean times per click, from which the expected wait of a click is computed."""
+        state = self._state
+        self._state = replace(
+            state,
+            click_s=_mean(state.click_s, seconds),
+            first_click_s=_mean(state.first_click_s, seconds) if is_first else state.first_click_s,
+            later_click_s=state.later_click_s if is_first else _mean(state.later_click_s, seconds),
+        )
+
+    def expected_s(self, is_first: bool) -> float | None:
+        """Seconds that a click will probably take; None before the first click."""
+        return self._state.expected_s(is_first)
 
     def beat(self, pipeline: Pipeline) -> None:
         """Add the worker's state to a pipeline; it counts as alive for `SILENT_S` after that."""
-        pipeline.sadd(_NAMES, self.name)
+        pipeline.sadd(NAMES_KEY, self.name)
         pipeline.set(_key(self.name), json.dumps(asdict(self._state)), px=round(1000 * SILENT_S))
 
     def _beat_now(self) -> None:
@@ -103,6 +129,10 @@ class Heartbeat:
             self._beat_now()
             if self._stopped.wait(BEAT_S):
                 return
+
+
+def _mean(before: float | None, seconds: float) -> float:
+    return seconds if before is None else (1 - _SMOOTHING) * before + _SMOOTHING * seconds
 
 
 def new_worker_name() -> str:
@@ -148,30 +178,30 @@ def living_workers(connection: Redis) -> list[WorkerState]:
     Raises:
         QueueUnavailableError: If Redis cannot be reached.
     """
-    names = sorted(as_text(name) for name in connection.smembers(_NAMES))
+    names = sorted(read_text(name) for name in connection.smembers(NAMES_KEY))
     workers = _read(connection, names)
     silent = set(names) - {worker.name for worker in workers}
     if silent:
-        connection.srem(_NAMES, *silent)
+        connection.srem(NAMES_KEY, *silent)
     return workers
 
 
 def _read(connection: Redis, names: list[str]) -> list[WorkerState]:
+    """Reads the states of the workers that are alive. One that cannot be read counts as silent."""
     values = connection.mget([_key(name) for name in names]) if names else []
-    return [_state(json.loads(value)) for value in values if value is not None]
-
-
-def _state(payload: dict[str, Any]) -> WorkerState:
-    """Ignores unknown fields: a worker of a later version may send more."""
-    known = {field.name: payload[field.name] for field in fields(WorkerState) if field.name in payload}
-    return WorkerState(**{**known, "queues": tuple(payload["queues"])})
+    workers = []
+    for value in values:
+        with suppress(MessageError, ValueError):
+            if value is not None:
+                workers.append(read_message(WorkerState, json.loads(value), "the state of a worker"))
+    return workers
 
 
 def _forget(pipeline: Pipeline, name: str) -> None:
     pipeline.delete(_key(name))
-    pipeline.srem(_NAMES, name)
+    pipeline.srem(NAMES_KEY, name)
     pipeline.execute()
 
 
 def _key(name: str) -> str:
-    return f"refcut:worker:{name}"
+    return WORKER_PREFIX + name

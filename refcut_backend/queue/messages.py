@@ -3,20 +3,80 @@
 Every job has a `format` number, which is raised when its fields change: a worker of another version then refuses the job
 instead of misreading it. Masks travel as base64 of Label Studio's brush RLE, because rq would walk a list number by
 number several times.
+
+`read_message` reads everything: it ignores fields that it does not know, because a later version may send more during an
+update, and reports a field of a wrong type as MessageError.
 """
 
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from typing import Annotated, Any, TypeVar
 
-from refcut_backend.errors import RefCutError
+from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
+
+from refcut_backend.errors import MessageError, RefCutError, all_reasons
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 
 CLICK_FORMAT = 2
 PRELOAD_FORMAT = 1
 PRELABEL_FORMAT = 2
+MAX_SIDE_PX = 2**31 - 1
+MAX_TEXT = 2000
+PHASES = frozenset({"image", "references", "network", "encoding"})
+"""Steps of a click in the worker; each is a series of a metric, so no others are taken from an answer."""
+
+_HINT = "run web servers and workers of one version, and find out who else writes to this Redis"
+
+M = TypeVar("M")
+
+
+def read_message(kind: type[M], payload: object, name: str) -> M:
+    """Read a dataclass from JSON that came out of Redis.
+
+    Args:
+        kind: The dataclass.
+        payload: JSON values. Unknown fields are ignored.
+        name: What it is, for the error.
+
+    Raises:
+        MessageError: If it is no object, a field is missing, or a field has a wrong type. The message names the field and
+            never its value.
+    """
+    try:
+        message: M = _adapter(kind).validate_python(payload)
+        return message
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    where = ".".join(str(part) for part in first["loc"])[:100] or "all of it"
+    raise MessageError(
+        f"{name} in Redis cannot be read ({where}: {first['type']})",
+        hint=_HINT,
+    )
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _unpack(text: object) -> list[int]:
+    if not isinstance(text, str):
+        raise ValueError("a mask is base64")
+    return list(b64decode(text, validate=True))
+
+
+def _pack(rle: list[int]) -> str:
+    return b64encode(bytes(rle)).decode()
+
+
+Packed = Annotated[list[int], PlainValidator(_unpack)]
+"""Bytes of a mask; base64 in JSON."""
+Pixels = Annotated[int, Field(ge=0, le=MAX_SIDE_PX)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(max_length=MAX_TEXT)]
 
 
 @dataclass(frozen=True)
@@ -50,17 +110,22 @@ class ClickJob:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> ClickJob:
+    def from_json(cls, data: object) -> ClickJob:
         """Read what `to_json` made.
 
         Raises:
-            ValueError: If the job has another format.
+            MessageError: If the job has another format or cannot be read.
         """
         _check_format("click", data, CLICK_FORMAT)
-        clicks = tuple(PercentClick(**click) for click in data["clicks"])
-        box = None if data["box"] is None else PercentBox(**data["box"])
-        lists = {"reference_ids": tuple(data["reference_ids"]), "click_ids": tuple(data["click_ids"])}
-        return cls(**{**data, "clicks": clicks, "box": box, **lists})
+        return read_message(cls, data, "a click")
+
+
+def is_first_click(click: object) -> bool:
+    """Whether a `ClickJob` as JSON is the first click or box of its object. Later ones take a fraction of its time."""
+    if not isinstance(click, dict):
+        return True
+    clicks = click.get("clicks")
+    return (len(clicks) if isinstance(clicks, list | tuple) else 0) + (click.get("box") is not None) <= 1
 
 
 @dataclass(frozen=True)
@@ -80,15 +145,15 @@ class ClickAnswer:
         milliseconds: Time per step in the worker.
     """
 
-    width: int = 0
-    height: int = 0
-    rle: list[int] = field(default_factory=list)
-    score: float = 0.0
-    reference_versions: tuple[str, ...] = ()
-    model_version: str = ""
+    width: Pixels = 0
+    height: Pixels = 0
+    rle: Packed = field(default_factory=list)
+    score: Finite = 0.0
+    reference_versions: tuple[Text, ...] = ()
+    model_version: Text = ""
     error_code: str | None = None
-    error_message: str | None = None
-    milliseconds: dict[str, float] = field(default_factory=dict)
+    error_message: Text | None = None
+    milliseconds: dict[str, Finite] = field(default_factory=dict)
 
     @classmethod
     def refused(cls, error: RefCutError) -> ClickAnswer:
@@ -100,10 +165,17 @@ class ClickAnswer:
         return {**vars(self), "rle": _pack(self.rle)}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> ClickAnswer:
-        """Read what `to_json` made."""
-        rle, versions = _unpack(data["rle"]), tuple(data["reference_versions"])
-        return cls(**{**data, "rle": rle, "reference_versions": versions})
+    def from_json(cls, data: object) -> ClickAnswer:
+        """Read what `to_json` made. A reason code of a later version becomes `error`.
+
+        Raises:
+            MessageError: If the answer cannot be read.
+        """
+        answer = read_message(cls, data, "the answer to a click")
+        if answer.error_code is None and not (answer.width and answer.height):
+            raise MessageError("the answer to a click in Redis has neither a size nor a reason", hint=_HINT)
+        known = {name: spent for name, spent in answer.milliseconds.items() if name in PHASES}
+        return replace(answer, error_code=known_code(answer.error_code), milliseconds=known)
 
 
 @dataclass(frozen=True)
@@ -129,15 +201,14 @@ class PreloadJob:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> PreloadJob:
+    def from_json(cls, data: object) -> PreloadJob:
         """Read what `to_json` made.
 
         Raises:
-            ValueError: If the job has another format.
+            MessageError: If the job has another format or cannot be read.
         """
         _check_format("preload", data, PRELOAD_FORMAT)
-        lists = {name: tuple(data[name]) for name in ("image_addresses", "reference_ids")}
-        return cls(**{**data, **lists})
+        return read_message(cls, data, "a preload")
 
 
 @dataclass(frozen=True)
@@ -178,18 +249,14 @@ class PrelabelJob:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> PrelabelJob:
+    def from_json(cls, data: object) -> PrelabelJob:
         """Read what `to_json` made.
 
         Raises:
-            ValueError: If the job has another format.
+            MessageError: If the job has another format or cannot be read.
         """
         _check_format("prelabel", data, PRELABEL_FORMAT)
-        labels = tuple(
-            LabelToFind(**{**label, "reference_ids": tuple(label["reference_ids"])})
-            for label in data["labels"]
-        )
-        return cls(**{**data, "labels": labels})
+        return read_message(cls, data, "a task to pre-label")
 
 
 @dataclass(frozen=True)
@@ -201,8 +268,8 @@ class FoundMask:
         score: Expected IoU of the mask, 0..1.
     """
 
-    rle: list[int]
-    score: float
+    rle: Packed
+    score: Finite
 
 
 @dataclass(frozen=True)
@@ -220,10 +287,10 @@ class FoundLabel:
 
     label: str
     to_name: str
-    width: int
-    height: int
+    width: Pixels
+    height: Pixels
     masks: tuple[FoundMask, ...]
-    reference_versions: tuple[str, ...]
+    reference_versions: tuple[Text, ...]
 
 
 @dataclass(frozen=True)
@@ -239,10 +306,10 @@ class PrelabelAnswer:
     """
 
     found: tuple[FoundLabel, ...] = ()
-    model_version: str = ""
+    model_version: Text = ""
     error_code: str | None = None
-    error_message: str = ""
-    milliseconds: dict[str, float] = field(default_factory=dict)
+    error_message: Text = ""
+    milliseconds: dict[str, Finite] = field(default_factory=dict)
 
     @classmethod
     def refused(cls, error: RefCutError) -> PrelabelAnswer:
@@ -258,24 +325,35 @@ class PrelabelAnswer:
         return payload
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> PrelabelAnswer:
-        """Read what `to_json` made."""
-        return cls(**{**data, "found": tuple(_found_label(label) for label in data["found"])})
+    def from_json(cls, data: object) -> PrelabelAnswer:
+        """Read what `to_json` made. A reason code of a later version becomes `error`.
+
+        Raises:
+            MessageError: If the answer cannot be read.
+        """
+        answer = read_message(cls, data, "the answer to a task to pre-label")
+        if any(mask.rle and not (one.width and one.height) for one in answer.found for mask in one.masks):
+            raise MessageError(
+                "the answer to a task to pre-label in Redis has a mask without a size", hint=_HINT
+            )
+        return replace(answer, error_code=known_code(answer.error_code))
 
 
-def _found_label(data: dict[str, Any]) -> FoundLabel:
-    masks = tuple(FoundMask(_unpack(mask["rle"]), mask["score"]) for mask in data["masks"])
-    return FoundLabel(**{**data, "masks": masks, "reference_versions": tuple(data["reference_versions"])})
+def known_code(code: str | None) -> str | None:
+    """Return a reason code of this version unchanged, and `error` for any other text: it ends in headers and metrics."""
+    return code if code is None or code in _codes() else RefCutError.code
 
 
-def _check_format(kind: str, data: dict[str, Any], expected: int) -> None:
-    if data.get("format") != expected:
-        raise ValueError(f"{kind} job of format {data.get('format')}, this worker reads {expected}")
+@cache
+def _codes() -> frozenset[str]:
+    return frozenset(reason.code for reason in all_reasons())
 
 
-def _pack(rle: list[int]) -> str:
-    return b64encode(bytes(rle)).decode()
-
-
-def _unpack(text: str) -> list[int]:
-    return list(b64decode(text))
+def _check_format(kind: str, data: object, expected: int) -> None:
+    found = data.get("format") if isinstance(data, dict) else None
+    if found != expected:
+        shown = found if isinstance(found, int) else "unknown"
+        raise MessageError(
+            f"{kind} job of format {shown}, this worker reads {expected}",
+            hint="run web servers and workers of one version",
+        )

@@ -14,6 +14,7 @@ import redis
 from redis import Redis
 
 from refcut_backend.errors import ClickTimeoutError, WorkerLostError
+from refcut_backend.queue import claims
 from refcut_backend.queue.heartbeats import WorkerState, living_workers
 from refcut_backend.queue.messages import PrelabelAnswer, PrelabelJob
 from refcut_backend.queue.redis import report_outage
@@ -94,7 +95,8 @@ class PrelabelQueue:
     def _send(self, job: PrelabelJob, job_id: str, at_front: bool) -> None:
         with self._connection.pipeline() as pipeline:
             pipeline.multi()
-            self._queue.add(pipeline, job_id, job.to_json(), CLAIM_S, at_front=at_front)
+            claims.create(pipeline, job_id, CLAIM_S)
+            self._queue.add(pipeline, job_id, job.to_json(), at_front=at_front)
             pipeline.execute()
 
     def _forget(self, job_id: str) -> None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from redis import Redis
 from redis.client import Pipeline
-from rq.utils import as_text, now
+from rq.utils import now
 
 from refcut_backend.queue.heartbeats import WorkerState, living_workers
+from refcut_backend.queue.messages import known_code
 from refcut_backend.queue.redis import report_outage
-from refcut_backend.queue.rq_jobs import CLICK_QUEUE, TRAINING_QUEUE, open_queue
+from refcut_backend.queue.rq_jobs import CLICK_QUEUE, TRAINING_QUEUE, open_queue, read_text
 
+ANSWERED = "answered"
+"""Outcome of a click that got a mask."""
 _COUNTS = "refcut:click-outcomes"
+_PROBE = "refcut:writable"
 
 
 @dataclass(frozen=True)
@@ -60,11 +66,13 @@ class QueueState:
 
 @report_outage()
 def read_queue_state(connection: Redis) -> QueueState:
-    """Read the state now.
+    """Read the state now. It also writes a key for a second: a Redis that cannot be written takes no click.
 
     Raises:
+        QueueNotWritableError: If Redis answers but refuses to write.
         QueueUnavailableError: If Redis cannot be reached.
     """
+    connection.set(_PROBE, "1", ex=1)
     queue = open_queue(CLICK_QUEUE, connection)
     first = queue.get_job_ids(0, 1)
     job = queue.fetch_job(first[0]) if first else None
@@ -74,8 +82,17 @@ def read_queue_state(connection: Redis) -> QueueState:
         waiting=queue.count,
         oldest_waiting_s=max(age, 0.0),
         workers=tuple(living_workers(connection)),
-        outcomes={as_text(name): int(number) for name, number in counted.items()},
+        outcomes=dict(_counts(counted)),
     )
+
+
+def _counts(stored: Mapping[bytes | str, bytes | str]) -> Iterator[tuple[str, int]]:
+    """Counts of known outcomes; anything else in Redis was written by somebody else, or by a later version."""
+    for name, number in stored.items():
+        outcome = read_text(name)
+        with suppress(ValueError):
+            if outcome == ANSWERED or known_code(outcome) == outcome:
+                yield outcome, int(number)
 
 
 def count_outcome(pipeline: Pipeline, outcome: str) -> None:

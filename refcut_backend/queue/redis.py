@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from refcut_backend.child_processes import start_bound, stop_within
-from refcut_backend.errors import ConfigError, QueueUnavailableError
+from refcut_backend.errors import ConfigError, QueueNotWritableError, QueueUnavailableError
 from refcut_backend.settings import Settings
 
 FILE = "redis-url"
@@ -42,14 +42,43 @@ MAX_CONNECTIONS = 500
 
 @contextmanager
 def report_outage() -> Iterator[None]:
-    """Turn errors of the redis library into QueueUnavailableError; a context manager and a decorator."""
+    """Turn errors of the redis library into QueueUnavailableError; a context manager and a decorator.
+
+    Raises:
+        QueueNotWritableError: If Redis answers but refuses to write.
+        QueueUnavailableError: If Redis cannot be reached, or fails otherwise.
+    """
     try:
         yield
     except redis.RedisError as error:
-        raise QueueUnavailableError(
-            f"Redis cannot be reached ({type(error).__name__})",
-            hint="check that Redis runs, and REFCUT_REDIS_URL",
-        ) from error
+        raise _explained(error) from error
+
+
+_NOT_WRITABLE = (
+    ("maxmemory", "Redis has no memory left", "raise `maxmemory` of Redis, or find out what fills it"),
+    ("read only replica", "Redis is read-only", "REFCUT_REDIS_URL must name the primary, not a replica"),
+    (
+        "NOREPLICAS",
+        "Redis has too few replicas to write",
+        "start its replicas, or lower `min-replicas-to-write`",
+    ),
+    (
+        "MISCONF",
+        "Redis cannot save to its disk and therefore refuses to write",
+        "make room on the disk of Redis",
+    ),
+)
+"""Part of Redis' message, what it means, what to do. Scripts and pipelines keep the message, but not always its class."""
+
+
+def _explained(error: redis.RedisError) -> QueueUnavailableError:
+    for part, problem, hint in _NOT_WRITABLE:
+        if part in str(error):
+            return QueueNotWritableError(problem, hint=hint)
+    return QueueUnavailableError(
+        f"Redis cannot be reached ({type(error).__name__})",
+        hint="check that Redis runs, and REFCUT_REDIS_URL",
+    )
 
 
 class EmbeddedRedis:

@@ -8,7 +8,7 @@ This is the common part of `ClickQueue` and `PrelabelQueue`. While a caller wait
     waiting            queued, or handed to a worker killed a moment ago     puts it back if it left the queue
     held, worker lives a worker computes it                                  waits
     held, worker dead  the worker was killed, or is silent for 3 s           raises WorkerLostError
-    superseded         a newer click replaced it; an answer says so          waits for that answer
+    superseded         a newer click replaced it                             raises SupersededError
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from redis import Redis
 from redis.client import Pipeline
 
-from refcut_backend.errors import WorkerLostError
+from refcut_backend.errors import SupersededError, WorkerLostError
 from refcut_backend.queue import claims
 from refcut_backend.queue.heartbeats import is_alive
 from refcut_backend.queue.rq_jobs import open_queue, read_result, results_key
@@ -60,20 +60,17 @@ class ReplyQueue:
         pipeline: Pipeline,
         job_id: str,
         payload: dict[str, Any],
-        claim_s: float,
         *,
         at_front: bool = False,
     ) -> None:
-        """Queue a job together with its claim, all at once or not at all.
+        """Queue a job. No worker can have it before its claim is made (`claims.create`, or `admission` for a click).
 
         Args:
             pipeline: A transaction (after `multi()`).
             job_id: A new id, or that of a job which Redis lost.
             payload: The job as JSON.
-            claim_s: Seconds for which a worker may claim the job.
             at_front: Whether the job overtakes the waiting ones.
         """
-        claims.create(pipeline, job_id, claim_s)
         self._queue.enqueue_call(
             self._function,
             args=(payload,),
@@ -99,7 +96,7 @@ class ReplyQueue:
         *,
         is_cancelled: Callable[[], bool] = lambda: False,
         renew_claim_s: float | None = None,
-    ) -> dict[str, Any] | None:
+    ) -> Any:
         """Wait for the answer to a job.
 
         Args:
@@ -110,10 +107,12 @@ class ReplyQueue:
             renew_claim_s: Extends the claim by this many seconds at every check; None leaves it to expire.
 
         Returns:
-            The answer as JSON; None if there was none in time.
+            The answer as JSON, of any form; None if there was none in time.
 
         Raises:
             WorkerLostError: If the worker died while it held the job.
+            SupersededError: If a newer click replaced the job.
+            MessageError: If the answer cannot be read.
             RefCutError: If the job's function failed.
         """
         while (left_s := deadline - time.monotonic()) > 0 and not is_cancelled():
@@ -138,7 +137,7 @@ class ReplyQueue:
         if state is None:
             send_again(left_s)
         elif state.superseded:
-            return
+            raise SupersededError("a newer click on the same object came in")
         elif state.worker is None:
             self._put_back_if_stranded(job_id)
         elif (

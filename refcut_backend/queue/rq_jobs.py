@@ -17,9 +17,9 @@ from rq.job import Job
 from rq.results import Result
 from rq.serializers import JSONSerializer
 from rq.timeouts import JobTimeoutException
-from rq.utils import as_text, import_attribute
+from rq.utils import import_attribute
 
-from refcut_backend.errors import ConfigError, RefCutError, RefusedJobError
+from refcut_backend.errors import ConfigError, MessageError, RefCutError, RefusedJobError
 
 log = logging.getLogger("refcut.jobs")
 
@@ -89,6 +89,18 @@ def read_queue_names(text: str) -> tuple[str, ...]:
 class RegisteredJob(Job):
     """A job that can only call a function in `FUNCTIONS`, without callbacks and webhooks."""
 
+    @classmethod
+    def fetch(cls, id: str, *args: Any, **more: Any) -> RegisteredJob:  # noqa: A002 - rq's own name
+        """Read a job from Redis.
+
+        Raises:
+            NoSuchJobError: If the job is missing, unreadable, or its id is not one that rq gives.
+        """
+        try:
+            return super().fetch(id, *args, **more)  # type: ignore[no-any-return, return-value, unused-ignore]
+        except ValueError as error:
+            raise NoSuchJobError("a job has an id that rq does not give") from error
+
     def restore(self, raw_data: Any) -> None:
         """Read the job's fields from Redis.
 
@@ -124,9 +136,30 @@ class RegisteredJob(Job):
         return function
 
 
-def open_queue(name: str, connection: Redis) -> Queue:
+class JobQueue(Queue):
+    """A queue whose list may hold anything, because anyone who reaches Redis can write there."""
+
+    def get_job_ids(self, offset: int = 0, length: int = -1) -> list[str]:
+        """Return ids of waiting jobs; `length` of -1 means all. Bytes that are no text become replacement marks."""
+        if length == 0:
+            return []
+        end = offset + length - 1 if length > 0 else length
+        return [read_text(job_id) for job_id in self.connection.lrange(self.key, offset, end)]
+
+
+def read_text(value: bytes | str) -> str:
+    """Decode text of Redis, whatever it is."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
+
+
+def open_queue(name: str, connection: Redis) -> JobQueue:
     """Open a queue, for senders and for workers. Jobs and answers are JSON: a pickle in Redis is never loaded."""
-    return Queue(name, connection=connection, serializer=JSONSerializer, job_class=RegisteredJob)
+    return JobQueue(name, connection=connection, serializer=JSONSerializer, job_class=RegisteredJob)
+
+
+def job_key(job_id: str) -> str:
+    """Return the Redis key under which rq stores a job."""
+    return str(read_text(Job.key_for(job_id)))
 
 
 def results_key(job_id: str) -> str:
@@ -134,7 +167,7 @@ def results_key(job_id: str) -> str:
     return str(Result.get_key(job_id))  # type: ignore[no-untyped-call]
 
 
-def read_result(connection: Redis, job_id: str, wait_s: float) -> dict[str, Any] | None:
+def read_result(connection: Redis, job_id: str, wait_s: float) -> Any:
     """Wait for the first result of a job.
 
     Args:
@@ -143,9 +176,10 @@ def read_result(connection: Redis, job_id: str, wait_s: float) -> dict[str, Any]
         wait_s: Longest wait in seconds. At 0 it still waits for one millisecond.
 
     Returns:
-        The result as the job's function returned it; None if there is none yet.
+        The result as the job's function returned it, JSON of any form; None if there is none yet.
 
     Raises:
+        MessageError: If the result cannot be read.
         RefCutError: If the job failed.
         redis.RedisError: If Redis cannot be reached.
     """
@@ -153,9 +187,14 @@ def read_result(connection: Redis, job_id: str, wait_s: float) -> dict[str, Any]
     found: Any = connection.xread({results_key(job_id): "0-0"}, count=1, block=block_ms)
     if not found:
         return None
-    ((_, ((result_id, payload),)),) = found
-    result = Result.restore(job_id, as_text(result_id), payload, connection, JSONSerializer)
+    try:
+        ((_, ((result_id, payload),)),) = found
+        result = Result.restore(job_id, read_text(result_id), payload, connection, JSONSerializer)
+    except Exception as error:  # whatever rq meets in a result that it has not written
+        log.warning("unreadable result", extra={"job": job_id, "problem": type(error).__name__})
+        raise MessageError(
+            "the result of a job in Redis cannot be read", hint="find out who else writes to this Redis"
+        ) from None
     if result.type != Result.Type.SUCCESSFUL or result.return_value is None:
         raise RefCutError("the worker failed on this job", hint="the worker's log has the traceback")
-    value: dict[str, Any] = result.return_value
-    return value
+    return result.return_value

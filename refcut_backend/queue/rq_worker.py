@@ -5,6 +5,8 @@
       v
     clicks, prelabel: claim it --- not granted ---> skip: superseded, expired, or another worker has it
       |  (heartbeat and claim in one pipeline, so a claimed job always has a living owner)
+      |
+      |-- clicks: too little time is left ---> refuse it at once (`busy`), compute nothing
       v
     clicks: run until the caller's deadline     other queues: run as rq does, until the job's own timeout
       |                                           |
@@ -22,6 +24,7 @@ from __future__ import annotations
 import faulthandler
 import logging
 import math
+import signal
 import sys
 import threading
 import time
@@ -41,8 +44,11 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import UnixSignalDeathPenalty
 from rq.worker import WorkerStatus
 
+from refcut_backend.errors import BusyError
 from refcut_backend.queue import claims
-from refcut_backend.queue.heartbeats import Heartbeat
+from refcut_backend.queue.claims import Claim
+from refcut_backend.queue.heartbeats import UNMEASURED_S, Heartbeat
+from refcut_backend.queue.messages import ClickAnswer, is_first_click
 from refcut_backend.queue.rq_jobs import (
     CLICK_QUEUE,
     PRELABEL_QUEUE,
@@ -58,6 +64,8 @@ HEARTBEAT_EVERY_S = 1.0
 RQ_TTL_S = 20
 """rq blocks for a job for 15 s less than this, and waits 10 s more for a silent connection."""
 REDIS_PAUSE_S = 1.0
+NEVER_REFUSED = 0.9
+"""A click with this part of its deadline left is begun even if clicks took longer lately: that may have changed."""
 
 
 class FirmDeathPenalty(UnixSignalDeathPenalty):
@@ -67,17 +75,18 @@ class FirmDeathPenalty(UnixSignalDeathPenalty):
     process a moment later, with every thread's traceback on stderr. The supervisor then starts another worker.
 
     Args:
-        timeout: Limit in whole seconds; 0 or less means none.
+        timeout: Limit in seconds; 0 or less means none.
         _exception: What rq asks for; JobTimeoutError is raised instead.
     """
 
-    def __init__(self, timeout: int, _exception: type[Exception] = JobTimeoutError, **more: Any) -> None:
+    def __init__(self, timeout: float, _exception: type[Exception] = JobTimeoutError, **more: Any) -> None:
         super().__init__(timeout, JobTimeoutError, **more)  # type: ignore[no-untyped-call]
 
     def setup_death_penalty(self) -> None:
         """Arm both limits."""
-        super().setup_death_penalty()  # type: ignore[no-untyped-call]
+        signal.signal(signal.SIGALRM, self.handle_death_penalty)
         if self._timeout > 0:
+            signal.setitimer(signal.ITIMER_REAL, self._timeout)
             faulthandler.dump_traceback_later(self._timeout + HANG_GRACE_S, exit=True)
 
     def cancel_death_penalty(self) -> None:
@@ -124,41 +133,63 @@ class JobWorker(SimpleWorker):
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job. A click or a pre-labelling task is skipped silently if this worker does not get its claim."""
         self._state = WorkerStatus.BUSY  # from here on a signal to stop waits for the job's end
-        left_s = self._claim(job, queue) if queue.name in (CLICK_QUEUE, PRELABEL_QUEUE) else math.inf
-        if left_s is not None and queue.name == CLICK_QUEUE:
-            self._execute_click(job, left_s)
-        elif left_s is not None:
+        if queue.name == CLICK_QUEUE:
+            self._execute_click(job, queue)
+        elif queue.name != PRELABEL_QUEUE or self._claim(job, queue).is_granted:
             super().execute_job(job, queue)
         if self._needs_restart():
             self._stop_requested = True
 
-    def _execute_click(self, job: Job, left_s: float) -> None:
+    def _execute_click(self, job: Job, queue: Queue) -> None:
         """Runs a click for no longer than its caller waits, without rq's bookkeeping (see the module)."""
+        is_first = _is_first(job)
+        measured_s = self._worker_heartbeat.expected_s(is_first)
+        expected_s = UNMEASURED_S if measured_s is None else measured_s
+        needed_s = min(measured_s or 0.0, NEVER_REFUSED * float(job.timeout or math.inf))
+        claim = self._claim(job, queue, expected_s=expected_s, needed_s=needed_s)
+        if not claim.is_granted:
+            return
+        if not claim.is_in_time:
+            refused = BusyError(
+                f"{claim.left_s:.1f} s were left, and clicks take {expected_s:.1f} s",
+                hint="start more workers",
+            )
+            self._answer(job, Result.Type.SUCCESSFUL, ClickAnswer.refused(refused).to_json())
+            return
         started = time.monotonic()
         outcome, answer = Result.Type.SUCCESSFUL, None
         try:
-            with FirmDeathPenalty(max(math.ceil(left_s), 1)):
+            with FirmDeathPenalty(claim.left_s):
                 answer = job.perform()
         except Exception:
             outcome = Result.Type.FAILED
             self.handle_exception(job, *sys.exc_info())
+        self._worker_heartbeat.record_click(time.monotonic() - started, is_first=is_first)
+        self._answer(job, outcome, answer)
+
+    def _answer(self, job: Job, outcome: Result.Type, answer: Any) -> None:
+        """Stores the result, and with it that this worker is free and how long its clicks take."""
         with self.connection.pipeline() as pipeline:
             ttl_s = job.get_result_ttl(self.default_result_ttl)
             Result.create(job, outcome, ttl_s, return_value=answer, pipeline=pipeline)
             pipeline.delete(job.key)
+            claims.release(pipeline, self._worker_heartbeat.name)
+            self._worker_heartbeat.beat(pipeline)
             pipeline.execute()
-        self._worker_heartbeat.record_click(time.monotonic() - started)
 
-    def _claim(self, job: Job, queue: Queue) -> float | None:
-        """Returns for how many seconds the caller still waits; None if the claim is not granted.
-
-        The heartbeat is written in the same pipeline as the claim, so a claimed job always has a living owner.
-        """
+    def _claim(self, job: Job, queue: Queue, *, expected_s: float = 0.0, needed_s: float = 0.0) -> Claim:
+        """Claims a job. The heartbeat is in the same pipeline, so a claimed job always has a living owner."""
         with self.connection.pipeline() as pipeline:
             self._worker_heartbeat.beat(pipeline)
             pipeline.lrem(queue.intermediate_queue_key, 1, job.id)
-            claims.claim(pipeline, job.id, self._worker_heartbeat.name)
-            return claims.seconds_left(pipeline.execute()[-1])
+            claims.claim(
+                pipeline,
+                job.id,
+                self._worker_heartbeat.name,
+                expected_s=expected_s,
+                needed_s=needed_s,
+            )
+            return claims.read_claim(pipeline.execute()[-1])
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """Send rq's own heartbeat at most once per second and in one round trip; rq sends it four times per job."""
@@ -196,6 +227,14 @@ class JobWorker(SimpleWorker):
         """Log a failed job without its arguments, which rq would print: an image's URL may contain a signature."""
         failure: Any = exc_info
         log.error("a job failed", extra={"job": job.id, "queue": job.origin}, exc_info=failure)
+
+
+def _is_first(job: Job) -> bool:
+    """Whether the job is the first click of its object; true if its arguments cannot be read."""
+    try:
+        return is_first_click(job.args[0])
+    except Exception:
+        return True
 
 
 def work_until_stopped(make_worker: Callable[[], JobWorker], is_done: Callable[[], bool]) -> None:

@@ -54,6 +54,7 @@ class FakeQueue:
             width=8, height=8, rle=brush_rle.encode(MASK), score=0.9, milliseconds={"network": 80.0}
         )
         self.state: QueueState | None = None
+        self.problem = QueueUnavailableError("Redis cannot be reached")
 
     def ask(self, job: ClickJob) -> ClickAnswer:
         self.jobs.append(ClickJob.from_json(job.to_json()))
@@ -63,7 +64,7 @@ class FakeQueue:
 
     def read_state(self) -> QueueState:
         if self.state is None:
-            raise QueueUnavailableError("Redis cannot be reached")
+            raise self.problem
         return self.state
 
 

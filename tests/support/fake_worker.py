@@ -92,6 +92,9 @@ class FakeEngine:
     def forget(self) -> None:
         pass
 
+    def repair(self) -> None:
+        pass
+
 
 class FakePrelabeller:
     """Image addresses are orders: `wait FILE` (until that exists, or a click waits), `die`, `bad`.

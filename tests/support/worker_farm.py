@@ -16,9 +16,10 @@ from redis import Redis
 
 from refcut_backend.errors import RefCutError
 from refcut_backend.label_studio.prompts import PercentClick
-from refcut_backend.queue.click_queue import ANSWERED, ClickQueue
+from refcut_backend.queue.click_queue import ClickQueue
 from refcut_backend.queue.heartbeats import new_worker_name, ready_worker
 from refcut_backend.queue.messages import ClickJob
+from refcut_backend.queue.queue_state import ANSWERED
 from refcut_backend.queue.redis import connect_redis
 from tests.support.forked_processes import ForkedProcess
 

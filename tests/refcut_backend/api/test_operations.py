@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from refcut_backend.errors import ClickTimeoutError
+from refcut_backend.errors import ClickTimeoutError, QueueNotWritableError
 from tests.support.fake_wiring import click_body, queue_state
 from tests.support.recorded import backend_request, click_result
 
@@ -37,6 +37,15 @@ def test_it_is_ready_when_redis_database_and_a_worker_are(client, queue, state, 
     assert answer.status_code == status
     redis_up = "down" if state is None else "up"
     assert answer.json() == {"redis": redis_up, "database": "up", "workers": workers}
+
+
+def test_it_is_not_ready_while_redis_refuses_to_write_and_says_so(client, queue, monkeypatch):
+    error = QueueNotWritableError("Redis has no memory left", hint="raise `maxmemory`")
+    monkeypatch.setattr(queue, "problem", error)
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.json()["redis"]) == (503, "not writable: Redis has no memory left")
+    assert client.get("/status").json()["queue"] == {"redis": "not writable: Redis has no memory left"}
+    assert samples(client)["refcut_redis_up",] == 0
 
 
 def test_it_is_not_ready_without_its_database(client, queue, tmp_path):
@@ -71,9 +80,10 @@ def test_a_task_that_is_opened_is_no_click(client):
 
 def test_queue_and_workers_are_read_when_prometheus_scrapes(client, queue):
     assert samples(client)["refcut_redis_up",] == 0
-    queue.state = queue_state(3, 2)
+    queue.state = queue_state(3, 2, click_s=0.75)
     found = samples(client)
     assert found["refcut_redis_up",] == 1
+    assert found["refcut_expected_wait_seconds",] == 1.5
     assert found["refcut_queue_depth",] == 3
     assert found["refcut_workers_ready",] == 2
 

@@ -24,6 +24,7 @@ class Engine:
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
         self.forgot = 0
+        self.repaired = 0
 
     @property
     def device(self) -> str:
@@ -39,6 +40,9 @@ class Engine:
 
     def forget(self) -> None:
         self.forgot += 1
+
+    def repair(self) -> None:
+        self.repaired += 1
 
 
 def real_allocation_failure() -> RuntimeError:
@@ -104,35 +108,35 @@ class Finder:
 
 
 FAILURES = pytest.mark.parametrize(
-    ("error", "code", "forgot"),
+    ("error", "code", "forgot", "repaired"),
     [
-        (ImageError("the image is damaged"), "image", 0),
-        (JobTimeoutError("too long"), "timeout", 1),
-        (KeyError("secret-inside"), "error", 1),
+        (ImageError("the image is damaged"), "image", 0, 0),
+        (JobTimeoutError("too long"), "timeout", 0, 1),
+        (KeyError("secret-inside"), "error", 1, 0),
     ],
     ids=["an expected error", "the time limit", "an unexpected error"],
 )
 
 
 @FAILURES
-def test_a_click_that_fails_is_answered_with_the_reason_and_caches_that_may_be_damaged_are_emptied(
-    error, code, forgot
+def test_a_click_that_fails_is_answered_with_its_reason_and_a_cut_off_repairs_the_caches_instead_of_emptying_them(
+    error, code, forgot, repaired
 ):
     engine = Engine(error)
     runner = JobRunner(engine, Finder(error), lambda: False, lambda: False)
     answer = ClickAnswer.from_json(runner.click(JOB.to_json()))
-    assert (answer.error_code, engine.forgot) == (code, forgot)
+    assert (answer.error_code, engine.forgot, engine.repaired) == (code, forgot, repaired)
     assert "secret-inside" not in str(answer)
 
 
 @FAILURES
-def test_a_task_that_fails_is_answered_with_the_reason_and_caches_that_may_be_damaged_are_emptied(
-    error, code, forgot
+def test_a_task_that_fails_is_answered_with_its_reason_and_a_cut_off_repairs_the_caches_instead_of_emptying_them(
+    error, code, forgot, repaired
 ):
     engine = Engine()
     runner = JobRunner(engine, Finder(error), lambda: False, lambda: False)
     answer = PrelabelAnswer.from_json(runner.prelabel(PrelabelJob(1, 2, ()).to_json()))
-    assert (answer.error_code, engine.forgot) == (code, forgot)
+    assert (answer.error_code, engine.forgot, engine.repaired) == (code, forgot, repaired)
     assert "secret-inside" not in str(answer)
 
 
@@ -143,9 +147,30 @@ def test_a_task_that_memory_is_too_short_for_is_a_reason_and_empties_the_caches(
     assert engine.forgot == 1
 
 
-def test_a_click_of_another_format_is_refused_and_not_misread():
+NOT_JOBS = [
+    {"format": 99},
+    {"clicks": "many"},
+    {"clicks": [{"x_percent": "left"}]},
+    {"reference_ids": {"a": 1}},
+]
+
+
+@pytest.mark.parametrize("change", NOT_JOBS)
+def test_a_click_that_is_of_another_format_or_no_click_is_refused_with_a_reason_and_costs_no_cache(change):
+    engine = Engine()
+    runner = JobRunner(engine, Finder(KeyError()), lambda: False, lambda: False)
+    assert runner.click(JOB.to_json() | change)["error_code"] == "bad_message"
+    assert runner.click([])["error_code"] == "bad_message"  # type: ignore[arg-type]
+    assert engine.forgot == 0
+
+
+def test_a_task_or_a_preload_that_is_no_job_is_refused_and_not_an_exception(caplog):
     runner = JobRunner(Engine(), Finder(KeyError()), lambda: False, lambda: False)
-    assert runner.click(JOB.to_json() | {"format": 99})["error_code"] == "error"
+    task = PrelabelJob(1, 2, ()).to_json()
+    assert runner.prelabel(task | {"format": 99})["error_code"] == "bad_message"
+    assert runner.prelabel(task | {"labels": [{"label": 7}]})["error_code"] == "bad_message"
+    runner.preload(PreloadJob(1, 2, ()).to_json() | {"image_addresses": 3})
+    assert "task not prepared" in caplog.text
 
 
 def test_a_process_without_a_model_says_how_to_start_a_worker(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from base64 import b64encode
 
 import pytest
 from hypothesis import given
@@ -15,9 +16,7 @@ from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.queue_state import read_queue_state
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.queue.rq_jobs import CLICK_FUNCTION, CLICK_QUEUE, open_queue
-from tests.support.worker_farm import click, wait_for
-
-AT_ONCE_S = 0.05
+from tests.support.worker_farm import GENEROUS_S, click, wait_for
 
 
 def test_a_click_travels_to_a_worker_and_back(farm):
@@ -34,12 +33,11 @@ def test_an_unexpected_failure_is_an_error_for_the_caller_without_a_traceback(fa
     assert not any(b"secret-inside" in farm.connection.dump(key) for key in farm.connection.keys("*"))
 
 
-def test_a_click_beyond_the_limit_is_refused_as_busy_at_once_and_counted(farm):
+def test_a_click_beyond_the_limit_is_refused_as_busy_and_counted(farm):
     queue = farm.queue(limit=3)
     taken = [farm.ask_waiting(click("mask", f"{number}"), queue) for number in range(3)]
     refused = [farm.ask_and_wait(click("mask", f"more{number}"), queue) for number in range(5)]
     assert {reply.reason for reply in refused} == {"busy"}
-    assert min(reply.seconds for reply in refused) < AT_ONCE_S, refused
     assert read_queue_state(farm.connection).outcomes["busy"] == 5
     assert read_queue_state(farm.connection).waiting == 3
     farm.start_worker()
@@ -78,13 +76,15 @@ def test_a_click_without_an_answer_times_out_and_is_not_computed_later(farm):
     assert farm.computed() == ["/next"]
 
 
-def test_waiting_and_computing_share_one_deadline(farm):
+def test_waiting_and_computing_share_one_deadline_and_what_cannot_end_is_not_begun(farm):
+    """Nothing is measured yet, so the second click is let in; when its turn comes, too little time is left."""
     farm.start_worker()
-    queue = farm.queue(timeout_s=3)
-    before = farm.ask_in_work(click("sleep 2", "a", name="/before"), queue)
-    late = farm.ask(click("sleep 2", "b", name="/late"), queue).result()
+    queue = farm.queue(timeout_s=5)
+    before = farm.ask_in_work(click("sleep 3", "a", name="/before"), queue)
+    late = farm.ask(click("sleep 3", "b", name="/late"), queue).result()
     assert before.result().reason == "answered"
-    assert late.reason == "timeout"
+    assert late.reason == "busy"
+    assert farm.computed() == ["/before"]
 
 
 def test_a_click_whose_caller_has_gone_is_not_computed(farm):
@@ -131,6 +131,52 @@ def test_redis_that_is_gone_is_unavailable_and_not_a_hang():
     queue = ClickQueue(connect_redis("unix:///nowhere/redis.sock"), timeout_s=5, limit=5)
     with pytest.raises(QueueUnavailableError):
         queue.ask(click("mask", "a"))
+
+
+def result(value: object, kind: object = 1) -> dict[str | bytes, bytes]:
+    """A job's result as rq stores it."""
+    return {"type": str(kind).encode(), "return_value": b64encode(json.dumps(value).encode())}
+
+
+FORGED: list[dict[str | bytes, bytes]] = [
+    result([]),
+    result({"rle": 5}),
+    result({"width": "wide"}),
+    result({"width": 3, "height": 2, "rle": "no base64"}),
+    {"type": b"1", "return_value": b"no base64 and no JSON"},
+    {"type": b"success", "return_value": b""},
+    {"type": b"99"},
+    {b"\xff": b"\xff"},
+    {"type": b"1", "return_value": b64encode(b"\x80\x04."), "exc_string": b"x"},
+]
+
+
+@pytest.mark.parametrize("fields", FORGED, ids=repr)
+def test_an_answer_that_somebody_else_wrote_is_a_reason_and_no_exception(farm, fields):
+    reply = farm.ask_waiting(click("mask", "a"), farm.queue(timeout_s=GENEROUS_S))
+    (key,) = farm.connection.keys("rq:job:*")
+    farm.connection.xadd(key.replace(b"rq:job:", b"rq:results:"), fields)
+    assert reply.result().reason == "bad_message"
+
+
+def test_an_answer_of_a_later_version_is_read_and_its_new_fields_are_ignored(farm):
+    reply = farm.ask_waiting(click("mask", "a"), farm.queue(timeout_s=GENEROUS_S))
+    (key,) = farm.connection.keys("rq:job:*")
+    answer = ClickAnswer(width=3, height=2, rle=[1]).to_json() | {
+        "of_tomorrow": 1,
+        "error_code": "of_tomorrow",
+    }
+    farm.connection.xadd(key.replace(b"rq:job:", b"rq:results:"), result(answer))
+    assert reply.result().reason == "error"
+
+
+def test_queue_and_counts_that_somebody_else_wrote_do_not_hide_the_state(farm):
+    farm.connection.rpush("rq:queue:clicks", b"\xff\xfe")
+    farm.connection.hset(
+        "refcut:click-outcomes", mapping={"answered": 3, "busy": b"many", b"\xff": 5, "odd": 7}
+    )
+    state = read_queue_state(farm.connection)
+    assert (state.waiting, state.outcomes) == (1, {"answered": 3})
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,31 @@ from __future__ import annotations
 import os
 import signal
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
 import psutil
 import pytest
+from redis import Redis
 
-from refcut_backend.errors import ConfigError
-from refcut_backend.queue.redis import FILE, EmbeddedRedis, check_redis, find_redis, named_redis
+from refcut_backend.errors import ConfigError, QueueNotWritableError
+from refcut_backend.queue.click_queue import ClickQueue
+from refcut_backend.queue.heartbeats import is_alive
+from refcut_backend.queue.messages import PrelabelJob
+from refcut_backend.queue.prelabel_queue import PrelabelQueue
+from refcut_backend.queue.queue_state import read_queue_state
+from refcut_backend.queue.redis import (
+    FILE,
+    EmbeddedRedis,
+    check_redis,
+    connect_redis,
+    find_redis,
+    named_redis,
+)
 from refcut_backend.settings import Settings
-from tests.support.worker_farm import wait_for
+from tests.support.worker_farm import WorkerFarm, click, wait_for
 
 
 @pytest.mark.parametrize("url", ["redis://127.0.0.1:9", "nonsense"])
@@ -53,6 +68,61 @@ def test_the_embedded_redis_starts_below_any_tmpdir(monkeypatch, prefix):
 
 def socket_of(server: EmbeddedRedis) -> Path:
     return Path(unquote(server.url.removeprefix("unix://")))
+
+
+REFUSALS = [
+    ({"maxmemory": "1"}, "no memory left"),
+    ({"min-replicas-to-write": "1"}, "too few replicas"),
+    ({"replicaof": "127.0.0.1 1"}, "read-only"),
+]
+
+
+@pytest.fixture
+def own_redis() -> Iterator[Redis]:
+    """A Redis whose configuration a test may spoil."""
+    with EmbeddedRedis() as server:
+        check_redis(server.url)
+        with connect_redis(server.url) as connection:
+            yield connection
+
+
+def configure(connection: Redis, settings: dict[str, str]) -> None:
+    for name, value in settings.items():
+        if name == "replicaof":
+            connection.replicaof(*value.split())
+        else:
+            connection.config_set(name, value)
+
+
+@pytest.mark.parametrize(("settings", "why"), REFUSALS, ids=[why for _, why in REFUSALS])
+def test_a_redis_that_refuses_to_write_is_not_ready_and_every_click_says_why(own_redis, settings, why):
+    queue = ClickQueue(own_redis, timeout_s=5, limit=5)
+    assert read_queue_state(own_redis).waiting == 0
+    configure(own_redis, settings)
+    with pytest.raises(QueueNotWritableError, match=why):
+        read_queue_state(own_redis)
+    started = time.monotonic()
+    with pytest.raises(QueueNotWritableError, match=why) as error:
+        queue.ask(click("mask", "a"))
+    assert time.monotonic() - started < 5, "not only at the deadline"
+    assert error.value.code == "queue_not_writable"
+    assert error.value.hint
+    with pytest.raises(QueueNotWritableError, match=why):
+        PrelabelQueue(own_redis).ask(PrelabelJob(1, 2, ()), time.monotonic() + 5)
+
+
+def test_a_redis_that_fills_up_while_clicks_wait_answers_them_when_there_is_room_again(own_redis, tmp_path):
+    """A worker cannot take a click either; it waits for room, and its model stays loaded."""
+    url = f"unix://{own_redis.connection_pool.connection_kwargs['path']}"
+    with WorkerFarm(url, tmp_path) as farm:
+        worker = farm.start_worker()
+        configure(own_redis, {"maxmemory": "1"})
+        assert farm.ask_and_wait(click("mask", "a")).reason == "queue_not_writable"
+        wait_for(lambda: not is_alive(own_redis, worker.name), "nobody takes clicks")
+        configure(own_redis, {"maxmemory": "0"})
+        wait_for(lambda: is_alive(own_redis, worker.name), "its heartbeat is back")
+        assert farm.ask_and_wait(click("mask", "b")).reason == "answered"
+        assert worker.process.poll() is None
 
 
 @pytest.fixture
