@@ -149,7 +149,8 @@ class Settings(BaseSettings):
     pending_masks_s: int = Field(
         120,
         ge=0,
-        description="time during which an answer includes unaccepted masks of other labels; 0 = never",
+        description="time during which an answer repeats the unaccepted masks of boxes of the same label that are still "
+        "on the canvas; 0 = never",
     )
     mask_output: Literal["brush", "polygon", "rectangle"] = Field(
         "brush", description="form of masks whose label is in several controls: brush, polygon or rectangle"

@@ -15,7 +15,7 @@ class AnswerRules:
 
     Attributes:
         max_references: Highest number of references used per label.
-        pending_s: Seconds for which unaccepted masks of other labels are repeated in answers.
+        pending_s: Seconds for which an answer repeats unaccepted masks whose boxes the request shows.
         mask_output: Kind of region to return if the label config takes several kinds for a label.
         outlines: How masks become polygons.
     """

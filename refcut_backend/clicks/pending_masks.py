@@ -1,8 +1,17 @@
-"""Finds the masks that are on the canvas but not accepted yet, so that an answer can repeat them.
+"""Finds the masks that an answer must repeat: those that the request itself shows to be on the asking browser's canvas.
 
-An answer replaces all suggestions on the canvas (contract, section 3, rule 3), so it must contain the pending masks
-of other labels too. No request tells what was accepted or thrown away: a mask that was seen in an annotation or a
-draft is accepted, and the others are judged by later clicks and by their age.
+An answer replaces all suggestions on the canvas (contract, section 3, rule 3). What a request shows decides which masks
+go along with the answer:
+
+    on the canvas                    in the request                           its mask
+    -------------------------------  ---------------------------------------  ----------------------------------
+    another box of the same label    the box, with its id                     goes along
+    anything of another label        nothing: a request has the prompts of    stays out: nobody can know whether
+                                     the clicked label alone                  it was rejected, or whose it is
+
+A browser draws the ids of its boxes at random, so a box in a request was drawn by the browser that asks. Time alone is no
+reason: without the rule, an annotator would be shown masks of a colleague on the same task, and masks that they had
+rejected. A mask of another label is therefore lost unless it is accepted before the label is changed.
 """
 
 from __future__ import annotations
@@ -23,9 +32,6 @@ def still_pending(
 ) -> list[RememberedObject]:
     """Find the objects whose masks are still pending.
 
-    Only the object of each label that was clicked last counts: a new list of dots means that the earlier object was
-    accepted or dropped. A box on the canvas shows that its object is still pending.
-
     Args:
         objects: The task's objects, newest first.
         context: Dots or boxes of the clicked label.
@@ -36,26 +42,14 @@ def still_pending(
     Returns:
         Objects whose masks belong into the answer, newest first.
     """
-    boxes = {box.id for box in context.boxes}
-    taken = {(context.label, context.to_name)}
-    if clicked is not None:
-        taken.add((clicked.label, clicked.to_name))
-    pending = []
-    for known in objects:
-        one = known.clicked
-        if clicked is not None and one.region_id == clicked.region_id:
-            continue
-        boxed = one.box is not None and one.box.id in boxes
-        current = boxed or (one.label, one.to_name) not in taken
-        taken.add((one.label, one.to_name))
-        young = now_s - known.clicked_at_s <= pending_s
-        if current and young and not known.accepted and not _has_left(one):
-            pending.append(known)
-    return pending
-
-
-def _has_left(one: ClickedObject) -> bool:
-    """Whether single clicks refined it: "Auto accept" had then taken its earlier dots off the canvas, and accepted it."""
-    return one.single_prompt and (
-        len(one.negative_label_clicks) > 1 or len(one.clicks) - len(one.negative_label_clicks) > 1
-    )
+    shown = {box.id for box in context.boxes}
+    return [
+        known
+        for known in objects
+        if known.clicked.box is not None
+        and known.clicked.box.id in shown
+        and (known.clicked.label, known.clicked.to_name) == (context.label, context.to_name)
+        and (clicked is None or known.clicked.region_id != clicked.region_id)
+        and not known.accepted
+        and now_s - known.clicked_at_s <= pending_s
+    ]

@@ -8,8 +8,8 @@
     mask_regions      ClickAnswer               -> regions         brush, polygon or rectangle for Label Studio
     ClickHistory      object and mask           -> (database)      so that further clicks can refine the object
 
-Every step takes and returns immutable values. A step that fails ends the click with a reason; the masks of other
-labels that are still pending are part of every answer, because an answer replaces all suggestions on the canvas.
+Every step takes and returns immutable values. A step that fails ends the click with a reason. An answer replaces all
+suggestions on the canvas, so every answer also has the pending masks that the request itself shows (`pending_masks`).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class ClickService:
         self._clock = clock
 
     def answer(self, request: ClickRequest) -> ClickReply:
-        """Return the mask for the clicks of a request, together with the pending masks of other labels."""
+        """Return the mask for the clicks of a request, together with the pending masks that the request shows."""
         started = time.monotonic()
         version = self._versions.of(request.project_id)
         try:

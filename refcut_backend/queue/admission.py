@@ -37,6 +37,8 @@ PATIENCE_S = 2.0
 CLICKS_AHEAD = 12
 """Clicks that may wait for each worker, as a time. So many keep a worker busy although clicks come unevenly; more would
 only make every answer older."""
+PART = 0.95
+"""Part of the deadline that is planned with; the rest is for what nobody measures."""
 SPARE = 1.5
 """A click is queued if so many times its own duration are left when its turn comes."""
 TASKS_OF_S = 10
@@ -118,7 +120,7 @@ local function is_admitted(start, worker)
   local room, places = math.huge, limit
   if worker then
     local typical = (speed[worker].first + speed[worker].later) / 2
-    room = math.min(timeout - SPARE * speed[worker][kind], math.max(1000 * PATIENCE_S, CLICKS_AHEAD * typical))
+    room = math.min(PART * timeout - SPARE * speed[worker][kind], math.max(1000 * PATIENCE_S, CLICKS_AHEAD * typical))
     places = math.min(limit, math.max(math.floor(#free * room / typical), 1))
   end
   if #kinds >= limit then return false end
@@ -180,6 +182,7 @@ def _script() -> str:
         "PATIENCE_S": f"{PATIENCE_S:g}",
         "TASKS_OF_S": f"{TASKS_OF_S:g}",
         "SPARE": f"{SPARE:g}",
+        "PART": f"{PART:g}",
         "TICKET": claims.TICKET_PREFIX,
         "IN_WORK": claims.IN_WORK_PREFIX,
         "WORKER": WORKER_PREFIX,

@@ -28,6 +28,7 @@ from refcut_backend.errors import (
     SupersededError,
 )
 from refcut_backend.queue.admission import Admission, Entrance, Verdict
+from refcut_backend.queue.heartbeats import living_workers
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, is_first_click
 from refcut_backend.queue.queue_state import ANSWERED, count_outcome
 from refcut_backend.queue.redis import report_outage
@@ -86,15 +87,13 @@ class ClickQueue:
         """
         click_id = uuid4().hex
         deadline = time.monotonic() + self._timeout_s
+        with report_outage():
+            self._send(job, click_id, self._timeout_s)
         try:
             with report_outage():
-                self._send(job, click_id, self._timeout_s)
                 answer = self._wait(job, click_id, deadline)
         except QueueUnavailableError:
             raise  # Redis is away: clearing up would only wait for it once more
-        except BusyError as error:
-            self._count(error.code)
-            raise
         except RefCutError as error:
             self._finish(job, click_id, error.code)
             raise
@@ -126,6 +125,9 @@ class ClickQueue:
         results: Any = self._connection.transaction(enter, unanswered_key)
         verdict = Admission.read(results[-1])
         if not verdict.is_admitted:
+            with self._connection.pipeline() as pipeline:
+                count_outcome(pipeline, BusyError.code)
+                pipeline.execute()
             raise _busy(verdict)
         if verdict.superseded:
             self._tell_superseded(verdict.superseded)
@@ -149,23 +151,27 @@ class ClickQueue:
 
         payload = self._queue.wait(click_id, deadline, send_again)
         if payload is None:
-            raise ClickTimeoutError(
-                f"no worker answered within {self._timeout_s} s",
-                hint="check that a worker runs; REFCUT_CLICK_TIMEOUT_S sets the limit",
-            )
+            raise self._too_late(click_id)
         return ClickAnswer.from_json(payload)
+
+    def _too_late(self, click_id: str) -> RefCutError:
+        """Why the deadline passed: the clicks before it took longer than the workers had measured, or no worker works."""
+        if self._connection.lpos(self._queue.key, click_id) is not None and any(
+            worker.ready and CLICK_QUEUE in worker.queues for worker in living_workers(self._connection)
+        ):
+            return BusyError(
+                f"its turn did not come within {self._timeout_s} s", hint="click again, or start more workers"
+            )
+        return ClickTimeoutError(
+            f"no worker answered within {self._timeout_s} s",
+            hint="check that a worker runs; REFCUT_CLICK_TIMEOUT_S sets the limit",
+        )
 
     def _finish(self, job: ClickJob, click_id: str, outcome: str) -> None:
         """Removes every trace of the click and counts it. What cannot be removed now expires by itself."""
         with suppress(redis.RedisError), self._connection.pipeline() as pipeline:
             self._queue.forget(pipeline, click_id)
             pipeline.hdel(_unanswered_key(job), click_id)
-            count_outcome(pipeline, outcome)
-            pipeline.execute()
-
-    def _count(self, outcome: str) -> None:
-        """Counts a click that was refused: nothing of it is in Redis."""
-        with suppress(redis.RedisError), self._connection.pipeline() as pipeline:
             count_outcome(pipeline, outcome)
             pipeline.execute()
 

@@ -129,6 +129,8 @@ class JobWorker(SimpleWorker):
         self._stop_event = stop_event
         self._needs_restart = needs_restart
         self._next_heartbeat = -math.inf
+        self._busy_since: float | None = None
+        """When the last click was answered, if another one waited: the way to the next one is part of its time."""
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Run a job. A click or a pre-labelling task is skipped silently if this worker does not get its claim."""
@@ -142,6 +144,7 @@ class JobWorker(SimpleWorker):
 
     def _execute_click(self, job: Job, queue: Queue) -> None:
         """Runs a click for no longer than its caller waits, without rq's bookkeeping (see the module)."""
+        taken_at = time.monotonic()
         is_first = _is_first(job)
         measured_s = self._worker_heartbeat.expected_s(is_first)
         expected_s = UNMEASURED_S if measured_s is None else measured_s
@@ -156,7 +159,6 @@ class JobWorker(SimpleWorker):
             )
             self._answer(job, Result.Type.SUCCESSFUL, ClickAnswer.refused(refused).to_json())
             return
-        started = time.monotonic()
         outcome, answer = Result.Type.SUCCESSFUL, None
         try:
             with FirmDeathPenalty(claim.left_s):
@@ -164,7 +166,8 @@ class JobWorker(SimpleWorker):
         except Exception:
             outcome = Result.Type.FAILED
             self.handle_exception(job, *sys.exc_info())
-        self._worker_heartbeat.record_click(time.monotonic() - started, is_first=is_first)
+        began_at = taken_at if self._busy_since is None else self._busy_since
+        self._worker_heartbeat.record_click(time.monotonic() - began_at, is_first=is_first)
         self._answer(job, outcome, answer)
 
     def _answer(self, job: Job, outcome: Result.Type, answer: Any) -> None:
@@ -175,7 +178,9 @@ class JobWorker(SimpleWorker):
             pipeline.delete(job.key)
             claims.release(pipeline, self._worker_heartbeat.name)
             self._worker_heartbeat.beat(pipeline)
-            pipeline.execute()
+            pipeline.llen(open_queue(CLICK_QUEUE, self.connection).key)
+            more_wait = pipeline.execute()[-1] > 0
+        self._busy_since = time.monotonic() if more_wait else None
 
     def _claim(self, job: Job, queue: Queue, *, expected_s: float = 0.0, needed_s: float = 0.0) -> Claim:
         """Claims a job. The heartbeat is in the same pipeline, so a claimed job always has a living owner."""

@@ -110,13 +110,15 @@ def test_with_auto_accept_single_clicks_refine_one_mask_until_it_is_submitted(cl
     assert np.array_equal(mask(task.click(on("hood", "d", "Hood"))["rc-d"]), first)
 
 
-def test_the_mask_of_another_label_comes_along_until_it_is_accepted(client, label_studio):
-    task = Task(client, label_studio, 2, CONFIGS["clicks_brush"])
-    hood = task.click(on("hood", "a", "Hood"))["rc-a"]
-    both = task.click(on("wheel", "w", "Wheel"))
-    assert list(both) == ["rc-w", "rc-a"]
-    assert both["rc-a"] == hood
-    assert list(task.click(on("wheel", "w", "Wheel"), accepted=("rc-a",))) == ["rc-w"]
+def test_an_answer_repeats_the_mask_of_another_box_and_never_that_of_another_label(client, label_studio):
+    task = Task(client, label_studio, 2, CONFIGS["clicks_box_brush"])
+    hood, wheel = box_round("hood", "a", "Hood"), box_round("wheel", "b", "Hood")
+    first = task.click(hood)["rc-a"]
+    both = task.click(hood, wheel)
+    assert list(both) == ["rc-b", "rc-a"]
+    assert both["rc-a"] == first
+    assert list(task.click(on("wheel", "w", "Wheel"))) == ["rc-w"]
+    assert list(task.click(hood, wheel, accepted=("rc-a",))) == ["rc-b"]
 
 
 def test_a_click_with_the_label_background_takes_away_as_an_alt_click_does(client, label_studio):

@@ -139,6 +139,10 @@ class WorkerFarm:
         wait_for(lambda: reply.done() or self._has_new(key, ids, before), "Redis has the click")
         return reply
 
+    def ask_again_and_again(self, times: int) -> None:
+        """Makes round trips to Redis from a thread, as a caller does: the control for how busy the machine is."""
+        self._callers.submit(lambda: [self.connection.ping() for _ in range(times)]).result()
+
     def _has_new(self, key: str, ids: bytes, before: Collection[bytes]) -> bool:
         return any(v == ids and k not in before for k, v in self.connection.hgetall(key).items())
 

@@ -7,62 +7,62 @@ import pytest
 from refcut_backend.clicks.context import ClickContext
 from refcut_backend.clicks.pending_masks import still_pending
 from refcut_backend.clicks.session import ClickedObject, RememberedObject
-from refcut_backend.label_studio.prompts import PercentBox, PercentClick
+from refcut_backend.label_studio.prompts import Dot, PercentBox, PercentClick
 
-CONTEXT = ClickContext("Wheel", "image")
-WHEEL = ClickedObject("Wheel", "image", "rc-w", (PercentClick(1, 1, True, "w"),))
-DOOR = ClickedObject("Door", "image", "rc-d", (PercentClick(1, 1, True, "d"),), single_prompt=True)
+BOX = PercentBox(1, 1, 2, 2, "b")
+NEW_BOX = PercentBox(5, 5, 9, 9, "c")
+CONTEXT = ClickContext("Wheel", "image", boxes=(BOX, NEW_BOX))
+CLICKED = ClickedObject("Wheel", "image", "rc-c", box=NEW_BOX)
+BOXED = ClickedObject("Wheel", "image", "rc-b", box=BOX)
+DOOR = ClickedObject("Door", "image", "rc-d", (PercentClick(1, 1, True, "d"),))
 
 
 def remembered(clicked: ClickedObject, at_s: float = 100, *, accepted: bool = False) -> RememberedObject:
     return RememberedObject(clicked, accepted, at_s)
 
 
-def carried(*objects: RememberedObject, context: ClickContext = CONTEXT, pending_s: float = 120) -> list[str]:
-    found = still_pending(objects, context, WHEEL, now_s=150, pending_s=pending_s)
+def carried(
+    *objects: RememberedObject,
+    context: ClickContext = CONTEXT,
+    clicked: ClickedObject | None = CLICKED,
+    pending_s: float = 120,
+) -> list[str]:
+    found = still_pending(objects, context, clicked, now_s=150, pending_s=pending_s)
     return [known.clicked.region_id for known in found]
 
 
-def test_another_labels_mask_goes_along():
-    assert carried(remembered(DOOR)) == ["rc-d"]
-    assert carried(remembered(replace(DOOR, to_name="second"))) == ["rc-d"]
+def test_the_mask_of_a_box_that_the_request_shows_goes_along():
+    assert carried(remembered(CLICKED), remembered(BOXED)) == ["rc-b"]
+    refined = replace(BOXED, clicks=(PercentClick(2, 2, False, "e"),))
+    assert carried(remembered(refined)) == ["rc-b"]
+
+
+def test_the_mask_of_a_box_that_the_request_does_not_show_stays_out():
+    gone = ClickContext("Wheel", "image", boxes=(NEW_BOX,))
+    assert carried(remembered(BOXED), context=gone) == []
+    dots = ClickContext("Wheel", "image", (Dot("w", 1, 1, True),))
+    assert carried(remembered(BOXED), context=dots) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [DOOR, replace(DOOR, single_prompt=True), replace(DOOR, label="Wheel"), replace(DOOR, to_name="second")],
+    ids=["a label", "a single dot", "the same label", "an image"],
+)
+def test_what_no_request_of_this_label_can_show_stays_out(other):
+    assert carried(remembered(other)) == []
+    assert carried(remembered(other), clicked=None) == []
+
+
+@pytest.mark.parametrize("change", [{"label": "Door"}, {"to_name": "second"}])
+def test_a_box_whose_label_or_image_is_another_by_now_stays_out(change):
+    assert carried(remembered(replace(BOXED, **change))) == []
 
 
 def test_an_accepted_mask_does_not_go_along():
-    assert carried(remembered(DOOR, accepted=True)) == []
+    assert carried(remembered(BOXED, accepted=True)) == []
 
 
-@pytest.mark.parametrize(("pending_s", "expected"), [(50, ["rc-d"]), (49, []), (0, [])])
+@pytest.mark.parametrize(("pending_s", "expected"), [(50, ["rc-b"]), (49, []), (0, [])])
 def test_an_old_mask_does_not_go_along(pending_s, expected):
-    assert carried(remembered(DOOR, at_s=100), pending_s=pending_s) == expected
-
-
-def test_of_one_label_the_newest_mask_alone_goes_along():
-    older = replace(DOOR, region_id="rc-e")
-    assert carried(remembered(DOOR), remembered(older)) == ["rc-d"]
-    assert carried(remembered(DOOR, accepted=True), remembered(older)) == []
-    assert carried(remembered(replace(WHEEL, region_id="rc-x"))) == [], "the label that was clicked"
-
-
-def test_what_single_clicks_have_refined_has_left_the_canvas_already():
-    twice = (*DOOR.clicks, PercentClick(2, 2, False, "e"))
-    assert carried(remembered(replace(DOOR, clicks=twice))) == []
-    assert carried(remembered(replace(DOOR, clicks=twice, single_prompt=False))) == ["rc-d"]
-    assert carried(remembered(replace(DOOR, clicks=twice, negative_label_clicks=frozenset({"e"})))) == [
-        "rc-d"
-    ]
-    assert carried(remembered(replace(DOOR, clicks=twice[1:], box=PercentBox(1, 1, 2, 2, "b")))) == ["rc-d"]
-
-
-def test_a_box_that_is_still_in_the_list_is_still_pending():
-    box = PercentBox(1, 1, 2, 2, "b")
-    first = remembered(replace(WHEEL, region_id="rc-b", clicks=(), box=box))
-    context = ClickContext("Wheel", "image", boxes=(box, PercentBox(5, 5, 9, 9, "c")))
-    assert carried(first, context=context) == ["rc-b"]
-    assert carried(first) == []
-
-
-def test_the_answer_to_a_click_that_failed_keeps_the_other_labels_masks():
-    objects = [remembered(WHEEL), remembered(DOOR)]
-    found = still_pending(objects, CONTEXT, None, now_s=150, pending_s=120)
-    assert [known.clicked.region_id for known in found] == ["rc-d"]
+    assert carried(remembered(BOXED, at_s=100), pending_s=pending_s) == expected

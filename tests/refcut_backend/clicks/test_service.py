@@ -42,6 +42,12 @@ BOX_CONFIG = LABEL_CONFIG.replace(
 )
 
 
+THREE_BOXES = BOX_CONFIG.replace(
+    '<Label value="Door"/></RectangleLabels>',
+    '<Label value="Door"/><Label value="Wheel"/><Label value="Hood"/></RectangleLabels>',
+)
+
+
 class Clock:
     """Seconds go by when a test says so, and a little between any two clicks."""
 
@@ -230,71 +236,68 @@ def test_promise_2_single_clicks_that_join_one_object_never_cancel_each_other(ed
     assert ids == [{"a"}, {"b"}, {"c"}]
 
 
-# Several labels pending.
+# What else is in an answer: only what the request itself shows to be on the asking browser's canvas.
 
 
-def test_unaccepted_masks_of_other_labels_come_along(editor):
-    first = editor.send(dot("a", 20))
-    reply = editor.send(dot("w", 60, "Wheel"))
-    assert squares.given(reply) == {"rc-w": "Wheel", "rc-a": "Door"}
-    assert np.array_equal(mask_of(reply, "rc-a"), mask_of(first, "rc-a"))
-    reply = editor.send(dot("a", 20), dot("b", 80))
-    assert squares.given(reply) == {"rc-a": "Door", "rc-w": "Wheel"}
-
-
-def test_a_region_that_was_seen_in_an_annotation_or_draft_never_comes_along_again(editor):
-    editor.send(dot("a", 20))
-    assert squares.given(editor.send(dot("w", 60, "Wheel"), seen=["rc-a", "other"])) == {"rc-w": "Wheel"}
-    assert squares.given(editor.send(dot("h", 60, "Hood"))) == {"rc-h": "Hood", "rc-w": "Wheel"}
-
-
-def test_of_one_label_only_the_newest_object_comes_along(editor):
-    editor.send(dot("a", 20))
-    editor.send(dot("b", 80))
-    assert squares.given(editor.send(dot("w", 60, "Wheel"))) == {"rc-w": "Wheel", "rc-b": "Door"}
-
-
-def test_after_a_submit_nothing_comes_along(editor):
-    editor.send(dot("a", 20))
-    assert editor.send().reason == "no_clicks"
-    assert squares.given(editor.send(dot("w", 60, "Wheel"))) == {"rc-w": "Wheel"}
-
-
-def test_old_masks_do_not_come_along(editor, clock):
-    editor.send(dot("a", 20))
-    clock.now_s += 121
-    assert squares.given(editor.send(dot("w", 60, "Wheel"))) == {"rc-w": "Wheel"}
-
-
-def test_masks_do_not_come_along_when_that_is_switched_off(engine, queue, clock):
-    editor = Editor(make_service(engine, queue, clock, pending_s=0))
+def test_masks_of_other_labels_do_not_come_along_because_no_request_shows_them(editor):
     editor.send(dot("a", 20))
     assert squares.given(editor.send(dot("w", 60, "Wheel"))) == {"rc-w": "Wheel"}
+    assert squares.given(editor.send(dot("a", 20), dot("b", 80))) == {"rc-a": "Door"}
 
 
-def test_masks_of_another_task_do_not_come_along(editor, service):
-    editor.send(dot("a", 20))
-    assert squares.given(Editor(service, task=4).send(dot("w", 60, "Wheel"))) == {"rc-w": "Wheel"}
-
-
-def test_other_labels_masks_stay_when_a_click_cannot_be_answered(editor, queue):
+def test_a_rejected_mask_does_not_come_back_even_with_a_click_that_fails(editor, queue):
+    """The annotator throws the mask away; no request tells, and the next click is of another label."""
     editor.send(dot("a", 20))
     queue.fails_with = ClickTimeoutError("no worker")
     reply = editor.send(dot("w", 60, "Wheel"))
-    assert (reply.reason, squares.given(reply)) == ("timeout", {"rc-a": "Door"})
-
-
-def test_a_mask_whose_tag_was_renamed_comes_along_under_the_new_name(editor):
-    editor.send(dot("a", 20))
-    editor.label_config = LABEL_CONFIG.replace('BrushLabels name="brush"', 'BrushLabels name="mask"')
-    reply = editor.send(dot("w", 60, "Wheel"))
-    assert {region["from_name"] for region in reply.prediction["result"]} == {"mask"}
-
-
-def test_a_mask_whose_label_is_gone_does_not_come_along(editor):
-    editor.send(dot("a", 20))
-    editor.label_config = LABEL_CONFIG.replace("Door", "Gate")
+    assert (reply.reason, squares.given(reply)) == ("timeout", {})
+    queue.fails_with = None
     assert squares.given(editor.send(dot("w", 60, "Wheel"))) == {"rc-w": "Wheel"}
+
+
+LABELS = ("Door", "Wheel", "Hood")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("pq"),
+            st.sampled_from(LABELS),
+            st.integers(0, 20),
+            st.sampled_from(["dot", "box", "reject", "fails"]),
+        ),
+        min_size=2,
+        max_size=12,
+    ),
+    st.integers(0, 10**9),
+)
+def test_an_answer_holds_only_masks_whose_prompts_the_request_has_whoever_else_works_on_the_task(
+    service, queue, steps, seed
+):
+    """Two annotators click, draw boxes, and reject what they have, on one task, in any order and with any label.
+
+    They do not click on the same place: a single dot on a mask refines that mask.
+    """
+    task = 10 + seed
+    canvases: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for number, (who, label, x, what) in enumerate(steps):
+        kind = "box" if what == "box" else "dot"
+        on_canvas = canvases.setdefault((who, label, kind), [])
+        if what == "reject":
+            for other in LABELS:
+                canvases[who, other, "dot"] = canvases[who, other, "box"] = []
+            continue
+        name = f"{who}-{seed}-{number}"
+        x += 15 if who == "p" else 65
+        new = box_result(name, x / 2, 10, 20, 30, label) if kind == "box" else dot(name, x, label)
+        canvases[who, label, kind] = [*on_canvas, new]
+        queue.fails_with = ClickTimeoutError("no worker") if what == "fails" else None
+        sent = canvases[who, label, kind]
+        reply = Editor(service, task=task, label_config=THREE_BOXES).send(*sent)
+        shown = {f"rc-{region['id']}" for region in sent}
+        assert squares.given(reply).keys() <= shown
+    queue.fails_with = None
 
 
 def test_promise_2_two_annotators_on_one_task_are_both_answered_with_their_own_clicks(service):
@@ -350,11 +353,48 @@ def test_a_box_gives_a_mask_that_clicks_refine(service, queue):
     assert squares.given(editor.send(dot("far", 90))) == {"rc-far": "Door"}
 
 
-def test_a_second_box_keeps_the_first_ones_mask(service):
+FIRST_BOX, SECOND_BOX = (box_result(name, x, 20, 20, 40, "Door") for name, x in (("b", 10), ("c", 60)))
+
+
+def test_a_second_box_keeps_the_first_ones_mask_as_long_as_its_box_is_there(service, queue):
     editor = Editor(service, label_config=BOX_CONFIG)
-    first, second = (box_result(name, x, 20, 20, 40, "Door") for name, x in (("b", 10), ("c", 60)))
-    editor.send(first)
-    assert squares.given(editor.send(first, second)) == {"rc-c": "Door", "rc-b": "Door"}
+    first = editor.send(FIRST_BOX)
+    both = editor.send(FIRST_BOX, SECOND_BOX)
+    assert squares.given(both) == {"rc-c": "Door", "rc-b": "Door"}
+    assert np.array_equal(mask_of(both, "rc-b"), mask_of(first, "rc-b"))
+    assert squares.given(editor.send(SECOND_BOX)) == {"rc-c": "Door"}
+    queue.fails_with = ClickTimeoutError("no worker")
+    reply = editor.send(FIRST_BOX, box_result("d", 60, 20, 30, 40, "Door"))
+    assert (reply.reason, squares.given(reply)) == ("timeout", {"rc-b": "Door"})
+
+
+@pytest.mark.parametrize("ending", ["seen", "submitted", "old", "off", "another task"])
+def test_the_first_boxs_mask_does_not_come_along_when_it_is_accepted_or_old_or_elsewhere(
+    engine, queue, clock, ending
+):
+    rules = {"pending_s": 0} if ending == "off" else {}
+    service = make_service(engine, queue, clock, **rules)
+    editor = Editor(service, label_config=BOX_CONFIG)
+    editor.send(FIRST_BOX)
+    if ending == "submitted":
+        assert editor.send().reason == "no_clicks"
+    if ending == "old":
+        clock.now_s += 121
+    if ending == "another task":
+        editor = Editor(service, task=4, label_config=BOX_CONFIG)
+    seen = ["rc-b"] if ending == "seen" else []
+    assert squares.given(editor.send(FIRST_BOX, SECOND_BOX, seen=seen)) == {"rc-c": "Door"}
+
+
+def test_a_pending_mask_whose_tag_was_renamed_comes_along_under_the_new_name_and_one_without_its_label_not(
+    service,
+):
+    editor = Editor(service, label_config=BOX_CONFIG)
+    editor.send(FIRST_BOX)
+    editor.label_config = BOX_CONFIG.replace('BrushLabels name="brush"', 'BrushLabels name="mask"')
+    reply = editor.send(FIRST_BOX, SECOND_BOX)
+    assert {region["from_name"] for region in reply.prediction["result"]} == {"mask"}
+    assert len(reply.prediction["result"]) == 2
 
 
 # What comes back.

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from types import FrameType
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from refcut_backend.inference.models import ServedModel
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
+from refcut_backend.queue.rq_jobs import JobTimeoutError
 from refcut_backend.references.parse import mask_to_png
 from refcut_backend.references.registry import StoredReference
 from tests.support.one_model import OneModel
@@ -358,3 +362,99 @@ def test_a_failure_in_the_middle_of_a_click_changes_no_later_answer():
     engine.forget()
     assert mask_of(engine.answer(job((20, 20), references=[1]))) == expected
     assert store.loaded.count("/a.jpg") == 2
+
+
+INTERRUPTED_FILES = (
+    "inference/engine.py",
+    "inference/reference_cache.py",
+    "images/cache.py",
+    "model/predictor.py",
+)
+
+
+class Alarm:
+    """Interrupts a call at its n-th line in the code that changes caches, as an alarm does at any place."""
+
+    def __init__(self, at_line: int) -> None:
+        self.at_line = at_line
+        self.lines = 0
+
+    def __call__(self, frame: FrameType, event: str, _argument: object) -> Alarm | None:
+        name = frame.f_code.co_filename
+        if not name.endswith(INTERRUPTED_FILES) and "cachetools" not in name:
+            return None
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.at_line:
+                raise JobTimeoutError("too long")
+        return self
+
+
+def interrupted(action: Callable[[], object], at_line: int) -> int:
+    """Runs the action until the alarm. Returns the number of lines that it came to."""
+    alarm = Alarm(at_line)
+    before = sys.gettrace()
+    sys.settrace(alarm)  # type: ignore[arg-type]
+    try:
+        with contextlib.suppress(JobTimeoutError):
+            action()
+    finally:
+        sys.settrace(before)
+    return alarm.lines
+
+
+def test_a_click_that_is_cut_off_anywhere_keeps_what_is_complete_and_changes_no_later_answer():
+    known = job((50, 50), references=[1])
+    cut_off = job((20, 30), (70, 70), references=[3])
+    elsewhere = job((50, 50), references=[1], address="/other.jpg")
+    expected = {asked: mask_of(make_engine(Store()).answer(asked)) for asked in (known, cut_off, elsewhere)}
+
+    def prepared() -> tuple[Store, ClickEngine]:
+        store = Store()
+        store.references[3] = dataclasses.replace(store.references[3], image_address="/reference-three.jpg")
+        engine = make_engine(store)
+        engine.answer(known)
+        return store, engine
+
+    expected[cut_off] = mask_of(prepared()[1].answer(cut_off))
+    whole = prepared()[1]
+    lines = interrupted(lambda: whole.answer(cut_off), 10**9)
+    assert lines > 100
+    for at_line in range(1, lines, max(lines // 30, 1)):
+        store, engine = prepared()
+        interrupted(lambda engine=engine: engine.answer(cut_off), at_line)
+        loaded = list(store.loaded)
+        engine.repair()
+        for asked in (known, cut_off, elsewhere, known):
+            assert mask_of(engine.answer(asked)) == expected[asked], at_line
+        assert store.loaded.count("/a.jpg") == store.loaded.count("/ref1.jpg") == 1, at_line
+        assert store.loaded.count("/reference-three.jpg") <= 1 + ("/reference-three.jpg" in loaded), at_line
+        caches = (engine._open_images, engine._images._images, engine._references._tokens)
+        for cache in caches:
+            inner = cache._cache
+            sizes = [inner.getsizeof(inner[key]) for key in list(inner)]
+            assert cache.nbytes == sum(sizes), at_line
+
+
+def test_a_first_click_that_is_cut_off_in_the_network_keeps_the_image_and_its_features(monkeypatch):
+    store = Store()
+    engine = make_engine(store)
+    encoded: list[object] = []
+    encode, segment = RefCut.encode_image, RefCut.segment
+    monkeypatch.setattr(RefCut, "encode_image", lambda self, *a: encoded.append(a) or encode(self, *a))
+
+    def too_slow(*_arguments: object) -> None:
+        raise JobTimeoutError("too long")
+
+    monkeypatch.setattr(RefCut, "segment", too_slow)
+    with pytest.raises(JobTimeoutError):
+        engine.answer(job((50, 50), references=[1]))
+    engine.repair()
+    monkeypatch.setattr(RefCut, "segment", segment)
+    assert len(encoded) == 1, "the whole image"
+    loaded = list(store.loaded)
+    references = encodings(engine, monkeypatch)
+    answer = engine.answer(job((50, 50), references=[1]))
+    assert (store.loaded, references) == (loaded, []), "nothing is fetched, no reference is encoded again"
+    assert len(encoded) <= 2, "only the closer look is new"
+    assert mask_of(answer) == mask_of(make_engine(Store()).answer(job((50, 50), references=[1])))

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from s3fs import S3FileSystem
 
 from model.checkpoints.version_folder import VERSION_FILE
+from model.predictor_config import PredictorSettings
 from refcut_backend.errors import ModelStoreError
+from refcut_backend.inference.models import ProjectModels, ServedModel
 from refcut_backend.versions.files import StoreFiles, StoreSilentError
 from refcut_backend.versions.serving import MAX_ASKING, ServingChoice, StoreVersions
 from refcut_backend.versions.store import ModelStore
@@ -83,9 +87,7 @@ def test_a_pointer_that_is_not_json_changes_nothing(store, choice, tmp_path):
     assert choice.of(1).version == version
 
 
-def test_promote_and_rollback_are_reported_within_five_seconds_and_the_store_is_read_once_per_second(
-    store, choice, tmp_path
-):
+def test_the_store_is_read_once_per_second_and_an_old_answer_is_never_given(store, choice, tmp_path):
     clock = Clock()
     versions = StoreVersions(choice, clock, PATIENT_S)
     version = published(store, tmp_path, 1)
@@ -98,6 +100,73 @@ def test_promote_and_rollback_are_reported_within_five_seconds_and_the_store_is_
     store.rollback(1)
     clock.now_s = 5.9
     assert versions.of(1) == versions.shared, "no old answer is given while the store answers"
+
+
+class Stalls:
+    """The longest time for which this process was not run while it wanted to be: the control for a busy machine."""
+
+    def __init__(self) -> None:
+        self.longest_s = 0.0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Stalls:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stopped.is_set():
+            started = time.monotonic()
+            self._stopped.wait(PAUSE_S)
+            self.longest_s = max(self.longest_s, time.monotonic() - started - PAUSE_S)
+
+
+PAUSE_S = 0.02
+KNOWN_WITHIN_S = 5.0
+
+
+@pytest.fixture
+def web_server(choice) -> Callable[[], str]:
+    """What the web server says: it is asked again and again, as pages are opened."""
+    versions = StoreVersions(choice, wait_s=PATIENT_S)
+    return lambda: versions.of(1)
+
+
+@pytest.fixture
+def worker(store, choice) -> Iterator[Callable[[], str]]:
+    """What a worker computes with."""
+    network: Any = None
+    settings = PredictorSettings()
+    shared = ServedModel(choice.shared.version, network, settings)
+    models = ProjectModels(choice, shared, lambda version: ServedModel(version, network, settings), limit=4)
+    yield lambda: models.of(1).version
+    models.stop()
+
+
+@pytest.mark.parametrize("process", ["web_server", "worker"])
+def test_promote_and_rollback_are_known_within_five_seconds_in_web_servers_and_workers(
+    store, choice, tmp_path, request, process
+):
+    """By the real clock. How long this machine kept the process waiting at most is added to the limit."""
+    serving = request.getfixturevalue(process)
+    version = published(store, tmp_path, 1)
+    assert serving() == choice.shared.version
+    for change, expected in (
+        (lambda: store.promote(1, version), version),
+        (lambda: store.rollback(1), choice.shared.version),
+    ):
+        with Stalls() as stalls:
+            change()
+            changed_at = time.monotonic()
+            while (now := serving()) != expected and time.monotonic() - changed_at < 10 * KNOWN_WITHIN_S:
+                time.sleep(PAUSE_S)
+            taken_s = time.monotonic() - changed_at
+        assert now == expected
+        assert taken_s < KNOWN_WITHIN_S + 3 * stalls.longest_s, stalls.longest_s
 
 
 def test_all_versions_that_serve_are_listed_the_shared_one_first(store, choice, tmp_path):
