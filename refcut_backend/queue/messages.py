@@ -11,6 +11,7 @@ update, and reports a field of a wrong type as MessageError.
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import Annotated, Any, TypeVar
@@ -33,11 +34,11 @@ _HINT = "run web servers and workers of one version, and find out who else write
 M = TypeVar("M")
 
 
-def read_message(kind: type[M], payload: object, name: str) -> M:
+def read_message(kind: Callable[..., M], payload: object, name: str) -> M:
     """Read a dataclass from JSON that came out of Redis.
 
     Args:
-        kind: The dataclass.
+        kind: The dataclass itself.
         payload: JSON values. Unknown fields are ignored.
         name: What it is, for the error.
 
