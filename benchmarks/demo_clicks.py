@@ -36,11 +36,13 @@ class DemoClick:
         photograph: Name of the photograph without suffix.
         label: The label.
         iou: IoU of the mask with the label's parts.
+        expected_iou: IoU that the network expected; None if it expects none.
     """
 
     photograph: str
     label: str
     iou: float
+    expected_iou: float | None
 
 
 def demo_clicks(predictor: RefCutPredictor) -> Iterator[DemoClick]:
@@ -64,7 +66,8 @@ def demo_clicks(predictor: RefCutPredictor) -> Iterator[DemoClick]:
                 predictor.set_reference(references[label])
                 row, col = deepest_point(target_hw)
                 result = predictor.predict([Click(float(row), float(col))])
-                yield DemoClick(path.stem, label, intersection_over_union(target_hw, result.mask_hw))
+                iou = intersection_over_union(target_hw, result.mask_hw)
+                yield DemoClick(path.stem, label, iou, result.expected_iou)
 
 
 def _targets(project: DemoProject, masks: dict[str, BoolMask]) -> dict[str, BoolMask]:
@@ -91,7 +94,18 @@ def main() -> None:
     good, bad = sum(c.iou >= GOOD_IOU for c in clicks), sum(c.iou < BAD_IOU for c in clicks)
     print(f"{machine()}; {version_name(arguments.weights)}, runtime {arguments.runtime}\n")
     print(f"{len(clicks)} first clicks: {good} with an IoU of {GOOD_IOU} or more, {bad} below {BAD_IOU}\n")
-    print_table(["photograph", "label", "IoU"], [[c.photograph, c.label, f"{c.iou:.2f}"] for c in clicks])
+    print_table(
+        ["photograph", "label", "IoU", "expected"],
+        [
+            [
+                c.photograph,
+                c.label,
+                f"{c.iou:.2f}",
+                "-" if c.expected_iou is None else f"{c.expected_iou:.2f}",
+            ]
+            for c in clicks
+        ],
+    )
     write_json(arguments.json, {"good": good, "bad": bad, "clicks": [vars(click) for click in clicks]})
 
 

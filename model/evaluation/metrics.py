@@ -38,6 +38,8 @@ class Cell:
         start_iou: Mean IoU before the first click; None for a mode that begins without a mask.
         iou_after: Mean IoU by number of clicks.
         good_first: Share of the samples whose first click gives an IoU of `GOOD_IOU`.
+        best_candidate: Mean IoU of the best of the masks that the network proposes for the first click; None if it
+            proposes only one.
         clicks_to: Mean number of clicks to an IoU (NoC), by that IoU. A sample that never reaches it counts as
             `max_clicks`; one whose mask before the first click has it counts as 0.
         failed: Number of samples that never reach an IoU, by that IoU.
@@ -54,6 +56,7 @@ class Cell:
     start_iou: Estimate | None
     iou_after: dict[int, Estimate]
     good_first: Estimate
+    best_candidate: Estimate | None
     clicks_to: dict[float, Estimate]
     failed: dict[float, int]
     never_falls: Estimate | None
@@ -146,6 +149,9 @@ def make_cell(records: Sequence[Record], max_clicks: int) -> Cell:
             if click <= max_clicks
         },
         good_first=mean(record.ious[0] >= GOOD_IOU for record in counted),
+        best_candidate=_mean_of_known(
+            [(r, max(r.candidate_ious)) for r in counted if len(r.candidate_ious) > 1]
+        ),
         clicks_to={iou: mean(clicks_of(record, iou, max_clicks) for record in counted) for iou in NOC_IOUS},
         failed={iou: sum(max([*r.ious, r.start_iou or 0.0]) < iou for r in counted) for iou in NOC_IOUS},
         never_falls=_mean_of_known([(record, _never_falls(record.ious)) for record in counted]),

@@ -32,6 +32,7 @@ class Record:
         pieces: Number of connected pieces of the target; None in results of an older version.
         start_iou: IoU of the mask before the first click; None if the session began without a mask.
         expected_ious: IoU that the network expected its mask to have, after each click; empty if it expects none.
+        candidate_ious: IoU of each mask that the network proposed for the first click; empty if it proposes none.
     """
 
     set_name: str
@@ -49,6 +50,7 @@ class Record:
     pieces: int | None = None
     start_iou: float | None = None
     expected_ious: list[float] = field(default_factory=list)
+    candidate_ious: list[float] = field(default_factory=list)
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -95,12 +95,13 @@ def as_markdown(results: Results) -> str:
     lines = [
         f"Robot clicks, at most {most}. {RULE}",
         "",
-        f"n: samples whose mode had its reference, on which all else in the row is measured (+ those without one, run as "
-        f"clicks alone and not counted; a row with n = 0 is measured on them). Repeated samples have the next reference "
-        f"and clicks beside the middle of the error. IoU&0: before any click. NoC counts {most} where an IoU is never "
-        f"reached. Never falls: share of the masks whose IoU never falls by more than {FALL} over the first "
-        f"{REPORTED_CLICKS[-1]} clicks. Taken away: share of the piece of excess under a negative click that is gone "
-        "after it. Seconds: median per click.",
+        "n: samples whose mode had its reference, on which all else in the row is measured (+ those without one, run as "
+        "clicks alone and not counted; a row with n = 0 is measured on them). Repeated samples have the next reference "
+        "and clicks beside the middle of the error. IoU&0: before any click. Best of candidates: IoU of the best of the "
+        "masks that the network proposes for the first click, as if it always chose that one. NoC counts "
+        f"{most} where an IoU is never reached. Never falls: share of the masks whose IoU never falls by more than "
+        f"{FALL} over the first {REPORTED_CLICKS[-1]} clicks. Taken away: share of the piece of excess under a negative "
+        "click that is gone after it. Seconds: median per click.",
         "",
     ]
     for name, modes in results.table.items():
@@ -154,13 +155,31 @@ def file_safe(name: str) -> str:
 
 
 def _first_click_table(rows: Sequence[tuple[str, str, Cell]]) -> list[str]:
-    header = ["mode", "targets", "n", "photographs", "IoU&0", "IoU&1", f"IoU&1 >= {GOOD_IOU:g}", ""]
+    header = [
+        "mode",
+        "targets",
+        "n",
+        "photographs",
+        "IoU&0",
+        "IoU&1",
+        f"IoU&1 >= {GOOD_IOU:g}",
+        "best of candidates",
+        "",
+    ]
     return _table(
         header,
         [
-            [mode, _group(group), _count(cell), str(cell.photographs)]
-            + [_figure(value) for value in (cell.start_iou, cell.iou_after.get(1), cell.good_first)]
-            + [TOO_FEW if cell.too_few else ""]
+            [
+                mode,
+                _group(group),
+                _count(cell),
+                str(cell.photographs),
+                _figure(cell.start_iou),
+                _figure(cell.iou_after.get(1)),
+                _figure(cell.good_first),
+                _figure(cell.best_candidate),
+                TOO_FEW if cell.too_few else "",
+            ]
             for mode, group, cell in rows
         ],
     )

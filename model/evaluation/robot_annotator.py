@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -133,6 +133,8 @@ class Session:
         removed: For each negative click, the share of the connected excess under it that is gone afterwards, 0 to 1.
         first_mask_hw: Mask after the first click (H, W).
         start_iou: IoU of the mask before the first click; None if the session began without a mask.
+        expected_ious: IoU that the predictor expected its mask to have, after each click; empty if it expects none.
+        candidate_ious: IoU of each mask that the predictor proposed for the first click; empty if it proposes none.
     """
 
     clicks: list[Click]
@@ -141,6 +143,8 @@ class Session:
     removed: list[float]
     first_mask_hw: BoolMask
     start_iou: float | None = None
+    expected_ious: list[float] = field(default_factory=list)
+    candidate_ious: list[float] = field(default_factory=list)
 
 
 class RobotAnnotator:
@@ -219,20 +223,26 @@ def annotate(
     ious: list[float] = []
     seconds: list[float] = []
     removed: list[float] = []
+    expected: list[float] = []
+    candidate_ious: list[float] = []
     while len(clicks) < max_clicks and not (len(clicks) >= min_clicks and ious[-1] >= stop_iou):
         click = clicker.next_click(mask_hw)
         clicks.append(click)
         started = time.perf_counter()
-        after_hw = predictor.predict(clicks).mask_hw
+        result = predictor.predict(clicks)
+        after_hw = result.mask_hw
         seconds.append(time.perf_counter() - started)
+        if result.expected_iou is not None:
+            expected.append(result.expected_iou)
         if not click.positive:
             removed.append(removed_share(click, ~target_hw & mask_hw, after_hw))
         mask_hw = after_hw
         ious.append(intersection_over_union(target_hw, mask_hw))
         if len(clicks) == 1:
             first_mask_hw = mask_hw
+            candidate_ious = [intersection_over_union(target_hw, one.mask_hw) for one in result.candidates]
     start_iou = None if start_hw is None else intersection_over_union(target_hw, start_hw)
-    return Session(clicks, ious, seconds, removed, first_mask_hw, start_iou)
+    return Session(clicks, ious, seconds, removed, first_mask_hw, start_iou, expected, candidate_ious)
 
 
 def removed_share(click: Click, excess_hw: BoolMask, after_hw: BoolMask) -> float:

@@ -185,6 +185,8 @@ def _record(
         first_mask=encode(session.first_mask_hw),
         pieces=pieces,
         start_iou=session.start_iou,
+        expected_ious=[round(value, 4) for value in session.expected_ious],
+        candidate_ious=[round(value, 4) for value in session.candidate_ious],
     )
 
 

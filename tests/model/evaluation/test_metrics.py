@@ -103,3 +103,12 @@ def test_few_masks_or_few_photographs_are_called_too_few() -> None:
     assert cell(99, 50).too_few
     assert cell(150, 19).too_few
     assert not cell(100, 20).too_few
+
+
+def test_the_best_candidate_is_what_a_perfect_choice_would_give() -> None:
+    cell = make_cell(
+        [record([0.5], candidate_ious=[0.3, 0.5, 0.9]), record([0.6], candidate_ious=[0.7, 0.6])], 20
+    )
+    assert cell.best_candidate is not None
+    assert cell.best_candidate.value == pytest.approx(0.8)
+    assert make_cell([record([0.5], candidate_ious=[0.5])], 20).best_candidate is None

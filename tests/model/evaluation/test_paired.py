@@ -14,8 +14,10 @@ def test_modes_are_compared_on_the_samples_that_both_have() -> None:
         record([0.9], sample="0/single/a"),
         record([0.5], sample="1/single/a"),
         record([0.1], sample="2/single/a", referenced=False),
+        record([0.8], sample="3/single/a"),
         record([0.6], sample="0/single/a", mode="none"),
-        record([0.1], sample="2/single/a", mode="none", referenced=False),
+        record([0.1], sample="2/single/a", mode="none"),
+        record([0.1], sample="3/single/a", mode="none", referenced=False),
     ]
     total = compare_modes(records, 20)[0]
     assert (total.first, total.second, total.group) == ("none", "right", "total")

@@ -43,7 +43,9 @@ def test_every_row_has_a_value_for_every_column() -> None:
 
 
 def test_samples_without_a_reference_are_shown_apart() -> None:
-    assert "| right | total | 1 (+ 1) | 1 | - | 0.900 ± ? |" in as_markdown(Results.of(RECORDS, 20))
+    assert "| right | total | 1 (+ 1) | 1 | - | 0.900 ± ? | 1.000 ± ? | - |" in as_markdown(
+        Results.of(RECORDS, 20)
+    )
 
 
 def test_a_row_of_few_masks_says_so_and_one_of_many_does_not() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -180,3 +181,38 @@ def test_a_negative_click_on_a_clean_mask_counts_by_its_own_pixel() -> None:
     after_hw[0, 0] = True
     assert removed_share(Click(2, 2, False), clean_hw, after_hw) == 1
     assert removed_share(Click(0, 0, False), clean_hw, after_hw) == 0
+
+
+class Judging(ColourPredictor):
+    """Expects less of its masks with each click, and proposes a smaller and a larger mask for the first."""
+
+    def predict(self, clicks: Sequence[Click]) -> MaskResult:
+        result = super().predict(clicks)
+        nothing, everything = np.zeros_like(result.mask_hw), np.ones_like(result.mask_hw)
+        candidates = [
+            dataclasses.replace(result, mask_hw=mask) for mask in (nothing, result.mask_hw, everything)
+        ]
+        expected = 1 - len(clicks) / 10
+        return dataclasses.replace(result, expected_iou=expected, candidates=candidates)
+
+
+def test_what_a_network_expects_and_proposes_is_measured(tmp_path: Path) -> None:
+    annotated_object = make_annotated_object(tmp_path / "car.png", ["wheel", "door"])
+    predictor, target_hw = Judging(), annotated_object.masks()["wheel"]
+    predictor.set_image(annotated_object.image())
+    session = annotate(predictor, target_hw, Clicker(target_hw), max_clicks=20, min_clicks=3)
+    assert session.expected_ious == [0.9, 0.8, 0.7]
+    assert session.candidate_ious == [0, 1, pytest.approx(target_hw.mean())]
+
+
+def test_a_session_that_begins_with_a_mask_clicks_on_its_errors(tmp_path: Path) -> None:
+    annotated_object = make_annotated_object(tmp_path / "car.png", ["wheel", "door"])
+    masks = annotated_object.masks()
+    predictor, start_hw = ColourPredictor(), union(masks.values())
+    predictor.set_image(annotated_object.image())
+    predictor.start_from(MaskResult(start_hw, start_hw.astype(np.float32), Box.whole(*start_hw.shape)))
+    clicker = Clicker(masks["wheel"])
+    session = annotate(predictor, masks["wheel"], clicker, max_clicks=20, min_clicks=1, start_hw=start_hw)
+    assert session.start_iou == 0.5
+    assert masks["door"][int(session.clicks[0].row), int(session.clicks[0].col)]
+    assert (session.clicks[0].positive, session.ious, session.removed) == (False, [1], [1])
