@@ -223,6 +223,7 @@ def _owner(folder: Path) -> Owner:
         account = {"user": USER, "password": secrets.token_urlsafe(9), "token": secrets.token_hex(20)}
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(account, file)
+    path.chmod(0o600)
     return Owner(**json.loads(path.read_text()))
 
 

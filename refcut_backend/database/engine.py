@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from sqlalchemy.schema import CreateColumn
 from refcut_backend.database.tables import Base, Lease
 from refcut_backend.deadlines import NoAnswerError, answer_within
 from refcut_backend.errors import ConfigError, DatabaseFailsError
+
+log = logging.getLogger("refcut.database")
 
 UPGRADE_TRIES = 5
 """Processes that start together may add the same table at once: one of them fails and looks again."""
@@ -54,7 +57,9 @@ def _add_columns(connection: Connection) -> None:
                 connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {declared}")
 
 
-OWNER_ONLY = 0o600
+OWNER_ONLY, OWNER_ONLY_FOLDER = 0o600, 0o700
+SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")
+"""What SQLite appends to the file's name for the files beside it; they hold parts of its content."""
 CONNECT_TIMEOUT_S = 3
 """For PostgreSQL. A click has a deadline of seconds, while drivers by default wait for minutes."""
 ANSWER_TIMEOUT_S = 20.0
@@ -77,7 +82,7 @@ def open_database(
 ) -> Engine:
     """Opens a database and adds missing tables and columns.
 
-    A new SQLite file is readable only by its owner, because it contains Label Studio's tokens. It uses write-ahead
+    A SQLite file is made readable only by its owner, because it contains Label Studio's tokens. It uses write-ahead
     logging, so that the web process and the workers can read while one of them writes.
 
     Args:
@@ -158,8 +163,10 @@ def _leave_silent_servers(engine: Engine, limit_s: float) -> None:
 
 
 def _prepare_sqlite(engine: Engine, path: Path, lock_timeout_ms: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=OWNER_ONLY_FOLDER, parents=True, exist_ok=True)
     path.touch(mode=OWNER_ONLY)
+    for file in (path, *(path.with_name(path.name + suffix) for suffix in SQLITE_COMPANIONS)):
+        _make_private(file)
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: object, _entry: ConnectionPoolEntry) -> None:
@@ -167,6 +174,19 @@ def _prepare_sqlite(engine: Engine, path: Path, lock_timeout_ms: int) -> None:
         for pragma in (f"busy_timeout={lock_timeout_ms}", "journal_mode=WAL", "synchronous=NORMAL"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+
+
+def _make_private(file: Path) -> None:
+    """Takes the rights to a file from everybody but its owner, as far as this user may."""
+    with suppress(FileNotFoundError):
+        if file.stat().st_mode & 0o077:
+            try:
+                file.chmod(OWNER_ONLY)
+            except OSError as error:
+                log.warning(
+                    "other users can read the database, which holds tokens of Label Studio",
+                    extra={"file": file.name, "problem": type(error).__name__},
+                )
 
 
 @contextmanager

@@ -11,8 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import Pool
 
 from refcut_backend.api.app import create_app
 from refcut_backend.api.handlers import REASON_HEADER
@@ -173,6 +174,31 @@ def test_a_locked_database_is_503_without_a_traceback_and_is_not_ready(client, q
     answer = client.post("/setup", json=backend_request("api_list_ml", "/setup"))
     assert (answer.status_code, answer.json()["error"]) == (503, "database")
     assert client.get("/readyz").json()["database"] == "down"
+    assert not any(record.exc_info for record in caplog.records)
+
+
+@pytest.fixture
+def read_only(wiring) -> Iterator[None]:
+    """The volume of `wiring` has become read-only: SQLite refuses to write, as it does there."""
+
+    def refuse_to_write(connection: Any, *_more: object) -> None:
+        connection.execute("PRAGMA query_only=ON")
+
+    event.listen(Pool, "checkout", refuse_to_write)
+    yield
+    event.remove(Pool, "checkout", refuse_to_write)
+
+
+def test_on_a_read_only_volume_clicks_are_answered_and_all_that_is_to_be_kept_is_refused(
+    client, queue, caplog, read_only
+):
+    queue.state = queue_state(0, 1)
+    answer = client.post("/predict", json=click_body(click_result("a", 1, 1, "Door")))
+    assert REASON_HEADER not in answer.headers
+    assert answer.json()["results"][0]["result"]
+    setup = client.post("/setup", json=backend_request("api_list_ml", "/setup"))
+    assert (setup.status_code, setup.json()["error"]) == (503, "database")
+    assert (client.get("/readyz").status_code, client.get("/readyz").json()["database"]) == (503, "down")
     assert not any(record.exc_info for record in caplog.records)
 
 
