@@ -6,10 +6,11 @@ project's holdout are never used here; they are for `model.evaluation.compare`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import statistics
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
@@ -98,20 +99,33 @@ def masks_to_check(
     ]
 
 
-def score(network: RefCut, masks: list[CheckedMask]) -> float:
+@dataclass(frozen=True)
+class Check:
+    """What a check found.
+
+    Attributes:
+        score: Mean IoU over the masks and the first three clicks, 0 to 1.
+        expected: IoU that the network expected each of these masks to have; empty if it does not judge its masks.
+        measured: IoU that each of them has; as many as `expected`.
+    """
+
+    score: float
+    expected: list[float] = field(default_factory=list)
+    measured: list[float] = field(default_factory=list)
+
+
+def check_masks(network: RefCut, masks: list[CheckedMask]) -> Check:
     """Annotate masks with the network as it is served.
 
     Args:
         network: Set to evaluation mode.
         masks: At least one.
-
-    Returns:
-        Mean IoU over the masks and the first three clicks, 0 to 1.
     """
     predictor = RefCutPredictor(network.eval(), serving_settings(network.config))
     annotator = RobotAnnotator(predictor, max_clicks=CLICKS, min_clicks=CLICKS)
     encoded: dict[tuple[Path | None, str], ReferenceTokens | None] = {}
     scores = []
+    found = Check(0.0)
     for mask in masks:
         key = (mask.reference.image_path if mask.reference else None, mask.label)
         if key not in encoded:
@@ -120,7 +134,9 @@ def score(network: RefCut, masks: list[CheckedMask]) -> float:
             mask.annotated_object, mask.annotated_object.masks()[mask.label], encoded[key]
         )
         scores.append(statistics.mean(session.ious))
-    return statistics.mean(scores)
+        found.expected.extend(session.expected_ious)
+        found.measured.extend(session.ious[: len(session.expected_ious)])
+    return Check(statistics.mean(scores), found.expected, found.measured)
 
 
 def _encode_reference(predictor: RefCutPredictor, mask: CheckedMask) -> ReferenceTokens | None:
@@ -133,34 +149,43 @@ def _encode_reference(predictor: RefCutPredictor, mask: CheckedMask) -> Referenc
 
 
 class BestWeights:
-    """The scores of a run's checks and the weights of the best one, kept in the run's folder so that it can resume."""
+    """The scores of a run's checks and the weights of the best one, kept in the run's folder so that it can resume.
+
+    Attributes:
+        best: The check with the best score.
+    """
 
     def __init__(self, run_dir: Path) -> None:
         """Read what earlier parts of the run have written to `run_dir`."""
         self._run_dir = run_dir
         self._scores: dict[int, float] = {}
+        self.best = Check(0.0)
         if (run_dir / BEST_SCORE_FILE).is_file():
-            self._scores = dict(json.loads((run_dir / BEST_SCORE_FILE).read_text())["scores"])
+            stored = json.loads((run_dir / BEST_SCORE_FILE).read_text())
+            self._scores = dict(stored["scores"])
+            self.best = Check(**stored.get("best", {"score": max(self._scores.values(), default=0.0)}))
 
     def knows(self, step: int) -> bool:
         """Tell whether the weights after `step` steps have a score; a resumed run comes to the same step again."""
         return step in self._scores
 
-    def add(self, step: int, score: float, tensors: dict[str, Tensor]) -> None:
-        """Record a score, and keep the weights if no earlier score is as good.
+    def add(self, step: int, check: Check, tensors: dict[str, Tensor]) -> None:
+        """Record a check, and keep the weights if no earlier score is as good.
 
         Args:
             step: Steps taken.
-            score: Score of the weights after them.
+            check: What was found with the weights after them.
             tensors: The weights by name.
         """
-        if not self._scores or score > max(self._scores.values()):
+        if not self._scores or check.score > max(self._scores.values()):
+            self.best = check
             values = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
             with atomic_write(self._run_dir / BEST_FILE) as temporary:
                 save_file(values, temporary)
-        self._scores[step] = score
+        self._scores[step] = check.score
         with atomic_write(self._run_dir / BEST_SCORE_FILE) as temporary:
-            temporary.write_text(json.dumps({"scores": sorted(self._scores.items())}))
+            state = {"scores": sorted(self._scores.items()), "best": dataclasses.asdict(self.best)}
+            temporary.write_text(json.dumps(state))
 
     def since_best(self) -> int:
         """Return the number of checks after the one with the best score."""
@@ -227,11 +252,11 @@ class EarlyStopping:
         """
         own = {name: value.detach().clone() for name, value in network.state_dict().items()}
         network.load_state_dict(shipped, strict=False)
-        found = score(network, self.masks)
+        found = check_masks(network, self.masks)
         network.load_state_dict(own)
         network.train()
         self.best.add(step, found, average)
-        return found
+        return found.score
 
     def should_stop(self) -> bool:
         """Tell whether the score has not improved for `patience` checks."""

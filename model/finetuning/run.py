@@ -25,9 +25,11 @@ from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, copy_base
 from model.checkpoints.weights import load_network, save_version
 from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import DataError, TrainingError
+from model.evaluation.calibration import Correction, fit_correction
 from model.finetuning.config import FineTuneSettings, Progress, StopTraining
 from model.finetuning.early_stopping import (
     BestWeights,
+    Check,
     CheckedMask,
     EarlyStopping,
     masks_to_check,
@@ -205,6 +207,18 @@ class Candidate:
             for name, value in average.items()
         }
 
+    def calibrate(self, check: Check) -> None:
+        """Correct the expected IoU of the candidate's masks by the IoU that a check has measured.
+
+        Args:
+            check: Of the weights that will ship. One without expected IoUs changes nothing.
+        """
+        if self.network.config.candidates == 1 or not check.expected:
+            return
+        before = Correction(*self.network.candidates.calibration.tolist())
+        after = fit_correction(check.expected, check.measured).after(before)
+        self.network.candidates.calibration.copy_(torch.tensor([after.scale, after.shift]))
+
     def write(self, average: dict[str, Tensor]) -> None:
         """Write the version file.
 
@@ -283,6 +297,7 @@ class FineTuning:
             raise
         if self._processes.writes:
             self._check(self._trainer.log.read()[-1].step)
+            self._candidate.calibrate(self._stopping.best.best)
             self._candidate.write(self._stopping.best.load() or self._trainer.average.values)
         self._processes.wait()
         self._report("done", self._budget.plan.steps)

@@ -19,6 +19,7 @@ from model.data.snapshot import (
 )
 from model.finetuning.config import FineTuneSettings
 from model.masks import encode
+from model.network.config import NetworkConfig
 from tests.support.synthetic import TINY_FROZEN, drawn_objects, random_network
 
 QUICK = FineTuneSettings(
@@ -86,9 +87,9 @@ def with_another_shape(version_dir: Path, folder: Path) -> Path:
     return folder
 
 
-def parent_version(folder: Path) -> Path:
+def parent_version(folder: Path, config: NetworkConfig = TINY_FROZEN) -> Path:
     """Write a version of a tiny network with random weights, and return its folder."""
-    network = random_network(TINY_FROZEN)
+    network = random_network(config)
     save_base(network, folder / BASE_FILE)
     save_version(network.state_dict(), network.config, folder / BASE_FILE, folder / VERSION_FILE)
     return folder

@@ -10,6 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data._utils import signal_handling
@@ -19,10 +20,12 @@ from model.data.annotated_objects import AnnotatedObject
 from model.data.snapshot import Snapshot
 from model.errors import DataError, TrainingError, WeightsError
 from model.finetuning.config import Progress, StopTraining
+from model.finetuning.early_stopping import Check
 from model.finetuning.run import FineTuning, fine_tune
 from model.training import trainer
 from model.training.distributed import Processes
 from model.training.trainer import Trainer
+from tests.support.synthetic import TINY_READING
 from tests.support.synthetic_snapshot import (
     QUICK,
     fish_snapshot,
@@ -140,11 +143,11 @@ def test_it_stops_early_when_checks_find_nothing_better_and_keeps_the_best(tmp_p
     scores = iter([0.5, 0.6, 0.4, 0.3, 0.2])
     states: list[dict[str, torch.Tensor]] = []
 
-    def scored(network: Any, _masks: object) -> float:
+    def checked(network: Any, _masks: object) -> Check:
         states.append({name: value.clone() for name, value in network.state_dict().items()})
-        return next(scores)
+        return Check(next(scores))
 
-    monkeypatch.setattr("model.finetuning.early_stopping.score", scored)
+    monkeypatch.setattr("model.finetuning.early_stopping.check_masks", checked)
     changes = {"steps": 20, "checks": 10, "min_checked_images": 1, "checked_share": 0.4}
     run = fine_tune(
         fish_snapshot(tmp_path / "snapshot", train=8),
@@ -234,7 +237,8 @@ def test_a_resumed_run_counts_the_time_before(tmp_path, parent):
 def test_weights_are_checked_once_after_a_step_however_often_the_run_comes_by(tmp_path, parent, monkeypatch):
     checked: list[int] = []
     monkeypatch.setattr(
-        "model.finetuning.early_stopping.score", lambda *_: checked.append(1) or 0.5 + len(checked)
+        "model.finetuning.early_stopping.check_masks",
+        lambda *_: checked.append(1) or Check(0.5 + len(checked)),
     )
     settings = QUICK.model_copy(
         update={"steps": 8, "checks": 2, "min_checked_images": 1, "checked_share": 0.4}
@@ -250,6 +254,21 @@ def test_weights_are_checked_once_after_a_step_however_often_the_run_comes_by(tm
     assert len(checked) == 2
     fine_tune(snapshot, parent, tmp_path / "run", settings)
     assert len(checked) == 3
+
+
+def test_the_expected_iou_of_a_child_is_corrected_by_its_checks(tmp_path, monkeypatch):
+    parent = parent_version(tmp_path / "parent", TINY_READING)
+    too_sure = Check(0.5, expected=[0.9] * 60, measured=[0.5] * 60)
+    monkeypatch.setattr("model.finetuning.early_stopping.check_masks", lambda *_: too_sure)
+    changes = {"steps": 4, "checks": 1, "min_checked_images": 1, "checked_share": 0.4}
+    run = fine_tune(
+        fish_snapshot(tmp_path / "snapshot", train=8),
+        parent,
+        tmp_path / "run",
+        QUICK.model_copy(update=changes),
+    )
+    scale, shift = load_network(run).candidates.calibration.tolist()
+    assert scale * np.log(9) + shift == pytest.approx(0, abs=0.5)
 
 
 @pytest.mark.parametrize("enough", [True, False])
