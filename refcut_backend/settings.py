@@ -73,6 +73,12 @@ class Settings(BaseSettings):
         description="URL of Label Studio as this machine reaches it, if it differs from the one in /setup "
         "(containers); REFCUT_ACCESS_TOKEN is sent only there",
     )
+    label_studio_aliases: str = Field(
+        "",
+        pattern="^\\s*(https?://[^/?#@,\\s]+(/[^?#,\\s]*)?(\\s*,\\s*|\\s*$))*$",
+        description="further URLs of Label Studio, comma separated, with which images in tasks begin, such as "
+        "`http://localhost:8080`; these images are requested from Label Studio's own address, with its token",
+    )
     click_timeout_s: int = Field(8, ge=1, le=90, description="deadline for the answer to a click, in seconds")
     click_queue_limit: int = Field(
         64,
@@ -314,6 +320,11 @@ class Settings(BaseSettings):
     def runtime_cache_dir(self) -> Path:
         """Folder where the converted OpenVINO model is stored for the next start."""
         return self.state_dir / "openvino"
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        """Further URLs of Label Studio."""
+        return tuple(url.strip() for url in self.label_studio_aliases.split(",") if url.strip())
 
     @property
     def allowed_image_hosts(self) -> frozenset[str]:

@@ -319,5 +319,6 @@ def _fetcher(settings: Settings) -> ImageFetcher:
         max_bytes=settings.image_max_bytes,
         limit_s=settings.image_timeout_s,
         trusted_hosts=settings.allowed_image_hosts,
+        aliases=settings.aliases,
         folders=MountedFolders(settings.local_files_dir, settings.upload_dir),
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import httpx
 
 from refcut_backend import __version__
-from refcut_backend.errors import ImageError, RefCutError, TooLargeError
+from refcut_backend.errors import AddressRefusedError, ImageError, RefCutError, TooLargeError
 from refcut_backend.images.address import (
     LOCAL_FILES,
+    UPLOADS,
     CloudFile,
     LabelStudioFile,
     Location,
@@ -77,6 +79,7 @@ class ImageFetcher:
         max_bytes: Limit for the size of a file.
         limit_s: Longest time for one fetch, in seconds.
         trusted_hosts: Hosts besides Label Studio that may be in a private network: `host` or `host:port`.
+        aliases: Further URLs of Label Studio, with which images in tasks may begin. They are never contacted.
         folders: Folders that are shared with Label Studio.
         resolve: Resolves host names; tests replace it.
     """
@@ -84,6 +87,7 @@ class ImageFetcher:
     max_bytes: int
     limit_s: float
     trusted_hosts: frozenset[str] = frozenset()
+    aliases: tuple[str, ...] = ()
     folders: MountedFolders = NOT_MOUNTED
     resolve: Resolve = resolve
 
@@ -108,7 +112,7 @@ class ImageFetcher:
             RefCutError: The image cannot be fetched. The message says what to do, without token or query.
         """
         allowed = AllowedHosts.of([connection.label_studio], self.trusted_hosts)
-        location = locate(address, (connection.label_studio, connection.known_as))
+        location = locate(address, (connection.label_studio, connection.known_as, *self.aliases))
         if isinstance(location, LabelStudioFile):
             found = self.folders.read(location, self.max_bytes, known.file or None)
             if found is not None:
@@ -116,6 +120,15 @@ class ImageFetcher:
         request = _ImageRequest(self, connection, allowed, limit_s or self.limit_s)
         with request.client:
             return request.run(location, task_id, known)
+
+
+def _is_like_label_studio(url: str) -> bool:
+    """Whether a URL has a path that only Label Studio has."""
+    return any(path in urlsplit(url).path for path in (LOCAL_FILES.rstrip("/"), UPLOADS))
+
+
+def _alias_hint(url: str) -> str:
+    return f"if that is Label Studio under another name, add {origin(url)} to REFCUT_LABEL_STUDIO_ALIASES"
 
 
 class _ImageRequest:
@@ -150,7 +163,14 @@ class _ImageRequest:
             return self._from_label_studio(location.signing_path(task_id), known)
         if isinstance(location, LabelStudioFile):
             return self._file(location, known)
-        return self._get(location.url, None, known)
+        try:
+            return self._get(location.url, None, known)
+        except AddressRefusedError as error:
+            if not _is_like_label_studio(location.url):
+                raise
+            raise AddressRefusedError(
+                error.message, hint=f"{_alias_hint(location.url)}; otherwise {error.hint}"
+            ) from None
 
     def _file(self, file: LabelStudioFile, known: Stamp) -> Fetched:
         """Requests an upload at the address in the task, then at the storage in which Label Studio keeps uploads."""
@@ -207,7 +227,9 @@ class _ImageRequest:
             return _StatusError(
                 status,
                 f"{origin(str(response.url))} answers {status} for the image",
-                hint="open the task's image in a browser: a signed link may have expired",
+                hint=_alias_hint(str(response.url))
+                if _is_like_label_studio(str(response.url))
+                else "open the task's image in a browser: a signed link may have expired",
             )
         hint = _storage_hint(response.request.url.path, status)
         if hint:

@@ -23,6 +23,25 @@ def test_a_wrong_setting_is_named_without_its_value(monkeypatch):
     assert "canary" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "aliases"),
+    [
+        ("", ()),
+        ("http://localhost:8080", ("http://localhost:8080",)),
+        (" http://a , https://b/labeling", ("http://a", "https://b/labeling")),
+    ],
+)
+def test_aliases_of_label_studio_are_urls_comma_separated(text, aliases):
+    assert Settings(label_studio_aliases=text).aliases == aliases
+
+
+@pytest.mark.parametrize("text", ["localhost:8080", "http://user@host", "http://a http://b", "ftp://a"])
+def test_an_alias_that_is_no_url_is_refused(monkeypatch, text):
+    monkeypatch.setenv("REFCUT_LABEL_STUDIO_ALIASES", text)
+    with pytest.raises(ConfigError, match="REFCUT_LABEL_STUDIO_ALIASES"):
+        read_settings()
+
+
 def test_a_token_never_shows():
     settings = Settings(access_token="canary", label_studio_url="http://label-studio")
     assert settings.own_token == "canary"

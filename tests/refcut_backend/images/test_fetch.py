@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -102,6 +103,33 @@ def test_the_base_path_of_label_studio_is_kept(address):
     with running(FakeLabelStudio(base="/labeling", files={UPLOAD: Answer(PICTURE)})) as fake:
         connection = Connection(fake.url, LEGACY, known_as="http://localhost:8080/labeling")
         assert FETCHER.fetch(address, 7, connection).data == PICTURE
+
+
+ALIAS = "http://label-studio.invalid:8080"
+
+
+@pytest.mark.parametrize("path", [UPLOAD, "/data/local-files/?d=a.png"])
+def test_an_image_under_another_name_of_label_studio_says_which_alias_to_add_and_then_loads(
+    label_studio, path
+):
+    label_studio.files[path] = Answer(PICTURE)
+    private = dataclasses.replace(FETCHER, resolve=lambda _host, _port: ["127.0.0.1"])
+    problem = problem_of(ALIAS + path, label_studio, fetcher=private)
+    assert problem.code == "address_refused"
+    assert f"add {ALIAS} to REFCUT_LABEL_STUDIO_ALIASES" in problem.hint
+    aliased = dataclasses.replace(private, aliases=(ALIAS,))
+    assert fetch(ALIAS + path, label_studio, fetcher=aliased) == PICTURE
+
+
+def test_label_studio_as_an_image_host_without_its_token_says_that_it_needs_an_alias(label_studio):
+    other_name = label_studio.url.replace("127.0.0.1", "localhost")
+    trusting = dataclasses.replace(FETCHER, trusted_hosts=frozenset({other_name.removeprefix("http://")}))
+    problem = problem_of(other_name + UPLOAD, label_studio, fetcher=trusting)
+    assert problem.hint == (
+        f"if that is Label Studio under another name, add {other_name} to REFCUT_LABEL_STUDIO_ALIASES"
+    )
+    aliased = dataclasses.replace(trusting, aliases=(other_name,))
+    assert fetch(other_name + UPLOAD, label_studio, fetcher=aliased) == PICTURE
 
 
 def test_a_cloud_file_below_a_base_path_is_signed_there(storage):
