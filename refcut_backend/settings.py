@@ -239,6 +239,11 @@ class Settings(BaseSettings):
     training_worker: bool = Field(True, description="whether `refcut run` starts a training worker")
     request_max_bytes: int = Field(64 * 2**20, ge=1, description="size limit of a request body")
 
+    allowed_hosts: str = Field(
+        "",
+        description="public host names that requests may be sent to, comma separated, such as `refcut.example.com`. IP "
+        "addresses and local names are always allowed; with a password and an empty list every name is",
+    )
     basic_auth_user: str | None = Field(
         None, description="user name that Label Studio must send; needs the password too"
     )

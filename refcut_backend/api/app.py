@@ -31,6 +31,7 @@ from refcut_backend.api.handlers import (
     follow_webhook,
     prepare_task,
 )
+from refcut_backend.api.hosts import AllowedNames, HostCheck
 from refcut_backend.api.metrics import Metrics
 from refcut_backend.api.middleware import JsonOnly, RequestLine, SafeHeaders
 from refcut_backend.api.operations import PATHS, operations
@@ -56,13 +57,19 @@ THREADS_SWITCH_AFTER_S = 0.0005
 webhook delays the threads that answer clicks less."""
 
 
-def create_app(wiring: Wiring, request_max_bytes: int, access: Access | None = None) -> FastAPI:
+def create_app(
+    wiring: Wiring,
+    request_max_bytes: int,
+    access: Access | None = None,
+    hosts: AllowedNames | None = None,
+) -> FastAPI:
     """Build the application.
 
     Args:
         wiring: What the routes use. Its threads run as long as the application does.
         request_max_bytes: Larger bodies are refused with 413.
         access: Credentials that requests must carry; by default none.
+        hosts: Host names that requests may use; by default those that nobody else can own.
     """
 
     @asynccontextmanager
@@ -84,6 +91,7 @@ def create_app(wiring: Wiring, request_max_bytes: int, access: Access | None = N
     app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
     app.add_middleware(JsonOnly)
     app.add_middleware(Guard, access=access or Access())
+    app.add_middleware(HostCheck, allowed=hosts or AllowedNames())
     app.add_middleware(RequestLine, observe=metrics.observe)
     app.add_middleware(SafeHeaders)
     app.add_exception_handler(RequestValidationError, _explain_bad_request)

@@ -151,11 +151,9 @@ class BodyLimit:
             await self._app({**scope, BODY: body}, receive, send)
         except _RefusedError as refused:
             note(outcome=refused.error, problem=refused.hint)
-            answer = JSONResponse(
-                {"error": refused.error, "hint": refused.hint},
-                status_code=refused.status,
-                headers={"Connection": "close"},
-            )
+            answer = JSONResponse({"error": refused.error, "hint": refused.hint}, status_code=refused.status)
+            if refused.status != 413:  # a caller that is still sending would see a broken connection instead
+                answer.headers["Connection"] = "close"
             await answer(scope, receive, send)
         except _DisconnectedError:
             note(outcome="disconnected")

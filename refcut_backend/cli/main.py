@@ -96,6 +96,8 @@ def serve() -> None:
 
     from refcut_backend.api.app import THREADS_SWITCH_AFTER_S, create_app
     from refcut_backend.api.auth import Access, warn_when_open
+    from refcut_backend.api.connections import connection_limits, server_options
+    from refcut_backend.api.hosts import AllowedNames
     from refcut_backend.queue.redis import connect_redis
     from refcut_backend.wiring import wire_backend
 
@@ -104,13 +106,14 @@ def serve() -> None:
         warn_when_open(settings)
         sys.setswitchinterval(THREADS_SWITCH_AFTER_S)
         uvicorn.run(
-            create_app(wiring, settings.request_max_bytes, Access.of(settings)),
+            create_app(wiring, settings.request_max_bytes, Access.of(settings), AllowedNames.of(settings)),
             host=settings.host,
             port=settings.port,
             log_config=None,
             access_log=False,
             server_header=False,
             timeout_graceful_shutdown=settings.click_timeout_s + 1,
+            **server_options(connection_limits(settings.request_max_bytes)),
         )
 
     _with_settings(action)

@@ -16,6 +16,7 @@ RETRY_AFTER_S = 30.0
 """A user that is still unknown is looked up again after this time."""
 LOOK_UP_LIMIT_S = 5.0
 """Webhooks wait for a look-up, also those of other projects."""
+_open_briefly = partial(open_source, total_s=LOOK_UP_LIMIT_S)
 
 
 class UserEmails:
@@ -24,9 +25,7 @@ class UserEmails:
     def __init__(
         self,
         projects: Projects,
-        open_source: Callable[[int, Connection], AnnotationSource] = partial(
-            open_source, total_s=LOOK_UP_LIMIT_S
-        ),
+        open_source: Callable[[int, Connection], AnnotationSource] = _open_briefly,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._projects = projects

@@ -100,6 +100,8 @@ OVERLAP_S = 60.0
 COMPARISON_LIMIT_S = 900.0
 """Longest time for reading Label Studio in one comparison. The next one continues where it was interrupted."""
 
+_open_for_comparison = partial(open_source, total_s=COMPARISON_LIMIT_S)
+
 OpenSource = Callable[[int, Connection], AnnotationSource]
 
 
@@ -125,7 +127,7 @@ class Reconciler:
         projects: Projects,
         sync_states: SyncStates,
         follower: AnnotationFollower,
-        open_source: OpenSource = partial(open_source, total_s=COMPARISON_LIMIT_S),
+        open_source: OpenSource = _open_for_comparison,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._references = references

@@ -11,17 +11,25 @@ import httpx
 import uvicorn
 from starlette.types import ASGIApp
 
+from refcut_backend.api.connections import ConnectionLimits, server_options
 from tests.support.running_backend import free_port
 
 START_LIMIT_S = 60
 
 
 @contextmanager
-def serving(app: ASGIApp) -> Iterator[httpx.Client]:
+def serving(app: ASGIApp, limits: ConnectionLimits | None = None) -> Iterator[httpx.Client]:
     """A client of the running server."""
     port = free_port()
     server = uvicorn.Server(
-        uvicorn.Config(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
+        uvicorn.Config(
+            app,
+            host="127.0.0.1",
+            port=port,
+            log_config=None,
+            access_log=False,
+            **server_options(limits or ConnectionLimits(500, 2**28)),
+        )
     )
     thread = threading.Thread(target=server.run)
     thread.start()
