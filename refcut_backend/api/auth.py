@@ -9,6 +9,8 @@ import base64
 import binascii
 import hmac
 import logging
+import os
+import pwd
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -86,11 +88,32 @@ def warn_when_open(settings: Settings) -> None:
             "anybody who reaches this port can read and change references: set REFCUT_BASIC_AUTH_USER and _PASSWORD",
             extra={"host": settings.host},
         )
+    elif settings.basic_auth_user is None and (others := other_accounts()):
+        log.warning(
+            "other users of this machine can read and change references: set REFCUT_BASIC_AUTH_USER and _PASSWORD",
+            extra={"accounts": len(others)},
+        )
     if settings.basic_auth_user is not None and settings.webhook_secret is None:
         log.warning(
             "references will not follow annotations: Label Studio sends webhooks without the password; "
             f"set REFCUT_WEBHOOK_SECRET and {WEBHOOK_HINT}"
         )
+
+
+PEOPLE = range(1000, 60_000)
+"""User ids that Linux gives to people. Programs have accounts below."""
+NO_LOGIN = ("nologin", "false")
+
+
+def other_accounts() -> list[str]:
+    """Names of the accounts of this machine that belong to people other than this process's user."""
+    return [
+        account.pw_name
+        for account in pwd.getpwall()
+        if account.pw_uid in PEOPLE
+        and account.pw_uid != os.getuid()
+        and not account.pw_shell.endswith(NO_LOGIN)
+    ]
 
 
 class Guard:

@@ -216,10 +216,11 @@ def run_demo(settings: Settings, folder: Path, label_studio: Path, label_studio_
 
 
 def _owner(folder: Path) -> Owner:
-    """The demo's account: generated once and stored in a file that only this user can read."""
+    """The demo's account: generated once and stored, like Label Studio's database, in a folder for this user only."""
     path = folder / "account.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
         account = {"user": USER, "password": secrets.token_urlsafe(9), "token": secrets.token_hex(20)}
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             json.dump(account, file)

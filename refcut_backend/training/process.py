@@ -52,6 +52,8 @@ def run_training_worker(
     Raises:
         RefCutError: If the worker cannot start.
     """
+    # For this user only: snapshots hold photographs and annotations.
+    settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     engine = open_database(settings.database, LOCK_TIMEOUT_MS)
     runs = TrainingRuns(engine)
     queue = TrainingQueue(connect_redis(redis_url), settings.train_timeout_s)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import pwd
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,7 +13,7 @@ from fastapi.testclient import TestClient
 from starlette.datastructures import Headers
 
 from refcut_backend.api.app import create_app
-from refcut_backend.api.auth import SECRET_HEADER, Access, warn_when_open
+from refcut_backend.api.auth import SECRET_HEADER, Access, other_accounts, warn_when_open
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings, read_settings
 from tests.support.fake_wiring import FakeQueue, click_body, wiring_on
@@ -216,7 +218,32 @@ def test_credentials_never_show():
         ),
     ],
 )
-def test_the_start_says_what_is_open_and_what_will_not_work(settings, warning, caplog):
+def test_the_start_says_what_is_open_and_what_will_not_work(settings, warning, caplog, monkeypatch):
+    monkeypatch.setattr("refcut_backend.api.auth.pwd.getpwall", lambda: [account("own", os.getuid())])
     warn_when_open(settings)
     assert len(caplog.records) == (1 if warning else 0)
     assert warning in caplog.text
+
+
+def account(name: str, uid: int, shell: str = "/bin/bash") -> pwd.struct_passwd:
+    return pwd.struct_passwd((name, "x", uid, uid, "", f"/home/{name}", shell))
+
+
+@pytest.mark.parametrize(("password", "warns"), [(None, True), ("p", False)])
+def test_on_a_machine_with_other_users_a_server_without_a_password_says_so(
+    monkeypatch, caplog, password, warns
+):
+    accounts = [
+        account("root", 0),
+        account("redis", 999),
+        account("backup", 1001, "/usr/sbin/nologin"),
+        account("nobody", 65534),
+        account("colleague", 1002),
+    ]
+    monkeypatch.setattr("refcut_backend.api.auth.os.getuid", lambda: 1000)
+    monkeypatch.setattr("refcut_backend.api.auth.pwd.getpwall", lambda: accounts)
+    assert other_accounts() == ["colleague"]
+    warn_when_open(
+        Settings(basic_auth_user=password and "u", basic_auth_password=password, webhook_secret="s")
+    )
+    assert ("other users of this machine" in caplog.text) == warns

@@ -34,6 +34,7 @@ def test_whatever_ends_the_demo_nothing_is_left_of_it(tmp_path, signum):
     try:
         wait_for(lambda: "Starting Label Studio" in (tmp_path / "log").read_text(), "all is started", 240)
         wait_for(lambda: len(children_of(demo.pid)) == 6, "run, Redis, two workers, web server, Label Studio")
+        assert (tmp_path / "demo").stat().st_mode & 0o077 == 0
         children = children_of(demo.pid)
         demo.send_signal(signum)
         demo.wait(2 * GENEROUS_S)
