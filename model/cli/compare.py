@@ -43,7 +43,8 @@ def compare_folders(first: Path, second: Path) -> tuple[str, str]:
     for name in ("clicks", "development"):
         if settings[0].get(name) != settings[1].get(name):
             raise DataError(f"{first} and {second} differ in {name!r}", hint="evaluate both in the same way")
-    found = compare_results(read_records(first), read_records(second), settings[0]["clicks"]["max_clicks"])
+    max_clicks = int(settings[0]["clicks"]["max_clicks"])
+    found = compare_results(read_records(first), read_records(second), max_clicks)
     if not found:
         raise DataError(
             f"{first} and {second} have no sample and mode in common", hint="evaluate both on the same sets"
@@ -53,7 +54,7 @@ def compare_folders(first: Path, second: Path) -> tuple[str, str]:
     for mode, cells in found.items():
         for set_name in dict.fromkeys(cell.set_name for cell in cells):
             own = [cell for cell in cells if cell.set_name == set_name]
-            lines += [f"## {set_name}, {mode}", "", *paired_table(own), ""]
+            lines += [f"## {set_name}, {mode}", "", *paired_table(own, max_clicks), ""]
     return "\n".join(lines), json.dumps(
         {"first": names[0], "second": names[1], "modes": as_json(found)}, indent=2
     )

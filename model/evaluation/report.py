@@ -106,28 +106,38 @@ def as_markdown(results: Results) -> str:
     ]
     for name, modes in results.table.items():
         rows = [(mode, group, cell) for mode, groups in modes.items() for group, cell in groups.items()]
-        lines += [f"## {name}", "", *_first_click_table(rows), "", *_clicks_table(rows), ""]
+        lines += [f"## {name}", "", *_first_click_table(rows), ""]
+        lines += [*_clicks_table(rows), ""] if most > 1 else []
         paired = [cell for cell in results.paired if cell.set_name == name]
         if paired:
-            lines += ["Compared mask by mask:", "", *paired_table(paired), ""]
+            lines += ["Compared mask by mask:", "", *paired_table(paired, most), ""]
         for mode, calibration in results.calibrations.get(name, {}).items():
             lines += _calibration_table(mode, calibration)
     return "\n".join(lines)
 
 
-def paired_table(cells: Iterable[PairedCell]) -> list[str]:
-    """Lines of a Markdown table: the change of the first click's IoU and of the number of clicks, with verdicts."""
+def paired_table(cells: Iterable[PairedCell], max_clicks: int) -> list[str]:
+    """Format comparisons: the change of the first click's IoU and of the number of clicks, with verdicts.
+
+    Args:
+        cells: The comparisons.
+        max_clicks: Number of clicks after which a session ended. With 1, numbers of clicks are left out.
+
+    Returns:
+        The lines of a Markdown table.
+    """
+    ratios = NOC_RATIOS if max_clicks > 1 else ()
     header = ["", "against", "targets", "n", "photographs", "IoU&1", "change", "verdict"]
     header += [f"IoU&1 >= {GOOD_IOU:g}, change", "verdict"]
-    for iou in NOC_RATIOS:
+    for iou in ratios:
         header += [f"NoC@{round(100 * iou)}", "ratio", "verdict"]
     rows = []
     for cell in cells:
         row = [cell.second, cell.first, _group(cell.group)]
         row += [str(cell.first_iou.masks), str(cell.first_iou.photographs)]
         row += _change(cell.first_iou) + _change(cell.good_first)[1:]
-        for ratio in cell.clicks_to.values():
-            row += _change(ratio)
+        for iou in ratios:
+            row += _change(cell.clicks_to[iou])
         rows.append(row)
     return _table(header, rows)
 

@@ -61,6 +61,12 @@ def test_modes_are_compared_with_a_verdict() -> None:
     assert f"| 0.000 ± 0.000 | {NOT_SHOWN} |" in equal
 
 
+def test_a_run_of_one_click_reports_no_numbers_of_clicks() -> None:
+    shown = as_markdown(Results.of([*many("right", 0.8), *many("none", 0.4)], 1))
+    assert "better" in shown
+    assert "NoC@" not in shown
+
+
 def test_expected_and_measured_iou_are_compared_by_decile(tmp_path: Path) -> None:
     results = Results.of(many("right", 0.8, expected_ious=[0.9]), 20)
     assert "mean error 0.097, largest 0.097, n = 120." in as_markdown(results)
