@@ -22,6 +22,7 @@ from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.service import ClickService
 from refcut_backend.database.engine import open_database
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.connection import Connection
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.queue.redis import connect_redis
@@ -51,6 +52,7 @@ def wiring_in(folder: Path) -> Wiring:
     """The server's own wiring on a database in a folder, without Redis and without a Label Studio to compare with."""
     settings = Settings(state_dir=folder)
     wiring = wire_backend(settings, connect_redis(f"unix://{folder / 'no-redis'}"))
+    wiring.projects.remember(1, Connection("http://label-studio", "t"), LABEL_CONFIG, "1")
     engine = open_database(settings.database)
     memory = ClickHistory(engine, settings.click_memory_s)
     clicks = ClickService(

@@ -77,7 +77,7 @@ class RobotAnnotator:
         """The label's region in the answer; None for an empty mask. Raises RuntimeError without an answer."""
         body = {
             "tasks": [task],
-            "project": f"{self._project_id}.1",
+            "project": str(self._project_id),
             "label_config": self._label_config,
             "params": {"login": None, "password": None, "context": {"result": dots}},
         }

@@ -31,8 +31,8 @@ from refcut_backend.queue.background_queues import PreloadQueue, TrainingQueue
 from refcut_backend.queue.click_queue import ClickQueue
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.queue_state import QueueState, read_queue_state
-from refcut_backend.references.annotation_states import EventLog
 from refcut_backend.references.authors import UserEmails
+from refcut_backend.references.event_log import EventLog
 from refcut_backend.references.reconcile_loop import ReconcileThread, reconcile_thread
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Authors
@@ -141,7 +141,7 @@ def wire_training(stores: Stores, settings: Settings, connection: Redis | None) 
     queue = None if connection is None else TrainingQueue(connection, settings.train_timeout_s)
     requests = TrainingRequests(runs, stores.projects, EventLog(stores.engine), queue)
     thread = training_thread(stores.engine, requests, runs, TrainingRules.of(settings))
-    status = TrainingStatus(runs, NewAnnotations(stores.engine))
+    status = TrainingStatus(runs, NewAnnotations(stores.engine), stores.engine)
     return TrainingWiring(runs, requests, status, thread)
 
 

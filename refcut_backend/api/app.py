@@ -16,6 +16,7 @@ from anyio.to_thread import run_sync
 from fastapi import BackgroundTasks, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import Route
 
@@ -35,7 +36,7 @@ from refcut_backend.api.hosts import AllowedNames, HostCheck
 from refcut_backend.api.metrics import Metrics
 from refcut_backend.api.middleware import JsonOnly, RequestLine, SafeHeaders
 from refcut_backend.api.operations import PATHS, operations
-from refcut_backend.errors import DatabaseFailsError
+from refcut_backend.errors import BadRequestError, DatabaseFailsError
 from refcut_backend.label_studio.payloads import JobStatusRequest, PredictRequest, SetupRequest, Webhook
 from refcut_backend.logs import SeldomLog, note
 from refcut_backend.training.requests import START_TRAINING
@@ -182,7 +183,16 @@ class _WaitingWebhooks:
         """Applies an event after its acknowledgement; its masks are parsed only now."""
 
         def apply() -> None:
-            follow_webhook(self._wiring, Webhook.model_validate_json(body.read()))
+            try:
+                webhook = Webhook.model_validate_json(body.read())
+            except ValidationError as error:
+                # Everything but the masks was checked before. The text of the error would repeat them.
+                first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+                log.warning(
+                    "webhook not used", extra={"reason": BadRequestError.code, "problem": first["type"]}
+                )
+                return
+            follow_webhook(self._wiring, webhook)
 
         self._waiting += 1
         try:

@@ -31,6 +31,8 @@ from refcut_backend.label_studio.tasks import AnotherProjectError, check_same_pr
 from refcut_backend.project_ids import number_of, project_name
 from refcut_backend.queue.heartbeats import living_workers
 from refcut_backend.queue.redis import check_redis, connect_redis
+from refcut_backend.references.left_out import annotations_left_out
+from refcut_backend.references.selection import IN_USE
 from refcut_backend.settings import Settings
 from refcut_backend.wiring import Stores, open_stores
 
@@ -103,7 +105,9 @@ class ProjectDoctor:
                 check_same_project(api, self._project_id, connection)
                 yield from self._check_backend(api)
                 yield from self._check_config(label_config)
+                yield from self._check_annotations(stores)
                 yield from self._check_image(api, stores, label_config)
+                yield from self._check_references(stores, label_config)
             except AnotherProjectError as error:
                 yield self._note(error.message, error.hint)
             except (ApiError, httpx.HTTPError) as error:
@@ -138,6 +142,10 @@ class ProjectDoctor:
         if not found:
             yield self._ok("the label config has clicks, masks and roles")
 
+    def _check_annotations(self, stores: Stores) -> Iterator[Finding]:
+        for one in annotations_left_out(stores.engine, self._project_id):
+            yield self._note(f"left out: {one}", "the project's other annotations are used")
+
     def _check_image(self, api: LabelStudio, stores: Stores, label_config: str) -> Iterator[Finding]:
         task = next(iter(api.tasks.list(project=self._number, page_size=1, fields="task_only")), None)
         controls = read_label_config(label_config)
@@ -152,6 +160,30 @@ class ProjectDoctor:
         yield self._ok(
             f"the image of task {task.id} is read: {image.width} x {image.height} px, {taken_ms:.0f} ms"
         )
+
+    def _check_references(self, stores: Stores, label_config: str) -> Iterator[Finding]:
+        """Reads the image of every reference in use, as a worker does."""
+        labels = read_label_config(label_config).region_labels
+        listed = stores.references.overview(self._project_id, self._settings.max_references_per_label, labels)
+        used = [one.candidate for one in listed if one.state in IN_USE]
+        image_cache = open_image_cache(self._settings, stores.projects, stores.addresses)
+        failed = 0
+        for candidate in used[:REFERENCES_TRIED]:
+            stored = stores.references.load(candidate.id)
+            if stored is None:
+                continue
+            try:
+                image_cache.open(TaskImage(self._project_id, stored.task_id, stored.image_address))
+            except RefCutError as error:
+                failed += 1
+                yield self._wrong(
+                    f"the reference of '{candidate.label}' in task {candidate.task_id}, annotation "
+                    f"{candidate.annotation_id}, is left out: {error.message}",
+                    error.hint or "restore the image, or give another reference",
+                )
+        if used and not failed:
+            tried = min(len(used), REFERENCES_TRIED)
+            yield self._ok(f"the images of {tried} references are read")
 
     def _ok(self, what: str) -> Finding:
         return Finding(self._subject, "ok", what)
@@ -187,6 +219,8 @@ def _none_yet() -> Iterator[Finding]:
 
 
 HTTP_LIMIT_S = 3.0
+REFERENCES_TRIED = 50
+"""How many images of references are read per project."""
 
 
 def machine_checks(settings: Settings) -> list[tuple[str, Check]]:

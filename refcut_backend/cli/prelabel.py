@@ -147,6 +147,8 @@ def _report(summary: Summary, version: str) -> None:
     for outcome, count in counts.items():
         if count and outcome is not Outcome.DONE:
             print(f"{count} {outcome}")
+    for sentence, tasks_without in summary.references_left_out.items():
+        print(f"  reference left out on {tasks_without} tasks: {plain(sentence)}")
     for problem, tasks in summary.problems.items():
         named = ", ".join(str(task) for task in sorted(tasks)[:TASKS_NAMED])
         more = f" and {len(tasks) - TASKS_NAMED} more" if len(tasks) > TASKS_NAMED else ""

@@ -21,7 +21,7 @@ projects_app = typer.Typer(
 @projects_app.command("list")
 def list_projects() -> None:
     """List all projects: the name that `--project` takes, the Label Studio, and when the project was created."""
-    from refcut_backend.database.projects import shown_time
+    from refcut_backend.database.project_identity import shown_time
     from refcut_backend.wiring import open_stores
 
     def action(settings: Settings) -> None:

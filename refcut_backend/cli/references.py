@@ -195,10 +195,17 @@ def _table(rows: list[ReferenceRow]) -> Table:
             str(candidate.annotation_id),
             candidate.version,
             f"{row.seen_at:%Y-%m-%d %H:%M:%S}",
-            Text(row.state, style="" if row.state in IN_USE else "dim"),
+            _state(row),
             Text("; ".join(row.weaknesses), style="yellow"),
         )
     return table
+
+
+def _state(row: ReferenceRow) -> Text:
+    """A reference that is in use, but that workers cannot use, is shown with the reason."""
+    if row.state in IN_USE and row.candidate.problem is not None:
+        return plain(f"{row.state}, but left out: {row.candidate.problem}", style="red")
+    return Text(row.state, style="" if row.state in IN_USE else "dim")
 
 
 def _without_reference(rule: OwnerRule) -> str:

@@ -34,7 +34,7 @@ from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.label_studio.regions import GivenMask, mask_regions, prediction
 from refcut_backend.logs import note
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
-from refcut_backend.references.registry import References
+from refcut_backend.references.registry import References, ReferenceVersion
 from refcut_backend.versions.serving import ProjectVersions
 
 ANSWERED = "answered"
@@ -152,7 +152,9 @@ class ClickService:
             # Without its references the click would get another mask than the one meant.
             with database_explained():
                 control = self._mask_control(canvas, clicked)
-                answer = self._ask(self._job(request, canvas, clicked, control))
+                found = self._references.newest(request.project_id, clicked.label, self._rules.max_references)
+                answer = self._ask(self._job(request, canvas, clicked, control, found))
+                self._references.note_use(found, answer.reference_versions, answer.references_left_out)
             check_shown_size(request.regions, answer.width, answer.height)
             given = _given_mask(answer)
             regions = mask_regions(clicked.region_id, clicked.label, control, given, self._rules.outlines)
@@ -168,6 +170,8 @@ class ClickService:
         )
         reason = None if regions else EMPTY_MASK
         note(model=version, outcome=reason or ANSWERED, references=list(answer.reference_versions))
+        if given.references_left_out:
+            note(references_left_out=list(given.references_left_out))
         regions = [*regions, *self._pending_regions(canvas, clicked)]
         return ClickReply(prediction(version, regions, answer.score), reason)
 
@@ -177,7 +181,7 @@ class ClickService:
             return
         for annotation in webhook.changed_annotations():
             if not annotation.was_cancelled:
-                ids = {str(region.get("id")) for region in annotation.result}
+                ids = {str(item.get("id")) for item in annotation.result if isinstance(item, dict)}
                 self._memory.mark_accepted(webhook.project.id, ids)
 
     def _without_clicks(self, request: ClickRequest, version: str) -> ClickReply:
@@ -195,9 +199,13 @@ class ClickService:
         return canvas.controls.mask_control(one.label, one.to_name, self._rules.mask_output)
 
     def _job(
-        self, request: ClickRequest, canvas: Canvas, clicked: ClickedObject, control: Control
+        self,
+        request: ClickRequest,
+        canvas: Canvas,
+        clicked: ClickedObject,
+        control: Control,
+        found: Sequence[ReferenceVersion],
     ) -> ClickJob:
-        found = self._references.newest(request.project_id, clicked.label, self._rules.max_references)
         return ClickJob(
             project_id=request.project_id,
             task_id=request.task_id,
@@ -257,7 +265,10 @@ def _understand(canvas: Canvas) -> ClickedObject:
 
 
 def _given_mask(answer: ClickAnswer) -> GivenMask:
-    return GivenMask(answer.width, answer.height, answer.rle, answer.score, answer.reference_versions)
+    left_out = tuple(map(str, answer.references_left_out))
+    return GivenMask(
+        answer.width, answer.height, answer.rle, answer.score, answer.reference_versions, left_out
+    )
 
 
 def _refusal(error: RefCutError, version: str, pending: Sequence[dict[str, Any]]) -> ClickReply:

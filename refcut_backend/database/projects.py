@@ -7,22 +7,29 @@ numbers its projects from 1 (`project_ids.py`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
 
-from sqlalchemy import Engine, Row, Table, delete, select, update
+from sqlalchemy import Engine, Table, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from refcut_backend.database.engine import database_explained
+from refcut_backend.database.project_identity import (
+    IDENTITIES,
+    KnownProject,
+    known_project,
+    new_project,
+    read_places,
+    rows_of_number,
+    same_project,
+)
 from refcut_backend.database.tables import Base, Project, TaskState
 from refcut_backend.errors import ConfigError, NotConnectedError, UnclearProjectError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.project_ids import (
-    MAX_PLACES,
     ProjectChoice,
     ProjectRef,
     number_of,
@@ -36,34 +43,6 @@ log = logging.getLogger("refcut.store")
 PLACES_AT_ONCE = 8
 SETUP_TRIES = 3
 _HOW_TO_CHOOSE = "`refcut projects list` shows all projects"
-
-
-@dataclass(frozen=True)
-class KnownProject:
-    """A project as lists show it.
-
-    Attributes:
-        project_id: The id under which everything about it is stored.
-        label_studio: Address of its Label Studio as that reported it.
-        created: When it was created, in seconds since 1970 as Label Studio writes it; None if it never said so.
-    """
-
-    project_id: int
-    label_studio: str
-    created: str | None
-
-    def __str__(self) -> str:
-        """Name, address and creation in one line."""
-        where = self.label_studio or "an unknown Label Studio"
-        return f"{project_name(self.project_id)} at {where}, created {shown_time(self.created)}"
-
-
-def shown_time(created: str | None) -> str:
-    """Formats the creation time of a project for people."""
-    try:
-        return f"{datetime.fromtimestamp(int(created or ''), UTC):%Y-%m-%d %H:%M:%S} UTC"
-    except (ValueError, OverflowError, OSError):
-        return "at an unknown time"
 
 
 @dataclass(frozen=True)
@@ -123,9 +102,9 @@ class Projects:
         self, number: int, connection: Connection, label_config: str, created_at: str | None
     ) -> SetupResult:
         with Session(self._engine) as session:
-            known = _rows_of_number(session, number)
-            found = _same_project(known, connection, created_at)
-            project = found or _new_project(number, known)
+            known = rows_of_number(session, number)
+            found = same_project(known, connection, created_at)
+            project = found or new_project(number, known)
             created_at = created_at or project.created_at
             reported = (connection.label_studio, connection.access_token, label_config, created_at, None)
             if reported == (
@@ -213,16 +192,16 @@ class Projects:
     def of_number(self, number: int) -> list[KnownProject]:
         """Returns the projects with a number of Label Studio, in the order in which they first called /setup."""
         with Session(self._engine) as session:
-            rows = _of_number(
-                number, lambda ids: session.execute(_IDENTITIES.where(Project.id.in_(ids))).all()
+            rows = read_places(
+                number, lambda ids: session.execute(IDENTITIES.where(Project.id.in_(ids))).all()
             )
-        return [_known(row) for row in rows if row.forgotten_at is None]
+        return [known_project(row) for row in rows if row.forgotten_at is None]
 
     def all(self) -> list[KnownProject]:
         """Returns all projects, by number."""
         with Session(self._engine) as session:
-            rows = session.execute(_IDENTITIES.where(Project.forgotten_at.is_(None))).all()
-        return sorted(map(_known, rows), key=lambda one: (number_of(one.project_id), one.project_id))
+            rows = session.execute(IDENTITIES.where(Project.forgotten_at.is_(None))).all()
+        return sorted(map(known_project, rows), key=lambda one: (number_of(one.project_id), one.project_id))
 
     def forget(self, project_id: int) -> None:
         """Deletes everything that the database holds about a project; its versions in the model store stay.
@@ -254,6 +233,8 @@ class Projects:
     def label_config_changed(self, project_id: int, label_config: str, updated_at: Timestamp) -> bool:
         """Applies the label config of a PROJECT_UPDATED webhook, unless a later webhook was applied.
 
+        A later time that lies in the future is no reason: it was forged, or Label Studio's clock was wrong.
+
         Args:
             project_id: The project.
             label_config: The label config (XML).
@@ -264,7 +245,8 @@ class Projects:
         """
         with Session(self._engine) as session, session.begin():
             project = session.get(Project, project_id, with_for_update=True)
-            if project is None or (project.label_config_at or "") >= updated_at:
+            known = "" if project is None else project.label_config_at or ""
+            if project is None or Timestamp(datetime.now(UTC)) > known >= updated_at:
                 return False
             project.label_config_at = updated_at
             if project.label_config == label_config:
@@ -314,68 +296,6 @@ class Projects:
         with Session(self._engine) as session:
             project = session.get(Project, project_id)
             return project.label_config if project else None
-
-
-_IDENTITIES = select(
-    Project.id, Project.label_studio, Project.created_at.label("created_at"), Project.forgotten_at
-).order_by(Project.id)
-"""Without label config, because every click runs it."""
-
-
-def _rows_of_number(session: Session, number: int) -> list[Project]:
-    """Returns the rows of all projects with a number, forgotten ones included."""
-    query = select(Project).order_by(Project.id)
-    return _of_number(number, lambda ids: session.scalars(query.where(Project.id.in_(ids))).all())
-
-
-R = TypeVar("R")
-
-
-def _of_number(number: int, read: Callable[[list[int]], Sequence[R]]) -> list[R]:
-    """Reads what is stored about the projects with a number, some places at a time: places have no gaps."""
-    rows: list[R] = []
-    while len(rows) % PLACES_AT_ONCE == 0:
-        first = len(rows) + 1
-        part = read([project_id_of(number, place) for place in range(first, first + PLACES_AT_ONCE)])
-        if not part:
-            break
-        rows += part
-    return rows
-
-
-def _same_project(rows: Sequence[Project], reported: Connection, created_at: str | None) -> Project | None:
-    """Returns the row of the project that calls /setup; None if it is a new one.
-
-    A known token proves that a caller is the Label Studio that it was, if that has another address now, or if the row is
-    of an earlier version of this program, which did not store when projects were created. A row without an address is
-    of a Label Studio that did not know its own.
-    """
-    here = [row for row in rows if row.label_studio == reported.label_studio]
-    trusted = [
-        row
-        for row in rows
-        if not row.label_studio or (row.access_token and row.access_token == reported.access_token)
-    ]
-    if created_at is None:
-        candidates = here[-1:] or trusted
-        return candidates[0] if len(candidates) == 1 else None
-    for group in (here, trusted):
-        for row in group:
-            if row.created_at == created_at:
-                return row
-    return next((row for row in here if row.created_at is None and row in trusted), None)
-
-
-def _new_project(number: int, known: Sequence[Project]) -> Project:
-    if len(known) >= MAX_PLACES:
-        raise ConfigError(
-            f"{len(known)} projects with the number {number} have called /setup", hint=_HOW_TO_CHOOSE
-        )
-    return Project(id=project_id_of(number, len(known) + 1))
-
-
-def _known(row: Row[*tuple[Any, ...]]) -> KnownProject:
-    return KnownProject(row.id, row.label_studio, row.created_at)
 
 
 def _listed(known: Iterable[KnownProject]) -> str:

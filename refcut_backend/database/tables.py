@@ -68,6 +68,7 @@ class Reference(Base):
         explicitly_added: No region is marked as reference; the row exists only because of an owner's rule.
         author_id: Label Studio user who saved the annotation last.
         author_email: That user's e-mail address, if it is needed and known.
+        problem: Why it could not be used when it was last tried, such as a lost image; None if it could.
     """
 
     __tablename__ = "references"
@@ -88,6 +89,7 @@ class Reference(Base):
     explicitly_added: Mapped[bool | None] = mapped_column("named")
     author_id: Mapped[LabelStudioId | None]
     author_email: Mapped[str | None] = mapped_column(String(320))
+    problem: Mapped[str | None] = mapped_column(Text)
 
 
 class OwnerRule(Base):
@@ -148,6 +150,7 @@ class AnnotationState(Base):
         mask_regions: Number of regions that can be masks. 0 if the annotation is skipped or gone; None if an earlier
             version of this program wrote the row.
         trained_until: `updated_at` of the state that the last training used.
+        problem: Why the annotation, or regions of it that are marked as references, are not used; None if all are.
     """
 
     __tablename__ = "annotation_states"
@@ -161,6 +164,7 @@ class AnnotationState(Base):
     locked_at: Mapped[float] = mapped_column(Float)
     mask_regions: Mapped[int | None]
     trained_until: Mapped[str | None] = mapped_column(String(40))
+    problem: Mapped[str | None] = mapped_column(Text)
 
 
 class TaskState(Base):
@@ -172,6 +176,7 @@ class TaskState(Base):
         sync_fingerprint: `ListedTask.fingerprint` of the task when all of its annotations were last known. While Label
             Studio still lists the same fingerprint, nothing needs to be read. None: the annotations must be read.
         needs_check: A webhook removed references, and no listing has confirmed that yet.
+        problem: Why the last comparison could not read the task's annotations; None if it could.
         locked_at: Last write to this row, which serves as the task's lock.
     """
 
@@ -183,6 +188,7 @@ class TaskState(Base):
     deleted_at: Mapped[float | None] = mapped_column(Float)
     sync_fingerprint: Mapped[str | None] = mapped_column("compared", String(100))
     needs_check: Mapped[bool | None] = mapped_column("doubted")
+    problem: Mapped[str | None] = mapped_column(Text)
     locked_at: Mapped[float] = mapped_column(Float)
 
 

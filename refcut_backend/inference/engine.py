@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
 from model.types import Box, Click, MaskResult
 from refcut_backend.errors import ModelOutputError
@@ -32,12 +31,13 @@ from refcut_backend.inference.reference_cache import (
     ContentKey,
     LoadReference,
     ReferenceCache,
+    UsableReferences,
     image_of,
     made_by,
 )
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick, to_pixel
-from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, LeftOutReference, PreloadJob
 
 
 def clicks_in_pixels(clicks: Sequence[PercentClick], height: int, width: int) -> list[Click]:
@@ -110,6 +110,7 @@ class PreparedImage:
         width: Width of the full image in pixels.
         model: The model that computes.
         reference_versions: Versions of the references.
+        references_left_out: References that cannot be used.
     """
 
     predictor: RefCutPredictor
@@ -117,6 +118,7 @@ class PreparedImage:
     width: int
     model: ServedModel
     reference_versions: tuple[str, ...]
+    references_left_out: tuple[LeftOutReference, ...] = ()
 
 
 @dataclass
@@ -228,10 +230,10 @@ class ClickEngine:
             self._open_images.store(key, opened)
         for reference_id in job.reference_ids:
             for reference in self._references.stored(job.project_id, [reference_id]):
-                is_encoded = self._references.has(model, reference)
-                if not (is_encoded or self._wait_for_image(image_of(reference), must_stop)):
+                is_known = self._references.has(model, reference) or self._references.has_failed(reference)
+                if not (is_known or self._wait_for_image(image_of(reference), must_stop)):
                     return False
-                self._references.get(model, reference)
+                self._references.usable(model, [reference])
         return True
 
     def prepare(
@@ -254,7 +256,11 @@ class ClickEngine:
         """
         model = self._model_of(where.project_id)
         stored = self._references.stored(where.project_id, reference_ids)
-        needed = [image_of(reference) for reference in stored if not self._references.has(model, reference)]
+        needed = [
+            image_of(reference)
+            for reference in stored
+            if not (self._references.has(model, reference) or self._references.has_failed(reference))
+        ]
         if not all(self._wait_for_image(image, must_stop) for image in (where, *needed)):
             return None
         image = self._images.open(where)
@@ -264,11 +270,9 @@ class ClickEngine:
             fresh.set_image(image.pixels)
             self._prepared = key, fresh
         predictor = self._prepared[1]
-        tokens = [self._references.get(model, reference)[1] for reference in stored]
-        predictor.set_reference(ReferenceTokens.join(tokens) if tokens else None)
-        return PreparedImage(
-            predictor, image.height, image.width, model, tuple(one.version for one in stored)
-        )
+        usable = self._references.usable(model, stored)
+        predictor.set_reference(usable.tokens)
+        return PreparedImage(predictor, image.height, image.width, model, usable.versions, usable.left_out)
 
     def _wait_for_image(
         self, where: TaskImage, must_stop: Callable[[], bool], *, recheck: bool = False
@@ -307,7 +311,7 @@ class ClickEngine:
         model = self._model_of(job.project_id)
         key, open_image = self._open(model, TaskImage(job.project_id, job.task_id, job.image_address))
         fetched = time.monotonic()
-        versions = self._set_references(model, open_image, job)
+        usable = self._set_references(model, open_image, job)
         predicted_from = time.monotonic()
         size_hw = open_image.predictor.image_size
         box = None if job.box is None else box_in_pixels(job.box, *size_hw)
@@ -323,7 +327,8 @@ class ClickEngine:
             height=open_image.height,
             rle=rle,
             score=_score(result) if rle else 0.0,
-            reference_versions=versions,
+            reference_versions=usable.versions,
+            references_left_out=usable.left_out,
             model_version=model.version,
             milliseconds={
                 "image": _ms(started, fetched),
@@ -358,15 +363,13 @@ class ClickEngine:
         self._in_work = opened
         return key, opened
 
-    def _set_references(self, model: ServedModel, open_image: _OpenImage, job: ClickJob) -> tuple[str, ...]:
-        stored = self._references.stored(job.project_id, job.reference_ids)
-        encoded = [self._references.get(model, reference) for reference in stored]
-        keys = tuple(key for key, _ in encoded)
-        if keys != open_image.reference_keys:
-            joined = ReferenceTokens.join([tokens for _, tokens in encoded]) if encoded else None
-            open_image.predictor.set_reference(joined)
-            open_image.reference_keys = keys
-        return tuple(reference.version for reference in stored)
+    def _set_references(self, model: ServedModel, open_image: _OpenImage, job: ClickJob) -> UsableReferences:
+        """References that cannot be used are left out: the click is answered with what there is."""
+        usable = self._references.usable(model, self._references.stored(job.project_id, job.reference_ids))
+        if usable.keys != open_image.reference_keys:
+            open_image.predictor.set_reference(usable.tokens)
+            open_image.reference_keys = usable.keys
+        return usable
 
 
 def _score(result: MaskResult) -> float:

@@ -59,7 +59,7 @@ class Prelabeller:
             image = self._engine.prepare(where, label.reference_ids, should_yield)
             if image is None or version not in ("", image.model.version):
                 break
-            # Without references there is nothing to search for: they were deleted a moment ago.
+            # Without references there is nothing to search for: they were deleted a moment ago, or cannot be used.
             proposals = (
                 propose(image.predictor, self._limits, should_yield) if image.reference_versions else []
             )
@@ -81,5 +81,11 @@ class Prelabeller:
             if mask_hw.any():
                 masks.append(FoundMask(brush_rle.encode(mask_hw), round(proposal.score, 4)))
         return FoundLabel(
-            label.label, label.to_name, image.width, image.height, tuple(masks), image.reference_versions
+            label.label,
+            label.to_name,
+            image.width,
+            image.height,
+            tuple(masks),
+            image.reference_versions,
+            image.references_left_out,
         )

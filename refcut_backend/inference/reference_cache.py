@@ -2,36 +2,84 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import wait
+from dataclasses import dataclass
 
+from cachetools import TTLCache
+
+from model.errors import ModelError
 from model.memory import nbytes
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
+from refcut_backend.errors import ImageError, RefCutError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import WORKING_PX, ByteCache, ImageCache
 from refcut_backend.images.decode import DECODING_VERSION, fitted_mask
 from refcut_backend.inference.models import ServedModel
+from refcut_backend.queue.messages import LeftOutReference
 from refcut_backend.references.registry import StoredReference
+
+MAX_FAILED = 1000
+MAX_PROBLEM = 500
+"""Longest text about a reference that cannot be used."""
+LOOK_EVERY_S = 0.05
+"""Seconds between two looks whether a download can begin."""
 
 LoadReference = Callable[[int], StoredReference | None]
 ContentKey = tuple[str, ...]
 """Model, preprocessing and content. Equal keys mean that the same bytes would be computed in the same way."""
 
 
+WAIT_S = 3.0
+"""How long a click waits for all images of its references together. One that comes later is used by the next click."""
+RETRY_AFTER_S = 60.0
+"""A reference that could not be used is not tried again for this time, so that it does not delay every click."""
+
+
+@dataclass(frozen=True)
+class UsableReferences:
+    """References of a click, with what can be used of them.
+
+    Attributes:
+        keys: Keys of the contents.
+        tokens: For `RefCutPredictor.set_reference`; None without a usable reference.
+        versions: Versions of the references that are used.
+        left_out: References that cannot be used.
+    """
+
+    keys: tuple[ContentKey, ...] = ()
+    tokens: ReferenceTokens | None = None
+    versions: tuple[str, ...] = ()
+    left_out: tuple[LeftOutReference, ...] = ()
+
+
 class ReferenceCache:
     """Loads references, encodes them and caches the tokens on the model's device."""
 
-    def __init__(self, images: ImageCache, load: LoadReference, max_bytes: int) -> None:
+    def __init__(
+        self,
+        images: ImageCache,
+        load: LoadReference,
+        max_bytes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Prepare an empty cache.
 
         Args:
             images: Fetches the images of the references.
             load: Returns a reference by its row id; None if it was deleted.
             max_bytes: Limit of the cache.
+            clock: Monotonic clock in seconds.
         """
         self._images = images
         self._load = load
+        self._clock = clock
         self._tokens: ByteCache[ContentKey, ReferenceTokens] = ByteCache(max_bytes, nbytes)
+        self._failed: TTLCache[tuple[TaskImage, str], LeftOutReference] = TTLCache(
+            MAX_FAILED, RETRY_AFTER_S, clock
+        )
 
     @property
     def nbytes(self) -> int:
@@ -41,6 +89,7 @@ class ReferenceCache:
     def clear(self) -> None:
         """Empty the cache."""
         self._tokens.clear()
+        self._failed.clear()
 
     def repair(self) -> None:
         """Make the cache consistent after a job was interrupted at any place; complete references are kept."""
@@ -55,6 +104,55 @@ class ReferenceCache:
         """Whether a reference is in the cache, as far as is known without fetching its image."""
         content = self._images.known_content(image_of(reference))
         return content is not None and (*made_by(model), reference.version, content) in self._tokens
+
+    def has_failed(self, reference: StoredReference) -> bool:
+        """Whether a reference could not be used a moment ago."""
+        return (image_of(reference), reference.version) in self._failed
+
+    def usable(
+        self, model: ServedModel, references: Sequence[StoredReference], wait_s: float = WAIT_S
+    ) -> UsableReferences:
+        """Encode references, and leave out those that cannot be used.
+
+        Args:
+            model: The model that reads the tokens.
+            references: The references, in the order in which they are used.
+            wait_s: Longest time for the downloads of all their images together.
+        """
+        deadline = self._clock() + wait_s
+        keys, tokens, versions, left_out = [], [], [], []
+        for reference in references:
+            failed = self._failed.get((image_of(reference), reference.version))
+            if failed is None:
+                try:
+                    self._wait_for_image(model, reference, deadline)
+                    key, encoded = self.get(model, reference)
+                except (RefCutError, ModelError) as error:
+                    failed = _failed(reference, error)
+                    if not isinstance(error, NotYetError):
+                        self._failed[image_of(reference), reference.version] = failed
+            if failed is not None:
+                left_out.append(failed)
+                continue
+            keys.append(key)
+            tokens.append(encoded)
+            versions.append(reference.version)
+        joined = ReferenceTokens.join(tokens) if tokens else None
+        return UsableReferences(tuple(keys), joined, tuple(versions), tuple(left_out))
+
+    def _wait_for_image(self, model: ServedModel, reference: StoredReference, deadline: float) -> None:
+        """Waits for a download. Raises NotYetError if it takes too long; it goes on, and the next click uses it."""
+        where = image_of(reference)
+        if self.has(model, reference) or not self._images.needs_fetching(where):
+            return
+        download = self._images.begin(where)
+        while download is None and self._clock() < deadline:
+            time.sleep(LOOK_EVERY_S)
+            download = self._images.begin(where)
+        if download is not None:
+            wait([download], timeout=max(deadline - self._clock(), 0.0))
+        if download is None or not download.done():
+            raise NotYetError("its image has not arrived yet", hint="the next click uses it if it has")
 
     def get(self, model: ServedModel, reference: StoredReference) -> tuple[ContentKey, ReferenceTokens]:
         """Encode a reference for a model, or take it from the cache.
@@ -83,6 +181,16 @@ class ReferenceCache:
             )
             self._tokens.store(key, tokens)
         return key, tokens
+
+
+class NotYetError(ImageError):
+    """The image of a reference is still being downloaded."""
+
+
+def _failed(reference: StoredReference, error: RefCutError | ModelError) -> LeftOutReference:
+    code = error.code if isinstance(error, RefCutError) else RefCutError.code
+    problem = f"its image cannot be used: {error}"[:MAX_PROBLEM]
+    return LeftOutReference(reference.id, reference.version, reference.task_id, code, problem)
 
 
 def made_by(model: ServedModel) -> ContentKey:

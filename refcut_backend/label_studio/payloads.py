@@ -44,9 +44,6 @@ def without_masks(body: bytes) -> bytes:
     return b"".join([*parts, body[done:]])
 
 
-_TIMESTAMP_FORM = "%Y-%m-%dT%H:%M:%S.%fZ"
-
-
 class Timestamp(str):
     """A time of Label Studio, normalised once where it enters: UTC, always with microseconds.
 
@@ -66,14 +63,18 @@ class Timestamp(str):
         """Normalises a time. A time without a zone is taken for UTC."""
         try:
             read = datetime.fromisoformat(time) if isinstance(time, str) else time
-        except ValueError:
+            aware = read if read.tzinfo else read.replace(tzinfo=UTC)
+            utc = aware.astimezone(UTC).replace(tzinfo=None)
+        except (ValueError, OverflowError):  # the first and the last day of all, in another time zone
             return super().__new__(cls, time)
-        aware = read if read.tzinfo else read.replace(tzinfo=UTC)
-        return super().__new__(cls, aware.astimezone(UTC).strftime(_TIMESTAMP_FORM))
+        return super().__new__(cls, f"{utc.isoformat(timespec='microseconds')}Z")
 
     def minus(self, seconds: float) -> Timestamp:
-        """Returns a time some seconds earlier. Raises ValueError if this text is not a time."""
-        return Timestamp(datetime.strptime(self, _TIMESTAMP_FORM) - timedelta(seconds=seconds))
+        """Returns a time some seconds earlier; the empty timestamp if this text is not a time or there is no such one."""
+        try:
+            return Timestamp(datetime.fromisoformat(self) - timedelta(seconds=seconds))
+        except (ValueError, OverflowError):
+            return Timestamp()
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> core_schema.CoreSchema:
@@ -109,19 +110,25 @@ def _text_or_none(value: Any) -> Any:
     return value if isinstance(value, str) else None
 
 
-def _or_empty(value: Any) -> Any:
-    return [] if value is None else value
+def _items(value: Any) -> list[Any]:
+    """The items of a `result`. Whether each has the form of a region is checked where they are used."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
-def _user_id(value: Any) -> Any:
-    """Users come as ids, in some lists as objects."""
-    return value.get("id") if isinstance(value, dict) else value
+def _id_or_none(value: Any) -> int | None:
+    """An id that need not be known. Users come as ids, in some lists as objects; a number that is no id is unknown."""
+    if isinstance(value, dict):
+        value = value.get("id")
+    is_id = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**53
+    return value if is_id else None
 
 
 Project = Annotated[ProjectRef, PlainValidator(ProjectRef.read)]
 ProjectNumber = Annotated[int, BeforeValidator(_number)]
 RowId = Annotated[int, AfterValidator(_known_id)]
-UserId = Annotated[int | None, BeforeValidator(_user_id)]
+OptionalId = Annotated[int | None, BeforeValidator(_id_or_none)]
 
 
 class _Payload(BaseModel):
@@ -209,17 +216,19 @@ class JobStatusRequest(_Payload):
 
 
 class AnnotationPayload(_Payload):
-    """An annotation in a webhook or in the API's list. A deleted annotation has only its id."""
+    """An annotation in a webhook or in the API's list. A deleted annotation has only its id.
+
+    Attributes:
+        result: Items as Label Studio stores them, unchecked: it stores whatever its API is given.
+    """
 
     id: RowId
-    result: Annotated[list[dict[str, Any]], FailFast(), BeforeValidator(_or_empty)] = Field(
-        default_factory=list
-    )
+    result: Annotated[list[Any], BeforeValidator(_items)] = Field(default_factory=list)
     was_cancelled: bool = False
     updated_at: Timestamp = Timestamp()
-    task: int | None = None
-    completed_by: UserId = None
-    updated_by: UserId = None
+    task: OptionalId = None
+    completed_by: OptionalId = None
+    updated_by: OptionalId = None
 
     @property
     def author_id(self) -> int | None:

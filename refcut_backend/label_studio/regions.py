@@ -20,6 +20,25 @@ from refcut_backend.label_studio.label_config import TAGS, Control, ProjectContr
 from refcut_backend.label_studio.polygons import Outline, OutlineSettings, mask_outlines
 
 
+def check_result(result: Sequence[Any]) -> None:
+    """Checks that the items of an annotation have the form that Label Studio's editor gives them.
+
+    Label Studio stores whatever its API is given, and nothing can be said about a mask next to an item that cannot be
+    understood.
+
+    Raises:
+        BadMaskError: An item has another form. The message names the item, not its content.
+    """
+    for number, item in enumerate(result, start=1):
+        if not isinstance(item, dict):
+            raise BadMaskError(f"item {number} of its result is not an object", hint=_REPAIR)
+        for key in ("type", "from_name", "to_name"):
+            if not isinstance(item.get(key), str | None):
+                raise BadMaskError(f"'{key}' of item {number} of its result is not text", hint=_REPAIR)
+        if not isinstance(item.get("value"), dict | None):
+            raise BadMaskError(f"'value' of item {number} of its result is not an object", hint=_REPAIR)
+
+
 def count_mask_regions(result: Sequence[dict[str, Any]], controls: ProjectControls) -> int:
     """Returns the number of an annotation's regions that were drawn with a tool for masks."""
     return sum(is_mask_region(item, controls) for item in result)
@@ -39,6 +58,7 @@ MAX_PERCENT = 1000.0
 """A corner farther outside the image than this is an error, not a slip of the hand."""
 _SUBPIXEL_BITS = 4
 _DRAW_AGAIN = "draw the region again"
+_REPAIR = "Label Studio's API was given it: correct it there, or delete the annotation"
 
 Corners = NDArray[np.float64]
 
@@ -94,7 +114,7 @@ def read_region(item: dict[str, Any], role: str | None) -> Region | None:
     if not isinstance(labels, list):
         raise BadMaskError("a region's labels are not a list", hint=_DRAW_AGAIN)
     if min(height, width) < 1 or max(height, width) > MAX_EDGE_PX or height * width > MAX_MASK_PIXELS:
-        raise BadMaskError(f"a region claims an image of {width} x {height} px", hint=_DRAW_AGAIN)
+        raise BadMaskError("a region's image has an impossible size", hint=_DRAW_AGAIN)
     return Region(
         kind, tuple(map(str, labels)), str(item.get("to_name", "")), width, height, role, item["value"]
     )
@@ -117,7 +137,7 @@ def _rectangle_mask(region: Region) -> NDArray[np.bool_]:
     try:
         numbers = [float(value[name]) for name in ("x", "y", "width", "height")]
         angle = math.radians(float(value.get("rotation") or 0.0))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise BadMaskError("a rectangle lacks its position or size", hint=_DRAW_AGAIN) from None
     if not math.isfinite(angle):
         raise BadMaskError("a rectangle's rotation is not a number", hint=_DRAW_AGAIN)
@@ -133,7 +153,7 @@ def _pixels(points_percent: Sequence[Any], region: Region) -> Corners:
     """Converts points (N, 2) from percent to x, y in pixels of the image."""
     try:
         percent = np.asarray(points_percent, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise BadMaskError("a region's points are not numbers", hint=_DRAW_AGAIN) from None
     if percent.ndim != 2 or percent.shape[1] != 2 or not (np.abs(percent) <= MAX_PERCENT).all():
         raise BadMaskError("a region's points do not lie on its image", hint=_DRAW_AGAIN)
@@ -181,6 +201,7 @@ class GivenMask:
         rle: Brush RLE of the mask; empty for an empty mask.
         score: The model's confidence, 0..1.
         reference_versions: Versions of the references that were used.
+        references_left_out: One sentence for each reference that could not be used.
     """
 
     width: int
@@ -188,6 +209,7 @@ class GivenMask:
     rle: Sequence[int]
     score: float
     reference_versions: Sequence[str]
+    references_left_out: Sequence[str] = ()
 
 
 def mask_regions(
@@ -199,7 +221,8 @@ def mask_regions(
     becomes a region, the largest with the object's id, the others with "-2", "-3", ... appended. A rectangle encloses all
     pieces except specks.
 
-    The annotation keeps `origin`, which marks the region as a prediction, and `meta.text`, which names the references.
+    The annotation keeps `origin`, which marks the region as a prediction, and `meta.text`, which names the references and
+    says why one could not be used.
 
     Args:
         region_id: The object's id.
@@ -250,9 +273,13 @@ def _region(
         "score": round(given.score, 4),
         "origin": "prediction",
         "readonly": False,
-        "meta": {"text": [f"RefCut reference: {versions}"]},
+        "meta": {"text": [f"RefCut reference: {versions}", *_left_out(given)]},
         "value": {**value, region_type: [label]},
     }
+
+
+def _left_out(given: GivenMask) -> list[str]:
+    return [f"RefCut reference left out: {sentence}" for sentence in given.references_left_out]
 
 
 def _polygon(outline: Outline) -> dict[str, Any]:

@@ -41,6 +41,10 @@ class GoneError(SourceError):
     """Label Studio has no such project, task or annotation."""
 
 
+class UnreadableError(SourceError):
+    """Label Studio's answer has another form than expected, or is too large."""
+
+
 class AnotherProjectError(SourceError):
     """Label Studio has another project under this number now: it was installed anew, or its address leads elsewhere."""
 
@@ -58,7 +62,12 @@ class AnnotationSource(Protocol):
         """Returns those of the given tasks that exist in this project."""
 
     def annotations(self, task_id: int) -> list[AnnotationPayload]:
-        """Returns a task's submitted annotations, without skipped ones. Raises GoneError if the task is gone."""
+        """Returns a task's submitted annotations, without skipped ones.
+
+        Raises:
+            GoneError: The task is gone.
+            UnreadableError: The annotations cannot be read; those of other tasks may be readable.
+        """
 
     def emails(self) -> dict[int, str]:
         """Returns the e-mail addresses of Label Studio's users by id."""
@@ -215,6 +224,7 @@ def explained(what: str) -> Iterator[None]:
 
     Raises:
         GoneError: Label Studio answers 404.
+        UnreadableError: Its answer has another form, or is too large.
         SourceError: Any other error of the call.
     """
     try:
@@ -232,7 +242,7 @@ def explained(what: str) -> Iterator[None]:
     except TokenError as error:
         raise SourceError(error.message, hint=error.hint) from None
     except TooLargeError:
-        raise SourceError(
+        raise UnreadableError(
             f"Label Studio's answer for {what} is larger than {MAX_ANSWER_BYTES // 2**20} MiB",
             hint="is it really Label Studio at that address?",
         ) from None
@@ -241,9 +251,9 @@ def explained(what: str) -> Iterator[None]:
             f"Label Studio cannot be reached for {what} ({type(error).__name__})",
             hint="LABEL_STUDIO_HOST must be an address that this machine can reach",
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         # pydantic's ValidationError, for an answer of another form, is a ValueError.
-        raise SourceError(
+        raise UnreadableError(
             f"Label Studio's answer for {what} is not understood ({type(error).__name__})",
             hint="tested with Label Studio 1.23: is it another version, or another server?",
         ) from None
@@ -252,8 +262,8 @@ def explained(what: str) -> Iterator[None]:
 def _task(task: Any) -> ListedTask:
     return ListedTask(
         id=task.id,
-        data=task.data or {},
-        updated_at=Timestamp(task.updated_at),
+        data=task.data if isinstance(task.data, dict) else {},
+        updated_at=Timestamp(task.updated_at or ""),
         total_annotations=task.total_annotations or 0,
         cancelled_annotations=task.cancelled_annotations or 0,
         total_predictions=task.total_predictions or 0,
@@ -265,7 +275,7 @@ def _annotation(annotation: Any) -> AnnotationPayload:
         id=annotation.id,
         result=annotation.result,
         was_cancelled=bool(annotation.was_cancelled),
-        updated_at=Timestamp(annotation.updated_at),
+        updated_at=Timestamp(annotation.updated_at or ""),
         task=annotation.task,
         completed_by=annotation.completed_by,
         updated_by=annotation.updated_by,

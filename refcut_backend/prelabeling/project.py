@@ -6,6 +6,7 @@ Label Studio alone knows what is done, so an interrupted run resumes by itself w
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -44,12 +45,14 @@ class TaskOutcome:
         outcome: What became of it.
         masks: Number of masks that were found.
         problem: Why it failed; empty otherwise.
+        references_left_out: One sentence for each reference that could not be used.
     """
 
     task_id: int
     outcome: Outcome
     masks: int = 0
     problem: str = ""
+    references_left_out: tuple[str, ...] = ()
 
 
 @dataclass
@@ -61,17 +64,20 @@ class Summary:
         masks: Number of masks that were found.
         without_masks: Number of searched tasks without any mask.
         problems: Message to the tasks that failed with it.
+        references_left_out: One sentence for each reference that could not be used, to the number of tasks.
     """
 
     counts: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
     masks: int = 0
     without_masks: int = 0
     problems: dict[str, list[int]] = field(default_factory=dict)
+    references_left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, task: TaskOutcome) -> None:
         """Count one more task."""
         self.counts[task.outcome] += 1
         self.masks += task.masks
+        self.references_left_out.update(task.references_left_out)
         self.without_masks += task.outcome is Outcome.DONE and task.masks == 0
         if task.outcome is Outcome.FAILED:
             self.problems.setdefault(task.problem, []).append(task.task_id)
@@ -214,7 +220,7 @@ class ProjectPrelabeller:
             except SourceError:
                 if is_last:
                     raise
-        return TaskOutcome(task_id, Outcome.DONE, found.masks)
+        return TaskOutcome(task_id, Outcome.DONE, found.masks, references_left_out=found.references_left_out)
 
     def _to_prelabel(self, task: ListedTask) -> TaskToPrelabel:
         project = self._project

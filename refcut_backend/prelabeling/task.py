@@ -13,8 +13,14 @@ from refcut_backend.images.address import image_of_task
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.label_studio.regions import GivenMask, mask_regions, prediction
-from refcut_backend.queue.messages import FoundLabel, LabelToFind, PrelabelAnswer, PrelabelJob
-from refcut_backend.references.registry import References
+from refcut_backend.queue.messages import (
+    FoundLabel,
+    LabelToFind,
+    PrelabelAnswer,
+    PrelabelJob,
+    known_code,
+)
+from refcut_backend.references.registry import References, ReferenceVersion
 
 
 def task_score(mask_scores: Collection[Sequence[float]]) -> float:
@@ -57,10 +63,12 @@ class Prelabelled:
     Attributes:
         prediction: As Label Studio takes it.
         masks: Number of masks in it.
+        references_left_out: One sentence for each reference that could not be used.
     """
 
     prediction: dict[str, Any]
     masks: int
+    references_left_out: tuple[str, ...] = ()
 
     @property
     def model_version(self) -> str:
@@ -119,11 +127,13 @@ class TaskPrelabeller:
 
         Raises:
             NoReferenceError: If no label has a reference.
+            TaskRefusalError: If no reference of any label can be used.
             ImageError: If the task has no usable image.
             RefCutError: If there is no answer for another reason.
         """
         controls = read_label_config(task.label_config)
-        wanted = self._labels(task, controls)
+        chosen = self._labels(task, controls)
+        wanted = list(chosen)
         deadline = time.monotonic() + limit_s
         found: dict[LabelToFind, FoundLabel] = {}
         version = ""
@@ -138,6 +148,10 @@ class TaskPrelabeller:
                 found, version = {}, answer.model_version
             answers = {(one.label, one.to_name): one for one in answer.found}
             found |= {one: answers[key] for one in left if (key := (one.label, one.to_name)) in answers}
+        for one, answer_of_label in found.items():
+            self._references.note_use(
+                chosen[one], answer_of_label.reference_versions, answer_of_label.references_left_out
+            )
         return self._prelabelled(version, controls, list(found.values()))
 
     def labels_with_references(self, project_id: int, label_config: str) -> list[str]:
@@ -150,14 +164,19 @@ class TaskPrelabeller:
             {label for label, _, _, _ in self._with_references(project_id, read_label_config(label_config))}
         )
 
-    def _labels(self, task: TaskToPrelabel, controls: ProjectControls) -> list[LabelToFind]:
-        labels, problem = [], None
-        for label, to_name, field, ids in self._with_references(task.project_id, controls):
+    def _labels(
+        self, task: TaskToPrelabel, controls: ProjectControls
+    ) -> dict[LabelToFind, list[ReferenceVersion]]:
+        """The labels to look for, each with its references."""
+        labels: dict[LabelToFind, list[ReferenceVersion]] = {}
+        problem = None
+        for label, to_name, field, newest in self._with_references(task.project_id, controls):
             if task.labels is not None and label not in task.labels:
                 continue
             try:
                 address = self._addresses.hide(image_of_task(task.task_data, field))
-                labels.append(LabelToFind(label, to_name, address, ids))
+                ids = tuple(reference.id for reference in newest)
+                labels[LabelToFind(label, to_name, address, ids)] = newest
             except ImageError as error:
                 problem = error
         if labels:
@@ -171,8 +190,8 @@ class TaskPrelabeller:
 
     def _with_references(
         self, project_id: int, controls: ProjectControls
-    ) -> Iterator[tuple[str, str, str, tuple[int, ...]]]:
-        """Label, image tag, field of the task's data, and rows of references."""
+    ) -> Iterator[tuple[str, str, str, list[ReferenceVersion]]]:
+        """Label, image tag, field of the task's data, and references."""
         fields = {
             (label, control.to_name): control.image_field
             for control in controls.masks
@@ -181,23 +200,36 @@ class TaskPrelabeller:
         for (label, to_name), field in sorted(fields.items()):
             newest = self._references.newest(project_id, label, self._rules.max_references)
             if newest:
-                yield label, to_name, field, tuple(reference.id for reference in newest)
+                yield label, to_name, field, newest
 
     def _prelabelled(
         self, version: str, controls: ProjectControls, found: Collection[FoundLabel]
     ) -> Prelabelled:
+        left_out = [one for label in found for one in label.references_left_out]
+        if left_out and not any(label.reference_versions for label in found):
+            raise TaskRefusalError(
+                known_code(left_out[0].reason) or RefCutError.code, f"no reference can be used: {left_out[0]}"
+            )
         regions: list[dict[str, Any]] = []
         number = 0
         for label in found:
             control = controls.mask_control(label.label, label.to_name, self._rules.mask_output)
             for mask in label.masks:
                 number += 1
-                given = GivenMask(label.width, label.height, mask.rle, mask.score, label.reference_versions)
+                given = GivenMask(
+                    label.width,
+                    label.height,
+                    mask.rle,
+                    mask.score,
+                    label.reference_versions,
+                    tuple(map(str, label.references_left_out)),
+                )
                 regions += mask_regions(
                     f"rc-found-{number}", label.label, control, given, self._rules.outlines
                 )
         score = task_score([[mask.score for mask in label.masks] for label in found])
-        return Prelabelled(prediction(version, regions, score), number)
+        sentences = tuple(dict.fromkeys(map(str, left_out)))
+        return Prelabelled(prediction(version, regions, score), number, sentences)
 
 
 class TaskRefusalError(RefCutError):

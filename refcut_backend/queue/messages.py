@@ -130,6 +130,29 @@ def is_first_click(click: object) -> bool:
 
 
 @dataclass(frozen=True)
+class LeftOutReference:
+    """A reference that could not be used.
+
+    Attributes:
+        id: Its row of the reference table.
+        version: Its version.
+        task_id: The task whose image it is on.
+        reason: Reason code.
+        problem: Why, for people.
+    """
+
+    id: int
+    version: Text
+    task_id: int
+    reason: Text
+    problem: Text
+
+    def __str__(self) -> str:
+        """Names it and says why, in one line."""
+        return f"{self.version} (task {self.task_id}): {self.problem}"
+
+
+@dataclass(frozen=True)
 class ClickAnswer:
     """The mask of a click, or the reason why there is none.
 
@@ -144,6 +167,7 @@ class ClickAnswer:
         error_code: Reason code if there is no answer.
         error_message: The reason, for people.
         milliseconds: Time per step in the worker.
+        references_left_out: References of the job that could not be used.
     """
 
     width: Pixels = 0
@@ -155,6 +179,7 @@ class ClickAnswer:
     error_code: str | None = None
     error_message: Text | None = None
     milliseconds: dict[str, Finite] = field(default_factory=dict)
+    references_left_out: tuple[LeftOutReference, ...] = ()
 
     @classmethod
     def refused(cls, error: RefCutError) -> ClickAnswer:
@@ -163,7 +188,7 @@ class ClickAnswer:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON."""
-        return {**vars(self), "rle": _pack(self.rle)}
+        return _with_left_out({**vars(self), "rle": _pack(self.rle)}, self.references_left_out)
 
     @classmethod
     def from_json(cls, data: object) -> ClickAnswer:
@@ -284,6 +309,7 @@ class FoundLabel:
         height: Of the image in pixels.
         masks: The objects, highest score first.
         reference_versions: Versions of the references that were used.
+        references_left_out: References of the label that could not be used.
     """
 
     label: str
@@ -292,6 +318,7 @@ class FoundLabel:
     height: Pixels
     masks: tuple[FoundMask, ...]
     reference_versions: tuple[Text, ...]
+    references_left_out: tuple[LeftOutReference, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -323,6 +350,8 @@ class PrelabelAnswer:
         for label in payload["found"]:
             for mask in label["masks"]:
                 mask["rle"] = _pack(mask["rle"])
+            if not label["references_left_out"]:
+                del label["references_left_out"]
         return payload
 
     @classmethod
@@ -343,6 +372,12 @@ class PrelabelAnswer:
 def known_code(code: str | None) -> str | None:
     """Return a reason code of this version unchanged, and `error` for any other text: it ends in headers and metrics."""
     return code if code is None or code in _codes() else RefCutError.code
+
+
+def _with_left_out(payload: dict[str, Any], left_out: tuple[LeftOutReference, ...]) -> dict[str, Any]:
+    """Sets the field only if it says something: web processes of version 0.1.0 refuse what they do not know."""
+    del payload["references_left_out"]
+    return payload | ({"references_left_out": [asdict(one) for one in left_out]} if left_out else {})
 
 
 @cache

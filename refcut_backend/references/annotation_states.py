@@ -11,14 +11,15 @@ applied in any order and any number of times; the registry always ends in the sa
     webhook: deleted                always; the state stays as a tombstone         needs a listing to confirm it
       `remove_annotations`,
       `remove_tasks`
-    listing: annotation present     if it is not older than the known state, and   lifts a tombstone
-      `apply_listing`                 no deletion was reported since the request
+    listing: annotation present     always, except for what a webhook reported     lifts a tombstone
+      `apply_listing`                 since the request: a newer state, a deletion
     listing: annotation absent      if no webhook was reported since the request   removes its references
       `remove_missing`
 
-"Newer" is the annotation's `updated_at`, a time of Label Studio's clock. "Since the request" uses our own clocks, and
-allows for web processes on machines whose clocks differ by `CLOCK_TOLERANCE_S`. Label Studio never reuses ids of
-annotations and tasks, which is why tombstones can stay for ever.
+"Newer" is the annotation's `updated_at`, a time of Label Studio's clock, which may have been wrong, and goes back when a
+backup is restored. So it only orders webhooks; a listing is the truth, whatever its times say. "Since the request" uses
+our own clocks, and allows for web processes on machines whose clocks differ by `CLOCK_TOLERANCE_S`. A tombstone can stay
+for ever, because a listing lifts it if the id exists again.
 
 `TaskState.sync_fingerprint` says whether a listing is needed: None means yes; otherwise it is the fingerprint with which
 Label Studio lists the task while nothing has changed (`reconcile.py`).
@@ -35,12 +36,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Engine, Update, delete, func, select, update
+from sqlalchemy import ColumnElement, Engine, Update, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from refcut_backend.database.tables import AnnotationState, Reference, TaskState, WebhookEvent
+from refcut_backend.database.tables import AnnotationState, Reference, TaskState
 from refcut_backend.label_studio.payloads import Timestamp
+from refcut_backend.references.event_log import record_event
 from refcut_backend.references.parse import LabelReference, mask_to_png
 from refcut_backend.references.selection import UNKNOWN, Author
 
@@ -51,57 +53,6 @@ CLOCK_TOLERANCE_S = 5.0
 """How far the clocks of web processes on several machines may differ."""
 
 
-class EventLog:
-    """Records webhooks that change no annotation, so that a repeated delivery is recognised.
-
-    Webhooks about annotations are recorded together with their change, by `AnnotationStates`.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def record(self, project_id: int, action: str, subject_id: int, version: str) -> bool:
-        """Records a webhook about a state of an object; returns False if it was recorded before.
-
-        Args:
-            project_id: The webhook's project.
-            action: Label Studio's name of the action.
-            subject_id: Id of the object.
-            version: Distinguishes this state of the object from its other states; usually its `updated_at`.
-        """
-        try:
-            with Session(self._engine) as session, session.begin():
-                return _record_event(session, project_id, action, subject_id, version, None)
-        except IntegrityError:
-            return False  # another process recorded it at the same moment
-
-
-def _record_event(
-    session: Session, project_id: int, action: str, subject_id: int, version: str, problem: str | None
-) -> bool:
-    """Records a webhook; action "" means that there is none. Returns False if it was recorded before."""
-    if not action:
-        return True
-    same = select(WebhookEvent.id).where(
-        WebhookEvent.project_id == project_id,
-        WebhookEvent.action == action,
-        WebhookEvent.subject_id == subject_id,
-        WebhookEvent.subject_version == version,
-    )
-    if session.scalar(same) is not None:
-        return False
-    session.add(
-        WebhookEvent(
-            project_id=project_id,
-            action=action,
-            subject_id=subject_id,
-            subject_version=version,
-            problem=problem,
-        )
-    )
-    return True
-
-
 @dataclass(frozen=True)
 class AnnotationUpdate:
     """The state of an annotation as Label Studio reports it.
@@ -110,7 +61,7 @@ class AnnotationUpdate:
         updated_at: The annotation's `updated_at`.
         found: (reference, image address) pairs that the annotation gives; empty if it gives none.
         author: User who saved the annotation last.
-        problem: Why regions that are marked as references were not used, if so.
+        problem: Why the annotation, or regions of it that are marked as references, were not used; None if all were.
         task_fingerprint: `ListedTask.fingerprint` of the task if this annotation is its only one; then no listing is
             needed. None otherwise.
         mask_regions: Number of regions that can be masks; 0 for a skipped annotation.
@@ -149,7 +100,7 @@ class AnnotationStates:
         def work(session: Session) -> bool:
             task = self._lock_task(session, change.project_id, change.task_id)
             state = self._lock_annotation(session, change.project_id, change.annotation_id)
-            if not _record_event(
+            if not record_event(
                 session,
                 change.project_id,
                 action,
@@ -164,7 +115,8 @@ class AnnotationStates:
             if is_deleted or state.updated_at >= change.updated_at:
                 return False
             task.sync_fingerprint = change.task_fingerprint
-            self._store(session, state, change)
+            if self._store(session, state, change):
+                task.needs_check = True
             return True
 
         return self._run(work)
@@ -177,7 +129,7 @@ class AnnotationStates:
             requested_at: When the list was requested, seconds since 1970.
 
         Returns:
-            False if a newer state, or a later deletion, is known.
+            False if a webhook has reported a newer state or a deletion since the request.
         """
 
         def work(session: Session) -> bool:
@@ -186,7 +138,7 @@ class AnnotationStates:
             deletions = [when for when in (task.deleted_at, state.deleted_at) if when is not None]
             if any(when > requested_at - CLOCK_TOLERANCE_S for when in deletions):
                 return False
-            if state.updated_at > change.updated_at:
+            if not _is_before(state.webhook_at, requested_at) and state.updated_at > change.updated_at:
                 return False
             task.deleted_at = state.deleted_at = None
             self._store(session, state, change)
@@ -247,8 +199,8 @@ class AnnotationStates:
             task_id = session.scalar(select(AnnotationState.task_id).where(*row))
             task = None if task_id is None else self._lock_task(session, project_id, task_id)
             state = self._lock_annotation(session, project_id, annotation_id)
-            _record_event(session, project_id, action, annotation_id, "", None)
-            state.deleted_at, state.mask_regions = state.deleted_at or self._now(), 0
+            record_event(session, project_id, action, annotation_id, "", None)
+            state.deleted_at, state.mask_regions, state.problem = state.deleted_at or self._now(), 0, None
             self._remove(session, project_id, task, Reference.annotation_id == annotation_id)
 
         for annotation_id in annotation_ids:
@@ -265,10 +217,10 @@ class AnnotationStates:
 
         def work(session: Session, task_id: int) -> None:
             task = self._lock_task(session, project_id, task_id)
-            _record_event(session, project_id, action, task_id, "", None)
+            record_event(session, project_id, action, task_id, "", None)
             task.deleted_at = task.deleted_at or self._now()
             of_task = AnnotationState.project_id == project_id, AnnotationState.task_id == task_id
-            session.execute(update(AnnotationState).where(*of_task).values(mask_regions=0))
+            session.execute(update(AnnotationState).where(*of_task).values(mask_regions=0, problem=None))
             self._remove(session, project_id, task, Reference.task_id == task_id)
 
         for task_id in task_ids:
@@ -292,10 +244,10 @@ class AnnotationStates:
                 .values(sync_fingerprint=None)
             )
 
-    def _store(self, session: Session, state: AnnotationState, change: AnnotationUpdate) -> None:
-        """Makes the annotation's rows in the registry those of its new state."""
+    def _store(self, session: Session, state: AnnotationState, change: AnnotationUpdate) -> bool:
+        """Makes the annotation's rows in the registry those of its new state; returns whether one was removed."""
         state.updated_at, state.task_id = change.updated_at, change.task_id
-        state.mask_regions = change.mask_regions
+        state.mask_regions, state.problem = change.mask_regions, change.problem
         query = select(Reference).where(
             Reference.project_id == change.project_id, Reference.annotation_id == change.annotation_id
         )
@@ -311,6 +263,7 @@ class AnnotationStates:
             session.add(row)
         for row in rows.values():
             session.delete(row)
+        return bool(rows)
 
     def _lock_task(self, session: Session, project_id: int, task_id: int) -> TaskState:
         row = TaskState.project_id == project_id, TaskState.task_id == task_id
@@ -356,7 +309,7 @@ def clear_missing_masks(
     requested_at: float,
     *which: ColumnElement[bool],
 ) -> None:
-    """Marks annotations that a list lacks as having no masks, except those that a webhook reported since the request.
+    """Marks annotations that a list lacks as empty, except those that a webhook reported since the request.
 
     Args:
         session: An open transaction.
@@ -366,11 +319,13 @@ def clear_missing_masks(
         *which: Conditions on `AnnotationState` that limit the change to the listed part of the project.
     """
     known = select(AnnotationState).where(
-        AnnotationState.project_id == project_id, AnnotationState.mask_regions > 0, *which
+        AnnotationState.project_id == project_id,
+        or_(AnnotationState.mask_regions > 0, AnnotationState.problem.is_not(None)),
+        *which,
     )
     for state in session.scalars(known):
         if _is_before(state.webhook_at, requested_at) and state.annotation_id not in present:
-            state.mask_regions = 0
+            state.mask_regions, state.problem = 0, None
 
 
 def _is_before(webhook_at: float | None, requested_at: float) -> bool:
@@ -392,7 +347,7 @@ def _fill(row: Reference, reference: LabelReference, address: str, change: Annot
     version = reference.version(address)
     if row.version == version:
         return
-    row.version = version
+    row.version, row.problem = version, None
     row.image_address = address
     row.positive_png = mask_to_png(reference.positive_hw)
     row.negative_png = None if reference.negative_hw is None else mask_to_png(reference.negative_hw)

@@ -15,13 +15,15 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from sqlalchemy import Engine, delete, or_, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from refcut_backend.database.projects import Projects
 from refcut_backend.database.tables import Project, Reference, TaskState, WebhookEvent
+from refcut_backend.errors import RefCutError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import ListedTask, Timestamp
-from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, open_source
+from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, UnreadableError, open_source
 from refcut_backend.references.annotation_states import CLOCK_TOLERANCE_S
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Action
@@ -50,10 +52,11 @@ class SyncStates:
             )
 
     def tasks_of_interest(self, project_id: int) -> set[int]:
-        """Returns tasks that references come from, or came from until a webhook removed them."""
+        """Returns tasks that references come from, or came from until a webhook removed them, and unreadable tasks."""
         with_references = select(Reference.task_id).where(Reference.project_id == project_id)
         needs_check = select(TaskState.task_id).where(
-            TaskState.project_id == project_id, TaskState.needs_check.is_(True)
+            TaskState.project_id == project_id,
+            or_(TaskState.needs_check.is_(True), TaskState.problem.is_not(None)),
         )
         with Session(self._engine) as session:
             return {*session.scalars(with_references.distinct()), *session.scalars(needs_check)}
@@ -84,6 +87,22 @@ class SyncStates:
                 .where(TaskState.project_id == project_id, TaskState.task_id == task_id, no_webhook_since)
                 .values(sync_fingerprint=fingerprint, needs_check=None)
             )
+            session.execute(
+                update(TaskState)
+                .where(TaskState.project_id == project_id, TaskState.task_id == task_id)
+                .values(problem=None)
+            )
+
+    def note_problem(self, project_id: int, task_id: int, problem: str) -> bool:
+        """Notes why a task's annotations cannot be read; returns whether that is news."""
+        with Session(self._engine) as session, session.begin():
+            state = session.get(TaskState, (project_id, task_id)) or TaskState(
+                project_id=project_id, task_id=task_id, locked_at=0.0
+            )
+            is_news = state.problem != problem
+            state.problem = problem
+            session.add(state)
+            return is_news
 
     def drop_old_events(self) -> None:
         """Deletes records of webhooks that are too old to be delivered again."""
@@ -96,6 +115,8 @@ log = logging.getLogger("refcut.reconcile")
 
 OVERLAP_S = 60.0
 """Label Studio sets `updated_at` before it commits. A change this much older than the newest one may still appear."""
+CLOCKS_DIFFER_S = 3600.0
+"""If Label Studio's newest change is in the future by our clock, changes this much before our present are read again."""
 
 COMPARISON_LIMIT_S = 900.0
 """Longest time for reading Label Studio in one comparison. The next one continues where it was interrupted."""
@@ -152,12 +173,15 @@ class Reconciler:
             removed = [self._remove_task(project_id, task_id, requested_at) for task_id in gone]
             removed += [self._read(source, project_id, task) for task in tasks]
             read = {task.id for task in tasks}
-            for part in self._changed_since(source, project_id, newest):
+            for part in self._changed_since(source, project_id, newest, requested_at):
                 removed += [self._read(source, project_id, task) for task in part if task.id not in read]
                 read |= {task.id for task in part}
             self._learn_emails(source, project_id)
         finally:
             source.close()
+        if _is_future(newest, requested_at):
+            # A clock that was wrong for a while must not hide what changes until its time has come.
+            newest = Timestamp(datetime.fromtimestamp(requested_at - CLOCKS_DIFFER_S, UTC))
         self._sync_states.set_synced_until(project_id, newest)
         result = ComparisonResult(len(read), tuple(annotation for part in removed for annotation in part))
         if result.annotations_gone:
@@ -193,19 +217,21 @@ class Reconciler:
         return self._changed(project_id, listed), sorted(ids - {task.id for task in listed})
 
     def _changed_since(
-        self, source: AnnotationSource, project_id: int, newest: Timestamp
+        self, source: AnnotationSource, project_id: int, newest: Timestamp, now: float
     ) -> Iterator[list[ListedTask]]:
         """Yields tasks whose annotations changed since the last comparison, except those that a webhook covered.
 
-        The first time, and after a change of the label config, these are all annotated tasks of the project. A comparison
-        that is interrupted reads only the rest when it is repeated.
+        The first time, and after a change of the label config, these are all annotated tasks of the project; likewise if
+        the newest change is older than at the last comparison: a backup was restored, or the newest task was deleted. A
+        comparison that is interrupted reads only the rest when it is repeated.
         """
         until = self._sync_states.synced_until(project_id)
         if until and newest == self._unchanged_since.get(project_id):
             return
-        for part in source.annotated_since(until.minus(OVERLAP_S) if until else until):
+        since = until if until <= newest else Timestamp()
+        for part in source.annotated_since(since.minus(OVERLAP_S) if since else since):
             yield self._changed(project_id, part)
-        if newest == until:
+        if newest == until and not _is_future(newest, now):
             # Nothing changed for a whole interval, so every change that was being committed has been seen.
             self._unchanged_since[project_id] = newest
 
@@ -214,7 +240,28 @@ class Reconciler:
         return [task for task in listed if fingerprints.get(task.id) != task.fingerprint]
 
     def _read(self, source: AnnotationSource, project_id: int, task: ListedTask) -> list[int]:
-        """Applies a task's annotations as they are now; returns those whose references were removed."""
+        """Applies a task's annotations as they are now; returns those whose references were removed.
+
+        If they cannot be read, that task alone is left out, and what is known about it stays.
+        """
+        try:
+            return self._read_annotations(source, project_id, task)
+        except UnreadableError as error:
+            problem = str(error)
+            is_known = not self._sync_states.note_problem(project_id, task.id, problem)
+        except (RefCutError, SQLAlchemyError):
+            raise
+        except Exception as error:
+            problem = f"its annotations cannot be read ({type(error).__name__})"
+            is_known = not self._sync_states.note_problem(project_id, task.id, problem)
+            if not is_known:
+                log.exception("a task cannot be read", extra={"project": project_id, "task": task.id})
+        if not is_known:
+            where = {"project": project_id, "task": task.id}
+            log.warning("task left out of the comparison", extra=where | {"problem": problem})
+        return []
+
+    def _read_annotations(self, source: AnnotationSource, project_id: int, task: ListedTask) -> list[int]:
         annotations, requested_at = self._references.annotations, self._now()
         try:
             found = source.annotations(task.id)
@@ -241,3 +288,8 @@ class Reconciler:
         emails = source.emails() if unknown else {}
         for user_id in unknown & emails.keys():
             self._references.set_email(project_id, user_id, emails[user_id])
+
+
+def _is_future(updated_at: Timestamp, now: float) -> bool:
+    """Whether a time of Label Studio's clock is in the future by ours."""
+    return updated_at > Timestamp(datetime.fromtimestamp(now, UTC))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import logging
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,10 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Engine, Row, Select, bindparam, delete, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from refcut_backend.database.tables import Reference
-from refcut_backend.references.annotation_states import AnnotationStates, EventLog
+from refcut_backend.queue.messages import LeftOutReference
+from refcut_backend.references.annotation_states import AnnotationStates
+from refcut_backend.references.event_log import EventLog
 from refcut_backend.references.owner_rules import OwnerRules
 from refcut_backend.references.parse import png_to_mask
 from refcut_backend.references.selection import (
@@ -27,6 +31,8 @@ from refcut_backend.references.selection import (
     states,
 )
 
+log = logging.getLogger("refcut.references")
+
 _WITHOUT_MASKS = (
     Reference.id,
     Reference.version,
@@ -38,6 +44,7 @@ _WITHOUT_MASKS = (
     Reference.author_id,
     Reference.author_email,
     Reference.seen_at,
+    Reference.problem,
 )
 _OF_PROJECT = select(*_WITHOUT_MASKS).where(Reference.project_id == bindparam("project_id"))
 _OF_LABEL = _OF_PROJECT.where(Reference.label == bindparam("label"))
@@ -46,15 +53,24 @@ _OF_LABEL = _OF_PROJECT.where(Reference.label == bindparam("label"))
 
 @dataclass(frozen=True)
 class ReferenceVersion:
-    """Identifies a reference (`id`, its row) in one state (`version`, a digest of image address and masks)."""
+    """Identifies a reference (`id`, its row) in one state (`version`, a digest of image address and masks).
+
+    Attributes:
+        problem: Why it could not be used when it was last tried; None if it could.
+    """
 
     id: int
     version: str
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
 class StoredReference:
-    """A reference with its masks as 1-bit PNG files, which are decoded only by a worker that does not know it yet."""
+    """A reference with its masks as 1-bit PNG files, which are decoded only by a worker that does not know it yet.
+
+    Attributes:
+        id: Its row; 0 if it was not loaded from the database.
+    """
 
     version: str
     project_id: int
@@ -62,6 +78,7 @@ class StoredReference:
     image_address: str
     positive_png: bytes
     negative_png: bytes | None
+    id: int = 0
 
     @property
     def positive_hw(self) -> NDArray[np.bool_]:
@@ -119,7 +136,8 @@ class References:
         """
         candidates = self.of_label(project_id, label)
         rules = self.rules.of_label(project_id, label) if candidates else []
-        return [ReferenceVersion(c.id, c.version) for c in in_use(candidates, rules, self.authors, limit)]
+        chosen = in_use(candidates, rules, self.authors, limit)
+        return [ReferenceVersion(c.id, c.version, c.problem) for c in chosen]
 
     def of_label(self, project_id: int, label: str) -> list[Candidate]:
         """Returns all references of a label, in use or not."""
@@ -206,7 +224,43 @@ class References:
                 image_address=row.image_address,
                 positive_png=row.positive_png,
                 negative_png=row.negative_png,
+                id=row.id,
             )
+
+    def note_use(
+        self,
+        tried: Iterable[ReferenceVersion],
+        used: Collection[str],
+        left_out: Collection[LeftOutReference],
+    ) -> None:
+        """Stores which references could be used and which could not, for lists. Writes only what is news; never raises.
+
+        Args:
+            tried: The references, as `newest` returned them.
+            used: Versions of those that a worker used.
+            left_out: Those that it could not use.
+        """
+        problems = {one.id: one.problem for one in left_out}
+        news = [
+            one
+            for one in tried
+            if (one.id in problems or one.version in used) and problems.get(one.id) != one.problem
+        ]
+        try:
+            for one in news:
+                self._set_problem(one, problems.get(one.id))
+        except SQLAlchemyError as error:
+            log.warning("the use of references is not stored", extra={"problem": type(error).__name__})
+
+    def _set_problem(self, reference: ReferenceVersion, problem: str | None) -> None:
+        with Session(self._engine) as session, session.begin():
+            session.execute(
+                update(Reference)
+                .where(Reference.id == reference.id, Reference.version == reference.version)
+                .values(problem=problem, seen_at=Reference.seen_at)
+            )
+        if problem is not None:
+            log.warning("reference left out", extra={"version": reference.version, "problem": problem})
 
     def _rows(
         self, query: Select[*tuple[Any, ...]], **parameters: int | str
@@ -225,4 +279,5 @@ def _candidate(row: Row[*tuple[Any, ...]]) -> Candidate:
         annotated_at=row.annotated_at,
         explicitly_added=bool(row.explicitly_added),
         author=Author(row.author_id, row.author_email),
+        problem=row.problem,
     )

@@ -124,6 +124,7 @@ class Candidate:
         annotated_at: The annotation's `updated_at`, in a form that sorts by time.
         explicitly_added: No region is marked, so only an ADD rule puts it in use.
         author: User who saved the annotation last.
+        problem: Why it could not be used when it was last tried; None if it could.
     """
 
     id: int
@@ -134,6 +135,7 @@ class Candidate:
     annotated_at: str
     explicitly_added: bool = False
     author: Author = UNKNOWN
+    problem: str | None = None
 
 
 class State(StrEnum):

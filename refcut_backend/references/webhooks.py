@@ -9,11 +9,11 @@ from collections.abc import Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend.database.projects import Projects
-from refcut_backend.errors import ConfigError, LabelConfigError, RefCutError
+from refcut_backend.errors import BadMaskError, ConfigError, LabelConfigError, RefCutError
 from refcut_backend.images.address import image_of_task
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Webhook, WebhookProject
-from refcut_backend.label_studio.regions import count_mask_regions
+from refcut_backend.label_studio.regions import check_result, count_mask_regions
 from refcut_backend.references.annotation_states import AnnotationUpdate
 from refcut_backend.references.owner_rules import as_text, read_extra_params
 from refcut_backend.references.parse import LabelReference, read_references
@@ -149,7 +149,7 @@ class AnnotationFollower:
     def read(
         self, project_id: int, annotation: AnnotationPayload, task: ListedTask, label_config: str
     ) -> AnnotationUpdate:
-        """Reads the references of an annotation, and logs why marked regions give none.
+        """Reads the references of an annotation, and logs why it or its marked regions are left out.
 
         Args:
             project_id: The annotation's project.
@@ -164,7 +164,13 @@ class AnnotationFollower:
         added = self._references.rules.added_labels(project_id, task.id, annotation.id)
         found: list[tuple[LabelReference, str]] = []
         problems: list[str] = []
-        if not annotation.was_cancelled:
+        mask_regions = 0
+        try:
+            check_result(annotation.result)
+        except BadMaskError as error:
+            problems.append(f"the annotation is left out: {error}")
+        if not annotation.was_cancelled and not problems:
+            mask_regions = count_mask_regions(annotation.result, controls)
             read = read_references(annotation.result, controls.roles, added)
             problems.extend(read.problems)
             for reference in read.references:
@@ -188,7 +194,7 @@ class AnnotationFollower:
             task_fingerprint=task.fingerprint
             if task.total_annotations + task.cancelled_annotations == 1
             else None,
-            mask_regions=0 if annotation.was_cancelled else count_mask_regions(annotation.result, controls),
+            mask_regions=mask_regions,
         )
 
     def _author(self, project_id: int, annotation: AnnotationPayload) -> Author:

@@ -7,6 +7,7 @@ image would look damaged.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -28,9 +29,11 @@ from refcut_backend.images.cache import working_copy
 from refcut_backend.images.decode import fitted_mask
 from refcut_backend.label_studio.label_config import ProjectControls
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp
-from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, SourceError
+from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, SourceError, UnreadableError
 from refcut_backend.references.registry import References, StoredReference
 from refcut_backend.training.masks import LabelMask, click_sessions, read_training_masks
+
+log = logging.getLogger("refcut.training")
 
 SUFFIX = ".png"
 QUICK_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
@@ -108,6 +111,8 @@ ReadImage = Callable[[TaskImage], NDArray[np.uint8]]
 """Returns an image at full size, RGB (H, W, 3) uint8. Raises RefCutError."""
 OnTask = Callable[[int, int], None]
 """Called with (number of tasks read, number of all tasks). May raise to end the collection."""
+UNFORESEEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What an annotation of a form that nobody has thought of may raise."""
 LABEL_STUDIO_IS_AWAY = frozenset({LabelStudioError.code, "token"})
 
 
@@ -189,6 +194,9 @@ class Collector:
             annotations = self._source.annotations(task.id)
         except GoneError:
             return
+        except UnreadableError as error:
+            data.problems.append(f"task {task.id}: {error}")
+            return
         clicks_of = self._clicks.last_clicks(self._project_id, task.id)
         for annotation in sorted(annotations, key=lambda annotation: annotation.id):
             if annotation.was_cancelled:
@@ -199,6 +207,11 @@ class Collector:
             except RefCutError as error:
                 _raise_if_away(error)
                 data.problems.append(f"task {task.id}, annotation {annotation.id}: {error}")
+            except UNFORESEEN as error:
+                log.exception("an annotation is left out", extra={"annotation": annotation.id})
+                data.problems.append(
+                    f"task {task.id}, annotation {annotation.id}: cannot be read ({type(error).__name__})"
+                )
 
     def _annotated_objects(
         self, task: ListedTask, annotation: AnnotationPayload, clicks_of: dict[str, list[list[Any]]]

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 
 from refcut_backend.label_studio.label_config import NEGATIVE_REFERENCE_CHOICE, ProjectControls
 from refcut_backend.label_studio.prompts import to_pixel
-from refcut_backend.label_studio.regions import Region, is_mask_region, joined_mask, read_region
+from refcut_backend.label_studio.regions import (
+    Region,
+    check_result,
+    is_mask_region,
+    joined_mask,
+    read_region,
+)
 from refcut_backend.references.parse import region_roles
 
 
@@ -48,6 +54,7 @@ def read_training_masks(
     Raises:
         BadMaskError: If any region is damaged, because a label with a missing piece would teach a wrong mask.
     """
+    check_result(result)
     roles = region_roles(result, controls.roles)
     regions: dict[tuple[str, str], list[tuple[str, Region]]] = {}
     for item in result:

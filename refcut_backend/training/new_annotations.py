@@ -18,7 +18,8 @@ _IS_NEW: ColumnElement[bool] = and_(
     _CAN_TEACH,
     or_(
         AnnotationState.trained_until.is_(None),
-        AnnotationState.trained_until < AnnotationState.updated_at,
+        # Not "earlier": Label Studio's clock goes back when it was wrong, or when a backup is restored.
+        AnnotationState.trained_until != AnnotationState.updated_at,
     ),
 )
 

@@ -11,7 +11,7 @@ from refcut_backend.inference.work_loop import work
 from refcut_backend.queue.background_queues import TrainingQueue
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
-from refcut_backend.references.annotation_states import EventLog
+from refcut_backend.references.event_log import EventLog
 from refcut_backend.settings import Settings
 from refcut_backend.training.learner import Learner
 from refcut_backend.training.new_annotations import NewAnnotations

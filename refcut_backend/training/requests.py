@@ -7,7 +7,7 @@ import logging
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import QueueUnavailableError
 from refcut_backend.queue.background_queues import TrainingQueue
-from refcut_backend.references.annotation_states import EventLog
+from refcut_backend.references.event_log import EventLog
 from refcut_backend.training.runs import RequestedBy, Run, TrainingRuns
 
 log = logging.getLogger("refcut.training")

@@ -8,7 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import Engine
+
 from refcut_backend.project_ids import project_name
+from refcut_backend.references.left_out import (
+    annotations_left_out,
+    projects_with_left_out,
+    references_left_out,
+)
 from refcut_backend.training.new_annotations import AnnotationCounts, NewAnnotations
 from refcut_backend.training.runs import Outcome, Run, Stage, TrainingRuns
 
@@ -18,20 +25,30 @@ IN_LABEL_STUDIO = {Stage.QUEUED: "queued", Stage.DONE: "finished", Stage.FAILED:
 class TrainingStatus:
     """Reads the database at every call. Every method raises SQLAlchemyError if that fails."""
 
-    def __init__(self, runs: TrainingRuns, new_annotations: NewAnnotations) -> None:
+    def __init__(self, runs: TrainingRuns, new_annotations: NewAnnotations, engine: Engine) -> None:
         self._runs = runs
         self._new_annotations = new_annotations
+        self._engine = engine
 
     def summary(self) -> dict[str, Any]:
-        """Name of a project (`project_name`) to its counts of annotations and its latest run."""
+        """Name of a project (`project_name`) to its counts of annotations, those left out, and its latest run."""
         counts = self._new_annotations.by_project()
-        projects = set(counts) | self._runs.projects()
+        with_left_out = projects_with_left_out(self._engine)
+        projects = set(counts) | self._runs.projects() | with_left_out
         return {
             project_name(project_id): project_status(
                 counts.get(project_id, AnnotationCounts()), next(iter(self._runs.latest(project_id)), None)
             )
+            | {"left_out": self._left_out(project_id) if project_id in with_left_out else []}
             for project_id in sorted(projects)
         }
+
+    def _left_out(self, project_id: int) -> list[str]:
+        found = (
+            *annotations_left_out(self._engine, project_id),
+            *references_left_out(self._engine, project_id),
+        )
+        return [str(one) for one in found]
 
     def stages(self) -> Mapping[Stage, int]:
         """Number of active runs by stage."""

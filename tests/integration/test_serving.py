@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -122,3 +123,35 @@ def test_events_are_worked_on_one_at_a_time_in_the_order_in_which_they_came(serv
         assert time.monotonic() < deadline, "events were lost"
         time.sleep(0.01)
     assert seen == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda body: body | {"annotation": body["annotation"] | {"updated_at": "0001-01-01T00:00:00+14:00"}},
+        lambda body: body | {"task": body["task"] | {"updated_at": "9999-12-31T23:59:59-14:00"}},
+        lambda body: body | {"annotation": body["annotation"] | {"completed_by": 2**70, "updated_by": None}},
+        lambda body: body | {"annotation": body["annotation"] | {"updated_by": {"id": "x"}, "task": 2**70}},
+        lambda body: body | {"annotation": body["annotation"] | {"result": ["x", None, {"type": ["x"]}]}},
+        lambda body: body | {"annotation": body["annotation"] | {"result": "x"}},
+        lambda body: body | {"project": body["project"] | {"created_at": "0001-01-01T00:00:00+14:00"}},
+        lambda body: json.dumps(body).replace('"result": [', '"result": [{"rle": [1, nonsense]}, ', 1),
+    ],
+    ids=["year 1", "year 9999", "author", "author and task", "items", "result", "creation", "rle"],
+)
+def test_an_event_that_was_acknowledged_never_ends_in_a_traceback(server, caplog, change):
+    caplog.set_level("INFO", logger="refcut")
+    body = change(backend_request("api_annotation_create", "/webhook"))
+    content = body if isinstance(body, str) else json.dumps(body)
+    answer = server.post("/webhook", content=content, headers={"Content-Type": "application/json"})
+    assert answer.json() == {"status": "accepted"}
+    # Events are worked on in their order, so this one has been applied when the next one has.
+    assert server.post("/webhook", json={"action": "NEXT", "project": {"id": 99}}).status_code == 200
+    deadline = time.monotonic() + 60
+    while not any(
+        getattr(record, "project", None) == 99 for record in caplog.records if "webhook" in record.message
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert not [record for record in caplog.records if record.exc_info]
+    assert not [record for record in caplog.records if "nonsense" in str(record.__dict__)]

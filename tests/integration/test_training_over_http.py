@@ -11,11 +11,16 @@ from prometheus_client.parser import text_string_to_metric_families
 from refcut_backend.queue.heartbeats import WorkerState
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.training.runs import Outcome, RequestedBy, Stage
-from tests.support.fake_wiring import queue_state
+from tests.support.fake_wiring import CREATED, queue_state
 from tests.support.recorded import LABEL_CONFIG, brush_result
 from tests.support.registry import square
 
-SETUP = {"project": "7.1", "schema": LABEL_CONFIG, "hostname": "http://ls", "access_token": "canary-token"}
+SETUP = {
+    "project": f"7.{CREATED}",
+    "schema": LABEL_CONFIG,
+    "hostname": "http://ls",
+    "access_token": "canary-token",
+}
 
 
 def samples(client) -> dict[tuple[str, ...], float]:
@@ -82,7 +87,7 @@ def test_the_status_tells_how_much_is_new_and_whether_anybody_trains(client, run
 
 def test_prometheus_has_trainings_by_stage_and_outcome_and_no_more_series_with_more_projects(client, runs):
     before = set(samples(client))
-    for project in (7, 8, 9):
+    for project in (17, 18, 19):
         client.post("/setup", json=SETUP | {"project": f"{project}.1"})
         job = press(client, project)["job"]
         runs.end(runs.claim(job, "trainer"), Outcome.NOT_PROMOTED, "no better")

@@ -26,7 +26,7 @@ from refcut_backend.queue.heartbeats import WorkerState
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE
-from refcut_backend.references.annotation_states import EventLog
+from refcut_backend.references.event_log import EventLog
 from refcut_backend.references.registry import References
 from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.training.new_annotations import NewAnnotations
@@ -139,7 +139,7 @@ def training_on(engine: Engine, projects: Projects) -> TrainingWiring:
     """Trainings that can be asked for and that nobody begins."""
     runs = TrainingRuns(engine)
     requests = TrainingRequests(runs, projects, EventLog(engine), None)
-    return TrainingWiring(runs, requests, TrainingStatus(runs, NewAnnotations(engine)))
+    return TrainingWiring(runs, requests, TrainingStatus(runs, NewAnnotations(engine), engine))
 
 
 def click_body(*dots: dict[str, Any], task: int = 3, **more: Any) -> dict[str, Any]:

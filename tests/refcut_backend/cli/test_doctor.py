@@ -18,6 +18,7 @@ from refcut_backend.queue.redis import EmbeddedRedis, check_redis
 from refcut_backend.settings import Settings
 from tests.support.fake_label_studio_client import TOKEN, fake_label_studio, healthy
 from tests.support.recorded import LABEL_CONFIG
+from tests.support.registry import DOOR, marked, open_registry
 from tests.support.running_backend import free_port
 
 
@@ -53,6 +54,40 @@ def test_what_is_wrong_comes_with_what_to_do(tmp_path: Path, path: str, answer: 
     with fake_label_studio(healthy() | {path: answer}) as address:
         (finding,) = wrong(findings(tmp_path, address))
     assert advice in finding.advice
+
+
+def test_a_reference_whose_photograph_is_lost_is_wrong_and_named(tmp_path: Path) -> None:
+    with open_registry(tmp_path) as registry, fake_label_studio(healthy()) as address:
+        registry.projects.remember(7, Connection(address, TOKEN), LABEL_CONFIG)
+        project = {"id": 7, "label_config": LABEL_CONFIG}
+        for number, name in ((1, "te66.jpg"), (2, "gone.jpg")):
+            task = {"id": number, "data": {"image": f"/data/upload/7/{name}"}}
+            annotation = {"id": number, "result": [DOOR, marked(DOOR)], "updated_at": f"2026-01-0{number}"}
+            registry.follow(
+                {"action": "ANNOTATION_CREATED", "project": project, "task": task, "annotation": annotation}
+            )
+        (finding,) = wrong(findings(tmp_path, address))
+    assert "reference of 'Door' in task 2, annotation 2" in finding.what
+    assert "404" in finding.what
+    assert "does the file still exist" in finding.advice
+
+
+def test_an_odd_annotation_is_named_and_leaves_the_project_well(tmp_path: Path) -> None:
+    with open_registry(tmp_path) as registry, fake_label_studio(healthy()) as address:
+        registry.projects.remember(7, Connection(address, TOKEN), LABEL_CONFIG)
+        registry.follow(
+            {
+                "action": "ANNOTATION_CREATED",
+                "project": {"id": 7, "label_config": LABEL_CONFIG},
+                "task": {"id": 5, "data": {}},
+                "annotation": {"id": 6, "result": ["x"], "updated_at": "2026-01-01"},
+            }
+        )
+        found = findings(tmp_path, address)
+    assert not wrong(found)
+    (finding,) = [one for one in found if "left out" in one.what]
+    assert "task 5, annotation 6" in finding.what
+    assert "item 1" in finding.what
 
 
 def test_a_refused_token_is_never_shown(tmp_path: Path) -> None:

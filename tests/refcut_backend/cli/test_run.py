@@ -30,6 +30,9 @@ CLICK_WORKERS = "clicks,prelabel"
 """What the fake workers that answer clicks serve."""
 
 
+SETUP = {"project": "1.1", "schema": LABEL_CONFIG, "hostname": "http://127.0.0.1:9", "access_token": "t"}
+
+
 @dataclass
 class Run:
     """A running program with a web server."""
@@ -96,6 +99,7 @@ def started(tmp_path) -> Iterator[Run]:
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=GENEROUS_S, trust_env=False)
         runs.append(Run(process, client, tmp_path / "computed"))
         wait_until_up(client, process)
+        client.post("/setup", json=SETUP).raise_for_status()
         return runs[-1]
 
     yield start_run  # type: ignore[misc]

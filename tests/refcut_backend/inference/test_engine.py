@@ -6,6 +6,7 @@ import hashlib
 import io
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import FrameType
@@ -25,6 +26,7 @@ from refcut_backend.images.decode import decode_image
 from refcut_backend.images.fetch import Fetched, Stamp
 from refcut_backend.inference.engine import CacheLimits, ClickEngine
 from refcut_backend.inference.models import ServedModel
+from refcut_backend.inference.reference_cache import RETRY_AFTER_S, ReferenceCache
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
@@ -42,6 +44,8 @@ class Store:
         self.loaded: list[str] = []
         self.files: dict[str, bytes] = {}
         self.problem: RefCutError | None = None
+        self.lost: set[str] = set()
+        self.refused: list[str] = []
         self.gate: threading.Event | None = None
         self.size = (height, width)
         mask_hw = np.zeros((height, width), bool)
@@ -56,6 +60,9 @@ class Store:
             assert self.gate.wait(60)
         if self.problem is not None:
             raise self.problem
+        if where.address in self.lost:
+            self.refused.append(where.address)
+            raise ImageError("Label Studio answers 404 for the image")
         self.loaded.append(where.address)
         data = self.files.get(where.address) or picture(len(where.address), *self.size)
         stamp = Stamp(etag=hashlib.sha256(data).hexdigest())
@@ -130,6 +137,73 @@ def test_a_reference_of_another_project_is_never_used():
 
 def test_a_reference_that_was_removed_meanwhile_is_left_out():
     assert make_engine(Store()).answer(job((50, 50), references=[7])).reference_versions == ()
+
+
+def test_a_reference_whose_image_is_lost_is_left_out_by_name_and_the_others_are_used():
+    store = Store()
+    store.lost = {"/ref1.jpg"}
+    engine = make_engine(store)
+    both, alone = (
+        engine.answer(job((50, 50), references=[1, 3])),
+        engine.answer(job((50, 50), references=[3])),
+    )
+    assert both.reference_versions == ("v3",)
+    (left_out,) = both.references_left_out
+    assert (left_out.version, left_out.task_id, left_out.reason) == ("v1", 9, "image")
+    assert "answers 404" in left_out.problem
+    assert mask_of(both) == mask_of(alone)
+    assert alone.references_left_out == ()
+    assert ClickAnswer.from_json(both.to_json()) == both
+
+
+def test_a_click_all_of_whose_references_are_lost_is_answered_without_any():
+    store = Store()
+    store.lost = {"/ref1.jpg", "/ref3.jpg"}
+    engine = make_engine(store)
+    answer, without = engine.answer(job((50, 50), references=[1, 3])), engine.answer(job((50, 50)))
+    assert answer.reference_versions == ()
+    assert len(answer.references_left_out) == 2
+    assert mask_of(answer) == mask_of(without)
+
+
+def test_a_lost_reference_is_not_looked_for_at_every_click_and_is_used_again_when_it_is_back(monkeypatch):
+    store = Store()
+    store.lost = {"/ref1.jpg"}
+    engine = make_engine(store)
+    now = [0.0]
+    engine._references = ReferenceCache(engine._images, store.references.get, 2**20, clock=lambda: now[0])
+    for _ in range(3):
+        assert engine.answer(job((50, 50), references=[1])).reference_versions == ()
+    assert store.refused == ["/ref1.jpg"]
+    store.lost = set()
+    now[0] = RETRY_AFTER_S + 1
+    assert engine.answer(job((50, 50), references=[1])).reference_versions == ("v1",)
+
+
+def test_a_reference_whose_image_is_slow_is_used_by_the_next_click(monkeypatch):
+    store = Store()
+    engine = make_engine(store)
+    engine.answer(job((50, 50)))
+    monkeypatch.setattr(ReferenceCache.usable, "__defaults__", (0.05,))
+    store.gate = threading.Event()
+    answer = engine.answer(job((50, 50), references=[1]))
+    assert answer.reference_versions == ()
+    assert "not arrived yet" in answer.references_left_out[0].problem
+    store.gate.set()
+    deadline = time.monotonic() + 60
+    while engine.answer(job((50, 50), references=[1])).reference_versions != ("v1",):
+        assert time.monotonic() < deadline
+
+
+def test_a_lost_reference_does_not_keep_a_task_from_being_prepared():
+    store = Store()
+    store.lost = {"/ref1.jpg"}
+    engine = make_engine(store)
+    assert engine.preload(PreloadJob(1, 2, ("/a.jpg",), (1, 3)), lambda: False)
+    prepared = engine.prepare(TaskImage(1, 2, "/a.jpg"), [1, 3], lambda: False)
+    assert prepared is not None
+    assert prepared.reference_versions == ("v3",)
+    assert [one.version for one in prepared.references_left_out] == ["v1"]
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (1, 1), (3, 900), (1500, 2000)])

@@ -14,7 +14,13 @@ from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.prelabeling.task import TaskPrelabeller, TaskToPrelabel, task_score
-from refcut_backend.queue.messages import FoundLabel, FoundMask, PrelabelAnswer, PrelabelJob
+from refcut_backend.queue.messages import (
+    FoundLabel,
+    FoundMask,
+    LeftOutReference,
+    PrelabelAnswer,
+    PrelabelJob,
+)
 from refcut_backend.references.annotation_states import AnnotationUpdate
 from refcut_backend.references.parse import LabelReference
 from refcut_backend.references.registry import References
@@ -159,6 +165,35 @@ def test_a_workers_refusal_is_the_reason(engine):
     with pytest.raises(RefCutError, match="the image is damaged") as refused:
         prelabel(engine, queue)
     assert refused.value.code == "image"
+
+
+def losing(*labels: str):
+    """A worker that finds a mask of every label, but cannot use a reference of these, their only one."""
+
+    def answer(job: PrelabelJob) -> PrelabelAnswer:
+        lost = LeftOutReference(job.labels[0].reference_ids[0], "w", 9, "image", "answers 404")
+        found = [
+            FoundLabel(one.label, one.to_name, 4, 4, (), (), (lost,))
+            if one.label in labels
+            else FoundLabel(one.label, one.to_name, 4, 4, (FoundMask(RLE, 0.5),), ("v",))
+            for one in job.labels
+        ]
+        return PrelabelAnswer.from_json(PrelabelAnswer(tuple(found), "s14").to_json())
+
+    return answer
+
+
+def test_a_label_whose_references_are_lost_is_named_and_the_others_are_found(engine):
+    found = prelabel(engine, Queue(losing("Hood")))
+    assert [region["value"]["brushlabels"] for region in found.prediction["result"]] == [["Wheel"]]
+    assert found.references_left_out == ("w (task 9): answers 404",)
+    assert [one.problem for one in References(engine).newest(7, "Hood", 4)] == ["answers 404"]
+
+
+def test_a_task_none_of_whose_references_can_be_used_is_refused_with_the_reason(engine):
+    with pytest.raises(RefCutError, match=r"no reference can be used: w \(task 9\): answers 404") as error:
+        prelabel(engine, Queue(losing("Hood", "Wheel")))
+    assert error.value.code == "image"
 
 
 def test_a_signed_link_does_not_reach_the_queue(engine):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import deepcopy
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from refcut_backend.errors import NotConnectedError
 from refcut_backend.label_studio.connection import Connection
+from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.label_studio.tasks import GoneError, SourceError
 from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.support.recorded import LABEL_CONFIG
@@ -232,3 +235,52 @@ def test_a_server_that_is_not_label_studio_is_named(registry, label_studio):
 def test_an_unknown_project_is_not_compared(registry):
     with pytest.raises(NotConnectedError):
         registry.reconciler.compare(99)
+
+
+def test_label_studio_that_goes_back_in_time_is_believed(registry, label_studio):
+    """A backup was restored, or its clock was an hour ahead for a while."""
+    label_studio.annotate(1, 10, DOOR)
+    label_studio.annotate(2, 20, DOOR, marked(DOOR))
+    tasks, annotations = deepcopy(label_studio.tasks), deepcopy(label_studio.annotations)
+    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+    registry.follow(label_studio.annotate(2, 20, DOOR), label_studio.annotate(3, 30, DOOR, marked(DOOR)))
+    registry.reconciler.compare(7)
+    assert sorted(registry.in_use()) == [1, 3]
+    label_studio.tasks, label_studio.annotations = tasks, annotations
+    later(registry, 60)
+    registry.reconciler.compare(7)
+    assert registry.in_use() == [2]
+
+
+@pytest.mark.parametrize("stamp", ["9999-12-31T23:59:59Z", "no time at all"])
+def test_a_webhook_from_the_future_wins_only_until_the_next_comparison(registry, label_studio, stamp):
+    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+    registry.reconciler.compare(7)
+    forged = label_studio.annotate(1, 10, DOOR)
+    label_studio.annotate(1, 10, DOOR, marked(DOOR))
+    forged["annotation"]["updated_at"] = forged["task"]["updated_at"] = stamp
+    registry.follow(forged)
+    assert registry.in_use() == []
+    later(registry, 60)
+    registry.reconciler.compare(7)
+    assert registry.in_use() == [1]
+    registry.follow(label_studio.annotate(1, 10, DOOR))
+    assert registry.in_use() == [], "later edits count"
+
+
+def test_a_task_of_the_future_does_not_hide_later_changes(registry, label_studio):
+    label_studio.annotate(1, 10, DOOR)
+    label_studio.tasks[10]["updated_at"] = "9999-12-31T23:59:59.000000Z"
+    for _ in range(2):
+        registry.reconciler.compare(7)
+    label_studio.annotate(2, 20, DOOR, marked(DOOR))
+    label_studio.tasks[20]["updated_at"] = Timestamp(datetime.now(UTC))
+    registry.reconciler.compare(7)
+    assert registry.in_use() == [2]
+
+
+def test_a_label_config_from_the_future_does_not_hide_later_ones(registry, label_studio):
+    projects = registry.projects
+    assert projects.label_config_changed(7, "<View><!-- forged --></View>", Timestamp("9999-01-01T00:00:00Z"))
+    assert projects.label_config_changed(7, LABEL_CONFIG, Timestamp("2026-01-01T00:00:00Z"))
+    assert not projects.label_config_changed(7, "<View/>", Timestamp("2025-01-01T00:00:00Z"))

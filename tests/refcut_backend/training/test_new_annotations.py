@@ -156,3 +156,17 @@ def test_recorded_webhooks_are_in_the_log(world, name):
     webhook = backend_request(name, "/webhook")
     world.registry.follow(webhook, webhook)
     assert events(world) == 1
+
+
+def test_an_annotation_that_goes_back_in_time_is_new(world):
+    """A backup of Label Studio was restored, or its clock was ahead while the last training ran."""
+    world.annotate_many(6)
+    before = dict(world.api.annotations[3]), dict(world.api.tasks[3])
+    world.registry.follow(world.annotate(3, *parts(door=10)))
+    world.train()
+    assert counts(world) == (6, 0)
+    world.api.annotations[3], world.api.tasks[3] = before
+    now = world.registry.reconciler._now
+    world.registry.reconciler._now = lambda: now() + 60
+    world.registry.reconciler.compare(7)
+    assert counts(world) == (6, 1)

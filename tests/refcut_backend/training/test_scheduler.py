@@ -9,7 +9,7 @@ from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.queue.background_queues import TrainingQueue
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE, open_queue
-from refcut_backend.references.annotation_states import EventLog
+from refcut_backend.references.event_log import EventLog
 from refcut_backend.training.requests import TrainingRequests
 from refcut_backend.training.runs import Outcome, RequestedBy, Stage
 from refcut_backend.training.scheduler import TrainingThread

@@ -23,6 +23,7 @@ from refcut_backend.training.collect import ProjectImages
 from refcut_backend.training.holdout import Split, SplitStore
 from refcut_backend.training.runs import Outcome, TrainingRuns
 from refcut_backend.training.snapshot import remove_old_runs
+from tests.support.odd_annotations import ODD_ITEMS, ODD_REGIONS
 from tests.support.recorded import brush_result
 from tests.support.registry import marked
 from tests.support.training_world import World, mask, open_world, parts, photograph, png
@@ -267,3 +268,21 @@ def test_a_training_is_done_even_if_old_ones_cannot_be_removed(world: World, mon
     monkeypatch.setattr("refcut_backend.training.pipeline.remove_old_runs", fail)
     world.annotate_many(20)
     assert world.train().outcome is Outcome.PROMOTED
+
+
+OF_OTHER_TOOLS = {"a rectangle of 400 digits", "a rotation of 400 digits", "a polygon of 400 digits"}
+"""The label config has no such tools, so these regions are not read."""
+
+
+@pytest.mark.parametrize("name", [*ODD_ITEMS, *ODD_REGIONS])
+def test_one_odd_annotation_is_left_out_by_name_and_the_others_train(world, name):
+    odd = (ODD_ITEMS | ODD_REGIONS)[name]
+    world.annotate_many(6)
+    world.annotate(7, *odd)
+    run = world.train()
+    assert run.outcome is not Outcome.FAILED, run.message
+    if name not in OF_OTHER_TOOLS:
+        (problem,) = run.left_out
+        assert problem.startswith("task 7, annotation 7: ")
+        assert len(problem) < 300
+    assert len(all_objects(world.snapshot(run))) == 6
