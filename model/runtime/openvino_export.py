@@ -176,11 +176,18 @@ def convert(network: RefCut, size_px: int) -> dict[str, Any]:
 
 
 def _converted(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
-    with warnings.catch_warnings():
+    openvino = openvino_package()
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    with warnings.catch_warnings(), torch.no_grad():
         # Tracing warns about every size that becomes fixed; here all sizes are fixed on purpose.
         warnings.simplefilter("ignore")
-        model = openvino_package().convert_model(
-            module.eval(), example_input=tuple(inputs), input=[tuple(tensor.shape) for tensor in inputs]
+        # torch would trace a second time and run both traces only to compare them.
+        traced = TorchScriptPythonDecoder(
+            module.eval(), example_input=tuple(inputs), trace_kwargs={"check_trace": False}
+        )
+        model = openvino.convert_model(
+            traced, example_input=tuple(inputs), input=[tuple(tensor.shape) for tensor in inputs]
         )
     _use_8_bit_weights(model)
     return model

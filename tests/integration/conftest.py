@@ -25,6 +25,9 @@ class PhotoServer(BaseHTTPRequestHandler):
         if self.headers.get("Authorization") != f"Token {TOKEN}":
             self.send_error(401)
             return
+        if not (DEMO / name).is_file():
+            self.send_error(404)
+            return
         self.send_response(200)
         self.end_headers()
         self.wfile.write((DEMO / name).read_bytes())
