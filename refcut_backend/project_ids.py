@@ -17,6 +17,8 @@ from dataclasses import dataclass
 
 from refcut_backend.errors import ConfigError
 
+NO_PROJECT = 0
+"""Stands for clicks without a project: those of the playground, and a worker's first one. Label Studio counts from 1."""
 STRIDE = 10**12
 """Project ids of one number differ by this. Label Studio's own numbers are smaller."""
 MAX_PLACES = 1000

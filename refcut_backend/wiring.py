@@ -25,6 +25,7 @@ from refcut_backend.clicks.service import AddressHidingSender, ClickService
 from refcut_backend.database.engine import WriteCheck, open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.images.hidden_urls import Addresses
+from refcut_backend.playground.service import Playground
 from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
 from refcut_backend.prelabeling.task import TaskPrelabeller
 from refcut_backend.queue.background_queues import PreloadQueue, TrainingQueue
@@ -158,6 +159,7 @@ class Wiring:
         versions: Which model version serves which project.
         training: Requests and status of trainings.
         batches: Answers requests without a click.
+        playground: What the playground page asks for.
         database_is_writable: Whether a row can be written now; answers within seconds.
         click_timeout_s: Deadline of a click in seconds.
         reconcile: Compares the references with Label Studio; None in processes that do not.
@@ -171,6 +173,7 @@ class Wiring:
     versions: ProjectVersions
     training: TrainingWiring
     batches: BatchPrelabeller
+    playground: Playground
     database_is_writable: Callable[[], bool]
     click_timeout_s: float = 8.0
     reconcile: ReconcileThread | None = None
@@ -206,6 +209,7 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
         ),
         queue_state=lambda: read_queue_state(connection),
         versions=versions,
+        playground=Playground(stores.engine, queue, settings),
         batches=BatchPrelabeller(task_prelabeller(stores, settings, connection), PrelabelRules.of(settings)),
         training=wire_training(stores, settings, connection),
         database_is_writable=WriteCheck(stores.engine).passes,

@@ -1,6 +1,6 @@
 """The HTTP server that Label Studio calls: routes, order of the middleware, threads per kind of request.
 
-Routes: /health, /setup, /predict, /webhook, /versions, /job_status here, and those of `operations.py`.
+Routes: /health, /setup, /predict, /webhook, /versions, /job_status here, those of `operations.py`, and the pages.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import label_studio_sdk.client  # noqa: F401 - takes about a second, which no click and no webhook should wait for
 from anyio import CapacityLimiter, move_on_after
 from anyio.to_thread import run_sync
-from fastapi import BackgroundTasks, FastAPI, Request, Response
+from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import Route
 
 from refcut_backend import __version__
-from refcut_backend.api.auth import Access, Guard
+from refcut_backend.api.auth import Access, Guard, PageAccess
 from refcut_backend.api.bodies import BODY, Body, BodyLimit, JsonReader
 from refcut_backend.api.handlers import (
     answer_predict,
@@ -36,6 +36,8 @@ from refcut_backend.api.hosts import AllowedNames, HostCheck
 from refcut_backend.api.metrics import Metrics
 from refcut_backend.api.middleware import JsonOnly, RequestLine, SafeHeaders
 from refcut_backend.api.operations import PATHS, operations
+from refcut_backend.api.pages.files import static_routes
+from refcut_backend.api.pages.playground import home_route, playground_routes
 from refcut_backend.errors import BadRequestError, DatabaseFailsError
 from refcut_backend.label_studio.payloads import JobStatusRequest, PredictRequest, SetupRequest, Webhook
 from refcut_backend.logs import SeldomLog, note
@@ -83,10 +85,14 @@ def create_app(
             await run_sync(thread.stop)
 
     app = FastAPI(title="RefCut for Label Studio", version=__version__, openapi_url=None, lifespan=lifespan)
-    _add_label_studio_routes(app, wiring)
+    bodies = JsonReader()
+    _add_label_studio_routes(app, wiring, bodies)
     paths = [route.path for route in app.routes if isinstance(route, Route)]
     training = wiring.training.status
     metrics = Metrics(wiring.versions, [*paths, *PATHS], wiring.queue_state, training)
+    local_or_password = [Depends(PageAccess(access or Access()))]
+    for router in (home_route(), static_routes(), playground_routes(wiring.playground, bodies)):
+        app.include_router(router, dependencies=local_or_password)
     app.include_router(operations(metrics, wiring.queue_state, wiring.database_is_writable, training))
     # The middleware that is added last is the outermost.
     app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
@@ -101,13 +107,12 @@ def create_app(
     return app
 
 
-def _add_label_studio_routes(app: FastAPI, wiring: Wiring) -> None:
+def _add_label_studio_routes(app: FastAPI, wiring: Wiring, bodies: JsonReader) -> None:
     # Nothing that may hang runs on the event loop, and each kind of request has threads of its own: where one kind waits
     # for a slow worker or a silent database, the others are still answered.
     click_threads = CapacityLimiter(CLICK_THREADS)
     prelabel_threads = CapacityLimiter(PRELABEL_THREADS)
     task_threads = CapacityLimiter(TASK_THREADS)
-    bodies = JsonReader()
     webhooks = _WaitingWebhooks(wiring)
 
     @app.api_route("/health", methods=["GET", "HEAD"])

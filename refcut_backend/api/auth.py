@@ -14,6 +14,7 @@ import pwd
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from fastapi import HTTPException, Request
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -136,6 +137,24 @@ class Guard:
             headers={"WWW-Authenticate": 'Basic realm="RefCut"'},
         )
         await answer(scope, receive, send)
+
+
+class PageAccess:
+    """Dependency of the pages' routes: without a password they are for people on this machine only."""
+
+    def __init__(self, access: Access) -> None:
+        self._has_password = bool(access.basic)
+
+    def __call__(self, request: Request) -> None:
+        """Respond 403 to a request from another machine if no password is set."""
+        client = "" if request.client is None else request.client.host
+        if not self._has_password and client not in LOOPBACK:
+            note(outcome="page_refused")
+            raise HTTPException(
+                status_code=403,
+                detail="Without a password the pages are shown on this machine only: set REFCUT_BASIC_AUTH_USER and "
+                "REFCUT_BASIC_AUTH_PASSWORD",
+            )
 
 
 def _encodings(credentials: str) -> frozenset[bytes]:

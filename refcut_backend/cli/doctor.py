@@ -25,6 +25,7 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.errors import QueueUnavailableError, RefCutError
 from refcut_backend.images.address import TaskImage, image_of_task
 from refcut_backend.images.cache import open_image_cache
+from refcut_backend.images.uploads import Uploads
 from refcut_backend.label_studio.client import connect, explain
 from refcut_backend.label_studio.label_config import problems, read_label_config
 from refcut_backend.label_studio.tasks import AnotherProjectError, check_same_project
@@ -153,7 +154,9 @@ class ProjectDoctor:
             yield self._note("no task to try", "import photographs")
             return
         address = image_of_task(dict(task.data), controls.masks[0].image_field)
-        image_cache = open_image_cache(self._settings, stores.projects, stores.addresses)
+        image_cache = open_image_cache(
+            self._settings, stores.projects, stores.addresses, Uploads(stores.engine)
+        )
         started = time.monotonic()
         image = image_cache.open(TaskImage(self._project_id, int(task.id), address))
         taken_ms = 1000 * (time.monotonic() - started)

@@ -213,6 +213,17 @@ class HiddenAddress(Base):
     seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, index=True)
 
 
+class Upload(Base):
+    """A photograph that somebody dropped on the playground (`images/uploads.py`)."""
+
+    __tablename__ = "uploads"
+
+    key: Mapped[str] = mapped_column(String(60), primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    size_bytes: Mapped[int]
+    used_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, index=True)
+
+
 class ClickPolarity(Base):
     """Whether a keypoint in Label Studio is positive or negative; Label Studio forgets this when its page is reloaded.
 

@@ -16,14 +16,16 @@ from cachetools import Cache, LRUCache
 from numpy.typing import NDArray
 
 from refcut_backend.database.projects import Projects
-from refcut_backend.errors import RefCutError
+from refcut_backend.errors import ImageError, RefCutError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.decode import decode_image
 from refcut_backend.images.fetch import UNKNOWN, Fetched, ImageFetcher, Stamp, is_withdrawn
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.images.mounted_files import MountedFolders
 from refcut_backend.images.prefetch import Fetch, Prefetcher
+from refcut_backend.images.uploads import Uploads, key_of
 from refcut_backend.label_studio.allowed_hosts import AllowedHosts
+from refcut_backend.project_ids import NO_PROJECT
 from refcut_backend.settings import Settings
 
 Key = TypeVar("Key")
@@ -282,11 +284,18 @@ def working_copy(content: str, image: Image) -> WorkingImage:
     return WorkingImage(content, image, height, width)
 
 
-def open_image_cache(settings: Settings, projects: Projects, addresses: Addresses) -> ImageCache:
+def open_image_cache(
+    settings: Settings, projects: Projects, addresses: Addresses, uploads: Uploads
+) -> ImageCache:
     """Builds the image cache of a worker. Raises ConfigError for invalid hosts in the settings."""
     fetcher = _fetcher(settings)
 
     def fetch(where: TaskImage, known: Stamp, limit_s: float) -> Fetched:
+        if where.project_id == NO_PROJECT:
+            key = key_of(where.address)
+            if key is None:
+                raise ImageError("clicks without a project take uploads only", hint="drop the photograph in")
+            return Fetched(uploads.read(key), Stamp(file=key))
         connection = projects.connection(where.project_id)
         return fetcher.fetch(addresses.read(where.address), where.task_id, connection, known, limit_s)
 

@@ -37,6 +37,7 @@ from refcut_backend.inference.reference_cache import (
 )
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick, to_pixel
+from refcut_backend.project_ids import NO_PROJECT
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, LeftOutReference, PreloadJob
 
 
@@ -82,9 +83,6 @@ def box_in_pixels(box: PercentBox, height: int, width: int) -> Box:
 
 LOOK_EVERY_S = 0.05
 """Seconds between two checks whether a more urgent job waits, while an image is downloaded."""
-
-NO_PROJECT = 0
-"""A project id that Label Studio never gives (its ids begin at 1); it stands for the shared model."""
 
 
 @dataclass(frozen=True)

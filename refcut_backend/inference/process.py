@@ -11,6 +11,7 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.images.cache import open_image_cache
 from refcut_backend.images.hidden_urls import Addresses
+from refcut_backend.images.uploads import Uploads
 from refcut_backend.inference.engine import CacheLimits, ClickEngine
 from refcut_backend.inference.jobs import JobRunner
 from refcut_backend.inference.load_model import ModelLoader, choose_device, share_cores
@@ -43,7 +44,7 @@ def make_engine(settings: Settings) -> ClickEngine:
     models = load_models(settings, device)
     click_engine = ClickEngine(
         models,
-        open_image_cache(settings, projects, Addresses(engine)),
+        open_image_cache(settings, projects, Addresses(engine), Uploads(engine)),
         references.load,
         CacheLimits(settings.feature_cache_max_bytes, settings.reference_cache_max_bytes),
     )

@@ -16,6 +16,7 @@ from refcut_backend.errors import RefCutError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import open_image_cache
 from refcut_backend.images.hidden_urls import Addresses
+from refcut_backend.images.uploads import Uploads
 from refcut_backend.label_studio.tasks import AnotherProjectError
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.references.owner_rules import Action, OwnerRule
@@ -98,7 +99,7 @@ def test_each_image_is_fetched_from_its_own_label_studio_with_its_own_token(tmp_
         studios.setup(web)
     settings = Settings(state_dir=tmp_path)
     engine = open_database(settings.database)
-    images = open_image_cache(settings, Projects(engine), Addresses(engine))
+    images = open_image_cache(settings, Projects(engine), Addresses(engine), Uploads(engine))
     for one, api, other in (
         (FIRST, studios.first, studios.second),
         (SECOND, studios.second, studios.first),

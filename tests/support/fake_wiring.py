@@ -20,6 +20,7 @@ from refcut_backend.errors import ClickTimeoutError, QueueUnavailableError
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.regions import prediction
+from refcut_backend.playground.service import Playground
 from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
 from refcut_backend.prelabeling.task import Prelabelled, TaskToPrelabel
 from refcut_backend.queue.heartbeats import WorkerState
@@ -29,6 +30,7 @@ from refcut_backend.queue.rq_jobs import CLICK_QUEUE
 from refcut_backend.references.event_log import EventLog
 from refcut_backend.references.registry import References
 from refcut_backend.references.webhooks import AnnotationFollower
+from refcut_backend.settings import Settings
 from refcut_backend.training.new_annotations import NewAnnotations
 from refcut_backend.training.requests import TrainingRequests
 from refcut_backend.training.runs import TrainingRuns
@@ -130,6 +132,7 @@ def wiring_on(
         versions=OneVersion(MODEL_VERSION),
         training=training_on(engine, projects),
         batches=BatchPrelabeller(prelabeller or FakePrelabeller(), prelabel_rules or PrelabelRules()),
+        playground=Playground(engine, queue, Settings()),
         database_is_writable=WriteCheck(engine).passes,
     )
     engine.dispose()

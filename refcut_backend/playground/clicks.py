@@ -1,0 +1,111 @@
+"""One click on the playground: the same job, queue and worker as a click in Label Studio, without a project."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from refcut_backend.clicks.service import WorkerRefusalError
+from refcut_backend.errors import BadRequestError, NoPositiveClickError
+from refcut_backend.images.uploads import address_of
+from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.prompts import PercentBox, PercentClick
+from refcut_backend.playground.references import PlaygroundReferences
+from refcut_backend.project_ids import NO_PROJECT
+from refcut_backend.queue.messages import ClickAnswer, ClickJob
+
+MAX_CLICKS = 100
+MAX_REFERENCES = 16
+
+
+class ClickSender(Protocol):
+    """Sends a job to a worker and returns its answer, as `queue.click_queue.ClickQueue` does."""
+
+    def ask(self, job: ClickJob) -> ClickAnswer:
+        """Returns the worker's answer. Raises RefCutError."""
+
+
+@dataclass(frozen=True)
+class PlaygroundMask:
+    """The answer to a click.
+
+    Attributes:
+        mask_hw: (H, W) in the frame of the photograph.
+        rle: The same as Label Studio's brush RLE.
+        expected_iou: IoU that the mask can be expected to have, 0..1.
+        model_version: Weights that computed it.
+        milliseconds: Time per step in the worker.
+    """
+
+    mask_hw: NDArray[np.bool_]
+    rle: list[int]
+    expected_iou: float
+    model_version: str
+    milliseconds: dict[str, float]
+
+
+class PlaygroundClicks:
+    """Answers clicks.
+
+    Args:
+        sender: Sends jobs to the workers.
+        references: Knows the references that clicks name.
+    """
+
+    def __init__(self, sender: ClickSender, references: PlaygroundReferences) -> None:
+        self._sender = sender
+        self._references = references
+
+    def answer(
+        self,
+        image_key: str,
+        session: str,
+        clicks: Sequence[PercentClick],
+        box: PercentBox | None,
+        reference_names: Sequence[str],
+    ) -> PlaygroundMask:
+        """Asks a worker for the mask of some clicks.
+
+        Args:
+            image_key: The photograph (`images.uploads`).
+            session: Names the object: of two clicks with the same session, the newer one wins.
+            clicks: Clicks in percent of the photograph, in the order in which they apply.
+            box: The box that the object began with, in percent; None without one.
+            reference_names: References that say what is meant; none means clicks alone.
+
+        Raises:
+            RefCutError: If there is no answer; the message says why, and what helps.
+        """
+        if len(clicks) > MAX_CLICKS or len(reference_names) > MAX_REFERENCES:
+            raise BadRequestError(
+                f"at most {MAX_CLICKS} clicks and {MAX_REFERENCES} references go together", hint="clear some"
+            )
+        if box is None and not any(click.positive for click in clicks):
+            raise NoPositiveClickError("there is no click on the thing yet", hint="click on it")
+        answer = self._sender.ask(
+            ClickJob(
+                project_id=NO_PROJECT,
+                task_id=zlib.crc32(f"{image_key} {session}".encode()),
+                image_address=address_of(image_key),
+                label="playground",
+                clicks=tuple(clicks),
+                reference_ids=self._references.ids(reference_names),
+                click_ids=(session,),
+                box=box,
+            )
+        )
+        if answer.error_code is not None:
+            raise WorkerRefusalError(answer.error_code, answer.error_message or answer.error_code)
+        mask_hw = (
+            brush_rle.decode(answer.rle, answer.height, answer.width)
+            if answer.rle
+            else np.zeros((answer.height, answer.width), bool)
+        )
+        return PlaygroundMask(
+            mask_hw, list(answer.rle), answer.score, answer.model_version, dict(answer.milliseconds)
+        )

@@ -1,0 +1,140 @@
+"""The demo photographs on the playground: what a newcomer can click on at once, with references to choose from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from refcut_backend.errors import BadRequestError
+
+PHOTOGRAPHS = Path(__file__).parents[2] / "label_studio_demo"
+PARTS_FILE = PHOTOGRAPHS / "parts.json"
+WHOLE = "Whole"
+
+
+@dataclass(frozen=True)
+class DemoPart:
+    """A part of a demo photograph that can serve as a reference.
+
+    Attributes:
+        label: What a person calls it.
+        positive_hw: The part, (H, W).
+        negative_hw: The other parts, (H, W).
+    """
+
+    label: str
+    positive_hw: NDArray[np.bool_]
+    negative_hw: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class DemoPhotograph:
+    """A photograph of the demo.
+
+    Attributes:
+        name: File name.
+        kind: What is on it: "car" or "clothes".
+        data: The file.
+    """
+
+    name: str
+    kind: str
+    data: bytes
+
+    @property
+    def key(self) -> str:
+        """Key of the photograph among the uploads: the same in every process."""
+        return f"demo-{hashlib.sha256(self.data).hexdigest()[:32]}"
+
+
+@cache
+def photographs() -> tuple[DemoPhotograph, ...]:
+    """The demo's photographs by file name; none if they are not installed."""
+    paths = sorted(PHOTOGRAPHS.glob("*.jpg"))
+    return tuple(
+        DemoPhotograph(path.name, "car" if path.name.startswith("car") else "clothes", path.read_bytes())
+        for path in paths
+    )
+
+
+@cache
+def parts(name: str) -> tuple[DemoPart, ...]:
+    """The parts of a demo photograph, single ones by name and then the whole thing.
+
+    Args:
+        name: File name of the photograph.
+
+    Raises:
+        BadRequestError: If there is no such photograph.
+    """
+    content = _parts_file()
+    numbers = [image["id"] for image in content["images"] if image["file_name"] == name]
+    if not numbers:
+        raise BadRequestError("there is no such demo photograph", hint="choose one from the list")
+    labels = {category["id"]: category["name"] for category in content["categories"]}
+    masks: dict[str, NDArray[np.bool_]] = {}
+    for annotation in content["annotations"]:
+        if annotation["image_id"] == numbers[0]:
+            label = str(labels[annotation["category_id"]])
+            mask_hw = coco_mask.decode(_binary(annotation["segmentation"])).astype(bool)
+            masks[label] = masks[label] | mask_hw if label in masks else mask_hw
+    every_hw = np.logical_or.reduce(list(masks.values()))
+    found = [
+        DemoPart(label.replace("_", " ").capitalize(), mask_hw, every_hw & ~mask_hw)
+        for label, mask_hw in sorted(masks.items())
+    ]
+    return (*found, DemoPart(WHOLE, every_hw, np.zeros_like(every_hw)))
+
+
+def part(name: str, label: str) -> DemoPart:
+    """One part of a demo photograph. Raises BadRequestError if there is none of that label."""
+    for found in parts(name):
+        if found.label == label:
+            return found
+    raise BadRequestError("the demo photograph has no such part", hint="choose one from the list")
+
+
+def outline_png(positive_hw: NDArray[np.bool_], negative_hw: NDArray[np.bool_] | None) -> bytes:
+    """A picture of masks to lay over a photograph: green = meant, red = must stay out, the rest transparent.
+
+    Args:
+        positive_hw: (H, W).
+        negative_hw: (H, W); None for nothing.
+
+    Returns:
+        A PNG file (H, W, 4).
+    """
+    pixels = np.zeros((*positive_hw.shape, 4), np.uint8)
+    for mask_hw, colour_bgr in ((negative_hw, (60, 60, 220)), (positive_hw, (80, 175, 40))):
+        if mask_hw is None:
+            continue
+        width_px = max(1, round(max(mask_hw.shape) / 250))
+        inner = cv2.erode(mask_hw.astype(np.uint8), np.ones((2 * width_px + 1,) * 2, np.uint8))
+        pixels[mask_hw] = (*colour_bgr, 70)
+        pixels[mask_hw & ~inner.astype(bool)] = (*colour_bgr, 255)
+    ok, data = cv2.imencode(".png", pixels)
+    assert ok, "OpenCV always writes PNG"
+    return data.tobytes()
+
+
+@cache
+def _parts_file() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(PARTS_FILE.read_text())
+    return content
+
+
+def _binary(rle: dict[str, Any]) -> dict[str, Any]:
+    counts = rle["counts"]
+    if isinstance(counts, list):
+        found: dict[str, Any] = coco_mask.frPyObjects(rle, *rle["size"])
+        return found
+    return {**rle, "counts": counts.encode() if isinstance(counts, str) else counts}

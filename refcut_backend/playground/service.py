@@ -1,0 +1,124 @@
+"""What the playground page can ask for, independent of HTTP: photographs, references, clicks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Engine
+
+from refcut_backend.errors import BadRequestError
+from refcut_backend.images.decode import decode_image
+from refcut_backend.images.uploads import Uploads
+from refcut_backend.playground import demo
+from refcut_backend.playground.clicks import ClickSender, PlaygroundClicks
+from refcut_backend.playground.references import PlaygroundReferences
+from refcut_backend.references.parse import png_to_mask
+from refcut_backend.settings import Settings
+
+MAX_MASK_BYTES = 2 * 2**20
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph on the playground; height and width in pixels as the browser shows it."""
+
+    key: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class MarkedReference:
+    """A stored reference and its picture: a PNG to lay over the photograph."""
+
+    name: str
+    outline_png: bytes
+
+
+class Playground:
+    """Everything on the playground.
+
+    Attributes:
+        uploads: The photographs.
+        clicks: Answers clicks.
+    """
+
+    def __init__(self, engine: Engine, sender: ClickSender, settings: Settings) -> None:
+        """Opens the playground.
+
+        Args:
+            engine: The database.
+            sender: Sends clicks to the workers.
+            settings: Gives the limits for images.
+        """
+        self._settings = settings
+        self.uploads = Uploads(engine)
+        self._references = PlaygroundReferences(engine)
+        self.clicks = PlaygroundClicks(sender, self._references)
+
+    def add(self, data: bytes, key: str | None = None) -> Photograph:
+        """Stores a photograph after the same checks as for an image of a task.
+
+        Args:
+            data: The file.
+            key: Key for a file that is always the same; None for a random one.
+
+        Raises:
+            ImageError: If it is no image of an allowed format, too large or damaged.
+        """
+        pixels = decode_image(data, self._settings.image_max_pixels, self._settings.image_max_memory_bytes)
+        return Photograph(self.uploads.add(data, key), *pixels.shape[:2])
+
+    def demo_photograph(self, name: str) -> Photograph:
+        """Puts a photograph of the demo on the playground. Raises BadRequestError for an unknown name."""
+        for photograph in demo.photographs():
+            if photograph.name == name:
+                return self.add(photograph.data, photograph.key)
+        raise BadRequestError("there is no such demo photograph", hint="choose one from the list")
+
+    def demo_reference(self, name: str, label: str) -> MarkedReference:
+        """Makes a part of a demo photograph a reference. Raises BadRequestError for an unknown part."""
+        part = demo.part(name, label)
+        return self._marked(self.demo_photograph(name).key, part.positive_hw, part.negative_hw)
+
+    def mark(self, key: str, positive_png: bytes, negative_png: bytes | None) -> MarkedReference:
+        """Makes masks on a photograph a reference.
+
+        Args:
+            key: The photograph.
+            positive_png: What is meant: white on black, in the size of the photograph.
+            negative_png: What must stay out; None for nothing.
+
+        Raises:
+            RefCutError: If the photograph is gone, or a mask is no PNG of its size.
+        """
+        size_hw = decode_image(
+            self.uploads.read(key), self._settings.image_max_pixels, self._settings.image_max_memory_bytes
+        ).shape[:2]
+        positive_hw = _mask(positive_png, size_hw)
+        return self._marked(key, positive_hw, None if negative_png is None else _mask(negative_png, size_hw))
+
+    def _marked(
+        self, key: str, positive_hw: NDArray[np.bool_], negative_hw: NDArray[np.bool_] | None
+    ) -> MarkedReference:
+        if negative_hw is not None:
+            negative_hw = negative_hw & ~positive_hw
+        name = self._references.add(key, positive_hw, negative_hw)
+        return MarkedReference(name, demo.outline_png(positive_hw, negative_hw))
+
+
+def _mask(png: bytes, size_hw: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Reads a mask of a size. Raises BadRequestError."""
+    fault = BadRequestError("the mask is no PNG of the photograph's size", hint="mark it again")
+    if len(png) > MAX_MASK_BYTES or not png.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise fault
+    # The size stands in the header, so that a small file cannot claim a large picture.
+    width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+    if (height, width) != tuple(size_hw):
+        raise fault
+    try:
+        return png_to_mask(png)
+    except (TypeError, ValueError):
+        raise fault from None
