@@ -12,7 +12,6 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from refcut_backend.errors import BadRequestError
 
@@ -85,7 +84,7 @@ def parts(name: str) -> tuple[DemoPart, ...]:
     for annotation in content["annotations"]:
         if annotation["image_id"] == numbers[0]:
             label = str(labels[annotation["category_id"]])
-            mask_hw = coco_mask.decode(_binary(annotation["segmentation"])).astype(bool)
+            mask_hw = coco_mask(annotation["segmentation"])
             masks[label] = masks[label] | mask_hw if label in masks else mask_hw
     every_hw = np.logical_or.reduce(list(masks.values()))
     found = [
@@ -132,9 +131,27 @@ def _parts_file() -> dict[str, Any]:
     return content
 
 
-def _binary(rle: dict[str, Any]) -> dict[str, Any]:
-    counts = rle["counts"]
-    if isinstance(counts, list):
-        found: dict[str, Any] = coco_mask.frPyObjects(rle, *rle["size"])
-        return found
-    return {**rle, "counts": counts.encode() if isinstance(counts, str) else counts}
+def coco_mask(rle: dict[str, Any]) -> NDArray[np.bool_]:
+    """Decodes COCO's compressed run lengths without pycocotools, which the web process does not load.
+
+    Args:
+        rle: `size` (height, width) and `counts`: differences of run lengths, five bits a character, column by column.
+
+    Returns:
+        (H, W).
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for sign in rle["counts"]:
+        code = ord(sign) - 48
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if code & 0x20:
+            continue
+        if code & 0x10:
+            value |= -1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    height, width = rle["size"]
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(inside, runs).reshape(width, height).T

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 from sqlalchemy import Engine
 
+from model.masks import decode
 from refcut_backend.clicks.service import WorkerRefusalError
 from refcut_backend.errors import BadRequestError, ImageError, NoPositiveClickError
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
@@ -130,3 +133,10 @@ def test_the_demo_has_photographs_whose_parts_are_references(playground: Playgro
         playground.demo_reference("../secret.jpg", "Wheel")
     with pytest.raises(BadRequestError):
         playground.demo_reference(cars[0].name, "Sail")
+
+
+def test_the_demos_masks_are_those_of_pycocotools() -> None:
+    annotations = json.loads(demo.PARTS_FILE.read_text())["annotations"]
+    assert len(annotations) > 80
+    for annotation in annotations:
+        assert np.array_equal(demo.coco_mask(annotation["segmentation"]), decode(annotation["segmentation"]))
