@@ -30,17 +30,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
-from sqlalchemy import Engine, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Engine
 
-from benchmarks.kill_world import FIRST_ANNOTATIONS, LIMIT_S, PROJECT, RECONCILE_S, Backend, Team, connect
+from benchmarks.kill_world import (
+    FIRST_ANNOTATIONS,
+    LIMIT_S,
+    PROJECT,
+    RECONCILE_S,
+    Backend,
+    Team,
+    connect,
+    unknown_annotations,
+)
 from benchmarks.report import machine, print_table, write_json
 from model.checkpoints.version_folder import version_name
 from model.checkpoints.weights import load_network
 from model.data.snapshot import read_snapshot
 from model.errors import ModelError
 from refcut_backend.database.engine import open_database
-from refcut_backend.database.tables import AnnotationState
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.training.runs import Outcome, Run, TrainingRuns
 from refcut_backend.training.snapshot import SNAPSHOT_DIR, annotations_of
@@ -137,16 +144,15 @@ class Runs:
         missed = [number for number, updated_at in asked_of.items() if seen.get(number, "") < updated_at]
         problems += [f"annotation {number} is not in the snapshot" for number in missed]
         with suppress(TimeoutError):
-            self._wait(lambda: not self._unknown(), "all annotations are known", RECONCILE_S * 12)
-        problems += [f"annotation {number} is not known" for number in self._unknown()]
+            self._wait(
+                lambda: not unknown_annotations(self._engine, self._team),
+                "all annotations are known",
+                RECONCILE_S * 12,
+            )
+        problems += [
+            f"annotation {number} is not known" for number in unknown_annotations(self._engine, self._team)
+        ]
         return problems
-
-    def _unknown(self) -> list[int]:
-        """Submitted annotations whose newest state has not arrived."""
-        query = select(AnnotationState.annotation_id, AnnotationState.updated_at)
-        with Session(self._engine) as session:
-            known = {annotation: updated_at for annotation, updated_at in session.execute(query)}
-        return [n for n, updated_at in self._team.submitted.items() if (known.get(n) or "") < updated_at]
 
     def _wrong_versions(self) -> list[str]:
         """What serves, or may, and is not whole."""

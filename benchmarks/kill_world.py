@@ -7,19 +7,23 @@ import os
 import random
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import httpx
 import psutil
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
 
+from refcut_backend.child_processes import Lifeline
+from refcut_backend.database.tables import AnnotationState
 from refcut_backend.label_studio.payloads import Timestamp
 from tests.support.label_studio_api import TOKEN, LabelStudioApi
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result
@@ -44,6 +48,7 @@ class Team:
     submitted: dict[int, str] = field(default_factory=dict)
     lost_webhooks: int = 0
     clicks: Counter[str] = field(default_factory=Counter)
+    slowest_click_s: float = 0.0
     versions: set[str] = field(default_factory=set)
 
     def submit(self) -> None:
@@ -69,11 +74,17 @@ class Team:
             "label_config": LABEL_CONFIG,
             "params": {"context": {"result": [click_result(f"dot{number}", 50, 50, "Wheel")]}},
         }
+        sent = time.monotonic()
         try:
             answer = self.client.post("/predict", json=body, timeout=100).raise_for_status()
+        except httpx.HTTPStatusError as error:
+            self.clicks[f"status {error.response.status_code}"] += 1
+            return
         except httpx.HTTPError:
             self.clicks["no web server"] += 1
             return
+        finally:
+            self.slowest_click_s = max(self.slowest_click_s, time.monotonic() - sent)
         reason = answer.headers.get("X-RefCut-Reason", "answered")
         self.clicks[reason] += 1
         if reason in ("answered", "empty_mask"):
@@ -98,10 +109,27 @@ class Team:
             thread.join()
 
 
-class Backend:
-    """`refcut run` on one state folder, started again where it ends."""
+def unknown_annotations(engine: Engine, team: Team) -> list[int]:
+    """Submitted annotations whose newest state has not arrived."""
+    query = select(AnnotationState.annotation_id, AnnotationState.updated_at)
+    with Session(engine) as session:
+        known = {annotation: updated_at for annotation, updated_at in session.execute(query)}
+    return [number for number, updated_at in team.submitted.items() if (known.get(number) or "") < updated_at]
 
-    def __init__(self, folder: Path, port: int) -> None:
+
+class Backend:
+    """`refcut run` on one state folder, started again where it ends. It ends with this process.
+
+    module: what is run, with workers of its own; more: settings.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        module: str = "benchmarks.eager_run",
+        more: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.folder = folder
         self._log = (folder / "refcut.log").open("ab")
         self._environment = os.environ | {
@@ -112,17 +140,20 @@ class Backend:
             "REFCUT_TRAIN_AFTER_ANNOTATIONS": "0",
             "REFCUT_RECONCILE_INTERVAL_S": str(RECONCILE_S),
             "OMP_NUM_THREADS": "1",
+            **more,
         }
         self._environment.pop("REFCUT_REDIS_URL", None)
+        self._module = module
+        self._lifeline = Lifeline()
         self.restarts = -1
         self.start()
 
     def start(self) -> None:
         """Start the backend."""
         self.restarts += 1
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.eager_run"],
-            env=self._environment,
+        self.process = self._lifeline.start(
+            [sys.executable, "-m", self._module],
+            self._environment,
             cwd=REPOSITORY,
             stdout=self._log,
             stderr=self._log,

@@ -35,18 +35,22 @@ class Lifeline:
     def __init__(self) -> None:
         self._for_children, self._own = os.pipe()  # neither is inherited unless `start` passes it on
 
-    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def start(
+        self, command: Sequence[str], environment: Mapping[str, str], **options: Any
+    ) -> subprocess.Popen[bytes]:
         """Start a process of this program, whose main function must call `end_with_parent`.
 
         Args:
             command: Program and arguments.
             environment: Environment variables of the process.
+            **options: As for `subprocess.Popen`.
         """
         return subprocess.Popen(
             command,
             env=dict(environment) | {LIFELINE: str(self._for_children)},
             pass_fds=(self._for_children,),
             start_new_session=True,
+            **options,
         )
 
 

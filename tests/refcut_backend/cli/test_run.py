@@ -16,11 +16,21 @@ import httpx
 import psutil
 import pytest
 
+from refcut_backend import child_processes
 from refcut_backend.api.handlers import REASON_HEADER
-from refcut_backend.cli.run import FAILED_STARTS, STOP_SIGNALS, RestartPolicy, handle_stop_signals
+from refcut_backend.cli.run import (
+    FAILED_STARTS,
+    STOP_SIGNALS,
+    RestartPolicy,
+    Supervisor,
+    handle_stop_signals,
+    stop_limit_s,
+)
 from refcut_backend.queue.heartbeats import WorkerState, living_workers
 from refcut_backend.queue.redis import FILE, EmbeddedRedis, check_redis, connect_redis
+from refcut_backend.queue.redis import STOP_LIMIT_S as REDIS_STOP_LIMIT_S
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE, TRAINING_QUEUE
+from refcut_backend.settings import Settings
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, click_result
 from tests.support.running_backend import free_port, wait_until_up
 from tests.support.worker_farm import GENEROUS_S, wait_for
@@ -211,6 +221,35 @@ def test_a_hangup_that_nohup_has_switched_off_stays_off():
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+class DeafProcess:
+    """A child that does not follow SIGTERM."""
+
+    def poll(self) -> int | None:
+        return None
+
+    def terminate(self) -> None:
+        pass
+
+
+def test_the_limit_of_a_stop_is_the_sum_of_the_limits_of_all_that_is_stopped(
+    redis_url, tmp_path, monkeypatch
+):
+    waited: list[float] = []
+    monkeypatch.setattr(child_processes.Lifeline, "start", lambda *_arguments: DeafProcess())
+    monkeypatch.setattr(
+        "refcut_backend.cli.run.stop_within", lambda _process, limit_s: waited.append(limit_s)
+    )
+    monkeypatch.setattr("refcut_backend.cli.run.handle_stop_signals", lambda _handler: None)
+    settings = Settings(redis_url=redis_url, state_dir=tmp_path, port=free_port(), workers=2)
+    supervisor = Supervisor(settings)
+    supervisor._stop(signal.SIGTERM, None)
+    assert supervisor.run() == 0
+    server_s, trainer_s, first_worker_s, _ = waited
+    assert waited[3] <= first_worker_s
+    redis_s = stop_limit_s(settings) - server_s - trainer_s - first_worker_s
+    assert redis_s == pytest.approx(REDIS_STOP_LIMIT_S, abs=1.0)
 
 
 def test_sigterm_to_the_web_server_finishes_what_is_in_flight_and_takes_nothing_new(started, farm, callers):
