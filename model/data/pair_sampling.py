@@ -261,7 +261,8 @@ def _targets(
         named = bool(positive.any() or negative.any())
         box: NDArray[np.float32] = NO_BOX
         if rng.random() < settings.box:
-            box = jittered_box(target, rng)
+            seen = [piece for piece in question.pieces if here.parts.visible[piece]]
+            box = jittered_box(here.union(seen), rng)
             click_rc = click_rc if rng.random() < settings.box_and_click else NO_CLICK
         elif named and not question.needs_click and rng.random() < settings.no_click:
             click_rc = NO_CLICK

@@ -320,9 +320,11 @@ def test_a_cut_off_piece_still_belongs_to_its_part(tmp_path: Path) -> None:
         rest[5:6, 30:31] = True
         return Crop(image, {key: masks[key] for key in (*visible, "hood")}, {cut_off: rest})
 
-    settings = replace(ALWAYS_ALL, single=1)
+    settings = replace(ALWAYS_ALL, single=1, box=1)
     sizes: set[int] = set()
     for seed in range(20):
         group = sample_group(one, one, SIDE_PX, SIDE_PX, settings, default_rng(seed), augmentation, "object")
         sizes |= {int(size) for size in group.targets.sum(axis=(1, 2))}
+        of_light = group.boxes[group.targets.sum(axis=(1, 2)) == 21]
+        assert (of_light[:, 3] < 20).all(), "its box does not reach to the rest at column 30"
     assert sizes == {21, 200}

@@ -58,6 +58,16 @@ def test_the_pasted_object_touches_the_other_and_both_stay_visible() -> None:
     assert max(areas) > 1.3 * min(areas)
 
 
+def test_an_object_that_is_moved_onto_the_photograph_still_touches() -> None:
+    host = photograph({"sign": (0, 14, 50, 70)}, 200)
+    hook = photograph({"arm": (70, 80, 10, 60), "bar": (10, 80, 60, 70)}, 100)
+    found = [paste(host, ["sign"], hook, ["arm", "bar"], default_rng(seed)) for seed in range(60)]
+    placed = [one for one in found if one is not None]
+    assert len(placed) > 20
+    for one in placed:
+        assert connected(of_object(one, HOST), of_object(one, PASTED))
+
+
 def test_masks_hold_what_is_seen_whichever_of_the_two_is_in_front() -> None:
     host_whole = photograph(CAR, 0).union(CAR)
     behind = []
