@@ -50,6 +50,12 @@ def test_two_things_that_touch_may_be_of_one_name() -> None:
         assert len(set(meant)) == len(meant)
 
 
+def test_a_click_on_a_thing_between_two_of_its_name_means_no_pair_with_either() -> None:
+    row = {"sheep": [(0, 3, 0, 2), (0, 3, 2, 4), (0, 3, 4, 6)]}
+    pairs = [q for q in asked(row, "instances", two_things=1.0) if len(q.pieces) == 2]
+    assert {tuple(q.click_on) for q in pairs} == {(0,), (2,)}
+
+
 def test_one_of_several_things_needs_a_click_and_a_lone_thing_does_not() -> None:
     for question in asked(PLACES, "instances", two_things=0.0):
         (piece,) = question.pieces
