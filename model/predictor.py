@@ -162,7 +162,7 @@ class RefCutPredictor:
             self._reference = reference
 
     def forget_clicks(self) -> None:
-        """Forget clicks and reference, whatever state an interrupted call has left; the image and its features are kept."""
+        """Forget clicks and reference, whatever an interrupted call has left; the image and its features are kept."""
         self._steps.clear()
         self._prepared.clear()
         self._reference = None

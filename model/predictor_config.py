@@ -63,7 +63,7 @@ class PredictorSettings:
             )
 
 
-SERVING = PredictorSettings(network_px=336, second_look=True, resampling="area")
+SERVING = PredictorSettings(network_px=336, second_look=True, second_look_share=0.15, resampling="area")
 
 
 def serving_settings(config: NetworkConfig) -> PredictorSettings:

@@ -83,6 +83,11 @@ class CandidateMasks(nn.Module):
         # Scale and shift of the expected IoU's logit, fitted on masks that were kept aside.
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
+    def requires_grad_judge(self) -> None:
+        """Let the layers that judge be trained, whatever else is."""
+        self.norm.requires_grad_(True)
+        self.judge.requires_grad_(True)
+
     def forward(
         self, logits: Tensor, fused: Tensor, evidence: Tensor, coords: Tensor, grid: tuple[int, int]
     ) -> Segmentation:

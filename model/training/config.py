@@ -153,6 +153,8 @@ class TrainConfig(_Strict):
         rate_prompts: Learning rate of the prompt layers and the learned similarity.
         rate_blocks: Learning rate of the last transformer block.
         rate_reader: Learning rate of the reader; 0 leaves it as it is.
+        judge_only: Only the layers that judge candidate masks are trained. They learn what the masks of a finished
+            network are worth; a step takes half as long.
         block_decay: Each earlier block learns slower by this factor.
         weight_decay: AdamW's weight decay.
         warmup_steps: Steps over which the learning rate rises linearly from zero.
@@ -192,6 +194,7 @@ class TrainConfig(_Strict):
     rate_prompts: float = 2e-4
     rate_blocks: float = 1e-4
     rate_reader: float = Field(0.0, ge=0)
+    judge_only: bool = False
     block_decay: float = 0.8
     weight_decay: float = 0.02
     warmup_steps: int = 100

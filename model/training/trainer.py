@@ -182,6 +182,9 @@ class Trainer:
         self.processes = processes
         if network.config.reader is not None:
             network.reader.requires_grad_(config.rate_reader > 0)
+        if config.judge_only:
+            network.requires_grad_(False)
+            network.candidates.requires_grad_judge()
         self.optimiser = make_optimiser(network, config)
         self.average = WeightAverage(network, config.average_decay)
         self.stage = 0
