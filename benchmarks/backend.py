@@ -60,19 +60,20 @@ class Outcome:
 
 @dataclass
 class Backend:
-    """A running backend. environment: what its commands need to find it."""
+    """A running backend. environment: what its commands need to find it. label_config: sent with every click."""
 
     process: subprocess.Popen[bytes]
     client: httpx.Client
     redis: Redis
     environment: Mapping[str, str]
+    label_config: str = LABEL_CONFIG
 
     def click(self, click: StreamClick) -> Outcome:
         """Sends a click as Label Studio does."""
         body = {
             "tasks": [{"id": click.task, "data": {"image": f"/data/upload/1/{click.photograph}.jpg"}}],
             "project": "1.1",
-            "label_config": LABEL_CONFIG,
+            "label_config": self.label_config,
             "params": {"context": {"result": list(click.dots)}},
         }
         sent = time.monotonic()
@@ -104,11 +105,14 @@ class Backend:
 
 @contextmanager
 def running_backend(
-    workers: int = 1, click_timeout_s: int = 8, more: Mapping[str, str] = MappingProxyType({})
+    workers: int = 1,
+    click_timeout_s: int = 8,
+    more: Mapping[str, str] = MappingProxyType({}),
+    module: str = "refcut_backend",
 ) -> Iterator[Backend]:
     """Ready for clicks: all workers have their model loaded. Its log goes to `refcut.log` in a folder that is removed.
 
-    more: settings.
+    more: settings. module: what `python -m MODULE run` starts; `tests.support.fake_run` has workers without a model.
     """
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis())
@@ -127,10 +131,11 @@ def running_backend(
             "REFCUT_WORKERS": str(workers),
             "REFCUT_TRAINING_WORKER": "false",
             "REFCUT_CLICK_TIMEOUT_S": str(click_timeout_s),
+            "FAKE_WORKER_LOG": str(folder / "computed"),
             **more,
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "refcut_backend", "run"],
+            [sys.executable, "-m", module, "run"],
             env=os.environ | settings,
             cwd=REPOSITORY,
             stdout=log,

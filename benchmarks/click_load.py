@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks.backend import ANSWERED, LOST, Backend, Outcome, running_backend
 from benchmarks.report import machine, percentile_ms, print_table, write_json
-from benchmarks.stream import clicks_of
+from benchmarks.stream import StreamClick, clicks_of
 
 OVERLOAD = 10
 GRACE_S = 0.5
@@ -36,9 +36,25 @@ class Load:
         return [outcome.seconds for outcome in self.outcomes if outcome.reason == reason]
 
 
-def send_load(backend: Backend, name: str, annotators: int, clicks_per_s: float, seconds: float) -> Load:
-    """Sends every click at its time and waits for all answers."""
-    streams = [clicks_of(number) for number in range(annotators)]
+def send_load(
+    backend: Backend,
+    name: str,
+    annotators: int,
+    clicks_per_s: float,
+    seconds: float,
+    clicks: Callable[[int], Iterator[StreamClick]] = clicks_of,
+) -> Load:
+    """Sends every click at its time and waits for all answers.
+
+    Args:
+        backend: Takes the clicks.
+        name: Of the load.
+        annotators: Their number.
+        clicks_per_s: Of each annotator.
+        seconds: How long clicks are sent.
+        clicks: The clicks of an annotator.
+    """
+    streams = [clicks(number) for number in range(annotators)]
     before = backend.memory_mb()
     started = time.monotonic()
     replies: list[Future[Outcome]] = []
