@@ -5,12 +5,16 @@ label-studio-sdk's `LabelInterface` parses the XML.
 
 from __future__ import annotations
 
+import hashlib
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
+from cachetools import LRUCache, cached
+
 from refcut_backend.errors import LabelConfigError
+from refcut_backend.label_studio.payloads import MAX_CONFIG_CHARS
 
 REFERENCE_CHOICE = "Reference"
 NEGATIVE_REFERENCE_CHOICE = "Negative reference"
@@ -24,7 +28,8 @@ TAGS: dict[MaskKind, str] = {
     "polygon": "PolygonLabels",
     "rectangle": "RectangleLabels",
 }
-KNOWN_CONFIGS = 64
+KNOWN_BYTES = 4 * 2**20
+"""Memory for configs that were read, about."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +110,30 @@ class ProjectControls:
         )
 
 
-@lru_cache(maxsize=KNOWN_CONFIGS)
 def read_label_config(xml: str) -> ProjectControls:
     """Parses a label config (XML). Empty text is a config without controls.
 
     Raises:
-        LabelConfigError: The text is not a label config.
+        LabelConfigError: The text is not a label config, or is too long.
     """
+    if len(xml) > MAX_CONFIG_CHARS:
+        raise LabelConfigError(f"the label config is longer than {MAX_CONFIG_CHARS} characters")
+    return _parsed(xml)
+
+
+def _digest(xml: str) -> bytes:
+    """The text itself as key would keep it in memory."""
+    return hashlib.sha256(xml.encode(errors="surrogatepass")).digest()
+
+
+def _size(controls: ProjectControls) -> int:
+    """Memory that parsed controls take, in bytes, about."""
+    every = (*controls.clicks, *controls.masks, *controls.boxes, *controls.regions)
+    return 2000 + sum(150 + len(label) for control in every for label in control.labels)
+
+
+@cached(LRUCache(KNOWN_BYTES, getsizeof=_size), key=_digest, lock=threading.Lock())
+def _parsed(xml: str) -> ProjectControls:
     # Takes half a second to import: `api/app.py` does that at the start, other processes only if they get here.
     from label_studio_sdk.label_interface import LabelInterface
 

@@ -49,6 +49,8 @@ from refcut_backend.references.selection import UNKNOWN, Author
 T = TypeVar("T")
 
 TRANSACTION_TRIES = 3
+IDS_AT_ONCE = 50
+"""Deleted annotations or tasks per transaction. A webhook may name ten thousand, and clicks write in between."""
 CLOCK_TOLERANCE_S = 5.0
 """How far the clocks of web processes on several machines may differ."""
 
@@ -194,17 +196,24 @@ class AnnotationStates:
             action: Label Studio's name of the webhook's action; "" if there was no webhook.
         """
 
-        def work(session: Session, annotation_id: int) -> None:
-            row = AnnotationState.project_id == project_id, AnnotationState.annotation_id == annotation_id
-            task_id = session.scalar(select(AnnotationState.task_id).where(*row))
-            task = None if task_id is None else self._lock_task(session, project_id, task_id)
-            state = self._lock_annotation(session, project_id, annotation_id)
-            record_event(session, project_id, action, annotation_id, "", None)
-            state.deleted_at, state.mask_regions, state.problem = state.deleted_at or self._now(), 0, None
-            self._remove(session, project_id, task, Reference.annotation_id == annotation_id)
+        def work(session: Session, ids: Sequence[int]) -> None:
+            those = AnnotationState.project_id == project_id, AnnotationState.annotation_id.in_(ids)
+            rows = session.execute(
+                select(AnnotationState.annotation_id, AnnotationState.task_id).where(*those)
+            )
+            task_of = {annotation_id: task_id for annotation_id, task_id in rows if task_id is not None}
+            tasks = {
+                task_id: self._lock_task(session, project_id, task_id)
+                for task_id in sorted(set(task_of.values()))
+            }
+            for annotation_id in ids:
+                state = self._lock_annotation(session, project_id, annotation_id)
+                record_event(session, project_id, action, annotation_id, "", None)
+                state.deleted_at, state.mask_regions, state.problem = state.deleted_at or self._now(), 0, None
+                task = tasks[task_of[annotation_id]] if annotation_id in task_of else None
+                self._remove(session, project_id, task, Reference.annotation_id == annotation_id)
 
-        for annotation_id in annotation_ids:
-            self._run(partial(work, annotation_id=annotation_id))
+        self._run_in_parts(work, annotation_ids)
 
     def remove_tasks(self, project_id: int, task_ids: Sequence[int], action: str = "") -> None:
         """Removes the references of deleted tasks and marks those as deleted.
@@ -215,16 +224,16 @@ class AnnotationStates:
             action: Label Studio's name of the webhook's action; "" if there was no webhook.
         """
 
-        def work(session: Session, task_id: int) -> None:
-            task = self._lock_task(session, project_id, task_id)
-            record_event(session, project_id, action, task_id, "", None)
-            task.deleted_at = task.deleted_at or self._now()
-            of_task = AnnotationState.project_id == project_id, AnnotationState.task_id == task_id
-            session.execute(update(AnnotationState).where(*of_task).values(mask_regions=0, problem=None))
-            self._remove(session, project_id, task, Reference.task_id == task_id)
+        def work(session: Session, ids: Sequence[int]) -> None:
+            tasks = [self._lock_task(session, project_id, task_id) for task_id in ids]
+            those = AnnotationState.project_id == project_id, AnnotationState.task_id.in_(ids)
+            session.execute(update(AnnotationState).where(*those).values(mask_regions=0, problem=None))
+            for task in tasks:
+                record_event(session, project_id, action, task.task_id, "", None)
+                task.deleted_at = task.deleted_at or self._now()
+                self._remove(session, project_id, task, Reference.task_id == task.task_id)
 
-        for task_id in task_ids:
-            self._run(partial(work, task_id=task_id))
+        self._run_in_parts(work, task_ids)
 
     def _remove(
         self, session: Session, project_id: int, task: TaskState | None, which: ColumnElement[bool]
@@ -289,6 +298,12 @@ class AnnotationStates:
             )
             session.flush()
         return session.get_one(AnnotationState, (project_id, annotation_id), populate_existing=True)
+
+    def _run_in_parts(self, work: Callable[[Session, Sequence[int]], None], ids: Sequence[int]) -> None:
+        """Runs a transaction per `IDS_AT_ONCE` ids, in ascending order: opposite orders of locks would deadlock."""
+        ordered = sorted(set(ids))
+        for start in range(0, len(ordered), IDS_AT_ONCE):
+            self._run(partial(work, ids=ordered[start : start + IDS_AT_ONCE]))
 
     def _run(self, work: Callable[[Session], T]) -> T:
         """Runs one transaction; repeats it if another process created the locking row at the same moment."""

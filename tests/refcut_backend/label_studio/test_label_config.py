@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 
 from refcut_backend.errors import LabelConfigError
 from refcut_backend.label_studio.label_config import problems, read_label_config
+from refcut_backend.label_studio.payloads import MAX_CONFIG_CHARS
 from tests.support.recorded import LABEL_CONFIG, backend_request
 
 
@@ -130,3 +132,25 @@ def test_the_web_process_loads_the_parser_at_its_start_and_other_processes_when_
 
     assert loads_parser("refcut_backend.api.app")
     assert not loads_parser("refcut_backend.label_studio.label_config")
+
+
+def test_configs_that_were_read_do_not_stay_in_memory_as_text():
+    read_label_config(config(CLICKS))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for number in range(8):
+            read_label_config(config(CLICKS) + f"<!-- {number} {'x' * 900_000} -->")
+        assert tracemalloc.get_traced_memory()[0] - before < 900_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_config_is_parsed_once():
+    xml = config(CLICKS + tag("Brush", "Door"))
+    assert read_label_config(xml) is read_label_config(xml)
+
+
+def test_a_config_that_is_too_long_is_named():
+    with pytest.raises(LabelConfigError, match="longer than"):
+        read_label_config(config(CLICKS) + " " * MAX_CONFIG_CHARS)

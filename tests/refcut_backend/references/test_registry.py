@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import event
 
 from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.references.annotation_states import AnnotationUpdate
@@ -111,6 +112,23 @@ def test_deleted_annotations_and_tasks_take_their_references_along(engine):
     references.annotations.remove_annotations(1, [1])
     references.annotations.remove_tasks(1, [20])
     assert versions(references) == [reference(3).version("/30.jpg")]
+
+
+@pytest.mark.parametrize("kind", ["remove_annotations", "remove_tasks"])
+def test_many_deletions_are_few_transactions_and_all_take_effect(engine, kind):
+    references, commits = References(engine), []
+    for number in (1, 2, 3):
+        references.annotations.apply_webhook(
+            annotation_update(number, 1, reference(number), task=number), CREATED
+        )
+    event.listen(engine, "commit", commits.append)
+    getattr(references.annotations, kind)(1, [*range(200, 0, -1), 2, 2])
+    assert len(commits) <= 200 / 50
+    assert versions(references) == []
+    for number in (1, 100, 200):
+        late = annotation_update(number, 9, reference(number % 10), task=number)
+        references.annotations.apply_webhook(late, UPDATED)
+    assert versions(references) == []
 
 
 def test_a_late_event_does_not_bring_a_deleted_annotation_or_task_back(engine):
