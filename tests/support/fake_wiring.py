@@ -115,9 +115,10 @@ def wiring_on(
     preloader: FakePreloader | None = None,
     prelabeller: FakePrelabeller | None = None,
     prelabel_rules: PrelabelRules | None = None,
+    url: str | None = None,
 ) -> Iterator[Wiring]:
-    """A wiring with its database in a folder; the projects of recorded requests have called /setup."""
-    engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
+    """A wiring with its database in a folder, or at a URL; the projects of recorded requests have called /setup."""
+    engine = open_database(url or f"sqlite:///{folder / 'refcut.db'}")
     projects, references = Projects(engine), References(engine)
     for number, created in PROJECTS.items():
         projects.remember(number, Connection("", ""), "", created)
