@@ -43,7 +43,7 @@ def soak(backend: Backend, clicks: int) -> tuple[list[dict[str, float]], Counter
         outcomes[backend.click(next(streams[number % ANNOTATORS])).reason] += 1
         if number % EVERY == EVERY - 1:
             readings.append({"clicks": number + 1, **resident_mb(backend)})
-            if number % (50 * EVERY) == 50 * EVERY - 1:
+            if number % (10 * EVERY) == 10 * EVERY - 1:
                 print(readings[-1], file=sys.stderr, flush=True)
     return readings, outcomes
 
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--limit-mb", type=float, default=5.0)
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
-    with running_backend(more={"REFCUT_RECONCILE_INTERVAL_S": "0"}) as backend:
+    with running_backend(click_timeout_s=60, more={"REFCUT_RECONCILE_INTERVAL_S": "0"}) as backend:
         soak(backend, arguments.warm_up)
         started = time.monotonic()
         readings, outcomes = soak(backend, arguments.clicks)
