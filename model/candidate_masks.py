@@ -109,4 +109,6 @@ def mask_result(segmentation: Segmentation, placement: Placement, prompts: int) 
         ]
         chosen = best_of(segmentation.quality[0].tolist()) if prompts <= CHOICE_CLICKS else MEANT
     taken = masks[chosen]
-    return MaskResult(taken.mask_hw, taken.probability_hw, placement.crop, taken.expected_iou, tuple(masks))
+    return MaskResult(
+        taken.mask_hw, taken.probability_hw, placement.crop, taken.expected_iou, tuple(masks), chosen
+    )

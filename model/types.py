@@ -116,6 +116,7 @@ class MaskResult:
         expected_iou: IoU that the mask can be expected to have, 0 to 1; None if the network does not judge its masks.
         candidates: All masks that the network proposes, the smallest first: one, or three (smaller, as meant, larger).
             The mask above is one of them.
+        chosen: Number of the candidate that the mask above is.
 
     Example:
         >>> import numpy as np
@@ -131,3 +132,21 @@ class MaskResult:
     crop: Box
     expected_iou: float | None = None
     candidates: Sequence[CandidateMask] = ()
+    chosen: int = 0
+
+    def stepped(self, steps: int) -> MaskResult:
+        """The next larger or smaller of the candidates.
+
+        Args:
+            steps: How many candidates larger; negative for smaller. Beyond the last one, the last one is taken.
+
+        Returns:
+            The same answer with another of its masks; itself if it has only one.
+        """
+        number = min(max(self.chosen + steps, 0), len(self.candidates) - 1)
+        if number < 0 or number == self.chosen:
+            return self
+        other = self.candidates[number]
+        return MaskResult(
+            other.mask_hw, other.probability_hw, self.crop, other.expected_iou, self.candidates, number
+        )

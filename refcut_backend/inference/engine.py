@@ -314,6 +314,7 @@ class ClickEngine:
         size_hw = open_image.predictor.image_size
         box = None if job.box is None else box_in_pixels(job.box, *size_hw)
         result = open_image.predictor.predict(clicks_in_pixels(job.clicks, *size_hw), box)
+        result = result.stepped(job.extent)
         self.check_output(result.probability_hw)
         self._open_images.store(key, open_image)
         predicted = time.monotonic()

@@ -68,6 +68,7 @@ class PlaygroundClicks:
         clicks: Sequence[PercentClick],
         box: PercentBox | None,
         reference_names: Sequence[str],
+        extent: int = 0,
     ) -> PlaygroundMask:
         """Asks a worker for the mask of some clicks.
 
@@ -77,6 +78,7 @@ class PlaygroundClicks:
             clicks: Clicks in percent of the photograph, in the order in which they apply.
             box: The box that the object began with, in percent; None without one.
             reference_names: References that say what is meant; none means clicks alone.
+            extent: Steps larger than the network's choice; negative for smaller.
 
         Raises:
             RefCutError: If there is no answer; the message says why, and what helps.
@@ -97,6 +99,7 @@ class PlaygroundClicks:
                 reference_ids=self._references.ids(reference_names),
                 click_ids=(session,),
                 box=box,
+                extent=extent,
             )
         )
         if answer.error_code is not None:

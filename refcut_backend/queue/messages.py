@@ -93,6 +93,7 @@ class ClickJob:
         reference_ids: Rows of the reference table whose masks say what the label means.
         click_ids: Ids of the object's dots in Label Studio. Of two clicks on a task that share one, the newer wins.
         box: The rectangle that the object began with, in percent of the image's size; None without one.
+        extent: How many steps larger than the network's choice the mask shall be; negative for smaller.
         format: Version of these fields.
     """
 
@@ -104,6 +105,7 @@ class ClickJob:
     reference_ids: tuple[int, ...] = ()
     click_ids: tuple[str, ...] = ()
     box: PercentBox | None = None
+    extent: int = 0
     format: int = CLICK_FORMAT
 
     def to_json(self) -> dict[str, Any]:

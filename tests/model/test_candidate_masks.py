@@ -94,3 +94,15 @@ def test_a_network_with_an_input_for_boxes_gets_no_clicks_in_their_place() -> No
         drawn.clear()
         predictor.predict([], Box(20, 40, 20, 60))
         assert drawn == [expected]
+
+
+def test_an_answer_steps_to_its_smaller_and_larger_masks_and_no_further() -> None:
+    result = mask_result(segmentation([0.0, 1.0, 0.0]), PLACEMENT, prompts=1)
+    assert result.chosen == MEANT
+    for steps, number in ((-1, SMALLER), (-5, SMALLER), (1, LARGER), (9, LARGER)):
+        other = result.stepped(steps)
+        assert np.array_equal(other.mask_hw, result.candidates[number].mask_hw)
+        assert other.expected_iou == result.candidates[number].expected_iou
+    assert result.stepped(0) is result
+    alone = mask_result(Segmentation(segmentation([0, 0, 0]).logits[:, :1]), PLACEMENT, prompts=1)
+    assert alone.stepped(1) is alone

@@ -81,6 +81,7 @@ class ClickRequest(BaseModel):
     clicks: Annotated[list[ClickPoint], Field(max_length=200)] = []
     box: ClickBox | None = None
     references: Annotated[list[Key], Field(max_length=50)] = []
+    extent: Annotated[int, Field(ge=-2, le=2)] = 0
 
 
 def home_route() -> APIRouter:
@@ -189,6 +190,7 @@ def _click(playground: Playground, request: ClickRequest) -> dict[str, Any]:
         [PercentClick(one.x, one.y, one.positive) for one in request.clicks],
         None if box is None else PercentBox(box.left, box.top, box.right, box.bottom),
         request.references,
+        request.extent,
     )
     return {
         "mask": base64.b64encode(mask_to_png(found.mask_hw)).decode(),

@@ -140,3 +140,9 @@ def test_the_demos_masks_are_those_of_pycocotools() -> None:
     assert len(annotations) > 80
     for annotation in annotations:
         assert np.array_equal(demo.coco_mask(annotation["segmentation"]), decode(annotation["segmentation"]))
+
+
+def test_a_larger_mask_for_the_same_click_can_be_asked_for(playground: Playground, queue: FakeQueue) -> None:
+    key = playground.add(photograph()).key
+    playground.clicks.answer(key, "one", [PercentClick(50, 50, True)], None, [], extent=1)
+    assert queue.jobs[0].extent == 1

@@ -27,6 +27,7 @@ const state = {
   /** @type {import("./photo-view.js").Click[]} */ clicks: [],
   /** @type {import("./photo-view.js").Box | null} */ box: null,
   tool: "add",
+  extent: 0,
   session: crypto.randomUUID(),
   /** @type {Record<string, Answer | null>} */ answers: { with: null, alone: null },
   /** @type {Record<string, Mask | null>} */ masks: { with: null, alone: null },
@@ -211,6 +212,7 @@ async function mark(role) {
 function startOver() {
   state.clicks = [];
   state.box = null;
+  state.extent = 0;
   state.session = crypto.randomUUID();
   state.asked += 1;
   for (const side of SIDES) {
@@ -225,6 +227,7 @@ function startOver() {
 function addClick(x, y, positive) {
   if (!state.photo) return;
   state.clicks = [...state.clicks, { x, y, positive }];
+  state.extent = 0;
   compute().catch(complain);
 }
 
@@ -267,6 +270,7 @@ async function compute() {
       clicks: state.clicks,
       box: state.box,
       references: side === "with" ? state.references.map((one) => one.name) : [],
+      extent: state.extent,
     });
     const bitmap = await createImageBitmap(blobOf(answer.mask, "image/png"));
     if (asked !== state.asked) return;
@@ -294,6 +298,12 @@ function draw() {
     view.draw();
   }
   element("undo").disabled = !state.clicks.length && !state.box;
+}
+
+/** @param {number} steps larger; negative for smaller */
+function resize(steps) {
+  state.extent = Math.min(2, Math.max(-2, state.extent + steps));
+  compute().catch(complain);
 }
 
 function undo() {
@@ -358,6 +368,8 @@ function connect() {
   }
   element("undo").addEventListener("click", undo);
   element("clear").addEventListener("click", startOver);
+  element("smaller").addEventListener("click", () => resize(-1));
+  element("larger").addEventListener("click", () => resize(1));
   element("mark-positive").addEventListener("click", shown(() => mark("positive")));
   element("mark-negative").addEventListener("click", shown(() => mark("negative")));
   element("file").addEventListener("change", shown(() => addFiles(element("file").files)));
@@ -377,6 +389,7 @@ function connect() {
     if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) undo();
     else if (event.ctrlKey || event.metaKey || event.altKey) return;
     else if (event.key === "Escape") startOver();
+    else if (event.key === "-" || event.key === "+") resize(event.key === "+" ? 1 : -1);
     else if (tool) setTool(tool);
     else if (/^[1-9]$/.test(event.key)) element("labels").children[Number(event.key) - 1]?.click();
     else return;
