@@ -16,6 +16,7 @@ from refcut_backend.child_processes import end_with_parent
 from refcut_backend.cli.common import ProjectOption, checked_settings, find_project
 from refcut_backend.cli.common import explained as _explained
 from refcut_backend.cli.common import with_settings as _with_settings
+from refcut_backend.cli.export import export
 from refcut_backend.cli.models import models_app
 from refcut_backend.cli.projects import projects_app
 from refcut_backend.cli.references import references_app
@@ -30,6 +31,7 @@ app.add_typer(references_app, name="references")
 app.add_typer(models_app, name="models")
 app.add_typer(projects_app, name="projects")
 app.command()(train)
+app.command()(export)
 
 
 def _redis_url(settings: Settings) -> str:

@@ -155,6 +155,15 @@ def _parsed(xml: str) -> ProjectControls:
     )
 
 
+def label_order(xml: str) -> list[str]:
+    """Returns the labels that regions can have, in the order of the label config. Raises LabelConfigError."""
+    from label_studio_sdk.label_interface import LabelInterface
+
+    known = read_label_config(xml).region_labels
+    tags = LabelInterface(xml).controls if known else []
+    return list(dict.fromkeys(label for tag in tags for label in tag.labels if label in known))
+
+
 def problems(controls: ProjectControls) -> list[str]:
     """Returns what a project's owner should correct in the label config, one sentence each."""
     found = []
