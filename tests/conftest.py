@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,14 @@ settings.load_profile("untimed")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 pytest_plugins = ["tests.support.backend_fixtures"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _users_folder_for_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test finds a backend that runs outside the tests, and none announces one there."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("user-state")))
+        yield
 
 
 def pytest_configure(config: pytest.Config) -> None:

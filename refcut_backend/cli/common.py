@@ -14,6 +14,7 @@ from rich.text import Text
 
 from model.checkpoints.version_folder import SHIPPED_DIR
 from model.errors import ModelError
+from refcut_backend.cli.running_backends import require_database, settings_of_backend
 from refcut_backend.errors import RefCutError
 from refcut_backend.logs import set_up_logging
 from refcut_backend.settings import Settings, read_settings
@@ -41,16 +42,25 @@ def explained(status: int = 1) -> Iterator[None]:
         raise typer.Exit(status) from None
 
 
-def with_settings(action: Callable[[Settings], None], status: int = 1) -> None:
+def with_settings(
+    action: Callable[[Settings], None], *, starts_backend: bool = False, needs_database: bool = True
+) -> None:
     """Run the body of a command: logging is set up, settings are read, expected errors are printed.
 
     Args:
         action: The body; it gets the checked settings.
-        status: Exit status after an expected error.
+        starts_backend: Whether the command is part of a backend. Others are about a backend that runs or has run: they
+            find its state and never make an empty one.
+        needs_database: Whether a command that is no part of a backend ends if there is no database yet.
     """
     set_up_logging()
-    with explained(status):
-        action(checked_settings())
+    with explained():
+        settings = checked_settings()
+        if not starts_backend:
+            settings = settings_of_backend(settings)
+            if needs_database:
+                require_database(settings)
+        action(settings)
 
 
 ProjectOption = Annotated[
@@ -66,10 +76,11 @@ def find_project(settings: Settings, text: str) -> int:
     """The project id of the project that an option names.
 
     Raises:
-        ConfigError: If the text names no project, or several; the message lists them.
+        ConfigError: If the text names no project, or several, and the message lists them; or if there is no database.
     """
     from refcut_backend.wiring import open_stores
 
+    require_database(settings)
     with open_stores(settings) as stores:
         return stores.projects.find(text)
 

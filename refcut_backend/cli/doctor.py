@@ -21,6 +21,7 @@ from sqlalchemy import text
 
 from model.checkpoints.version_folder import version_name
 from model.errors import ModelError
+from refcut_backend.cli.running_backends import require_database
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import QueueUnavailableError, RefCutError
 from refcut_backend.images.address import TaskImage, image_of_task
@@ -96,6 +97,7 @@ class ProjectDoctor:
         Raises:
             RefCutError: If the project is unknown, Label Studio refuses, or the image cannot be read.
         """
+        require_database(self._settings)
         with open_stores(self._settings) as stores:
             connection = stores.projects.connection(self._project_id)
             label_config = stores.projects.label_config(self._project_id) or ""
@@ -203,6 +205,7 @@ def project_checks(settings: Settings, project_id: int | None) -> list[tuple[str
     if project_id is not None:
         return [(f"project {project_name(project_id)}", ProjectDoctor(settings, project_id).check)]
     try:
+        require_database(settings)
         with open_stores(settings) as stores:
             known = stores.projects.known()
     except RefCutError:
@@ -256,7 +259,8 @@ def check_the_redis(settings: Settings) -> Iterator[Finding]:
 
 
 def check_database(settings: Settings) -> Iterator[Finding]:
-    """Check that the database opens. Raises ConfigError if it does not."""
+    """Check that there is a database and that it opens. Raises ConfigError if not."""
+    require_database(settings)
     engine = open_database(settings.database)
     with engine.connect() as connection:
         connection.execute(text("SELECT 1"))

@@ -118,7 +118,7 @@ def serve() -> None:
             **server_options(connection_limits(settings.request_max_bytes)),
         )
 
-    _with_settings(action)
+    _with_settings(action, starts_backend=True)
 
 
 @app.command()
@@ -170,7 +170,7 @@ def doctor(
         if not print_findings(run_checks(checks), Console()):
             raise typer.Exit(1)
 
-    _with_settings(action)
+    _with_settings(action, needs_database=False)
 
 
 @app.command()

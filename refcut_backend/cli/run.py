@@ -2,6 +2,7 @@
 
 Supervisor
   |- locked_state         one run at a time on a state folder
+  |- announced            other commands find this backend
   |- EmbeddedRedis        unless REFCUT_REDIS_URL is set
   |- WorkerPool           REFCUT_WORKERS slots, each with one worker process
   |- TrainingPool         the same for the training worker; it may fail without ending the rest
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING
 
 from model.checkpoints.version_folder import version_name
 from refcut_backend.child_processes import ENDS_WITHIN_S, Lifeline, end_with_parent, stop_within
+from refcut_backend.cli.running_backends import announced
 from refcut_backend.cli.state_lock import locked_state
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import CANNOT_START, ConfigError, QueueUnavailableError, WorkersGivenUpError
@@ -264,6 +266,7 @@ class Supervisor:
             if embedded is not None:
                 stack.enter_context(named_redis(self._settings.state_dir, redis_url))
             connection = stack.enter_context(connect_redis(redis_url))
+            stack.enter_context(announced(self._settings))
             workers = WorkerPool(
                 self._settings.workers, connection, self._lifeline, environment, self._worker_command
             )

@@ -113,12 +113,14 @@ def test_problems_of_the_label_config_are_findings(tmp_path: Path) -> None:
 
 
 def test_a_project_that_never_called_setup_is_explained(tmp_path: Path) -> None:
+    open_database(Settings(state_dir=tmp_path).database).dispose()
     (finding,) = run_checks(project_checks(Settings(state_dir=tmp_path), 99))
     assert finding.state == "wrong"
     assert "/setup" in finding.advice
 
 
 def test_without_any_project_the_next_step_is_named(tmp_path: Path) -> None:
+    open_database(Settings(state_dir=tmp_path).database).dispose()
     (finding,) = run_checks(project_checks(Settings(state_dir=tmp_path), None))
     assert finding.state == "note"
     assert "Connect Model" in finding.advice
@@ -169,6 +171,13 @@ def test_a_redis_without_a_worker_is_wrong() -> None:
 def test_a_web_server_that_does_not_run_is_only_noted() -> None:
     (finding,) = found_about("web server", Settings(port=free_port()))
     assert finding.state == "note"
+
+
+def test_a_database_that_is_not_there_is_wrong_and_is_not_made(tmp_path: Path) -> None:
+    (finding,) = found_about("database", Settings(state_dir=tmp_path))
+    assert finding.state == "wrong"
+    assert "REFCUT_STATE_DIR" in finding.advice
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_database_that_cannot_be_opened_is_wrong(tmp_path: Path) -> None:
