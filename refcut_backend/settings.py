@@ -158,6 +158,11 @@ class Settings(BaseSettings):
         description="time during which an answer repeats the unaccepted masks of boxes of the same label that are still "
         "on the canvas; 0 = never",
     )
+    recover_masks: bool = Field(
+        False,
+        description="whether masks that were submitted without the tick are put into their annotations within "
+        "`REFCUT_RECONCILE_INTERVAL_S`; `refcut masks recover` does it on request",
+    )
     mask_output: Literal["brush", "polygon", "rectangle"] = Field(
         "brush", description="form of masks whose label is in several controls: brush, polygon or rectangle"
     )

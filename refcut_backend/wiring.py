@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
+from refcut_backend.clicks.forgotten_masks import ForgottenMasks
 from refcut_backend.clicks.history import ANSWER_TIMEOUT_S, LOCK_TIMEOUT_MS, ClickHistory
 from refcut_backend.clicks.log import OldClicks
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.preload import TaskPreloader
+from refcut_backend.clicks.recover_masks import MaskRecovery, recover_all
 from refcut_backend.clicks.service import AddressHidingSender, ClickService
 from refcut_backend.database.engine import WriteCheck, open_database
 from refcut_backend.database.projects import Projects
@@ -161,6 +163,7 @@ class Wiring:
         batches: Answers requests without a click.
         playground: What the playground page asks for.
         database_is_writable: Whether a row can be written now; answers within seconds.
+        forgotten_masks: Number of masks that annotations lack because their tick was forgotten, per project id.
         click_timeout_s: Deadline of a click in seconds.
         reconcile: Compares the references with Label Studio; None in processes that do not.
     """
@@ -175,8 +178,28 @@ class Wiring:
     batches: BatchPrelabeller
     playground: Playground
     database_is_writable: Callable[[], bool]
+    forgotten_masks: Callable[[], dict[int, int]] = dict
     click_timeout_s: float = 8.0
     reconcile: ReconcileThread | None = None
+
+
+def mask_recovery(stores: Stores, settings: Settings) -> MaskRecovery:
+    """Connect what puts masks whose tick was forgotten into their annotations."""
+    rules = AnswerRules.of(settings)
+    return MaskRecovery(ForgottenMasks(stores.engine), stores.projects, rules.mask_output, rules.outlines)
+
+
+def _periodic_work(stores: Stores, settings: Settings) -> Callable[[], None]:
+    """What one of the web processes does after every round of comparisons."""
+    works = [OldClicks(stores.engine, settings.clicks_kept_days).drop]
+    if settings.recover_masks:
+        works.append(recover_all(mask_recovery(stores, settings), ForgottenMasks(stores.engine)))
+
+    def work() -> None:
+        for one in works:
+            one()
+
+    return work
 
 
 def wire_backend(settings: Settings, connection: Redis) -> Wiring:
@@ -213,6 +236,7 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
         batches=BatchPrelabeller(task_prelabeller(stores, settings, connection), PrelabelRules.of(settings)),
         training=wire_training(stores, settings, connection),
         database_is_writable=WriteCheck(stores.engine).passes,
+        forgotten_masks=ForgottenMasks(stores.engine).counts,
         click_timeout_s=settings.click_timeout_s,
         reconcile=reconcile_thread(
             stores.engine,
@@ -220,6 +244,6 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
             stores.projects,
             follower,
             settings.reconcile_interval_s,
-            OldClicks(stores.engine, settings.clicks_kept_days).drop,
+            _periodic_work(stores, settings),
         ),
     )

@@ -93,7 +93,9 @@ def create_app(
     local_or_password = [Depends(PageAccess(access or Access()))]
     for router in (home_route(), static_routes(), playground_routes(wiring.playground, bodies)):
         app.include_router(router, dependencies=local_or_password)
-    app.include_router(operations(metrics, wiring.queue_state, wiring.database_is_writable, training))
+    app.include_router(
+        operations(metrics, wiring.queue_state, wiring.database_is_writable, training, wiring.forgotten_masks)
+    )
     # The middleware that is added last is the outermost.
     app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
     app.add_middleware(JsonOnly)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from refcut_backend import __version__
 from refcut_backend.api.metrics import Metrics, ReadQueueState
 from refcut_backend.errors import QueueNotWritableError, QueueUnavailableError
+from refcut_backend.project_ids import project_name
 from refcut_backend.training.status import TrainingStatus
 
 PROBE_THREADS = 4
@@ -27,6 +28,7 @@ def operations(
     read_queue_state: ReadQueueState,
     database_is_writable: Callable[[], bool],
     training: TrainingStatus,
+    forgotten_masks: Callable[[], dict[int, int]],
 ) -> APIRouter:
     """Build the routes.
 
@@ -35,6 +37,7 @@ def operations(
         read_queue_state: Reads the click queue; may raise QueueUnavailableError.
         database_is_writable: Whether a row can be written now; answers within seconds.
         training: Reads the trainings; may raise SQLAlchemyError.
+        forgotten_masks: Counts the masks whose tick was forgotten, per project id; may raise SQLAlchemyError.
     """
     router = APIRouter()
     # Of their own, so that a probe is answered however many requests wait for a database that is silent.
@@ -70,6 +73,7 @@ def operations(
             "models_fallen_back": metrics.versions.fallen_back,
             "queue": _queue(read_queue_state),
             "training": _training(read_queue_state, training),
+            "masks_without_tick": _masks_without_tick(forgotten_masks),
         } | metrics.summary()
 
     return router
@@ -88,6 +92,13 @@ def _training(read_queue_state: ReadQueueState, training: TrainingStatus) -> dic
     with suppress(SQLAlchemyError):
         status["projects"] = training.summary()
     return status
+
+
+def _masks_without_tick(counts: Callable[[], dict[int, int]]) -> dict[str, int] | None:
+    """Number of masks that were submitted without the tick, per project; None where the database fails."""
+    with suppress(SQLAlchemyError):
+        return {project_name(project_id): count for project_id, count in counts().items()}
+    return None
 
 
 def _queue(read_queue_state: ReadQueueState) -> dict[str, Any]:

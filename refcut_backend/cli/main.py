@@ -17,9 +17,11 @@ from refcut_backend.cli.common import ProjectOption, checked_settings, find_proj
 from refcut_backend.cli.common import explained as _explained
 from refcut_backend.cli.common import with_settings as _with_settings
 from refcut_backend.cli.export import export
+from refcut_backend.cli.masks import masks_app
 from refcut_backend.cli.models import models_app
 from refcut_backend.cli.projects import projects_app
 from refcut_backend.cli.references import references_app
+from refcut_backend.cli.status import status
 from refcut_backend.cli.train import train
 from refcut_backend.errors import CANNOT_START, ConfigError, reasons_table
 from refcut_backend.logs import set_up_logging
@@ -32,6 +34,8 @@ app.add_typer(models_app, name="models")
 app.add_typer(projects_app, name="projects")
 app.command()(train)
 app.command()(export)
+app.command()(status)
+app.add_typer(masks_app, name="masks")
 
 
 def _redis_url(settings: Settings) -> str:

@@ -14,6 +14,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from refcut_backend.clicks.context import REGION_ID_PREFIX, ClickContext
+from refcut_backend.clicks.forgotten_masks import ForgottenMasks
 from refcut_backend.clicks.log import ClickLog
 from refcut_backend.clicks.recent_objects import ClickedObjects, newly_accepted
 from refcut_backend.clicks.session import ClickedObject, ClickSession, RememberedObject
@@ -21,6 +22,7 @@ from refcut_backend.database.engine import upsert
 from refcut_backend.database.tables import ClickPolarity
 from refcut_backend.errors import BadMaskError
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.payloads import AnnotationPayload
 from refcut_backend.label_studio.prompts import Dot, to_pixel
 from refcut_backend.label_studio.regions import GivenMask
 
@@ -99,6 +101,8 @@ class ClickHistory:
         self._polarities = ClickPolarities(engine)
         self._objects = ClickedObjects(engine, memory_s)
         self._log = ClickLog(engine)
+        self._forgotten = ForgottenMasks(engine)
+        self._memory_s = memory_s
 
     def session(self, key: ClickKey, seen_ids: Collection[str]) -> ClickSession:
         """Read the history of a click's task, and mark objects whose regions have been seen as accepted.
@@ -149,6 +153,8 @@ class ClickHistory:
             milliseconds: Time from request to answer.
         """
         if given.rle:
+            with _forgiving("masks without a tick"):
+                self._forgotten.keep_older(key.at_s - self._memory_s)
             with _forgiving("a click"):
                 self._objects.remember(
                     key.project_id,
@@ -169,9 +175,30 @@ class ClickHistory:
             )
 
     def forget(self, project_id: int, task_id: int) -> None:
-        """Drop a task's objects, after its annotation was submitted."""
+        """Drop a task's objects, after its annotation was submitted. Masks that were not accepted are kept elsewhere."""
         with _forgiving("a submit"):
+            self._forgotten.keep(project_id, task_id)
             self._objects.forget(project_id, task_id)
+
+    def follow(self, project_id: int, task_id: int, annotation: AnnotationPayload) -> None:
+        """Note which masks an annotation has, and which it lacks although it has their dots."""
+        with _forgiving("masks without a tick"):
+            missing = self._forgotten.follow(project_id, task_id, annotation)
+            if missing:
+                log.warning(
+                    "an annotation was submitted with dots and without their masks: the tick was forgotten",
+                    extra={
+                        "project": project_id,
+                        "task": task_id,
+                        "annotation": annotation.id,
+                        "labels": missing,
+                    },
+                )
+
+    def follow_removal(self, project_id: int, annotation_ids: Collection[int]) -> None:
+        """Note that annotations were deleted."""
+        with _forgiving("masks without a tick"):
+            self._forgotten.follow_removal(project_id, annotation_ids)
 
     def mark_accepted(self, project_id: int, region_ids: Collection[str]) -> None:
         """Note in the click log that an annotation has these regions now."""

@@ -176,13 +176,19 @@ class ClickService:
         return ClickReply(prediction(version, regions, answer.score), reason)
 
     def follow(self, webhook: Webhook) -> None:
-        """Note in the click log which masks an annotation now contains."""
+        """Note which masks an annotation now contains, and which it lacks although it has their dots."""
         if webhook.project is None:
             return
+        project_id = webhook.project.id
         for annotation in webhook.changed_annotations():
             if not annotation.was_cancelled:
                 ids = {str(item.get("id")) for item in annotation.result if isinstance(item, dict)}
-                self._memory.mark_accepted(webhook.project.id, ids)
+                self._memory.mark_accepted(project_id, ids)
+        for annotation, task in webhook.states():
+            if not annotation.was_cancelled:
+                self._memory.follow(project_id, task.id, annotation)
+        if webhook.annotations:
+            self._memory.follow_removal(project_id, [annotation.id for annotation in webhook.annotations])
 
     def _without_clicks(self, request: ClickRequest, version: str) -> ClickReply:
         """An empty request follows a submit (contract, section 3, rule 10): the task's objects are done."""

@@ -276,6 +276,35 @@ class ClickedObjectState(Base):
     reference_versions: Mapped[list[str]] = mapped_column(JSON)
 
 
+class UnacceptedMask(Base):
+    """A mask that was answered and not accepted, kept because its annotation may have been submitted without it.
+
+    Attributes:
+        clicks: As in `ClickedObjectState`.
+        box: As in `ClickedObjectState`.
+        requested_at_s: When the answered request arrived, seconds since 1970.
+        rle: Brush RLE of the mask, as bytes.
+        annotation_id: Annotation that has the object's dots and not its mask; None if none is known.
+    """
+
+    __tablename__ = "unaccepted_masks"
+
+    project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    region_id: Mapped[str] = mapped_column(String(120), primary_key=True)
+    label: Mapped[str] = mapped_column(String(500))
+    to_name: Mapped[str] = mapped_column(String(500))
+    clicks: Mapped[list[list[Any]]] = mapped_column(JSON)
+    box: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    requested_at_s: Mapped[float] = mapped_column(Float, index=True)
+    width: Mapped[int]
+    height: Mapped[int]
+    rle: Mapped[bytes] = mapped_column(LargeBinary)
+    score: Mapped[float]
+    reference_versions: Mapped[list[str]] = mapped_column(JSON)
+    annotation_id: Mapped[int | None] = mapped_column(BigInteger)
+
+
 class ClickEvent(Base):
     """An answered click: source of the training data and of "clicks per accepted mask".
 

@@ -5,6 +5,7 @@ One object is one region, or the pieces of one answer: a mask of several pieces 
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from refcut_backend.label_studio.regions import (
     MAX_MASK_PIXELS,
     REGION_KINDS,
     Region,
+    check_result,
     is_mask_region,
     joined_mask,
     read_region,
@@ -36,6 +38,10 @@ from refcut_backend.references.parse import region_roles
 Choice = Literal["newest", "all"]
 """Which annotation of a task is exported: the one that was saved last, or each of them."""
 
+log = logging.getLogger("refcut.exporting")
+
+UNFORESEEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What an annotation of a form that nobody has thought of may raise."""
 DOTS = "dots"
 PROMPT_BOXES = "boxes that were prompts"
 NEGATIVE_REFERENCES = "negative references"
@@ -132,11 +138,18 @@ def read_task(
     omitted: Counter[str] = Counter()
     tags = {c.to_name: c for c in (*controls.regions, *controls.clicks)}
     for annotation in annotations:
-        reader = _AnnotationReader(task, annotation, controls, found.problems, omitted)
-        for tag in tags.values():
-            image = reader.image(tag, size_of)
-            if image is not None:
-                found.images.append(image)
+        where = f"task {task.id}, annotation {annotation.id}"
+        try:
+            check_result(annotation.result)
+            reader = _AnnotationReader(task, annotation, controls, found.problems, omitted)
+            images = [reader.image(tag, size_of) for tag in tags.values()]
+        except BadMaskError as error:
+            found.problems.append(f"{where}: {error.message}")
+        except UNFORESEEN as error:
+            log.exception("an annotation is left out", extra={"annotation": annotation.id})
+            found.problems.append(f"{where}: cannot be read ({type(error).__name__})")
+        else:
+            found.images.extend(image for image in images if image is not None)
     found.omitted.update(omitted)
     return found
 

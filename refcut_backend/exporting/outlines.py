@@ -43,7 +43,7 @@ def mask_rings(mask_hw: NDArray[np.bool_], tolerance_px: float = 0.0) -> list[Ri
     # a pixel at its edge, which identifies the pixel's corner.
     quarters = np.repeat(np.repeat(cut, 2, axis=0), 2, axis=1)
     contours, hierarchy = cv2.findContours(quarters, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    rings = [_simplified((points[:, 0] + 1) // 2, tolerance_px) for points in contours]
+    rings = [_simplified((np.asarray(points[:, 0], np.int32) + 1) // 2, tolerance_px) for points in contours]
     pieces = []
     for number, (_, _, first_hole, parent) in enumerate(hierarchy[0]):
         if parent < 0:
@@ -78,6 +78,6 @@ def _simplified(corners: NDArray[np.int32], tolerance_px: float) -> Ring:
     """Removes repeated corners, then those that the tolerance allows to remove, unless fewer than three would be left."""
     corners = corners[(corners != np.roll(corners, 1, axis=0)).any(axis=1)]
     if tolerance_px > 0:
-        coarse = cv2.approxPolyDP(corners[:, None], tolerance_px, closed=True)[:, 0]
-        corners = coarse if len(coarse) >= 3 else corners
+        coarse = np.asarray(cv2.approxPolyDP(corners[:, None], tolerance_px, closed=True), np.int32)
+        corners = coarse[:, 0] if len(coarse) >= 3 else corners
     return corners.astype(np.float64)

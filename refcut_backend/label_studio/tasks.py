@@ -131,6 +131,11 @@ class ApiAnnotations:
         with explained(f"task {task_id}"):
             return [_annotation(a) for a in self._client.annotations.list(id=task_id)]
 
+    def replace_result(self, annotation_id: int, result: list[dict[str, Any]]) -> None:
+        """Stores other regions in a submitted annotation. Raises SourceError if Label Studio refuses."""
+        with explained(f"annotation {annotation_id}"):
+            self._client.annotations.update(id=annotation_id, result=result)
+
     def emails(self) -> dict[int, str]:
         """See `AnnotationSource`."""
         with explained("the list of users"):

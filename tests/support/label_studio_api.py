@@ -134,6 +134,12 @@ class LabelStudioApi:
         if method == "PATCH" and path == f"/api/projects/{self.project_id}/":
             self.shown_version = body["model_version"]
             return 200, {"id": self.project_id, "title": "Cars", "model_version": self.shown_version}
+        annotation_id = path.removeprefix("/api/annotations/").strip("/")
+        if method == "PATCH" and annotation_id.isdigit() and int(annotation_id) in self.annotations:
+            annotation = self.annotations[int(annotation_id)]
+            annotation |= body | {"updated_at": self._now()}
+            self._touch(annotation["task"])
+            return 200, annotation
         if path != "/api/predictions/" or body["task"] not in self.tasks:
             return 404, {"detail": "No match for the given query."}
         self.predictions.append(body)

@@ -18,6 +18,7 @@ from refcut_backend.cli.main import app
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.regions import read_region
 from tests.support.label_studio_api import LabelStudioApi, serving
+from tests.support.odd_annotations import ODD_ITEMS, ODD_REGIONS
 from tests.support.recorded import (
     LABEL_CONFIG,
     REPOSITORY,
@@ -186,6 +187,23 @@ def test_a_damaged_region_is_left_out_by_name_and_the_rest_is_exported(connect, 
     old, broken = (tmp_path / "out" / "left-out.txt").read_text().splitlines()
     assert old == "task 1, annotation 1: region old: its tool 'former' is no longer in the label config"
     assert broken.startswith("task 1, annotation 1: region broken (Door): ")
+
+
+def test_odd_annotations_are_left_out_by_name_and_stop_nothing(connect, tmp_path):
+    api = connect()
+    odd = ODD_ITEMS | ODD_REGIONS
+    for number, result in enumerate(odd.values(), start=1):
+        api.annotate(number, number, *result)
+        api.annotations[number]["result"] = result
+        api.images[f"{number}.png"] = b"no image"
+    last = len(odd) + 1
+    api.annotate(last, last, WHEEL)
+    result = export(tmp_path / "out", formats=EVERY)
+    assert result.exit_code == 1
+    left_out = (tmp_path / "out" / "left-out.txt").read_text()
+    assert all(f"task {number}, annotation {number}: " in left_out for number in range(1, last))
+    assert [one["image_id"] for one in coco(tmp_path / "out")["annotations"]]
+    assert coco(tmp_path / "out")["images"][-1]["task_id"] == last
 
 
 def test_a_task_that_label_studio_cannot_show_does_not_end_the_export(connect, tmp_path):
