@@ -23,7 +23,7 @@ from model.checkpoints.version_folder import version_name
 from model.errors import ModelError
 from refcut_backend.cli.running_backends import require_database
 from refcut_backend.database.engine import open_database
-from refcut_backend.errors import QueueUnavailableError, RefCutError
+from refcut_backend.errors import RefCutError
 from refcut_backend.images.address import TaskImage, image_of_task
 from refcut_backend.images.cache import open_image_cache
 from refcut_backend.images.uploads import Uploads
@@ -31,7 +31,7 @@ from refcut_backend.label_studio.client import connect, explain
 from refcut_backend.label_studio.label_config import problems, read_label_config
 from refcut_backend.label_studio.tasks import AnotherProjectError, check_same_project
 from refcut_backend.project_ids import number_of, project_name
-from refcut_backend.queue.heartbeats import living_workers
+from refcut_backend.queue.queue_state import read_queue_state
 from refcut_backend.queue.redis import check_redis, connect_redis
 from refcut_backend.references.left_out import annotations_left_out
 from refcut_backend.references.selection import IN_USE
@@ -240,18 +240,19 @@ def machine_checks(settings: Settings) -> list[tuple[str, Check]]:
 
 
 def check_the_redis(settings: Settings) -> Iterator[Finding]:
-    """Check that the Redis of REFCUT_REDIS_URL answers, and that workers are ready."""
+    """Check that the Redis of REFCUT_REDIS_URL answers and can be written, and that workers are ready.
+
+    Raises:
+        ConfigError: If it does not answer.
+        QueueUnavailableError: If it cannot be written.
+    """
     if settings.redis_url is None:
         yield Finding("redis", "ok", "REFCUT_REDIS_URL is not set: `refcut run` embeds a Redis")
         return
     check_redis(settings.redis_url)
-    yield Finding("redis", "ok", "answers")
-    connection = connect_redis(settings.redis_url)
-    try:
-        workers = [worker for worker in living_workers(connection) if worker.ready]
-    except QueueUnavailableError as error:
-        yield Finding("worker", "wrong", error.message, "check its log")
-        return
+    with connect_redis(settings.redis_url) as connection:
+        workers = [worker for worker in read_queue_state(connection).workers if worker.ready]
+    yield Finding("redis", "ok", "answers and can be written")
     if workers:
         yield Finding("worker", "ok", f"{len(workers)} ready on this Redis")
     else:

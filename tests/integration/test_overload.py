@@ -11,7 +11,7 @@ from refcut_backend.queue.queue_state import read_queue_state
 from tests.support.worker_farm import Reply, WorkerFarm, click
 
 CLICK_S = 0.25
-TIMEOUT_S = 3
+TIMEOUT_S = 5
 SECONDS = 6.0
 FACTORS = (2.5, 10.0)
 """Offered load as a multiple of what the worker can compute."""

@@ -14,7 +14,7 @@ from refcut_backend.cli.doctor import Finding, machine_checks, print_findings, p
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.queue.redis import EmbeddedRedis, check_redis
+from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.settings import Settings
 from tests.support.fake_label_studio_client import TOKEN, fake_label_studio, healthy
 from tests.support.recorded import LABEL_CONFIG
@@ -158,6 +158,16 @@ def test_a_redis_that_does_not_answer_is_wrong() -> None:
     (finding,) = found_about("redis", Settings(redis_url="redis://127.0.0.1:1/0"))
     assert finding.state == "wrong"
     assert "REFCUT_REDIS_URL" in finding.advice
+
+
+def test_a_redis_that_cannot_be_written_is_wrong() -> None:
+    with EmbeddedRedis() as server:
+        check_redis(server.url)
+        with connect_redis(server.url) as connection:
+            connection.config_set("maxmemory", "1")
+        (finding,) = found_about("redis", Settings(redis_url=server.url))
+    assert (finding.state, finding.what) == ("wrong", "Redis has no memory left")
+    assert "maxmemory" in finding.advice
 
 
 def test_a_redis_without_a_worker_is_wrong() -> None:
