@@ -78,7 +78,7 @@ class ProjectChoice:
         match = _COMMAND.fullmatch(text)
         if not match or not int(match[1]):
             raise ConfigError(
-                f"{text[:100]!r} names no project",
+                f"--project {text[:100]!r} names no project",
                 hint="give its number (7), 7#2 as `refcut projects list` shows it, or its address in Label Studio",
             )
         return cls(int(match[1]), match[2], int(match[3]) if match[3] else None)

@@ -39,7 +39,7 @@ class TrainingStatus:
             project_name(project_id): project_status(
                 counts.get(project_id, AnnotationCounts()), next(iter(self._runs.latest(project_id)), None)
             )
-            | {"left_out": self._left_out(project_id) if project_id in with_left_out else []}
+            | ({"left_out": self._left_out(project_id)} if project_id in with_left_out else {})
             for project_id in sorted(projects)
         }
 

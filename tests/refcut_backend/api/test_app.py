@@ -153,17 +153,13 @@ def test_the_click_log_learns_from_the_webhook_which_masks_were_accepted(client,
     assert (cost.label, cost.model_version, cost.masks, cost.clicks_per_mask) == ("Door", "s14-test", 1, 1)
 
 
-def test_a_mask_in_the_tasks_draft_does_not_come_along_with_another_labels(client):
-    def labels(*dots: dict[str, Any], drafts: list[Any]) -> list[str]:
-        body = click_body(*dots)
-        body["tasks"][0]["drafts"] = drafts
-        (result,) = client.post("/predict", json=body).json()["results"]
+def test_a_mask_of_another_label_does_not_come_along(client):
+    def labels(*dots: dict[str, Any]) -> list[str]:
+        (result,) = client.post("/predict", json=click_body(*dots)).json()["results"]
         return [region["value"]["brushlabels"][0] for region in result["result"]]
 
-    assert labels(click_result("a", 1, 1, "Door"), drafts=[]) == ["Door"]
-    assert labels(click_result("w", 1, 1, "Wheel"), drafts=[]) == ["Wheel", "Door"]
-    accepted = {"id": 1, "result": [brush_result("rc-a", "Door", MASK)]}
-    assert labels(click_result("w", 1, 1, "Wheel"), drafts=[accepted]) == ["Wheel"]
+    assert labels(click_result("a", 1, 1, "Door")) == ["Door"]
+    assert labels(click_result("w", 1, 1, "Wheel")) == ["Wheel"]
 
 
 @pytest.mark.parametrize("name", ["api_annotation_create", "api_annotation_delete"])
