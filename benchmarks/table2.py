@@ -12,7 +12,9 @@ that was trained without references; without it, those rows use --weights withou
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +58,10 @@ ROWS = (
 
 
 def run(arguments: argparse.Namespace, weights: Path, out: Path, modes: Sequence[str]) -> list[Record]:
-    """Evaluate one network as `python -m model evaluate` does, and return the results of the modes."""
+    """Evaluate one network as `python -m model evaluate` does, and return the results of the modes.
+
+    The command's own tables go to stderr.
+    """
     given = ["--weights", str(weights), "--out", str(out), "--modes", *modes]
     for description in arguments.data:
         given += ["--data", description]
@@ -64,9 +69,10 @@ def run(arguments: argparse.Namespace, weights: Path, out: Path, modes: Sequence
         value = getattr(arguments, name)
         given += [] if value is None else [f"--{name.replace('_', '-')}", str(value)]
     parsed = evaluate.make_parser().parse_args(given)
-    evaluate.evaluate(parsed)
-    sets = [evaluate.read_set(description, parsed.development) for description in parsed.data]
-    samples = [evaluate.choose_samples(one, parsed.limit, parsed.at_least) for one in sets]
+    with redirect_stdout(sys.stderr):
+        evaluate.evaluate(parsed)
+        sets = [evaluate.read_set(description, parsed.development) for description in parsed.data]
+        samples = [evaluate.choose_samples(one, parsed.limit, parsed.at_least) for one in sets]
     return evaluate.select(read_records(out), sets, samples)
 
 
