@@ -33,7 +33,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TypeVar
 
 from sqlalchemy import ColumnElement, Engine, Update, delete, func, or_, select, update
@@ -303,7 +302,12 @@ class AnnotationStates:
         """Runs a transaction per `IDS_AT_ONCE` ids, in ascending order: opposite orders of locks would deadlock."""
         ordered = sorted(set(ids))
         for start in range(0, len(ordered), IDS_AT_ONCE):
-            self._run(partial(work, ids=ordered[start : start + IDS_AT_ONCE]))
+            part = ordered[start : start + IDS_AT_ONCE]
+
+            def of_part(session: Session, part: Sequence[int] = part) -> None:
+                work(session, part)
+
+            self._run(of_part)
 
     def _run(self, work: Callable[[Session], T]) -> T:
         """Runs one transaction; repeats it if another process created the locking row at the same moment."""
