@@ -171,7 +171,9 @@ class ProjectDoctor:
         labels = read_label_config(label_config).region_labels
         listed = stores.references.overview(self._project_id, self._settings.max_references_per_label, labels)
         used = [one.candidate for one in listed if one.state in IN_USE]
-        image_cache = open_image_cache(self._settings, stores.projects, stores.addresses)
+        image_cache = open_image_cache(
+            self._settings, stores.projects, stores.addresses, Uploads(stores.engine)
+        )
         failed = 0
         for candidate in used[:REFERENCES_TRIED]:
             stored = stores.references.load(candidate.id)
