@@ -38,6 +38,11 @@ class AnnotatedObject:
     has_whole: bool
     names_carry: bool
 
+    @property
+    def is_lone(self) -> bool:
+        """Whether there is a single annotation."""
+        return sum(map(len, self.part_rles.values())) == 1
+
     def image(self) -> RgbImage:
         """Read the image.
 

@@ -47,7 +47,7 @@ class PairSettings(TargetShares):
         box: The target has a box.
         box_and_click: Of the targets with a box, how many have their click, too.
         pasted: Where objects are whole and there is something to paste: both photographs get a pasted object that touches
-            theirs (`model.data.pasting`).
+            theirs (`model.data.pasting`). The sampler pastes more often onto lone things.
         zoom: One of the two crops is zoomed in; never both, as the predictor's zoomed look meets a reference of the whole
             object.
         same_photo: The reference is another crop of the same image (always so if names have no meaning on other images).

@@ -143,7 +143,8 @@ class TrainConfig(_Strict):
             augmentation. YAML may also call it `views`, its old name.
         no_reference: Share of samples without a reference (`sampling: refcut`), 0 to 1.
         pasted: Share of the groups of whole objects in which an object of a source with `cutouts` is pasted onto both
-            photographs, so that two things touch (`sampling: groups`), 0 to 1.
+            photographs, so that two things touch (`sampling: groups`), 0 to 1. Three times as often where one of the
+            photographs shows a single labelled thing.
         seed: Seed of everything random. Runs with the same seed and configuration take the same steps.
         development_share: Share of the images that is left out, to choose settings on.
         optimiser: "adamw", or "adam" without weight decay.

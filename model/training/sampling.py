@@ -30,6 +30,8 @@ from model.training.config import Stage, TrainConfig
 
 AUGMENTATIONS: dict[str, Augmentation] = {"zoomed": augment_zoomed, "simpleclick": augment_simpleclick}
 """By the name that a configuration gives (`TrainConfig.augmentation`)."""
+LONE = 3.0
+"""Objects are pasted this much more often where a photograph shows one labelled thing: all targets would be the same."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,8 @@ class GroupSampler:
         first, second = source.pair(self._settings.same_photo, rng)
         grid = size_px // self._patch_px
         kind = source.targets or kind_of(first)
-        if self._cutouts and kind in WITH_OBJECTS and rng.random() < self._settings.pasted:
+        share = self._settings.pasted * (LONE if first.is_lone or second.is_lone else 1.0)
+        if self._cutouts and kind in WITH_OBJECTS and rng.random() < share:
             other = self._cutouts[rng.choice(len(self._cutouts), p=self._cutout_shares)]
             cutouts = other.pair(0.0, rng)
             pasted = Pair(cutouts, other.targets or kind_of(cutouts[0]))

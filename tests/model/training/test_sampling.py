@@ -95,12 +95,23 @@ def test_a_network_without_an_input_for_boxes_gets_clicks_instead(
 
 
 @pytest.mark.parametrize(
-    ("kind", "pasted", "expected"), [("object", 0.5, 0.5), ("object", 0.0, 0.0), ("parts", 0.5, 0.0)]
+    ("kind", "shown", "pasted", "expected"),
+    [
+        ("object", ("wheel", "door"), 0.5, 0.5),
+        ("object", ("wheel", "door"), 0.0, 0.0),
+        ("parts", ("wheel", "door"), 0.5, 0.0),
+        ("instances", ("wheel",), 0.2, 0.6),
+    ],
 )
-def test_groups_of_whole_objects_get_a_pasted_one_as_often_as_asked(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: TargetKind, pasted: float, expected: float
+def test_groups_of_whole_objects_get_a_pasted_one_as_often_as_asked_and_lone_ones_more_often(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: TargetKind,
+    shown: tuple[str, ...],
+    pasted: float,
+    expected: float,
 ) -> None:
-    hosts = [make_annotated_object(tmp_path / f"{n}.png", ("wheel", "door")) for n in range(3)]
+    hosts = [make_annotated_object(tmp_path / f"{n}.png", shown) for n in range(3)]
     others = [make_annotated_object(tmp_path / f"other{n}.png", ("roof",)) for n in range(3)]
     sources = [SourcedObjects(hosts, 1.0, kind), SourcedObjects(others, 1e-9, "instances", cutouts=True)]
     sampler = GroupSampler(sources, 14, "zoomed", PairSettings(pasted=pasted))
