@@ -29,8 +29,9 @@ from model.types import BoolMask, RgbImage
 
 TARGETS_PER_CROP = 3
 CROPS_PER_GROUP = 2
-ATTEMPTS, ZOOMED_ATTEMPTS = 6, 4
-"""Crops are drawn again until both show a part of one name, the last times without zoom."""
+ATTEMPTS, ZOOMED_ATTEMPTS, RICH_ATTEMPTS = 6, 4, 2
+"""Crops are drawn again until both show a part of one name, the last times without zoom, and the first times until they
+show two if the photographs do: with one part there are no pairs and no nested targets."""
 
 
 @dataclass(frozen=True)
@@ -143,9 +144,11 @@ def group_of(
         augmentation: Makes the crops.
         targets: What can be asked for; not used for photographs with a pasted object.
     """
+    rich = not photos[0].objects and len(set(photos[0].names.values()) & set(photos[1].names.values())) > 1
     for attempt in range(ATTEMPTS):
         crops = _make_crops(photos, size_px, rng, augmentation, settings.zoom * (attempt < ZOOMED_ATTEMPTS))
-        if _shown(photos[0], crops[0]) & _shown(photos[1], crops[1]):
+        shared = _shown(photos[0], crops[0]) & _shown(photos[1], crops[1])
+        if len(shared) > (rich and attempt < RICH_ATTEMPTS):
             break
     else:
         photos = [photos[0]] * CROPS_PER_GROUP

@@ -30,6 +30,8 @@ from model.training.config import Stage, TrainConfig
 
 AUGMENTATIONS: dict[str, Augmentation] = {"zoomed": augment_zoomed, "simpleclick": augment_simpleclick}
 """By the name that a configuration gives (`TrainConfig.augmentation`)."""
+CANDIDATES = 3
+"""Of so many objects with a part, one that shares a second part becomes the reference, if there is one."""
 LONE = 3.0
 """Objects are pasted this much more often where a photograph shows one labelled thing: all targets would be the same."""
 
@@ -142,7 +144,9 @@ class _PairedObjects:
             numbers = self._with_part[first.object_class, str(name)]
             elsewhere = numbers[self._photo[numbers] != self._photo[number]]
             if len(elsewhere):
-                return first, self._objects[int(elsewhere[rng.integers(len(elsewhere))])]
+                drawn = [self._objects[n] for n in rng.choice(elsewhere, CANDIDATES)]
+                rich = [one for one in drawn if len(one.part_rles.keys() & first.part_rles.keys()) > 1]
+                return first, (rich or drawn)[0]
         return first, first
 
 

@@ -328,3 +328,21 @@ def test_a_cut_off_piece_still_belongs_to_its_part(tmp_path: Path) -> None:
         of_light = group.boxes[group.targets.sum(axis=(1, 2)) == 21]
         assert (of_light[:, 3] < 20).all(), "its box does not reach to the rest at column 30"
     assert sizes == {21, 200}
+
+
+def test_crops_that_show_two_parts_are_drawn_where_the_photographs_do(tmp_path: Path) -> None:
+    one = with_pieces(tmp_path / "car.png", LIGHTS_AND_HOOD)
+
+    def augmentation(
+        image: RgbImage, masks: dict[str, BoolMask], _size: int, rng: Generator, _part: str | None
+    ) -> Crop:
+        return Crop(image, {key: masks[key] for key in ("hood", *(["light"] if rng.random() < 0.7 else []))})
+
+    def share_of_two(settings: PairSettings) -> float:
+        drawn = [
+            sample_group(one, one, SIDE_PX, SIDE_PX, settings, default_rng(seed), augmentation, "object")
+            for seed in range(60)
+        ]
+        return float(np.mean([len(np.unique(group.targets.sum(axis=(1, 2)))) > 1 for group in drawn]))
+
+    assert share_of_two(replace(ALWAYS_ALL, single=0, connected_pair=0.5, shared_click=1)) > 0.65

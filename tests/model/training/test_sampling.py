@@ -38,6 +38,19 @@ def test_a_rare_part_finds_its_one_other_photograph(tmp_path: Path) -> None:
     assert seen > 5
 
 
+def test_photographs_that_share_two_parts_are_paired_more_often_than_by_chance(tmp_path: Path) -> None:
+    first = make_annotated_object(tmp_path / "first.png", ("wheel", "door"))
+    alike = [make_annotated_object(tmp_path / f"a{n}.png", ("wheel", "door")) for n in range(5)]
+    wheels = [make_annotated_object(tmp_path / f"w{n}.png", ("wheel",)) for n in range(5)]
+    paired = _PairedObjects(SourcedObjects([first, *alike, *wheels], 1.0))
+    found = [paired.pair(0.0, default_rng(seed)) for seed in range(400)]
+    shared = [len(set(two.part_rles) & set(one.part_rles)) for one, two in found if one is first]
+    assert len(shared) > 20
+    assert np.mean(np.array(shared) == 2) > 0.85, (
+        "by chance .75: always by the door, half of the time by a wheel"
+    )
+
+
 def test_what_only_one_photograph_shows_is_its_own_reference(tmp_path: Path) -> None:
     objects = [
         make_annotated_object(tmp_path / f"{n}.png", (part,)) for n, part in enumerate(("wheel", "roof"))
