@@ -190,9 +190,12 @@ def is_alive(process: psutil.Process) -> bool:
 def test_a_second_run_on_one_state_folder_says_so_and_ends_and_the_first_goes_on(started, tmp_path):
     first = started("tests.support.fake_run")
     url = (tmp_path / FILE).read_text()
-    second = start(tmp_path, "tests.support.fake_run", REFCUT_PORT=str(free_port()))
+    log = tmp_path / "of the second"
+    log.mkdir()
+    same = {"REFCUT_STATE_DIR": str(tmp_path), "REFCUT_PORT": str(free_port())}
+    second = start(log, "tests.support.fake_run", **same)
     assert second.wait(GENEROUS_S) == 1
-    (line,) = (tmp_path / "stderr").read_text().splitlines()
+    (line,) = (log / "stderr").read_text().splitlines()
     assert line.startswith(
         f"refcut: another `refcut run` (process {first.process.pid}) uses this state folder"
     )
