@@ -7,6 +7,9 @@ A click on one of two things that touch may mean this thing or both. The paper's
 `touching_pairs.json` lists pairs in other sets: a person or animal and what it holds, rides, or lies on (`real`), and
 animals that are pasted onto things with soft edges (`pasted`). DIR has the sets `coco_mini`, `coco_tiny` and `animals7`,
 each with `all.json` (docs/data-formats.md) and `images/`. `--choose` makes the list anew.
+
+The same sets serve as training data. `--leave-out DIR/near_copies.json` adds the listed photographs to those that
+trainings leave out; a network that was trained on them must not be measured on the pairs.
 """
 
 from __future__ import annotations
@@ -316,6 +319,15 @@ def write_list(path: Path, lists: dict[str, list[Pair]], seed: int) -> None:
     path.write_text(f'{{"seed": {seed}, "lists": {{\n' + ",\n".join(blocks) + "\n}}\n")
 
 
+def leave_out(path: Path, lists: dict[str, list[Pair]]) -> None:
+    """Add the photographs of all pairs to a list of `python -m model near-copies`, which trainings leave out."""
+    excluded: dict[str, list[str]] = json.loads(path.read_text())
+    for thing in (thing for pairs in lists.values() for pair in pairs for thing in (pair.first, pair.second)):
+        excluded.setdefault(thing.source, []).append(thing.file_name)
+    content = {source: sorted(set(names)) for source, names in excluded.items()}
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
 def main() -> None:
     """Write the photographs of the list, or a new list; see the module's docstring."""
     parser = argparse.ArgumentParser(
@@ -329,6 +341,11 @@ def main() -> None:
         "--near-copies", type=Path, help="for --choose: file of `python -m model near-copies`"
     )
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--leave-out",
+        type=Path,
+        help="file of `python -m model near-copies` that gets the listed photographs",
+    )
     arguments = parser.parse_args()
     sets = Sets.read(arguments.data)
     if arguments.choose:
@@ -337,7 +354,10 @@ def main() -> None:
         write_list(
             arguments.list, choose(sets, arguments.near_copies, default_rng(arguments.seed)), arguments.seed
         )
-    for name, pairs in read_list(arguments.list).items():
+    lists = read_list(arguments.list)
+    if arguments.leave_out is not None:
+        leave_out(arguments.leave_out, lists)
+    for name, pairs in lists.items():
         print(f"{name}: {len(pairs)} pairs of {len({pair.object_class for pair in pairs})} classes")
         if arguments.out is not None:
             write(sets, pairs, arguments.out / name)

@@ -16,11 +16,13 @@ from benchmarks.touching_pairs import (
     PAIRS_OF_A_CLASS,
     Sets,
     choose,
+    leave_out,
     read_list,
     render,
     write,
     write_list,
 )
+from model.data.near_copies import read_excluded
 from model.data.readers import SetDescription
 from model.masks import encode
 
@@ -122,6 +124,18 @@ def test_what_is_written_is_read_as_an_evaluation_set(sets: Sets, near_copies: P
     assert {(one.object_class, *one.part_rles) for one in real} == {("kite+person", "kite", "person")}
     assert {(one.object_class, *one.part_rles) for one in pasted} == {("bear+car", "bear", "car")}
     assert all(one.image().shape == (120, 160, 3) for one in [*real, *pasted])
+
+
+def test_listed_photographs_are_left_out_of_trainings_beside_the_near_copies(
+    sets: Sets, near_copies: Path
+) -> None:
+    lists = choose(sets, near_copies, default_rng(1))
+    for _ in range(2):
+        leave_out(near_copies, lists)
+    excluded = read_excluded(near_copies)
+    assert excluded["coco_mini"] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg", NEAR_COPY]
+    assert excluded["coco_tiny"] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
+    assert set(excluded["animals7"]) == {pair.second.file_name for pair in lists["pasted"]}
 
 
 def test_every_listed_class_has_a_reference_on_another_photograph() -> None:
