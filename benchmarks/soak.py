@@ -2,15 +2,18 @@
 
 `refcut run` with the model that ships, two annotators, one click after the other. Resident memory of every process is
 read as the clicks go by. Ends with status 1 if all of them have grown by more than --limit-mb since the warm-up, by the
-medians of the first and the last tenth of the readings, or if a click was not answered.
+medians of the first and the last tenth of the readings, or if a click was not answered. Ctrl-C ends it early, with what
+the clicks so far have shown.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -39,12 +42,13 @@ def soak(backend: Backend, clicks: int) -> tuple[list[dict[str, float]], Counter
     streams = [clicks_of(number) for number in range(ANNOTATORS)]
     readings: list[dict[str, float]] = []
     outcomes: Counter[str] = Counter()
-    for number in range(clicks):
-        outcomes[backend.click(next(streams[number % ANNOTATORS])).reason] += 1
-        if number % EVERY == EVERY - 1:
-            readings.append({"clicks": number + 1, **resident_mb(backend)})
-            if number % (10 * EVERY) == 10 * EVERY - 1:
-                print(readings[-1], file=sys.stderr, flush=True)
+    with suppress(KeyboardInterrupt):
+        for number in range(clicks):
+            outcomes[backend.click(next(streams[number % ANNOTATORS])).reason] += 1
+            if number % EVERY == EVERY - 1:
+                readings.append({"clicks": number + 1, **resident_mb(backend)})
+                if number % (10 * EVERY) == 10 * EVERY - 1:
+                    print(readings[-1], file=sys.stderr, flush=True)
     return readings, outcomes
 
 
@@ -63,13 +67,15 @@ def main() -> None:
     parser.add_argument("--limit-mb", type=float, default=5.0)
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.default_int_handler)
     with running_backend(click_timeout_s=60, more={"REFCUT_RECONCILE_INTERVAL_S": "0"}) as backend:
         soak(backend, arguments.warm_up)
         started = time.monotonic()
         readings, outcomes = soak(backend, arguments.clicks)
         took_s = time.monotonic() - started
     print(
-        f"{machine()}; {arguments.clicks} clicks in {took_s:.0f} s after {arguments.warm_up} of warm-up: {dict(outcomes)}"
+        f"{machine()}; {outcomes.total()} clicks in {took_s:.0f} s after {arguments.warm_up} of warm-up: {dict(outcomes)}"
     )
     names = ("web server", "worker", "Redis")
     rows = [
