@@ -6,6 +6,9 @@ syntax of their own (authors, cron) are checked by `wiring.check_settings`.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -53,11 +56,7 @@ class Settings(BaseSettings):
         le=100,
         description="trained model versions that a worker keeps loaded besides the shared model",
     )
-    device: str = Field(
-        "auto",
-        pattern="^(auto|cpu|cuda(:\\d+)?)$",
-        description="device of the model: auto, cpu, cuda or cuda:N",
-    )
+    device: str = Field("auto", description="device of the model: auto, cpu, cuda or cuda:N")
     runtime: Literal["auto", "openvino", "torch"] = Field(
         "auto",
         description="runtime of the network; auto uses OpenVINO on a processor if it loads, otherwise torch",
@@ -260,6 +259,7 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
+        "redis_url",
         "access_token",
         "label_studio_url",
         "model_store",
@@ -271,6 +271,20 @@ class Settings(BaseSettings):
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return None if value == "" else value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url_is_one(cls, value: str | None) -> str | None:
+        if value is not None and not re.match(r"(rediss?|unix)://.", value):
+            raise ValueError("a URL of a Redis server is needed, such as redis://localhost:6379/0")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _device_is_known(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            raise ValueError("auto, cpu, cuda (a GPU) or cuda:N (the GPU with that number) is needed")
+        return value
 
     @field_validator("basic_auth_user")
     @classmethod
@@ -340,6 +354,24 @@ class Settings(BaseSettings):
     def allowed_image_hosts(self) -> frozenset[str]:
         """Hosts in private networks that images may be fetched from, in lower case."""
         return frozenset(host.strip().lower() for host in self.image_hosts.split(",") if host.strip())
+
+
+NOT_SETTINGS = frozenset({"REFCUT_LABEL_STUDIO", "REFCUT_LIFELINE_FD"})
+"""Variables of this prefix that are something else: the command for the tests, and a pipe between processes."""
+
+
+def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
+    """Finds variables that look like settings and are none.
+
+    Args:
+        environment: Names of environment variables.
+
+    Returns:
+        Name to the setting that is probably meant; None if none is similar.
+    """
+    known = [f"REFCUT_{name.upper()}" for name in Settings.model_fields]
+    unknown = {name for name in environment if name.startswith("REFCUT_")} - {*known, *NOT_SETTINGS}
+    return {name: next(iter(get_close_matches(name, known, 1, 0.8)), None) for name in sorted(unknown)}
 
 
 def read_settings() -> Settings:

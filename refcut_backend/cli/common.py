@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,7 +11,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import SecretStr
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from model.checkpoints.version_folder import SHIPPED_DIR
@@ -17,15 +21,18 @@ from model.errors import ModelError
 from refcut_backend.cli.running_backends import require_database, settings_of_backend
 from refcut_backend.errors import RefCutError
 from refcut_backend.logs import set_up_logging
-from refcut_backend.settings import Settings, read_settings
+from refcut_backend.settings import Settings, read_settings, unknown_variables
 
 
 def checked_settings() -> Settings:
-    """Settings from the environment.
+    """Settings from the environment. Variables that look like settings and are none are named on stderr.
 
     Raises:
         ConfigError: If a setting is invalid. The message names the variable, never its value.
     """
+    for name, meant in unknown_variables(os.environ).items():
+        advice = f"is {meant} meant?" if meant else "`refcut settings` lists all"
+        print(f"refcut: {name} is no setting; {advice}", file=sys.stderr)
     # The wiring imports most of the backend; `refcut --help` must not wait for that.
     from refcut_backend.wiring import check_settings
 
@@ -106,6 +113,37 @@ def settings_table() -> str:
     for name, field in Settings.model_fields.items():
         rows.append(f"| `REFCUT_{name.upper()}` | {_shown(field.default)} | {field.description} |")
     return "\n".join(rows)
+
+
+HIDDEN = "(hidden)"
+_CREDENTIALS = re.compile(r"//[^/@]*@")
+
+
+def effective_settings(settings: Settings) -> Table:
+    """A table of the values in force and where each comes from. Secrets are not shown.
+
+    Args:
+        settings: From the environment.
+    """
+    table = Table("variable", "value", "from")
+    for name in Settings.model_fields:
+        is_set = name in settings.model_fields_set
+        table.add_row(
+            f"REFCUT_{name.upper()}",
+            plain(_without_secrets(getattr(settings, name))),
+            "environment" if is_set else "default",
+        )
+    return table
+
+
+def _without_secrets(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, SecretStr):
+        return HIDDEN
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return _CREDENTIALS.sub(f"//{HIDDEN}@", str(value)).partition("?")[0]
 
 
 def _shown(default: object) -> str:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
 from refcut_backend.child_processes import Lifeline, stop_within
 from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject, LabelStudioServer, Owner
-from refcut_backend.cli.run import STOP_SIGNALS, handle_stop_signals, stop_limit_s
+from refcut_backend.cli.run import STOP_SIGNALS, check_port_is_free, handle_stop_signals, stop_limit_s
 from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
 from refcut_backend.settings import Settings
@@ -197,6 +197,7 @@ def run_demo(settings: Settings, folder: Path, label_studio: Path, label_studio_
         raise ConfigError(
             f"{label_studio} is missing", hint="`make demo` installs Label Studio into .venv-label-studio"
         )
+    check_port_is_free("127.0.0.1", label_studio_port, setting="--label-studio-port")
     owner = _owner(folder)
     backend_url = settings.local_address
     handle_stop_signals(_stop)

@@ -225,7 +225,8 @@ class LabelStudioServer:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                 raise ConfigError(
-                    f"port {self.port} for Label Studio is taken", hint="stop what uses it, or choose another"
+                    f"port {self.port} for Label Studio is taken",
+                    hint="stop what uses it, or choose another one with --label-studio-port",
                 )
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:

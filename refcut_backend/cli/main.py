@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from refcut_backend import __version__
 from refcut_backend.child_processes import end_with_parent
 from refcut_backend.cli.common import ProjectOption, checked_settings, find_project
 from refcut_backend.cli.common import explained as _explained
@@ -29,6 +30,23 @@ from refcut_backend.queue.rq_jobs import FUNCTIONS, MODEL_QUEUES, TRAINING_QUEUE
 from refcut_backend.settings import Settings
 
 app = typer.Typer(help="RefCut for Label Studio.", no_args_is_help=True, add_completion=False)
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"RefCut {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """RefCut for Label Studio."""
+
+
 app.add_typer(references_app, name="references")
 app.add_typer(models_app, name="models")
 app.add_typer(projects_app, name="projects")
@@ -104,10 +122,12 @@ def serve() -> None:
     from refcut_backend.api.auth import Access, warn_when_open
     from refcut_backend.api.connections import connection_limits, server_options
     from refcut_backend.api.hosts import AllowedNames
+    from refcut_backend.cli.run import check_port_is_free
     from refcut_backend.queue.redis import connect_redis
     from refcut_backend.wiring import wire_backend
 
     def action(settings: Settings) -> None:
+        check_port_is_free(settings.host, settings.port)
         wiring = wire_backend(settings, connect_redis(_redis_url(settings)))
         warn_when_open(settings)
         sys.setswitchinterval(THREADS_SWITCH_AFTER_S)
@@ -178,11 +198,20 @@ def doctor(
 
 
 @app.command()
-def settings() -> None:
-    """Print every setting with its default, as a Markdown table."""
-    from refcut_backend.cli.common import settings_table
+def settings(
+    effective: Annotated[
+        bool,
+        typer.Option("--effective", help="the values in force, without secrets, instead of the defaults"),
+    ] = False,
+) -> None:
+    """Print every setting with its default, as a Markdown table; or the values in force."""
+    from refcut_backend.cli.common import effective_settings, open_console, settings_table
 
-    print(settings_table())
+    if not effective:
+        print(settings_table())
+        return
+    with _explained():
+        open_console().print(effective_settings(checked_settings()))
 
 
 @app.command(hidden=True)

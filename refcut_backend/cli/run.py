@@ -11,6 +11,7 @@ Supervisor
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -344,32 +345,39 @@ class Supervisor:
         )
 
 
-def check_port_is_free(host: str, port: int, wait_s: float = 0.0) -> None:
-    """Check that the web server can listen on this address.
+def check_port_is_free(host: str, port: int, wait_s: float = 0.0, *, setting: str = "REFCUT_PORT") -> None:
+    """Check that a server can listen on this address.
 
     Args:
         host: Address or name.
         port: Port.
         wait_s: Seconds to wait for whoever listens there now, such as the children of a run that was killed.
+        setting: Where the port comes from, for the error.
 
     Raises:
         ConfigError: If it cannot listen.
     """
     deadline = time.monotonic() + wait_s
     while (problem := _listening_problem(host, port)) is not None:
+        if problem.errno not in (errno.EADDRINUSE, errno.EACCES):
+            raise ConfigError(
+                f"cannot listen on {host} ({problem.strerror})",
+                hint="REFCUT_HOST must be an address or a name of this machine; 0.0.0.0 stands for all",
+            )
         if time.monotonic() >= deadline:
             raise ConfigError(
-                f"cannot listen on {host}:{port} ({problem})", hint="stop what uses it, or set REFCUT_PORT"
+                f"cannot listen on {host}:{port} ({problem.strerror})",
+                hint=f"stop what uses the port, or choose another one with {setting}",
             )
         time.sleep(POLL_S)
 
 
-def _listening_problem(host: str, port: int) -> str | None:
+def _listening_problem(host: str, port: int) -> OSError | None:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        return error.strerror
+        return error
     return None

@@ -1,8 +1,8 @@
 """Masks whose tick was forgotten: an annotation was submitted with an object's dots, but without its mask.
 
 Label Studio shows an answer as a suggestion, and stores it only once it was accepted with the tick. Who submits without
-the tick stores the dots alone (contract, section 3, rule 10). So the masks of objects that were not accepted are kept when
-the click history drops the objects:
+the tick stores the dots alone (contract, section 3, rule 10). So the masks of objects that were not accepted are kept
+when the click history drops the objects:
 
     clicked_objects --keep: task submitted, or object too old--> unaccepted_masks
     webhook with the region          the mask was accepted: it is dropped

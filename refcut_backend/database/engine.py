@@ -15,7 +15,7 @@ from pydantic_core import from_json
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.schema import CreateColumn
@@ -115,12 +115,24 @@ def open_database(
             f"the database's driver is not installed ({error.name})",
             hint="REFCUT_DATABASE_URL begins with sqlite:// or postgresql+psycopg://",
         ) from None
-    except (SQLAlchemyError, ArgumentError, OSError) as error:
+    except (ArgumentError, NoSuchModuleError):
         raise ConfigError(
-            f"the database cannot be opened ({type(error).__name__})",
-            hint="check REFCUT_DATABASE_URL and that REFCUT_STATE_DIR can be written to",
+            "REFCUT_DATABASE_URL is no URL of a database that can be used",
+            hint="it begins with sqlite:/// or postgresql+psycopg://",
+        ) from None
+    except (SQLAlchemyError, OSError) as error:
+        raise ConfigError(
+            f"the database cannot be opened ({type(error).__name__})", hint=_how_to_open(parsed)
         ) from None
     return engine
+
+
+def _how_to_open(url: URL) -> str:
+    """What to check if a database cannot be opened. Names neither user nor password."""
+    if url.get_backend_name() == "sqlite":
+        return "check that REFCUT_STATE_DIR, or the folder in REFCUT_DATABASE_URL, can be written to"
+    where = f"{url.host or 'localhost'}:{url.port or 5432}"
+    return f"check that the server at {where} runs, and user, password and database in REFCUT_DATABASE_URL"
 
 
 def _options(url: URL, lock_timeout_ms: int, answer_timeout_s: float) -> dict[str, Any]:
