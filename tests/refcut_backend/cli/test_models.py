@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from refcut_backend.api.app import create_app
 from refcut_backend.cli.main import app
+from refcut_backend.database.engine import open_database
 from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import open_model_store
 from refcut_backend.versions.store import ModelStore
@@ -32,8 +33,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     }
     for name, value in given.items():
         monkeypatch.setenv(f"REFCUT_{name}", value)
-    (tmp_path / "state").mkdir()
-    return Settings()
+    settings = Settings()
+    open_database(settings.database).dispose()
+    return settings
 
 
 @pytest.fixture
