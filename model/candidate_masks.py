@@ -112,3 +112,10 @@ def mask_result(segmentation: Segmentation, placement: Placement, prompts: int) 
     return MaskResult(
         taken.mask_hw, taken.probability_hw, placement.crop, taken.expected_iou, tuple(masks), chosen
     )
+
+
+def is_worth_less(second: MaskResult, first: MaskResult) -> bool:
+    """Whether the network expects less of the second look than of the first. False if it does not judge its masks."""
+    if second.expected_iou is None or first.expected_iou is None:
+        return False
+    return second.expected_iou < first.expected_iou

@@ -5,7 +5,7 @@ another. Each is one step; a step computes a mask from all clicks so far and the
 
     step          input mask           crop that the network sees
     no click      empty                the whole image; the mask shows what the reference alone suggests
-    first click   empty                the whole image; again around the first mask if it is small (`second_look`)
+    first click   empty                the whole image; again around a small first mask (`second_look`)
     later click   mask of the step     around the last mask; kept while the mask stays near it (`zoom`)
                   before
     box           empty; the box has   around the box; later clicks continue from its mask
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings
-from model.candidate_masks import Placement, mask_result
+from model.candidate_masks import Placement, is_worth_less, mask_result
 from model.masks import union
 from model.memory import nbytes
 from model.network.click_maps import box_maps, disk_maps
@@ -274,16 +274,17 @@ class RefCutPredictor:
             return _Step(box, clicks, result, zoom_crop)
         closer = self._zoomed_crop(clicks, result, result.crop, self.settings.second_look_expansion)
         if closer != crop:
-            result = self._segment_crop(clicks, closer, None)
+            second = self._segment_crop(clicks, closer, None)
+            if is_worth_less(second, result):
+                return _Step(box, clicks, result, zoom_crop)
+            result = second
         return _Step(box, clicks, result, closer)
 
     def _looks_closer(self, result: MaskResult) -> bool:
-        """Whether a first mask is looked at again from nearby: only a small one gains from it."""
-        if not self.settings.second_look:
-            return False
+        """Whether a first mask is looked at again from nearby: only small ones gain."""
         mask_hw = result.probability_hw > self.settings.zoom_threshold
-        if self.settings.second_look_share >= 1 or not mask_hw.any():
-            return True
+        if not self.settings.second_look or self.settings.second_look_share >= 1 or not mask_hw.any():
+            return self.settings.second_look
         box, share = bounding_box(mask_hw), self.settings.second_look_share
         return box.height < share * result.crop.height and box.width < share * result.crop.width
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -273,3 +274,43 @@ def test_settings_that_no_network_can_follow_are_refused() -> None:
 def test_our_network_is_served_as_settled_and_any_other_as_simpleclick_evaluates() -> None:
     assert serving_settings(PRESETS["s14"]) is SERVING
     assert serving_settings(PRESETS["vit_h14"]) == PredictorSettings(network_px=448)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"), [(0.4, 0.6, "second"), (0.6, 0.4, "first"), (0.5, 0.5, "second")]
+)
+def test_of_two_looks_the_one_is_kept_of_which_the_network_expects_more(
+    first: float, second: float, kept: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = make(obedient_network(TINY_CONFIGS["reader"]), "served")
+    expected = iter([first, second])
+    looks: list[MaskResult] = []
+    original = predictor._segment_crop
+
+    def segment_crop(*arguments: Any) -> MaskResult:
+        looks.append(dataclasses.replace(original(*arguments), expected_iou=next(expected)))
+        return looks[-1]
+
+    monkeypatch.setattr(predictor, "_segment_crop", segment_crop)
+    result = predictor.predict([POOL[0]])
+    assert len(looks) == 2
+    assert result is looks[0 if kept == "first" else 1]
+
+
+def test_a_first_mask_that_is_not_small_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = obedient_network(TINY_CONFIGS["frozen"])
+    crops: list[Box] = []
+    for share in (1.0, 0.01):
+        once = dataclasses.replace(make(network, "served").settings, second_look_share=share)
+        predictor = RefCutPredictor(network, once)
+        predictor.set_image(IMAGE)
+        original = predictor._segment_crop
+
+        def segment_crop(clicks: Any, crop: Box, *rest: Any, original: Any = original) -> MaskResult:
+            crops.append(crop)
+            result: MaskResult = original(clicks, crop, *rest)
+            return result
+
+        monkeypatch.setattr(predictor, "_segment_crop", segment_crop)
+        predictor.predict([POOL[0]])
+    assert len(crops) == 3
