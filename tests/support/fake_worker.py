@@ -109,7 +109,7 @@ class FakePrelabeller:
             if not self._is_done(label, should_yield):
                 break
             found.append(FoundLabel(label.label, label.to_name, 4, 2, (FoundMask(MASK, 0.5),), ("v",)))
-        return PrelabelAnswer(tuple(found), "s14-b81af1d8")
+        return PrelabelAnswer(tuple(found), "s14-1a2a898a")
 
     def _is_done(self, label: LabelToFind, should_yield: Callable[[], bool]) -> bool:
         order, _, argument = label.image_address.rpartition("/")[2].partition(" ")
