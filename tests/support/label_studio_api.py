@@ -109,8 +109,8 @@ class LabelStudioApi:
         if token != f"Token {self.token}":
             return 401, {"detail": "Invalid token."}
         if path == f"/api/projects/{self.project_id}/":
-            shown = {"id": self.project_id, "title": "Cars", "model_version": self.shown_version}
-            return 200, shown | self._created()
+            project = {"id": self.project_id, "title": "Cars", "model_version": self.shown_version}
+            return 200, project | self._created()
         name = query.get("filepath", path).rpartition("/")[2]
         if name in self.images:
             return 200, self.images[name]
