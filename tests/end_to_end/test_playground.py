@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,11 +20,14 @@ WHEEL = (0.49, 0.65)
 
 
 @pytest.fixture
-def page(world: World) -> Page:
-    """The playground in a browser that notes every request."""
-    page = world.editor.page.context.new_page()
-    page.set_default_timeout(LIMIT_MS)
-    return page
+def page(world: World) -> Iterator[Page]:
+    """A page in a browser that knows nothing of Label Studio."""
+    browser = world.editor.page.context.browser
+    assert browser is not None
+    with browser.new_context(accept_downloads=True, viewport={"width": 1440, "height": 1000}) as context:
+        page = context.new_page()
+        page.set_default_timeout(LIMIT_MS)
+        yield page
 
 
 def click(page: Page, place: tuple[float, float], canvas: str = "#with") -> None:
@@ -56,7 +60,6 @@ def test_from_the_page_to_a_downloaded_mask_without_a_request_to_another_machine
     assert 0.005 < share < 0.1, "a wheel, not the car"
     assert {urlsplit(url).hostname for url in asked if not url.startswith("blob:")} == {"127.0.0.1"}
     assert problems == []
-    page.close()
 
 
 def test_another_reference_gives_the_same_click_another_meaning_and_ctrl_z_takes_it_back(
@@ -72,7 +75,6 @@ def test_another_reference_gives_the_same_click_another_meaning_and_ctrl_z_takes
     assert drawn_share(page) > 3 * small
     page.keyboard.press("Control+z")
     expect(page.locator("#figure-with")).to_have_text("")
-    page.close()
 
 
 def test_everything_goes_by_keyboard_and_a_hostile_file_name_is_text(
@@ -93,7 +95,6 @@ def test_everything_goes_by_keyboard_and_a_hostile_file_name_is_text(
     page.keyboard.press("Escape")
     expect(page.locator("#message")).to_have_text("Click on the thing.")
     assert dialogs == []
-    page.close()
 
 
 def drawn_share(page: Page) -> float:
