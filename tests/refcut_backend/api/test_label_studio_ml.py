@@ -22,7 +22,7 @@ from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis
 from refcut_backend.references.registry import References
-from tests.support.fake_wiring import MASK, click_body
+from tests.support.fake_wiring import MASK, PROJECTS, click_body
 from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.support.recorded import (
     LABEL_CONFIG,
@@ -48,9 +48,9 @@ class Server:
     folder: Path
     version: str
 
-    def setup(self, project: int, label_config: str) -> httpx.Response:
+    def setup(self, project: int, label_config: str, created: str = "1") -> httpx.Response:
         body = {
-            "project": f"{project}.1",
+            "project": f"{project}.{created}",
             "schema": label_config,
             "hostname": "http://ls",
             "access_token": "t",
@@ -189,7 +189,7 @@ def test_references_follow_webhooks_deletion_included(server):
 
 
 def test_start_training_pressed_twice_is_one_job(server):
-    server.setup(2, LABEL_CONFIG)
+    server.setup(2, LABEL_CONFIG, PROJECTS[2])
     first, second = (
         server.client.post("/webhook", json=backend_request("api_train", "/webhook")).json() for _ in range(2)
     )

@@ -32,6 +32,7 @@ class Engine:
         self.problem: Exception | None = None
         self.must_stop: Callable[[], bool] | None = None
         self.forgotten = False
+        self.repaired = False
 
     @property
     def device(self) -> str:
@@ -49,6 +50,9 @@ class Engine:
 
     def forget(self) -> None:
         self.forgotten = True
+
+    def repair(self) -> None:
+        self.repaired = True
 
 
 class NoFinder:
@@ -156,13 +160,18 @@ def test_a_task_that_cannot_be_prepared_is_logged_and_forgotten(connection, capl
     assert not engine.forgotten
 
 
-@pytest.mark.parametrize("problem", [jobs.JobTimeoutError("too long"), RuntimeError("out of memory")])
-def test_preparing_that_broke_off_leaves_nothing_half_changed_and_the_worker_at_work(connection, problem):
+@pytest.mark.parametrize(
+    ("problem", "is_emptied"),
+    [(jobs.JobTimeoutError("too long"), False), (RuntimeError("out of memory"), True)],
+)
+def test_preparing_that_broke_off_leaves_nothing_half_changed_and_the_worker_at_work(
+    connection, problem, is_emptied
+):
     engine = Engine()
     engine.problem = problem
     PreloadQueue(connection).ask(preload(3))
     work_off(connection, engine)
-    assert engine.forgotten
+    assert (engine.repaired, engine.forgotten) == (not is_emptied, is_emptied)
     put_click(connection)
     work_off(connection, engine)
     assert engine.computed == ["preload 3", "click 2"]
