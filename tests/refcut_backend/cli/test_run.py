@@ -174,9 +174,10 @@ def test_nothing_outlives_a_killed_run_and_the_next_one_starts_in_its_place(star
     wait_for(run.is_computing, "a worker hangs")
     children = psutil.Process(run.process.pid).children(recursive=True)
     run.stop(signal.SIGKILL)
+    # Only then, because the first one's web server may still answer for a moment and look like the second one.
+    wait_for(lambda: not any(is_alive(child) for child in children), "nothing of the first is left")
     again = started("tests.support.fake_run", REFCUT_PORT=str(run.client.base_url.port))
     assert REASON_HEADER not in again.click("mask", "b").headers
-    wait_for(lambda: not any(is_alive(child) for child in children), "nothing of the first is left")
     assert again.stop() == 0
 
 
