@@ -20,7 +20,7 @@ import psutil
 from redis import Redis
 
 from benchmarks.stream import StreamClick
-from refcut_backend.cli.demo import PHOTOGRAPHS
+from refcut_backend.playground.demo import PHOTOGRAPHS
 from refcut_backend.queue.heartbeats import WorkerState, living_workers
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY

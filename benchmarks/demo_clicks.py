@@ -23,7 +23,8 @@ from model.images import read_image
 from model.masks import deepest_point, intersection_over_union, union
 from model.predictor import RefCutPredictor
 from model.types import BoolMask, Click
-from refcut_backend.cli.demo import DEMO_PROJECTS, PARTS_FILE, PHOTOGRAPHS, DemoProject
+from refcut_backend.cli.demo import DEMO_PROJECTS, DemoProject
+from refcut_backend.playground.demo import PARTS_FILE, PHOTOGRAPHS
 
 GOOD_IOU, BAD_IOU = 0.75, 0.5
 

@@ -28,11 +28,10 @@ from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject
 from refcut_backend.cli.run import STOP_SIGNALS, check_port_is_free, handle_stop_signals, stop_limit_s
 from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
+from refcut_backend.playground.demo import PARTS_FILE, PHOTOGRAPHS
 from refcut_backend.settings import Settings
 
 REPOSITORY = Path(__file__).parents[2]
-PHOTOGRAPHS = REPOSITORY / "label_studio_demo"
-PARTS_FILE = PHOTOGRAPHS / "parts.json"
 
 
 @dataclass(frozen=True)

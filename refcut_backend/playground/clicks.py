@@ -5,29 +5,21 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from refcut_backend.clicks.service import WorkerRefusalError
+from refcut_backend.clicks.service import ClickSender, WorkerRefusalError
 from refcut_backend.errors import BadRequestError, NoPositiveClickError
 from refcut_backend.images.uploads import address_of
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.playground.references import PlaygroundReferences
 from refcut_backend.project_ids import NO_PROJECT
-from refcut_backend.queue.messages import ClickAnswer, ClickJob
+from refcut_backend.queue.messages import ClickJob
 
 MAX_CLICKS = 100
 MAX_REFERENCES = 16
-
-
-class ClickSender(Protocol):
-    """Sends a job to a worker and returns its answer, as `queue.click_queue.ClickQueue` does."""
-
-    def ask(self, job: ClickJob) -> ClickAnswer:
-        """Returns the worker's answer. Raises RefCutError."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Engine, delete, select
@@ -103,3 +104,26 @@ class PlaygroundReferences:
         surplus = session.scalars(rest).all()
         if surplus:
             session.execute(delete(Reference).where(Reference.id.in_(surplus)))
+
+
+def outline_png(positive_hw: NDArray[np.bool_], negative_hw: NDArray[np.bool_] | None) -> bytes:
+    """A picture of masks to lay over a photograph: green = meant, red = must stay out, the rest transparent.
+
+    Args:
+        positive_hw: (H, W).
+        negative_hw: (H, W); None for nothing.
+
+    Returns:
+        A PNG file (H, W, 4).
+    """
+    pixels = np.zeros((*positive_hw.shape, 4), np.uint8)
+    for mask_hw, colour_bgr in ((negative_hw, (60, 60, 220)), (positive_hw, (80, 175, 40))):
+        if mask_hw is None:
+            continue
+        width_px = max(1, round(max(mask_hw.shape) / 250))
+        inner = cv2.erode(mask_hw.astype(np.uint8), np.ones((2 * width_px + 1,) * 2, np.uint8))
+        pixels[mask_hw] = (*colour_bgr, 70)
+        pixels[mask_hw & ~inner.astype(bool)] = (*colour_bgr, 255)
+    ok, data = cv2.imencode(".png", pixels)
+    assert ok, "OpenCV always writes PNG"
+    return data.tobytes()

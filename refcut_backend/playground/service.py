@@ -8,12 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
+from refcut_backend.clicks.service import ClickSender
 from refcut_backend.errors import BadRequestError
 from refcut_backend.images.decode import decode_image
 from refcut_backend.images.uploads import Uploads
 from refcut_backend.playground import demo
-from refcut_backend.playground.clicks import ClickSender, PlaygroundClicks
-from refcut_backend.playground.references import PlaygroundReferences
+from refcut_backend.playground.clicks import PlaygroundClicks
+from refcut_backend.playground.references import PlaygroundReferences, outline_png
 from refcut_backend.references.parse import png_to_mask
 from refcut_backend.settings import Settings
 
@@ -106,7 +107,7 @@ class Playground:
         if negative_hw is not None:
             negative_hw = negative_hw & ~positive_hw
         name = self._references.add(key, positive_hw, negative_hw)
-        return MarkedReference(name, demo.outline_png(positive_hw, negative_hw))
+        return MarkedReference(name, outline_png(positive_hw, negative_hw))
 
 
 def _mask(png: bytes, size_hw: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -11,8 +11,9 @@ import pytest
 from model.box_prompts import SLACK
 from model.transforms import expanded_box
 from model.types import Box
-from refcut_backend.cli.demo import DEMO_PROJECTS, PHOTOGRAPHS, demo_mask
+from refcut_backend.cli.demo import DEMO_PROJECTS, demo_mask
 from refcut_backend.cli.demo_label_studio import LabelStudioProject
+from refcut_backend.playground.demo import PHOTOGRAPHS
 from tests.end_to_end.click_on import click_in_the_middle, mask_of
 from tests.end_to_end.editor import Editor
 from tests.end_to_end.world import World

@@ -15,8 +15,9 @@ import httpx
 import numpy as np
 import pytest
 
-from refcut_backend.cli.demo import PHOTOGRAPHS, demo_mask
+from refcut_backend.cli.demo import demo_mask
 from refcut_backend.cli.demo_label_studio import LabelStudioProject
+from refcut_backend.playground.demo import PHOTOGRAPHS
 from tests.end_to_end.click_on import click_in_the_middle
 from tests.end_to_end.world import World
 from tests.support import label_studio_converter

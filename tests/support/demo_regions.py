@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from model.data.annotated_objects import read_annotated_objects
 from model.masks import union
-from refcut_backend.cli.demo import PARTS_FILE, PHOTOGRAPHS, demo_mask
+from refcut_backend.cli.demo import demo_mask
+from refcut_backend.playground.demo import PARTS_FILE, PHOTOGRAPHS
 
 CAR = "car"
 PARTS = ("wheel", "hood", "front_door")

@@ -26,6 +26,8 @@ from refcut_backend.playground.service import MarkedReference, Photograph, Playg
 from refcut_backend.references.parse import mask_to_png
 
 THREADS = 20
+DECODING_THREADS = 2
+"""A large photograph takes up to REFCUT_IMAGE_MAX_MEMORY_BYTES to decode, so few are decoded at once."""
 MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"RI": "image/webp", b"BM": "image/bmp"}
 Percent = Annotated[float, Field(ge=0, le=100)]
 Key = Annotated[str, Field(max_length=60)]
@@ -103,11 +105,16 @@ def playground_routes(playground: Playground, bodies: JsonReader) -> APIRouter:
         bodies: Reads the requests.
     """
     router = APIRouter(prefix="/playground")
-    threads = CapacityLimiter(THREADS)
+    threads, decoding = CapacityLimiter(THREADS), CapacityLimiter(DECODING_THREADS)
 
-    async def answered(work: Callable[..., R], *arguments: object, show: Callable[[R], Any]) -> Response:
+    async def answered(
+        work: Callable[..., R],
+        *arguments: object,
+        show: Callable[[R], Any],
+        limiter: CapacityLimiter = threads,
+    ) -> Response:
         try:
-            return JSONResponse(show(await run_sync(work, *arguments, limiter=threads)))
+            return JSONResponse(show(await run_sync(work, *arguments, limiter=limiter)))
         except RefCutError as error:
             return _refusal(error)
 
@@ -118,7 +125,11 @@ def playground_routes(playground: Playground, bodies: JsonReader) -> APIRouter:
     @router.post("/images")
     async def add_image(http: Request) -> Response:
         return await answered(
-            _add_image, playground, await bodies.read(NewPhotograph, http), show=_shown_photograph
+            _add_image,
+            playground,
+            await bodies.read(NewPhotograph, http),
+            show=_shown_photograph,
+            limiter=decoding,
         )
 
     @router.post("/photograph")
@@ -134,7 +145,11 @@ def playground_routes(playground: Playground, bodies: JsonReader) -> APIRouter:
     @router.post("/references")
     async def add_reference(http: Request) -> Response:
         return await answered(
-            _add_reference, playground, await bodies.read(NewReference, http), show=_shown_reference
+            _add_reference,
+            playground,
+            await bodies.read(NewReference, http),
+            show=_shown_reference,
+            limiter=decoding,
         )
 
     @router.post("/clicks")

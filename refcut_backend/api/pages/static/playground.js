@@ -401,6 +401,7 @@ async function start() {
   connect();
   setTool("add");
   state.demo = (await ask("/playground/demo")).photographs;
+  if (!state.demo.length) say("Drop in a photograph to begin.");
   const ordered = [...state.demo].sort((one, other) => Number(other.name === FIRST) - Number(one.name === FIRST));
   for (const demo of ordered) {
     const photograph = await loadDemo(demo);

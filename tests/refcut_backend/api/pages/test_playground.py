@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import base64
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,7 +16,9 @@ from fastapi.testclient import TestClient
 
 from refcut_backend.api.app import create_app
 from refcut_backend.api.auth import Access
+from refcut_backend.api.pages.playground import DECODING_THREADS
 from refcut_backend.errors import BusyError
+from refcut_backend.playground import service
 from tests.support.backend_fixtures import LIMIT_BYTES
 from tests.support.fake_wiring import FakeQueue
 
@@ -131,3 +137,28 @@ def test_a_key_of_a_photograph_is_in_no_log_line(here: TestClient, caplog: pytes
     added = here.post("/playground/images", json={"data": png()}).json()
     here.post("/playground/photograph", json={"image": added["image"]})
     assert added["image"] not in "".join(f"{record.__dict__}" for record in caplog.records)
+
+
+def test_few_photographs_are_decoded_at_once_however_many_are_sent(
+    here: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_once, most = 0, 0
+    counting = threading.Lock()
+    original = service.decode_image
+
+    def decode(*arguments: Any) -> Any:
+        nonlocal at_once, most
+        with counting:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.05)
+        found = original(*arguments)
+        with counting:
+            at_once -= 1
+        return found
+
+    monkeypatch.setattr(service, "decode_image", decode)
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(lambda _: here.post("/playground/images", json={"data": png()}), range(8)))
+    assert all(answer.status_code == 200 for answer in answers)
+    assert most == DECODING_THREADS
