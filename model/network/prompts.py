@@ -1,4 +1,4 @@
-"""The prompt of a reference: masked average pooling over its tokens, and two small MLPs (RefCut, eq. 6 and 7)."""
+"""A reference as the network sees it, and its prompt: masked average pooling and two small MLPs (RefCut, eq. 6 and 7)."""
 
 from __future__ import annotations
 
@@ -77,6 +77,33 @@ def area_weights(mask: Tensor, grid: tuple[int, int]) -> Tensor:
         (B, N) in 0..1, patches in row-major order.
     """
     return F.adaptive_avg_pool2d(mask.float(), grid).flatten(1)
+
+
+def reference_tokens(
+    tokens: Tensor,
+    positive: Tensor | None,
+    negative: Tensor | None,
+    grid: tuple[int, int],
+    reader: Tensor | None = None,
+) -> ReferenceTokens:
+    """Join the tokens of an encoded image with its masks.
+
+    Args:
+        tokens: (B, N, D).
+        positive: Mask (B, 1, H, W) in 0..1; None means no mask, which becomes weights of zero.
+        negative: Likewise. Pixels of the positive mask are taken out of it.
+        grid: Rows and columns of patches.
+        reader: The same patches as the reader matches them; None for a network without a reader.
+    """
+    absent = tokens.new_zeros(tokens.shape[:2], dtype=torch.float32)
+    if negative is not None and positive is not None:
+        negative = negative * (1 - positive)
+    return ReferenceTokens(
+        tokens,
+        absent if positive is None else area_weights(positive, grid),
+        absent if negative is None else area_weights(negative, grid),
+        reader,
+    )
 
 
 def masked_average(tokens: Tensor, weights: Tensor) -> Tensor:

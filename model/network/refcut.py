@@ -22,7 +22,7 @@ from model.network.click_maps import ClickEmbedding
 from model.network.config import NetworkConfig
 from model.network.decoder import DetailBranch, MlpHead, SimpleFpn
 from model.network.encoder import Encoder, Grid, make_block, patch_tokens, run_block
-from model.network.prompts import PromptGenerator, ReferenceTokens, area_weights
+from model.network.prompts import PromptGenerator, ReferenceTokens, reference_tokens
 from model.network.reader import LABELS, SPACE_CHANNELS, Reader, label_shares, thin_out
 from model.network.similarity import (
     CLICK_CHANNELS,
@@ -372,30 +372,3 @@ def normalise(image: Tensor) -> Tensor:
     mean = image.new_tensor(IMAGE_MEAN)[:, None, None]
     std = image.new_tensor(IMAGE_STD)[:, None, None]
     return (image - mean) / std
-
-
-def reference_tokens(
-    tokens: Tensor,
-    positive: Tensor | None,
-    negative: Tensor | None,
-    grid: Grid,
-    reader: Tensor | None = None,
-) -> ReferenceTokens:
-    """Join the tokens of an encoded image with its masks.
-
-    Args:
-        tokens: (B, N, D).
-        positive: Mask (B, 1, H, W) in 0..1; None means no mask, which becomes weights of zero.
-        negative: Likewise. Pixels of the positive mask are taken out of it.
-        grid: Rows and columns of patches.
-        reader: The same patches as the reader matches them; None for a network without a reader.
-    """
-    absent = tokens.new_zeros(tokens.shape[:2], dtype=torch.float32)
-    if negative is not None and positive is not None:
-        negative = negative * (1 - positive)
-    return ReferenceTokens(
-        tokens,
-        absent if positive is None else area_weights(positive, grid),
-        absent if negative is None else area_weights(negative, grid),
-        reader,
-    )

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from model.network.candidates import Segmentation
 from model.network.config import NetworkConfig
-from model.network.prompts import ReferenceTokens
-from model.network.refcut import ImageFeatures, PreparedReference, RefCut, reference_tokens
+from model.network.prompts import ReferenceTokens, reference_tokens
+from model.network.refcut import ImageFeatures, PreparedReference, RefCut
 from model.runtime.openvino_export import STAGES, click_inputs, convert, openvino_package, quantisation_group
 
 FORMAT = 2
