@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, copy_base
+from model.checkpoints.version_folder import BASE_FILE, NETWORK_FILE, VERSION_FILE, copy_base
 from model.checkpoints.weights import initial_network, load_network, save_base, save_network, save_version
 from model.data.annotated_objects import is_development, read_annotated_objects
 from model.data.near_copies import read_excluded
@@ -36,8 +36,6 @@ from model.training.reader_training import load_reader
 from model.training.sampling import SourcedObjects, make_sampler, steps_per_epoch
 from model.training.trainer import Trainer
 from model.training.training_state import has_checkpoint
-
-NETWORK_FILE = "network.safetensors"
 
 
 def train(
