@@ -11,7 +11,8 @@ import hashlib
 import io
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: If the file is missing, damaged, not an image, or has floating-point pixels.
     """
-    try:
+    with _data_errors(path):
         return decode_rgb(path.read_bytes(), str(path))
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist", hint="check the path") from error
-    except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image", hint="save it as PNG or JPEG") from error
-    except _DAMAGE as error:
-        raise _unreadable(path, error) from error
 
 
 def decode_rgb(
@@ -163,23 +158,27 @@ def _is_inside(picture: Image.Image) -> NDArray[np.bool_]:
 
 
 def _load_mask(path: Path) -> NDArray[np.bool_]:
+    with _data_errors(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(path) as picture:
+            orientation = _orientation(picture)
+            return np.ascontiguousarray(_turned(_is_inside(picture), orientation))
+
+
+@contextmanager
+def _data_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of reading an image file into a DataError that names it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                orientation = _orientation(picture)
-                return np.ascontiguousarray(_turned(_is_inside(picture), orientation))
+        yield
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", hint="check the path") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not an image", hint="save it as PNG or JPEG") from error
     except _DAMAGE as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return DataError(f"{path} cannot be read ({reason})", hint="open it in a viewer and save it again")
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(
+            f"{path} cannot be read ({reason})", hint="open it in a viewer and save it again"
+        ) from error
 
 
 def _upright_rgb(picture: Image.Image, name: str) -> NDArray[np.uint8]:
