@@ -39,7 +39,7 @@ class AnnotatedObject:
     names_carry: bool
 
     @property
-    def is_lone(self) -> bool:
+    def has_single_annotation(self) -> bool:
         """Whether there is a single annotation."""
         return sum(map(len, self.part_rles.values())) == 1
 

@@ -48,7 +48,8 @@ class PairSettings(TargetShares):
         box: The target has a box.
         box_and_click: Of the targets with a box, how many have their click, too.
         pasted: Where objects are whole and there is something to paste: both photographs get a pasted object that touches
-            theirs (`model.data.pasting`). The sampler pastes more often onto lone things.
+            theirs (`model.data.pasting`). The sampler does it more often where only one thing
+            is labelled.
         zoom: One of the two crops is zoomed in; never both, as the predictor's zoomed look meets a reference of the whole
             object.
         same_photo: The reference is another crop of the same image (always so if names have no meaning on other images).

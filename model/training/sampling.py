@@ -32,7 +32,7 @@ AUGMENTATIONS: dict[str, Augmentation] = {"zoomed": augment_zoomed, "simpleclick
 """By the name that a configuration gives (`TrainConfig.augmentation`)."""
 CANDIDATES = 3
 """Of so many objects with a part, one that shares a second part becomes the reference, if there is one."""
-LONE = 3.0
+SINGLE_ANNOTATION_FACTOR = 3.0
 """Objects are pasted this much more often where a photograph shows one labelled thing: all targets would be the same."""
 
 
@@ -101,7 +101,9 @@ class GroupSampler:
         first, second = source.pair(self._settings.same_photo, rng)
         grid = size_px // self._patch_px
         kind = source.targets or kind_of(first)
-        share = self._settings.pasted * (LONE if first.is_lone or second.is_lone else 1.0)
+        share = self._settings.pasted
+        if first.has_single_annotation or second.has_single_annotation:
+            share *= SINGLE_ANNOTATION_FACTOR
         if self._cutouts and kind in WITH_OBJECTS and rng.random() < share:
             other = self._cutouts[rng.choice(len(self._cutouts), p=self._cutout_shares)]
             cutouts = other.pair(0.0, rng)

@@ -56,7 +56,7 @@ def test_a_click_on_a_thing_between_two_of_its_name_means_no_pair_with_either() 
     assert {tuple(q.click_on) for q in pairs} == {(0,), (2,)}
 
 
-def test_one_of_several_things_needs_a_click_and_a_lone_thing_does_not() -> None:
+def test_one_of_several_things_needs_a_click_and_the_only_one_does_not() -> None:
     for question in asked(PLACES, "instances", two_things=0.0):
         (piece,) = question.pieces
         assert question.needs_click == (piece in (0, 1))
