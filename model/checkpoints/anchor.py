@@ -6,7 +6,6 @@ zero-shot models, CVPR 2022: WiSE-FT).
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from torch import Tensor
@@ -16,6 +15,7 @@ from model.checkpoints.version_folder import (
     NETWORK_FILE,
     VERSION_FILE,
     can_be_averaged,
+    copy_base,
     whole_network_file,
 )
 from model.checkpoints.weights import load_network, save_network, save_version
@@ -24,7 +24,7 @@ from model.network.refcut import RefCut
 
 
 def anchor_weights(parent: RefCut, parent_dir: Path, anchor_dir: Path | None) -> dict[str, Tensor]:
-    """The tensors of the anchor that training changes, by name, the reader among them.
+    """The parameters of the anchor that training changes, by name, the reader's among them.
 
     Args:
         parent: The network that is trained.
@@ -37,11 +37,7 @@ def anchor_weights(parent: RefCut, parent_dir: Path, anchor_dir: Path | None) ->
     """
     anchor = parent
     if anchor_dir is not None:
-        if not can_be_averaged(parent_dir, anchor_dir):
-            raise WeightsError(
-                f"{anchor_dir} has another base or shape than {parent_dir}",
-                hint="use weights that the version descends from",
-            )
+        _check_relation(parent_dir, anchor_dir)
         anchor = load_network(anchor_dir)
     return {
         name: p.detach().clone()
@@ -52,6 +48,8 @@ def anchor_weights(parent: RefCut, parent_dir: Path, anchor_dir: Path | None) ->
 
 def average(first: Path, second: Path, share: float, out: Path) -> None:
     """Write the weighted average of two versions: (1 - share) times the first, share times the second.
+
+    The correction of the expected IoU is averaged, too (`model.cli.calibrate`).
 
     Args:
         first: Folder of a version, or a whole network (`model.checkpoints.version_folder.whole_network_file`).
@@ -65,24 +63,13 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
     if out.resolve() in (first.resolve(), second.resolve()):
         raise WeightsError(f"{out} is one of the versions to average", hint="name another folder for --out")
     whole = whole_network_file(first), whole_network_file(second)
-    if all(whole):
-        _average_whole(first, second, share, out)
-        return
-    if any(whole):
+    if any(whole) and not all(whole):
         raise WeightsError(
             f"{first} and {second} cannot be averaged: one has a frozen base of its own, the other is a whole network",
             hint="average a version with one that it descends from",
         )
-    end = load_network(second)
-    begin = anchor_weights(end, second, first)
-    learned = end.state_dict()
-    between = {name: value.lerp(learned[name], share) for name, value in begin.items()}
-    out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(first / BASE_FILE, out / BASE_FILE)
-    save_version(end.state_dict() | between, end.config, out / BASE_FILE, out / VERSION_FILE)
-
-
-def _average_whole(first: Path, second: Path, share: float, out: Path) -> None:
+    if not any(whole):
+        _check_relation(second, first)
     begin, end = load_network(first), load_network(second)
     if begin.config != end.config:
         raise WeightsError(
@@ -91,4 +78,17 @@ def _average_whole(first: Path, second: Path, share: float, out: Path) -> None:
     learned = end.state_dict()
     between = {name: value.lerp(learned[name], share) for name, value in begin.state_dict().items()}
     out.mkdir(parents=True, exist_ok=True)
-    save_network(between, end.config, out / NETWORK_FILE)
+    if all(whole):
+        save_network(between, end.config, out / NETWORK_FILE)
+        return
+    copy_base(first, out)
+    save_version(between, end.config, out / BASE_FILE, out / VERSION_FILE)
+
+
+def _check_relation(version_dir: Path, anchor_dir: Path) -> None:
+    """Raise WeightsError if two versions have another base or shape: an average of them would be meaningless."""
+    if not can_be_averaged(version_dir, anchor_dir):
+        raise WeightsError(
+            f"{anchor_dir} has another base or shape than {version_dir}",
+            hint="use weights that the version descends from",
+        )

@@ -12,10 +12,17 @@ import torch
 
 from model.checkpoints.anchor import average
 from model.checkpoints.version_folder import NETWORK_FILE
-from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_network, save_version
+from model.checkpoints.weights import (
+    BASE_FILE,
+    VERSION_FILE,
+    load_network,
+    save_base,
+    save_network,
+    save_version,
+)
 from model.cli.average import main
 from model.errors import WeightsError
-from tests.support.synthetic import TINY_SIMPLECLICK, random_network
+from tests.support.synthetic import TINY_READING, TINY_SIMPLECLICK, random_network
 from tests.support.synthetic_snapshot import parent_version, with_another_encoder, with_another_shape
 
 
@@ -46,6 +53,18 @@ def test_learned_weights_lie_between_by_the_share_and_the_encoder_is_kept(
     for name, parameter in before.named_parameters():
         expected = parameter + 0.5 * share if parameter.requires_grad else parameter
         assert torch.allclose(moved[name], expected, atol=2e-3), name
+
+
+def test_the_correction_of_the_expected_iou_lies_between_too(tmp_path: Path) -> None:
+    network = random_network(TINY_READING)
+    folders = tmp_path / "first", tmp_path / "second"
+    for folder, correction in zip(folders, ([0.5, -1.0], [1.5, 1.0]), strict=True):
+        folder.mkdir()
+        save_base(network, folder / BASE_FILE)
+        network.candidates.calibration.copy_(torch.tensor(correction))
+        save_version(network.state_dict(), network.config, folder / BASE_FILE, folder / VERSION_FILE)
+    average(*folders, 0.25, tmp_path / "out")
+    assert load_network(tmp_path / "out").candidates.calibration.tolist() == [0.75, -0.5]
 
 
 @pytest.mark.parametrize("other", [with_another_encoder, with_another_shape])
