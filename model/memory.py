@@ -13,8 +13,8 @@ import torch
 def nbytes(*values: Any) -> int:
     """Bytes of all arrays and tensors in some values.
 
-    Dataclasses, mappings, lists and tuples are searched. A view counts as the whole memory that it keeps alive, and
-    memory that several values share counts once.
+    Dataclasses with their cached properties, mappings, lists and tuples are searched. A view counts as the whole memory
+    that it keeps alive, and memory that several values share counts once.
 
     Example:
         >>> import numpy as np
@@ -44,5 +44,4 @@ def _collect(value: Any, held: dict[tuple[str, int], int]) -> None:
         for inner in value:
             _collect(inner, held)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-        for field in dataclasses.fields(value):
-            _collect(getattr(value, field.name), held)
+        _collect(vars(value), held)

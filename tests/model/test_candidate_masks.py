@@ -73,6 +73,17 @@ def test_the_predictor_returns_all_candidates_and_what_they_are_worth(flip: bool
     assert any(np.array_equal(result.mask_hw, candidate.mask_hw) for candidate in result.candidates)
 
 
+def test_full_size_maps_of_other_candidates_are_counted_as_memory_of_the_predictor() -> None:
+    predictor = RefCutPredictor(
+        obedient_network(TINY_READING), PredictorSettings(network_px=56, resampling="area")
+    )
+    predictor.set_image(np.random.default_rng(0).integers(0, 255, (70, 90, 3)).astype(np.uint8))
+    result = predictor.predict([Click(30, 40)])
+    before = predictor.nbytes
+    assert result.stepped(1 if result.chosen < LARGER else -1) is not result
+    assert predictor.nbytes == before + 70 * 90 * (4 + 1)
+
+
 def test_a_network_with_an_input_for_boxes_gets_no_clicks_in_their_place() -> None:
     """Seen at a click of the user in the box: the older way adds five more."""
     drawn: list[int] = []
