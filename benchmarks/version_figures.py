@@ -25,7 +25,6 @@ from model.evaluation.compare import (
     make_predictor,
     network_metrics,
 )
-from model.evaluation.first_masks import FirstMaskPredictor
 from model.evaluation.metrics import clicks_needed
 from model.evaluation.modes import Mode
 from model.evaluation.runner import ClickLimits, EvaluationSet, Evaluator, Task
@@ -72,8 +71,7 @@ class Measure:
 
     def _first_clicks(self, weights: Path) -> dict[str, float]:
         sets = [_read(text) for text in self.general_sets]
-        served = make_predictor(weights, self.compare)
-        predictor = FirstMaskPredictor(served.network, served.settings)
+        predictor = make_predictor(weights, self.compare)
         evaluator = Evaluator(sets, predictor, ClickLimits(1, 1))
         return {one.name: self._first_click(evaluator, number, one) for number, one in enumerate(sets)}
 

@@ -10,6 +10,7 @@ another. Each is one step; a step computes a mask from all clicks so far and the
                   before
     box           empty; the box has   around the box; later clicks continue from its mask
                   an input of its own
+    start         given (`start_from`), instead of computed
 
 Where the network proposes several masks, `model.candidate_masks` chooses. A network without an input for boxes gets them
 as clicks and as the mask so far (`model.box_prompts`).
@@ -73,12 +74,14 @@ class _Step:
     result: MaskResult
     zoom_crop: Box | None
 
+    def leads_to(self, wanted: tuple[Click, ...], box: Box | None) -> bool:
+        """Whether it is a step of `wanted`. Without a box, a step without clicks leads to no other click list."""
+        shared = self.box == box and self.clicks == wanted[: len(self.clicks)]
+        return shared and bool(self.clicks or not wanted or box is not None)
+
 
 class RefCutPredictor:
-    """Segments one image at a time, from clicks, a box, and references.
-
-    `predict` takes the whole click list each time. Steps that it shares with the previous call are not computed
-    again. Not safe for several threads at once.
+    """Segments one image at a time, from clicks, a box, and references. Not safe for several threads at once.
 
     Args:
         network: A network from `model.load_network`, or its stages from `model.with_runtime`.
@@ -119,6 +122,7 @@ class RefCutPredictor:
         self._reference: ReferenceTokens | None = None
         self._crops: OrderedDict[Box, ImageFeatures] = OrderedDict()
         self._prepared: OrderedDict[Box, PreparedReference] = OrderedDict()
+        self._start: MaskResult | None = None
         self._steps: list[_Step] = []
 
     def set_image(self, image_rgb: NDArray[np.uint8]) -> None:
@@ -137,7 +141,7 @@ class RefCutPredictor:
         self._image = image_rgb
         self._crops.clear()
         self._prepared.clear()
-        self._steps.clear()
+        self.start_from(None)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -149,7 +153,7 @@ class RefCutPredictor:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that this object keeps: image, reference, features of crops, and earlier masks."""
-        return nbytes(self._image, self._reference, self._crops, self._prepared, self._steps)
+        return nbytes(self._image, self._reference, self._crops, self._prepared, self._start, self._steps)
 
     def set_reference(self, reference: ReferenceTokens | None) -> None:
         """Set what the clicks' label means. Clicks are forgotten, the image and its features are kept.
@@ -160,6 +164,15 @@ class RefCutPredictor:
         if reference is not self._reference:
             self.forget_clicks()
             self._reference = reference
+
+    def start_from(self, start: MaskResult | None) -> None:
+        """Let the first click refine a given mask of the image, as a later click refines the mask before it.
+
+        Args:
+            start: The mask, also the result without clicks; not used with a box. None, or another image, ends this.
+        """
+        self._start = start
+        self._steps.clear()
 
     def forget_clicks(self) -> None:
         """Forget clicks and reference, whatever an interrupted call has left; the image and its features are kept."""
@@ -195,11 +208,9 @@ class RefCutPredictor:
             crop = expanded_box(box, *image_rgb.shape[:2])
 
         def cut(mask_hw: NDArray[np.bool_] | None) -> Tensor | None:
-            return (
-                None
-                if mask_hw is None
-                else crop_mask(mask_hw, crop, self.settings.network_px).to(self.device)
-            )
+            if mask_hw is None:
+                return None
+            return crop_mask(mask_hw, crop, self.settings.network_px).to(self.device)
 
         with self._precision():
             return self.network.encode_reference(
@@ -231,7 +242,7 @@ class RefCutPredictor:
 
     @torch.inference_mode()
     def predict(self, clicks: Sequence[Click], box: Box | None = None) -> MaskResult:
-        """Segment the current image.
+        """Segment the current image by the whole list of clicks.
 
         Clicks are applied one after another, each with the mask of the previous step, as an annotator would. Steps
         shared with the previous call are reused.
@@ -253,10 +264,12 @@ class RefCutPredictor:
         for click in wanted:
             if not (0 <= click.row < height and 0 <= click.col < width):
                 raise ValueError(f"{click} lies outside the image of {height} rows and {width} columns")
-        if box is not None and not _is_on_image(box, height, width):
+        if box is not None and not box.is_within(height, width):
             raise ValueError(f"{box} lies outside the image of {height} rows and {width} columns")
-        while self._steps and not _is_prefix(self._steps[-1], wanted, box):
+        while self._steps and not self._steps[-1].leads_to(wanted, box):
             self._steps.pop()
+        if not self._steps and self._start is not None and box is None:
+            self._steps = [_Step(None, (), self._start, None)]
         first = 0 if box is not None else min(1, len(wanted))
         taken = len(self._steps[-1].clicks) if self._steps else first - 1
         for count in range(taken + 1, len(wanted) + 1):
@@ -310,10 +323,8 @@ class RefCutPredictor:
     def _zoomed_crop(
         self, clicks: tuple[Click, ...], last: MaskResult, zoom_crop: Box | None, expansion: float = EXPANSION
     ) -> Box:
-        mask_hw = last.probability_hw > self.settings.zoom_threshold
-        return next_crop(
-            mask_hw, clicks, zoom_crop, min_crop_px=self.settings.zoom_min_px, expansion=expansion
-        )
+        mask_hw, smallest = last.probability_hw > self.settings.zoom_threshold, self.settings.zoom_min_px
+        return next_crop(mask_hw, clicks, zoom_crop, min_crop_px=smallest, expansion=expansion)
 
     def _segment_crop(
         self,
@@ -386,14 +397,3 @@ class RefCutPredictor:
     def _trim(cache: OrderedDict[Box, ImageFeatures] | OrderedDict[Box, PreparedReference]) -> None:
         while len(cache) > CACHED_CROPS:
             cache.popitem(last=False)
-
-
-def _is_prefix(step: _Step, wanted: tuple[Click, ...], box: Box | None) -> bool:
-    """Whether `step` leads to `wanted`. Without a box, a step without clicks leads to no other click list."""
-    shared = step.box == box and step.clicks == wanted[: len(step.clicks)]
-    return shared and bool(step.clicks or not wanted or box is not None)
-
-
-def _is_on_image(box: Box, height: int, width: int) -> bool:
-    rows = 0 <= box.row_min <= box.row_max < height
-    return rows and 0 <= box.col_min <= box.col_max < width

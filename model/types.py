@@ -84,6 +84,11 @@ class Box:
         """Index of this box in an array (H, W, ...)."""
         return slice(self.row_min, self.row_max + 1), slice(self.col_min, self.col_max + 1)
 
+    def is_within(self, height: int, width: int) -> bool:
+        """Whether the box has a pixel, and all of its pixels lie on an image of this size."""
+        rows = 0 <= self.row_min <= self.row_max < height
+        return rows and 0 <= self.col_min <= self.col_max < width
+
     def contains(self, click: Click) -> bool:
         """Whether a click lies inside; the last row and column count as outside, as in SimpleClick."""
         return self.row_min <= click.row < self.row_max and self.col_min <= click.col < self.col_max

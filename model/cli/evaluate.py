@@ -25,7 +25,6 @@ from model.cli.common import OneLineParser, add_threads, add_weights, command_pa
 from model.data.annotated_objects import is_development
 from model.data.readers import HINT, SetDescription
 from model.errors import DataError, ModelError
-from model.evaluation.first_masks import FirstMaskPredictor
 from model.evaluation.modes import MODE_GROUPS, Mode, parse_modes
 from model.evaluation.pictures import write_contact_sheet
 from model.evaluation.plots import write_plots
@@ -34,6 +33,7 @@ from model.evaluation.references import ReferenceFinder
 from model.evaluation.report import Results, as_markdown, file_safe, write_results
 from model.evaluation.runner import RIGHT, ClickLimits, EvaluationSet, Task, run_tasks
 from model.evaluation.samples import Sample, enumerate_samples, limit_samples, with_repeats
+from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings, serving_settings
 from model.runtime.select import RuntimeName, with_runtime
 
@@ -54,7 +54,7 @@ class PredictorFactory:
     threads: int
     runtime: RuntimeName = "torch"
 
-    def __call__(self) -> FirstMaskPredictor:
+    def __call__(self) -> RefCutPredictor:
         """Load the network and make a predictor.
 
         Raises:
@@ -65,7 +65,7 @@ class PredictorFactory:
         network = load_network(self.weights)
         settings = dataclasses.replace(serving_settings(network.config), **self.changes)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        return FirstMaskPredictor(with_runtime(network.to(device), settings, self.runtime), settings)
+        return RefCutPredictor(with_runtime(network.to(device), settings, self.runtime), settings)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

@@ -11,20 +11,17 @@ The last two compare the frozen features of the network's encoder and need no tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from model.errors import ModelError
 from model.evaluation.modes import FirstMask
 from model.evaluation.robot_annotator import Predictor
 from model.network.prompts import ReferenceTokens
-from model.predictor import RefCutPredictor, _is_prefix, _Step
-from model.types import Box, Click, MaskResult
+from model.types import Box, MaskResult
 
 MATCHED: dict[FirstMask | None, int] = {"prototype": 8, "nearest": 9}
 """First masks by matching, with the channel of `model.network.similarity.reference_channels` that they are read from."""
@@ -33,36 +30,11 @@ MATCHED: dict[FirstMask | None, int] = {"prototype": 8, "nearest": 9}
 class StartingPredictor(Predictor, Protocol):
     """A predictor whose first click can build on a given mask."""
 
-    def start_from(self, result: MaskResult | None) -> None:
-        """Build the first click on a mask from now on, or on none."""
+    def start_from(self, start: MaskResult | None) -> None:
+        """Build the first click on a mask, or on none; see `RefCutPredictor.start_from`."""
 
     def reference_channels(self) -> NDArray[np.float32] | None:
         """Compare the image with the reference; see `RefCutPredictor.reference_channels`."""
-
-
-class FirstMaskPredictor(RefCutPredictor):
-    """A predictor whose first click can build on a given mask, as a later click builds on the one before."""
-
-    _start: MaskResult | None = None
-
-    def start_from(self, result: MaskResult | None) -> None:
-        """Build the first click on a mask of the current image, until it is called with None."""
-        self._start = result
-        self._steps.clear()
-
-    @torch.inference_mode()
-    def predict(self, clicks: Sequence[Click], box: Box | None = None) -> MaskResult:
-        """Segment the current image; see `RefCutPredictor.predict`."""
-        if self._start is None or box is not None or not clicks:
-            return super().predict(clicks, box)
-        wanted = tuple(clicks)
-        while self._steps and not _is_prefix(self._steps[-1], wanted, None):
-            self._steps.pop()
-        if not self._steps:
-            self._steps = [_Step(None, (), self._start, None)]
-        for count in range(len(self._steps[-1].clicks) + 1, len(wanted) + 1):
-            self._steps.append(self._click_step(wanted[:count], None))
-        return self._steps[-1].result
 
 
 def first_mask(

@@ -63,8 +63,8 @@ class ColourPredictor:
     def set_reference(self, reference: ReferenceTokens | None) -> None:
         self._reference = reference
 
-    def start_from(self, result: MaskResult | None) -> None:
-        self._start = result
+    def start_from(self, start: MaskResult | None) -> None:
+        self._start = start
 
     def reference_channels(self) -> NDArray[np.float32] | None:
         """One patch per pixel: 1 for a colour of the positive mask, -1 for one of the negative mask, 0 for both."""

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from model.errors import ModelError
-from model.evaluation.first_masks import FirstMaskPredictor, first_mask
+from model.evaluation.first_masks import first_mask
 from model.network.config import NetworkConfig
 from model.predictor import RefCutPredictor
 from model.predictor_config import PredictorSettings
-from model.types import Click, MaskResult
+from model.types import Box, Click, MaskResult
 from tests.support.synthetic import (
     TINY_FROZEN,
     TINY_SIMPLECLICK,
@@ -21,9 +21,9 @@ SETTINGS = PredictorSettings(network_px=56, resampling="area", second_look=True)
 CLICKS = [Click(20, 30), Click(60, 80), Click(10, 90, False)]
 
 
-def predictor_of(config: NetworkConfig = TINY_FROZEN, size: int = 56) -> FirstMaskPredictor:
+def predictor_of(config: NetworkConfig = TINY_FROZEN, size: int = 56) -> RefCutPredictor:
     settings = PredictorSettings(network_px=size, resampling="area", second_look=True, zoom_min_px=20)
-    predictor = FirstMaskPredictor(obedient_network(config), settings)
+    predictor = RefCutPredictor(obedient_network(config), settings)
     predictor.set_image(drawn_image(90, 120))
     return predictor
 
@@ -53,6 +53,24 @@ def test_clicks_taken_back_lead_to_the_same_masks_again() -> None:
         np.testing.assert_array_equal(predictor.predict(CLICKS[:count]).probability_hw, masks[count - 1])
 
 
+def test_without_clicks_the_mask_is_the_given_one_and_another_image_ends_that() -> None:
+    predictor = predictor_of()
+    start, alone = square(), predictor.predict([]).probability_hw
+    predictor.start_from(start)
+    predictor.predict(CLICKS)
+    assert predictor.predict([]) is start
+    predictor.set_image(drawn_image(90, 120))
+    np.testing.assert_array_equal(predictor.predict([]).probability_hw, alone)
+
+
+def test_a_box_does_not_use_the_mask() -> None:
+    predictor, box = predictor_of(), Box(20, 60, 30, 90)
+    expected = predictor.predict([], box).probability_hw
+    predictor.start_from(square())
+    predictor.predict(CLICKS)
+    np.testing.assert_array_equal(predictor.predict([], box).probability_hw, expected)
+
+
 def test_without_a_mask_it_is_the_predictor_that_serves() -> None:
     predictor = predictor_of()
     predictor.start_from(square())
@@ -71,7 +89,7 @@ def test_a_matched_mask_finds_the_reference_in_its_own_image(kind: str) -> None:
     image = np.full((112, 112, 3), 60, np.uint8)
     image[28:84, 14:56] = (200, 40, 40)
     part_hw = image[..., 0] == 200
-    predictor = FirstMaskPredictor(random_network(TINY_FROZEN), SETTINGS)
+    predictor = RefCutPredictor(random_network(TINY_FROZEN), SETTINGS)
     predictor.set_image(image)
     reference = predictor.encode_reference(image, part_hw, ~part_hw)
     found = first_mask(predictor, reference, kind, (112, 112))  # type: ignore[arg-type]
