@@ -47,7 +47,7 @@ TASKS_OF_S = 10
 _ASKING = "refcut:asking"
 
 _ENTER = """
-local queue, unanswered, waiting_key, asking_key, names_key, job_key, ticket_key = unpack(KEYS)
+local queue, unanswered, waiting_key, asking_key, names_key, job_key, claim_key = unpack(KEYS)
 local click, dots, task, kind = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local limit, timeout, claim, forced = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == '1'
 local keep = math.ceil(timeout / 1000) + 30
@@ -56,7 +56,7 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local waiting_older, held_older, replaced = {}, {}, {}
 for n = 9, #ARGV do
-  local state = redis.call('GET', 'TICKET' .. ARGV[n])
+  local state = redis.call('GET', 'CLAIM' .. ARGV[n])
   if state == 'WAITING' then
     table.insert(waiting_older, ARGV[n])
     replaced[ARGV[n]] = true
@@ -154,7 +154,7 @@ if #waiting_older == 0 then
   if #kinds == 0 then superseded = held_older end
 end
 
-redis.call('SET', ticket_key, 'WAITING', 'PX', claim)
+redis.call('SET', claim_key, 'WAITING', 'PX', claim)
 redis.call('HSET', unanswered, click, dots)
 redis.call('EXPIRE', unanswered, keep)
 redis.call('HSET', waiting_key, click, task .. ' ' .. kind .. ' ' .. (now + claim))
@@ -165,7 +165,7 @@ if #waiting_older > 0 then
   if redis.call('LINSERT', queue, 'BEFORE', waiting_older[1], click) < 1 then redis.call('LPUSH', queue, click) end
 end
 for _, older in ipairs(superseded) do
-  redis.call('SET', 'TICKET' .. older, 'SUPERSEDED', 'XX', 'KEEPTTL')
+  redis.call('SET', 'CLAIM' .. older, 'SUPERSEDED', 'XX', 'KEEPTTL')
   redis.call('LREM', queue, 0, older)
   redis.call('HDEL', unanswered, older)
   redis.call('HDEL', waiting_key, older)
@@ -183,7 +183,7 @@ def _script() -> str:
         "TASKS_OF_S": f"{TASKS_OF_S:g}",
         "SPARE": f"{SPARE:g}",
         "PART": f"{PART:g}",
-        "TICKET": claims.TICKET_PREFIX,
+        "CLAIM": claims.CLAIM_PREFIX,
         "IN_WORK": claims.IN_WORK_PREFIX,
         "WORKER": WORKER_PREFIX,
         "WAITING": claims.WAITING,
@@ -268,7 +268,7 @@ class Admission:
             _ASKING,
             NAMES_KEY,
             job_key,
-            claims.TICKET_PREFIX + entrance.click_id,
+            claims.CLAIM_PREFIX + entrance.click_id,
         )
         pipeline.eval(
             self._script,

@@ -30,7 +30,7 @@ WAITING = "waiting"
 SUPERSEDED = "superseded"
 _HELD_BY = "held by "
 
-TICKET_PREFIX = "refcut:ticket:"
+CLAIM_PREFIX = "refcut:ticket:"
 WAITING_KEY = "refcut:waiting"
 IN_WORK_PREFIX = "refcut:in-work:"
 
@@ -143,4 +143,4 @@ def delete(pipeline: Pipeline, job_id: str) -> None:
 
 
 def _key(job_id: str) -> str:
-    return TICKET_PREFIX + job_id
+    return CLAIM_PREFIX + job_id
