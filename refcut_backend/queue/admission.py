@@ -33,10 +33,10 @@ from refcut_backend.queue.heartbeats import NAMES_KEY, UNMEASURED_S, WORKER_PREF
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE
 
 PATIENCE_S = 2.0
-"""Nobody is refused for a shorter wait than this, unless the deadline demands it."""
+"""Waiting clicks that take less time than this refuse nobody, unless the deadline demands it."""
 CLICKS_AHEAD = 12
 """Clicks that may wait for each worker, as a time. So many keep a worker busy although clicks come unevenly; more would
-only make every answer older."""
+only make every answer older. The click in work is not among them: it may be slow without many others behind it."""
 PART = 0.95
 """Part of the deadline that is planned with; the rest is for what nobody measures."""
 SPARE = 1.5
@@ -87,10 +87,19 @@ local function milliseconds(...)
   for n = 1, select('#', ...) do
     local seconds = select(n, ...)
     if type(seconds) == 'number' and seconds >= 0 and seconds <= 3600 then
-      return math.max(1000 * seconds, 1)
+      return math.min(math.max(1000 * seconds, 1), timeout)
     end
   end
   return 1000 * UNMEASURED_S
+end
+
+-- Milliseconds until a worker has done the click in its work. One that takes longer than expected is expected to take as
+-- long again as it is late, but the worker ends it at its deadline.
+local function rest(name)
+  local ends = tonumber(redis.call('GET', 'IN_WORK' .. name) or now) or now
+  local left = redis.call('PTTL', 'IN_WORK' .. name)
+  local late = math.abs(ends - now)
+  return left < 0 and late or math.min(late, math.max(left - KEPT_MS, 1))
 end
 
 local free, speed = {}, {}
@@ -99,8 +108,7 @@ for _, name in ipairs(redis.call('SMEMBERS', names_key)) do
   if read and type(state) == 'table' and state.ready == true and type(state.queues) == 'table' then
     for _, served in pairs(state.queues) do
       if served == 'CLICKS' then
-        -- A click that takes longer than expected is expected to take as long again as it is late.
-        table.insert(free, math.abs((tonumber(redis.call('GET', 'IN_WORK' .. name) or now) or now) - now))
+        table.insert(free, rest(name))
         table.insert(speed, {
           first = milliseconds(state.first_click_s, state.click_s),
           later = milliseconds(state.later_click_s, state.click_s)
@@ -116,36 +124,40 @@ local function soonest()
   return best
 end
 
-local function is_admitted(start, worker)
-  local room, places = math.huge, limit
-  if worker then
-    local typical = (speed[worker].first + speed[worker].later) / 2
-    room = math.min(PART * timeout - SPARE * speed[worker][kind], math.max(1000 * PATIENCE_S, CLICKS_AHEAD * typical))
-    places = math.min(limit, math.max(math.floor(#free * room / typical), 1))
-  end
+local function is_admitted(start, ahead, worker)
+  local filled, places = 0, limit
   if #kinds >= limit then return false end
-  if worker and start == 0 then return true end
-  if start > room then return false end
+  if worker then
+    if start == 0 then return true end
+    local typical = (speed[worker].first + speed[worker].later) / 2
+    local in_time = PART * timeout - SPARE * speed[worker][kind]
+    local recent = math.max(1000 * PATIENCE_S, CLICKS_AHEAD * typical)
+    if in_time <= 0 then return false end
+    filled = math.max(start / in_time, ahead / recent)
+    places = math.min(limit, math.max(math.floor(#free * math.min(in_time, recent) / typical), 1))
+  end
+  if filled > 1 then return false end
   if own > 0 then
-    if start > 0.75 * room and worker then return false end
+    if filled > 0.75 then return false end
     local is_loaded = #kinds > places / 4
     if tasks > 1 and is_loaded and own >= math.max(math.floor(places / tasks), 1) then return false end
   end
   return true
 end
 
-local superseded, start = waiting_older, 0
+local superseded = waiting_older
 if #waiting_older == 0 then
-  local worker
+  local start, ahead, worker = 0, 0, nil
   if #free > 0 then
+    local in_work = {unpack(free)}
     for _, its_kind in ipairs(kinds) do
       local taker = soonest()
       free[taker] = free[taker] + (speed[taker][its_kind] or speed[taker].later)
     end
     worker = soonest()
-    start = free[worker]
+    start, ahead = free[worker], free[worker] - in_work[worker]
   end
-  if not forced and not is_admitted(start, worker) then
+  if not forced and not is_admitted(start, ahead, worker) then
     redis.call('LREM', queue, -1, click)
     redis.call('DEL', job_key)
     return {0, #kinds, worker and math.floor(start + speed[worker][kind]) or -1}
@@ -185,6 +197,7 @@ def _script() -> str:
         "PART": f"{PART:g}",
         "CLAIM": claims.CLAIM_PREFIX,
         "IN_WORK": claims.IN_WORK_PREFIX,
+        "KEPT_MS": f"{claims.IN_WORK_KEPT_MS:d}",
         "WORKER": WORKER_PREFIX,
         "WAITING": claims.WAITING,
         "SUPERSEDED": claims.SUPERSEDED,

@@ -13,7 +13,8 @@ during an update.
 Two more keys tell `admission` when the workers will be free:
 
     refcut:waiting            waiting click -> task, kind ("first" or "later"), deadline
-    refcut:in-work:<worker>   when the worker's click will probably be answered; absent while it computes none
+    refcut:in-work:<worker>   when the worker's click will probably be answered; expires `IN_WORK_KEPT_MS` after the
+                              click's deadline; absent while the worker computes none
 
 Times are milliseconds of Redis' own clock, because the machines' clocks may differ.
 """
@@ -33,6 +34,8 @@ _HELD_BY = "held by "
 CLAIM_PREFIX = "refcut:ticket:"
 WAITING_KEY = "refcut:waiting"
 IN_WORK_PREFIX = "refcut:in-work:"
+IN_WORK_KEPT_MS = 2000
+"""A worker that is slow to end a click at its deadline counts as busy for so long."""
 
 _CLAIM = """
 redis.call('HDEL', KEYS[2], ARGV[3])
@@ -44,7 +47,7 @@ if left < needed then return -left end
 if expected > 0 then
   local time = redis.call('TIME')
   local ends = time[1] * 1000 + math.floor(time[2] / 1000) + expected
-  redis.call('SET', KEYS[3], string.format('%.0f', ends), 'PX', left + 2000)
+  redis.call('SET', KEYS[3], string.format('%.0f', ends), 'PX', left + tonumber(ARGV[6]))
 end
 return left
 """
@@ -107,6 +110,7 @@ def claim(
         job_id,
         str(round(1000 * expected_s)),
         str(round(1000 * needed_s)),
+        str(IN_WORK_KEPT_MS),
     )
 
 

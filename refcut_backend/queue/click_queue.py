@@ -68,6 +68,7 @@ class ClickQueue:
     def __init__(self, connection: Redis, timeout_s: int, limit: int) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
+        self._limit = limit
         self._queue = ReplyQueue(connection, CLICK_QUEUE, CLICK_FUNCTION, timeout_s, timeout_s + RESULT_TTL_S)
         self._admission = Admission(self._queue.key, timeout_s, limit)
 
@@ -128,9 +129,23 @@ class ClickQueue:
             with self._connection.pipeline() as pipeline:
                 count_outcome(pipeline, BusyError.code)
                 pipeline.execute()
-            raise _busy(verdict)
+            raise self._busy(verdict)
         if verdict.superseded:
             self._tell_superseded(verdict.superseded)
+
+    def _busy(self, verdict: Verdict) -> BusyError:
+        if not verdict.waiting:
+            return BusyError(
+                f"all workers are busy with slow clicks: an answer would take about {verdict.wait_s:.1f} s, "
+                f"and {self._timeout_s} s are the limit",
+                hint="click again; if this happens often, start more workers or raise REFCUT_CLICK_TIMEOUT_S",
+            )
+        wait = "" if verdict.wait_s is None else f", about {verdict.wait_s:.1f} s of work"
+        is_full = verdict.waiting >= self._limit
+        return BusyError(
+            f"{verdict.waiting} {'clicks wait' if verdict.waiting > 1 else 'click waits'} already{wait}",
+            hint="start more workers" + ("; REFCUT_CLICK_QUEUE_LIMIT is the upper limit" if is_full else ""),
+        )
 
     def _tell_superseded(self, click_ids: Collection[str]) -> None:
         """Wakes the callers of older clicks; without it they would look for themselves a little later."""
@@ -174,14 +189,6 @@ class ClickQueue:
             pipeline.hdel(_unanswered_key(job), click_id)
             count_outcome(pipeline, outcome)
             pipeline.execute()
-
-
-def _busy(verdict: Verdict) -> BusyError:
-    wait = "" if verdict.wait_s is None else f", about {verdict.wait_s:.1f} s of work"
-    return BusyError(
-        f"{verdict.waiting} clicks wait already{wait}",
-        hint="start more workers; REFCUT_CLICK_QUEUE_LIMIT is the upper limit",
-    )
 
 
 def _dots(stored: bytes | str) -> list[str]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import socket
 import threading
+from collections import deque
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from statistics import fmean, median_low
 from typing import Annotated
 from uuid import uuid4
 
@@ -25,12 +27,12 @@ BEAT_S = 1.0
 SILENT_S = 3.0
 NAMES_KEY = "refcut:workers"
 WORKER_PREFIX = "refcut:worker:"
-_SMOOTHING = 0.2
-"""Weight of the latest click in a worker's mean time per click."""
-
-
 UNMEASURED_S = 1.0
 """Taken for the time of a click while a worker has measured none."""
+_RECENT = 5
+"""Clicks of which the median is taken: one slow click changes nothing, and after three slow ones all count as slow."""
+_RECENT_KINDS = 20
+"""Clicks from which the shares of first and later clicks are taken."""
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
@@ -43,9 +45,10 @@ class WorkerState:
         queues: Queues that it serves.
         ready: Whether the model is loaded and warmed up.
         device: Where the model computes, as torch names it; empty until ready, and for workers without a model.
-        click_s: Recent seconds per click, as a moving average; None before the first click.
-        first_click_s: The same for first clicks of objects alone, which take several times as long as later ones.
-        later_click_s: The same for later clicks alone.
+        click_s: Seconds per click: the two below, weighted with how often each kind came lately; None before the first
+            click.
+        first_click_s: Median of the last first clicks of objects, which take several times as long as later ones.
+        later_click_s: The same for later clicks.
     """
 
     name: str
@@ -74,6 +77,8 @@ class Heartbeat:
     def __init__(self, connection: Redis, name: str, queues: Collection[str]) -> None:
         self._connection = connection
         self._state = WorkerState(name, tuple(queues))
+        self._recent_s: dict[bool, deque[float]] = {}
+        self._recent_kinds: deque[bool] = deque(maxlen=_RECENT_KINDS)
         self._stopped = threading.Event()
         self._one_at_a_time = threading.Lock()
         self._thread = threading.Thread(target=self._beat_until_stopped, name="heartbeat", daemon=True)
@@ -100,13 +105,16 @@ class Heartbeat:
         self._beat_now()
 
     def record_click(self, seconds: float, *, is_first: bool) -> None:
-        """Update the mean times per click, from which the expected wait of a click is computed."""
-        state = self._state
+        """Update the times per click, from which the expected wait of a click is computed."""
+        self._recent_s.setdefault(is_first, deque(maxlen=_RECENT)).append(seconds)
+        self._recent_kinds.append(is_first)
+        # `median_low`, so that of two clicks the slower one is the exception.
+        typical_s = {kind: median_low(recent) for kind, recent in self._recent_s.items()}
         self._state = replace(
-            state,
-            click_s=_mean(state.click_s, seconds),
-            first_click_s=_mean(state.first_click_s, seconds) if is_first else state.first_click_s,
-            later_click_s=state.later_click_s if is_first else _mean(state.later_click_s, seconds),
+            self._state,
+            click_s=fmean(typical_s[kind] for kind in self._recent_kinds),
+            first_click_s=typical_s.get(True),
+            later_click_s=typical_s.get(False),
         )
 
     def expected_s(self, is_first: bool) -> float | None:
@@ -129,10 +137,6 @@ class Heartbeat:
             self._beat_now()
             if self._stopped.wait(BEAT_S):
                 return
-
-
-def _mean(before: float | None, seconds: float) -> float:
-    return seconds if before is None else (1 - _SMOOTHING) * before + _SMOOTHING * seconds
 
 
 def new_worker_name() -> str:

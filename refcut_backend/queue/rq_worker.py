@@ -6,7 +6,7 @@
     clicks, prelabel: claim it --- not granted ---> skip: superseded, expired, or another worker has it
       |  (heartbeat and claim in one pipeline, so a claimed job always has a living owner)
       |
-      |-- clicks: too little time is left ---> refuse it at once (`busy`), compute nothing
+      |-- clicks that waited for others: too little time is left ---> refuse them at once (`busy`), compute nothing
       v
     clicks: run until the caller's deadline     other queues: run as rq does, until the job's own timeout
       |                                           |
@@ -148,7 +148,9 @@ class JobWorker(SimpleWorker):
         is_first = _is_first(job)
         measured_s = self._worker_heartbeat.expected_s(is_first)
         expected_s = UNMEASURED_S if measured_s is None else measured_s
-        needed_s = min(measured_s or 0.0, NEVER_REFUSED * float(job.timeout or math.inf))
+        # A click that found this worker idle is begun in any case: refusing it would help nobody.
+        is_next = self._busy_since is not None
+        needed_s = min(measured_s or 0.0, NEVER_REFUSED * float(job.timeout or math.inf)) if is_next else 0.0
         claim = self._claim(job, queue, expected_s=expected_s, needed_s=needed_s)
         if not claim.is_granted:
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from statistics import median
@@ -125,6 +126,36 @@ def test_an_idle_worker_takes_a_click_even_if_the_last_ones_took_longer_than_the
     door.add_worker("w", click_s=60.0)
     assert door.admits("a", task=1)
     assert not door.admits("b", task=2)
+
+
+def test_a_slow_click_in_work_refuses_others_only_if_they_could_not_be_answered_in_time(door):
+    door.add_worker("w", click_s=0.2)
+    in_work = door.send(click("mask", "x", task=99))
+    door.begin(in_work, "w", expected_s=4.0)
+    assert fill(door) == 13, "as many as wait for a worker whose click is fast"
+
+
+def test_a_click_in_work_counts_at_most_until_its_deadline(redis_url, connection):
+    door = Door(redis_url, connection, timeout_s=4)
+    door.add_worker("w", click_s=0.2)
+    in_work = door.send(click("mask", "x", task=99))
+    door.begin(in_work, "w", expected_s=60.0)
+    with pytest.raises(BusyError, match=r"busy with slow clicks: .* about [34]\.\d s, and 4 s are the limit"):
+        door.send(click("mask", "a", task=1))
+    wait_for(lambda: door.admits("a", task=1), "it will be ended soon", limit_s=TIMEOUT_S)
+
+
+def test_the_refusal_behind_a_slow_click_names_its_time_and_not_the_queue(door):
+    door.add_worker("w", click_s=60.0)
+    in_work = door.send(click("mask", "x", task=99))
+    door.begin(in_work, "w", expected_s=60.0)
+    with pytest.raises(BusyError) as refused:
+        door.send(click("mask", "a", task=1))
+    assert "wait already" not in str(refused.value)
+    assert "QUEUE_LIMIT" not in str(refused.value)
+    assert re.search(r"about 1[56]\.\d s, and 8 s are the limit", str(refused.value)), (
+        "twice the deadline at most"
+    )
 
 
 def test_without_a_worker_the_limit_alone_decides(redis_url, connection):

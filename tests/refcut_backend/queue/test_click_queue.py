@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 import zlib
 from base64 import b64encode
 
@@ -51,7 +53,8 @@ def test_a_busy_refusal_says_how_long_it_would_have_taken(farm):
     in_work = farm.ask_in_work(click("sleep 2", "a"), queue)
     waiting = farm.ask_waiting(click("mask", "b"), queue)
     with pytest.raises(
-        BusyError, match=r"1 clicks wait already, about \d+\.\d s of work; start more workers"
+        BusyError,
+        match=r"1 click waits already, about \d+\.\d s of work; start more workers; REFCUT_CLICK_QUEUE",
     ):
         queue.ask(click("mask", "c"))
     assert [reply.result().reason for reply in (in_work, waiting)] == ["answered", "answered"]
@@ -85,6 +88,18 @@ def test_waiting_and_computing_share_one_deadline_and_what_cannot_end_is_not_beg
     assert before.result().reason == "answered"
     assert late.reason == "busy"
     assert farm.computed() == ["/before"]
+
+
+def test_a_click_that_finds_a_worker_idle_is_begun_even_if_clicks_took_longer_lately(farm):
+    """The worker sleeps for a moment, as on an overloaded machine, so that less time is left than the last click took."""
+    worker = farm.start_worker()
+    queue = farm.queue(timeout_s=4)
+    farm.ask_and_wait(click("sleep 3.8", "a"), queue)
+    worker.process.send_signal(signal.SIGSTOP)
+    reply = farm.ask_waiting(click("mask", "b"), queue)
+    time.sleep(0.7)
+    worker.process.send_signal(signal.SIGCONT)
+    assert reply.result().reason == "answered"
 
 
 def test_a_click_whose_caller_has_gone_is_not_computed(farm):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from refcut_backend.queue.heartbeats import Heartbeat, living_workers, ready_worker
 from refcut_backend.queue.redis import connect_redis
 
@@ -28,3 +30,36 @@ def test_a_worker_of_a_later_version_may_say_more_and_one_of_an_earlier_less(con
             pipeline.execute()
         (worker,) = living_workers(connection)
         assert (worker.name, worker.ready, worker.device) == ("w", True, more.get("device", ""))
+
+
+def expected_after(connection, *clicks_s: float, is_first: bool = False) -> float | None:
+    heartbeat = Heartbeat(connection, "w", ["clicks"])
+    for seconds in clicks_s:
+        heartbeat.record_click(seconds, is_first=is_first)
+    return heartbeat.expected_s(is_first)
+
+
+@pytest.mark.parametrize(
+    "clicks_s", [(60.0, 0.5), (0.5, 60.0), (0.5, 0.5, 60.0, 0.5), (60.0, 0.5, 60.0, 0.5, 0.5)]
+)
+def test_one_slow_click_among_others_does_not_change_what_is_expected(connection, clicks_s):
+    assert expected_after(connection, *clicks_s) == 0.5
+
+
+def test_clicks_that_stay_slow_are_expected_to_be_slow_after_three(connection):
+    assert expected_after(connection, *[0.5] * 20, 2.0, 2.0) == 0.5
+    assert expected_after(connection, *[0.5] * 20, 2.0, 2.0, 2.0) == 2.0
+
+
+def test_the_time_per_click_weighs_first_and_later_clicks_as_they_came(connection):
+    heartbeat = Heartbeat(connection, "w", ["clicks"])
+    for seconds, is_first in [(2.0, True), (0.5, False), (0.5, False), (60.0, False), (0.5, False)]:
+        heartbeat.record_click(seconds, is_first=is_first)
+    with connection.pipeline() as pipeline:
+        heartbeat.announce_ready()
+        heartbeat.beat(pipeline)
+        pipeline.execute()
+    worker = ready_worker(connection, "w")
+    assert worker is not None
+    assert (worker.first_click_s, worker.later_click_s) == (2.0, 0.5)
+    assert worker.click_s == pytest.approx((2.0 + 4 * 0.5) / 5)
