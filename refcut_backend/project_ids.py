@@ -1,4 +1,4 @@
-"""How projects are told apart: Label Studio's number of a project is not enough.
+"""Identifies projects: Label Studio's number of a project is not enough.
 
 Every Label Studio numbers its projects from 1, so several of them, or one that was installed anew, use the same numbers.
 A project is identified by the address of its Label Studio, its number and the time of its creation. The database gives
@@ -21,8 +21,8 @@ NO_PROJECT = 0
 """Stands for clicks without a project: those of the playground, and a worker's first one. Label Studio counts from 1."""
 STRIDE = 10**12
 """Project ids of one number differ by this. Label Studio's own numbers are smaller."""
-MAX_PLACES = 1000
-"""How many projects of one number are told apart."""
+MAX_PLACES = 999
+"""Largest number of projects of one number; `ProjectChoice` reads all of their names."""
 _REQUEST = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,20}))?")
 _COMMAND = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,20})|#([1-9][0-9]{0,2}))?")
 _PAGE = re.compile(r"(https?://\S+?)/(?:api/)?projects/([0-9]{1,12})(?:[/?#]\S*)?")
@@ -34,7 +34,8 @@ class ProjectRef:
 
     Attributes:
         number: Label Studio's number of the project.
-        created: When it was created, in whole seconds since 1970, as Label Studio writes it; None if it is not said.
+        created: When it was created, in whole seconds since 1970, as Label Studio writes it; None if the request
+            lacks it.
     """
 
     number: int

@@ -25,7 +25,8 @@ class KnownProject:
     Attributes:
         project_id: The id under which everything about it is stored.
         label_studio: Address of its Label Studio as that reported it.
-        created: When it was created, in seconds since 1970 as Label Studio writes it; None if it never said so.
+        created: When it was created, in seconds since 1970 as Label Studio writes it; None if it never
+            reported that.
     """
 
     project_id: int
@@ -81,16 +82,11 @@ def read_places(number: int, read: Callable[[list[int]], Sequence[R]]) -> list[R
 def same_project(rows: Sequence[Project], reported: Connection, created_at: str | None) -> Project | None:
     """Returns the row of the project that calls /setup; None if it is a new one.
 
-    A known token proves that a caller is the Label Studio that it was, if that has another address now, or if the row is
-    of an earlier version of this program, which did not store when projects were created. A row without an address is
-    of a Label Studio that did not know its own.
+    A known token proves that a caller is the Label Studio of the row, if that has another address now (or did not know
+    its own before), or if an earlier version of this program wrote the row, without the time of the creation.
     """
     here = [row for row in rows if row.label_studio == reported.label_studio]
-    trusted = [
-        row
-        for row in rows
-        if not row.label_studio or (row.access_token and row.access_token == reported.access_token)
-    ]
+    trusted = [row for row in rows if row.access_token and row.access_token == reported.access_token]
     if created_at is None:
         candidates = here[-1:] or trusted
         return candidates[0] if len(candidates) == 1 else None

@@ -10,8 +10,9 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import Engine, Table, delete, select, update
+from sqlalchemy import Engine, Row, Table, delete, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -40,7 +41,6 @@ from refcut_backend.settings import Settings
 
 log = logging.getLogger("refcut.store")
 
-PLACES_AT_ONCE = 8
 SETUP_TRIES = 3
 _HOW_TO_CHOOSE = "`refcut projects list` shows all projects"
 
@@ -88,7 +88,7 @@ class Projects:
             created_at: When the project was created, as Label Studio writes it.
 
         Raises:
-            ConfigError: More projects than can be told apart have this number.
+            ConfigError: More than `MAX_PLACES` projects have this number.
         """
         for _ in range(SETUP_TRIES - 1):
             try:
@@ -135,8 +135,9 @@ class Projects:
     def resolve(self, ref: ProjectRef) -> int:
         """Returns the project id of the project that a request names.
 
-        A request says no more than the project's number and mostly its creation time, but not which Label Studio it comes
-        from.
+        A request has the project's number and mostly its creation time, but not the address of its Label Studio. A project
+        that an earlier version of this program stored without its creation time is meant if no other one ever had the
+        number.
 
         Raises:
             NotConnectedError: The project has never called /setup.
@@ -144,9 +145,11 @@ class Projects:
             DatabaseFailsError: The database cannot be read.
         """
         with database_explained():
-            known = self.of_number(ref.number)
-        same = [one for one in known if ref.created is None or one.created == ref.created]
-        same = same or [one for one in known if one.created is None]
+            rows = self._identities(ref.number)
+        known = _not_forgotten(rows)
+        same = [one for one in known if ref.created in (None, one.created)]
+        if not same and len(rows) == 1:
+            same = [one for one in known if one.created is None]
         if len(same) == 1:
             return same[0].project_id
         if not same:
@@ -169,7 +172,7 @@ class Projects:
         choice = ProjectChoice.read(text)
         known = self.of_number(choice.number)
         if not known and choice == ProjectChoice(choice.number):
-            return choice.number  # what follows says that the project is unknown
+            return choice.number  # what uses it reports that the project is unknown
         found = [one for one in known if self._is_chosen(choice, one)]
         if len(found) == 1:
             return found[0].project_id
@@ -191,17 +194,19 @@ class Projects:
 
     def of_number(self, number: int) -> list[KnownProject]:
         """Returns the projects with a number of Label Studio, in the order in which they first called /setup."""
+        return _not_forgotten(self._identities(number))
+
+    def _identities(self, number: int) -> list[Row[*tuple[Any, ...]]]:
         with Session(self._engine) as session:
-            rows = read_places(
+            return read_places(
                 number, lambda ids: session.execute(IDENTITIES.where(Project.id.in_(ids))).all()
             )
-        return [known_project(row) for row in rows if row.forgotten_at is None]
 
     def all(self) -> list[KnownProject]:
         """Returns all projects, by number."""
         with Session(self._engine) as session:
-            rows = session.execute(IDENTITIES.where(Project.forgotten_at.is_(None))).all()
-        return sorted(map(known_project, rows), key=lambda one: (number_of(one.project_id), one.project_id))
+            known = _not_forgotten(session.execute(IDENTITIES).all())
+        return sorted(known, key=lambda one: (number_of(one.project_id), one.project_id))
 
     def forget(self, project_id: int) -> None:
         """Deletes everything that the database holds about a project; its versions in the model store stay.
@@ -296,6 +301,10 @@ class Projects:
         with Session(self._engine) as session:
             project = session.get(Project, project_id)
             return project.label_config if project else None
+
+
+def _not_forgotten(rows: Iterable[Row[*tuple[Any, ...]]]) -> list[KnownProject]:
+    return [known_project(row) for row in rows if row.forgotten_at is None]
 
 
 def _listed(known: Iterable[KnownProject]) -> str:

@@ -7,7 +7,13 @@ import pytest
 from refcut_backend.database.projects import Projects, SetupResult
 from refcut_backend.errors import ConfigError, NotConnectedError, UnclearProjectError
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.project_ids import ProjectRef
+from refcut_backend.project_ids import (
+    MAX_PLACES,
+    ProjectChoice,
+    ProjectRef,
+    project_id_of,
+    project_name,
+)
 from refcut_backend.references.owner_rules import OwnerRules
 from refcut_backend.references.selection import Action, OwnerRule
 
@@ -38,6 +44,23 @@ def test_a_label_studio_that_has_another_address_is_known_by_its_token(engine):
     assert connections(projects) == [(7, "http://moved", "token a")]
 
 
+@pytest.mark.parametrize("created", ["111", None])
+def test_a_project_without_an_address_is_not_given_to_another_label_studio(engine, created):
+    projects = Projects(engine, own_url="http://inside")
+    no_address = Connection("", FIRST.access_token)
+    projects.remember(7, no_address, "<View/>", "111")
+    assert projects.remember(7, SECOND, "<View/>", created).project_id != 7
+    assert projects.connection(7).access_token == FIRST.access_token
+    assert projects.remember(7, FIRST, "<View/>", "111").project_id == 7, "now it knows its address"
+
+
+def test_a_forgotten_project_is_not_given_to_another_label_studio_because_its_versions_stay(engine):
+    projects = Projects(engine)
+    projects.remember(7, Connection("", "token a"), "<View/>", "111")
+    projects.forget(7)
+    assert projects.remember(7, SECOND, "<View/>", "111").project_id != 7
+
+
 @pytest.mark.parametrize(
     ("other", "created"),
     [(SECOND, "222"), (FIRST, "222"), (SECOND, "111"), (SECOND, None)],
@@ -63,6 +86,10 @@ def test_many_projects_of_one_number_are_kept_apart(engine):
     assert [projects.find(f"7#{place}") for place in range(1, 21)] == ids
 
 
+def test_the_command_line_takes_the_names_of_all_projects_of_a_number():
+    assert ProjectChoice.read(project_name(project_id_of(7, MAX_PLACES))) == ProjectChoice(7, place=MAX_PLACES)
+
+
 def test_a_state_that_did_not_store_when_projects_were_created_is_taken_over_by_the_token(engine):
     projects = Projects(engine)
     projects.remember(7, FIRST, "<View/>")
@@ -83,6 +110,16 @@ def test_a_request_is_resolved_by_number_and_creation(engine):
     assert projects.resolve(ProjectRef(7, "222")) == second
     with pytest.raises(UnclearProjectError, match=r"http://a.*http://b"):
         projects.resolve(ProjectRef(7))
+
+
+def test_a_project_without_a_creation_is_meant_only_as_long_as_no_other_ever_had_its_number(engine):
+    projects = Projects(engine)
+    projects.remember(7, FIRST, "<View/>")
+    assert projects.resolve(ProjectRef(7, "222")) == 7
+    second = projects.remember(7, SECOND, "<View/>", "222").project_id
+    projects.forget(second)
+    with pytest.raises(NotConnectedError):
+        projects.resolve(ProjectRef(7, "222"))
 
 
 def test_two_projects_that_a_request_cannot_tell_apart_are_refused_rather_than_mixed(engine):
