@@ -83,10 +83,11 @@ def same_project(rows: Sequence[Project], reported: Connection, created_at: str 
     """Returns the row of the project that calls /setup; None if it is a new one.
 
     A known token proves that a caller is the Label Studio of the row, if that has another address now (or did not know
-    its own before), or if an earlier version of this program wrote the row, without the time of the creation.
+    its own before), or if an earlier version of this program wrote the row, without the time of the creation. A row with
+    neither address nor token is taken by the first caller that has one.
     """
     here = [row for row in rows if row.label_studio == reported.label_studio]
-    trusted = [row for row in rows if row.access_token and row.access_token == reported.access_token]
+    trusted = [row for row in rows if _is_trusted(row, reported)]
     if created_at is None:
         candidates = here[-1:] or trusted
         return candidates[0] if len(candidates) == 1 else None
@@ -95,6 +96,12 @@ def same_project(rows: Sequence[Project], reported: Connection, created_at: str 
             if row.created_at == created_at:
                 return row
     return next((row for row in here if row.created_at is None and row in trusted), None)
+
+
+def _is_trusted(row: Project, reported: Connection) -> bool:
+    if row.access_token:
+        return row.access_token == reported.access_token
+    return not row.label_studio and row.forgotten_at is None
 
 
 def new_project(number: int, known: Sequence[Project]) -> Project:

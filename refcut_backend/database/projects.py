@@ -135,9 +135,9 @@ class Projects:
     def resolve(self, ref: ProjectRef) -> int:
         """Returns the project id of the project that a request names.
 
-        A request has the project's number and mostly its creation time, but not the address of its Label Studio. A project
-        that an earlier version of this program stored without its creation time is meant if no other one ever had the
-        number.
+        A request has the project's number and mostly its creation time, but not the address of its Label Studio. If an
+        earlier version of this program stored a project without its creation time, that one is meant as long as no other
+        project has had the number.
 
         Raises:
             NotConnectedError: The project has never called /setup.

@@ -55,11 +55,11 @@ def test_all_projects_are_listed_with_the_name_that_commands_take(registry):
 )
 def test_every_command_refuses_a_number_of_two_projects_and_lists_both(registry, command, capfd):
     done = refcut(*command, "--project", "7")
-    said = done.output + capfd.readouterr().err
+    printed = done.output + capfd.readouterr().err
     assert done.exit_code != 0
-    assert "7 at http://a, created 2026-11-22 10:14:00 UTC" in said
-    assert "7#2 at http://b, created 2026-11-22 10:15:00 UTC" in said
-    assert "token" not in said
+    assert "7 at http://a, created 2026-11-22 10:14:00 UTC" in printed
+    assert "7#2 at http://b, created 2026-11-22 10:15:00 UTC" in printed
+    assert "token" not in printed
 
 
 @pytest.mark.parametrize("named", ["7#2", "7.1795342500", "http://b/projects/7/data?tab=1"])

@@ -87,7 +87,9 @@ def test_many_projects_of_one_number_are_kept_apart(engine):
 
 
 def test_the_command_line_takes_the_names_of_all_projects_of_a_number():
-    assert ProjectChoice.read(project_name(project_id_of(7, MAX_PLACES))) == ProjectChoice(7, place=MAX_PLACES)
+    assert ProjectChoice.read(project_name(project_id_of(7, MAX_PLACES))) == ProjectChoice(
+        7, place=MAX_PLACES
+    )
 
 
 def test_a_state_that_did_not_store_when_projects_were_created_is_taken_over_by_the_token(engine):
@@ -122,7 +124,7 @@ def test_a_project_without_a_creation_is_meant_only_as_long_as_no_other_ever_had
         projects.resolve(ProjectRef(7, "222"))
 
 
-def test_two_projects_that_a_request_cannot_tell_apart_are_refused_rather_than_mixed(engine):
+def test_two_projects_that_a_request_cannot_distinguish_are_refused_rather_than_mixed(engine):
     projects = Projects(engine)
     projects.remember(7, FIRST, "<View/>", "111")
     projects.remember(7, SECOND, "<View/>", "111")
@@ -145,7 +147,7 @@ def test_the_command_line_takes_a_number_as_long_as_it_is_unique_and_lists_the_c
     for text in ("8#1", "7#3", "http://c/projects/7"):
         with pytest.raises(ConfigError, match="refcut projects list"):
             projects.find(text)
-    assert projects.find("8") == 8, "the command itself says that it is not known"
+    assert projects.find("8") == 8, "the command itself reports that it is not known"
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "seven", "7#0", "7#", "http://a/7", "7.x", "1" * 13])
