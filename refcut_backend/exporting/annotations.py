@@ -27,6 +27,7 @@ from refcut_backend.label_studio.regions import (
     MAX_EDGE_PX,
     MAX_MASK_PIXELS,
     REGION_KINDS,
+    UNFORESEEN,
     Region,
     check_result,
     is_mask_region,
@@ -40,8 +41,6 @@ Choice = Literal["newest", "all"]
 
 log = logging.getLogger("refcut.exporting")
 
-UNFORESEEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What an annotation of a form that nobody has thought of may raise."""
 DOTS = "dots"
 PROMPT_BOXES = "boxes that were prompts"
 NEGATIVE_REFERENCES = "negative references"
@@ -132,7 +131,7 @@ def read_task(
         task: The task.
         annotations: Its annotations to export.
         controls: The controls of the project's label config.
-        size_of: Is asked for an image's size if the annotation does not say it, because it has no region.
+        size_of: Reads an image's size if the annotation lacks it, because it has no region.
     """
     found = ExportedTask()
     omitted: Counter[str] = Counter()
@@ -295,7 +294,7 @@ def _corners(region: Region) -> list[float]:
 
 
 def _stated_size(item: dict[str, Any]) -> tuple[int, int] | None:
-    """The height and width that a dot or another region says its image has."""
+    """The height and width of the image as a dot or another region states them."""
     height, width = item.get("original_height"), item.get("original_width")
     if not isinstance(height, int) or not isinstance(width, int):
         return None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -146,7 +147,7 @@ class _Coco:
         }
 
 
-class _FilesPerImage:
+class _FilesPerImage(ABC):
     """Writes what has one or several files per image, and only those whose content has changed."""
 
     def __init__(self, target: Target, journal: FileJournal) -> None:
@@ -154,8 +155,9 @@ class _FilesPerImage:
         self._journal = journal
         self._settings = json.dumps([list(target.categories), target.tolerance_px])
 
+    @abstractmethod
     def add(self, named: NamedImage) -> None:
-        raise NotImplementedError
+        """Writes the files of an image."""
 
     def _write(self, path: Path, named: NamedImage, content: Callable[[], bytes]) -> None:
         source = fingerprint(named.source, self._settings)

@@ -80,7 +80,10 @@ def read_annotations(
     size_of: SizeOf,
     on_progress: OnProgress,
 ) -> None:
-    """Brings the store up to date with Label Studio. A task that cannot be read is stored with its problem.
+    """Brings the store up to date with Label Studio.
+
+    A task that cannot be read is stored with its problem, and read again by the next run: Label Studio or an image may
+    have been unavailable.
 
     Raises:
         SourceError: Label Studio cannot be read.
@@ -97,7 +100,8 @@ def read_annotations(
         store.remove(set(stale) - {task.id for task in current})
         for task in current:
             exported = _read(source, task, request, size_of)
-            store.save(task.id, StoredTask(_key(task.fingerprint, request), exported))
+            key = _key(task.fingerprint, request)
+            store.save(task.id, StoredTask(f"{key} incomplete" if exported.problems else key, exported))
         on_progress(start + len(part), len(ordered))
 
 

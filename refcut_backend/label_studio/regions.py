@@ -19,12 +19,15 @@ from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.label_config import TAGS, Control, ProjectControls
 from refcut_backend.label_studio.polygons import Outline, OutlineSettings, mask_outlines
 
+UNFORESEEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What reading an annotation may raise if it has a form that `check_result` does not know."""
+
 
 def check_result(result: Sequence[Any]) -> None:
     """Checks that the items of an annotation have the form that Label Studio's editor gives them.
 
-    Label Studio stores whatever its API is given, and nothing can be said about a mask next to an item that cannot be
-    understood.
+    Label Studio stores whatever its API is given. An item of another form may be a part of any mask in the annotation, so
+    none of them can be used.
 
     Raises:
         BadMaskError: An item has another form. The message names the item, not its content.

@@ -29,6 +29,7 @@ from refcut_backend.images.cache import working_copy
 from refcut_backend.images.decode import fitted_mask
 from refcut_backend.label_studio.label_config import ProjectControls
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp
+from refcut_backend.label_studio.regions import UNFORESEEN
 from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, SourceError, UnreadableError
 from refcut_backend.references.registry import References, StoredReference
 from refcut_backend.training.masks import LabelMask, click_sessions, read_training_masks
@@ -111,8 +112,6 @@ ReadImage = Callable[[TaskImage], NDArray[np.uint8]]
 """Returns an image at full size, RGB (H, W, 3) uint8. Raises RefCutError."""
 OnTask = Callable[[int, int], None]
 """Called with (number of tasks read, number of all tasks). May raise to end the collection."""
-UNFORESEEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What an annotation of a form that nobody has thought of may raise."""
 LABEL_STUDIO_IS_AWAY = frozenset({LabelStudioError.code, "token"})
 
 

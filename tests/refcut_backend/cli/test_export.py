@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,12 @@ def patch(left: int) -> NDArray[np.bool_]:
     mask_hw = np.zeros((40, 60), bool)
     mask_hw[12:18, left : left + 8] = True
     return mask_hw
+
+
+def png(width: int, height: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, height)).save(file, "PNG")
+    return file.getvalue()
 
 
 def polygon(region_id: str, *points: tuple[float, float]) -> dict[str, Any]:
@@ -217,6 +224,24 @@ def test_a_task_that_label_studio_cannot_show_does_not_end_the_export(connect, t
     assert [image["task_id"] for image in coco(tmp_path / "out")["images"]] == [2]
 
 
+def test_what_could_not_be_read_is_tried_again_by_the_next_run_although_the_task_has_not_changed(
+    connect, tmp_path
+):
+    api = connect()
+    api.annotate(1, 1, DOOR)
+    api.annotate(2, 2)
+    api.fails_on = "/api/tasks/1/annotations/"
+    assert export(tmp_path / "out", formats=["masks"]).exit_code == 1, (
+        "an API that fails, an image that is away"
+    )
+    api.fails_on = ""
+    api.images["2.png"] = png(33, 22)
+    assert export(tmp_path / "out", formats=["masks", "coco-rle"]).exit_code == 0
+    assert [image["task_id"] for image in coco(tmp_path / "out")["images"]] == [1, 2]
+    assert (tmp_path / "out" / "masks" / "Door" / "1.png").exists()
+    assert (tmp_path / "out" / "left-out.txt").read_text() == ""
+
+
 def test_of_several_annotations_the_one_saved_last_is_exported_or_all_but_never_a_skipped_one(
     connect, tmp_path
 ):
@@ -235,9 +260,7 @@ def test_of_several_annotations_the_one_saved_last_is_exported_or_all_but_never_
 def test_an_image_without_a_region_is_background_with_the_size_of_its_file(connect, tmp_path):
     api = connect()
     api.annotate(1, 1)
-    path = tmp_path / "plain.png"
-    Image.new("RGB", (33, 22)).save(path)
-    api.images["1.png"] = path.read_bytes()
+    api.images["1.png"] = png(33, 22)
     assert export(tmp_path / "out", formats=["coco-rle", "yolo"]).exit_code == 0
     (image,) = coco(tmp_path / "out")["images"]
     assert (image["width"], image["height"]) == (33, 22)
