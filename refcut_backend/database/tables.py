@@ -239,23 +239,15 @@ class ClickPolarity(Base):
     recorded_at: Mapped[datetime | None] = mapped_column("said_at", DateTime(timezone=True), default=_now)
 
 
-class ClickedObjectState(Base):
-    """An object as it was last answered, kept while further clicks may belong to it.
+class _AnsweredObject:
+    """Columns of an object that was clicked, and of its mask.
 
     Attributes:
         clicks: [id, x, y, positive] per click, x and y in percent of the image, in the order in which they apply.
         box: [id, left, top, right, bottom] in percent of the image, or None.
-        negative_label_clicks: Ids of those clicks that are keypoints of a negative label.
-        single_prompt: Every request about the object so far had one prompt, as with "Auto accept".
-        accepted: A region of the object was seen in an annotation or a draft.
-        context_key: Key of the request context that was answered.
-        requested_at_s: When that request arrived, seconds since 1970. A slow answer never replaces a newer one.
         width: Width in pixels of the image that `rle` covers.
         height: Height in pixels of the image that `rle` covers.
-        rle: Brush RLE of the mask, as bytes.
     """
-
-    __tablename__ = "clicked_objects"
 
     project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -264,24 +256,38 @@ class ClickedObjectState(Base):
     to_name: Mapped[str] = mapped_column(String(500))
     clicks: Mapped[list[list[Any]]] = mapped_column(JSON)
     box: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
+    width: Mapped[int]
+    height: Mapped[int]
+    score: Mapped[float]
+    reference_versions: Mapped[list[str]] = mapped_column(JSON)
+
+
+class ClickedObjectState(_AnsweredObject, Base):
+    """An object as it was last answered, kept while further clicks may belong to it.
+
+    Attributes:
+        negative_label_clicks: Ids of those clicks that are keypoints of a negative label.
+        single_prompt: Every request about the object so far had one prompt, as with "Auto accept".
+        accepted: A region of the object was seen in an annotation or a draft.
+        context_key: Key of the request context that was answered.
+        requested_at_s: When that request arrived, seconds since 1970. A slow answer never replaces a newer one.
+        rle: Brush RLE of the mask, as bytes.
+    """
+
+    __tablename__ = "clicked_objects"
+
     negative_label_clicks: Mapped[list[str]] = mapped_column("borrowed", JSON, key="negative_label_clicks")
     single_prompt: Mapped[bool] = mapped_column("lone", key="single_prompt")
     accepted: Mapped[bool]
     context_key: Mapped[str] = mapped_column("asked", String(16), key="context_key")
     requested_at_s: Mapped[float] = mapped_column("asked_at_s", Float, key="requested_at_s", index=True)
-    width: Mapped[int]
-    height: Mapped[int]
     rle: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
-    score: Mapped[float]
-    reference_versions: Mapped[list[str]] = mapped_column(JSON)
 
 
-class UnacceptedMask(Base):
+class UnacceptedMask(_AnsweredObject, Base):
     """A mask that was answered and not accepted, kept because its annotation may have been submitted without it.
 
     Attributes:
-        clicks: As in `ClickedObjectState`.
-        box: As in `ClickedObjectState`.
         requested_at_s: When the answered request arrived, seconds since 1970.
         rle: Brush RLE of the mask, as bytes.
         annotation_id: Annotation that has the object's dots and not its mask; None if none is known.
@@ -289,19 +295,8 @@ class UnacceptedMask(Base):
 
     __tablename__ = "unaccepted_masks"
 
-    project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    region_id: Mapped[str] = mapped_column(String(120), primary_key=True)
-    label: Mapped[str] = mapped_column(String(500))
-    to_name: Mapped[str] = mapped_column(String(500))
-    clicks: Mapped[list[list[Any]]] = mapped_column(JSON)
-    box: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
     requested_at_s: Mapped[float] = mapped_column(Float, index=True)
-    width: Mapped[int]
-    height: Mapped[int]
     rle: Mapped[bytes] = mapped_column(LargeBinary)
-    score: Mapped[float]
-    reference_versions: Mapped[list[str]] = mapped_column(JSON)
     annotation_id: Mapped[int | None] = mapped_column(BigInteger)
 
 
@@ -309,8 +304,8 @@ class ClickEvent(Base):
     """An answered click: source of the training data and of "clicks per accepted mask".
 
     Attributes:
-        clicks: As in `ClickedObjectState`. The last click is not always the newest, because keypoints can be dragged.
-        box: As in `ClickedObjectState`.
+        clicks: As in `_AnsweredObject`. The last click is not always the newest, because keypoints can be dragged.
+        box: As in `_AnsweredObject`.
         milliseconds: From the arrival of the request to its answer.
         accepted_at: When the mask was first seen in an annotation.
     """
