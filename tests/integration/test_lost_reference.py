@@ -60,8 +60,8 @@ def test_a_lost_reference_is_named_in_region_log_status_and_list_and_the_click_i
         ]
     (line, _) = [record for record in caplog.records if getattr(record, "references_left_out", None)]
     assert LOST in line.references_left_out[0]
-    said = [record for record in caplog.records if record.message == "reference left out"]
-    assert len(said) == 1, "once, not at every click"
+    warnings = [record for record in caplog.records if record.message == "reference left out"]
+    assert len(warnings) == 1, "once, not at every click"
     (left_out,) = client.get("/status").json()["training"]["projects"]["7"]["left_out"]
     assert left_out == f"task 2, annotation 2: the reference of 'Door' is left out: {LOST}"
     assert listed(tmp_path, monkeypatch).count(f"in use, but left out: {LOST}") == 1

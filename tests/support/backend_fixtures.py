@@ -14,6 +14,8 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from tests.support.fake_label_studio import FakeLabelStudio, running
 from tests.support.fake_wiring import FakePreloader, FakeQueue, wiring_on
+from tests.support.label_studio_api import LabelStudioApi, serving
+from tests.support.registry import Registry, open_registry
 from tests.support.training_world import World, open_world
 from tests.support.worker_farm import WorkerFarm
 
@@ -79,10 +81,25 @@ def engine(tmp_path) -> Iterator[Engine]:
 
 
 @pytest.fixture
+def registry(tmp_path) -> Iterator[Registry]:
+    """The references over a fresh database."""
+    with open_registry(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
 def label_studio() -> Iterator[FakeLabelStudio]:
     """A fake Label Studio that serves files."""
     with running(FakeLabelStudio()) as fake:
         yield fake
+
+
+@pytest.fixture
+def label_studio_api(registry: Registry) -> Iterator[LabelStudioApi]:
+    """A Label Studio in memory, whose project 7 is connected with the registry."""
+    with serving(LabelStudioApi()) as api:
+        registry.connect(api)
+        yield api
 
 
 @pytest.fixture

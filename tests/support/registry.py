@@ -60,6 +60,11 @@ class Registry:
         for webhook in webhooks:
             self.follower.apply(Webhook.model_validate(webhook))
 
+    def later(self, seconds: float) -> None:
+        """As if the comparisons that follow came so much later than the webhooks before them."""
+        now = self.reconciler._now
+        self.reconciler._now = lambda: now() + seconds
+
     def in_use(self, label: str = "Door", project: int = 7) -> list[int]:
         """Annotations whose references a click of the label looks at."""
         used = {found.id for found in self.references.newest(project, label, 4)}

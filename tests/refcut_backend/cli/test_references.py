@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -16,22 +15,9 @@ from typer.testing import CliRunner
 from refcut_backend.cli.main import app
 from refcut_backend.references.manage import GREEN, RED
 from tests.refcut_backend.references.test_registry import annotation_update, reference
-from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
+from tests.support.label_studio_api import TOKEN
 from tests.support.recorded import REPOSITORY
-from tests.support.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with open_registry(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def label_studio(registry: Registry) -> Iterator[LabelStudioApi]:
-    with serving(LabelStudioApi()) as api:
-        registry.connect(api)
-        yield api
+from tests.support.registry import DOOR, MOVED, WHEEL, marked
 
 
 @pytest.fixture
@@ -70,10 +56,10 @@ def test_other_commands_do_not_wait_for_label_studios_sdk():
     assert done.stdout.strip() == "False"
 
 
-def test_the_list_shows_every_reference_its_state_and_its_weaknesses(registry, label_studio, refcut):
+def test_the_list_shows_every_reference_its_state_and_its_weaknesses(registry, label_studio_api, refcut):
     assert "no references" in refcut("list", "--project", "7")
-    registry.follow(label_studio.annotate(1, 10, DOOR, WHEEL, marked(DOOR)))
-    registry.follow(label_studio.annotate(2, 20, DOOR, marked(DOOR)))
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, WHEEL, marked(DOOR)))
+    registry.follow(label_studio_api.annotate(2, 20, DOOR, marked(DOOR)))
     print(refcut("disable", "--project", "7", "--label", "Door", "--task", "20"))
     shown = refcut("list", "--project", "7")
     first, second = (line for line in shown.splitlines() if "Door" in line)
@@ -83,7 +69,7 @@ def test_the_list_shows_every_reference_its_state_and_its_weaknesses(registry, l
     assert "nothing says what must stay out" in second
 
 
-def test_a_label_cannot_speak_to_the_terminal(registry, label_studio, refcut):
+def test_a_label_cannot_speak_to_the_terminal(registry, label_studio_api, refcut):
     label = "\x1b[31mred[/red][bold]x"
     registry.references.annotations.apply_webhook(
         annotation_update(5, 1, reference(4, label), project=7), "ANNOTATION_CREATED"
@@ -93,15 +79,15 @@ def test_a_label_cannot_speak_to_the_terminal(registry, label_studio, refcut):
     assert "[31mred[/red][bold]x" in shown
 
 
-def test_a_whole_task_is_named_pinned_and_taken_back(registry, label_studio, refcut):
-    label_studio.annotate(1, 10, DOOR, WHEEL)
-    registry.follow(label_studio.annotate(2, 20, WHEEL, marked(WHEEL)))
+def test_a_whole_task_is_named_pinned_and_taken_back(registry, label_studio_api, refcut):
+    label_studio_api.annotate(1, 10, DOOR, WHEEL)
+    registry.follow(label_studio_api.annotate(2, 20, WHEEL, marked(WHEEL)))
     where = ("--project", "7", "--label", "Wheel")
     assert "annotation 1" in refcut("add", *where, "--task", "10")
     assert sorted(registry.in_use("Wheel")) == [1, 2]
     refcut("pin", *where, "--task", "10")
     assert registry.in_use("Wheel") == [1]
-    registry.follow(label_studio.annotate(1, 10, MOVED, WHEEL))
+    registry.follow(label_studio_api.annotate(1, 10, MOVED, WHEEL))
     assert registry.in_use("Wheel") == [1]
     refcut("unpin", *where, "--task", "10")
     refcut("remove", *where, "--task", "10")
@@ -110,10 +96,10 @@ def test_a_whole_task_is_named_pinned_and_taken_back(registry, label_studio, ref
     assert "not added" in refcut("remove", *where, "--task", "10", fails=True)
 
 
-def test_show_draws_the_target_green_and_what_must_stay_out_red(registry, label_studio, refcut, tmp_path):
+def test_show_draws_the_target_green_and_what_must_stay_out_red(registry, label_studio_api, refcut, tmp_path):
     grey = np.full((20, 60, 3), 120, np.uint8)
-    label_studio.images["10.png"] = cv2.imencode(".png", grey)[1].tobytes()
-    registry.follow(label_studio.annotate(1, 10, DOOR, WHEEL, marked(DOOR)))
+    label_studio_api.images["10.png"] = cv2.imencode(".png", grey)[1].tobytes()
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, WHEEL, marked(DOOR)))
     path = tmp_path / "shown.png"
     where = ("show", "--project", "7", "--label", "Door", "--out")
     assert refcut(*where, str(path)).strip() == str(path)
@@ -123,7 +109,7 @@ def test_show_draws_the_target_green_and_what_must_stay_out_red(registry, label_
     assert (drawn[:, 25:] == RED).all(axis=2).any()
     assert not (drawn[:, :25] == RED).all(axis=2).any()
     assert "cannot be written" in refcut(*where, str(tmp_path / "no" / "folder.png"), fails=True)
-    label_studio.fails_with = 401
+    label_studio_api.fails_with = 401
     assert "401" in refcut(*where, str(path), fails=True)
 
 
@@ -136,5 +122,5 @@ def test_show_draws_the_target_green_and_what_must_stay_out_red(registry, label_
         (("show", "--project", "7", "--label", "Door"), "no reference"),
     ],
 )
-def test_a_wrong_word_is_one_clear_message_and_a_failure(label_studio, refcut, arguments, message):
+def test_a_wrong_word_is_one_clear_message_and_a_failure(label_studio_api, refcut, arguments, message):
     assert message in refcut(*arguments, fails=True)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
@@ -13,189 +11,172 @@ from refcut_backend.errors import NotConnectedError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.label_studio.tasks import GoneError, SourceError
-from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
+from tests.support.label_studio_api import TOKEN, LabelStudioApi
 from tests.support.recorded import LABEL_CONFIG
-from tests.support.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with open_registry(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def label_studio(registry: Registry) -> Iterator[LabelStudioApi]:
-    with serving(LabelStudioApi()) as api:
-        registry.connect(api)
-        yield api
-
-
-def later(registry: Registry, seconds: float) -> None:
-    """As if the comparisons that follow came so much later than the webhooks before them."""
-    now = registry.reconciler._now
-    registry.reconciler._now = lambda: now() + seconds
+from tests.support.registry import DOOR, MOVED, WHEEL, marked, open_registry
 
 
 def annotations_read(api: LabelStudioApi) -> list[str]:
     return [path for path in api.requests if path.endswith("/annotations/")]
 
 
-def test_a_reference_whose_webhook_was_lost_is_found(registry, label_studio):
-    label_studio.annotate(1, 10, DOOR, marked(DOOR))
+def test_a_reference_whose_webhook_was_lost_is_found(registry, label_studio_api):
+    label_studio_api.annotate(1, 10, DOOR, marked(DOOR))
     registry.reconciler.compare(7)
     assert registry.in_use() == [1]
 
 
-def test_an_edit_whose_webhook_was_lost_is_found(registry, label_studio):
-    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+def test_an_edit_whose_webhook_was_lost_is_found(registry, label_studio_api):
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, marked(DOOR)))
     registry.reconciler.compare(7)
     before = registry.state()
-    label_studio.annotate(1, 10, MOVED, marked(MOVED))
+    label_studio_api.annotate(1, 10, MOVED, marked(MOVED))
     registry.reconciler.compare(7)
     assert registry.in_use() == [1]
     assert registry.state() != before
 
 
-def test_an_unmarking_whose_webhook_was_lost_is_found(registry, label_studio):
-    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
-    label_studio.annotate(1, 10, DOOR)
+def test_an_unmarking_whose_webhook_was_lost_is_found(registry, label_studio_api):
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, marked(DOOR)))
+    label_studio_api.annotate(1, 10, DOOR)
     registry.reconciler.compare(7)
     assert registry.in_use() == []
 
 
 @pytest.mark.parametrize("deletion", ["annotation", "task", "skip"])
 @pytest.mark.parametrize("was_compared", [True, False])
-def test_what_was_deleted_while_the_backend_was_down_is_gone(registry, label_studio, deletion, was_compared):
-    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
-    registry.follow(label_studio.annotate(2, 20, DOOR, marked(DOOR)))
+def test_what_was_deleted_while_the_backend_was_down_is_gone(
+    registry, label_studio_api, deletion, was_compared
+):
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, marked(DOOR)))
+    registry.follow(label_studio_api.annotate(2, 20, DOOR, marked(DOOR)))
     if was_compared:
         registry.reconciler.compare(7)
     if deletion == "annotation":
-        label_studio.delete_annotation(1)
+        label_studio_api.delete_annotation(1)
     elif deletion == "task":
-        label_studio.delete_task(10)
+        label_studio_api.delete_task(10)
     else:
-        label_studio.annotate(1, 10, DOOR, marked(DOOR))
-        label_studio.annotations[1]["was_cancelled"] = True
-    later(registry, 60)
+        label_studio_api.annotate(1, 10, DOOR, marked(DOOR))
+        label_studio_api.annotations[1]["was_cancelled"] = True
+    registry.later(60)
     registry.reconciler.compare(7)
     assert registry.in_use() == [2]
 
 
-def test_a_reference_that_a_webhook_brought_during_the_comparison_stays(registry, label_studio):
+def test_a_reference_that_a_webhook_brought_during_the_comparison_stays(registry, label_studio_api):
     """Label Studio's answer was on its way when the annotation was made."""
-    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
-    del label_studio.annotations[1]
-    later(registry, -60)
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, marked(DOOR)))
+    del label_studio_api.annotations[1]
+    registry.later(-60)
     registry.reconciler.compare(7)
     assert registry.in_use() == [1]
 
 
-def test_a_deletion_that_never_was_is_mended(registry, label_studio):
+def test_a_deletion_that_never_was_is_mended(registry, label_studio_api):
     """Anyone who reaches /webhook can say that something was deleted; Label Studio knows better."""
-    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, marked(DOOR)))
     registry.reconciler.compare(7)
     registry.follow(
         {"action": "ANNOTATIONS_DELETED", "project": {"id": 7}, "annotations": [{"id": 1}]},
         {"action": "TASKS_DELETED", "project": {"id": 7}, "tasks": [{"id": 10}]},
     )
-    registry.follow(label_studio.annotate(1, 10, MOVED, marked(MOVED)))
+    registry.follow(label_studio_api.annotate(1, 10, MOVED, marked(MOVED)))
     assert registry.in_use() == []
-    later(registry, 60)
+    registry.later(60)
     registry.reconciler.compare(7)
     assert registry.in_use() == [1]
 
 
 def test_the_registry_is_rebuilt_from_label_studio_when_the_database_was_lost(
-    registry, label_studio, tmp_path
+    registry, label_studio_api, tmp_path
 ):
     for number in range(1, 4):
-        registry.follow(label_studio.annotate(number, 10 * number, DOOR, marked(DOOR)))
+        registry.follow(label_studio_api.annotate(number, 10 * number, DOOR, marked(DOOR)))
     with open_registry(tmp_path / "new") as new:
-        new.connect(label_studio)
+        new.connect(label_studio_api)
         new.reconciler.compare(7)
         assert new.state() == registry.state()
 
 
-def test_a_quiet_project_costs_two_requests_and_no_masks(registry, label_studio):
+def test_a_quiet_project_costs_two_requests_and_no_masks(registry, label_studio_api):
     for number in range(1, 30):
-        label_studio.annotate(number, 10 * number, DOOR, *([marked(DOOR)] if number < 4 else []))
+        label_studio_api.annotate(number, 10 * number, DOOR, *([marked(DOOR)] if number < 4 else []))
     for _ in range(2):
         registry.reconciler.compare(7)
-    label_studio.requests.clear()
+    label_studio_api.requests.clear()
     registry.reconciler.compare(7)
-    assert label_studio.requests == ["/api/tasks/", "/api/tasks/"]
+    assert label_studio_api.requests == ["/api/tasks/", "/api/tasks/"]
 
 
-def test_what_webhooks_have_covered_is_not_read_again(registry, label_studio):
+def test_what_webhooks_have_covered_is_not_read_again(registry, label_studio_api):
     registry.reconciler.compare(7)
     for number in range(1, 6):
-        registry.follow(label_studio.annotate(number, 10 * number, DOOR, marked(DOOR)))
-    registry.follow(label_studio.annotate(3, 30, MOVED, marked(MOVED)))
+        registry.follow(label_studio_api.annotate(number, 10 * number, DOOR, marked(DOOR)))
+    registry.follow(label_studio_api.annotate(3, 30, MOVED, marked(MOVED)))
     registry.reconciler.compare(7)
-    assert annotations_read(label_studio) == []
+    assert annotations_read(label_studio_api) == []
 
 
-def test_only_tasks_whose_webhooks_may_have_been_lost_are_read(registry, label_studio):
+def test_only_tasks_whose_webhooks_may_have_been_lost_are_read(registry, label_studio_api):
     for number in range(1, 6):
-        label_studio.annotate(number, 10 * number, DOOR, marked(DOOR))
+        label_studio_api.annotate(number, 10 * number, DOOR, marked(DOOR))
     registry.reconciler.compare(7)
-    label_studio.requests.clear()
-    lost = label_studio.annotate(2, 20, MOVED, marked(MOVED))
-    registry.follow(label_studio.annotate(9, 90, WHEEL))
-    lost_too = label_studio.annotate(8, 40, WHEEL)
-    registry.follow(label_studio.annotate(4, 40, DOOR, marked(DOOR)))
+    label_studio_api.requests.clear()
+    lost = label_studio_api.annotate(2, 20, MOVED, marked(MOVED))
+    registry.follow(label_studio_api.annotate(9, 90, WHEEL))
+    lost_too = label_studio_api.annotate(8, 40, WHEEL)
+    registry.follow(label_studio_api.annotate(4, 40, DOOR, marked(DOOR)))
     assert (lost["action"], lost_too["action"]) == ("ANNOTATION_UPDATED", "ANNOTATION_CREATED")
     registry.reconciler.compare(7)
-    assert annotations_read(label_studio) == ["/api/tasks/20/annotations/", "/api/tasks/40/annotations/"]
+    assert annotations_read(label_studio_api) == ["/api/tasks/20/annotations/", "/api/tasks/40/annotations/"]
 
 
-def test_a_first_comparison_that_is_cut_off_goes_on_where_it_ended(registry, label_studio):
+def test_a_first_comparison_that_is_cut_off_goes_on_where_it_ended(registry, label_studio_api):
     for number in range(1, 61):
-        label_studio.annotate(number, number, DOOR, *([marked(DOOR)] if number in (1, 40, 60) else []))
-    label_studio.fails_on = "/api/tasks/40/annotations/"
+        label_studio_api.annotate(number, number, DOOR, *([marked(DOOR)] if number in (1, 40, 60) else []))
+    label_studio_api.fails_on = "/api/tasks/40/annotations/"
     with pytest.raises(SourceError):
         registry.reconciler.compare(7)
     assert registry.in_use() == [1]
-    label_studio.requests.clear()
-    label_studio.fails_on = ""
+    label_studio_api.requests.clear()
+    label_studio_api.fails_on = ""
     registry.reconciler.compare(7)
     assert sorted(registry.in_use()) == [1, 40, 60]
-    assert len(annotations_read(label_studio)) == 21
+    assert len(annotations_read(label_studio_api)) == 21
 
 
-def test_a_task_that_the_owner_added_is_read_though_nothing_in_it_is_marked(registry, label_studio):
-    label_studio.annotate(1, 10, DOOR, WHEEL)
+def test_a_task_that_the_owner_added_is_read_though_nothing_in_it_is_marked(registry, label_studio_api):
+    label_studio_api.annotate(1, 10, DOOR, WHEEL)
     registry.reconciler.compare(7)
     registry.follower.follow_extra_params(7, {"references": {"Wheel": [{"task": 10}]}})
     registry.reconciler.compare(7)
     assert registry.in_use("Wheel") == [1]
-    label_studio.annotate(2, 10, WHEEL)
+    label_studio_api.annotate(2, 10, WHEEL)
     registry.reconciler.compare(7)
     assert registry.in_use("Wheel") == [2]
-    label_studio.delete_annotation(2)
-    later(registry, 60)
+    label_studio_api.delete_annotation(2)
+    registry.later(60)
     registry.reconciler.compare(7)
     assert registry.in_use("Wheel") == [1]
 
 
-def test_a_task_that_is_added_after_it_was_read_is_read_again(registry, label_studio):
-    registry.follow(label_studio.annotate(1, 10, DOOR, WHEEL, marked(DOOR)))
+def test_a_task_that_is_added_after_it_was_read_is_read_again(registry, label_studio_api):
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, WHEEL, marked(DOOR)))
     registry.reconciler.compare(7)
     registry.follower.follow_extra_params(7, {"references": {"Wheel": [{"task": 10}]}})
     registry.reconciler.compare(7)
     assert registry.in_use("Wheel") == [1]
 
 
-def test_another_label_config_has_every_marked_annotation_read_again(registry, label_studio):
+def test_another_label_config_has_every_marked_annotation_read_again(registry, label_studio_api):
     without_role = LABEL_CONFIG.replace('<Choice value="Reference"/>', "")
-    registry.projects.remember(7, label_studio.connection, without_role)
-    label_studio.annotate(1, 10, DOOR, marked(DOOR))
+    registry.projects.remember(7, label_studio_api.connection, without_role)
+    label_studio_api.annotate(1, 10, DOOR, marked(DOOR))
     for _ in range(3):
         registry.reconciler.compare(7)
     assert registry.in_use() == []
-    registry.connect(label_studio)
+    registry.connect(label_studio_api)
     registry.reconciler.compare(7)
     assert registry.in_use() == [1]
 
@@ -204,25 +185,25 @@ def test_another_label_config_has_every_marked_annotation_read_again(registry, l
     ("status", "message"),
     [(401, "REFCUT_ACCESS_TOKEN"), (403, "REFCUT_ACCESS_TOKEN"), (500, "500"), (429, "429")],
 )
-def test_a_refusal_says_what_to_do_and_changes_nothing(registry, label_studio, status, message):
-    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
-    label_studio.fails_with = status
+def test_a_refusal_says_what_to_do_and_changes_nothing(registry, label_studio_api, status, message):
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, marked(DOOR)))
+    label_studio_api.fails_with = status
     with pytest.raises(SourceError, match=message) as error:
         registry.reconciler.compare(7)
     assert "canary" not in str(error.value)
     assert registry.in_use() == [1]
 
 
-def test_a_project_that_label_studio_does_not_have_keeps_its_references(registry, label_studio):
+def test_a_project_that_label_studio_does_not_have_keeps_its_references(registry, label_studio_api):
     """The address may lead elsewhere for a while; a project without clicks needs no cleaning up."""
-    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
-    label_studio.project_id = 99
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, marked(DOOR)))
+    label_studio_api.project_id = 99
     with pytest.raises(GoneError):
         registry.reconciler.compare(7)
     assert registry.in_use() == [1]
 
 
-def test_a_server_that_is_not_label_studio_is_named(registry, label_studio):
+def test_a_server_that_is_not_label_studio_is_named(registry, label_studio_api):
     registry.projects.remember(7, Connection("http://127.0.0.1:9", TOKEN), LABEL_CONFIG)
     with pytest.raises(SourceError, match="cannot be reached") as error:
         registry.reconciler.compare(7)
@@ -237,49 +218,51 @@ def test_an_unknown_project_is_not_compared(registry):
         registry.reconciler.compare(99)
 
 
-def test_label_studio_that_goes_back_in_time_is_believed(registry, label_studio):
+def test_label_studio_that_goes_back_in_time_is_believed(registry, label_studio_api):
     """A backup was restored, or its clock was an hour ahead for a while."""
-    label_studio.annotate(1, 10, DOOR)
-    label_studio.annotate(2, 20, DOOR, marked(DOOR))
-    tasks, annotations = deepcopy(label_studio.tasks), deepcopy(label_studio.annotations)
-    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
-    registry.follow(label_studio.annotate(2, 20, DOOR), label_studio.annotate(3, 30, DOOR, marked(DOOR)))
+    label_studio_api.annotate(1, 10, DOOR)
+    label_studio_api.annotate(2, 20, DOOR, marked(DOOR))
+    tasks, annotations = deepcopy(label_studio_api.tasks), deepcopy(label_studio_api.annotations)
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, marked(DOOR)))
+    registry.follow(
+        label_studio_api.annotate(2, 20, DOOR), label_studio_api.annotate(3, 30, DOOR, marked(DOOR))
+    )
     registry.reconciler.compare(7)
     assert sorted(registry.in_use()) == [1, 3]
-    label_studio.tasks, label_studio.annotations = tasks, annotations
-    later(registry, 60)
+    label_studio_api.tasks, label_studio_api.annotations = tasks, annotations
+    registry.later(60)
     registry.reconciler.compare(7)
     assert registry.in_use() == [2]
 
 
 @pytest.mark.parametrize("stamp", ["9999-12-31T23:59:59Z", "no time at all"])
-def test_a_webhook_from_the_future_wins_only_until_the_next_comparison(registry, label_studio, stamp):
-    registry.follow(label_studio.annotate(1, 10, DOOR, marked(DOOR)))
+def test_a_webhook_from_the_future_wins_only_until_the_next_comparison(registry, label_studio_api, stamp):
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, marked(DOOR)))
     registry.reconciler.compare(7)
-    forged = label_studio.annotate(1, 10, DOOR)
-    label_studio.annotate(1, 10, DOOR, marked(DOOR))
+    forged = label_studio_api.annotate(1, 10, DOOR)
+    label_studio_api.annotate(1, 10, DOOR, marked(DOOR))
     forged["annotation"]["updated_at"] = forged["task"]["updated_at"] = stamp
     registry.follow(forged)
     assert registry.in_use() == []
-    later(registry, 60)
+    registry.later(60)
     registry.reconciler.compare(7)
     assert registry.in_use() == [1]
-    registry.follow(label_studio.annotate(1, 10, DOOR))
+    registry.follow(label_studio_api.annotate(1, 10, DOOR))
     assert registry.in_use() == [], "later edits count"
 
 
-def test_a_task_of_the_future_does_not_hide_later_changes(registry, label_studio):
-    label_studio.annotate(1, 10, DOOR)
-    label_studio.tasks[10]["updated_at"] = "9999-12-31T23:59:59.000000Z"
+def test_a_task_of_the_future_does_not_hide_later_changes(registry, label_studio_api):
+    label_studio_api.annotate(1, 10, DOOR)
+    label_studio_api.tasks[10]["updated_at"] = "9999-12-31T23:59:59.000000Z"
     for _ in range(2):
         registry.reconciler.compare(7)
-    label_studio.annotate(2, 20, DOOR, marked(DOOR))
-    label_studio.tasks[20]["updated_at"] = Timestamp(datetime.now(UTC))
+    label_studio_api.annotate(2, 20, DOOR, marked(DOOR))
+    label_studio_api.tasks[20]["updated_at"] = Timestamp(datetime.now(UTC))
     registry.reconciler.compare(7)
     assert registry.in_use() == [2]
 
 
-def test_a_label_config_from_the_future_does_not_hide_later_ones(registry, label_studio):
+def test_a_label_config_from_the_future_does_not_hide_later_ones(registry, label_studio_api):
     projects = registry.projects
     assert projects.label_config_changed(7, "<View><!-- forged --></View>", Timestamp("9999-01-01T00:00:00Z"))
     assert projects.label_config_changed(7, LABEL_CONFIG, Timestamp("2026-01-01T00:00:00Z"))

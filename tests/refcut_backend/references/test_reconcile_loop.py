@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -17,15 +16,9 @@ from refcut_backend.references import reconcile_loop
 from refcut_backend.references.reconcile import ComparisonResult, Reconciler
 from refcut_backend.references.reconcile_loop import LEASE, ReconcileThread
 from tests.support.label_studio_api import LabelStudioApi, serving
-from tests.support.registry import DOOR, Registry, marked, open_registry
+from tests.support.registry import DOOR, Registry, marked
 
 WAIT_LIMIT_S = 60
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with open_registry(tmp_path) as opened:
-        yield opened
 
 
 class CountingReconciler(Reconciler):

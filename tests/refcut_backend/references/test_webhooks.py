@@ -25,12 +25,6 @@ AT_THE_END = {("Door", 7), ("Wheel", 7), ("Door", 10)}
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with open_registry(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
 def label_studio() -> Iterator[LabelStudioApi]:
     with serving(LabelStudioApi()) as api:
         yield api

@@ -15,14 +15,9 @@ from tests.support.recorded import (
     click_result,
     role_result,
 )
+from tests.support.registry import square
 
 CONTROLS = read_label_config(LABEL_CONFIG)
-
-
-def square(left: int) -> np.ndarray:
-    mask_hw = np.zeros((20, 60), bool)
-    mask_hw[5:12, left : left + 7] = True
-    return mask_hw
 
 
 def config(name: str):

@@ -166,7 +166,6 @@ def test_an_annotation_that_goes_back_in_time_is_new(world):
     world.train()
     assert counts(world) == (6, 0)
     world.api.annotations[3], world.api.tasks[3] = before
-    now = world.registry.reconciler._now
-    world.registry.reconciler._now = lambda: now() + 60
+    world.registry.later(60)
     world.registry.reconciler.compare(7)
     assert counts(world) == (6, 1)
