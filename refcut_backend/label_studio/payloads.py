@@ -44,6 +44,12 @@ def without_masks(body: bytes) -> bytes:
     return b"".join([*parts, body[done:]])
 
 
+def _aware(time: str | datetime) -> datetime:
+    """Reads a time; one without a zone is taken for UTC. Raises ValueError if it cannot be read."""
+    read = datetime.fromisoformat(time) if isinstance(time, str) else time
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
 class Timestamp(str):
     """A time of Label Studio, normalised once where it enters: UTC, always with microseconds.
 
@@ -62,9 +68,7 @@ class Timestamp(str):
     def __new__(cls, time: str | datetime = "") -> Timestamp:
         """Normalises a time. A time without a zone is taken for UTC."""
         try:
-            read = datetime.fromisoformat(time) if isinstance(time, str) else time
-            aware = read if read.tzinfo else read.replace(tzinfo=UTC)
-            utc = aware.astimezone(UTC).replace(tzinfo=None)
+            utc = _aware(time).astimezone(UTC).replace(tzinfo=None)
         except (ValueError, OverflowError):  # the first and the last day of all, in another time zone
             return super().__new__(cls, time)
         return super().__new__(cls, f"{utc.isoformat(timespec='microseconds')}Z")
@@ -90,12 +94,7 @@ def _number(value: Any) -> int:
 def creation_time(created_at: str | datetime | None) -> str | None:
     """Converts the `created_at` of a project, in webhooks and in the API, to the form in requests: seconds since 1970."""
     try:
-        read = datetime.fromisoformat(created_at) if isinstance(created_at, str) else created_at
-        return (
-            None
-            if read is None
-            else str(int((read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()))
-        )
+        return None if created_at is None else str(int(_aware(created_at).timestamp()))
     except (ValueError, OverflowError):
         return None
 

@@ -112,7 +112,7 @@ class ApiAnnotations:
             if part:
                 yield part
                 if part[-1].id <= last:
-                    raise SourceError("Label Studio lists tasks again that it was told to leave out")
+                    raise SourceError("Label Studio lists tasks again although the request excludes them")
                 last = part[-1].id
             if len(part) < PAGE:
                 return

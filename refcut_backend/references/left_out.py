@@ -27,7 +27,7 @@ class LeftOut:
     problem: str
 
     def __str__(self) -> str:
-        """Names it and says why, in one line."""
+        """Names it with the problem, in one line."""
         task = [] if self.task_id is None else [f"task {self.task_id}"]
         annotation = [] if self.annotation_id is None else [f"annotation {self.annotation_id}"]
         return f"{', '.join(task + annotation)}: {self.problem}"
@@ -35,9 +35,9 @@ class LeftOut:
 
 def annotations_left_out(engine: Engine, project_id: int, limit: int = SHOWN) -> list[LeftOut]:
     """Returns what is left out of a project, tasks first, at most `limit` entries."""
-    tasks = select(
-        TaskState.task_id.label("task_id"), null().label("annotation_id"), TaskState.problem.label("problem")
-    ).where(TaskState.project_id == project_id, TaskState.problem.is_not(None))
+    tasks = select(TaskState.task_id, null(), TaskState.problem).where(
+        TaskState.project_id == project_id, TaskState.problem.is_not(None)
+    )
     annotations = select(
         AnnotationState.task_id, AnnotationState.annotation_id, AnnotationState.problem
     ).where(AnnotationState.project_id == project_id, AnnotationState.problem.is_not(None))

@@ -244,21 +244,19 @@ class Reconciler:
 
         If they cannot be read, that task alone is left out, and what is known about it stays.
         """
+        unforeseen: Exception | None = None
         try:
             return self._read_annotations(source, project_id, task)
         except UnreadableError as error:
             problem = str(error)
-            is_known = not self._sync_states.note_problem(project_id, task.id, problem)
         except (RefCutError, SQLAlchemyError):
             raise
         except Exception as error:
-            problem = f"its annotations cannot be read ({type(error).__name__})"
-            is_known = not self._sync_states.note_problem(project_id, task.id, problem)
-            if not is_known:
-                log.exception("a task cannot be read", extra={"project": project_id, "task": task.id})
-        if not is_known:
+            problem, unforeseen = f"its annotations cannot be read ({type(error).__name__})", error
+        if self._sync_states.note_problem(project_id, task.id, problem):
             where = {"project": project_id, "task": task.id}
-            log.warning("task left out of the comparison", extra=where | {"problem": problem})
+            extra = where | {"problem": problem}
+            log.warning("task left out of the comparison", extra=extra, exc_info=unforeseen)
         return []
 
     def _read_annotations(self, source: AnnotationSource, project_id: int, task: ListedTask) -> list[int]:
