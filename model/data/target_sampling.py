@@ -156,196 +156,185 @@ def questions(
         `count` questions. Nested ones come first.
     """
     common = sorted(here.visible_names().intersection(*(photo.visible_names() for photo in there)))
-    asked: list[Question] = []
-    if targets in ("instances", "all_instances"):
-        if count >= NESTED and shares.nested_things and rng.random() < shares.nested_things:
-            asked += _nested_things(here, there, common, targets, rng)
+    return _Draw(here, there, common, targets, shares, rng).questions(count)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draws the questions of one crop; see `questions`. `common` are the names that all photographs show."""
+
+    here: CropParts
+    there: Sequence[CropParts]
+    common: list[str]
+    targets: TargetKind
+    shares: TargetShares
+    rng: Generator
+
+    def questions(self, count: int) -> list[Question]:
+        """Nested questions, if they are drawn, and further ones up to `count`."""
+        things = self.targets in ("instances", "all_instances")
+        asked = (self._nested_things() if things else self._nested_parts()) if count >= NESTED else []
         while len(asked) < count:
-            asked.append(_thing_question(here, there, common, targets, shares, rng))
+            asked.append(self._thing() if things else self._part())
         return asked
-    if len(common) > 1 and count >= NESTED and rng.random() < shares.shared_click:
-        asked += _nested_parts(here, there, common, targets, shares, rng)
-    while len(asked) < count:
-        asked.append(_part_question(here, there, common, targets, shares, rng))
-    return asked
 
+    def _part(self) -> Question:
+        """A part, one of its pieces, two parts that touch, the whole object, or several parts."""
+        choice = self.rng.random()
+        name = pick(self.common, self.rng)
+        if choice < self.shares.single or len(self.common) == 1:
+            return self._one_piece(name) if self._asks_for_one_piece(name) else self._named([name])
+        if choice < self.shares.single + self.shares.connected_pair:
+            return self._named([name, self._neighbour([name])])
+        whole_until = self.shares.single + self.shares.connected_pair + self.shares.whole
+        if choice < whole_until and self.targets == "object":
+            return self._whole()
+        if self.targets == "regions":
+            return self._named(self._adjoining(name))
+        return self._named(self._some(self.common, 2))
 
-def _part_question(
-    here: CropParts,
-    there: Sequence[CropParts],
-    common: list[str],
-    targets: TargetKind,
-    shares: TargetShares,
-    rng: Generator,
-) -> Question:
-    """A part, one of its pieces, two parts that touch, the whole object, or several parts."""
-    choice = rng.random()
-    name = pick(common, rng)
-    if choice < shares.single or len(common) == 1:
-        if _several(here, there, name) and rng.random() < shares.one_piece:
-            return _piece_question(here, there, name, rng)
-        return _named_question(here, there, [name])
-    if choice < shares.single + shares.connected_pair:
-        return _named_question(here, there, [name, _neighbour(here, [name], common, rng)])
-    if choice < shares.single + shares.connected_pair + shares.whole and targets == "object":
-        return _whole_question(here, there)
-    if targets == "regions":
-        return _named_question(here, there, _adjoining(here, name, common, rng))
-    return _named_question(
-        here,
-        there,
-        [str(n) for n in rng.choice(common, int(rng.integers(2, len(common) + 1)), replace=False)],
-    )
+    def _nested_parts(self) -> list[Question]:
+        """Three targets, each inside the next: part, pair, whole; or one piece, its part, and what holds both."""
+        if len(self.common) < 2 or self.rng.random() >= self.shares.shared_click:
+            return []
+        if self.targets == "regions":
+            return self._covering()
+        name = pick(self.common, self.rng)
+        pair = [name, self._neighbour([name])]
+        rest = [other for other in self.common if other not in pair]
+        more = self._some(rest, 1) if rest else []
+        largest = self._whole() if self.targets == "object" else self._named([*pair, *more])
+        part = self._named([name])
+        if self._asks_for_one_piece(name):
+            piece = self._one_piece(name)
+            return sharing_click([piece, part, largest], piece.pieces)
+        return sharing_click([part, self._named(pair), largest], self.here.pieces(name))
 
+    def _covering(self) -> list[Question]:
+        """Up to three regions of different annotators that cover one place, the smallest first."""
+        first = self.here.pieces(pick(self.common, self.rng))[0]
+        place = int(self.here.shares[first].argmax())
+        covering = [
+            number
+            for number, name in enumerate(self.here.names)
+            if name in self.common and self.here.visible[number] and self.here.shares[number, place] > 0.5
+        ] or [first]
+        covering.sort(key=lambda number: float(self.here.shares[number].sum()))
+        if len(covering) > NESTED:
+            covering = [covering[0], covering[len(covering) // 2], covering[-1]]
+        asked = [self._named([self.here.names[number]]) for number in covering]
+        return sharing_click(asked, [covering[0]])
 
-def _nested_parts(
-    here: CropParts,
-    there: Sequence[CropParts],
-    common: list[str],
-    targets: TargetKind,
-    shares: TargetShares,
-    rng: Generator,
-) -> list[Question]:
-    """Three targets, each inside the next: part, pair, whole; or one piece, its part, and what holds both."""
-    if targets == "regions":
-        return _covering_questions(here, there, common, rng)
-    name = pick(common, rng)
-    pair = [name, _neighbour(here, [name], common, rng)]
-    rest = [other for other in common if other not in pair]
-    more = (
-        [str(n) for n in rng.choice(rest, int(rng.integers(1, len(rest) + 1)), replace=False)] if rest else []
-    )
-    largest = (
-        _whole_question(here, there) if targets == "object" else _named_question(here, there, [*pair, *more])
-    )
-    part = _named_question(here, there, [name])
-    if _several(here, there, name) and rng.random() < shares.one_piece:
-        piece = _piece_question(here, there, name, rng)
-        return sharing_click([piece, part, largest], piece.pieces)
-    return sharing_click([part, _named_question(here, there, pair), largest], here.pieces(name))
+    def _thing(self) -> Question:
+        """One thing, two things that touch, or all things of a name where all of them are labelled."""
+        name = pick(self.common, self.rng)
+        several = self.targets == "all_instances" and self._shows_several(name)
+        if several and self.rng.random() < self.shares.all_things:
+            return self._named([name])
+        one = self._one_piece(name)
+        both = self._with_neighbour(one) if self.rng.random() < self.shares.two_things else None
+        return both or one
 
+    def _nested_things(self) -> list[Question]:
+        """One thing, the thing with one that it touches, and all of its name; empty if there is only the thing."""
+        if not self.shares.nested_things or self.rng.random() >= self.shares.nested_things:
+            return []
+        name = pick(self.common, self.rng)
+        one = self._one_piece(name)
+        both = self._with_neighbour(one)
+        nested = [one, both] if both else [one]
+        if self.targets == "all_instances" and self._shows_several(name):
+            nested.append(self._named([name]))
+        return sharing_click(nested, one.pieces) if len(nested) > 1 else []
 
-def _nested_things(
-    here: CropParts, there: Sequence[CropParts], common: list[str], targets: TargetKind, rng: Generator
-) -> list[Question]:
-    """One thing, the thing with one that it touches, and all of its name; empty if there is only the thing."""
-    name = pick(common, rng)
-    one = _piece_question(here, there, name, rng)
-    nested = [one, *_with_neighbour(here, there, one, common, rng)]
-    if targets == "all_instances" and _several(here, there, name):
-        nested.append(_named_question(here, there, [name]))
-    return sharing_click(nested, one.pieces) if len(nested) > 1 else []
+    def _named(self, names: Sequence[str]) -> Question:
+        """All pieces of some parts."""
+        here, *there = (
+            [piece for name in names for piece in photo.pieces(name, visible=False)]
+            for photo in (self.here, *self.there)
+        )
+        return self._all_of(here, there)
 
+    def _whole(self) -> Question:
+        """All that is labelled."""
+        here, *there = (list(range(len(photo.names))) for photo in (self.here, *self.there))
+        return self._all_of(here, there)
 
-def _covering_questions(
-    here: CropParts, there: Sequence[CropParts], common: list[str], rng: Generator
-) -> list[Question]:
-    """Up to three regions of different annotators that cover one place, the smallest first."""
-    first = here.pieces(pick(common, rng))[0]
-    place = int(here.shares[first].argmax())
-    covering = [
-        number
-        for number, name in enumerate(here.names)
-        if name in common and here.visible[number] and here.shares[number, place] > 0.5
-    ] or [first]
-    covering.sort(key=lambda number: float(here.shares[number].sum()))
-    chosen = (
-        covering if len(covering) <= NESTED else [covering[0], covering[len(covering) // 2], covering[-1]]
-    )
-    asked = [_named_question(here, there, [here.names[number]]) for number in chosen]
-    return sharing_click(asked, [chosen[0]])
+    def _all_of(self, pieces: list[int], meant: list[list[int]]) -> Question:
+        """Pieces with nothing else of their names: the references alone name them."""
+        return Question(pieces, [piece for piece in pieces if self.here.visible[piece]], meant, meant)
 
+    def _one_piece(self, name: str) -> Question:
+        """One of the pieces of a part: references that mark one piece mean one piece, the clicked one."""
+        here, *there = ([pick(photo.pieces(name), self.rng)] for photo in (self.here, *self.there))
+        return self._some_of(here, there)
 
-def _thing_question(
-    here: CropParts,
-    there: Sequence[CropParts],
-    common: list[str],
-    targets: TargetKind,
-    shares: TargetShares,
-    rng: Generator,
-) -> Question:
-    """One thing, two things that touch, or all things of a name where all of them are labelled."""
-    name = pick(common, rng)
-    if targets == "all_instances" and _several(here, there, name) and rng.random() < shares.all_things:
-        return _named_question(here, there, [name])
-    one = _piece_question(here, there, name, rng)
-    if rng.random() < shares.two_things:
-        for two in _with_neighbour(here, there, one, common, rng):
-            return two
-    return one
+    def _some_of(self, pieces: list[int], meant: list[list[int]]) -> Question:
+        """Some pieces. The references' negative masks hold the other pieces of these names, or do not speak of them."""
+        if self.rng.random() < OTHERS_NEGATIVE:
+            silent = meant
+        else:
+            silent = [
+                [other for number in own for other in photo.pieces(photo.names[number], visible=False)]
+                for photo, own in zip(self.there, meant, strict=True)
+            ]
+        needs_click = any(
+            not set(self.here.pieces(self.here.names[piece], visible=False)) <= set(pieces)
+            for piece in pieces
+        )
+        return Question(pieces, pieces, meant, silent, needs_click)
 
+    def _with_neighbour(self, one: Question) -> Question | None:
+        """The question of a thing and one that it touches; None if there is none.
 
-def _named_question(here: CropParts, there: Sequence[CropParts], names: Sequence[str]) -> Question:
-    """All pieces of some parts."""
-    pieces = [piece for name in names for piece in here.pieces(name, visible=False)]
-    meant = [[piece for name in names for piece in photo.pieces(name, visible=False)] for photo in there]
-    return Question(pieces, [piece for piece in pieces if here.visible[piece]], meant, meant)
+        The other may have the same name if no third of that name touches the thing: one click is enough then.
+        """
+        (piece,) = one.pieces
+        name = self.here.names[piece]
+        candidates = [other for own in self.common for other in self.here.pieces(own) if other != piece]
+        touching = self.here.touching(one.pieces, candidates)
+        same = [other for other in touching if self.here.names[other] == name]
+        if len(same) > 1 or not all(
+            photo.touching(first, _others(photo, name, first))
+            for photo, first in zip(self.there, one.meant, strict=True)
+        ):
+            touching = [other for other in touching if other not in same]
+        if not touching:
+            return None
+        second = pick(touching, self.rng)
+        meant = []
+        for photo, first in zip(self.there, one.meant, strict=True):
+            others = _others(photo, self.here.names[second], first)
+            meant.append([*first, pick(photo.touching(first, others) or others, self.rng)])
+        return replace(self._some_of([piece, second], meant), click_on=one.click_on)
 
+    def _asks_for_one_piece(self, name: str) -> bool:
+        return self._shows_several(name) and self.rng.random() < self.shares.one_piece
 
-def _whole_question(here: CropParts, there: Sequence[CropParts]) -> Question:
-    """All that is labelled."""
-    pieces = list(range(len(here.names)))
-    meant = [list(range(len(photo.names))) for photo in there]
-    return Question(pieces, [piece for piece in pieces if here.visible[piece]], meant, meant)
+    def _shows_several(self, name: str) -> bool:
+        """Whether every photograph shows several pieces of that name."""
+        return all(len(photo.pieces(name)) > 1 for photo in (self.here, *self.there))
 
+    def _some(self, names: Sequence[str], least: int) -> list[str]:
+        """At least `least` of some names, in random order."""
+        count = int(self.rng.integers(least, len(names) + 1))
+        return [str(name) for name in self.rng.choice(names, count, replace=False)]
 
-def _piece_question(here: CropParts, there: Sequence[CropParts], name: str, rng: Generator) -> Question:
-    """One of the pieces of a part: references that mark one piece mean one piece, the clicked one."""
-    return _pieces_question(
-        here, there, [pick(here.pieces(name), rng)], [[pick(photo.pieces(name), rng)] for photo in there], rng
-    )
+    def _adjoining(self, name: str) -> list[str]:
+        """A region and up to three others, each of which touches one before."""
+        names = [name]
+        for _ in range(int(self.rng.integers(1, 4))):
+            if len(names) < len(self.common):
+                names.append(self._neighbour(names))
+        return names
 
-
-def _pieces_question(
-    here: CropParts,
-    there: Sequence[CropParts],
-    pieces: list[int],
-    meant: list[list[int]],
-    rng: Generator,
-) -> Question:
-    """Some pieces. The references' negative masks hold the other pieces of these names, or do not speak of them."""
-    if rng.random() < OTHERS_NEGATIVE:
-        silent = meant
-    else:
-        silent = [
-            [other for number in own for other in photo.pieces(photo.names[number], visible=False)]
-            for photo, own in zip(there, meant, strict=True)
-        ]
-    needs_click = any(
-        not set(here.pieces(here.names[piece], visible=False)) <= set(pieces) for piece in pieces
-    )
-    return Question(pieces, pieces, meant, silent, needs_click)
-
-
-def _with_neighbour(
-    here: CropParts, there: Sequence[CropParts], one: Question, common: list[str], rng: Generator
-) -> list[Question]:
-    """The question of a thing and one that it touches: a list of one, or empty if there is none.
-
-    The other may have the same name if no third of that name touches the thing: one click is enough then.
-    """
-    (piece,) = one.pieces
-    name = here.names[piece]
-    touching = [
-        other
-        for other in here.touching(one.pieces, [p for own in common for p in here.pieces(own)])
-        if other != piece
-    ]
-    same = [other for other in touching if here.names[other] == name]
-    if len(same) > 1 or not all(
-        photo.touching(first, _others(photo, name, first))
-        for photo, first in zip(there, one.meant, strict=True)
-    ):
-        touching = [other for other in touching if other not in same]
-    if not touching:
-        return []
-    second = pick(touching, rng)
-    meant = []
-    for photo, first in zip(there, one.meant, strict=True):
-        others = _others(photo, here.names[second], first)
-        meant.append([*first, pick(photo.touching(first, others) or others, rng)])
-    both = _pieces_question(here, there, [piece, second], meant, rng)
-    return [replace(both, click_on=one.click_on)]
+    def _neighbour(self, names: Sequence[str]) -> str:
+        """A part that touches `names` on the grid, else any other part."""
+        others = [other for other in self.common if other not in names]
+        pieces = [piece for name in names for piece in self.here.pieces(name)]
+        candidates = [piece for other in others for piece in self.here.pieces(other)]
+        touching = sorted({self.here.names[piece] for piece in self.here.touching(pieces, candidates)})
+        return pick(touching or others, self.rng)
 
 
 def _others(photo: CropParts, name: str, pieces: Sequence[int]) -> list[int]:
@@ -356,29 +345,6 @@ def _others(photo: CropParts, name: str, pieces: Sequence[int]) -> list[int]:
 def sharing_click(nested: list[Question], pieces: list[int]) -> list[Question]:
     """Nested questions whose one click falls on `pieces`."""
     return [replace(question, click_on=pieces, nested=True) for question in nested]
-
-
-def _several(here: CropParts, there: Sequence[CropParts], name: str) -> bool:
-    """Whether every photograph shows several pieces of that name."""
-    return all(len(photo.pieces(name)) > 1 for photo in (here, *there))
-
-
-def _adjoining(here: CropParts, name: str, common: Sequence[str], rng: Generator) -> list[str]:
-    """A region and up to three others, each of which touches one before."""
-    names = [name]
-    for _ in range(int(rng.integers(1, 4))):
-        if len(names) < len(common):
-            names.append(_neighbour(here, names, common, rng))
-    return names
-
-
-def _neighbour(here: CropParts, names: Sequence[str], common: Sequence[str], rng: Generator) -> str:
-    """A part that touches `names` on the grid, else any other part."""
-    others = [other for other in common if other not in names]
-    pieces = [piece for name in names for piece in here.pieces(name)]
-    candidates = [piece for other in others for piece in here.pieces(other)]
-    touching = sorted({here.names[piece] for piece in here.touching(pieces, candidates)})
-    return pick(touching or others, rng)
 
 
 def grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
