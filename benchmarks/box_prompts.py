@@ -25,10 +25,9 @@ from model.data.readers import SetDescription
 from model.evaluation.modes import Mode
 from model.evaluation.references import ReferenceFinder
 from model.evaluation.samples import Sample, enumerate_samples, limit_samples
-from model.masks import deepest_point, intersection_over_union, union
+from model.masks import bounding_box, deepest_point, intersection_over_union, union
 from model.predictor import RefCutPredictor
 from model.predictor_config import serving_settings
-from model.transforms import bounding_box
 from model.types import BoolMask, Box, Click
 
 DEVELOPMENT_SHARE = 0.05

@@ -29,7 +29,7 @@ import numpy as np
 from numpy.random import Generator, default_rng
 
 from model.images import read_image
-from model.masks import connected, decode
+from model.masks import bounding_box, decode
 from model.types import BoolMask, RgbImage
 
 LIST_FILE = Path(__file__).with_suffix(".json")
@@ -170,8 +170,6 @@ def choose_real(sets: Sets, photographs: Sequence[tuple[tuple[str, str], list[Th
 
 
 def _touch(first_hw: BoolMask, second_hw: BoolMask) -> bool:
-    if not connected(first_hw, second_hw):
-        return False
     smaller = min(np.count_nonzero(first_hw), np.count_nonzero(second_hw))
     grown = cv2.dilate(first_hw.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     contact = np.count_nonzero(grown & second_hw & ~first_hw)
@@ -233,16 +231,16 @@ def _paste_somewhere(sets: Sets, carrier: Thing, animal: Thing, rng: Generator) 
     """The animal with its feet on the carrier, hiding some of it; None if there is no such place."""
     carrier_hw, animal_hw = sets.mask(carrier), sets.mask(animal)
     rows, cols = np.nonzero(carrier_hw)
-    height, width = (int(np.ptp(axis)) + 1 for axis in np.nonzero(animal_hw))
+    box = bounding_box(animal_hw)
     for _ in range(TRIES):
         scale = float(np.sqrt(rng.uniform(0.4, 1.0) * len(rows) / np.count_nonzero(animal_hw)))
         scale = round(min(scale, 1.5), 3)
         foot = rng.integers(len(rows))
-        row, col = int(rows[foot] - scale * height), int(cols[foot] - scale * width / 2)
+        row, col = int(rows[foot] - scale * box.height), int(cols[foot] - scale * box.width / 2)
         place = Place(scale, row, col)
-        if row < 0 or col < 0 or row + scale * height >= carrier_hw.shape[0] - 1:
+        if row < 0 or col < 0 or row + scale * box.height >= carrier_hw.shape[0] - 1:
             continue
-        if col + scale * width >= carrier_hw.shape[1] - 1:
+        if col + scale * box.width >= carrier_hw.shape[1] - 1:
             continue
         pasted_hw = _placed(animal_hw, animal_hw, place, carrier_hw.shape)[0] > 0.5
         hidden = np.count_nonzero(pasted_hw & carrier_hw) / len(rows)
@@ -255,15 +253,14 @@ def _placed(
     mask_hw: BoolMask, values: np.ndarray[Any, Any], place: Place, shape: tuple[int, ...]
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """The mask's box scaled and placed on a photograph of another size: soft mask (H, W), and values there."""
-    rows, cols = np.nonzero(mask_hw)
-    box = np.s_[rows.min() : rows.max() + 1, cols.min() : cols.max() + 1]
-    size = max(1, round(place.scale * (np.ptp(cols) + 1))), max(1, round(place.scale * (np.ptp(rows) + 1)))
+    box = bounding_box(mask_hw)
+    size = max(1, round(place.scale * box.width)), max(1, round(place.scale * box.height))
     way = cv2.INTER_AREA if place.scale < 1 else cv2.INTER_LINEAR
     spot = np.s_[place.row : place.row + size[1], place.col : place.col + size[0]]
     soft = np.zeros(shape[:2], np.float32)
-    soft[spot] = cv2.resize(mask_hw[box].astype(np.float32), size, interpolation=way)
+    soft[spot] = cv2.resize(mask_hw[box.slices].astype(np.float32), size, interpolation=way)
     placed = np.zeros((*shape[:2], *values.shape[2:]), np.float32)
-    placed[spot] = cv2.resize(values[box].astype(np.float32), size, interpolation=way)
+    placed[spot] = cv2.resize(values[box.slices].astype(np.float32), size, interpolation=way)
     return soft, placed
 
 

@@ -1,4 +1,4 @@
-"""Masks: union, overlap, distance, and COCO run lengths, their form in files.
+"""Masks: union, overlap, box, distance, and COCO run lengths, their form in files.
 
 A mask is an array (H, W) of bool. Imports no torch.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from model.types import BoolMask
+from model.types import BoolMask, Box
 
 Item = TypeVar("Item")
 
@@ -51,6 +51,12 @@ def intersection_over_union(first_hw: BoolMask, second_hw: BoolMask) -> float:
     """
     either = np.count_nonzero(first_hw | second_hw)
     return np.count_nonzero(first_hw & second_hw) / either if either else 1.0
+
+
+def bounding_box(mask_hw: BoolMask) -> Box:
+    """Smallest box around a mask (H, W) that is not empty."""
+    rows, cols = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
+    return Box(int(rows[0]), int(rows[-1]), int(cols[0]), int(cols[-1]))
 
 
 def distance_inside(mask_hw: BoolMask) -> NDArray[np.float32]:

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings
 from model.candidate_masks import Placement, is_worth_less, mask_result
-from model.masks import union
+from model.masks import bounding_box, union
 from model.memory import nbytes
 from model.network.click_maps import box_maps, disk_maps
 from model.network.prompts import ReferenceTokens
@@ -46,7 +46,6 @@ from model.predictor_config import SERVING, PredictorSettings
 from model.runtime.base import NetworkStages
 from model.transforms import (
     EXPANSION,
-    bounding_box,
     box_to_network,
     click_table,
     clicks_to_network,

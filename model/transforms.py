@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.masks import bounding_box
 from model.types import Box, Click
 
 EXPANSION = 1.4
@@ -27,12 +28,6 @@ MIN_CROP_PX = 200
 """Smallest side of a crop, in image pixels."""
 RECOMPUTE_IOU = 0.5
 """A crop is replaced if its overlap with the new one is smaller."""
-
-
-def bounding_box(mask_hw: NDArray[np.bool_]) -> Box:
-    """Smallest box around a mask (H, W) that is not empty."""
-    rows, cols = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
-    return Box(int(rows[0]), int(rows[-1]), int(cols[0]), int(cols[-1]))
 
 
 def expanded_box(

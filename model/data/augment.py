@@ -14,6 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from model.masks import bounding_box
 from model.types import BoolMask, RgbImage
 
 WHOLE_SHARE = 0.6
@@ -93,9 +94,9 @@ def _rectangle(
 ) -> tuple[int, int, int, int]:
     """top, bottom, left, right (exclusive ends)."""
     if zoom_part is not None:
-        rows, cols = np.flatnonzero(masks[zoom_part].any(1)), np.flatnonzero(masks[zoom_part].any(0))
-        centre = np.array([(rows[0] + rows[-1] + 1) / 2, (cols[0] + cols[-1] + 1) / 2])
-        extent = np.array([rows[-1] + 1 - rows[0], cols[-1] + 1 - cols[0]], float)
+        box = bounding_box(masks[zoom_part])
+        extent = np.array([box.height, box.width], float)
+        centre = np.array([box.row_min, box.col_min]) + extent / 2
         extent = np.maximum(extent * rng.uniform(1.2, 2.8), min(80, height, width))
         centre += rng.uniform(-0.15, 0.15, 2) * extent
     elif rng.random() < WHOLE_SHARE:

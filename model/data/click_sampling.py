@@ -18,7 +18,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.masks import deepest_point
+from model.masks import bounding_box, deepest_point
 from model.network.click_maps import ABSENT
 from model.types import ROUND_SLOTS, BoolMask
 
@@ -77,8 +77,8 @@ def jittered_box(target_hw: BoolMask, rng: Generator) -> NDArray[np.float32]:
     Returns:
         (row_min, col_min, row_max, col_max) in pixels, both ends inclusive, within the mask; at least one pixel.
     """
-    rows, cols = np.flatnonzero(target_hw.any(1)), np.flatnonzero(target_hw.any(0))
-    tight = np.array([rows[0], cols[0], rows[-1], cols[-1]], float)
+    around = bounding_box(target_hw)
+    tight = np.array([around.row_min, around.col_min, around.row_max, around.col_max], float)
     lengths = np.tile(tight[2:] - tight[:2] + 1, 2)
     last = np.tile(np.array(target_hw.shape) - 1, 2)
     box = np.clip(np.round(tight + rng.normal(0, BOX_JITTER, 4) * lengths), 0, last)

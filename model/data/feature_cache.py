@@ -29,6 +29,7 @@ from pycocotools import mask as coco_mask
 
 from model.data.annotated_objects import AnnotatedObject
 from model.errors import DataError
+from model.masks import bounding_box
 from model.runtime.base import NetworkStages
 from model.types import BoolMask, RgbImage
 
@@ -210,10 +211,10 @@ def plan_crop(annotated_object: AnnotatedObject, masks: Sequence[BoolMask], crop
     side = np.array([height, width])
     if kind == "close-up":
         mask = masks[int(rng.integers(len(masks)))]
-        rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        extent = np.array([rows[-1] + 1 - rows[0], cols[-1] + 1 - cols[0]]) * rng.uniform(1.2, 3.0)
-        extent = np.maximum(extent, np.minimum(100, side))
-        centre = np.array([rows[0] + rows[-1] + 1, cols[0] + cols[-1] + 1]) / 2
+        box = bounding_box(mask)
+        size = np.array([box.height, box.width])
+        extent = np.maximum(size * rng.uniform(1.2, 3.0), np.minimum(100, side))
+        centre = np.array([box.row_min, box.col_min]) + size / 2
         centre = centre + rng.uniform(-0.15, 0.15, 2) * extent
     else:
         extent = side * rng.uniform(0.45, 0.9) * np.exp(rng.uniform(-0.15, 0.15, 2))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from model.data.annotated_objects import AnnotatedObject
 from model.data.pieces import Photograph
 from model.data.target_sampling import NESTED, CropParts, Question, TargetKind, pick, sharing_click
-from model.masks import connected
+from model.masks import bounding_box, connected
 from model.types import BoolMask, RgbImage
 
 HOST, PASTED = "host", "pasted"
@@ -165,20 +165,18 @@ def paste(
 def _scaled(source: Photograph, keys: Sequence[str], host: BoolMask, rng: Generator) -> Photograph | None:
     """The object alone, at its new size, mirrored or not; None if it would have to be enlarged too much."""
     whole = source.union(keys)
-    rows, cols = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
-    cut = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
-    height, width = len(range(*cut[0].indices(len(whole)))), len(range(*cut[1].indices(whole.shape[1])))
+    box = bounding_box(whole)
     ratio = math.exp(rng.uniform(math.log(SIZES[0]), math.log(SIZES[1])))
     scale = ratio * math.sqrt(host.sum() / whole.sum())
-    scale = min(scale, 0.9 * host.shape[0] / height, 0.9 * host.shape[1] / width)
+    scale = min(scale, 0.9 * host.shape[0] / box.height, 0.9 * host.shape[1] / box.width)
     if scale > MAX_ENLARGED:
         return None
-    size = max(round(width * scale), 4), max(round(height * scale), 4)
+    size = max(round(box.width * scale), 4), max(round(box.height * scale), 4)
     mirrored = rng.random() < 0.5
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
 
     def resized(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        out = cv2.resize(np.ascontiguousarray(pixels[cut]), size, interpolation=interpolation)
+        out = cv2.resize(np.ascontiguousarray(pixels[box.slices]), size, interpolation=interpolation)
         return out[:, ::-1] if mirrored else out  # type: ignore[return-value]
 
     masks = {key: resized(source.masks[key].view(np.uint8) * 255) > 127 for key in keys}

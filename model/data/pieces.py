@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from model.data.annotated_objects import AnnotatedObject
-from model.masks import decode, union
+from model.masks import bounding_box, decode, union
 from model.types import BoolMask, RgbImage
 
 LARGE_AREA = 0.2
@@ -74,10 +74,9 @@ def separate_areas(mask_hw: BoolMask) -> list[BoolMask]:
     Returns:
         Masks (H, W) that make up `mask_hw`; `mask_hw` itself where it has fewer than two large areas.
     """
-    rows, cols = np.flatnonzero(mask_hw.any(1)), np.flatnonzero(mask_hw.any(0))
-    if not len(rows):
+    if not mask_hw.any():
         return [mask_hw]
-    cut = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    cut = bounding_box(mask_hw).slices
     inside = np.ascontiguousarray(mask_hw[cut]).view(np.uint8)
     _, labels, stats, centres = cv2.connectedComponentsWithStats(inside, connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA].astype(float)

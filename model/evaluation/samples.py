@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from model.data.annotated_objects import AnnotatedObject
-from model.masks import connected, evenly_spaced
+from model.masks import bounding_box, connected, evenly_spaced
 from model.types import BoolMask
 
 Kind = Literal["single", "pair", "whole"]
@@ -181,5 +181,5 @@ def count_pieces(target_hw: BoolMask) -> int:
 
 def _grown_box(mask_hw: BoolMask) -> tuple[int, int, int, int]:
     """(top, bottom, left, right; exclusive ends) of a mask, two pixels wider so that touching masks share a border."""
-    rows, cols = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
-    return max(0, int(rows[0]) - 2), int(rows[-1]) + 3, max(0, int(cols[0]) - 2), int(cols[-1]) + 3
+    box = bounding_box(mask_hw)
+    return max(0, box.row_min - 2), box.row_max + 3, max(0, box.col_min - 2), box.col_max + 3

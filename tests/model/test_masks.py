@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from model.masks import (
+    bounding_box,
     connected,
     decode,
     deepest_point,
@@ -84,3 +85,15 @@ def test_run_lengths_bring_a_mask_back_through_json(height: int, width: int, see
     rle = json.loads(json.dumps(encode(mask_hw)))
     assert rle["size"] == [height, width]
     assert np.array_equal(decode(rle), mask_hw)
+
+
+@quick
+@given(st.integers(1, 40), st.integers(1, 40), st.data())
+def test_a_bounding_box_contains_the_mask_and_is_tight(height: int, width: int, data: st.DataObject) -> None:
+    mask = np.zeros((height, width), bool)
+    points = data.draw(st.lists(st.tuples(st.integers(0, height - 1), st.integers(0, width - 1)), min_size=1))
+    for point in points:
+        mask[point] = True
+    box = mask[bounding_box(mask).slices]
+    assert box.sum() == mask.sum()
+    assert all(edge.any() for edge in (box[0], box[-1], box[:, 0], box[:, -1]))

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from model.transforms import (
     Resampling,
-    bounding_box,
     box_overlap,
     click_table,
     clicks_to_network,
@@ -78,18 +77,6 @@ def test_a_box_grows_but_stays_inside_the_image(height: int, width: int, data: s
 def test_overlap_is_a_share_and_does_not_depend_on_the_order(first: Box, second: Box) -> None:
     assert box_overlap(first, first) == 1
     assert 0 <= box_overlap(first, second) == box_overlap(second, first) <= 1
-
-
-@quick
-@given(st.integers(1, 40), st.integers(1, 40), st.data())
-def test_a_bounding_box_contains_the_mask_and_is_tight(height: int, width: int, data: st.DataObject) -> None:
-    mask = np.zeros((height, width), bool)
-    points = data.draw(st.lists(st.tuples(st.integers(0, height - 1), st.integers(0, width - 1)), min_size=1))
-    for point in points:
-        mask[point] = True
-    box = mask[bounding_box(mask).slices]
-    assert box.sum() == mask.sum()
-    assert all(edge.any() for edge in (box[0], box[-1], box[:, 0], box[:, -1]))
 
 
 @pytest.mark.parametrize(
