@@ -56,9 +56,10 @@ class Body:
         self._room.take(len(part))
         self.size += len(part)
         if not self._is_on_disk and (self.size > IN_MEMORY_BYTES or self._room.memory_is_full):
-            self._file.rollover()
+            # Counted first: if the disk is full, `rollover` raises, and `close` then subtracts nothing.
             self._is_on_disk = True
             self._room.in_memory -= self.size - len(part)
+            self._file.rollover()
         elif not self._is_on_disk:
             self._room.in_memory += len(part)
         self._file.write(part)

@@ -93,6 +93,7 @@ class MaskRecovery:
             for kept in masks:
                 self._forgotten.recovered(project_id, kept)
             return
+        recovered: dict[str, KeptMask] = {}
         for annotation in annotations:
             try:
                 check_result(annotation.result)
@@ -110,10 +111,11 @@ class MaskRecovery:
                     found.append(kept)
             if found and change:
                 source.replace_result(annotation.id, result)
-            for kept in found:
-                summary.recovered.append((task_id, annotation.id, kept.label))
-                if change:
-                    self._forgotten.recovered(project_id, kept)
+            summary.recovered += [(task_id, annotation.id, kept.label) for kept in found]
+            recovered |= {kept.region_id: kept for kept in found}
+        if change:  # only now: several annotations may lack the same mask
+            for kept in recovered.values():
+                self._forgotten.recovered(project_id, kept)
 
     def _with_mask(
         self,

@@ -77,9 +77,7 @@ class ReferenceCache:
         self._load = load
         self._clock = clock
         self._tokens: ByteCache[ContentKey, ReferenceTokens] = ByteCache(max_bytes, nbytes)
-        self._failed: TTLCache[tuple[TaskImage, str], LeftOutReference] = TTLCache(
-            MAX_FAILED, RETRY_AFTER_S, clock
-        )
+        self._failed = self._none_failed()
 
     @property
     def nbytes(self) -> int:
@@ -89,11 +87,15 @@ class ReferenceCache:
     def clear(self) -> None:
         """Empty the cache."""
         self._tokens.clear()
-        self._failed.clear()
+        self._failed = self._none_failed()
 
     def repair(self) -> None:
         """Make the cache consistent after a job was interrupted at any place; complete references are kept."""
         self._tokens.repair()
+        self._failed = self._none_failed()
+
+    def _none_failed(self) -> TTLCache[tuple[TaskImage, str], LeftOutReference]:
+        return TTLCache(MAX_FAILED, RETRY_AFTER_S, self._clock)
 
     def stored(self, project_id: int, ids: Sequence[int]) -> list[StoredReference]:
         """Load references by their row ids; deleted ones and those of other projects are left out."""
@@ -152,7 +154,7 @@ class ReferenceCache:
         if download is not None:
             wait([download], timeout=max(deadline - self._clock(), 0.0))
         if download is None or not download.done():
-            raise NotYetError("its image has not arrived yet", hint="the next click uses it if it has")
+            raise NotYetError("its image has not arrived yet", hint="a click uses it as soon as it has")
 
     def get(self, model: ServedModel, reference: StoredReference) -> tuple[ContentKey, ReferenceTokens]:
         """Encode a reference for a model, or take it from the cache.

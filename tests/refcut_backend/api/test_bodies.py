@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import socket
+import tempfile
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -167,6 +170,21 @@ def test_small_bodies_go_to_disk_too_when_there_are_many_of_them(monkeypatch):
     for body in bodies:
         body.close()
     assert (room.taken, room.in_memory) == (0, 0)
+
+
+def test_a_full_disk_does_not_change_what_is_counted(monkeypatch):
+    room = Room()
+    body = Body(room)
+    body.add(b"x" * 100)
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", fail_on_full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        body.add(b"x" * MIB)
+    body.close()
+    assert (room.taken, room.in_memory) == (0, 0)
+
+
+def fail_on_full_disk(_file: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_all_bodies_together_have_a_limit(monkeypatch):

@@ -163,6 +163,15 @@ def test_a_lost_webhook_keeps_the_command_from_nothing_and_a_dry_run_changes_not
     assert refcut("masks", "recover", "--project", "7").stdout.endswith("1 masks recovered\n")
 
 
+def test_a_mask_that_two_annotations_lack_is_put_into_both(office):
+    (answered,) = office.click(DOT)
+    office.submit(DOT)
+    office.submit(DOT, annotation_id=2)
+    assert refcut("masks", "recover", "--project", "7").stdout.endswith("2 masks recovered\n")
+    assert office.stored(1) == office.stored(2) == [answered]
+    assert office.missing == 0
+
+
 def test_with_the_setting_it_happens_by_itself(office, tmp_path):
     office.click(DOT)
     office.submit(DOT)

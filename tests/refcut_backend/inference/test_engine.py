@@ -14,6 +14,7 @@ from types import FrameType
 import numpy as np
 import pytest
 import torch
+from cachetools import Cache
 from PIL import Image
 
 from model.network.refcut import RefCut
@@ -177,6 +178,21 @@ def test_a_lost_reference_is_not_looked_for_at_every_click_and_is_used_again_whe
     assert store.refused == ["/ref1.jpg"]
     store.lost = set()
     now[0] = RETRY_AFTER_S + 1
+    assert engine.answer(job((50, 50), references=[1])).reference_versions == ("v1",)
+
+
+def test_a_failed_reference_whose_note_was_interrupted_is_tried_again_after_the_repair():
+    """Half a note has no expiry: without the repair the reference would be left out until the worker ends."""
+    store = Store()
+    store.lost = {"/ref1.jpg"}
+    engine = make_engine(store)
+    (left_out,) = engine.answer(job((50, 50), references=[1])).references_left_out
+    failed = engine._references._failed
+    (key,) = failed
+    del failed[key]
+    Cache.__setitem__(failed, key, left_out)
+    store.lost = set()
+    engine.repair()
     assert engine.answer(job((50, 50), references=[1])).reference_versions == ("v1",)
 
 
