@@ -181,19 +181,20 @@ def test_a_lost_reference_is_not_looked_for_at_every_click_and_is_used_again_whe
     assert engine.answer(job((50, 50), references=[1])).reference_versions == ("v1",)
 
 
-def test_a_failed_reference_whose_note_was_interrupted_is_tried_again_after_the_repair():
-    """Half a note has no expiry: without the repair the reference would be left out until the worker ends."""
+def test_the_expiry_of_a_failed_reference_may_be_interrupted():
+    """Then the list of expiry times names a key that is gone; without the repair the next failure could not be noted."""
     store = Store()
     store.lost = {"/ref1.jpg"}
     engine = make_engine(store)
-    (left_out,) = engine.answer(job((50, 50), references=[1])).references_left_out
-    failed = engine._references._failed
-    (key,) = failed
-    del failed[key]
-    Cache.__setitem__(failed, key, left_out)
-    store.lost = set()
+    now = [0.0]
+    engine._references = ReferenceCache(engine._images, store.references.get, 2**20, clock=lambda: now[0])
+    assert engine.answer(job((50, 50), references=[1])).references_left_out
+    (key,) = engine._references._failed
+    Cache.__delitem__(engine._references._failed, key)
+    now[0] = RETRY_AFTER_S + 1
+    store.lost = {"/ref3.jpg"}
     engine.repair()
-    assert engine.answer(job((50, 50), references=[1])).reference_versions == ("v1",)
+    assert engine.answer(job((50, 50), references=[1, 3])).reference_versions == ("v1",)
 
 
 def test_a_reference_whose_image_is_slow_is_used_by_the_next_click(monkeypatch):
