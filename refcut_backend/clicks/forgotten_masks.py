@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, and_, delete, exists, func, literal, select, update
 
+from refcut_backend.clicks.recent_objects import given_mask, with_objects
 from refcut_backend.database.engine import upsert
 from refcut_backend.database.tables import ClickedObjectState as State
 from refcut_backend.database.tables import UnacceptedMask
@@ -27,21 +28,11 @@ from refcut_backend.label_studio.regions import REGION_KINDS, GivenMask, check_r
 
 KEPT_S = 30 * 24 * 3600.0
 """Age at which an unaccepted mask is dropped."""
-_COPIED = (
-    "project_id",
-    "task_id",
-    "region_id",
-    "label",
-    "to_name",
-    "clicks",
-    "box",
-    "requested_at_s",
-    "width",
-    "height",
-    "rle",
-    "score",
-    "reference_versions",
-)
+_KEY = [column.key for column in UnacceptedMask.__table__.primary_key]
+_COPIED = [
+    column.key for column in UnacceptedMask.__table__.columns if column.key not in (*_KEY, "annotation_id")
+]
+"""What a kept mask takes over from the clicked object, whose columns have the same names."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +68,7 @@ def prompt_ids(result: Sequence[dict[str, Any]]) -> set[str]:
 
 def mask_ids(result: Sequence[dict[str, Any]]) -> set[str]:
     """Returns the ids of the masks in an annotation's `result`; for the piece of a mask also the id of the whole."""
-    found = set()
-    for item in result:
-        if item.get("type") in REGION_KINDS:
-            region_id = str(item.get("id"))
-            base, _, number = region_id.rpartition("-")
-            found |= {region_id, base} if number.isdigit() else {region_id}
-    return found
+    return with_objects(str(item.get("id")) for item in result if item.get("type") in REGION_KINDS)
 
 
 class ForgottenMasks:
@@ -169,20 +154,18 @@ class ForgottenMasks:
             UnacceptedMask.reference_versions,
         ).where(_is(project_id, kept.task_id, [kept.region_id]))
         with self._engine.connect() as connection:
-            row = connection.execute(query).first()
-        if row is None:
-            return None
-        return GivenMask(row.width, row.height, list(row.rle), row.score, tuple(row.reference_versions))
+            return given_mask(connection.execute(query).first())
 
     def recovered(self, project_id: int, kept: KeptMask) -> None:
         """Drops a mask that is in its annotation now."""
         self._drop(project_id, kept.task_id, [kept.region_id])
 
     def _keep(self, which: ColumnElement[bool]) -> None:
-        copied = select(*(getattr(State, name) for name in _COPIED)).where(which, State.accepted.is_(False))
-        statement = upsert(self._engine, UnacceptedMask, _COPIED[3:], newest_by="requested_at_s")
+        columns = [*_KEY, *_COPIED]
+        copied = select(*(getattr(State, name) for name in columns)).where(which, State.accepted.is_(False))
+        statement = upsert(self._engine, UnacceptedMask, _COPIED, newest_by="requested_at_s")
         with self._engine.begin() as connection:
-            connection.execute(statement.from_select(list(_COPIED), copied))
+            connection.execute(statement.from_select(columns, copied))
 
     def _drop(self, project_id: int, task_id: int, region_ids: Iterable[str]) -> None:
         """Drops masks that are in an annotation, and notes it for objects that the click history still has."""

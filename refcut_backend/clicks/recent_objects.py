@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Engine, Row, bindparam, delete, select, update
@@ -105,10 +105,7 @@ class ClickedObjects:
         """Return the latest mask of a region; None if it is gone."""
         wanted = {"project_id": project_id, "task_id": task_id, "region_id": region_id}
         with self._engine.connect() as connection:
-            row = connection.execute(_MASK, wanted).first()
-        if row is None:
-            return None
-        return GivenMask(row.width, row.height, list(row.rle), row.score, tuple(row.reference_versions))
+            return given_mask(connection.execute(_MASK, wanted).first())
 
     def remember(
         self,
@@ -169,6 +166,13 @@ class ClickedObjects:
             connection.execute(delete(State).where(State.project_id == project_id, State.task_id == task_id))
 
 
+def given_mask(row: Row[*tuple[Any, ...]] | None) -> GivenMask | None:
+    """Read the columns of a mask; None without a row."""
+    if row is None:
+        return None
+    return GivenMask(row.width, row.height, list(row.rle), row.score, tuple(row.reference_versions))
+
+
 def _remembered(row: Row[Any]) -> RememberedObject:
     clicked = ClickedObject(
         label=row.label,
@@ -187,15 +191,19 @@ def newly_accepted(objects: Sequence[RememberedObject], seen_ids: Collection[str
 
     Args:
         objects: The task's objects.
-        seen_ids: Ids of the regions in its annotations and drafts. The pieces of a polygon have -2, -3, ... after the id.
+        seen_ids: Ids of the regions in its annotations and drafts.
 
     Returns:
         Region ids of the objects.
     """
-    seen = {_object_of(region_id) for region_id in seen_ids} | set(seen_ids)
+    seen = with_objects(seen_ids)
     return [o.clicked.region_id for o in objects if not o.accepted and o.clicked.region_id in seen]
 
 
-def _object_of(region_id: str) -> str:
-    base, _, number = region_id.rpartition("-")
-    return base if number.isdigit() else region_id
+def with_objects(region_ids: Iterable[str]) -> set[str]:
+    """Return region ids, and for each piece of a mask (-2, -3, ... after the id) also the id of its object."""
+    found = set()
+    for region_id in region_ids:
+        base, _, number = region_id.rpartition("-")
+        found |= {region_id, base} if number.isdigit() else {region_id}
+    return found

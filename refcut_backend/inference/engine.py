@@ -372,7 +372,7 @@ class ClickEngine:
 
 
 def _score(result: MaskResult) -> float:
-    """The IoU that a mask can be expected to have; its mean probability if the network does not judge its masks."""
+    """The IoU that a mask can be expected to have; its mean probability if the network does not predict it."""
     if result.expected_iou is not None:
         return result.expected_iou
     return float(result.probability_hw[result.mask_hw].mean()) if result.mask_hw.any() else 0.0

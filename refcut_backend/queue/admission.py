@@ -33,16 +33,16 @@ from refcut_backend.queue.heartbeats import NAMES_KEY, UNMEASURED_S, WORKER_PREF
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE
 
 PATIENCE_S = 2.0
-"""Waiting clicks that take less time than this refuse nobody, unless the deadline demands it."""
+"""A click is never refused for less waiting work than this, unless the deadline demands it."""
 CLICKS_AHEAD = 12
-"""Clicks that may wait for each worker, as a time. So many keep a worker busy although clicks come unevenly; more would
+"""Clicks that may wait for each worker, as a time. That many keep a worker busy although clicks come unevenly; more would
 only make every answer older. The click in work is not among them: it may be slow without many others behind it."""
 PART = 0.95
-"""Part of the deadline that is planned with; the rest is for what nobody measures."""
+"""Part of the deadline that is planned with; the rest is for what is not measured, such as the way to the browser."""
 SPARE = 1.5
-"""A click is queued if so many times its own duration are left when its turn comes."""
-TASKS_OF_S = 10
-"""The tasks that asked within this time share the queue."""
+"""A click is queued only if this multiple of its own duration is left when its turn comes."""
+RECENT_TASKS_S = 10
+"""The tasks that sent a click within this time share the queue."""
 
 _ASKING = "refcut:asking"
 
@@ -78,9 +78,9 @@ for n = 1, #entries, 2 do
 end
 for n = #kinds + #waiting_older + 1, redis.call('LLEN', queue) - 1 do table.insert(kinds, 'later') end
 
-redis.call('ZREMRANGEBYSCORE', asking_key, '-inf', now - 1000 * TASKS_OF_S)
+redis.call('ZREMRANGEBYSCORE', asking_key, '-inf', now - 1000 * RECENT_TASKS_S)
 redis.call('ZADD', asking_key, now, task)
-redis.call('EXPIRE', asking_key, TASKS_OF_S)
+redis.call('EXPIRE', asking_key, RECENT_TASKS_S)
 local tasks = redis.call('ZCARD', asking_key)
 
 local function milliseconds(...)
@@ -192,7 +192,7 @@ def _script() -> str:
         "UNMEASURED_S": f"{UNMEASURED_S:g}",
         "CLICKS_AHEAD": f"{CLICKS_AHEAD:g}",
         "PATIENCE_S": f"{PATIENCE_S:g}",
-        "TASKS_OF_S": f"{TASKS_OF_S:g}",
+        "RECENT_TASKS_S": f"{RECENT_TASKS_S:g}",
         "SPARE": f"{SPARE:g}",
         "PART": f"{PART:g}",
         "CLAIM": claims.CLAIM_PREFIX,
@@ -210,7 +210,7 @@ def _script() -> str:
 
 
 @dataclass(frozen=True)
-class Entrance:
+class AdmissionRequest:
     """A click that asks to be queued.
 
     Attributes:
@@ -235,12 +235,12 @@ class Entrance:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """What became of a click that asked to be queued.
 
     Attributes:
         is_admitted: Whether it is queued.
-        superseded: Older clicks on the same object that it replaces; their callers are still to be told.
+        superseded: Older clicks on the same object that it replaces; their callers do not know yet.
         waiting: Clicks before it, if it was refused.
         wait_s: Seconds until it would have been answered, if it was refused; None without a ready worker.
     """
@@ -266,41 +266,41 @@ class Admission:
         self._limit = limit
         self._script = _script()
 
-    def enter(self, pipeline: Pipeline, entrance: Entrance, job_key: str) -> None:
+    def enter(self, pipeline: Pipeline, request: AdmissionRequest, job_key: str) -> None:
         """Add the decision to the transaction that queues a click. `read` reads its result.
 
         Args:
             pipeline: The transaction; the click was added to the end of the queue before.
-            entrance: The click.
+            request: The click.
             job_key: Redis key of the rq job, which is removed if the click is refused.
         """
         keys = (
             self._queue_key,
-            entrance.unanswered_key,
+            request.unanswered_key,
             claims.WAITING_KEY,
             _ASKING,
             NAMES_KEY,
             job_key,
-            claims.CLAIM_PREFIX + entrance.click_id,
+            claims.CLAIM_PREFIX + request.click_id,
         )
         pipeline.eval(
             self._script,
             len(keys),
             *keys,
-            entrance.click_id,
-            entrance.dots,
-            entrance.task,
-            "first" if entrance.is_first else "later",
+            request.click_id,
+            request.dots,
+            request.task,
+            "first" if request.is_first else "later",
             str(self._limit),
             str(round(1000 * self._timeout_s)),
-            str(max(round(1000 * entrance.claim_s), 1)),
-            "1" if entrance.is_forced else "0",
-            *entrance.older,
+            str(max(round(1000 * request.claim_s), 1)),
+            "1" if request.is_forced else "0",
+            *request.older,
         )
 
     @staticmethod
-    def read(result: Any) -> Verdict:
+    def read(result: Any) -> Decision:
         """Read the transaction's result for `enter`."""
         if result[0]:
-            return Verdict(True, tuple(one.decode() for one in result[1]))
-        return Verdict(False, (), int(result[1]), None if result[2] < 0 else result[2] / 1000)
+            return Decision(True, tuple(one.decode() for one in result[1]))
+        return Decision(False, (), int(result[1]), None if result[2] < 0 else result[2] / 1000)

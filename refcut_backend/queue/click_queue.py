@@ -27,7 +27,7 @@ from refcut_backend.errors import (
     RefCutError,
     SupersededError,
 )
-from refcut_backend.queue.admission import Admission, Entrance, Verdict
+from refcut_backend.queue.admission import Admission, AdmissionRequest, Decision
 from refcut_backend.queue.heartbeats import living_workers
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, is_first_click
 from refcut_backend.queue.queue_state import ANSWERED, count_outcome
@@ -102,14 +102,14 @@ class ClickQueue:
         return answer
 
     def _send(self, job: ClickJob, click_id: str, claim_s: float, *, is_forced: bool = False) -> None:
-        """Queues the click, or refuses it, all at once or not at all; then tells the callers of older clicks."""
+        """Queues the click, or refuses it, all at once or not at all; then answers older clicks."""
         unanswered_key, payload = _unanswered_key(job), job.to_json()
 
         def enter(pipeline: Pipeline) -> None:
             stored = pipeline.hgetall(unanswered_key)
             unanswered = {read_text(key): _dots(ids) for key, ids in stored.items()}
             unanswered.pop(click_id, None)
-            entrance = Entrance(
+            request = AdmissionRequest(
                 click_id,
                 f"{job.project_id}:{job.task_id}",
                 unanswered_key,
@@ -121,33 +121,33 @@ class ClickQueue:
             )
             pipeline.multi()
             self._queue.add(pipeline, click_id, payload)
-            self._admission.enter(pipeline, entrance, job_key(click_id))
+            self._admission.enter(pipeline, request, job_key(click_id))
 
         results: Any = self._connection.transaction(enter, unanswered_key)
-        verdict = Admission.read(results[-1])
-        if not verdict.is_admitted:
+        decision = Admission.read(results[-1])
+        if not decision.is_admitted:
             with self._connection.pipeline() as pipeline:
                 count_outcome(pipeline, BusyError.code)
                 pipeline.execute()
-            raise self._busy(verdict)
-        if verdict.superseded:
-            self._tell_superseded(verdict.superseded)
+            raise self._busy(decision)
+        if decision.superseded:
+            self._answer_superseded(decision.superseded)
 
-    def _busy(self, verdict: Verdict) -> BusyError:
-        if not verdict.waiting:
+    def _busy(self, decision: Decision) -> BusyError:
+        if not decision.waiting:
             return BusyError(
-                f"all workers are busy with slow clicks: an answer would take about {verdict.wait_s:.1f} s, "
+                f"all workers are busy with slow clicks: an answer would take about {decision.wait_s:.1f} s, "
                 f"and {self._timeout_s} s are the limit",
                 hint="click again; if this happens often, start more workers or raise REFCUT_CLICK_TIMEOUT_S",
             )
-        wait = "" if verdict.wait_s is None else f", about {verdict.wait_s:.1f} s of work"
-        is_full = verdict.waiting >= self._limit
+        wait = "" if decision.wait_s is None else f", about {decision.wait_s:.1f} s of work"
+        is_full = decision.waiting >= self._limit
         return BusyError(
-            f"{verdict.waiting} {'clicks wait' if verdict.waiting > 1 else 'click waits'} already{wait}",
+            f"{decision.waiting} {'clicks wait' if decision.waiting > 1 else 'click waits'} already{wait}",
             hint="start more workers" + ("; REFCUT_CLICK_QUEUE_LIMIT is the upper limit" if is_full else ""),
         )
 
-    def _tell_superseded(self, click_ids: Collection[str]) -> None:
+    def _answer_superseded(self, click_ids: Collection[str]) -> None:
         """Wakes the callers of older clicks; without it they would look for themselves a little later."""
         with self._connection.pipeline() as pipeline:
             for click_id in click_ids:
@@ -172,7 +172,7 @@ class ClickQueue:
     def _too_late(self, click_id: str) -> RefCutError:
         """Why the deadline passed: the clicks before it took longer than the workers had measured, or no worker works."""
         if self._connection.lpos(self._queue.key, click_id) is not None and any(
-            worker.ready and CLICK_QUEUE in worker.queues for worker in living_workers(self._connection)
+            worker.takes(CLICK_QUEUE) for worker in living_workers(self._connection)
         ):
             return BusyError(
                 f"its turn did not come within {self._timeout_s} s", hint="click again, or start more workers"

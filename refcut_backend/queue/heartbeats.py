@@ -59,6 +59,10 @@ class WorkerState:
     first_click_s: Seconds | None = None
     later_click_s: Seconds | None = None
 
+    def takes(self, queue: str) -> bool:
+        """Whether the worker takes jobs of a queue now."""
+        return self.ready and queue in self.queues
+
     def expected_s(self, is_first: bool) -> float | None:
         """Seconds that a click will probably take; None before the first click."""
         own = self.first_click_s if is_first else self.later_click_s

@@ -163,7 +163,7 @@ class ClickAnswer:
         height: Of the image in pixels.
         rle: The mask as Label Studio's brush RLE, in the image frame; empty for an empty mask.
         score: IoU that the mask can be expected to have, 0..1 (mean probability inside it for a network that does not
-            judge its masks).
+            predict it).
         reference_versions: Versions of the references that were used.
         model_version: Weights that computed the mask.
         error_code: Reason code if there is no answer.
@@ -377,7 +377,7 @@ def known_code(code: str | None) -> str | None:
 
 
 def _with_left_out(payload: dict[str, Any], left_out: tuple[LeftOutReference, ...]) -> dict[str, Any]:
-    """Sets the field only if it says something: web processes of version 0.1.0 refuse what they do not know."""
+    """Leaves the field out if it is empty: web processes of version 0.1.0 refuse what they do not know."""
     del payload["references_left_out"]
     return payload | ({"references_left_out": [asdict(one) for one in left_out]} if left_out else {})
 

@@ -41,7 +41,7 @@ class PrelabelQueue:
         Raises:
             QueueUnavailableError: If Redis cannot be reached.
         """
-        return [w for w in living_workers(self._connection) if w.ready and PRELABEL_QUEUE in w.queues]
+        return [worker for worker in living_workers(self._connection) if worker.takes(PRELABEL_QUEUE)]
 
     def ask(
         self,

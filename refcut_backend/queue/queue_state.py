@@ -58,10 +58,10 @@ class QueueState:
     @property
     def training_workers(self) -> int:
         """Number of workers that train, or would if there were something to train."""
-        return sum(worker.ready and TRAINING_QUEUE in worker.queues for worker in self.workers)
+        return sum(worker.takes(TRAINING_QUEUE) for worker in self.workers)
 
     def _click_workers(self) -> list[WorkerState]:
-        return [worker for worker in self.workers if worker.ready and CLICK_QUEUE in worker.queues]
+        return [worker for worker in self.workers if worker.takes(CLICK_QUEUE)]
 
 
 @report_outage()
