@@ -179,7 +179,7 @@ class ReconcileThread:
     def _compare_due(self, requested: set[int]) -> bool:
         """Starts the comparisons that are due; returns whether this process still holds the lease."""
         known = self._projects.known()
-        # Each round begins behind the last one, so that every project has its turn where slow ones leave no room.
+        # Each round begins behind the last one, so that every project is compared even if slow ones leave no room.
         for project_id in sorted(
             known, key=lambda project_id: (project_id <= self._last_started, project_id)
         ):
@@ -202,7 +202,8 @@ class ReconcileThread:
                 log.error("no comparison: the database fails", extra={"problem": type(error).__name__})
             except Exception:
                 log.exception("no comparison")
-            self._wake.wait(self._interval_s or None)
+            # Without an interval, requests for which there was no room would wait for the next request.
+            self._wake.wait(self._interval_s or (None if self._requested.empty() else SLOW_AFTER_S))
             self._wake.clear()
 
     def _compare(self, project_id: int) -> None:

@@ -239,3 +239,24 @@ def test_a_project_that_is_requested_while_it_is_compared_is_compared_once_more(
     finally:
         reconciler.released.set()
         thread.stop()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_without_an_interval_a_request_for_which_there_is_no_room_is_kept(registry, monkeypatch):
+    monkeypatch.setattr(reconcile_loop, "MAX_RUNNING", 1)
+    for project in (1, 2):
+        registry.connect(LabelStudioApi(project))
+    reconciler = HangingReconciler(1)
+    thread = thread_for(registry, reconciler, interval_s=0)
+    for project in (1, 2):
+        thread.soon(project)
+    thread.start()
+    try:
+        wait_until(lambda: reconciler.asked_for == [1])
+        time.sleep(0.5)
+        assert reconciler.asked_for == [1]
+        reconciler.released.set()
+        wait_until(lambda: reconciler.asked_for == [1, 2])
+    finally:
+        reconciler.released.set()
+        thread.stop()
