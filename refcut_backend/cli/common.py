@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from pydantic import SecretStr
@@ -23,9 +23,12 @@ from refcut_backend.errors import RefCutError
 from refcut_backend.logs import set_up_logging
 from refcut_backend.settings import Settings, read_settings, unknown_variables
 
+if TYPE_CHECKING:
+    from refcut_backend.wiring import Stores
+
 
 def checked_settings() -> Settings:
-    """Settings from the environment. Variables that look like settings and are none are named on stderr.
+    """Settings from the environment. Unknown variables with the prefix of settings are named on stderr.
 
     Raises:
         ConfigError: If a setting is invalid. The message names the variable, never its value.
@@ -90,6 +93,22 @@ def find_project(settings: Settings, text: str) -> int:
     require_database(settings)
     with open_stores(settings) as stores:
         return stores.projects.find(text)
+
+
+def with_project(text: str, action: Callable[[Stores, int, Settings], None]) -> None:
+    """Run the body of a command about one project, as `with_settings` does.
+
+    Args:
+        text: The project as the option names it.
+        action: The body; it gets the open stores, the project id and the settings.
+    """
+    from refcut_backend.wiring import open_stores
+
+    def run(settings: Settings) -> None:
+        with open_stores(settings) as stores:
+            action(stores, stores.projects.find(text), settings)
+
+    with_settings(run)
 
 
 PIPE_COLUMNS = 200

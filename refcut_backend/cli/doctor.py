@@ -25,7 +25,7 @@ from refcut_backend.cli.running_backends import require_database
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import RefCutError
 from refcut_backend.images.address import TaskImage, image_of_task
-from refcut_backend.images.cache import open_image_cache
+from refcut_backend.images.cache import ImageCache, open_image_cache
 from refcut_backend.images.uploads import Uploads
 from refcut_backend.label_studio.client import connect, explain
 from refcut_backend.label_studio.label_config import problems, read_label_config
@@ -109,8 +109,11 @@ class ProjectDoctor:
                 yield from self._check_backend(api)
                 yield from self._check_config(label_config)
                 yield from self._check_annotations(stores)
-                yield from self._check_image(api, stores, label_config)
-                yield from self._check_references(stores, label_config)
+                image_cache = open_image_cache(
+                    self._settings, stores.projects, stores.addresses, Uploads(stores.engine)
+                )
+                yield from self._check_image(api, image_cache, label_config)
+                yield from self._check_references(stores, image_cache, label_config)
             except AnotherProjectError as error:
                 yield self._note(error.message, error.hint)
             except (ApiError, httpx.HTTPError) as error:
@@ -149,16 +152,13 @@ class ProjectDoctor:
         for one in annotations_left_out(stores.engine, self._project_id):
             yield self._note(f"left out: {one}", "the project's other annotations are used")
 
-    def _check_image(self, api: LabelStudio, stores: Stores, label_config: str) -> Iterator[Finding]:
+    def _check_image(self, api: LabelStudio, image_cache: ImageCache, label_config: str) -> Iterator[Finding]:
         task = next(iter(api.tasks.list(project=self._number, page_size=1, fields="task_only")), None)
         controls = read_label_config(label_config)
         if task is None or not controls.masks:
             yield self._note("no task to try", "import photographs")
             return
         address = image_of_task(dict(task.data), controls.masks[0].image_field)
-        image_cache = open_image_cache(
-            self._settings, stores.projects, stores.addresses, Uploads(stores.engine)
-        )
         started = time.monotonic()
         image = image_cache.open(TaskImage(self._project_id, int(task.id), address))
         taken_ms = 1000 * (time.monotonic() - started)
@@ -166,14 +166,13 @@ class ProjectDoctor:
             f"the image of task {task.id} is read: {image.width} x {image.height} px, {taken_ms:.0f} ms"
         )
 
-    def _check_references(self, stores: Stores, label_config: str) -> Iterator[Finding]:
+    def _check_references(
+        self, stores: Stores, image_cache: ImageCache, label_config: str
+    ) -> Iterator[Finding]:
         """Reads the image of every reference in use, as a worker does."""
         labels = read_label_config(label_config).region_labels
         listed = stores.references.overview(self._project_id, self._settings.max_references_per_label, labels)
         used = [one.candidate for one in listed if one.state in IN_USE]
-        image_cache = open_image_cache(
-            self._settings, stores.projects, stores.addresses, Uploads(stores.engine)
-        )
         failed = 0
         for candidate in used[:REFERENCES_TRIED]:
             stored = stores.references.load(candidate.id)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from refcut_backend.cli.common import ProjectOption, plain, with_settings
+from refcut_backend.cli.common import ProjectOption, plain, with_project
 from refcut_backend.settings import Settings
+
+if TYPE_CHECKING:
+    from refcut_backend.wiring import Stores
 
 masks_app = typer.Typer(help="Recover masks that were submitted without the tick.", no_args_is_help=True)
 
@@ -23,13 +26,11 @@ def recover(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be recovered")] = False,
 ) -> None:
     """Put masks into annotations that were submitted with their dots alone, as the tick would have."""
-    from refcut_backend.wiring import mask_recovery, open_stores
+    from refcut_backend.wiring import mask_recovery
 
-    def action(settings: Settings) -> None:
-        with open_stores(settings) as stores:
-            project_id = stores.projects.find(project)
-            stores.projects.connection(project_id)  # an unknown project is an error, not "no mask"
-            summary = mask_recovery(stores, settings).recover(project_id, change=not dry_run)
+    def action(stores: Stores, project_id: int, settings: Settings) -> None:
+        stores.projects.connection(project_id)  # an unknown project is an error, not "no mask"
+        summary = mask_recovery(stores, settings).recover(project_id, change=not dry_run)
         for task_id, annotation_id, label in summary.recovered:
             print(f"task {task_id}, annotation {annotation_id}: {plain(label)}")
         for problem in summary.problems:
@@ -38,4 +39,4 @@ def recover(
         if summary.problems:
             raise typer.Exit(1)
 
-    with_settings(action)
+    with_project(project, action)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from refcut_backend.cli.common import ProjectOption, open_console, plain, with_settings
+from refcut_backend.cli.common import ProjectOption, open_console, plain, with_project, with_settings
 from refcut_backend.errors import ConfigError
 from refcut_backend.project_ids import number_of, project_name
 from refcut_backend.settings import Settings
+
+if TYPE_CHECKING:
+    from refcut_backend.wiring import Stores
 
 projects_app = typer.Typer(
     help="List the projects of all Label Studios, and forget one.", no_args_is_help=True
@@ -47,16 +50,13 @@ def forget(
     yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
 ) -> None:
     """Delete a project's references, pins, clicks, trainings and holdout. Its versions stay in the model store."""
-    from refcut_backend.wiring import open_stores
 
-    def action(settings: Settings) -> None:
-        with open_stores(settings) as stores:
-            project_id = stores.projects.find(project)
-            if project_id not in stores.projects.known():
-                raise ConfigError(f"project {project_name(project_id)} is not known")
-            if not yes and not (sys.stdin.isatty() and typer.confirm(f"forget {project_name(project_id)}?")):
-                raise ConfigError("nothing was deleted", hint="--yes confirms it")
-            stores.projects.forget(project_id)
-            print(f"project {project_name(project_id)} is forgotten")
+    def action(stores: Stores, project_id: int, _settings: Settings) -> None:
+        if project_id not in stores.projects.known():
+            raise ConfigError(f"project {project_name(project_id)} is not known")
+        if not yes and not (sys.stdin.isatty() and typer.confirm(f"forget {project_name(project_id)}?")):
+            raise ConfigError("nothing was deleted", hint="--yes confirms it")
+        stores.projects.forget(project_id)
+        print(f"project {project_name(project_id)} is forgotten")
 
-    with_settings(action)
+    with_project(project, action)

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from refcut_backend.cli.common import ProjectOption, open_console, plain, with_settings
+from refcut_backend.cli.common import ProjectOption, open_console, plain, with_project
 from refcut_backend.errors import RefCutError
 from refcut_backend.project_ids import project_name
 from refcut_backend.references.selection import IN_USE, OwnerRule, ReferenceSelector
@@ -19,6 +19,7 @@ from refcut_backend.settings import Settings
 if TYPE_CHECKING:
     # Label Studio's SDK takes a second to import; other commands do not need it.
     from refcut_backend.references.manage import ReferenceManager, ReferenceRow
+    from refcut_backend.wiring import Stores
 
 
 references_app = typer.Typer(help="List, show, add, pin and disable references.", no_args_is_help=True)
@@ -167,22 +168,17 @@ def _manage(project: str, action: Callable[[ReferenceManager, int, Settings], No
     """Runs an action on a project in the registry of the settings' database."""
     from refcut_backend.references.manage import ReferenceManager
     from refcut_backend.references.reconcile import Reconciler, SyncStates
-    from refcut_backend.wiring import open_stores
 
-    def run(settings: Settings) -> None:
-        with open_stores(settings) as stores:
-            references, projects = stores.references, stores.projects
-            reconciler = Reconciler(references, projects, SyncStates(stores.engine), stores.follower())
-            limit = settings.max_references_per_label
-            try:
-                manager = ReferenceManager(references, projects, reconciler, limit)
-                action(manager, projects.find(project), settings)
-            except OSError as error:
-                raise RefCutError(
-                    f"the file cannot be written ({error.strerror})", hint="see --out"
-                ) from None
+    def run(stores: Stores, project_id: int, settings: Settings) -> None:
+        references, projects = stores.references, stores.projects
+        reconciler = Reconciler(references, projects, SyncStates(stores.engine), stores.follower())
+        manager = ReferenceManager(references, projects, reconciler, settings.max_references_per_label)
+        try:
+            action(manager, project_id, settings)
+        except OSError as error:
+            raise RefCutError(f"the file cannot be written ({error.strerror})", hint="see --out") from None
 
-    with_settings(run)
+    with_project(project, run)
 
 
 def _table(rows: list[ReferenceRow]) -> Table:

@@ -26,12 +26,12 @@ from pathlib import Path
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from refcut_backend.cli.state_lock import PRIVATE_FILE, PRIVATE_FOLDER
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings
 
 ELSEWHERE = ("database_url", "model_store")
 """Settings that move part of the state out of its folder. A command needs the same; their values may be secret."""
-PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 _CHOOSE = "choose one with REFCUT_STATE_DIR=FOLDER"
 
 
