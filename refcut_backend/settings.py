@@ -274,7 +274,7 @@ class Settings(BaseSettings):
 
     @field_validator("redis_url")
     @classmethod
-    def _redis_url_is_one(cls, value: str | None) -> str | None:
+    def _redis_url_is_valid(cls, value: str | None) -> str | None:
         if value is not None and not re.match(r"(rediss?|unix)://.", value):
             raise ValueError("a URL of a Redis server is needed, such as redis://localhost:6379/0")
         return value
@@ -357,11 +357,11 @@ class Settings(BaseSettings):
 
 
 NOT_SETTINGS = frozenset({"REFCUT_LABEL_STUDIO", "REFCUT_LIFELINE_FD"})
-"""Variables of this prefix that are something else: the command for the tests, and a pipe between processes."""
+"""Other variables with the prefix of settings: the command for the tests, and a pipe between processes."""
 
 
 def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
-    """Finds variables that look like settings and are none.
+    """Finds unknown variables with the prefix of settings.
 
     Args:
         environment: Names of environment variables.

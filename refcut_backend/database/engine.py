@@ -117,7 +117,7 @@ def open_database(
         ) from None
     except (ArgumentError, NoSuchModuleError):
         raise ConfigError(
-            "REFCUT_DATABASE_URL is no URL of a database that can be used",
+            "REFCUT_DATABASE_URL is not a valid database URL",
             hint="it begins with sqlite:/// or postgresql+psycopg://",
         ) from None
     except (SQLAlchemyError, OSError) as error:
@@ -257,11 +257,11 @@ class WriteCheck:
     def __init__(self, engine: Engine, limit_s: float = 2.0) -> None:
         self._engine = engine
         self._limit_s = limit_s
-        self._turn = threading.Lock()
+        self._running = threading.Lock()
 
     def passes(self) -> bool:
         """Write a row; return whether that succeeded in time. A check that hangs is not followed by a second one."""
-        if not self._turn.acquire(timeout=self._limit_s):
+        if not self._running.acquire(timeout=self._limit_s):
             return False
         try:
             answer_within(self._limit_s, self._write_and_release, "database-check")
@@ -275,4 +275,4 @@ class WriteCheck:
             with self._engine.begin() as connection:
                 connection.execute(upsert(self._engine, Lease, ["expires_at"]), row)
         finally:
-            self._turn.release()
+            self._running.release()

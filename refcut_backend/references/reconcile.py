@@ -94,15 +94,15 @@ class SyncStates:
             )
 
     def note_problem(self, project_id: int, task_id: int, problem: str) -> bool:
-        """Notes why a task's annotations cannot be read; returns whether that is news."""
+        """Notes why a task's annotations cannot be read; returns whether it is new."""
         with Session(self._engine) as session, session.begin():
             state = session.get(TaskState, (project_id, task_id)) or TaskState(
                 project_id=project_id, task_id=task_id, locked_at=0.0
             )
-            is_news = state.problem != problem
+            is_new = state.problem != problem
             state.problem = problem
             session.add(state)
-            return is_news
+            return is_new
 
     def drop_old_events(self) -> None:
         """Deletes records of webhooks that are too old to be delivered again."""

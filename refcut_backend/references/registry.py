@@ -233,7 +233,7 @@ class References:
         used: Collection[str],
         left_out: Collection[LeftOutReference],
     ) -> None:
-        """Stores which references could be used and which could not, for lists. Writes only what is news; never raises.
+        """Stores which references could be used and which could not, for lists. Writes only changes; never raises.
 
         Args:
             tried: The references, as `newest` returned them.
@@ -241,13 +241,13 @@ class References:
             left_out: Those that it could not use.
         """
         problems = {one.id: one.problem for one in left_out}
-        news = [
+        changed = [
             one
             for one in tried
             if (one.id in problems or one.version in used) and problems.get(one.id) != one.problem
         ]
         try:
-            for one in news:
+            for one in changed:
                 self._set_problem(one, problems.get(one.id))
         except SQLAlchemyError as error:
             log.warning("the use of references is not stored", extra={"problem": type(error).__name__})
