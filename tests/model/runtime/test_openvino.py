@@ -28,7 +28,14 @@ from model.runtime.openvino_export import quantisation_group
 from model.transforms import crop_image, crop_mask
 from model.types import Box, Click
 from tests.support.recorded import REPOSITORY
-from tests.support.synthetic import TINY_CONFIGS, TINY_FROZEN, drawn_image, obedient_network, random_network
+from tests.support.synthetic import (
+    TINY_CONFIGS,
+    TINY_FROZEN,
+    TINY_READING,
+    drawn_image,
+    obedient_network,
+    random_network,
+)
 
 DEMO = REPOSITORY / "label_studio_demo"
 
@@ -98,6 +105,27 @@ def test_a_session_of_clicks_gives_the_same_masks(config: NetworkConfig) -> None
         masks.append([predictor.predict(clicks[: count + 1]).mask_hw for count in range(3)])
     assert all((one != other).mean() < 1e-3 for one, other in zip(*masks, strict=True))
     assert masks[0][0].any()
+
+
+def test_candidate_masks_and_what_they_are_worth_are_the_same() -> None:
+    network = obedient_network(TINY_READING)
+    network.candidates.calibration.copy_(torch.tensor([0.5, -0.3]))
+    image, settings = drawn_image(96, 128), PredictorSettings(network_px=TINY_READING.network_px)
+    part_hw = np.zeros(image.shape[:2], bool)
+    part_hw[20:60, 30:90] = True
+    results = []
+    for stages in (network, OpenVinoStages(network, TINY_READING.network_px, None)):
+        predictor = RefCutPredictor(stages, settings)
+        predictor.set_reference(predictor.encode_reference(image[:, ::-1].copy(), part_hw, ~part_hw))
+        predictor.set_image(image)
+        results.append(predictor.predict([Click(40.0, 60.0)]))
+    expected, found = results
+    assert len(expected.candidates) == len(found.candidates) == 3
+    assert expected.chosen == found.chosen
+    for one, other in zip(expected.candidates, found.candidates, strict=True):
+        assert np.abs(one.probability_hw - other.probability_hw).max() < 1e-3
+        assert other.expected_iou == pytest.approx(one.expected_iou, abs=1e-4)
+    assert len({round(one.expected_iou or 0, 3) for one in expected.candidates}) == 3
 
 
 def test_the_model_that_ships_gives_nearly_the_same_masks_on_photographs() -> None:
