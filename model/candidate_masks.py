@@ -50,7 +50,7 @@ class CropMask:
     Attributes:
         logits: (1, 1, h, w), the network's output for the crop.
         placement: Where it lies.
-        expected_iou: IoU that the mask can be expected to have, 0 to 1; None if the network does not judge its masks.
+        expected_iou: IoU that the mask can be expected to have, 0 to 1; None if the network does not estimate it.
     """
 
     logits: Tensor
@@ -115,7 +115,7 @@ def mask_result(segmentation: Segmentation, placement: Placement, prompts: int) 
 
 
 def is_worth_less(second: MaskResult, first: MaskResult) -> bool:
-    """Whether the network expects less of the second look than of the first. False if it does not judge its masks."""
+    """Whether the network expects less of the second look than of the first. False if it estimates neither."""
     if second.expected_iou is None or first.expected_iou is None:
         return False
     return second.expected_iou < first.expected_iou

@@ -19,7 +19,7 @@ class PredictorSettings:
         zoom: Whether the network sees a crop around the last mask, from the second click on.
         second_look: Whether the first click is computed again on a crop around its mask.
         second_look_share: Only for a first mask whose box is smaller than this share of the crop, in height and in width.
-            1 looks twice at every mask that does not fill the image. A network that judges its masks keeps the look of
+            1 looks twice at every mask that does not fill the image. A network that expects an IoU keeps the look of
             which it expects more.
         second_look_expansion: Size of that crop, relative to the mask's box.
         flip: Whether the result is averaged with that of the mirrored image.

@@ -2,8 +2,8 @@
 
 1. Compare every patch with the reference, and take the patches that are most similar (`SimilarityMap`).
 2. Click each of these locations, and segment.
-3. Estimate the IoU of each mask: the network's own judgement, or features that need no ground truth
-   (`ProposalFeatures`, `expected_iou`) for a network that does not judge its masks.
+3. Estimate the IoU of each mask: the network's own estimate, or features that need no ground truth
+   (`ProposalFeatures`, `expected_iou`) for a network that makes none.
 4. Drop masks with a low estimate; of overlapping masks keep the one with the highest (`without_overlaps`).
 """
 

@@ -107,7 +107,7 @@ class CandidateMask(Protocol):
 
     @property
     def expected_iou(self) -> float | None:
-        """IoU that the mask can be expected to have, 0 to 1; None if the network does not judge its masks."""
+        """IoU that the mask can be expected to have, 0 to 1; None if the network does not estimate it."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class MaskResult:
         mask_hw: The mask, bool (H, W), in the image frame.
         probability_hw: Probability of each pixel, float32 (H, W), in the image frame; zero outside `crop`.
         crop: The part of the image that it was computed from.
-        expected_iou: IoU that the mask can be expected to have, 0 to 1; None if the network does not judge its masks.
+        expected_iou: IoU that the mask can be expected to have, 0 to 1; None if the network does not estimate it.
         candidates: All masks that the network proposes, the smallest first: one, or three (smaller, as meant, larger).
             The mask above is one of them.
         chosen: Number of the candidate that the mask above is.

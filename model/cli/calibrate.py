@@ -35,14 +35,14 @@ def calibrate(weights: Path, results: Path, out: Path) -> Correction:
 
     Raises:
         DataError: If the results are of another version, or too few.
-        WeightsError: If the version cannot be read, or does not judge its masks.
+        WeightsError: If the version cannot be read, or does not estimate the IoU of its masks.
     """
     if out.resolve() == weights.resolve():
         raise WeightsError(f"{out} is the version itself", hint="name another folder for --out")
     network = load_network(weights)
     if network.config.candidates == 1:
         raise WeightsError(
-            f"{weights} does not judge its masks",
+            f"{weights} does not estimate the IoU of its masks",
             hint="only a network with candidate masks has an expected IoU",
         )
     evaluated = read_settings(results).get("weights")

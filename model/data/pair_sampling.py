@@ -286,9 +286,9 @@ def _reference_masks(
     there: _View, question: Question, settings: PairSettings, rng: Generator
 ) -> tuple[BoolMask, BoolMask]:
     """Positive and negative mask (S, S) of the reference."""
-    (meant,), (silent,) = question.meant, question.open
+    (meant,), (left_out,) = question.meant, question.open
     positive = there.union(meant)
-    others = [piece for piece in range(len(there.masks)) if piece not in silent]
+    others = [piece for piece in range(len(there.masks)) if piece not in left_out]
     if len(others) > 1 and rng.random() < settings.some_negatives:
         others = _some(there.parts, meant, others, settings, rng)
     negative = there.union(others) & ~positive

@@ -121,7 +121,7 @@ class Question:
         pieces: Pieces of the crop that make up the target.
         click_on: Where a positive click may fall: pieces of the crop.
         meant: Per reference, the pieces that its positive mask holds.
-        open: Per reference, the pieces of which its negative mask must not speak.
+        open: Per reference, the pieces that its negative mask leaves out.
         needs_click: Whether the references alone do not say which piece is meant.
         nested: Whether it shares its click with the other nested questions of the crop.
     """
@@ -270,11 +270,11 @@ class _Draw:
         return self._some_of(here, there)
 
     def _some_of(self, pieces: list[int], meant: list[list[int]]) -> Question:
-        """Some pieces. The references' negative masks hold the other pieces of these names, or do not speak of them."""
+        """Some pieces. The references' negative masks hold the other pieces of these names, or leave them out."""
         if self.rng.random() < OTHERS_NEGATIVE:
-            silent = meant
+            left_out = meant
         else:
-            silent = [
+            left_out = [
                 [other for number in own for other in photo.pieces(photo.names[number], visible=False)]
                 for photo, own in zip(self.there, meant, strict=True)
             ]
@@ -282,7 +282,7 @@ class _Draw:
             not set(self.here.pieces(self.here.names[piece], visible=False)) <= set(pieces)
             for piece in pieces
         )
-        return Question(pieces, pieces, meant, silent, needs_click)
+        return Question(pieces, pieces, meant, left_out, needs_click)
 
     def _with_neighbour(self, one: Question) -> Question | None:
         """The question of a thing and one that it touches; None if there is none.

@@ -155,7 +155,7 @@ def correction_of(records: Sequence[Record]) -> Correction:
     if len(pairs) < MIN_MASKS:
         raise DataError(
             f"only {len(pairs)} masks have an expected IoU, {MIN_MASKS} are needed",
-            hint="evaluate more masks (--limit), with a version that judges its masks",
+            hint="evaluate more masks (--limit), with a version that estimates the IoU of its masks",
         )
     expected, measured = zip(*pairs, strict=True)
     return fit_correction(expected, measured)

@@ -105,7 +105,7 @@ class Check:
 
     Attributes:
         score: Mean IoU over the masks and the first three clicks, 0 to 1.
-        expected: IoU that the network expected each of these masks to have; empty if it does not judge its masks.
+        expected: IoU that the network expected each of these masks to have; empty if it expects none.
         measured: IoU that each of them has; as many as `expected`.
     """
 

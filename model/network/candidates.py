@@ -55,14 +55,14 @@ class Segmentation:
 
 
 class CandidateMasks(nn.Module):
-    """Steps from the mask that is meant to a smaller and a larger one, and judges all three.
+    """Steps from the mask that is meant to a smaller and a larger one, and estimates the IoU of all three.
 
-    Gradients of the judgement stay in this module: it looks at features and masks, and does not shape them.
+    Gradients of the estimate stay in this module: it reads features and masks, and does not shape them.
 
     Args:
         channels: Channels of the fused map of the head.
         evidence_channels: Channels of the comparison with reference and clicks.
-        hidden: Width of the layers that judge.
+        hidden: Width of the layers that estimate the IoU.
     """
 
     calibration: Tensor
@@ -73,6 +73,7 @@ class CandidateMasks(nn.Module):
         nn.init.zeros_(self.steps.weight)
         nn.init.constant_(self.steps.bias, math.log(math.expm1(FIRST_STEP)))  # type: ignore[arg-type]
         self.norm = nn.LayerNorm(2 * channels)
+        # The name in weight files: tensors are called `candidates.judge.*` there.
         self.judge = nn.Sequential(
             nn.Linear(2 * channels + 2 * evidence_channels + SHAPE_CHANNELS, hidden),
             nn.GELU(),
@@ -80,11 +81,11 @@ class CandidateMasks(nn.Module):
             nn.GELU(),
             nn.Linear(hidden, 1),
         )
-        # Scale and shift of the expected IoU's logit, fitted on masks that were kept aside.
+        # Scale and shift of the expected IoU's logit, fitted on held-out masks.
         self.register_buffer("calibration", torch.tensor([1.0, 0.0]))
 
-    def requires_grad_judge(self) -> None:
-        """Let the layers that judge be trained, whatever else is."""
+    def requires_grad_quality(self) -> None:
+        """Let the layers that estimate the IoU be trained."""
         self.norm.requires_grad_(True)
         self.judge.requires_grad_(True)
 

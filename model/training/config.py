@@ -154,8 +154,8 @@ class TrainConfig(_Strict):
         rate_prompts: Learning rate of the prompt layers and the learned similarity.
         rate_blocks: Learning rate of the last transformer block.
         rate_reader: Learning rate of the reader; 0 leaves it as it is.
-        judge_only: Only the layers that judge candidate masks are trained. They learn what the masks of a finished
-            network are worth; a step takes half as long.
+        judge_only: Only the layers that estimate the IoU of candidate masks are trained, for a network whose masks are
+            finished; a step takes half as long.
         block_decay: Each earlier block learns slower by this factor.
         weight_decay: AdamW's weight decay.
         warmup_steps: Steps over which the learning rate rises linearly from zero.

@@ -82,7 +82,7 @@ BEST_SHARE = 0.6
 EVERY_SHARE = 0.1
 """Weight of the mean over all of them: where the extent is clear, the masks should not differ."""
 QUALITY_SHARE = 0.2
-"""Weight of the expected IoU's loss. Its gradients stay in the layers that judge."""
+"""Weight of the expected IoU's loss. Its gradients stay in the layers that estimate it."""
 MASK_THRESHOLD = 0.0
 """Logits above it are in the mask, when its IoU is computed."""
 

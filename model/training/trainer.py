@@ -184,7 +184,7 @@ class Trainer:
             network.reader.requires_grad_(config.rate_reader > 0)
         if config.judge_only:
             network.requires_grad_(False)
-            network.candidates.requires_grad_judge()
+            network.candidates.requires_grad_quality()
         self.optimiser = make_optimiser(network, config)
         self.average = WeightAverage(network, config.average_decay)
         self.stage = 0

@@ -54,7 +54,7 @@ def test_limits_cut_off_every_candidate() -> None:
     assert all(not candidate.mask_hw[21:].any() for candidate in result.candidates)
 
 
-def test_a_network_with_one_mask_has_one_candidate_without_a_judgement() -> None:
+def test_a_network_with_one_mask_has_one_candidate_without_an_expected_iou() -> None:
     result = mask_result(Segmentation(segmentation([0, 0, 0]).logits[:, :1]), PLACEMENT, prompts=1)
     assert result.expected_iou is None
     (candidate,) = result.candidates

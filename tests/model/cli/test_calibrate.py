@@ -85,8 +85,8 @@ def test_results_of_another_version_are_refused(tmp_path: Path) -> None:
         )
 
 
-def test_a_version_that_does_not_judge_its_masks_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="does not judge its masks"):
+def test_a_version_that_does_not_estimate_ious_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="does not estimate the IoU"):
         calibrate(version(tmp_path / "old", TINY_FROZEN), tmp_path, tmp_path / "calibrated")
     with pytest.raises(WeightsError, match="is the version itself"):
         calibrate(tmp_path / "old", tmp_path, tmp_path / "old")

@@ -183,7 +183,7 @@ def test_a_negative_click_on_a_clean_mask_counts_by_its_own_pixel() -> None:
     assert removed_share(Click(0, 0, False), clean_hw, after_hw) == 0
 
 
-class Judging(ColourPredictor):
+class Estimating(ColourPredictor):
     """Expects less of its masks with each click, and proposes a smaller and a larger mask for the first."""
 
     def predict(self, clicks: Sequence[Click]) -> MaskResult:
@@ -198,7 +198,7 @@ class Judging(ColourPredictor):
 
 def test_what_a_network_expects_and_proposes_is_measured(tmp_path: Path) -> None:
     annotated_object = make_annotated_object(tmp_path / "car.png", ["wheel", "door"])
-    predictor, target_hw = Judging(), annotated_object.masks()["wheel"]
+    predictor, target_hw = Estimating(), annotated_object.masks()["wheel"]
     predictor.set_image(annotated_object.image())
     session = annotate(predictor, target_hw, Clicker(target_hw), max_clicks=20, min_clicks=3)
     assert session.expected_ious == [0.9, 0.8, 0.7]

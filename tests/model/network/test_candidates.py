@@ -61,7 +61,7 @@ def test_the_best_mask_is_the_one_with_the_largest_expected_iou() -> None:
     assert torch.equal(chosen[:, 0], torch.stack([answer.logits[0, LARGER], answer.logits[1, SMALLER]]))
 
 
-def test_the_judgement_does_not_shape_what_it_looks_at() -> None:
+def test_the_iou_estimate_does_not_shape_what_it_reads() -> None:
     logits, fused, evidence, coords = (tensor.requires_grad_() for tensor in inputs())
     answer = trained()(logits, fused, evidence, coords, GRID)
     assert answer.quality is not None

@@ -82,7 +82,7 @@ def test_weights_that_are_no_numbers_are_never_written(tmp_path: Path) -> None:
     assert trainer.checkpoint_path.read_bytes() == before
 
 
-def test_a_training_of_the_judge_alone_changes_nothing_else(tmp_path: Path) -> None:
+def test_a_training_of_the_iou_estimate_alone_changes_nothing_else(tmp_path: Path) -> None:
     trainer = make_trainer("reader", tmp_path, judge_only=True)
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     trainer._train_step(batches_of(trainer, drawn_objects(tmp_path, 4), 0)[0], trainer.config.stages[0])
