@@ -21,6 +21,7 @@ from benchmarks.stream import StreamClick, clicks_of
 OVERLOAD = 10
 GRACE_S = 0.5
 """What the way from and to the caller may add to the deadline."""
+USUAL_REASONS = (ANSWERED, "superseded", "busy", "timeout")
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,41 @@ class Load:
     outcomes: list[Outcome]
     memory_mb: tuple[float, float]
 
-    def seconds(self, reason: str) -> list[float]:
-        """How long the clicks that ended this way took."""
-        return [outcome.seconds for outcome in self.outcomes if outcome.reason == reason]
+
+def seconds_of(outcomes: Sequence[Outcome], reason: str) -> list[float]:
+    """How long the clicks that ended for a reason took."""
+    return [outcome.seconds for outcome in outcomes if outcome.reason == reason]
+
+
+class OutcomeColumns:
+    """The columns of a table that show how clicks ended: their number per reason, and how long answers took.
+
+    Args:
+        loads: The clicks of each row.
+        deadline_s: Deadline of a click in seconds.
+    """
+
+    def __init__(self, loads: Sequence[Sequence[Outcome]], deadline_s: float) -> None:
+        seen = {outcome.reason for outcomes in loads for outcome in outcomes} | {LOST}
+        self._reasons = [*USUAL_REASONS, *sorted(seen - set(USUAL_REASONS))]
+        self._deadline_s = deadline_s
+
+    @property
+    def titles(self) -> list[str]:
+        """Titles of the columns."""
+        return ["sent", *self._reasons, "late", "p50 ms", "p95 ms", "busy p50 ms", "busy p95 ms"]
+
+    def cells(self, outcomes: Sequence[Outcome]) -> list[object]:
+        """The cells of one row."""
+        counted = Counter(outcome.reason for outcome in outcomes)
+        late = sum(outcome.seconds > self._deadline_s + GRACE_S for outcome in outcomes)
+        spent = [seconds_of(outcomes, reason) for reason in (ANSWERED, "busy")]
+        return [
+            len(outcomes),
+            *(counted[reason] for reason in self._reasons),
+            late,
+            *(percentile_ms(seconds, percent) for seconds in spent for percent in (50, 95)),
+        ]
 
 
 def send_load(
@@ -67,21 +100,12 @@ def send_load(
 
 def print_loads(loads: Sequence[Load], deadline_s: float) -> None:
     """Print one table row per load: how many clicks ended for which reason, and how long answers took."""
-    reasons = sorted({outcome.reason for load in loads for outcome in load.outcomes} | {ANSWERED, LOST})
-    rows = []
-    for load in loads:
-        counted = Counter(outcome.reason for outcome in load.outcomes)
-        late = sum(outcome.seconds > deadline_s + GRACE_S for outcome in load.outcomes)
-        answered, busy = load.seconds(ANSWERED), load.seconds("busy")
-        rows.append(
-            [load.name, len(load.outcomes)]
-            + [counted[reason] for reason in reasons]
-            + [late, percentile_ms(answered, 50), percentile_ms(answered, 95)]
-            + [percentile_ms(busy, 50), percentile_ms(busy, 95)]
-            + [" to ".join(f"{size:.0f}" for size in load.memory_mb)]
-        )
-    columns = ["load", "sent", *reasons, "after the deadline", "p50 ms", "p95 ms"]
-    print_table([*columns, "busy p50 ms", "busy p95 ms", "memory MB"], rows)
+    columns = OutcomeColumns([load.outcomes for load in loads], deadline_s)
+    rows = [
+        [load.name, *columns.cells(load.outcomes), " to ".join(f"{size:.0f}" for size in load.memory_mb)]
+        for load in loads
+    ]
+    print_table(["load", *columns.titles, "memory MB"], rows)
 
 
 def main() -> None:

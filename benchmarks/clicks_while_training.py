@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.backend import ANSWERED, running_backend
-from benchmarks.click_load import GRACE_S, Load, send_load
+from benchmarks.click_load import GRACE_S, Load, seconds_of, send_load
 from benchmarks.report import machine, percentile_ms, print_table, write_json
 from benchmarks.training_beside import training_beside
 
 
 def row(load: Load, alone_s: list[float], deadline_s: float) -> list[object]:
     """Return a table row of a load; `alone_s` are the seconds of answered clicks without a training."""
-    answered = load.seconds(ANSWERED)
+    answered = seconds_of(load.outcomes, ANSWERED)
     late = sum(outcome.seconds > deadline_s + GRACE_S for outcome in load.outcomes)
     ratio = np.percentile(answered, 95) / np.percentile(alone_s, 95)
     times = [percentile_ms(answered, 50), percentile_ms(answered, 95), f"{ratio:.2f}"]
@@ -44,11 +44,11 @@ def main() -> None:
         with training_beside(arguments.snapshot):
             loads.append(send_load(backend, "beside a training", *rate, arguments.seconds))
         loads.append(send_load(backend, "alone again", *rate, arguments.seconds))
-    alone_s = loads[0].seconds(ANSWERED) + loads[2].seconds(ANSWERED)
+    alone_s = seconds_of(loads[0].outcomes, ANSWERED) + seconds_of(loads[2].outcomes, ANSWERED)
     print(f"{machine()}, {arguments.annotators} annotators, {arguments.clicks_per_s:g} clicks/s each")
     columns = ["", "sent", "answered", "after the deadline", "p50 ms", "p95 ms", "p95 times alone"]
     print_table(columns, [row(load, alone_s, arguments.deadline_s) for load in loads])
-    write_json(arguments.json, {load.name: load.seconds(ANSWERED) for load in loads})
+    write_json(arguments.json, {load.name: seconds_of(load.outcomes, ANSWERED) for load in loads})
 
 
 if __name__ == "__main__":

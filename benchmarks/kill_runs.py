@@ -17,15 +17,13 @@ ends it early, with what the runs so far have shown.
 from __future__ import annotations
 
 import argparse
-import random
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,21 +37,20 @@ from benchmarks.kill_world import (
     RECONCILE_S,
     Backend,
     Team,
-    connect,
+    add_arguments,
+    print_team,
+    team_at_work,
     unknown_annotations,
 )
-from benchmarks.report import machine, print_table, write_json
+from benchmarks.report import print_table, write_json
 from model.checkpoints.version_folder import version_name
 from model.checkpoints.weights import load_network
 from model.data.snapshot import read_snapshot
 from model.errors import ModelError
-from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ModelStoreError
 from refcut_backend.training.runs import Outcome, Run, TrainingRuns
 from refcut_backend.training.snapshot import SNAPSHOT_DIR, annotations_of
 from refcut_backend.versions.store import ModelStore
-from tests.support.label_studio_api import LabelStudioApi, serving
-from tests.support.running_backend import free_port
 from tests.support.trained_folders import trained_folder
 
 VICTIMS = {
@@ -177,61 +174,39 @@ class Runs:
         return run
 
     def _wait(self, condition: Callable[[], object], what: str, limit_s: float = LIMIT_S) -> None:
-        deadline = time.monotonic() + limit_s
-        while not condition():
-            self._backend.start_again_if_ended()
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"waited in vain until {what}")
-            time.sleep(0.1)
+        if not self._backend.keep_until(condition, limit_s):
+            raise TimeoutError(f"waited in vain until {what}")
+
+
+def start_backend(folder: Path, port: int) -> Backend:
+    """Start a backend around a tiny network."""
+    trained_folder(folder / "tiny")
+    return Backend(folder, port)
 
 
 def main() -> None:
     """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--runs", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=VICTIMS, help="kill nothing else")
+    add_arguments(parser, VICTIMS)
     parser.add_argument("--latest-kill-s", type=float, default=12.0, help="after a run's begin")
-    parser.add_argument("--keep", type=Path, help="folder for state and log, which stays")
-    parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
-    with ExitStack() as stack:
-        folder = arguments.keep or Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="refcut-kill-"))
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        trained_folder(folder / "tiny")
-        api = stack.enter_context(serving(LabelStudioApi(PROJECT)))
-        port = free_port()
-        client = stack.enter_context(
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
-        )
-        backend = Backend(folder, port)
-        stack.callback(backend.stop)
-        team = Team(api, client, random.Random(arguments.seed))
-        connect(team, backend)
-        for _ in range(FIRST_ANNOTATIONS):
-            team.submit()
-        engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
-        stack.callback(engine.dispose)
+    results: list[Result] = []
+    with team_at_work(arguments, start_backend, FIRST_ANNOTATIONS) as (team, backend, engine):
         runs = Runs(team, backend, engine, arguments.latest_kill_s)
-        results: list[Result] = []
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         with suppress(KeyboardInterrupt), team.clicking():
             for number in range(arguments.runs):
                 victim = arguments.only or team.rng.choice(list(VICTIMS))
                 results.append(runs.one(victim))
                 print(number + 1, results[-1], file=sys.stderr, flush=True)
-    _print(results, team, backend)
+    print_team(team, backend, f"{len(results)} runs")
+    _print(results)
     write_json(arguments.json, {"runs": [asdict(result) for result in results], "clicks": dict(team.clicks)})
     sys.exit(any(result.problems for result in results))
 
 
-def _print(results: list[Result], team: Team, backend: Backend) -> None:
-    print(
-        f"{machine()}; {len(results)} runs, {len(team.submitted)} annotations, {team.lost_webhooks} lost webhooks, "
-        f"{backend.restarts} restarts of all; clicks: {dict(team.clicks)}, by {len(team.versions)} versions"
-    )
+def _print(results: list[Result]) -> None:
     rows = []
     for victim in VICTIMS:
         mine = [result for result in results if result.victim == victim]

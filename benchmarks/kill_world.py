@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 import random
 import re
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -22,11 +24,14 @@ import psutil
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
+from benchmarks.report import machine
 from refcut_backend.child_processes import Lifeline
+from refcut_backend.database.engine import open_database
 from refcut_backend.database.tables import AnnotationState
 from refcut_backend.label_studio.payloads import Timestamp
-from tests.support.label_studio_api import TOKEN, LabelStudioApi
+from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result
+from tests.support.running_backend import free_port
 from tests.support.training_world import mask, photograph, png
 
 PROJECT = 7
@@ -164,6 +169,16 @@ class Backend:
         if self.process.poll() is not None:
             self.start()
 
+    def keep_until(self, condition: Callable[[], object], limit_s: float = LIMIT_S) -> bool:
+        """Keep the backend running, as a service manager does. Returns whether the condition came true in time."""
+        deadline = time.monotonic() + limit_s
+        while not condition():
+            self.start_again_if_ended()
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.1)
+        return True
+
     def kill(self, pattern: str) -> bool:
         """Whether there was such a process."""
         with suppress(psutil.Error):
@@ -178,6 +193,55 @@ class Backend:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(STOP_LIMIT_S)
         self._log.close()
+
+
+@contextmanager
+def team_at_work(
+    arguments: argparse.Namespace, start_backend: Callable[[Path, int], Backend], first_annotations: int
+) -> Iterator[tuple[Team, Backend, Engine]]:
+    """A team whose backend runs, knows the project and has its first annotations.
+
+    Args:
+        arguments: Those of `add_arguments`.
+        start_backend: Starts the backend on a state folder and a port.
+        first_annotations: Number of annotations before the first kill.
+    """
+    with ExitStack() as stack:
+        folder = arguments.keep or Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="refcut-kills-"))
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        api = stack.enter_context(serving(LabelStudioApi(PROJECT)))
+        port = free_port()
+        client = stack.enter_context(
+            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
+        )
+        backend = start_backend(folder, port)
+        stack.callback(backend.stop)
+        team = Team(api, client, random.Random(arguments.seed))
+        connect(team, backend)
+        for _ in range(first_annotations):
+            team.submit()
+        engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
+        stack.callback(engine.dispose)
+        yield team, backend, engine
+
+
+def add_arguments(parser: argparse.ArgumentParser, victims: Collection[str]) -> None:
+    """Add the arguments that every benchmark with kills has."""
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=victims, help="kill nothing else")
+    parser.add_argument("--keep", type=Path, help="folder for state and log, which stays")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+
+
+def print_team(team: Team, backend: Backend, kills: str) -> None:
+    """Print machine, number of kills, and what became of the annotations and clicks."""
+    print(
+        f"{machine()}; {kills}, {len(team.submitted)} annotations, {team.lost_webhooks} lost webhooks, "
+        f"{backend.restarts} restarts of all; clicks: {dict(team.clicks)}, slowest {team.slowest_click_s:.1f} s, "
+        f"by {len(team.versions)} versions"
+    )
 
 
 def connect(team: Team, backend: Backend) -> None:

@@ -26,18 +26,18 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks.backend import ANSWERED, LOST, Backend, Outcome, running_backend
-from benchmarks.click_load import GRACE_S, send_load
-from benchmarks.report import machine, percentile_ms, print_table, write_json
+from benchmarks.backend import ANSWERED, Backend, Outcome, running_backend
+from benchmarks.click_load import USUAL_REASONS, OutcomeColumns, seconds_of, send_load
+from benchmarks.report import machine, print_table, write_json
 from benchmarks.stream import StreamClick, clicks_of
 from tests.support.recorded import LABEL_CONFIG
 
 STUB_S = 0.8
 STUB_LABEL = f"sleep {STUB_S}"
-"""What the fake worker is told to do, as the label of a click."""
+"""What the fake worker does for a click with this label."""
 FACTORS = (0.5, 1.0, 1.5, 2.0, 4.0, 10.0)
 CALLERS = 3
-"""So many keep one worker busy: one click is computed while the others are on their way."""
+"""That many keep one worker busy: one click is computed while the others are on their way."""
 WORKER_PHASES = ("image", "references", "network", "encoding")
 MODELS = ("stub", "shipped")
 
@@ -63,9 +63,9 @@ class Run:
         """Part of the time that the worker spent on answered clicks, 0..1."""
         return self.spent_s / self.elapsed_s
 
-    def seconds(self, reason: str) -> list[float]:
-        """How long the clicks that ended this way took."""
-        return [outcome.seconds for outcome in self.outcomes if outcome.reason == reason]
+    def per_second(self, reason: str) -> float:
+        """Clicks that ended for a reason, per second."""
+        return len(seconds_of(self.outcomes, reason)) / self.elapsed_s
 
 
 def stub_clicks(annotator: int) -> Iterator[StreamClick]:
@@ -158,23 +158,17 @@ def offer(subject: Subject, factor: float, clicks_per_s: float, annotators: int,
 
 def print_runs(runs: Sequence[Run], saturated: Run, deadline_s: float) -> None:
     """Print one table row per load."""
-    reasons = [ANSWERED, "superseded", "busy", "timeout"]
-    seen = {outcome.reason for run in runs for outcome in run.outcomes}
-    reasons += sorted((seen | {LOST}) - set(reasons))
-    rows = []
-    for run in runs:
-        counted = Counter(outcome.reason for outcome in run.outcomes)
-        late = sum(outcome.seconds > deadline_s + GRACE_S for outcome in run.outcomes)
-        answered, busy = run.seconds(ANSWERED), run.seconds("busy")
-        rows.append(
-            [f"{run.factor:g}", len(run.outcomes)]
-            + [counted[reason] for reason in reasons]
-            + [late, f"{len(answered) / run.elapsed_s:.2f}", f"{run.useful / saturated.useful:.0%}"]
-            + [percentile_ms(answered, 50), percentile_ms(answered, 95)]
-            + [percentile_ms(busy, 50), percentile_ms(busy, 95)]
-        )
-    columns = ["load", "sent", *reasons, "late", "answered/s", "of the worker's time"]
-    print_table([*columns, "p50 ms", "p95 ms", "busy p50 ms", "busy p95 ms"], rows)
+    columns = OutcomeColumns([run.outcomes for run in runs], deadline_s)
+    rows = [
+        [
+            f"{run.factor:g}",
+            *columns.cells(run.outcomes),
+            f"{run.per_second(ANSWERED):.2f}",
+            f"{run.useful / saturated.useful:.0%}",
+        ]
+        for run in runs
+    ]
+    print_table(["load", *columns.titles, "answered/s", "of the worker's time"], rows)
 
 
 def plot(path: Path, curves: dict[str, tuple[Run, list[Run]]]) -> None:
@@ -183,10 +177,10 @@ def plot(path: Path, curves: dict[str, tuple[Run, list[Run]]]) -> None:
 
     figure, axes = pyplot.subplots(1, len(curves), figsize=(6 * len(curves), 4), squeeze=False)
     for (model, (saturated, runs)), axis in zip(curves.items(), axes[0], strict=True):
-        capacity = len(saturated.seconds(ANSWERED)) / saturated.elapsed_s
+        capacity = saturated.per_second(ANSWERED)
         offered = [run.factor * capacity for run in runs]
-        for reason in (ANSWERED, "superseded", "busy", "timeout"):
-            axis.plot(offered, [len(run.seconds(reason)) / run.elapsed_s for run in runs], "o-", label=reason)
+        for reason in USUAL_REASONS:
+            axis.plot(offered, [run.per_second(reason) for run in runs], "o-", label=reason)
         axis.axhline(capacity, color="grey", linestyle=":", label="measured capacity")
         axis.set(title=model, xlabel="clicks per second, offered", ylabel="clicks per second", xscale="log")
         axis.legend()
@@ -211,7 +205,7 @@ def main() -> None:
         with subject(model, arguments.deadline_s) as measured:
             saturate(measured, min(5.0, arguments.seconds))  # warm-up
             saturated = saturate(measured, arguments.seconds)
-            capacity = len(saturated.seconds(ANSWERED)) / saturated.elapsed_s
+            capacity = saturated.per_second(ANSWERED)
             if not capacity:
                 raise SystemExit(
                     f"{model}: no click was answered: {Counter(o.reason for o in saturated.outcomes)}"

@@ -15,25 +15,17 @@ Ends with status 1 if anything is missing.
 from __future__ import annotations
 
 import argparse
-import random
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import httpx
 import psutil
 from sqlalchemy import Engine
 
-from benchmarks.kill_world import LIMIT_S, PROJECT, Backend, Team, connect, unknown_annotations
-from benchmarks.report import machine, print_table, write_json
+from benchmarks.kill_world import Backend, Team, add_arguments, print_team, team_at_work, unknown_annotations
+from benchmarks.report import print_table, write_json
 from model.checkpoints.version_folder import SHIPPED_DIR
-from refcut_backend.database.engine import open_database
-from tests.support.label_studio_api import LabelStudioApi, serving
-from tests.support.running_backend import free_port
 
 SUPERVISOR = "supervisor"
 VICTIMS = {
@@ -77,13 +69,13 @@ class Kills:
         killed_at, answered = time.monotonic(), self._answered
         self._team.submit()
         # Clicks that were in flight at the kill may still be answered: not the first answer shows that all is back.
-        if not self._holds(lambda: self._answered > answered + 2):
+        if not self._backend.keep_until(lambda: self._answered > answered + 2):
             problems.append("clicks are not answered again")
         back_after_s = time.monotonic() - killed_at
-        if not self._holds(lambda: not unknown_annotations(self._engine, self._team)):
+        if not self._backend.keep_until(lambda: not unknown_annotations(self._engine, self._team)):
             lost = unknown_annotations(self._engine, self._team)
             problems += [f"annotation {number} is not known" for number in lost]
-        if victim == SUPERVISOR and not self._holds(lambda: not any(map(_is_alive, children))):
+        if victim == SUPERVISOR and not self._backend.keep_until(lambda: not any(map(_is_alive, children))):
             problems.append("a process of the killed supervisor lives on")
         return Result(victim, round(back_after_s, 1), problems)
 
@@ -101,18 +93,8 @@ class Kills:
     def _kill(self, victim: str) -> None:
         if victim == SUPERVISOR:
             self._backend.process.kill()
-        elif not self._holds(lambda: self._backend.kill(VICTIMS[victim])):
+        elif not self._backend.keep_until(lambda: self._backend.kill(VICTIMS[victim])):
             raise SystemExit(f"there is no {victim}")
-
-    def _holds(self, condition: Callable[[], object]) -> bool:
-        """Whether a condition comes true in time, while a service manager keeps the backend running."""
-        deadline = time.monotonic() + LIMIT_S
-        while not condition():
-            self._backend.start_again_if_ended()
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.1)
-        return True
 
 
 def _is_alive(process: psutil.Process) -> bool:
@@ -122,55 +104,33 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
+def start_backend(folder: Path, port: int) -> Backend:
+    """Start a backend around a fake model."""
+    settings = {
+        "REFCUT_MODEL_DIR": str(SHIPPED_DIR),
+        "REFCUT_TRAINING_WORKER": "false",
+        "REFCUT_CLICK_TIMEOUT_S": str(CLICK_TIMEOUT_S),
+        "FAKE_WORKER_LOG": str(folder / "computed"),
+    }
+    return Backend(folder, port, "tests.support.fake_run", settings)
+
+
 def main() -> None:
     """Kill, print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", choices=VICTIMS, help="kill nothing else")
-    parser.add_argument("--keep", type=Path, help="folder for state and log, which stays")
-    parser.add_argument("--json", type=Path, help="file for the figures")
+    add_arguments(parser, VICTIMS)
     arguments = parser.parse_args()
-    with ExitStack() as stack:
-        folder = arguments.keep or Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="refcut-kills-"))
-        )
-        folder.mkdir(parents=True, exist_ok=True)
-        api = stack.enter_context(serving(LabelStudioApi(PROJECT)))
-        port = free_port()
-        client = stack.enter_context(
-            httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30, trust_env=False)
-        )
-        backend = Backend(
-            folder,
-            port,
-            "tests.support.fake_run",
-            {
-                "REFCUT_MODEL_DIR": str(SHIPPED_DIR),
-                "REFCUT_TRAINING_WORKER": "false",
-                "REFCUT_CLICK_TIMEOUT_S": str(CLICK_TIMEOUT_S),
-                "FAKE_WORKER_LOG": str(folder / "computed"),
-            },
-        )
-        stack.callback(backend.stop)
-        team = Team(api, client, random.Random(arguments.seed))
-        connect(team, backend)
-        for _ in range(FIRST_ANNOTATIONS):
-            team.submit()
-        engine = open_database(f"sqlite:///{folder / 'refcut.db'}")
-        stack.callback(engine.dispose)
+    results: list[Result] = []
+    with team_at_work(arguments, start_backend, FIRST_ANNOTATIONS) as (team, backend, engine):
         kills = Kills(team, backend, engine)
-        results: list[Result] = []
         with team.clicking():
             for number in range(arguments.kills):
                 victim = arguments.only or team.rng.choice(list(VICTIMS))
                 results.append(kills.one(victim))
                 print(number + 1, results[-1], file=sys.stderr, flush=True)
     bad_clicks = kills.bad_clicks()
-    print(
-        f"{machine()}; {len(results)} kills, {len(team.submitted)} annotations, {team.lost_webhooks} lost webhooks, "
-        f"{backend.restarts} restarts of all; clicks: {dict(team.clicks)}, slowest {team.slowest_click_s:.1f} s"
-    )
+    print_team(team, backend, f"{len(results)} kills")
     rows = []
     for victim in VICTIMS:
         mine = [result for result in results if result.victim == victim]
