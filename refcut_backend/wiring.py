@@ -155,6 +155,7 @@ class Wiring:
     Attributes:
         clicks: Answers clicks.
         projects: Remembers what /setup says.
+        references: The references of all projects.
         follower: Applies webhooks to the references.
         preloader: Prepares a task for its first click.
         queue_state: Reads depth, workers and outcomes of the click queue. Raises QueueUnavailableError.
@@ -170,6 +171,7 @@ class Wiring:
 
     clicks: ClickService
     projects: Projects
+    references: References
     follower: AnnotationFollower
     preloader: TaskPreloader
     queue_state: Callable[[], QueueState]
@@ -226,6 +228,7 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
             AddressHidingSender(queue, addresses), references, versions, AnswerRules.of(settings), memory
         ),
         projects=stores.projects,
+        references=references,
         follower=follower,
         preloader=TaskPreloader(
             PreloadQueue(connection), references, addresses, settings.max_references_per_label

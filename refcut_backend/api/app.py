@@ -38,6 +38,7 @@ from refcut_backend.api.middleware import JsonOnly, RequestLine, SafeHeaders
 from refcut_backend.api.operations import PATHS, operations
 from refcut_backend.api.pages.files import static_routes
 from refcut_backend.api.pages.playground import home_route, playground_routes
+from refcut_backend.api.pages.projects import projects_routes
 from refcut_backend.errors import BadRequestError, DatabaseFailsError
 from refcut_backend.label_studio.payloads import JobStatusRequest, PredictRequest, SetupRequest, Webhook
 from refcut_backend.logs import SeldomLog, note
@@ -91,7 +92,13 @@ def create_app(
     training = wiring.training.status
     metrics = Metrics(wiring.versions, [*paths, *PATHS], wiring.queue_state, training)
     local_or_password = [Depends(PageAccess(access or Access()))]
-    for router in (home_route(), static_routes(), playground_routes(wiring.playground, bodies)):
+    pages = (
+        home_route(),
+        static_routes(),
+        playground_routes(wiring.playground, bodies),
+        projects_routes(wiring.projects, wiring.references),
+    )
+    for router in pages:
         app.include_router(router, dependencies=local_or_password)
     app.include_router(
         operations(metrics, wiring.queue_state, wiring.database_is_writable, training, wiring.forgotten_masks)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, Row, Select, bindparam, delete, select, update
+from sqlalchemy import Engine, Row, Select, bindparam, delete, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -100,6 +100,21 @@ class ListedReference:
     seen_at: datetime
 
 
+@dataclass(frozen=True)
+class ReferenceCounts:
+    """Numbers of a project's references, in use or not.
+
+    Attributes:
+        labels: Labels that have references.
+        references: References.
+        left_out: References that could not be used when they were last tried.
+    """
+
+    labels: int
+    references: int
+    left_out: int
+
+
 class References:
     """All references of all projects.
 
@@ -173,6 +188,17 @@ class References:
                 label_in_config=labels_in_config is None or label in labels_in_config,
             )
         ]
+
+    def counts(self) -> dict[int, ReferenceCounts]:
+        """Counts the references of all projects that have any, by project id."""
+        query = select(
+            Reference.project_id,
+            func.count(Reference.label.distinct()),
+            func.count(Reference.id),
+            func.count(Reference.problem),
+        ).group_by(Reference.project_id)
+        with Session(self._engine) as session:
+            return {project_id: ReferenceCounts(*numbers) for project_id, *numbers in session.execute(query)}
 
     def labels(self, project_id: int) -> set[str]:
         """Returns the labels that have references, in use or not."""

@@ -127,6 +127,7 @@ def wiring_on(
             queue, references, OneVersion(MODEL_VERSION), AnswerRules(), ClickHistory(engine, 600)
         ),
         projects=projects,
+        references=references,
         follower=AnnotationFollower(references, projects),
         preloader=preloader or FakePreloader(),  # type: ignore[arg-type]
         queue_state=queue.read_state,

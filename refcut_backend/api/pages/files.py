@@ -1,11 +1,22 @@
-"""Scripts, styles and templates of the pages, and the headers that pages are sent with."""
+"""Scripts, styles and templates of the pages, and the headers that pages are sent with.
+
+Every page extends `templates/base.html` (header and navigation) or `templates/project_base.html` (the same, with the
+navigation of one project). Jinja2 escapes every value; a value that a template does not get is an error.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from refcut_backend.project_ids import number_of, project_name
 
 FOLDER = Path(__file__).parent
 TEMPLATES = FOLDER / "templates"
@@ -17,6 +28,58 @@ PAGE_HEADERS = {
     ),
 }
 MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+MainPage = Literal["playground", "projects", "status"]
+"""Entries of the navigation in the header."""
+
+
+@dataclass(frozen=True)
+class ShownProject:
+    """A project as pages show it.
+
+    Attributes:
+        name: "7", or "7#2" for the second project 7.
+        label_studio: The project's page in Label Studio; empty if its address is not known.
+    """
+
+    name: str
+    label_studio: str
+
+    @classmethod
+    def of(cls, project_id: int, label_studio: str) -> ShownProject:
+        """A project at an address of Label Studio. What is no web address becomes no link."""
+        is_web = urlsplit(label_studio).scheme in ("http", "https")
+        page = f"{label_studio.rstrip('/')}/projects/{number_of(project_id)}/" if is_web else ""
+        return cls(project_name(project_id), page)
+
+    @property
+    def path(self) -> str:
+        """Path below which the project's pages are."""
+        return f"/projects/{quote(self.name, safe='')}"
+
+
+def page(template: str, here: MainPage, *, status_code: int = 200, **values: object) -> HTMLResponse:
+    """Renders a page.
+
+    Args:
+        template: File name of the template.
+        here: The entry of the navigation that the page belongs to.
+        status_code: Status of the response.
+        values: What the template shows. Pages of a project need `project` (ShownProject) and `subpage`
+            ("references" or "training").
+    """
+    text = _templates().get_template(template).render(here=here, **values)
+    return HTMLResponse(text, status_code, headers=PAGE_HEADERS)
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def static_routes() -> APIRouter:

@@ -13,11 +13,11 @@ from typing import Annotated, Any, TypeVar
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
-from fastapi.responses import FileResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from refcut_backend.api.bodies import JsonReader
-from refcut_backend.api.pages.files import PAGE_HEADERS, TEMPLATES
+from refcut_backend.api.pages.files import page
 from refcut_backend.errors import BadRequestError, RefCutError
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.logs import note
@@ -91,8 +91,8 @@ def home_route() -> APIRouter:
     router = APIRouter()
 
     @router.api_route("/", methods=["GET", "HEAD"])
-    async def page() -> FileResponse:
-        return FileResponse(TEMPLATES / "playground.html", headers=PAGE_HEADERS)
+    async def home() -> Response:
+        return page("playground.html", "playground")
 
     return router
 
