@@ -10,13 +10,11 @@ import math
 from functools import partial
 
 import torch
-from timm.layers.norm import LayerNorm
-from timm.layers.patch_embed import PatchEmbed
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.network.config import NetworkConfig
+from model.network.timm_layers import Block, LayerNorm, PatchEmbed
 
 Grid = tuple[int, int]
 

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import label_studio_sdk.client  # noqa: F401 - takes about a second, which no click and no webhook should wait for
+# Take most of a second, which no click and no webhook should wait for.
+import label_studio_sdk.base_client
+import label_studio_sdk.label_interface  # noqa: F401
 from anyio import CapacityLimiter, move_on_after
 from anyio.to_thread import run_sync
 from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response

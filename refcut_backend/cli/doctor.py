@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import httpx
 import numpy as np
-from label_studio_sdk import LabelStudio
+from label_studio_sdk.base_client import LabelStudioBase
 from label_studio_sdk.core.api_error import ApiError
 from rich.console import Console
 from rich.text import Text
@@ -119,7 +119,7 @@ class ProjectDoctor:
             except (ApiError, httpx.HTTPError) as error:
                 raise explain(error, connection.label_studio) from None
 
-    def _check_backend(self, api: LabelStudio) -> Iterator[Finding]:
+    def _check_backend(self, api: LabelStudioBase) -> Iterator[Finding]:
         backends: list[Any] = list(api.ml.list(project=self._number))
         interactive = [backend for backend in backends if backend.is_interactive]
         if not interactive:
@@ -152,8 +152,11 @@ class ProjectDoctor:
         for one in annotations_left_out(stores.engine, self._project_id):
             yield self._note(f"left out: {one}", "the project's other annotations are used")
 
-    def _check_image(self, api: LabelStudio, image_cache: ImageCache, label_config: str) -> Iterator[Finding]:
-        task = next(iter(api.tasks.list(project=self._number, page_size=1, fields="task_only")), None)
+    def _check_image(
+        self, api: LabelStudioBase, image_cache: ImageCache, label_config: str
+    ) -> Iterator[Finding]:
+        page = api.tasks.list(project=self._number, page_size=1, fields="task_only")
+        task = next(iter(page.items or []), None)
         controls = read_label_config(label_config)
         if task is None or not controls.masks:
             yield self._note("no task to try", "import photographs")

@@ -25,7 +25,7 @@ from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, 
 from refcut_backend.project_ids import number_of, project_name
 
 if TYPE_CHECKING:
-    from label_studio_sdk import LabelStudio
+    from label_studio_sdk.base_client import LabelStudioBase
 
 PAGE = 25
 """Tasks per request."""
@@ -79,7 +79,7 @@ class AnnotationSource(Protocol):
 class ApiAnnotations:
     """An AnnotationSource over label-studio-sdk's client."""
 
-    def __init__(self, client: LabelStudio, number: int, http: httpx.Client | None = None) -> None:
+    def __init__(self, client: LabelStudioBase, number: int, http: httpx.Client | None = None) -> None:
         """Reads with a client.
 
         Args:
@@ -152,7 +152,7 @@ class ApiAnnotations:
 
 
 def list_tasks(
-    client: LabelStudio, number: int, query: dict[str, Any], page_size: int = PAGE
+    client: LabelStudioBase, number: int, query: dict[str, Any], page_size: int = PAGE
 ) -> list[ListedTask]:
     """Returns the first page of a list of tasks.
 
@@ -200,7 +200,7 @@ def open_source(project_id: int, connection: Connection, total_s: float | None =
     return ApiAnnotations(client, number_of(project_id), http)
 
 
-def check_same_project(client: LabelStudio, project_id: int, connection: Connection) -> None:
+def check_same_project(client: LabelStudioBase, project_id: int, connection: Connection) -> None:
     """Checks that Label Studio's project is the one that called /setup, as far as it is known when that was created.
 
     Raises:

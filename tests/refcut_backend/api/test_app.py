@@ -220,8 +220,8 @@ def test_the_versions_route_answers_get_and_tolerates_post(client):
     assert client.post("/versions", json={"project": "7.1"}).json() == {"versions": ["s14-test"]}
 
 
-def test_the_web_process_imports_neither_torch_nor_what_makes_snapshots():
-    heavy = "{'torch', 'pycocotools', 'model.data.snapshot'}"
+def test_the_web_process_imports_neither_torch_nor_pandas_nor_what_makes_snapshots():
+    heavy = "{'torch', 'pandas', 'pycocotools', 'model.data.snapshot'}"
     script = f"import sys, refcut_backend.api.app, refcut_backend.cli.main; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

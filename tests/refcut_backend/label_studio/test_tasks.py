@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 import httpx
 import pytest
-from label_studio_sdk import LabelStudio
+from label_studio_sdk.base_client import LabelStudioBase
 
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import ListedTask, Webhook
@@ -123,7 +123,7 @@ def test_users_come_by_their_addresses(source):
 )
 def test_an_answer_that_is_not_what_it_should_be_is_named_without_its_content(answer, message):
     http = httpx.Client(transport=httpx.MockTransport(lambda _request: answer))
-    client = LabelStudio(base_url="http://ls.test", api_key=TOKEN, httpx_client=http, max_retries=0)
+    client = LabelStudioBase(base_url="http://ls.test", api_key=TOKEN, httpx_client=http, max_retries=0)
     with pytest.raises(SourceError, match=message) as error:
         ApiAnnotations(client, 7, http).newest_change()
     assert "canary" not in str(error.value)
