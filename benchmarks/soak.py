@@ -70,12 +70,12 @@ def main() -> None:
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, signal.default_int_handler)
     with running_backend(click_timeout_s=60, more={"REFCUT_RECONCILE_INTERVAL_S": "0"}) as backend:
-        soak(backend, arguments.warm_up)
+        _, warm_up = soak(backend, arguments.warm_up)
         started = time.monotonic()
         readings, outcomes = soak(backend, arguments.clicks)
         took_s = time.monotonic() - started
     print(
-        f"{machine()}; {outcomes.total()} clicks in {took_s:.0f} s after {arguments.warm_up} of warm-up: {dict(outcomes)}"
+        f"{machine()}; {outcomes.total()} clicks in {took_s:.0f} s after {warm_up.total()} of warm-up: {dict(outcomes)}"
     )
     names = ("web server", "worker", "Redis")
     rows = [
