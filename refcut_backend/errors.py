@@ -107,7 +107,7 @@ class NoObjectError(RefCutError):
     """A click of the label for negative clicks belongs to no object."""
 
     code = "no_object"
-    meaning = "a dot of the label *Negative* belongs to no object"
+    meaning = "a dot of the label *Negative*, *Smaller* or *Larger* belongs to no object"
     remedy = "click an object of another label first"
 
 

@@ -24,8 +24,15 @@ from numpy.typing import NDArray
 
 from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
 from refcut_backend.child_processes import Lifeline, stop_within
-from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject, LabelStudioServer, Owner
+from refcut_backend.cli.demo_label_studio import (
+    BrushRegion,
+    LabelStudioProject,
+    LabelStudioServer,
+    Owner,
+    log_tail,
+)
 from refcut_backend.cli.run import STOP_SIGNALS, check_port_is_free, handle_stop_signals, stop_limit_s
+from refcut_backend.clicks.service import ANSWERED, EMPTY_CONTEXT
 from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
 from refcut_backend.playground.demo import PARTS_FILE, PHOTOGRAPHS
@@ -168,6 +175,8 @@ def _attach(label_studio: str, project_id: int, token: str, backend: str) -> Non
 
 USER = "demo@example.com"
 START_LIMIT_S = 120.0
+REPORT_EVERY_S = 60.0
+STATUS_LIMIT_S = 5.0
 STOP_MARGIN_S = 5.0
 """What `refcut run` may need beyond its own limits until its process has ended."""
 POLL_S = 0.3
@@ -198,19 +207,19 @@ def run_demo(settings: Settings, folder: Path, label_studio: Path, label_studio_
         )
     check_port_is_free("127.0.0.1", label_studio_port, setting="--label-studio-port")
     owner = _owner(folder)
-    backend_url = settings.local_address
+    backend_url, log_path = settings.local_address, folder / "refcut" / "backend.log"
     handle_stop_signals(_stop)
     try:
         with ExitStack() as stack:
-            backend = _start_backend(folder)
+            backend = _start_backend(log_path)
             stack.callback(_stop_backend, backend, stop_limit_s(settings) + STOP_MARGIN_S)
-            _wait_for(backend_url, backend)
+            _wait_for(backend_url, backend, log_path)
             print("Starting Label Studio; the first time takes a minute or two.", flush=True)
             server = LabelStudioServer(label_studio, folder / "label-studio", label_studio_port, owner)
             stack.enter_context(server)
             projects = make_demo_projects(server.url, owner.token, backend_url)
-            print(_greeting(server.url, owner, projects), flush=True)
-            return backend.wait() or 1
+            print(greeting(server.url, owner, projects, folder, log_path), flush=True)
+            return _watch(backend, backend_url) or 1
     except _StoppedError:
         return 0
 
@@ -228,23 +237,59 @@ def _owner(folder: Path) -> Owner:
     return Owner(**json.loads(path.read_text()))
 
 
-def _start_backend(folder: Path) -> subprocess.Popen[bytes]:
+def _start_backend(log_path: Path) -> subprocess.Popen[bytes]:
+    """The backend writes its log and its own greeting to a file, so that the demo's greeting stays on the screen."""
+    log_path.parent.mkdir(mode=0o700, exist_ok=True)
     command = [sys.executable, "-m", "refcut_backend", "run"]
-    return Lifeline().start(command, os.environ | {"REFCUT_STATE_DIR": str(folder / "refcut")})
+    with log_path.open("ab") as log:
+        return Lifeline().start(
+            command,
+            os.environ | {"REFCUT_STATE_DIR": str(log_path.parent)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
 
-def _wait_for(backend_url: str, backend: subprocess.Popen[bytes]) -> None:
+def _wait_for(backend_url: str, backend: subprocess.Popen[bytes], log_path: Path) -> None:
     deadline = time.monotonic() + START_LIMIT_S
     with httpx.Client(base_url=backend_url, trust_env=False) as client:
         while time.monotonic() < deadline:
             if backend.poll() is not None:
-                raise ConfigError("the backend did not start", hint="its log above says why")
+                raise ConfigError(f"the backend did not start\n{log_tail(log_path)}")
             try:
                 client.get("/health").raise_for_status()
                 return
             except httpx.HTTPError:
                 time.sleep(POLL_S)
-    raise ConfigError(f"the backend did not answer within {START_LIMIT_S:.0f} s", hint="see its log above")
+    raise ConfigError(f"the backend did not answer within {START_LIMIT_S:.0f} s\n{log_tail(log_path)}")
+
+
+def _watch(backend: subprocess.Popen[bytes], backend_url: str) -> int:
+    """Waits until the backend ends and returns its status. Says every minute what was answered.
+
+    In a terminal the new line replaces the old one, so that the greeting above it stays on the screen.
+    """
+    begin, end = ("\r\x1b[2K", "") if sys.stdout.isatty() else ("", "\n")
+    while True:
+        try:
+            return backend.wait(REPORT_EVERY_S)
+        except subprocess.TimeoutExpired:
+            print(begin + activity(backend_url), end=end, flush=True)
+
+
+def activity(backend_url: str) -> str:
+    """One line: the time, and how many clicks the backend has answered since its start."""
+    now = time.strftime("%H:%M")
+    try:
+        answer = httpx.get(
+            f"{backend_url}/status", timeout=STATUS_LIMIT_S, trust_env=False
+        ).raise_for_status()
+    except httpx.HTTPError:
+        return f"{now}  the backend does not say what it does; its log may say why"
+    outcomes: dict[str, int] = answer.json()["clicks"]
+    others = [name for name in sorted(outcomes) if name not in (ANSWERED, EMPTY_CONTEXT)]
+    more = "".join(f", {outcomes[name]} {name}" for name in others)
+    return f"{now}  clicks answered with a mask: {outcomes.get(ANSWERED, 0)}{more}"
 
 
 def _stop_backend(backend: subprocess.Popen[bytes], limit_s: float) -> None:
@@ -258,19 +303,34 @@ def _stop(_signum: int, _frame: FrameType | None) -> None:
     raise _StoppedError
 
 
-def _greeting(label_studio: str, owner: Owner, projects: dict[str, int]) -> str:
+def greeting(label_studio: str, owner: Owner, projects: dict[str, int], folder: Path, log_path: Path) -> str:
+    """What the demo prints when everything runs.
+
+    Args:
+        label_studio: URL of Label Studio.
+        owner: The account to sign in with.
+        projects: Title to project id.
+        folder: Folder of the demo's state.
+        log_path: Log of the backend.
+    """
     return "\n".join(
         [
             "",
-            f"Label Studio is at {label_studio}",
-            f"  user      {owner.user}",
-            f"  password  {owner.password}",
-            *(f"  {title:<22} {label_studio}/projects/{number}/data" for title, number in projects.items()),
+            f"Label Studio  {label_studio}",
+            f"  user        {owner.user}",
+            f"  password    {owner.password}",
+            *(f"  {title:<24} {label_studio}/projects/{number}/data" for title, number in projects.items()),
+            f"State folder  {folder}",
+            f"Log           {log_path}",
             "",
-            "  The first photograph of each project holds the references. Open any other, switch Auto-Annotation on,",
-            "  choose a label in the row 'Click' and click. Alt+click is a negative click; the tick accepts the mask.",
-            "  Label Studio runs with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false, so that it may call a",
-            "  backend on this machine, and with legacy tokens, with which the backend reads the photographs.",
-            "  Ctrl-C stops everything.",
+            "Sign in, open a project, and open any photograph but the first, which holds the references. Then:",
+            "  1. Switch Auto-Annotation on, under the photograph. The browser remembers it.",
+            "  2. Choose a label in the row 'Click': press its number.",
+            "  3. Press M (Auto-Detect), and click on the thing.",
+            "Alt+click removes, S and L make the mask smaller and larger, the tick under the photograph accepts it.",
+            "",
+            "Label Studio runs with ML_BLOCK_LOCAL_IP=false and SSRF_PROTECTION_ENABLED=false, so that it may call a",
+            "backend on this machine, and with legacy tokens, with which the backend reads the photographs.",
+            "Ctrl-C stops everything.",
         ]
     )

@@ -285,12 +285,14 @@ class LabelStudioServer:
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise ConfigError(f"Label Studio ended at once\n{self._log_tail()}")
+                raise ConfigError(f"Label Studio ended at once\n{log_tail(self.log_path)}")
             with contextlib.suppress(httpx.TransportError):
                 if httpx.get(f"{self.url}/health", timeout=5.0, trust_env=False).is_success:
                     return
             time.sleep(0.3)
-        raise ConfigError(f"Label Studio did not answer within {START_LIMIT_S} s\n{self._log_tail()}")
+        raise ConfigError(f"Label Studio did not answer within {START_LIMIT_S} s\n{log_tail(self.log_path)}")
 
-    def _log_tail(self) -> str:
-        return self.log_path.read_text(errors="replace")[-3000:]
+
+def log_tail(path: Path) -> str:
+    """The end of a log file."""
+    return path.read_text(errors="replace")[-3000:]

@@ -22,6 +22,7 @@ from sqlalchemy import text
 from model.checkpoints.version_folder import version_name
 from model.errors import ModelError
 from refcut_backend.cli.running_backends import require_database
+from refcut_backend.clicks.second_labels import twice_labelled
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import RefCutError
 from refcut_backend.images.address import TaskImage, image_of_task
@@ -151,6 +152,16 @@ class ProjectDoctor:
     def _check_annotations(self, stores: Stores) -> Iterator[Finding]:
         for one in annotations_left_out(stores.engine, self._project_id):
             yield self._note(f"left out: {one}", "the project's other annotations are used")
+        twice = twice_labelled(stores.engine, self._project_id)
+        if twice:
+            named = ", ".join(str(one.annotation_id) for one in twice[:ANNOTATIONS_NAMED])
+            more = ", ..." if len(twice) > ANNOTATIONS_NAMED else ""
+            yield self._note(
+                f"{sum(one.masks for one in twice)} masks have the label of a click as a second one: annotations "
+                f"{named}{more}",
+                f"`refcut masks repair --project {project_name(self._project_id)}` takes it away; press Escape before "
+                "the tick",
+            )
 
     def _check_image(
         self, api: LabelStudioBase, image_cache: ImageCache, label_config: str
@@ -229,6 +240,7 @@ def _none_yet() -> Iterator[Finding]:
 
 
 HTTP_LIMIT_S = 3.0
+ANNOTATIONS_NAMED = 10
 REFERENCES_TRIED = 50
 """How many images of references are read per project."""
 

@@ -106,19 +106,25 @@ def check_shown_size(regions: Sequence[dict[str, Any]], width: int, height: int)
         )
 
 
+_MASK_KEYS = frozenset({"rle", "points", "height"})
+"""Keys in the value of brush masks, polygons and rectangles that a dot lacks."""
+
+
 def _kind(region: dict[str, Any]) -> tuple[str, str, str]:
     return str(region["type"]), str(region.get("to_name", "")), _label(region)
 
 
 def _is_dot(region: dict[str, Any]) -> bool:
-    """A keypoint region may also be a second label on an accepted mask: it then repeats the mask and has no position."""
-    return region.get("type") == "keypointlabels" and "rle" not in _value(region)
+    """A keypoint region may also be a second label on an accepted mask: it then repeats the mask's value."""
+    return region.get("type") == "keypointlabels" and not _MASK_KEYS & _value(region).keys()
 
 
 def _is_box(region: dict[str, Any]) -> bool:
     """A request repeats all rectangles of a label, also those that were our answers: these are not prompts."""
     ours = str(region.get("id")).startswith(REGION_ID_PREFIX)
-    return region.get("type") == "rectanglelabels" and "rle" not in _value(region) and not ours
+    return (
+        region.get("type") == "rectanglelabels" and not {"rle", "points"} & _value(region).keys() and not ours
+    )
 
 
 def _value(region: dict[str, Any]) -> dict[str, Any]:

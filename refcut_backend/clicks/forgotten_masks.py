@@ -44,7 +44,7 @@ class KeptMask:
         region_id: Id of its region in the answer.
         label: Its label.
         to_name: Name of the image tag.
-        prompt_ids: Ids of the dots and the box that it was made from.
+        prompt_ids: Ids of the dots and the box that it was made from, and of the dots that stepped it.
         annotation_id: Annotation that has its dots and not its mask; None if no webhook said so.
     """
 
@@ -205,6 +205,7 @@ class ForgottenMasks:
                 UnacceptedMask.to_name,
                 UnacceptedMask.clicks,
                 UnacceptedMask.box,
+                UnacceptedMask.step_dots,
                 UnacceptedMask.annotation_id,
             )
             .where(which)
@@ -217,7 +218,8 @@ class ForgottenMasks:
                     row.region_id,
                     row.label,
                     row.to_name,
-                    frozenset(str(prompt[0]) for prompt in [*row.clicks, *([row.box] if row.box else [])]),
+                    frozenset(str(prompt[0]) for prompt in [*row.clicks, *([row.box] if row.box else [])])
+                    | frozenset(row.step_dots or ()),
                     row.annotation_id,
                 )
                 for row in connection.execute(query)

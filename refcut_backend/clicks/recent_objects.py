@@ -45,6 +45,8 @@ _WITHOUT_MASK = (
     State.box,
     State.negative_label_clicks.label("negative_label_clicks"),
     State.single_prompt.label("single_prompt"),
+    State.extent,
+    State.step_dots,
     State.accepted,
     State.requested_at_s.label("requested_at_s"),
     State.context_key.label("context_key"),
@@ -56,6 +58,8 @@ _REPLACED = (
     "box",
     "negative_label_clicks",
     "single_prompt",
+    "extent",
+    "step_dots",
     "context_key",
     "requested_at_s",
     "width",
@@ -137,6 +141,8 @@ class ClickedObjects:
             "box": box_to_json(clicked.box),
             "negative_label_clicks": sorted(clicked.negative_label_clicks),
             "single_prompt": clicked.single_prompt,
+            "extent": clicked.extent,
+            "step_dots": sorted(clicked.step_dots),
             "accepted": False,
             "context_key": context_key,
             "requested_at_s": requested_at_s,
@@ -182,6 +188,8 @@ def _remembered(row: Row[Any]) -> RememberedObject:
         box=box_from_json(row.box),
         negative_label_clicks=frozenset(row.negative_label_clicks),
         single_prompt=row.single_prompt,
+        extent=row.extent or 0,
+        step_dots=frozenset(row.step_dots or ()),
     )
     return RememberedObject(clicked, row.accepted, row.requested_at_s, row.context_key)
 

@@ -14,10 +14,9 @@ suggestions on the canvas, so every answer also has the pending masks that the r
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from refcut_backend.clicks.context import ClickContext, check_shown_size, read_context
@@ -157,6 +156,7 @@ class ClickService:
                 self._references.note_use(found, answer.reference_versions, answer.references_left_out)
             check_shown_size(request.regions, answer.width, answer.height)
             given = _given_mask(answer)
+            clicked = replace(clicked, extent=answer.extent)
             regions = mask_regions(clicked.region_id, clicked.label, control, given, self._rules.outlines)
         except RefCutError as error:
             return _refusal(error, version, self._pending_regions(canvas, clicked))
@@ -221,6 +221,7 @@ class ClickService:
             reference_ids=tuple(reference.id for reference in found),
             click_ids=canvas.context.ids,
             box=clicked.box,
+            extent=clicked.extent,
         )
 
     def _ask(self, job: ClickJob) -> ClickAnswer:
@@ -264,9 +265,14 @@ class ClickService:
 
 def _understand(canvas: Canvas) -> ClickedObject:
     context = canvas.context
-    is_negative_label = canvas.controls.is_negative_label(context.label, context.to_name)
-    clicked = canvas.session.understand(context, is_negative_label=is_negative_label)
+    clicked = canvas.session.understand(
+        context,
+        is_negative_label=canvas.controls.is_negative_label(context.label, context.to_name),
+        step=canvas.controls.step_of(context.label, context.to_name),
+    )
     note(label=clicked.label, clicks=len(clicked.clicks), region=clicked.region_id)
+    if clicked.extent:
+        note(extent=clicked.extent)
     return clicked
 
 
@@ -310,4 +316,4 @@ class AddressHidingSender:
     def ask(self, job: ClickJob) -> ClickAnswer:
         """Send the click with its image URL replaced, and return the answer."""
         hidden = self._addresses.hide(job.image_address)
-        return self._queue.ask(dataclasses.replace(job, image_address=hidden))
+        return self._queue.ask(replace(job, image_address=hidden))

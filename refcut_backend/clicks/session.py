@@ -14,6 +14,7 @@ history decides the other cases:
     any other new dots                           a new object                                            _new_object
     a new or moved box                           a new object, or the object of that box                 _of_boxes
     dots of a negative label                     the object clicked last when each dot was new         _of_negative_label
+    dots of the label Smaller or Larger          the same; each new dot is one step to another mask    _of_step_label
 
 (*) Only if every request about the last object had a single prompt (`single_prompt`). "Auto accept" is then on: it
 removes the dots after each answer, and the list never grows. "The last object" is the newest one of the same label
@@ -48,6 +49,9 @@ class ClickedObject:
         box: The rectangle that the object began with; None if it began with a click.
         negative_label_clicks: Ids of those clicks that are dots of a negative label. No list of this label repeats them.
         single_prompt: Whether every request so far had a single prompt, as with "Auto accept".
+        extent: Steps from the network's own choice to a larger mask, negative for a smaller one. A further click begins
+            at the network's choice again.
+        step_dots: Ids of the dots of the labels Smaller and Larger that have been counted. They are not clicks.
     """
 
     label: str
@@ -57,6 +61,8 @@ class ClickedObject:
     box: PercentBox | None = None
     negative_label_clicks: frozenset[str] = frozenset()
     single_prompt: bool = False
+    extent: int = 0
+    step_dots: frozenset[str] = frozenset()
 
     def click(self, click_id: str) -> PercentClick | None:
         """Return the click with an id; None if the object has no such click."""
@@ -94,22 +100,27 @@ class ClickSession:
     polarities: Mapping[str, bool] = field(default_factory=dict)
     on_mask: OnMask = lambda _region_id, _x, _y: False
 
-    def understand(self, context: ClickContext, *, is_negative_label: bool = False) -> ClickedObject:
+    def understand(
+        self, context: ClickContext, *, is_negative_label: bool = False, step: int = 0
+    ) -> ClickedObject:
         """Find the object that a context is about. The same context again gives the same object.
 
         Args:
             context: Dots or boxes of one label.
             is_negative_label: Whether the label is a negative one, whose dots belong to the object clicked last.
+            step: 1 for the label Larger, -1 for Smaller: its dots step the mask of the object clicked last. 0 for others.
 
         Raises:
             NoPositiveClickError: If the object has neither a box nor a positive click.
-            NoObjectError: If a negative label is clicked and there is no object that it could belong to.
+            NoObjectError: If a label that belongs to the object clicked last is clicked, and there is no such object.
             BadRequestError: If the object has more clicks than are allowed.
         """
         key = context.key()
         again = next((o.clicked for o in self.objects if o.context_key == key), None)
         if again is not None:
             return again
+        if step:
+            return self._of_step_label(context, step)
         if is_negative_label:
             clicked = self._of_negative_label(context)
         elif context.boxes:
@@ -121,7 +132,11 @@ class ClickSession:
             raise NoPositiveClickError(
                 "nothing was clicked that belongs to the object", hint="begin with a click without Alt"
             )
-        return clicked
+        return clicked if self._was_answered(clicked) else replace(clicked, extent=0)
+
+    def _was_answered(self, clicked: ClickedObject) -> bool:
+        prompts = clicked.clicks, clicked.box
+        return any((o.clicked.clicks, o.clicked.box) == prompts for o in self.objects)
 
     def _of_dots(self, context: ClickContext) -> ClickedObject:
         clicks = [dot.as_click(self.polarities.get(dot.id)) for dot in context.dots]
@@ -182,7 +197,7 @@ class ClickSession:
     def _of_negative_label(self, context: ClickContext) -> ClickedObject:
         """Every dot of a negative label belongs to the object that was clicked last when the dot was new."""
         clicks = [replace(dot.as_click(), positive=False) for dot in context.dots]
-        on_image = [o for o in self.objects if o.clicked.to_name == context.to_name]
+        on_image = self._on_image(context)
         owners = {
             c.id: o.clicked
             for c in clicks
@@ -192,7 +207,7 @@ class ClickSession:
         new = [click for click in clicks if click.id not in owners]
         moved = [click for click in clicks if click.id in owners and not _unmoved(owners[click.id], click)]
         if new:
-            target = next((o.clicked for o in on_image if o.clicked.single_prompt or not o.accepted), None)
+            target = _clicked_last(on_image)
         elif moved:
             target = owners[moved[-1].id]
         else:
@@ -200,11 +215,31 @@ class ClickSession:
                 (o.clicked for o in on_image if o.clicked.negative_label_clicks & owners.keys()), None
             )
         if target is None:
-            raise NoObjectError(
-                f"a click of '{context.label}' takes away from the object clicked last, and there is none",
-                hint="click an object of another label first",
-            )
+            raise _no_object(f"a click of '{context.label}' takes away from the object clicked last")
         return _with_negative_label(target, clicks, new, moved)
+
+    def _of_step_label(self, context: ClickContext, step: int) -> ClickedObject:
+        """Every new dot of Smaller or Larger is one step; a dot that was dragged or is gone changes nothing."""
+        on_image = self._on_image(context)
+        new = frozenset(context.ids).difference(*(o.clicked.step_dots for o in on_image))
+        if not new:
+            return next(o.clicked for o in on_image if o.clicked.step_dots & set(context.ids))
+        target = _clicked_last(on_image)
+        if target is None:
+            raise _no_object(f"'{context.label}' changes the mask of the object clicked last")
+        return replace(target, extent=target.extent + step * len(new), step_dots=target.step_dots | new)
+
+    def _on_image(self, context: ClickContext) -> list[RememberedObject]:
+        return [o for o in self.objects if o.clicked.to_name == context.to_name]
+
+
+def _clicked_last(objects: Sequence[RememberedObject]) -> ClickedObject | None:
+    """The newest object that another click can still change."""
+    return next((o.clicked for o in objects if o.clicked.single_prompt or not o.accepted), None)
+
+
+def _no_object(what: str) -> NoObjectError:
+    return NoObjectError(f"{what}, and there is none", hint="click an object of another label first")
 
 
 def _same_label(remembered: RememberedObject, context: ClickContext) -> bool:
@@ -237,9 +272,10 @@ def _up_to(clicked: ClickedObject, click: PercentClick) -> ClickedObject:
 
 
 def _with_dots(known: ClickedObject, clicks: Sequence[PercentClick]) -> ClickedObject:
-    """The object with these dots, and with what no list of dots repeats: its box and the dots of a negative label."""
+    """The object with these dots, and with what no list of dots repeats: its box and the dots of other labels."""
     if known.box is None and not known.negative_label_clicks:
-        return _new_object(known.label, known.to_name, clicks, single_prompt=False)
+        began = _new_object(known.label, known.to_name, clicks, single_prompt=False)
+        return replace(began, extent=known.extent, step_dots=known.step_dots)
     left = {click.id: click for click in clicks}
     remaining = [
         left.pop(click.id, click)

@@ -149,6 +149,7 @@ class AnnotationState(Base):
         locked_at: Last write to this row, which serves as the annotation's lock. Our clock, seconds since 1970.
         mask_regions: Number of regions that can be masks. 0 if the annotation is skipped or gone; None if an earlier
             version of this program wrote the row.
+        second_labels: Number of its masks that also have a label of a click or box tool. None as for `mask_regions`.
         trained_until: `updated_at` of the state that the last training used.
         problem: Why the annotation, or regions of it that are marked as references, are not used; None if all are.
     """
@@ -163,6 +164,7 @@ class AnnotationState(Base):
     deleted_at: Mapped[float | None] = mapped_column(Float)
     locked_at: Mapped[float] = mapped_column(Float)
     mask_regions: Mapped[int | None]
+    second_labels: Mapped[int | None]
     trained_until: Mapped[str | None] = mapped_column(String(40))
     problem: Mapped[str | None] = mapped_column(Text)
 
@@ -247,6 +249,8 @@ class _AnsweredObject:
         box: [id, left, top, right, bottom] in percent of the image, or None.
         width: Width in pixels of the image that `rle` covers.
         height: Height in pixels of the image that `rle` covers.
+        step_dots: Ids of the keypoints of the labels Smaller and Larger that stepped its mask. None if an earlier version
+            of this program wrote the row.
     """
 
     project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
@@ -260,6 +264,7 @@ class _AnsweredObject:
     height: Mapped[int]
     score: Mapped[float]
     reference_versions: Mapped[list[str]] = mapped_column(JSON)
+    step_dots: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
 
 
 class ClickedObjectState(_AnsweredObject, Base):
@@ -268,6 +273,8 @@ class ClickedObjectState(_AnsweredObject, Base):
     Attributes:
         negative_label_clicks: Ids of those clicks that are keypoints of a negative label.
         single_prompt: Every request about the object so far had one prompt, as with "Auto accept".
+        extent: Steps of the mask from the network's choice to a larger one. None if an earlier version of this program
+            wrote the row.
         accepted: A region of the object was seen in an annotation or a draft.
         context_key: Key of the request context that was answered.
         requested_at_s: When that request arrived, seconds since 1970. A slow answer never replaces a newer one.
@@ -278,6 +285,7 @@ class ClickedObjectState(_AnsweredObject, Base):
 
     negative_label_clicks: Mapped[list[str]] = mapped_column("borrowed", JSON, key="negative_label_clicks")
     single_prompt: Mapped[bool] = mapped_column("lone", key="single_prompt")
+    extent: Mapped[int | None]
     accepted: Mapped[bool]
     context_key: Mapped[str] = mapped_column("asked", String(16), key="context_key")
     requested_at_s: Mapped[float] = mapped_column("asked_at_s", Float, key="requested_at_s", index=True)

@@ -313,8 +313,8 @@ class ClickEngine:
         predicted_from = time.monotonic()
         size_hw = open_image.predictor.image_size
         box = None if job.box is None else box_in_pixels(job.box, *size_hw)
-        result = open_image.predictor.predict(clicks_in_pixels(job.clicks, *size_hw), box)
-        result = result.stepped(job.extent)
+        network_choice = open_image.predictor.predict(clicks_in_pixels(job.clicks, *size_hw), box)
+        result = network_choice.stepped(job.extent)
         self.check_output(result.probability_hw)
         self._open_images.store(key, open_image)
         predicted = time.monotonic()
@@ -328,6 +328,7 @@ class ClickEngine:
             score=_score(result) if rle else 0.0,
             reference_versions=usable.versions,
             references_left_out=usable.left_out,
+            extent=result.chosen - network_choice.chosen,
             model_version=model.version,
             milliseconds={
                 "image": _ms(started, fetched),

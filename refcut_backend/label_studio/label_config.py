@@ -20,6 +20,8 @@ REFERENCE_CHOICE = "Reference"
 NEGATIVE_REFERENCE_CHOICE = "Negative reference"
 CONFIG_HINT = "use label_config/clicks_brush.xml as a pattern"
 NEGATIVE_LABELS = frozenset({"negative", "background"})
+STEP_LABELS = {"smaller": -1, "larger": 1}
+"""Labels that step the last object's mask, and by how much."""
 
 MaskKind = Literal["brush", "polygon", "rectangle"]
 MASK_KINDS: tuple[MaskKind, ...] = ("brush", "polygon", "rectangle")
@@ -105,9 +107,20 @@ class ProjectControls:
 
         A label is negative if it is called "Negative" or "Background" and no control takes masks of it.
         """
-        return label.strip().lower() in NEGATIVE_LABELS and not any(
-            label in control.labels for control in self.masks if control.to_name == to_name
-        )
+        return label.strip().lower() in NEGATIVE_LABELS and not self.takes_masks(label, to_name)
+
+    def step_of(self, label: str, to_name: str) -> int:
+        """Returns what a click of a label does to the extent of the object that was clicked last.
+
+        Returns:
+            1 for a label called "Larger", -1 for "Smaller", if no control takes masks of it; 0 for all other labels.
+        """
+        step = STEP_LABELS.get(label.strip().lower(), 0)
+        return 0 if self.takes_masks(label, to_name) else step
+
+    def takes_masks(self, label: str, to_name: str) -> bool:
+        """Whether a control on an image tag takes masks of a label."""
+        return any(label in control.labels for control in self.masks if control.to_name == to_name)
 
 
 def read_label_config(xml: str) -> ProjectControls:
@@ -190,8 +203,9 @@ def problems(controls: ProjectControls) -> list[str]:
 
 def _without_masks(control: Control, controls: ProjectControls) -> Iterable[str]:
     for label in control.labels:
-        taken = any(label in m.labels for m in controls.masks if m.to_name == control.to_name)
-        if not taken and not controls.is_negative_label(label, control.to_name):
+        where = label, control.to_name
+        is_command = controls.is_negative_label(*where) or controls.step_of(*where)
+        if not is_command and not controls.takes_masks(*where):
             yield label
 
 

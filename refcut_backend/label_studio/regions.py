@@ -53,6 +53,18 @@ def is_mask_region(item: dict[str, Any], controls: ProjectControls) -> bool:
     return item.get("type") in REGION_KINDS and item.get("from_name") in mask_tools
 
 
+def second_labels(result: Sequence[dict[str, Any]], controls: ProjectControls) -> list[dict[str, Any]]:
+    """Returns the labels of click and box tools that Label Studio stored with masks, as items of a `result`.
+
+    Label Studio gives a suggestion that is accepted the label that is chosen at that moment, of whichever tool. So a mask
+    that is accepted while a label for clicks is chosen has that label as a second one: an item with the mask's id that
+    repeats the mask's value.
+    """
+    masks = {str(item.get("id")) for item in result if is_mask_region(item, controls)}
+    prompt_tools = {control.name for control in (*controls.clicks, *controls.boxes)}
+    return [item for item in result if item.get("from_name") in prompt_tools and str(item.get("id")) in masks]
+
+
 MAX_MASK_PIXELS = 100_000_000
 MAX_EDGE_PX = 1_000_000
 """Up to this edge, a corner at MAX_PERCENT in fractions of a pixel still fits into the integers that OpenCV uses."""

@@ -170,6 +170,8 @@ class ClickAnswer:
         error_message: The reason, for people.
         milliseconds: Time per step in the worker.
         references_left_out: References of the job that could not be used.
+        extent: Steps from the network's choice to this mask; fewer than the job asks for where no larger or smaller mask
+            is left.
     """
 
     width: Pixels = 0
@@ -182,6 +184,7 @@ class ClickAnswer:
     error_message: Text | None = None
     milliseconds: dict[str, Finite] = field(default_factory=dict)
     references_left_out: tuple[LeftOutReference, ...] = ()
+    extent: int = 0
 
     @classmethod
     def refused(cls, error: RefCutError) -> ClickAnswer:

@@ -66,6 +66,7 @@ class AnnotationUpdate:
         task_fingerprint: `ListedTask.fingerprint` of the task if this annotation is its only one; then no listing is
             needed. None otherwise.
         mask_regions: Number of regions that can be masks; 0 for a skipped annotation.
+        second_labels: Number of its masks with a second label (`label_studio.regions.second_labels`).
     """
 
     project_id: int
@@ -77,6 +78,7 @@ class AnnotationUpdate:
     problem: str | None = None
     task_fingerprint: str | None = None
     mask_regions: int = 0
+    second_labels: int = 0
 
 
 class AnnotationStates:
@@ -208,7 +210,8 @@ class AnnotationStates:
             for annotation_id in ids:
                 state = self._lock_annotation(session, project_id, annotation_id)
                 record_event(session, project_id, action, annotation_id, "", None)
-                state.deleted_at, state.mask_regions, state.problem = state.deleted_at or self._now(), 0, None
+                state.deleted_at = state.deleted_at or self._now()
+                state.mask_regions, state.second_labels, state.problem = 0, 0, None
                 task = tasks[task_of[annotation_id]] if annotation_id in task_of else None
                 self._remove(session, project_id, task, Reference.annotation_id == annotation_id)
 
@@ -226,7 +229,9 @@ class AnnotationStates:
         def work(session: Session, ids: Sequence[int]) -> None:
             tasks = [self._lock_task(session, project_id, task_id) for task_id in ids]
             those = AnnotationState.project_id == project_id, AnnotationState.task_id.in_(ids)
-            session.execute(update(AnnotationState).where(*those).values(mask_regions=0, problem=None))
+            session.execute(
+                update(AnnotationState).where(*those).values(mask_regions=0, second_labels=0, problem=None)
+            )
             for task in tasks:
                 record_event(session, project_id, action, task.task_id, "", None)
                 task.deleted_at = task.deleted_at or self._now()
@@ -255,7 +260,8 @@ class AnnotationStates:
     def _store(self, session: Session, state: AnnotationState, change: AnnotationUpdate) -> bool:
         """Makes the annotation's rows in the registry those of its new state; returns whether one was removed."""
         state.updated_at, state.task_id = change.updated_at, change.task_id
-        state.mask_regions, state.problem = change.mask_regions, change.problem
+        state.mask_regions, state.second_labels = change.mask_regions, change.second_labels
+        state.problem = change.problem
         query = select(Reference).where(
             Reference.project_id == change.project_id, Reference.annotation_id == change.annotation_id
         )
@@ -344,7 +350,7 @@ def clear_missing_masks(
     )
     for state in session.scalars(known):
         if _is_before(state.webhook_at, requested_at) and state.annotation_id not in present:
-            state.mask_regions, state.problem = 0, None
+            state.mask_regions, state.second_labels, state.problem = 0, 0, None
 
 
 def _is_before(webhook_at: float | None, requested_at: float) -> bool:

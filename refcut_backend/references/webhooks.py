@@ -13,7 +13,7 @@ from refcut_backend.errors import BadMaskError, ConfigError, LabelConfigError, R
 from refcut_backend.images.address import image_of_task
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Webhook, WebhookProject
-from refcut_backend.label_studio.regions import check_result, count_mask_regions
+from refcut_backend.label_studio.regions import check_result, count_mask_regions, second_labels
 from refcut_backend.references.annotation_states import AnnotationUpdate
 from refcut_backend.references.owner_rules import as_text, read_extra_params
 from refcut_backend.references.parse import LabelReference, read_references
@@ -164,13 +164,14 @@ class AnnotationFollower:
         added = self._references.rules.added_labels(project_id, task.id, annotation.id)
         found: list[tuple[LabelReference, str]] = []
         problems: list[str] = []
-        mask_regions = 0
+        mask_regions = second = 0
         try:
             check_result(annotation.result)
         except BadMaskError as error:
             problems.append(f"the annotation is left out: {error}")
         if not annotation.was_cancelled and not problems:
             mask_regions = count_mask_regions(annotation.result, controls)
+            second = len(second_labels(annotation.result, controls))
             read = read_references(annotation.result, controls.roles, added)
             problems.extend(read.problems)
             for reference in read.references:
@@ -195,6 +196,7 @@ class AnnotationFollower:
             if task.total_annotations + task.cancelled_annotations == 1
             else None,
             mask_regions=mask_regions,
+            second_labels=second,
         )
 
     def _author(self, project_id: int, annotation: AnnotationPayload) -> Author:

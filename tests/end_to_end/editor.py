@@ -93,14 +93,19 @@ class Editor:
             switch.click(force=True)  # the real checkbox is invisible, and follows a moment later
             expect(switch).to_be_checked(checked=on, timeout=ACTION_LIMIT_MS)
 
-    def keep_label_selected(self) -> None:
+    def keep_label_selected(self, on: bool = True) -> None:
         """Set "Keep label selected after creating a region", which Label Studio ships switched off.
 
-        Without it every click takes the label away, and the annotator has to choose it anew for the next.
+        Without it every click takes the label away, and the annotator has to choose it anew for the next. The browser
+        context remembers it for later tasks.
         """
         self.page.get_by_test_id("bottombar-settings-button").click()
-        setting = self.page.locator("label.lsf-settings__field", has_text="Keep label selected")
-        setting.locator("input").check(force=True)
+        setting = self.page.locator("label.lsf-settings__field", has_text="Keep label selected").locator(
+            "input"
+        )
+        if setting.is_checked() != on:
+            setting.click(force=True)  # the real checkbox is invisible, and follows a moment later
+            expect(setting).to_be_checked(checked=on, timeout=ACTION_LIMIT_MS)
         self.page.locator(".lsf-settings-modal .ant-modal-close").click()
         self.page.locator(".lsf-settings-modal").wait_for(state="hidden")
 
@@ -113,9 +118,7 @@ class Editor:
             expect(self._label_chip(name)).to_contain_class("lsf-label_selected")
         self._label = name
         # The tool comes after the label: choosing a label of another control puts the tool down.
-        if not self._has_class(self._smart_tool(), "lsf-tool_active"):
-            self._smart_tool().click()
-            expect(self._smart_tool()).to_contain_class("lsf-tool_active")
+        self._take_tool("key-point-tool")
 
     def click_image(
         self, x_fraction: float, y_fraction: float, negative: bool = False, on_mask: bool = False
@@ -157,9 +160,7 @@ class Editor:
         chip = self._label_chip(label, BOX_CONTROL)
         self._press(chip.locator(".lsf-label__hotkey").inner_text())
         expect(chip).to_contain_class("lsf-label_selected")
-        rectangle = self._smart_tool().and_(self.page.get_by_label("rectangle-tool", exact=True))
-        while not self._has_class(rectangle, "lsf-tool_active"):
-            self._smart_tool().first.click()
+        self._take_tool("rectangle-tool")
         start, end = self.page_point(*top_left), self.page_point(*bottom_right)
         with self.page.expect_response("**/interactive-annotating*", timeout=ACTION_LIMIT_MS) as response:
             self.page.mouse.move(*start)
@@ -224,6 +225,11 @@ class Editor:
         self._region_rows().nth(index).locator(".lsf-outliner-item__title").click()
         self.page.locator(".lsf-choices:not(.lsf-choices_hidden)").wait_for()
 
+    def role_is_in_reach(self, role: str) -> bool:
+        """Whether a click in the middle of a role's button would meet it, without scrolling."""
+        button = self.page.locator(f'.lsf-choices input[type=radio][name="{role}"]')
+        return bool(button.evaluate(_MEETS_ITSELF))
+
     def set_role(self, role: str) -> None:
         """Give the selected mask a role: Reference or Negative reference. Kept by `submit()`."""
         button = self.page.locator(f'.lsf-choices input[type=radio][name="{role}"]')
@@ -239,6 +245,18 @@ class Editor:
         # Label Studio ignores hotkeys while any input has the focus, even the Auto-Annotation switch.
         self.page.evaluate("() => document.activeElement?.blur()")
         self.page.keyboard.press(keys)
+
+    def _take_tool(self, name: str) -> None:
+        """Take up a smart tool. With several of them there is one Auto-Detect button, which goes to the next tool."""
+        button = self._smart_tool().first
+        named = self.page.get_by_label(name, exact=True)
+        tool = self._smart_tool().and_(named) if self._smart_tool().count() > 1 else button
+        for _ in range(self._smart_tool().count() + 1):
+            if self._has_class(tool, "lsf-tool_active"):
+                return
+            button.click()
+            self.page.wait_for_timeout(200)  # the tools follow a moment later
+        raise EditorError(f"Auto-Detect never comes to {name}")
 
     def _smart_tool(self) -> Locator:
         return self.page.locator(".lsf-tool_smart")
@@ -273,6 +291,11 @@ class Editor:
 
 _KEYPOINT_ROW = "lsf-tree__node_type_keypointregion"
 _IS_STAGE = "([x, y]) => !!document.elementFromPoint(x, y)?.closest('.konvajs-content')"
+_MEETS_ITSELF = """(button) => {
+    const box = button.getBoundingClientRect();
+    const met = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+    return met === button || !!met?.contains(button) && !!met.closest('.lsf-choices');
+}"""
 _IMAGE_AT_REST = """() => {
     const image = document.querySelector('.lsf-image > img');  // may still go and come back
     const place = image?.naturalWidth ? JSON.stringify(image.getBoundingClientRect()) : performance.now();

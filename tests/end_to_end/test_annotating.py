@@ -1,9 +1,13 @@
-"""An annotator's ways of working, in the demo's cars project: several labels, and Auto-Accept."""
+"""An annotator's ways of working, in the demo's cars project: several labels, steps of the mask, and Auto-Accept."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,6 +96,79 @@ def test_with_auto_accept_a_negative_click_refines_and_a_click_elsewhere_begins_
     stored = [result for result in editor.submit()["result"] if result["type"] == "brushlabels"]
     assert {result["id"] for result in stored} == {first["id"], light["id"]}
     assert np.array_equal(mask_of(next(r for r in stored if r["id"] == first["id"])), mask_of(refined))
+
+
+def step(editor: Editor, label: str, x_fraction: float) -> dict[str, Any]:
+    """Clicks with Smaller or Larger in the upper left of the photograph; the one region that comes back."""
+    editor.choose_label(label)
+    (region,) = editor.click_image(x_fraction, 0.05)["data"]["result"]
+    return dict(region)
+
+
+def test_larger_and_smaller_step_the_mask_and_what_is_accepted_is_what_was_stepped(editor: Editor) -> None:
+    editor.choose_label("Door")
+    (first,) = click_in_the_middle(editor, demo_mask(PHOTOGRAPH, "front_door"))
+    larger = step(editor, "Larger", 0.05)
+    middle, smaller = step(editor, "Smaller", 0.1), step(editor, "Smaller", 0.15)
+    assert {region["id"] for region in (larger, middle, smaller)} == {first["id"]}
+    assert {region["value"]["brushlabels"][0] for region in (larger, middle, smaller)} == {"Door"}
+    areas = [int(mask_of(region).sum()) for region in (smaller, middle, larger)]
+    assert areas == sorted(areas)
+    assert len(set(areas)) >= 2, "there is a larger or a smaller mask"
+    editor.accept_suggestion()
+    (stored,) = editor.submit()["result"]
+    assert stored["type"] == "brushlabels"
+    assert np.array_equal(mask_of(stored), mask_of(smaller))
+
+
+def test_with_auto_accept_a_step_replaces_the_mask_and_its_second_label_can_be_repaired(
+    world: World, editor: Editor
+) -> None:
+    editor.keep_label_selected()
+    editor.auto_accept(on=True)
+    editor.choose_label("Door")
+    (first,) = click_in_the_middle(editor, demo_mask(PHOTOGRAPH, "front_door"))
+    stepped = step(editor, "Larger", 0.05)
+    stored = editor.submit()
+    editor.keep_label_selected(on=False)
+    assert {result["id"] for result in stored["result"]} == {first["id"]}
+    by_type = {result["type"]: result for result in stored["result"]}
+    assert by_type["keypointlabels"]["value"]["keypointlabels"] == ["Larger"], (
+        "what Label Studio does by itself"
+    )
+    project_id = LabelStudioProject.titled(world.label_studio, world.token)[DEMO_PROJECTS[0].title]
+    done = subprocess.run(
+        [sys.executable, "-m", "refcut_backend", "masks", "repair", "--project", str(project_id)],
+        env=os.environ | {"REFCUT_STATE_DIR": str(world.folder / "refcut")},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert f"annotation {stored['id']}: 1 masks" in done.stdout, done.stdout + done.stderr
+    with closing(LabelStudioProject(world.label_studio, project_id, world.token)) as project:
+        (left,) = project.annotations(stored["task"])[0]["result"]
+    assert (left["id"], left["type"]) == (first["id"], "brushlabels")
+    assert np.array_equal(mask_of(left), mask_of(stepped))
+
+
+def test_a_role_is_in_reach_without_scrolling_also_under_a_tall_photograph(world: World) -> None:
+    demo = DEMO_PROJECTS[1]
+    project_id = LabelStudioProject.titled(world.label_studio, world.token)[demo.title]
+    with closing(LabelStudioProject(world.label_studio, project_id, world.token)) as project:
+        first, *_ = project.task_ids()
+    world.editor.open_task(project_id, first)
+    world.editor.select_region(0)
+    assert world.editor.role_is_in_reach("Reference")
+    assert world.editor.role_is_in_reach("Negative reference")
+    world.editor.leave()
+
+
+def test_a_click_with_ctrl_inside_a_box_refines_its_mask(editor_with_boxes: Editor) -> None:
+    (boxed,) = editor_with_boxes.draw_box("Wheel", (0.4, 0.5), (0.6, 0.8))["data"]["result"]
+    editor_with_boxes.choose_label("Wheel")
+    (refined,) = editor_with_boxes.click_image(0.5, 0.7, on_mask=True)["data"]["result"]
+    assert refined["id"] == boxed["id"]
 
 
 def test_a_box_gives_a_mask_within_its_slack_that_is_accepted_and_stored(editor_with_boxes: Editor) -> None:

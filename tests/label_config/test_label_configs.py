@@ -6,7 +6,10 @@ from label_studio_sdk.label_interface import LabelInterface
 from refcut_backend.label_studio.label_config import ProjectControls, problems, read_label_config
 from tests.support.recorded import REPOSITORY
 
-CONFIGS = sorted((REPOSITORY / "label_config").glob("*.xml"))
+CONFIGS = [
+    *sorted((REPOSITORY / "label_config").glob("*.xml")),
+    REPOSITORY / "label_studio_demo" / "clothes.xml",
+]
 EVERY = pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
 
 
@@ -43,6 +46,17 @@ def test_the_clicks_have_the_labels_of_the_masks_in_the_same_colours(path):
                 colours.items()
                 <= {label: found.attr["background"] for label, found in clicks.items()}.items()
             )
+
+
+@EVERY
+def test_smaller_and_larger_step_the_mask_and_have_hotkeys_of_their_own(path):
+    found = read_label_config(path.read_text())
+    assert [found.step_of(label, "image") for label in ("Smaller", "Larger", "Door")] == [-1, 1, 0]
+    labels = LabelInterface(path.read_text()).get_control("click").labels_attrs
+    assert {name: label.attr.get("hotkey") for name, label in labels.items() if label.attr.get("hotkey")} == {
+        "Smaller": "s",
+        "Larger": "l",
+    }
 
 
 def test_masks_come_back_as_what_the_configs_names_say():

@@ -47,6 +47,17 @@ def role_result(region: dict[str, Any], role: str) -> dict[str, Any]:
     return {**region, "type": "choices", "from_name": "refcut_role", "value": value}
 
 
+def second_label_result(region: dict[str, Any], label: str) -> dict[str, Any]:
+    """The second result that Label Studio adds if a label for clicks is chosen when a mask is accepted."""
+    value = {key: kept for key, kept in region["value"].items() if key != region["type"]}
+    return {
+        **region,
+        "type": "keypointlabels",
+        "from_name": "click",
+        "value": {**value, "keypointlabels": [label]},
+    }
+
+
 def click_result(
     click_id: str, x: float, y: float, label: str, *, positive: bool | None = True
 ) -> dict[str, Any]:

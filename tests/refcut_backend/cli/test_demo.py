@@ -6,10 +6,18 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
+from refcut_backend.cli.demo import activity, greeting
+from refcut_backend.cli.demo_label_studio import Owner
+from tests.support.http_server import serving
 from tests.support.recorded import REPOSITORY
 from tests.support.running_backend import free_port
 from tests.support.trained_folders import trained_folder
@@ -35,6 +43,8 @@ def test_whatever_ends_the_demo_nothing_is_left_of_it(tmp_path, signum):
         wait_for(lambda: "Starting Label Studio" in (tmp_path / "log").read_text(), "all is started", 240)
         wait_for(lambda: len(children_of(demo.pid)) == 6, "run, Redis, two workers, web server, Label Studio")
         assert (tmp_path / "demo").stat().st_mode & 0o077 == 0
+        assert "worker ready" in (tmp_path / "demo" / "refcut" / "backend.log").read_text()
+        assert "{" not in (tmp_path / "log").read_text(), "no line of a log is on the screen"
         children = children_of(demo.pid)
         demo.send_signal(signum)
         demo.wait(2 * GENEROUS_S)
@@ -42,6 +52,34 @@ def test_whatever_ends_the_demo_nothing_is_left_of_it(tmp_path, signum):
     finally:
         demo.kill()
         demo.wait()
+
+
+def test_the_greeting_names_address_account_state_and_log_and_the_three_steps_to_a_mask():
+    lines = greeting(
+        "http://127.0.0.1:8080",
+        Owner("me@example.com", "secret", "token"),
+        {"Cars": 3},
+        Path("/demo"),
+        Path("/demo/refcut/backend.log"),
+    ).splitlines()
+    for named in ("http://127.0.0.1:8080", "me@example.com", "secret", "/demo", "/demo/refcut/backend.log"):
+        assert [line for line in lines if line.endswith(f" {named}")], named
+    assert [line for line in lines if line.endswith("http://127.0.0.1:8080/projects/3/data")]
+    steps = [line.strip() for line in lines if line.strip()[:2] in ("1.", "2.", "3.")]
+    assert [word in step for word, step in zip(("Auto-Annotation", "label", " M "), steps, strict=True)] == [
+        True
+    ] * 3
+    assert "token" not in "".join(lines)
+
+
+def test_every_minute_a_line_says_what_was_answered_or_that_the_backend_does_not_answer():
+    async def status(_request: Request) -> JSONResponse:
+        return JSONResponse({"clicks": {"image": 1, "answered": 3, "no_clicks": 9}})
+
+    with serving(Starlette(routes=[Route("/status", status)])) as client:
+        address = str(client.base_url).rstrip("/")
+        assert activity(address).endswith("clicks answered with a mask: 3, 1 image")
+    assert "does not say" in activity(address)
 
 
 def children_of(pid: int) -> list[psutil.Process]:

@@ -17,7 +17,7 @@ from refcut_backend.label_studio.connection import Connection
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.settings import Settings
 from tests.support.fake_label_studio_client import TOKEN, fake_label_studio, healthy
-from tests.support.recorded import LABEL_CONFIG
+from tests.support.recorded import LABEL_CONFIG, second_label_result
 from tests.support.registry import DOOR, marked, open_registry
 from tests.support.running_backend import free_port
 
@@ -88,6 +88,35 @@ def test_an_odd_annotation_is_named_and_leaves_the_project_well(tmp_path: Path) 
     (finding,) = [one for one in found if "left out" in one.what]
     assert "task 5, annotation 6" in finding.what
     assert "item 1" in finding.what
+
+
+def test_masks_with_two_labels_are_counted_and_their_annotations_named_until_they_are_gone(
+    tmp_path: Path,
+) -> None:
+    project = {"id": 7, "label_config": LABEL_CONFIG}
+    with open_registry(tmp_path) as registry, fake_label_studio(healthy()) as address:
+        registry.projects.remember(7, Connection(address, TOKEN), LABEL_CONFIG)
+        for number in range(1, 13):
+            registry.follow(
+                {
+                    "action": "ANNOTATION_CREATED",
+                    "project": project,
+                    "task": {"id": number, "data": {}},
+                    "annotation": {
+                        "id": number,
+                        "result": [DOOR, second_label_result(DOOR, "Door")],
+                        "updated_at": "2026-01-01",
+                    },
+                }
+            )
+        (finding,) = [one for one in findings(tmp_path, address) if "second" in one.what]
+        assert finding.state == "note"
+        assert "12 masks" in finding.what
+        assert "annotations 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ..." in finding.what
+        assert "refcut masks repair --project 7" in finding.advice
+        gone = [{"id": number} for number in range(1, 13)]
+        registry.follow({"action": "ANNOTATIONS_DELETED", "project": project, "annotations": gone})
+        assert not [one for one in findings(tmp_path, address) if "second" in one.what]
 
 
 def test_a_refused_token_is_never_shown(tmp_path: Path) -> None:

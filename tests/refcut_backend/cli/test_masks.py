@@ -1,4 +1,4 @@
-"""An annotator submits without the tick: the mask is found, counted and put back as the tick would have put it."""
+"""What `refcut masks` mends: masks that were submitted without the tick, and masks that have two labels."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from refcut_backend.clicks.forgotten_masks import KEPT_S, ForgottenMasks
 from refcut_backend.clicks.history import ClickHistory
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.recover_masks import recover_all
+from refcut_backend.clicks.second_labels import TwiceLabelled, twice_labelled
 from refcut_backend.clicks.service import ClickService
 from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.settings import Settings
 from refcut_backend.wiring import mask_recovery, open_stores
 from tests.support.label_studio_api import LabelStudioApi, serving
 from tests.support.one_version import OneVersion
-from tests.support.recorded import REPOSITORY, click_result
+from tests.support.recorded import REPOSITORY, click_result, second_label_result
 from tests.support.registry import Registry, open_registry
 from tests.support.squares import Editor, SquareQueue
 
@@ -94,6 +95,15 @@ def test_a_mask_that_was_submitted_without_the_tick_is_counted_and_put_back(offi
     assert office.stored() == [answered], "the mask has come, and its dot has gone"
     assert office.missing == 0
     assert refcut("masks", "recover", "--project", "7").stdout == "0 masks recovered\n"
+
+
+def test_the_dots_that_stepped_the_mask_go_with_those_that_made_it(office):
+    office.click(DOT)
+    step = click_result("s", 5, 5, "Larger")
+    (answered,) = office.click(step)
+    office.submit(DOT, step)
+    refcut("masks", "recover", "--project", "7")
+    assert office.stored() == [answered]
 
 
 def test_what_else_is_in_the_annotation_stays(office):
@@ -201,3 +211,41 @@ def test_masks_are_kept_for_a_month(office):
     assert [mask.label for mask in office.forgotten.of_task(7, TASK)] == [kept.label, "Wheel"]
     office.forgotten.keep_older(time.time() + KEPT_S + 2)
     assert office.forgotten.of_task(7, TASK) == []
+
+
+# Masks with two labels.
+
+
+def test_the_second_label_of_masks_is_counted_and_taken_away_and_all_else_stays(office):
+    (door,) = office.click(DOT)
+    (wheel,) = office.click(OTHER_DOT)
+    stray = click_result("stray", 1, 1, "Hood")
+    webhook = office.api.annotate(
+        1, TASK, door, second_label_result(door, "Door"), stray, wheel, second_label_result(wheel, "Larger")
+    )
+    office.registry.follow(webhook)
+    assert twice_labelled(office.registry.engine, 7) == [TwiceLabelled(TASK, 1, 2)]
+    before = office.stored()
+    result = refcut("masks", "repair", "--project", "7", "--dry-run")
+    assert (result.exit_code, result.stdout) == (
+        0,
+        "task 3, annotation 1: 2 masks\n2 masks would be repaired\n",
+    )
+    assert office.stored() == before
+    assert refcut("masks", "repair", "--project", "7").stdout.endswith("\n2 masks repaired\n")
+    assert office.stored() == [door, stray, wheel]
+    office.registry.follow(office.api.annotate(1, TASK, *office.stored()))
+    assert twice_labelled(office.registry.engine, 7) == []
+    assert refcut("masks", "repair", "--project", "7").stdout == "0 masks repaired\n"
+
+
+def test_polygons_are_repaired_piece_by_piece_and_an_odd_annotation_is_named(office):
+    office.registry.connect(office.api, POLYGON_CONFIG)
+    office.editor.label_config = POLYGON_CONFIG
+    (door,) = office.click(DOT)
+    office.api.annotate(1, TASK, door, second_label_result(door, "Door"))
+    office.api.annotate(2, TASK + 1, "odd")  # type: ignore[arg-type]
+    result = refcut("masks", "repair", "--project", "7")
+    assert result.exit_code == 1
+    assert "not repaired: task 4, annotation 2: item 1" in result.stdout
+    assert office.stored() == [door]

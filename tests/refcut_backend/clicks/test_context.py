@@ -37,9 +37,18 @@ def test_clicks_of_another_label_or_image_do_not_count():
     assert dots_of(click_result("a", 1, 1, "Door"), other_image, click_result("b", 2, 2, "Hood")) == ["b"]
 
 
-def test_a_click_label_that_stuck_to_an_accepted_mask_is_no_click():
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"format": "rle", "rle": [0, 1, 2]},
+        {"points": [[1, 1], [5, 1], [5, 5]], "closed": True},
+        {"x": 1, "y": 1, "width": 5, "height": 5, "rotation": 0},
+    ],
+    ids=["brush", "polygon", "rectangle"],
+)
+def test_a_click_label_that_stuck_to_an_accepted_mask_is_no_click(value):
     mask = click_result("m", 0, 0, "Door")
-    mask["value"] = {"format": "rle", "rle": [0, 1, 2], "keypointlabels": ["Door"]}
+    mask["value"] = {**value, "keypointlabels": ["Door"]}
     assert read_context([mask]) is None
     assert dots_of(mask, click_result("a", 10, 10, "Door")) == ["a"]
 
@@ -59,6 +68,10 @@ def test_boxes_are_a_context_of_their_own():
 
 def test_rectangles_that_were_answers_are_no_question():
     assert read_context([box_result("rc-b", 10, 20, 30, 40, "Door")]) is None
+    polygon = box_result("p", 0, 0, 1, 1, "Door") | {
+        "value": {"points": [[1, 1]], "rectanglelabels": ["Door"]}
+    }
+    assert read_context([polygon]) is None, "the label of a box that stuck to a polygon"
 
 
 def test_of_dots_and_boxes_at_once_the_newest_decides():

@@ -36,8 +36,9 @@ def remember(
 
 
 def test_an_object_comes_back_as_it_was(objects):
-    remember(objects, DOOR, 50)
-    assert objects.recall(1, 2, 60) == [RememberedObject(DOOR, False, 50, "k")]
+    stepped = replace(DOOR, extent=-1, step_dots=frozenset({"s", "t"}))
+    remember(objects, stepped, 50)
+    assert objects.recall(1, 2, 60) == [RememberedObject(stepped, False, 50, "k")]
     assert objects.mask(1, 2, "rc-a") == GIVEN
 
 
@@ -51,7 +52,7 @@ def test_objects_come_newest_first_and_of_the_task_alone(objects):
 
 
 def test_further_clicks_replace_what_was_remembered(objects):
-    remember(objects, DOOR, 50)
+    remember(objects, replace(DOOR, extent=2, step_dots=frozenset({"l"})), 50)
     less = replace(
         DOOR, clicks=DOOR.clicks[:1], box=None, negative_label_clicks=frozenset(), single_prompt=False
     )

@@ -317,6 +317,35 @@ def test_promise_2_two_annotators_on_one_task_are_both_answered_with_their_own_c
     assert second == [{"rc-q0": "Door"}] * 3
 
 
+# Labels that step the mask.
+
+
+def test_a_dot_of_larger_asks_for_the_next_larger_mask_of_the_object_and_answers_with_its_region(
+    editor, queue
+):
+    editor.send(dot("a", 20))
+    reply = editor.send(dot("l", 95, "Larger"))
+    assert squares.given(reply) == {"rc-a": "Door"}
+    assert mask_of(reply, "rc-a").sum() > mask_of(editor.send(dot("s", 96, "Smaller")), "rc-a").sum()
+    assert [(job.label, [click.id for click in job.clicks], job.extent) for job in queue.jobs] == [
+        ("Door", ["a"], 0),
+        ("Door", ["a"], 1),
+        ("Door", ["a"], 0),
+    ]
+
+
+def test_steps_beyond_the_largest_mask_need_no_steps_back(editor, queue):
+    editor.send(dot("a", 20))
+    for name in ("l1", "l2", "l3"):
+        editor.send(dot(name, 95, "Larger"))
+    editor.send(dot("s", 95, "Smaller"))
+    assert queue.jobs[-1].extent == 0, "the squares have one larger mask"
+
+
+def test_a_dot_of_smaller_without_an_object_is_an_empty_answer_with_its_reason(editor):
+    assert editor.send(dot("s", 45, "Smaller")).reason == "no_object"
+
+
 # A negative label.
 
 

@@ -27,15 +27,20 @@ class Annotator:
         self.polarities: dict[str, bool] = {}
         self.now_s = 0.0
 
-    def send(self, *regions: dict[str, Any], is_negative_label: bool = False) -> ClickedObject:
+    def send(self, *regions: dict[str, Any], is_negative_label: bool = False, step: int = 0) -> ClickedObject:
         context = read_context(list(regions))
         assert context is not None
-        clicked = self.session().understand(context, is_negative_label=is_negative_label)
+        kind: dict[str, Any] = {"is_negative_label": is_negative_label, "step": step}
+        clicked = self.session().understand(context, **kind)
         self.remember(clicked, context.key())
-        assert self.session().understand(context, is_negative_label=is_negative_label) == clicked, (
-            "sent again"
-        )
+        assert self.session().understand(context, **kind) == clicked, "sent again"
         return clicked
+
+    def larger(self, *names: str) -> ClickedObject:
+        return self.send(*(dot(name, 5, "Larger") for name in names), step=1)
+
+    def smaller(self, *names: str) -> ClickedObject:
+        return self.send(*(dot(name, 5, "Smaller") for name in names), step=-1)
 
     def session(self) -> ClickSession:
         return ClickSession(tuple(self.objects), self.polarities, self.on_mask)
@@ -287,6 +292,54 @@ def test_a_negative_label_does_not_touch_what_was_accepted(annotator):
     annotator.accept("rc-a")
     with pytest.raises(NoObjectError):
         annotator.send(dot("n", 25, "Negative"), is_negative_label=True)
+
+
+# Labels that step the mask.
+
+
+def test_each_dot_of_larger_or_smaller_is_a_step_of_the_object_clicked_last(annotator):
+    annotator.send(dot("a", 20))
+    wheel = annotator.send(dot("w", 80, "Wheel"))
+    assert annotator.larger("l1") == replace(wheel, extent=1, step_dots=frozenset({"l1"}))
+    assert annotator.larger("l1", "l2").extent == 2
+    stepped = annotator.smaller("s1")
+    assert (stepped.region_id, stepped.extent, signs(stepped)) == ("rc-w", 1, ["+w"])
+
+
+def test_with_auto_accept_steps_add_up_although_their_dots_leave_the_canvas(annotator):
+    annotator.send(dot("a", 20))
+    annotator.accept("rc-a")
+    assert [annotator.smaller(name).extent for name in ("s1", "s2")] == [-1, -2]
+
+
+def test_dragging_or_deleting_a_step_dot_changes_nothing(annotator):
+    annotator.send(dot("a", 20), dot("b", 22))
+    annotator.larger("l1", "l2")
+    dragged = annotator.send(dot("l1", 60, "Larger"), step=1)
+    assert (dragged.region_id, dragged.extent) == ("rc-a", 2)
+
+
+def test_a_further_click_begins_at_the_networks_own_choice_again_and_counts_no_step_twice(annotator):
+    annotator.send(dot("a", 20))
+    annotator.larger("l1")
+    assert annotator.send(dot("a", 20)).extent == 1, "the same clicks once more: the same mask"
+    assert annotator.send(dot("a", 20), dot("b", 25)).extent == 0
+    assert annotator.larger("l1", "l2").extent == 1
+
+
+@pytest.mark.parametrize("more", [[dot("b", 22, positive=False)], [box_result("x", 40, 40, 20, 20, "Door")]])
+def test_steps_are_forgotten_by_whatever_changes_the_object(annotator, more):
+    first = (
+        [dot("a", 20)] if more[0]["type"] == "keypointlabels" else [box_result("x", 30, 30, 20, 20, "Door")]
+    )
+    annotator.send(*first)
+    assert annotator.larger("l1").extent == 1
+    assert annotator.send(*more).extent == 0
+
+
+def test_a_step_label_without_an_object_is_refused(annotator):
+    with pytest.raises(NoObjectError, match="Larger"):
+        annotator.larger("l1")
 
 
 # Boxes.

@@ -20,6 +20,7 @@ from PIL import Image
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings
+from model.training.growth import with_candidates
 from refcut_backend.errors import ImageError, ModelOutputError, RefCutError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ImageCache
@@ -122,6 +123,21 @@ def test_an_image_is_fetched_once_for_all_its_clicks():
     for count in range(1, 4):
         engine.answer(job(*[(10.0 * n, 50.0) for n in range(1, count + 1)]))
     assert store.loaded == ["/a.jpg"]
+
+
+def test_a_step_gives_the_next_candidate_and_says_how_far_it_could_go():
+    engine = make_engine(Store())
+    serve(engine, with_candidates(network()), "model-2", SETTINGS)
+    answers = [engine.answer(dataclasses.replace(job((50, 50)), extent=extent)) for extent in (-9, 0, 9)]
+    smallest, chosen, largest = answers
+    assert chosen.extent == 0
+    assert largest.extent - smallest.extent == 2, "three candidates are two steps apart"
+    assert len({answer.score for answer in answers}) == 3 - (0 in (smallest.extent, largest.extent))
+
+
+def test_a_network_with_one_mask_takes_no_steps():
+    asked = dataclasses.replace(job((50, 50)), extent=1)
+    assert make_engine(Store()).answer(asked).extent == 0
 
 
 def test_a_reference_is_encoded_once_and_named_in_the_answer():

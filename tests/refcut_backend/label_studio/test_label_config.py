@@ -117,6 +117,16 @@ def test_a_label_called_background_that_takes_masks_is_not_negative():
     assert not read_label_config(config(both)).is_negative_label("Background", "image")
 
 
+@pytest.mark.parametrize(("name", "step"), [("Larger", 1), (" LARGER ", 1), ("smaller", -1), ("Large", 0)])
+def test_the_labels_smaller_and_larger_step_masks_unless_a_control_takes_masks_of_them(name, step):
+    click = tag("KeyPoint", "Door", name, smart="true")
+    assert read_label_config(config(click + tag("Brush", "Door"))).step_of(name, "image") == step
+    controls = read_label_config(config(click + tag("Brush", "Door", name)))
+    assert controls.step_of(name, "image") == 0
+    assert problems(controls) == []
+    assert bool(problems(read_label_config(config(click + tag("Brush", "Door"))))) == (step == 0)
+
+
 def test_a_control_for_two_images_is_one_for_each():
     controls = read_label_config(
         config(tag("KeyPoint", "Door", to="image,second") + tag("Brush", "Door", to="image,second"))
