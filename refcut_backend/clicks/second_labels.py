@@ -45,7 +45,8 @@ def twice_labelled(engine: Engine, project_id: int) -> list[TwiceLabelled]:
         .order_by(AnnotationState.annotation_id)
     )
     with engine.connect() as connection:
-        return [TwiceLabelled(*row) for row in connection.execute(query)]
+        rows = connection.execute(query)
+        return [TwiceLabelled(task_id, annotation_id, masks or 0) for task_id, annotation_id, masks in rows]
 
 
 @dataclass
