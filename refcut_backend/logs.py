@@ -46,10 +46,14 @@ class SafeJsonFormatter(JsonFormatter):
         project = getattr(record, "project", None)
         if isinstance(project, int) and project > STRIDE:
             record.project = project_name(project)
-        line = super().format(record)
-        for pattern, replacement in _SECRETS:
-            line = pattern.sub(replacement, line)
-        return line
+        return without_secrets(super().format(record))
+
+
+def without_secrets(text: str) -> str:
+    """Removes tokens, and queries and credentials of URLs, from a text that may come from another library."""
+    for pattern, replacement in _SECRETS:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 def set_up_logging() -> None:

@@ -13,17 +13,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine
 
 from refcut_backend.clicks.forgotten_masks import ForgottenMasks
 from refcut_backend.clicks.history import ANSWER_TIMEOUT_S, LOCK_TIMEOUT_MS, ClickHistory
-from refcut_backend.clicks.log import OldClicks
+from refcut_backend.clicks.log import ClickLog, OldClicks
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.preload import TaskPreloader
+from refcut_backend.clicks.preview import MaskPreviews
 from refcut_backend.clicks.recover_masks import MaskRecovery, recover_all
 from refcut_backend.clicks.service import AddressHidingSender, ClickService
+from refcut_backend.clicks.speed import ClickSpeed
 from refcut_backend.database.engine import WriteCheck, open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.images.hidden_urls import Addresses
@@ -34,6 +37,7 @@ from refcut_backend.queue.background_queues import PreloadQueue, TrainingQueue
 from refcut_backend.queue.click_queue import ClickQueue
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.queue_state import QueueState, read_queue_state
+from refcut_backend.queue.recent_clicks import RecentClicks
 from refcut_backend.references.authors import UserEmails
 from refcut_backend.references.event_log import EventLog
 from refcut_backend.references.reconcile_loop import ReconcileThread, reconcile_thread
@@ -42,12 +46,14 @@ from refcut_backend.references.selection import Authors
 from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.settings import Settings
 from refcut_backend.training.new_annotations import NewAnnotations
+from refcut_backend.training.report import TrainingReports
 from refcut_backend.training.requests import TrainingRequests
 from refcut_backend.training.runs import TrainingRuns
 from refcut_backend.training.scheduler import TrainingThread, training_thread
 from refcut_backend.training.status import TrainingStatus
 from refcut_backend.training.trigger import TrainingRules
-from refcut_backend.versions.serving import ProjectVersions, open_project_versions
+from refcut_backend.versions.serving import ProjectVersions, open_model_store, open_project_versions
+from refcut_backend.versions.store import ModelStore
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -167,6 +173,12 @@ class Wiring:
         forgotten_masks: Number of masks that annotations lack because their tick was forgotten, per project id.
         click_timeout_s: Deadline of a click in seconds.
         reconcile: Compares the references with Label Studio; None in processes that do not.
+        recent_clicks: The last clicks with their outcomes.
+        click_speed: How long the clicks of the last hour took.
+        previews: Small pictures of answered masks.
+        model_store: The versions of all projects.
+        training_reports: What the page of a project's trainings shows.
+        state_dir: Folder of database, versions and trainings.
     """
 
     clicks: ClickService
@@ -180,6 +192,12 @@ class Wiring:
     batches: BatchPrelabeller
     playground: Playground
     database_is_writable: Callable[[], bool]
+    recent_clicks: RecentClicks
+    click_speed: ClickSpeed
+    previews: MaskPreviews
+    model_store: ModelStore
+    training_reports: TrainingReports
+    state_dir: Path
     forgotten_masks: Callable[[], dict[int, int]] = dict
     click_timeout_s: float = 8.0
     reconcile: ReconcileThread | None = None
@@ -218,7 +236,8 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
     references, addresses = stores.references, stores.addresses
     follower = stores.follower()
     queue = ClickQueue(connection, settings.click_timeout_s, settings.click_queue_limit)
-    versions = open_project_versions(settings)
+    versions, store = open_project_versions(settings), open_model_store(settings)
+    training = wire_training(stores, settings, connection)
     # A connection of its own: a click waits for another writer for a shorter time than other requests.
     memory = ClickHistory(
         open_database(settings.database, LOCK_TIMEOUT_MS, ANSWER_TIMEOUT_S), settings.click_memory_s
@@ -237,8 +256,21 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
         versions=versions,
         playground=Playground(stores.engine, queue, settings),
         batches=BatchPrelabeller(task_prelabeller(stores, settings, connection), PrelabelRules.of(settings)),
-        training=wire_training(stores, settings, connection),
+        training=training,
         database_is_writable=WriteCheck(stores.engine).passes,
+        recent_clicks=RecentClicks(connection),
+        click_speed=ClickSpeed(stores.engine),
+        previews=MaskPreviews(stores.engine),
+        model_store=store,
+        training_reports=TrainingReports(
+            training.runs,
+            NewAnnotations(stores.engine),
+            TrainingRules.of(settings),
+            store,
+            ClickLog(stores.engine),
+            versions.shared,
+        ),
+        state_dir=settings.state_dir,
         forgotten_masks=ForgottenMasks(stores.engine).counts,
         click_timeout_s=settings.click_timeout_s,
         reconcile=reconcile_thread(

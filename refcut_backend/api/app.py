@@ -36,11 +36,16 @@ from refcut_backend.api.handlers import (
 )
 from refcut_backend.api.hosts import AllowedNames, HostCheck
 from refcut_backend.api.metrics import Metrics
-from refcut_backend.api.middleware import JsonOnly, RequestLine, SafeHeaders
+from refcut_backend.api.middleware import JsonOnly, RequestLine, SafeHeaders, SameOrigin
 from refcut_backend.api.operations import PATHS, operations
 from refcut_backend.api.pages.files import static_routes
+from refcut_backend.api.pages.live import click_of
+from refcut_backend.api.pages.login import login_routes
 from refcut_backend.api.pages.playground import home_route, playground_routes
 from refcut_backend.api.pages.projects import projects_routes
+from refcut_backend.api.pages.status import status_page, status_routes, wants_page
+from refcut_backend.api.pages.training import training_routes
+from refcut_backend.api.sessions import LoginAttempts, Sessions
 from refcut_backend.errors import BadRequestError, DatabaseFailsError
 from refcut_backend.label_studio.payloads import JobStatusRequest, PredictRequest, SetupRequest, Webhook
 from refcut_backend.logs import SeldomLog, note
@@ -93,24 +98,48 @@ def create_app(
     paths = [route.path for route in app.routes if isinstance(route, Route)]
     training = wiring.training.status
     metrics = Metrics(wiring.versions, [*paths, *PATHS], wiring.queue_state, training)
-    local_or_password = [Depends(PageAccess(access or Access()))]
+    access = access or Access()
+    sessions, attempts = Sessions(access.basic), LoginAttempts()
+    may_see_pages = PageAccess(access)
+
+    def page_for(request: Request) -> Response | None:
+        return status_page() if wants_page(request) and may_see_pages.allows(request) else None
+
+    def observe(fields: dict[str, Any]) -> None:
+        metrics.observe(fields)
+        click = click_of(fields)
+        if click is not None:
+            wiring.recent_clicks.add(click)
+
+    local_or_password = [Depends(may_see_pages)]
     pages = (
         home_route(),
         static_routes(),
         playground_routes(wiring.playground, bodies),
         projects_routes(wiring.projects, wiring.references),
+        status_routes(wiring),
+        training_routes(wiring, bodies),
+        login_routes(access, sessions, attempts, bodies),
     )
     for router in pages:
         app.include_router(router, dependencies=local_or_password)
     app.include_router(
-        operations(metrics, wiring.queue_state, wiring.database_is_writable, training, wiring.forgotten_masks)
+        operations(
+            metrics,
+            wiring.queue_state,
+            wiring.database_is_writable,
+            training,
+            wiring.forgotten_masks,
+            page_for,
+        )
     )
     # The middleware that is added last is the outermost.
     app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
     app.add_middleware(JsonOnly)
-    app.add_middleware(Guard, access=access or Access())
+    app.add_middleware(SameOrigin)
+    app.add_middleware(Guard, access=access, sessions=sessions, attempts=attempts)
     app.add_middleware(HostCheck, allowed=hosts or AllowedNames())
-    app.add_middleware(RequestLine, observe=metrics.observe)
+    app.add_middleware(RequestLine, observe=observe)
     app.add_middleware(SafeHeaders)
     app.add_exception_handler(RequestValidationError, _explain_bad_request)
     app.add_exception_handler(SQLAlchemyError, _explain_database)

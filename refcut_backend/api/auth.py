@@ -1,6 +1,8 @@
-"""Access to the server: HTTP Basic for Label Studio and people, a separate secret for webhooks.
+"""Access to the server: the password of Label Studio, programs and people, and a separate secret for webhooks.
 
-Label Studio sends the password with every request except for webhooks, so these carry a header of their own.
+Label Studio, programs    HTTP Basic with every request
+people                    a form, then the cookie of a session, for pages only (`sessions.py`, `pages/login.py`)
+webhooks                  a header of their own: Label Studio sends them without the password
 """
 
 from __future__ import annotations
@@ -13,12 +15,15 @@ import os
 import pwd
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from urllib.parse import urlencode
 
 from fastapi import HTTPException, Request
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.requests import cookie_parser
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from refcut_backend.api.sessions import COOKIE, WINDOW_S, LoginAttempts, Sessions
 from refcut_backend.logs import note
 from refcut_backend.settings import Settings
 
@@ -27,6 +32,11 @@ log = logging.getLogger("refcut.access")
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 OPEN_TO_ALL = frozenset({"/livez", "/readyz"})
 """Paths for container probes, which carry no credentials; the responses hold no secrets."""
+LOGIN = "/login"
+STATIC = "/static/"
+"""Scripts and styles hold no secrets, and the login form needs them."""
+PAGES = ("/status", "/projects", "/playground", "/logout")
+"""First parts of the paths for which a session is enough, besides / itself. Label Studio's routes are not among them."""
 WEBHOOK = "/webhook"
 SECRET_HEADER = "X-RefCut-Webhook-Secret"
 WEBHOOK_HINT = (
@@ -66,6 +76,10 @@ class Access:
         if path == WEBHOOK:
             return not (self.basic or self.webhook_secret) or self._secret(headers) or self._basic(headers)
         return not self.basic or self._basic(headers)
+
+    def is_password(self, user: str, password: str) -> bool:
+        """Whether this user name and password are the ones that are set."""
+        return _is_one_of(f"{user}:{password}".encode(), self.basic)
 
     def _basic(self, headers: Headers) -> bool:
         scheme, _, encoded = headers.get("authorization", "").partition(" ")
@@ -117,26 +131,78 @@ def other_accounts() -> list[str]:
     ]
 
 
-class Guard:
-    """ASGI middleware: responds 401 to requests without the credentials, before their body is read."""
+def is_page(path: str) -> bool:
+    """Whether a path is that of a page, or of what a page asks for."""
+    return path == "/" or any(path == first or path.startswith(f"{first}/") for first in PAGES)
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+
+def caller_of(scope: Scope) -> str:
+    """The address that a request comes from."""
+    return str(scope["client"][0]) if scope.get("client") else ""
+
+
+class Guard:
+    """ASGI middleware: responds 401 to requests without the credentials, before their body is read.
+
+    A browser that opens a page is sent to the login form instead.
+
+    Args:
+        app: Gets the requests that are allowed.
+        access: The credentials.
+        sessions: Of people who logged in.
+        attempts: Counts wrong credentials.
+    """
+
+    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions, attempts: LoginAttempts) -> None:
         self._app = app
         self._access = access
+        self._sessions = sessions
+        self._attempts = attempts
+        # Of their own: a webhook with a wrong secret must not keep the clicks of its Label Studio out.
+        self._webhook_attempts = LoginAttempts()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or respond 401."""
-        if scope["type"] != "http" or self._access.allows(scope["path"], Headers(scope=scope)):
-            await self._app(scope, receive, send)
-            return
-        hint = WEBHOOK_HINT if scope["path"] == WEBHOOK else HINT
+        """Pass the request on, or refuse it."""
+        refusal = None if scope["type"] != "http" else self._refusal(scope, Headers(scope=scope))
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        path: str = scope["path"]
+        session = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+        if path == LOGIN or path in OPEN_TO_ALL or path.startswith(STATIC):
+            return None
+        if is_page(path) and self._sessions.is_valid(session):
+            return None
+        attempts = self._webhook_attempts if path == WEBHOOK else self._attempts
+        is_attempt = "authorization" in headers or SECRET_HEADER in headers
+        if is_attempt and not attempts.may_try(caller_of(scope)):
+            return too_many_attempts()
+        if self._access.allows(path, headers):
+            return None
+        if is_attempt:
+            attempts.note_failure(caller_of(scope))
+        if scope["method"] in ("GET", "HEAD") and is_page(path) and "text/html" in headers.get("accept", ""):
+            query = scope["query_string"].decode("latin-1")
+            return RedirectResponse(
+                f"{LOGIN}?{urlencode({'next': f'{path}?{query}' if query else path})}", 303
+            )
+        hint = WEBHOOK_HINT if path == WEBHOOK else HINT
         note(outcome="unauthorized", problem=hint)
-        answer = JSONResponse(
-            {"error": "unauthorized", "hint": hint},
-            status_code=401,
-            headers={"WWW-Authenticate": 'Basic realm="RefCut"'},
-        )
-        await answer(scope, receive, send)
+        # A browser would ask for the password in a window of its own, over the page whose session has ended.
+        is_script = session is not None or headers.get("sec-fetch-mode", "navigate") != "navigate"
+        asks = {} if is_script else {"WWW-Authenticate": 'Basic realm="RefCut"'}
+        return JSONResponse({"error": "unauthorized", "hint": hint}, status_code=401, headers=asks)
+
+
+def too_many_attempts() -> Response:
+    """The answer to a caller that has sent too many wrong passwords."""
+    hint = f"too many wrong passwords came from this address: wait {WINDOW_S:.0f} s"
+    note(outcome="too_many_attempts", problem=hint)
+    return JSONResponse(
+        {"error": "too_many_attempts", "message": "Too many attempts", "hint": hint},
+        status_code=429,
+        headers={"Retry-After": f"{WINDOW_S:.0f}"},
+    )
 
 
 class PageAccess:
@@ -145,10 +211,14 @@ class PageAccess:
     def __init__(self, access: Access) -> None:
         self._has_password = bool(access.basic)
 
+    def allows(self, request: Request) -> bool:
+        """Whether a request may see pages."""
+        client = "" if request.client is None else request.client.host
+        return self._has_password or client in LOOPBACK
+
     def __call__(self, request: Request) -> None:
         """Respond 403 to a request from another machine if no password is set."""
-        client = "" if request.client is None else request.client.host
-        if not self._has_password and client not in LOOPBACK:
+        if not self.allows(request):
             note(outcome="page_refused")
             raise HTTPException(
                 status_code=403,

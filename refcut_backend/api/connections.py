@@ -23,6 +23,8 @@ MAX_CONNECTIONS = 500
 DESCRIPTORS_PER_CONNECTION = 4
 """A connection may need one for itself and one for its body; the rest is for Redis, database, model store and logs."""
 WANTED_DESCRIPTORS = 4096
+EVENTS = "/events"
+"""End of the paths of answers that have no end."""
 BACKLOG = 128
 """Connections that are accepted at once, beyond the limit, before the first of them can be closed."""
 
@@ -96,6 +98,13 @@ class _Connection(HttpToolsProtocol):
         self._header_arrived()
         self._stop_answer_timer()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Called when the server stops. An event stream would otherwise hold it up until the limit of its patience."""
+        if not self._is_idle and self.scope["path"].endswith(EVENTS):
+            self.transport.close()
+        else:
+            super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         """Parses what has arrived; closes the connection if a header or a whole request is too long."""

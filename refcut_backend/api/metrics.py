@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
-from statistics import quantiles
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, generate_latest
@@ -19,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from refcut_backend import __version__
 from refcut_backend.clicks.service import ANSWERED
+from refcut_backend.clicks.speed import percentiles
 from refcut_backend.errors import QueueUnavailableError
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.training.status import TrainingStatus
@@ -137,8 +137,8 @@ class _ClickTimes:
 
 
 def _percentiles(values: list[float]) -> dict[str, float]:
-    cuts = quantiles(values, n=20, method="inclusive") if len(values) > 1 else [values[0]] * 19
-    return {"p50": round(cuts[9], 1), "p95": round(cuts[18], 1), "clicks": len(values)}
+    p50, p95 = percentiles(values)
+    return {"p50": p50, "p95": p95, "clicks": len(values)}
 
 
 class TrainingCollector(Collector):

@@ -9,19 +9,22 @@ import logging
 import time
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from refcut_backend.logs import collect_fields
+from refcut_backend.logs import collect_fields, note
 
 log = logging.getLogger("refcut.request")
 
 ID_HEADER = "X-RefCut-Request"
 QUIET = frozenset({"/health", "/livez", "/readyz", "/metrics"})
 """Paths that probes request every few seconds: logged only if the response is not 200."""
+QUIET_ENDS = ("/events", "/speed", "/progress")
+"""Ends of the paths that an open page requests again and again."""
 GOOD_OUTCOMES = frozenset({None, "answered", "no_clicks"})
 
 Observe = Callable[[dict[str, Any]], None]
@@ -112,7 +115,8 @@ class _Exchange:
             return logging.ERROR
         if self._status >= 400 or self._fields.get("outcome") not in GOOD_OUTCOMES:
             return logging.WARNING
-        return logging.DEBUG if self._fields["path"] in QUIET else logging.INFO
+        path = self._fields["path"]
+        return logging.DEBUG if path in QUIET or path.endswith(QUIET_ENDS) else logging.INFO
 
 
 HEADERS = {
@@ -163,6 +167,38 @@ class JsonOnly:
             status_code=415,
         )
         await answer(scope, receive, send)
+
+
+class SameOrigin:
+    """ASGI middleware: responds 403 to requests that change something and come from a page of another origin.
+
+    `JsonOnly` stops these too. This one also stops what a browser would send without a preflight because of a fault in
+    it, and pages of another port of this machine, to which a cookie with `SameSite=Strict` is sent. Programs send neither
+    header.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or respond 403."""
+        if scope["type"] != "http" or scope["method"] in READING or _is_own(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        hint = (
+            "only the pages of this server may do that; a proxy in front of it must pass the header Host on"
+        )
+        note(outcome="other_origin", problem=hint)
+        await JSONResponse({"error": "other_origin", "hint": hint}, status_code=403)(scope, receive, send)
+
+
+def _is_own(headers: Headers) -> bool:
+    """Whether no browser says that another origin sends the request. `Sec-Fetch-Site` is not sent over plain HTTP."""
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site in ("same-origin", "none")
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == headers.get("host", "")
 
 
 def _is_json(headers: Headers) -> bool:

@@ -1,4 +1,7 @@
-"""The routes for operators: /livez and /readyz for probes, /metrics for Prometheus, /status for people."""
+"""The routes for operators: /livez and /readyz for probes, /metrics for Prometheus, /status.
+
+Browsers get a page at /status (`pages/status.py`), programs JSON.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
@@ -29,6 +32,7 @@ def operations(
     database_is_writable: Callable[[], bool],
     training: TrainingStatus,
     forgotten_masks: Callable[[], dict[int, int]],
+    status_page: Callable[[Request], Response | None] = lambda _request: None,
 ) -> APIRouter:
     """Build the routes.
 
@@ -38,6 +42,7 @@ def operations(
         database_is_writable: Whether a row can be written now; answers within seconds.
         training: Reads the trainings; may raise SQLAlchemyError.
         forgotten_masks: Counts the masks whose tick was forgotten, per project id; may raise SQLAlchemyError.
+        status_page: The page at /status; None for a request that gets JSON.
     """
     router = APIRouter()
     # Of their own, so that a probe is answered however many requests wait for a database that is silent.
@@ -65,8 +70,12 @@ def operations(
     def prometheus() -> Response:
         return Response(metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
-    @router.get("/status")
-    def status() -> dict[str, Any]:
+    @router.get("/status", response_model=None)
+    def status(request: Request, response: Response) -> Response | dict[str, Any]:
+        page = status_page(request)
+        if page is not None:
+            return page
+        response.headers["Vary"] = "Accept"
         return {
             "version": __version__,
             "model_version": metrics.versions.shared,

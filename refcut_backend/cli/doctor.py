@@ -5,10 +5,11 @@ A new check is a generator of `Finding` and an entry in `machine_checks` or `Pro
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import httpx
@@ -354,5 +355,14 @@ def print_findings(findings: Iterable[Finding], console: Console) -> bool:
         console.print(line, soft_wrap=True)
         if finding.advice:
             console.print(Text(f"  {'':<12} → {finding.advice}", style=colour), soft_wrap=True)
+        all_good = all_good and finding.state != "wrong"
+    return all_good
+
+
+def print_json(findings: Iterable[Finding]) -> bool:
+    """Print each finding as one line of JSON as soon as it is there. Returns as `print_findings` does."""
+    all_good = True
+    for finding in findings:
+        print(json.dumps(asdict(finding)), flush=True)
         all_good = all_good and finding.state != "wrong"
     return all_good

@@ -182,16 +182,28 @@ def doctor(
             help="check only this project (its number, 7#2, or its address); default: all known projects"
         ),
     ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="one JSON object per finding and line, for programs")
+    ] = False,
 ) -> None:
     """Check everything that a click needs, from Redis to a task's image. Each problem comes with advice."""
     from rich.console import Console
 
-    from refcut_backend.cli.doctor import machine_checks, print_findings, project_checks, run_checks
+    from refcut_backend.cli.doctor import (
+        machine_checks,
+        print_findings,
+        print_json,
+        project_checks,
+        run_checks,
+    )
+
+    end_with_parent()
 
     def action(settings: Settings) -> None:
         project_id = None if project is None else find_project(settings, project)
         checks = machine_checks(settings) + project_checks(settings, project_id)
-        if not print_findings(run_checks(checks), Console()):
+        findings = run_checks(checks)
+        if not (print_json(findings) if json else print_findings(findings, Console())):
             raise typer.Exit(1)
 
     _with_settings(action, needs_database=False)

@@ -345,6 +345,7 @@ class TrainingRun(Base):
         worker: Name of the worker that has the run; None while it waits.
         seen_at: Last sign of life of that worker.
         stage: `training.runs.Stage`.
+        curve: Some of the figures so far, oldest first: [step, loss, IoU in training, IoU of the last check or None].
         outcome: `training.runs.Outcome`, None until the run has ended.
         left_out: Why annotations were skipped: one sentence each.
     """
@@ -367,6 +368,7 @@ class TrainingRun(Base):
     steps: Mapped[int] = mapped_column(default=0)
     eta_s: Mapped[float | None] = mapped_column(Float)
     metrics: Mapped[dict[str, Any]] = mapped_column(JSON, default=dict)
+    curve: Mapped[list[list[Any]] | None] = mapped_column(JSON(none_as_null=True))
     left_out: Mapped[list[str]] = mapped_column(JSON, default=list)
     outcome: Mapped[str | None] = mapped_column(String(20))
     message: Mapped[str | None] = mapped_column(Text)

@@ -43,6 +43,19 @@ class _Trouble:
     retry_at: float
 
 
+@dataclass(frozen=True)
+class LastComparison:
+    """How the last comparison of a project with Label Studio ended.
+
+    Attributes:
+        at_s: When it ended, in seconds since 1970.
+        problem: Why it failed; None if it did not.
+    """
+
+    at_s: float
+    problem: str | None
+
+
 class _Comparisons:
     """The comparisons that run, each on a thread of its own, so that one that hangs holds up no other project."""
 
@@ -135,6 +148,7 @@ class ReconcileThread:
         self._now = now
         self._afterwards = afterwards
         self._trouble: dict[int, _Trouble] = {}
+        self._last: dict[int, LastComparison] = {}
         self._requested: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._wake = threading.Event()
         self._comparisons = _Comparisons(self._compare, self.soon)
@@ -159,6 +173,10 @@ class ReconcileThread:
         """Requests the comparison of a project at once, in this process, whichever process holds the lease."""
         self._requested.put(project_id)
         self._wake.set()
+
+    def last_comparisons(self) -> dict[int, LastComparison]:
+        """Returns the last comparison of each project that this process has compared."""
+        return dict(self._last)
 
     def round(self) -> None:
         """Compares the requested projects, and all that are due if this process holds the lease.
@@ -217,6 +235,7 @@ class ReconcileThread:
             log.exception("a comparison failed", extra={"project": project_id})
             self._note_trouble(project_id, type(error).__name__)
             return
+        self._last[project_id] = LastComparison(time.time(), None)
         if self._trouble.pop(project_id, None) is not None:
             log.info("compared with Label Studio again", extra={"project": project_id})
         if result.tasks_read:
@@ -224,6 +243,7 @@ class ReconcileThread:
 
     def _note_trouble(self, project_id: int, reason: str) -> None:
         """Plans the retry. Logs a reason when it first occurs, not at every failure."""
+        self._last[project_id] = LastComparison(time.time(), reason)
         before = self._trouble.get(project_id)
         failures = before.failures + 1 if before else 1
         pause_s = min(self._interval_s * 2**failures, LONGEST_PAUSE_S) * random.uniform(0.9, 1.1)

@@ -47,20 +47,24 @@ class NewAnnotations:
 
     def by_project(self) -> dict[int, AnnotationCounts]:
         """Counts of all projects with annotations."""
+        return self._counts(_CAN_TEACH)
+
+    def of(self, project_id: int) -> AnnotationCounts:
+        """Counts of one project."""
+        counts = self._counts(and_(_CAN_TEACH, AnnotationState.project_id == project_id))
+        return counts.get(project_id, AnnotationCounts())
+
+    def _counts(self, which: ColumnElement[bool]) -> dict[int, AnnotationCounts]:
         count_new = func.count(AnnotationState.annotation_id).filter(_IS_NEW)
         first_new = func.min(AnnotationState.locked_at).filter(_IS_NEW)
         query = (
             select(AnnotationState.project_id, func.count(), count_new, first_new)
-            .where(_CAN_TEACH)
+            .where(which)
             .group_by(AnnotationState.project_id)
         )
         with Session(self._engine) as session:
             rows = session.execute(query)
             return {project: AnnotationCounts(total, new, since) for project, total, new, since in rows}
-
-    def of(self, project_id: int) -> AnnotationCounts:
-        """Counts of one project."""
-        return self.by_project().get(project_id, AnnotationCounts())
 
     def taken(self, project_id: int, states: Mapping[int, str], now: float) -> None:
         """Record that a training has seen these annotations.

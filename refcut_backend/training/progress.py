@@ -16,6 +16,9 @@ from refcut_backend.training.runs import Claim, Stage, TrainingRuns
 log = logging.getLogger("refcut.training")
 
 WRITE_EVERY_S = 1.0
+CURVE_POINTS = 240
+"""With more, every second one is dropped, so that a long training has as small a row as a short one."""
+CURVE_METRICS = ("loss", "iou", "checked_iou")
 PROBLEMS_KEPT = 50
 
 
@@ -43,6 +46,7 @@ class RunReport:
         self._stop_event = stop_event
         self._stage: Stage | None = None
         self._written_at = -math.inf
+        self._curve: list[list[float | None]] | None = None
         self.is_lost = False
 
     def beat(self) -> None:
@@ -78,7 +82,8 @@ class RunReport:
         finite = None if metrics is None else _finite(metrics)
         if eta_s is not None and not math.isfinite(eta_s):
             eta_s = None
-        self._write(lambda: self._runs.progress(self._claim, stage, step, steps, eta_s, finite))
+        curve = self._extended_curve(step, finite) if stage is Stage.TRAINING and finite else None
+        self._write(lambda: self._runs.progress(self._claim, stage, step, steps, eta_s, finite, curve))
         self.check()
 
     def left_out(self, problems: Sequence[str]) -> None:
@@ -99,6 +104,22 @@ class RunReport:
             raise RunLostError
         if self._stop_event.is_set():
             raise StopRequestedError
+
+    def _extended_curve(self, step: int, metrics: Mapping[str, Any]) -> list[list[float | None]]:
+        """Adds a point to the curve. An attempt that resumes at a checkpoint continues the curve before it."""
+        if self._curve is None:
+            self._curve = self._stored_curve(step)
+        self._curve.append([step, *(metrics.get(name) for name in CURVE_METRICS)])
+        if len(self._curve) > CURVE_POINTS:
+            self._curve = self._curve[:-1:2] + self._curve[-1:]
+        return self._curve
+
+    def _stored_curve(self, before_step: int) -> list[list[float | None]]:
+        try:
+            run = self._runs.of(self._claim.run_id)
+        except SQLAlchemyError:
+            return []
+        return [] if run is None else [list(point) for point in run.curve if (point[0] or 0) < before_step]
 
     def _write(self, write: Callable[[], bool]) -> None:
         try:

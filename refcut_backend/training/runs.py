@@ -52,6 +52,7 @@ class RequestedBy(StrEnum):
     SCHEDULE = "schedule"
     BUTTON = "button"
     COMMAND = "command"
+    PAGE = "page"
 
 
 RERUNS = 1
@@ -81,6 +82,8 @@ class Run:
     outcome: Outcome | None = None
     message: str | None = None
     version: str | None = None
+    seen_at: float | None = None
+    curve: Sequence[Sequence[float | None]] = ()
 
     @property
     def has_ended(self) -> bool:
@@ -208,6 +211,7 @@ class TrainingRuns:
         steps: int = 0,
         eta_s: float | None = None,
         metrics: Mapping[str, Any] | None = None,
+        curve: Sequence[Sequence[float | None]] | None = None,
     ) -> bool:
         """Store the progress of a run.
 
@@ -218,12 +222,17 @@ class TrainingRuns:
             steps: Number of all steps; 0 if unknown.
             eta_s: Estimated seconds until the end; None if unknown.
             metrics: Figures to show, finite numbers; None leaves the stored ones.
+            curve: As in the table `TrainingRun`; None leaves the stored one.
 
         Returns:
             False if the run no longer belongs to this claim.
         """
-        values = {"stage": stage.value, "step": step, "steps": steps, "eta_s": eta_s}
-        return self._change(claim, values if metrics is None else values | {"metrics": dict(metrics)})
+        values: dict[str, Any] = {"stage": stage.value, "step": step, "steps": steps, "eta_s": eta_s}
+        if metrics is not None:
+            values["metrics"] = dict(metrics)
+        if curve is not None:
+            values["curve"] = [list(point) for point in curve]
+        return self._change(claim, values)
 
     def leave_out(self, claim: Claim, problems: Sequence[str]) -> bool:
         """Store what was skipped in the training data, one sentence each. Returns as `beat` does."""
@@ -316,4 +325,6 @@ def _read(row: TrainingRun) -> Run:
         outcome=None if row.outcome is None else Outcome(row.outcome),
         message=row.message,
         version=row.version,
+        seen_at=row.seen_at,
+        curve=row.curve or (),
     )

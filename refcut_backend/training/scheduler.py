@@ -14,8 +14,8 @@ from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.errors import RefCutError
 from refcut_backend.training.new_annotations import AnnotationCounts, NewAnnotations
 from refcut_backend.training.requests import TrainingRequests
-from refcut_backend.training.runs import Outcome, RequestedBy, TrainingRuns
-from refcut_backend.training.trigger import ProjectStatus, TrainingRules, reason_to_train
+from refcut_backend.training.runs import RequestedBy, TrainingRuns
+from refcut_backend.training.trigger import FAILURES_LOOKED_AT, ProjectStatus, TrainingRules, reason_to_train
 
 log = logging.getLogger("refcut.training")
 
@@ -25,7 +25,6 @@ LOOK_EVERY_S = 5.0
 SILENT_S = 30.0
 """Age in seconds from which the heartbeat of a training worker is too old. It is written every few seconds."""
 STOP_LIMIT_S = 2.0
-FAILURES_LOOKED_AT = 20
 
 
 class TrainingThread:
@@ -93,11 +92,7 @@ class TrainingThread:
         latest = self._runs.latest(project_id, FAILURES_LOOKED_AT)
         if latest and not latest[0].has_ended:
             return
-        outcomes = [run.outcome for run in latest]
-        failures = next((n for n, o in enumerate(outcomes) if o is not Outcome.FAILED), len(outcomes))
-        started_at = latest[0].requested_at if latest else None
-        status = ProjectStatus(counts.new, counts.since, started_at, failures)
-        reason = reason_to_train(self._rules, status, self._now())
+        reason = reason_to_train(self._rules, ProjectStatus.of(counts, latest), self._now())
         if reason is None:
             return
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -9,7 +10,10 @@ from croniter import croniter
 
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings
+from refcut_backend.training.new_annotations import AnnotationCounts
+from refcut_backend.training.runs import Outcome, Run
 
+FAILURES_LOOKED_AT = 20
 LONGEST_PAUSE_S = 86_400.0
 """Longest pause after failed trainings: a project is tried at least once per day."""
 
@@ -70,6 +74,18 @@ class ProjectStatus:
     started_at: float | None
     failures: int = 0
 
+    @classmethod
+    def of(cls, counts: AnnotationCounts, latest: Sequence[Run]) -> ProjectStatus:
+        """The status of a project.
+
+        Args:
+            counts: Its annotations.
+            latest: Its latest runs, newest first; `FAILURES_LOOKED_AT` of them are enough.
+        """
+        outcomes = [run.outcome for run in latest]
+        failures = next((n for n, o in enumerate(outcomes) if o is not Outcome.FAILED), len(outcomes))
+        return cls(counts.new, counts.since, latest[0].requested_at if latest else None, failures)
+
 
 def reason_to_train(rules: TrainingRules, status: ProjectStatus, now: float) -> str | None:
     """Decide whether a training shall start now.
@@ -82,7 +98,7 @@ def reason_to_train(rules: TrainingRules, status: ProjectStatus, now: float) -> 
     Returns:
         "annotations" or "schedule", or None if no training shall start.
     """
-    if status.new == 0 or now < _earliest(rules, status):
+    if status.new == 0 or now < earliest_start(rules, status):
         return None
     if rules.after_annotations and status.new >= rules.after_annotations:
         return "annotations"
@@ -93,8 +109,8 @@ def reason_to_train(rules: TrainingRules, status: ProjectStatus, now: float) -> 
     return None
 
 
-def _earliest(rules: TrainingRules, status: ProjectStatus) -> float:
-    """Earliest time of the next automatic training; each failure in a row doubles the pause."""
+def earliest_start(rules: TrainingRules, status: ProjectStatus) -> float:
+    """Return the earliest time of the next automatic training; each failure in a row doubles the pause."""
     if status.started_at is None:
         return float("-inf")
     pause_s = rules.min_interval_s

@@ -217,11 +217,25 @@ class ModelStore:
 
     def save_pictures(self, version: str, folder: Path) -> list[Path]:
         """Copy the pictures of a version into a local folder and return their paths."""
-        source = f"versions/{self.manifest(version).version}"
-        names = [name for name in self._files.files(source) if name.endswith(".png")]
+        names = self.pictures(version)
         for name in names:
-            self._files.get(f"{source}/{name}", folder / name)
+            self._files.get(f"versions/{version}/{name}", folder / name)
         return [folder / name for name in names]
+
+    def pictures(self, version: str) -> list[str]:
+        """List the file names of a version's pictures."""
+        files = self._files.files(f"versions/{self.manifest(version).version}")
+        return [name for name in files if name.endswith(".png")]
+
+    def picture(self, project_id: int, version: str, name: str) -> bytes:
+        """Read a picture of a version.
+
+        Raises:
+            ModelStoreError: If the version is none of the project's, or has no such picture.
+        """
+        if self.manifest(version).project_id != project_id or name not in self.pictures(version):
+            raise ModelStoreError(f"{version} has no picture of that name", hint=_LIST_HINT)
+        return self._files.read(f"versions/{version}/{name}")
 
     def lasting(self, project_id: int, keep: int = MIN_KEPT) -> list[str]:
         """List the versions that pruning leaves.

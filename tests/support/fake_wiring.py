@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import redis
 from sqlalchemy import Engine
 
 from refcut_backend.clicks.history import ClickHistory
+from refcut_backend.clicks.log import ClickLog
 from refcut_backend.clicks.options import AnswerRules
+from refcut_backend.clicks.preview import MaskPreviews
 from refcut_backend.clicks.service import ClickService
+from refcut_backend.clicks.speed import ClickSpeed
 from refcut_backend.database.engine import WriteCheck, open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ClickTimeoutError, QueueUnavailableError
@@ -26,15 +30,19 @@ from refcut_backend.prelabeling.task import Prelabelled, TaskToPrelabel
 from refcut_backend.queue.heartbeats import WorkerState
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.queue_state import QueueState
+from refcut_backend.queue.recent_clicks import RecentClicks
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE
 from refcut_backend.references.event_log import EventLog
 from refcut_backend.references.registry import References
 from refcut_backend.references.webhooks import AnnotationFollower
 from refcut_backend.settings import Settings
 from refcut_backend.training.new_annotations import NewAnnotations
+from refcut_backend.training.report import TrainingReports
 from refcut_backend.training.requests import TrainingRequests
 from refcut_backend.training.runs import TrainingRuns
 from refcut_backend.training.status import TrainingStatus
+from refcut_backend.training.trigger import TrainingRules
+from refcut_backend.versions.store import ModelStore
 from refcut_backend.wiring import TrainingWiring, Wiring
 from tests.support.one_version import OneVersion
 from tests.support.recorded import LABEL_CONFIG
@@ -116,12 +124,14 @@ def wiring_on(
     prelabeller: FakePrelabeller | None = None,
     prelabel_rules: PrelabelRules | None = None,
     url: str | None = None,
+    recent_clicks: RecentClicks | None = None,
 ) -> Iterator[Wiring]:
     """A wiring with its database in a folder, or at a URL; the projects of recorded requests have called /setup."""
     engine = open_database(url or f"sqlite:///{folder / 'refcut.db'}")
     projects, references = Projects(engine), References(engine)
     for number, created in PROJECTS.items():
         projects.remember(number, Connection("", ""), "", created)
+    training, store = training_on(engine, projects), ModelStore.open(str(folder / "models"))
     yield Wiring(
         clicks=ClickService(
             queue, references, OneVersion(MODEL_VERSION), AnswerRules(), ClickHistory(engine, 600)
@@ -132,10 +142,23 @@ def wiring_on(
         preloader=preloader or FakePreloader(),  # type: ignore[arg-type]
         queue_state=queue.read_state,
         versions=OneVersion(MODEL_VERSION),
-        training=training_on(engine, projects),
+        training=training,
         batches=BatchPrelabeller(prelabeller or FakePrelabeller(), prelabel_rules or PrelabelRules()),
         playground=Playground(engine, queue, Settings()),
         database_is_writable=WriteCheck(engine).passes,
+        recent_clicks=recent_clicks or RecentClicks(redis.Redis(port=1)),
+        click_speed=ClickSpeed(engine),
+        previews=MaskPreviews(engine),
+        model_store=store,
+        training_reports=TrainingReports(
+            training.runs,
+            NewAnnotations(engine),
+            TrainingRules(20, 600.0),
+            store,
+            ClickLog(engine),
+            MODEL_VERSION,
+        ),
+        state_dir=folder,
     )
     engine.dispose()
 

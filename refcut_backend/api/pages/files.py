@@ -57,12 +57,12 @@ class ShownProject:
         return f"/projects/{quote(self.name, safe='')}"
 
 
-def page(template: str, here: MainPage, *, status_code: int = 200, **values: object) -> HTMLResponse:
+def page(template: str, here: MainPage | None, *, status_code: int = 200, **values: object) -> HTMLResponse:
     """Renders a page.
 
     Args:
         template: File name of the template.
-        here: The entry of the navigation that the page belongs to.
+        here: The entry of the navigation that the page belongs to; None for none.
         status_code: Status of the response.
         values: What the template shows. Pages of a project need `project` (ShownProject) and `subpage`
             ("references" or "training").

@@ -34,6 +34,8 @@ async function send(path, body) {
     throw new Refusal("unreachable", "The backend does not answer", "check that it runs");
   }
   if (response.ok) return response;
+  // The session has ended: the server sends a page that is loaded again to the login form.
+  if (response.status === 401) location.reload();
   const found = await response.json().catch(() => ({}));
   throw new Refusal(found.error ?? "error", found.message ?? `The backend answers ${response.status}`, found.hint ?? "");
 }

@@ -1,0 +1,41 @@
+// @ts-check
+/** How pages put a click into words. */
+
+import { clock, el, prose, sentence } from "/static/dom.js";
+
+/**
+ * @typedef {{id: string, at_s: number, project: string | null, task: number | null, label: string, outcome: string,
+ *   answered: boolean, failed: boolean, meaning: string, remedy: string, problem: string, clicks: number, region: string,
+ *   references: string[], model_version: string, milliseconds: number}} Click
+ */
+
+/** @param {Click} click */
+export function outcome(click) {
+  return click.answered ? "Mask" : sentence(click.meaning || click.outcome);
+}
+
+/** Project and task, as a link into Label Studio if its address is known. @param {Click} click @param {any[]} projects */
+export function place(click, projects) {
+  const text = [click.project && `Project ${click.project}`, click.task && `task ${click.task}`].filter(Boolean).join(", ");
+  const known = projects.find((project) => project.name === click.project);
+  if (!known?.label_studio || !click.task) return el("span", {}, text || "unknown project");
+  return el("a", { href: `${known.label_studio}data?task=${click.task}` }, text);
+}
+
+/** Changes when links into Label Studio change. @param {any[]} projects */
+export function addresses(projects) {
+  return projects.map((project) => `${project.name} ${project.label_studio}`).join("\n");
+}
+
+/** What happened and what helps, for a click without a mask. @param {Click} click */
+export function explanation(click) {
+  const rest = [];
+  if (click.problem) rest.push(el("p", { class: "detail" }, ...prose(sentence(click.problem))));
+  if (click.remedy) rest.push(el("p", { class: "remedy" }, el("b", {}, "What helps: "), ...prose(click.remedy)));
+  return rest;
+}
+
+/** @param {Click} click */
+export function when(click) {
+  return el("time", { dateTime: new Date(1000 * click.at_s).toISOString() }, clock(click.at_s));
+}
