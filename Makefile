@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LABEL_STUDIO := $(CURDIR)/.venv-label-studio/bin/label-studio
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
 
-.PHONY: run demo test quick-test browser-test chromium lint types contract clean
+.PHONY: run demo test quick-test browser-test chromium checks lint types contract clean
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/refcut run
@@ -14,16 +14,20 @@ run: $(VENV)/.runtime
 demo: $(VENV)/.runtime .venv-label-studio/.installed
 	@exec $(BIN)/refcut demo
 
-# Tests run in two processes, the files with the longest first (tests/conftest.py). `make test JOBS=0` takes one process.
-JOBS ?= 2
+# Tests run in several processes, the files with the longest first (tests/conftest.py): one more than two cores need, as
+# many tests wait for a process or for time to pass. `make test JOBS=0` takes one process.
+JOBS ?= 3
+# Else every one of the many processes that tests start compiles the project anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Everything, a real Label Studio and a real browser among it.
-test: $(VENV)/.development lint types contract .venv-label-studio/.installed chromium
+test: $(VENV)/.development checks .venv-label-studio/.installed chromium
 	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(PYTEST) -rs
 
-quick-test: $(VENV)/.development lint types contract
-	$(PYTEST) --ignore=tests/end_to_end
+# Without Label Studio, the browser and what is marked as slow.
+quick-test: $(VENV)/.development checks
+	$(PYTEST) --ignore=tests/end_to_end -m "not slow"
 
 browser-test: $(VENV)/.development .venv-label-studio/.installed chromium
 	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(BIN)/python -m pytest -rs tests/end_to_end
@@ -38,6 +42,9 @@ chromium:
 	$(PYTHON) -m venv .venv-label-studio
 	.venv-label-studio/bin/python -m pip install --quiet label-studio==1.23.2
 	@touch $@
+
+checks: $(VENV)/.development
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint types contract
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .

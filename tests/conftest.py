@@ -19,6 +19,8 @@ settings.load_profile("untimed")
 # Set before anything loads torch: here several processes share two cores, and a thread of OpenMP that spins while it
 # waits takes them from the process that it waits for (a first click: 3.4 s of processor time instead of 0.6).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Nor does a second thread help the tiny networks of the tests. What chooses its number of threads itself is not affected.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 pytest_plugins = ["tests.support.backend_fixtures"]
 

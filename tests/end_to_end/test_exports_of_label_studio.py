@@ -7,9 +7,10 @@ import json
 import os
 import subprocess
 import zipfile
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import numpy as np
@@ -47,21 +48,32 @@ def masks_of(name: str, label: str = "Door") -> list[dict[str, Any]]:
     return [region, role_result(region, "Reference")]
 
 
-def exported(name: str, form: str, *more: dict[str, Any], label: str = "Door") -> dict[str, Any]:
+class Exported(Protocol):
     """What Label Studio's converter makes of an annotation: `failed` and `files`."""
+
+    def __call__(
+        self, name: str, form: str, *more: dict[str, Any], label: str = "Door"
+    ) -> dict[str, Any]: ...
+
+
+@pytest.fixture(scope="module")
+def exported() -> Iterator[Exported]:
     executable = os.environ.get("REFCUT_LABEL_STUDIO")
     if executable is None:
         pytest.skip("REFCUT_LABEL_STUDIO names the label-studio command; `make test` sets it")
-    python = Path(executable).with_name("python")
-    asked = {"config": config_of(name), "result": [*masks_of(name, label), *more], "format": form}
-    answer = subprocess.run(
-        [python, label_studio_converter.__file__],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(answer.stdout)
+    command = [Path(executable).with_name("python"), label_studio_converter.__file__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        questions, answers = process.stdin, process.stdout
+        assert questions is not None
+        assert answers is not None
+
+        def ask(name: str, form: str, *more: dict[str, Any], label: str = "Door") -> dict[str, Any]:
+            asked = {"config": config_of(name), "result": [*masks_of(name, label), *more], "format": form}
+            print(json.dumps(asked), file=questions, flush=True)
+            answer: dict[str, Any] = json.loads(answers.readline())
+            return answer
+
+        yield ask
 
 
 def coco(files: dict[str, str]) -> dict[str, Any]:
@@ -76,7 +88,7 @@ def labels(found: dict[str, Any]) -> list[str]:
     return [names[annotation["category_id"]] for annotation in found["annotations"]]
 
 
-def test_polygons_keep_their_labels_in_coco_and_yolo():
+def test_polygons_keep_their_labels_in_coco_and_yolo(exported):
     assert labels(coco(exported("clicks_polygon", "COCO")["files"])) == ["Door"]
     for dots in ([], [DOT]):
         files = exported("clicks_polygon", "YOLO", *dots)["files"]
@@ -84,7 +96,7 @@ def test_polygons_keep_their_labels_in_coco_and_yolo():
         assert files["labels/car.txt"].split()[0] == str(classes.index("Door"))
 
 
-def test_boxes_keep_their_labels_in_coco_yolo_and_voc():
+def test_boxes_keep_their_labels_in_coco_yolo_and_voc(exported):
     assert labels(coco(exported("clicks_box_brush", "COCO", BOX)["files"])) == ["Door"]
     files = exported("clicks_box_brush", "YOLO", BOX, DOT)["files"]
     assert files["labels/car.txt"].split() == ["0", "0.2", "0.2", "0.2", "0.2"]
@@ -94,7 +106,9 @@ def test_boxes_keep_their_labels_in_coco_yolo_and_voc():
 
 
 @pytest.mark.parametrize("name", ["clicks_brush", "clicks_box_brush", "object_parts"])
-def test_brush_masks_keep_their_labels_in_brush_to_coco_and_brush_to_png_whatever_dots_there_are(name):
+def test_brush_masks_keep_their_labels_in_brush_to_coco_and_brush_to_png_whatever_dots_there_are(
+    exported, name
+):
     label = "Head" if name == "object_parts" else "Door"
     assert labels(coco(exported(name, "BRUSH_TO_COCO", DOT, label=label)["files"])) == [label]
     for form, ending in (("BRUSH_TO_PNG", "png"), ("BRUSH_TO_NUMPY", "npy")):
@@ -103,7 +117,7 @@ def test_brush_masks_keep_their_labels_in_brush_to_coco_and_brush_to_png_whateve
 
 
 @pytest.mark.parametrize("name", ["clicks_brush", "object_parts"])
-def test_a_dot_does_not_break_coco_where_masks_are_brush_masks(name):
+def test_a_dot_does_not_break_coco_where_masks_are_brush_masks(exported, name):
     label = "Head" if name == "object_parts" else "Door"
     assert (
         exported(name, "COCO", DOT | {"value": DOT["value"] | {"keypointlabels": [label]}})["failed"] is None
@@ -111,11 +125,11 @@ def test_a_dot_does_not_break_coco_where_masks_are_brush_masks(name):
 
 
 @pytest.mark.parametrize("name", ["clicks_polygon", "clicks_box_brush"])
-def test_a_dot_breaks_coco_where_the_docs_say_so(name):
+def test_a_dot_breaks_coco_where_the_docs_say_so(exported, name):
     assert "No keypoint order" in exported(name, "COCO", DOT)["failed"]
 
 
-def test_every_config_can_be_exported_as_json_and_csv():
+def test_every_config_can_be_exported_as_json_and_csv(exported):
     for name in ("clicks_brush", "clicks_polygon"):
         for form in JSON_FORMATS:
             answer = exported(name, form, DOT)

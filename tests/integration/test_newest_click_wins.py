@@ -70,6 +70,7 @@ def test_the_caller_of_a_superseded_click_is_answered_within_50_ms(farm, older_i
             assert newer.result().reason == "answered"
     if older_is == "waiting":
         farm.start_worker()
+        assert newer.result().reason == "answered"  # else the end of the test waits for its deadline
     assert median(delays) < WITHIN_S + 10 * median(control), (delays, control)
     assert median(delays) < LOOKS_EVERY_S / 2
 

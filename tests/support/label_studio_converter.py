@@ -1,7 +1,7 @@
-"""Runs one of Label Studio's exports without a server. A script for the Python of Label Studio's own environment.
+"""Runs Label Studio's exports without a server. A script for the Python of Label Studio's own environment.
 
-stdin: {"config": XML, "result": regions, "format": name}.
-stdout: {"failed": text or null, "files": {path: text or null}}.
+A line of stdin: {"config": XML, "result": regions, "format": name}.
+The line of stdout that answers it: {"failed": text or null, "files": {path: text or null}}.
 """
 
 from __future__ import annotations
@@ -11,14 +11,21 @@ import logging
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
 def main() -> None:
+    """Answer every line of stdin."""
+    logging.disable(logging.CRITICAL)
+    answers, sys.stdout = sys.stdout, sys.stderr  # what the converter prints is no answer
+    for line in sys.stdin:
+        print(json.dumps(convert(json.loads(line))), file=answers, flush=True)
+
+
+def convert(asked: dict[str, Any]) -> dict[str, Any]:
     """Convert a task with one annotation."""
     from label_studio_sdk.converter import Converter
 
-    logging.disable(logging.CRITICAL)
-    asked = json.load(sys.stdin)
     annotation = {
         "id": 1,
         "result": asked["result"],
@@ -42,7 +49,7 @@ def main() -> None:
             for path in sorted(out.rglob("*"))
             if path.is_file()
         }
-    json.dump({"failed": failed, "files": files}, sys.stdout)
+    return {"failed": failed, "files": files}
 
 
 if __name__ == "__main__":

@@ -1,14 +1,18 @@
-"""One process of a run under `torchrun`: trains on synthetic data, each process with its own folder to write to.
+"""Two processes that train together on synthetic data, as `torchrun` starts them, but forked after the imports.
 
-python -m torch.distributed.run --nproc-per-node N -m tests.support.one_of_several DATA OUT STAGES SHARED
+`python -m tests.support.one_of_several DATA OUT PORT`: first one stage, in which each process has a folder of its own to
+write to; then, in two new processes, two stages in the folder of the first.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import sys
 from pathlib import Path
 
 import torch
+import torch._dynamo  # an optimiser imports it at its first step: here once for all processes
 
 from model.training.config import TrainConfig
 from model.training.distributed import Processes
@@ -38,20 +42,32 @@ def config_of(data: Path, stages: int, accumulate: int = 1) -> TrainConfig:
     return TrainConfig.model_validate(given)
 
 
-def main() -> None:
-    """Train as one process of the run."""
-    data, out, stages, shared = (
-        Path(sys.argv[1]),
-        Path(sys.argv[2]),
-        int(sys.argv[3]),
-        sys.argv[4] == "shared",
-    )
+def train_as(rank: int, port: int, data: Path, out: Path, stages: int, shared: bool) -> None:
+    """One process of a run, with the environment that `torchrun` gives it."""
+    os.environ |= {"RANK": f"{rank}", "LOCAL_RANK": f"{rank}", "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{port}"}
     torch.set_num_threads(1)
     with Processes.from_environment() as processes:
         assert processes.count == 2
         folder = out / ("run0" if shared else f"run{processes.rank}")
         network = train(config_of(data, stages), folder, torch.device("cpu"), processes)
         torch.save(network.state_dict(), out / f"after{stages}-{processes.rank}.pt")
+
+
+def main() -> None:
+    """Train twice; fail if a process fails."""
+    data, out, port = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    forking = multiprocessing.get_context("fork")
+    for stages, shared in ((1, False), (2, True)):
+        ranks = [
+            forking.Process(target=train_as, args=(rank, port, data, out, stages, shared))
+            for rank in range(2)
+        ]
+        for rank in ranks:
+            rank.start()
+        for rank in ranks:
+            rank.join()
+        assert [rank.exitcode for rank in ranks] == [0, 0]
 
 
 if __name__ == "__main__":

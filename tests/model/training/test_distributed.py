@@ -19,32 +19,35 @@ from model.training.distributed import SINGLE_PROCESS, child_signal_restored
 from model.training.run import train
 from tests.support.one_of_several import config_of
 from tests.support.recorded import REPOSITORY
+from tests.support.running_backend import free_port
 from tests.support.synthetic_snapshot import QUICK, fish_snapshot, parent_version
 from tests.support.training_runs import logged
 
 LIMIT_S = 400
 
 
-def two_processes(data: Path, out: Path, stages: int, folders: str) -> str:
-    return torchrun("-m", "tests.support.one_of_several", str(data), str(out), str(stages), folders)
-
-
 def torchrun(*module: str) -> str:
     """What two processes print that run a module together."""
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return output_of("torch.distributed.run", "--standalone", "--nproc-per-node", "2", *module)
+
+
+def output_of(module: str, *arguments: str) -> str:
+    """What `python -m MODULE ARGUMENTS` prints."""
+    command = [sys.executable, "-m", module, *arguments]
     done = subprocess.run(
-        [*launcher, *module], cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT_S, check=False
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT_S, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+@pytest.mark.slow
 def test_two_processes_take_the_steps_of_one_and_resume_after_a_stop(tmp_path: Path) -> None:
     write_synthetic_data(tmp_path)
-    two_processes(tmp_path, tmp_path, 1, "a folder each")
+    output = output_of("tests.support.one_of_several", str(tmp_path), str(tmp_path), str(free_port()))
     assert (tmp_path / "run0" / "checkpoint.safetensors").exists()
     assert not (tmp_path / "run1").exists(), "only the first process writes"
-    assert "resuming at stage 1, step 0" in two_processes(tmp_path, tmp_path, 2, "shared")
+    assert "resuming at stage 1, step 0" in output
     for stages in (1, 2):
         one, other = (torch.load(tmp_path / f"after{stages}-{rank}.pt") for rank in (0, 1))
         assert all(torch.equal(one[name], other[name]) for name in one)
@@ -59,6 +62,7 @@ def test_two_processes_take_the_steps_of_one_and_resume_after_a_stop(tmp_path: P
     assert max(moved) < 2e-3
 
 
+@pytest.mark.slow
 def test_two_processes_fine_tune_to_the_weights_of_one(tmp_path: Path) -> None:
     snapshot, parent = fish_snapshot(tmp_path / "snapshot"), parent_version(tmp_path / "parent")
     command = ["-m", "model", "finetune", str(tmp_path / "snapshot"), "--parent", str(parent)]
