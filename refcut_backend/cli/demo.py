@@ -325,7 +325,7 @@ def greeting(label_studio: str, owner: Owner, projects: dict[str, int], folder: 
             "",
             "Sign in, open a project, and open any photograph but the first, which holds the references. Then:",
             "  1. Switch Auto-Annotation on, under the photograph. The browser remembers it.",
-            "  2. Choose a label in the row 'Click': press its number.",
+            "  2. Click on a label in the row 'Click'. Later its number does the same.",
             "  3. Press M (Auto-Detect), and click on the thing.",
             "Alt+click removes, S and L make the mask smaller and larger, the tick under the photograph accepts it.",
             "",

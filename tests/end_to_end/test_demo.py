@@ -13,6 +13,7 @@ import pytest
 from refcut_backend.cli.demo import DEMO_PROJECTS, DemoProject, demo_mask
 from refcut_backend.cli.demo_label_studio import LabelStudioProject
 from tests.end_to_end.click_on import click_in_the_middle
+from tests.end_to_end.editor import ACTION_LIMIT_MS, VIEWPORT, Editor
 from tests.end_to_end.world import World
 from tests.support.recorded import REPOSITORY
 
@@ -38,6 +39,27 @@ def test_a_click_in_the_demo_uses_the_reference_that_came_with_it(
     assert region["value"]["brushlabels"] == [label]
     assert region["meta"]["text"] != ["RefCut reference: none"]
     assert region["value"]["rle"]
+
+
+def test_the_three_steps_of_the_greeting_give_a_mask_in_a_fresh_browser(world: World) -> None:
+    demo = DEMO_PROJECTS[0]
+    project_id = LabelStudioProject.titled(world.label_studio, world.token)[demo.title]
+    with closing(LabelStudioProject(world.label_studio, project_id, world.token)) as project:
+        second = project.task_ids()[1]
+    browser = world.editor.page.context.browser
+    assert browser is not None
+    with closing(browser.new_context(viewport=VIEWPORT)) as context:
+        editor = Editor(context.new_page(), world.label_studio)
+        editor.sign_in(*world.account)
+        editor.open_task(project_id, second)
+        page = editor.page
+        page.get_by_test_id("bottombar-auto-annotation-toggle").check(force=True)
+        page.locator(".lsf-labels").first.get_by_text("Door", exact=True).click()
+        page.keyboard.press("m")
+        x, y = editor.page_point(0.5, 0.5)
+        with page.expect_response("**/interactive-annotating*", timeout=ACTION_LIMIT_MS) as answer:
+            page.mouse.click(x, y)
+        assert answer.value.json()["data"]["result"]
 
 
 def test_the_doctor_finds_nothing_wrong_with_the_demo(world: World) -> None:

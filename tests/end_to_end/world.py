@@ -28,13 +28,17 @@ CLICK_TIMEOUT_S = "60"
 
 @dataclass(frozen=True)
 class World:
-    """A running `refcut demo`. label_studio, backend: addresses. token: the owner's. folder: the demo's state."""
+    """A running `refcut demo`. label_studio, backend: addresses. token: the owner's. folder: the demo's state.
+
+    account: user and password.
+    """
 
     editor: Editor
     label_studio: str
     backend: str
     token: str
     folder: Path
+    account: tuple[str, str]
     process: subprocess.Popen[bytes]
 
 
@@ -65,9 +69,10 @@ def demo_world(folder: Path) -> Iterator[World]:
         with sync_playwright() as playwright:
             browser = launch_chromium(playwright, Path(chromium))
             editor = Editor(browser.new_page(viewport=VIEWPORT), label_studio)
-            editor.sign_in(account["user"], account["password"])
+            user = account["user"], account["password"]
+            editor.sign_in(*user)
             backend = f"http://127.0.0.1:{port}"
-            yield World(editor, label_studio, backend, account["token"], folder, process)
+            yield World(editor, label_studio, backend, account["token"], folder, user, process)
             browser.close()
     finally:
         process.send_signal(signal.SIGINT)
