@@ -63,6 +63,7 @@ def weights(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_version_is_converted_in_another_process_and_only_loaded_afterwards(weights, tmp_path, monkeypatch):
     cache = tmp_path / "openvino"
     network = load_network(weights)
@@ -106,6 +107,7 @@ def test_the_networks_used_last_stay_in_the_cache(tmp_path, monkeypatch):
     use(1)
 
 
+@pytest.mark.slow
 def test_a_conversion_that_fails_says_why(weights, tmp_path):
     network = load_network(weights)
     (weights / BASE_FILE).write_bytes(b"damaged")

@@ -13,7 +13,10 @@ from model.checkpoints.version_folder import version_name
 from model.data.snapshot import Snapshot
 from model.finetuning.config import FineTuneSettings
 from model.finetuning.time_budget import PLAN_FILE
+from model.network.refcut import RefCut
 from model.runtime.openvino import OpenVinoStages
+from model.runtime.select import prepare
+from refcut_backend.inference import load_model
 from refcut_backend.inference.load_model import ModelLoader
 from refcut_backend.settings import Settings
 from refcut_backend.training.refcut_learner import ModelLearner
@@ -53,6 +56,7 @@ def forms(settings: Settings) -> list[Path]:
     return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
 
 
+@pytest.mark.slow
 def test_a_version_is_converted_before_it_serves(tmp_path, settings, store, monkeypatch):
     there: list[int] = []
     promote = ModelStore.promote
@@ -114,6 +118,11 @@ def test_the_manifest_has_what_a_repetition_needs(tmp_path, settings, store):
     assert found["snapshot"] == "0" * 64
 
 
+def in_this_process(_network: RefCut, weights: Path, _runtime: str, cache_dir: Path) -> None:
+    """What `prepare_in_subprocess` comes to, without a process that first imports everything."""
+    prepare(weights, cache_dir)
+
+
 def test_a_rollback_converts_nothing_where_the_version_has_served_before(
     tmp_path, settings, store, monkeypatch
 ):
@@ -121,8 +130,10 @@ def test_a_rollback_converts_nothing_where_the_version_has_served_before(
     versions = [
         learner.publish(7, candidate(tmp_path / str(seed), seed), version_metadata()) for seed in (1, 2)
     ]
-    for version in versions:
-        learner.promote(7, version)
+    with monkeypatch.context() as patched:
+        patched.setattr(load_model, "prepare_in_subprocess", in_this_process)
+        for version in versions:
+            learner.promote(7, version)
     monkeypatch.setattr("model.runtime.openvino.convert", None)
     monkeypatch.setattr("model.runtime.select.subprocess.run", None)
     assert store.rollback(7) == versions[0]
