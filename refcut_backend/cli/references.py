@@ -41,6 +41,9 @@ def list_references(project: ProjectOption, label: SomeLabelOption = None) -> No
             open_console().print(_table(rows))
         else:
             print("no references")
+        without = manager.labels_without_reference(project_id)
+        if without and label is None:
+            print(f"labels without a reference in use: {', '.join(str(plain(one)) for one in without)}")
         for rule in manager.rules_without_reference(project_id):
             if label is None or rule.label == label:
                 print(_without_reference(rule))

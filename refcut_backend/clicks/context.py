@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refcut_backend.errors import BadRequestError, OrientationError
+from refcut_backend.label_studio.label_config import image_of_item
 from refcut_backend.label_studio.prompts import Dot, PercentBox, read_box, read_dot
 
 REGION_ID_PREFIX = "rc-"
@@ -22,7 +23,7 @@ class ClickContext:
 
     Attributes:
         label: The clicked label.
-        to_name: Image tag of the label config that they lie on.
+        to_name: Name of the image that they lie on (`image_name`).
         dots: Clicks; empty if there are boxes.
         boxes: Rectangles; empty if there are dots.
     """
@@ -45,8 +46,8 @@ class ClickContext:
 def read_context(regions: Sequence[dict[str, Any]]) -> ClickContext | None:
     """Read a click context.
 
-    Label Studio sends regions of one kind, one label and one image, in the order of their creation (contract, section 3,
-    rule 1). If they differ all the same, those like the newest count.
+    Label Studio sends regions of one kind, one label and one image tag, in the order of their creation (contract, section
+    3, rule 1). If the tag has several pages, those on the page of the newest count.
 
     Args:
         regions: The request's `params.context.result`.
@@ -111,7 +112,7 @@ _MASK_KEYS = frozenset({"rle", "points", "height"})
 
 
 def _kind(region: dict[str, Any]) -> tuple[str, str, str]:
-    return str(region["type"]), str(region.get("to_name", "")), _label(region)
+    return str(region["type"]), image_of_item(region), _label(region)
 
 
 def _is_dot(region: dict[str, Any]) -> bool:

@@ -43,7 +43,7 @@ class KeptMask:
         task_id: Its task.
         region_id: Id of its region in the answer.
         label: Its label.
-        to_name: Name of the image tag.
+        to_name: Name of the image.
         prompt_ids: Ids of the dots and the box that it was made from, and of the dots that stepped it.
         annotation_id: Annotation that has its dots and not its mask; None if no webhook said so.
     """

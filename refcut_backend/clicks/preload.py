@@ -55,7 +55,7 @@ class TaskPreloader:
         Call it after Label Studio has its answer, so that the task does not open later because of it.
         """
         try:
-            controls = read_label_config(label_config)
+            controls = read_label_config(label_config, task_data)
             images = tuple(self._addresses.hide(address) for address in _images(task_data, controls))
             references = tuple(self._newest(project_id, controls))
             if images:
@@ -74,6 +74,6 @@ class TaskPreloader:
 
 
 def _images(task_data: dict[str, Any], controls: ProjectControls) -> Iterator[str]:
-    for field in dict.fromkeys(control.image_field for control in controls.clicks):
+    for control in {control.to_name: control for control in controls.clicks}.values():
         with suppress(RefCutError):
-            yield image_of_task(task_data, field)
+            yield image_of_task(task_data, control)

@@ -67,10 +67,13 @@ class MaskRecovery:
             by_task.setdefault(kept.task_id, []).append(kept)
         if not by_task:
             return summary
-        controls = read_label_config(self._projects.label_config(project_id) or "")
+        label_config = self._projects.label_config(project_id) or ""
+        read_label_config(label_config)
         source = open_source(project_id, self._projects.connection(project_id))
         try:
+            data_of = {task.id: task.data for task in source.tasks(by_task)}
             for task_id, masks in by_task.items():
+                controls = read_label_config(label_config, data_of.get(task_id, {}))
                 self._recover_task(source, project_id, task_id, masks, controls, summary, change=change)
         finally:
             source.close()

@@ -75,12 +75,14 @@ def remove_second_labels(projects: Projects, project_id: int, *, change: bool = 
     Raises:
         RefCutError: The project is unknown, its label config cannot be parsed, or Label Studio cannot be read.
     """
-    controls = read_label_config(projects.label_config(project_id) or "")
+    label_config = projects.label_config(project_id) or ""
+    read_label_config(label_config)
     source = open_source(project_id, projects.connection(project_id))
     summary = RepairSummary()
     try:
         for part in source.annotated_since(Timestamp()):
             for task in part:
+                controls = read_label_config(label_config, task.data)
                 try:
                     summary.repaired += _repair_task(source, task.id, controls, summary, change=change)
                 except GoneError:

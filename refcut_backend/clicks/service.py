@@ -198,7 +198,7 @@ class ClickService:
         return ClickReply(prediction(version, [], 0.0), EMPTY_CONTEXT)
 
     def _read_canvas(self, request: ClickRequest, key: ClickKey) -> Canvas:
-        controls = read_label_config(request.label_config)
+        controls = read_label_config(request.label_config, request.task_data)
         return Canvas(key, controls, self._memory.session(key, request.seen_region_ids))
 
     def _mask_control(self, canvas: Canvas, one: ClickedObject) -> Control:
@@ -215,7 +215,7 @@ class ClickService:
         return ClickJob(
             project_id=request.project_id,
             task_id=request.task_id,
-            image_address=image_of_task(request.task_data, control.image_field),
+            image_address=image_of_task(request.task_data, control),
             label=clicked.label,
             clicks=clicked.clicks,
             reference_ids=tuple(reference.id for reference in found),

@@ -42,7 +42,7 @@ class ClickedObject:
 
     Attributes:
         label: Its label.
-        to_name: Image tag of the label config that it lies on.
+        to_name: Name of the image that it lies on (`image_name`).
         region_id: Id of the region to return. It stays the same for all clicks of an object, because Label Studio
             replaces an accepted region that has the same id (contract, section 3, rules 4 and 6).
         clicks: Clicks in the order in which they apply, in percent of the image's size.

@@ -21,6 +21,7 @@ from refcut_backend.label_studio.label_config import (
     REFERENCE_CHOICE,
     Control,
     ProjectControls,
+    image_of_item,
 )
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask
 from refcut_backend.label_studio.regions import (
@@ -80,7 +81,7 @@ class ExportedImage:
     Attributes:
         task_id: Task of the image.
         annotation_id: The annotation.
-        image_tag: Name of the image tag.
+        image_tag: Name of the image tag; of a later page with its index (`image_name`).
         address: Address of the image, as it stands in the task's data.
         width: Width of the image in pixels, as the browser shows it.
         height: Height of the image in pixels.
@@ -101,7 +102,7 @@ class ExportedTask:
     """All that is exported of a task.
 
     Attributes:
-        images: One per exported annotation and image tag.
+        images: One per exported annotation and image.
         problems: What could not be exported although it should be, one sentence each.
         omitted: What is left out on purpose: what it is, and how often.
     """
@@ -181,9 +182,9 @@ class _AnnotationReader:
         self._drawn = self._read_regions()
 
     def image(self, tag: Control, size_of: SizeOf) -> ExportedImage | None:
-        """The objects on an image tag; None if the image has no address or no size."""
+        """The objects on an image; None if the image has no address or no size."""
         try:
-            address = image_of_task(self._task.data, tag.image_field)
+            address = image_of_task(self._task.data, tag)
             height, width = self._size(tag.to_name, address, size_of)
         except RefCutError as error:
             self._problem(error.message)
@@ -207,7 +208,7 @@ class _AnnotationReader:
             if drawn.region.to_name == to_name:
                 return drawn.region.height, drawn.region.width
         for item in self._annotation.result:
-            if item.get("to_name") == to_name and (stated := _stated_size(item)) is not None:
+            if image_of_item(item) == to_name and (stated := _stated_size(item)) is not None:
                 return stated
         try:
             return size_of(self._task.id, address)

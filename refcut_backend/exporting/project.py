@@ -119,7 +119,7 @@ def _read(
     except SourceError as error:
         source.newest_change()  # raises if Label Studio is away; otherwise only this task cannot be read
         return ExportedTask(problems=[f"task {task.id}: {error.message}"])
-    return read_task(task, annotations, read_label_config(request.label_config), size_of)
+    return read_task(task, annotations, read_label_config(request.label_config, task.data), size_of)
 
 
 def write_formats(

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from refcut_backend.errors import ImageError
+from refcut_backend.label_studio.label_config import Control
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,21 @@ class WebFile:
 Location = LabelStudioFile | CloudFile | WebFile
 
 
-def image_of_task(task_data: dict[str, Any], field: str) -> str:
-    """Returns the address in a task's data.
+def image_of_task(task_data: dict[str, Any], control: Control) -> str:
+    """Returns the address of the image that a control draws on.
 
     Args:
         task_data: The task's `data`.
-        field: Key from the Image tag's `value`.
+        control: A control of the task.
 
     Raises:
-        ImageError: There is no address under that key.
+        ImageError: The task's data has no address where the image tag looks for it.
     """
-    address = task_data.get(field)
+    address = control.image_address(task_data)
     if not isinstance(address, str) or not address:
         raise ImageError(
-            f"the task's data has no image address under '{field}'", hint="check `value` of the Image tag"
+            f"the task's data has no image address for '{control.to_name}', whose value is '{control.image_value}'",
+            hint="check `value` of the Image tag",
         )
     return address
 

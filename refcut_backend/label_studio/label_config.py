@@ -1,19 +1,30 @@
 """Reads a project's label config: the controls that give clicks and boxes, take masks, and mark references.
 
-label-studio-sdk's `LabelInterface` parses the XML.
+`config_tags.py` reads the tags. Repeaters, image tags with several pages and labels from the task's data give every task
+controls of its own. Whoever has a task therefore passes its data.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from cachetools import LRUCache, cached
 
 from refcut_backend.errors import LabelConfigError
+from refcut_backend.label_studio.config_tags import (
+    REPEATER,
+    Tag,
+    TaskData,
+    has_variable,
+    read_tags,
+    repeated,
+    task_value,
+)
 from refcut_backend.label_studio.payloads import MAX_CONFIG_CHARS
 
 REFERENCE_CHOICE = "Reference"
@@ -30,29 +41,65 @@ TAGS: dict[MaskKind, str] = {
     "polygon": "PolygonLabels",
     "rectangle": "RectangleLabels",
 }
+MAX_PAGES = 10_000
+"""Pages of one task."""
 KNOWN_BYTES = 4 * 2**20
 """Memory for configs that were read, about."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """A control tag of the label config, on one image tag.
+    """A control tag of the label config, on one image of a task.
 
     Attributes:
         name: Name of the tag (`from_name` in results).
-        to_name: Name of the image tag that it draws on.
-        image_field: Key of the image's address in a task's data.
+        to_name: Name of the image that it draws on (`image_name`): the image tag, and the page if there are several.
+        image_value: What the image tag says of its address, such as "$image"; for tags with several pages, of all.
         labels: Labels of the tag.
         kind: "click" or a MaskKind.
         smart: The tag's attribute `smart` in lower case; empty if it has none.
+        page: Index of the page; None if the image tag has no pages.
+        labels_from_task: Whether the task's data can add labels.
     """
 
     name: str
     to_name: str
-    image_field: str
+    image_value: str
     labels: frozenset[str]
     kind: str
     smart: str
+    page: int | None = None
+    labels_from_task: bool = False
+
+    @property
+    def image_tag(self) -> str:
+        """Name of the image tag (`to_name` in results)."""
+        return self.to_name.removesuffix(f"[{self.page}]") if self.page else self.to_name
+
+    def image_address(self, task_data: TaskData) -> Any:
+        """Returns what stands in a task's data in the place of the image's address; None if nothing does."""
+        found = task_value(self.image_value, task_data)
+        if isinstance(found, list):
+            found = found[self.page or 0] if (self.page or 0) < len(found) else None
+        return found
+
+
+def image_name(image_tag: str, page: int | None) -> str:
+    """Returns the name of a task's image: that of its tag; for pages after the first, with the index.
+
+    The editor numbers the pages of an image tag from 0, and a region without a number lies on page 0.
+
+    >>> image_name("photo", None), image_name("photo", 2)
+    ('photo', 'photo[2]')
+    """
+    return f"{image_tag}[{page}]" if page else image_tag
+
+
+def image_of_item(item: dict[str, Any]) -> str:
+    """Returns the name of the image that an item of a `result` lies on; for an impossible page, one that no image has."""
+    page = item.get("item_index")
+    known = min(max(page, 0), MAX_PAGES) if isinstance(page, int) else None
+    return image_name(str(item.get("to_name", "")), known)
 
 
 @dataclass(frozen=True)
@@ -65,6 +112,7 @@ class ProjectControls:
         boxes: RectangleLabels with smart="true", which give boxes as prompts.
         roles: Names of Choices that offer "Reference".
         regions: Controls that a reference can be drawn with: BrushLabels, PolygonLabels, RectangleLabels.
+        labels_from_task: Whether labels are missing here, because they stand in the tasks' data and no task was given.
     """
 
     clicks: tuple[Control, ...]
@@ -72,14 +120,26 @@ class ProjectControls:
     boxes: tuple[Control, ...]
     roles: frozenset[str]
     regions: tuple[Control, ...] = ()
+    labels_from_task: bool = False
 
     @property
     def region_labels(self) -> frozenset[str]:
-        """Labels that a reference can have."""
+        """Labels that a reference can have, without those that tasks add."""
         return frozenset(label for control in self.regions for label in control.labels)
 
+    @property
+    def clickable_labels(self) -> frozenset[str]:
+        """Labels that can be clicked or boxed, and that a reference can have, without those that tasks add."""
+        prompts = (*self.clicks, *self.boxes)
+        return self.region_labels & {label for control in prompts for label in control.labels}
+
+    @property
+    def all_region_labels(self) -> frozenset[str] | None:
+        """Labels that a reference can have; None if tasks add labels, and no task was given."""
+        return None if self.labels_from_task else self.region_labels
+
     def region_control(self, label: str, to_name: str) -> Control | None:
-        """Returns a control that draws regions of a label on an image tag; None if the config has none."""
+        """Returns a control that draws regions of a label on an image; None if the config has none."""
         return next((c for c in self.regions if label in c.labels and c.to_name == to_name), None)
 
     def mask_control(self, label: str, to_name: str, prefer: MaskKind = "brush") -> Control:
@@ -87,7 +147,7 @@ class ProjectControls:
 
         Args:
             label: The label.
-            to_name: Name of the image tag.
+            to_name: Name of the image.
             prefer: Kind of control to prefer; the others follow in the order brush, polygon, rectangle.
 
         Raises:
@@ -123,15 +183,32 @@ class ProjectControls:
         return any(label in control.labels for control in self.masks if control.to_name == to_name)
 
 
-def read_label_config(xml: str) -> ProjectControls:
+def read_label_config(xml: str, task_data: TaskData | None = None) -> ProjectControls:
     """Parses a label config (XML). Empty text is a config without controls.
+
+    Args:
+        xml: The label config.
+        task_data: The task's `data`. Without it, labels from tasks are missing, a repeater counts as one item with its
+            placeholder in the names, and every image tag as one page.
 
     Raises:
         LabelConfigError: The text is not a label config, or is too long.
     """
     if len(xml) > MAX_CONFIG_CHARS:
         raise LabelConfigError(f"the label config is longer than {MAX_CONFIG_CHARS} characters")
-    return _parsed(xml)
+    read = _parsed(xml)
+    if task_data is None:
+        return read.controls
+    of_task = read.controls if read.root is None else _controls(repeated(read.root, task_data), task_data)
+    return _with_pages(of_task, task_data)
+
+
+@dataclass(frozen=True)
+class _ReadConfig:
+    """A label config that was read. `root` is None if its tags are the same for all tasks."""
+
+    controls: ProjectControls
+    root: Tag | None
 
 
 def _digest(xml: str) -> bytes:
@@ -139,42 +216,120 @@ def _digest(xml: str) -> bytes:
     return hashlib.sha256(xml.encode(errors="surrogatepass")).digest()
 
 
-def _size(controls: ProjectControls) -> int:
-    """Memory that parsed controls take, in bytes, about."""
+def _size(read: _ReadConfig) -> int:
+    """Memory that a config takes after it was read, in bytes, about."""
+    controls = read.controls
     every = (*controls.clicks, *controls.masks, *controls.boxes, *controls.regions)
-    return 2000 + sum(150 + len(label) for control in every for label in control.labels)
+    tags = 0 if read.root is None else sum(500 for _ in read.root.inside())
+    return 2000 + tags + sum(150 + len(label) for control in every for label in control.labels)
 
 
 @cached(LRUCache(KNOWN_BYTES, getsizeof=_size), key=_digest, lock=threading.Lock())
-def _parsed(xml: str) -> ProjectControls:
-    # Takes half a second to import: `api/app.py` does that at the start, other processes only if they get here.
-    from label_studio_sdk.label_interface import LabelInterface
-
+def _parsed(xml: str) -> _ReadConfig:
+    if not xml:
+        return _ReadConfig(ProjectControls((), (), (), frozenset()), None)
     try:
-        tags = list(LabelInterface(xml).controls) if xml else []
-    except Exception as error:  # the SDK raises several unrelated types for malformed configs
-        raise LabelConfigError(
-            f"the label config cannot be parsed ({type(error).__name__})", hint=CONFIG_HINT
-        ) from None
-    brushes, polygons, rectangles = (_controls(tags, kind, TAGS[kind]) for kind in MASK_KINDS)
+        root = read_tags(xml)
+    except LabelConfigError as error:
+        raise LabelConfigError(error.message, hint=CONFIG_HINT) from None
+    controls = _controls(root, None)
+    varies = controls.labels_from_task or any(tag.kind == REPEATER for tag in root.inside())
+    return _ReadConfig(controls, root if varies else None)
+
+
+def _controls(root: Tag, task_data: TaskData | None) -> ProjectControls:
+    tags = list(root.inside())
+    brushes, polygons, rectangles = (_of_kind(tags, kind, TAGS[kind], task_data) for kind in MASK_KINDS)
+    clicks = _of_kind(tags, "click", "KeyPointLabels", task_data)
+    regions = (*brushes, *polygons, *rectangles)
     return ProjectControls(
-        clicks=_controls(tags, "click", "KeyPointLabels"),
+        clicks=clicks,
         boxes=tuple(control for control in rectangles if control.smart == "true"),
         masks=(*brushes, *polygons, *(control for control in rectangles if control.smart != "true")),
-        roles=frozenset(
-            tag.name for tag in tags if tag.tag.lower() == "choices" and REFERENCE_CHOICE in tag.labels
-        ),
-        regions=(*brushes, *polygons, *rectangles),
+        roles=frozenset(tag.get("name") for tag in tags if _is_role(tag)),
+        regions=regions,
+        labels_from_task=task_data is None
+        and any(control.labels_from_task for control in (*clicks, *regions)),
+    )
+
+
+def _is_role(tag: Tag) -> bool:
+    """Choices for the whole task say nothing about a region."""
+    is_per_region = tag.kind == "choices" and tag.get("perregion") == "true"
+    return is_per_region and REFERENCE_CHOICE in _values(tag, "choice", None)
+
+
+def _of_kind(
+    tags: Sequence[Tag], kind: str, tag_name: str, task_data: TaskData | None
+) -> tuple[Control, ...]:
+    """The control tags of one name, once per image tag that they draw on."""
+    images = {tag.get("name"): tag for tag in tags if tag.kind == "image" and tag.get("name")}
+    found = []
+    for tag in tags:
+        if tag.kind != tag_name.lower() or not tag.get("name"):
+            continue
+        labels = frozenset(_values(tag, "label", task_data))
+        found += [
+            Control(
+                name=tag.get("name"),
+                to_name=to_name,
+                image_value=images[to_name].get("valuelist") or images[to_name].get("value"),
+                labels=labels,
+                kind=kind,
+                smart=tag.get("smart").lower(),
+                page=0 if "valuelist" in images[to_name].attributes else None,
+                labels_from_task=has_variable(tag.get("value")),
+            )
+            for to_name in tag.get("toname").split(",")
+            if to_name in images
+        ]
+    return tuple(found)
+
+
+def _values(tag: Tag, kind: str, task_data: TaskData | None) -> list[str]:
+    """The labels or choices inside of a control in their order: those of the config, then those of the task."""
+    listed: list[Any] = [child.attributes for child in tag.inside() if child.kind == kind]
+    from_task = task_value(tag.get("value"), task_data) if task_data is not None else None
+    if isinstance(from_task, list):
+        listed += [item for item in from_task if isinstance(item, dict)]
+    values = (one.get("alias") or one.get("value") for one in listed)
+    return list(dict.fromkeys(value for value in values if isinstance(value, str) and value))
+
+
+def _with_pages(controls: ProjectControls, task_data: TaskData) -> ProjectControls:
+    """The controls of a task, once per page of their image tags."""
+    every = (*controls.clicks, *controls.regions)
+    values = {control.image_value: task_value(control.image_value, task_data) for control in every}
+    pages = {value: len(found) for value, found in values.items() if isinstance(found, list)}
+    if not pages:
+        return controls
+    if max(pages.values()) > MAX_PAGES:
+        raise LabelConfigError(f"the task has more than {MAX_PAGES} pages")
+
+    def each(of_kind: Iterable[Control]) -> Iterator[Control]:
+        for control in of_kind:
+            for page in range(pages.get(control.image_value, 1)):
+                if control.image_value in pages:
+                    yield dataclasses.replace(control, to_name=image_name(control.image_tag, page), page=page)
+                else:
+                    yield control
+
+    return dataclasses.replace(
+        controls,
+        clicks=tuple(each(controls.clicks)),
+        masks=tuple(each(controls.masks)),
+        boxes=tuple(each(controls.boxes)),
+        regions=tuple(each(controls.regions)),
     )
 
 
 def label_order(xml: str) -> list[str]:
     """Returns the labels that regions can have, in the order of the label config. Raises LabelConfigError."""
-    from label_studio_sdk.label_interface import LabelInterface
-
     known = read_label_config(xml).region_labels
-    tags = LabelInterface(xml).controls if known else []
-    return list(dict.fromkeys(label for tag in tags for label in tag.labels if label in known))
+    tags = read_tags(xml).inside() if known else ()
+    return list(
+        dict.fromkeys(label for tag in tags for label in _values(tag, "label", None) if label in known)
+    )
 
 
 def problems(controls: ProjectControls) -> list[str]:
@@ -187,7 +342,14 @@ def problems(controls: ProjectControls) -> list[str]:
             "the label config has no BrushLabels, PolygonLabels or RectangleLabels: masks have nowhere to go"
         )
     for control in (*controls.clicks, *controls.boxes):
-        missing = sorted(_without_masks(control, controls))
+        on_image = [mask for mask in controls.masks if mask.to_name == control.to_name]
+        has_task_labels = any(mask.labels_from_task for mask in on_image)
+        if controls.masks and control.labels_from_task and not has_task_labels:
+            found.append(
+                f"the labels of '{control.name}' stand in the task's data, those of no BrushLabels, PolygonLabels or"
+                f" RectangleLabels on '{control.to_name}' do: give one the same `value`"
+            )
+        missing = [] if has_task_labels else sorted(_without_masks(control, controls))
         if controls.masks and missing:
             found.append(
                 f"labels {missing} of '{control.name}' are in no BrushLabels, PolygonLabels or RectangleLabels"
@@ -212,21 +374,3 @@ def _without_masks(control: Control, controls: ProjectControls) -> Iterable[str]
 def _too_smart(control: Control) -> str:
     """Label Studio treats every region control as smart unless its attribute is "false"."""
     return f"'{control.name}' lacks smart=\"false\": Label Studio makes it a smart tool, and Auto-Detect begins with it"
-
-
-def _controls(tags: Iterable[Any], kind: str, tag_name: str) -> tuple[Control, ...]:
-    """The tags of one name, once per image tag that they draw on."""
-    return tuple(
-        Control(
-            name=tag.name,
-            to_name=image.name,
-            image_field=str(image.value or "").lstrip("$"),
-            labels=frozenset(tag.labels),
-            kind=kind,
-            smart=str(tag.attr.get("smart", "")).lower(),
-        )
-        for tag in tags
-        if tag.tag.lower() == tag_name.lower()
-        for image in tag.objects
-        if image.tag == "Image"
-    )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from refcut_backend.errors import BadMaskError
 from refcut_backend.label_studio import brush_rle
-from refcut_backend.label_studio.label_config import TAGS, Control, ProjectControls
+from refcut_backend.label_studio.label_config import TAGS, Control, ProjectControls, image_of_item
 from refcut_backend.label_studio.polygons import Outline, OutlineSettings, mask_outlines
 
 UNFORESEEN = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -85,7 +85,7 @@ class Region:
     Attributes:
         kind: Label Studio's type: "brushlabels", "polygonlabels" or "rectanglelabels".
         labels: Labels of the region.
-        to_name: Name of the image tag that it is on.
+        to_name: Name of the image that it is on (`image_name`).
         width: Width in pixels of its image, as the browser shows it.
         height: Height in pixels of its image, as the browser shows it.
         role: The choice that was made for it: "Reference", "Negative reference" or None.
@@ -130,9 +130,7 @@ def read_region(item: dict[str, Any], role: str | None) -> Region | None:
         raise BadMaskError("a region's labels are not a list", hint=_DRAW_AGAIN)
     if min(height, width) < 1 or max(height, width) > MAX_EDGE_PX or height * width > MAX_MASK_PIXELS:
         raise BadMaskError("a region's image has an impossible size", hint=_DRAW_AGAIN)
-    return Region(
-        kind, tuple(map(str, labels)), str(item.get("to_name", "")), width, height, role, item["value"]
-    )
+    return Region(kind, tuple(map(str, labels)), image_of_item(item), width, height, role, item["value"])
 
 
 def _brush(region: Region) -> NDArray[np.bool_]:
@@ -277,10 +275,12 @@ def _region(
 ) -> dict[str, Any]:
     region_type = TAGS[control.kind].lower()  # type: ignore[index]
     versions = ", ".join(given.reference_versions) if given.reference_versions else "none"
+    on_page = {} if control.page is None else {"item_index": control.page}
     return {
+        **on_page,
         "id": region_id,
         "from_name": control.name,
-        "to_name": control.to_name,
+        "to_name": control.image_tag,
         "type": region_type,
         "original_width": given.width,
         "original_height": given.height,

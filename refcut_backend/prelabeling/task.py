@@ -11,7 +11,7 @@ from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.errors import ImageError, NoReferenceError, QueueUnavailableError, RefCutError
 from refcut_backend.images.address import image_of_task
 from refcut_backend.images.hidden_urls import Addresses
-from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
+from refcut_backend.label_studio.label_config import Control, ProjectControls, read_label_config
 from refcut_backend.label_studio.regions import GivenMask, mask_regions, prediction
 from refcut_backend.queue.messages import (
     FoundLabel,
@@ -131,7 +131,7 @@ class TaskPrelabeller:
             ImageError: If the task has no usable image.
             RefCutError: If there is no answer for another reason.
         """
-        controls = read_label_config(task.label_config)
+        controls = read_label_config(task.label_config, task.task_data)
         chosen = self._labels(task, controls)
         wanted = list(chosen)
         deadline = time.monotonic() + limit_s
@@ -155,14 +155,16 @@ class TaskPrelabeller:
         return self._prelabelled(version, controls, list(found.values()))
 
     def labels_with_references(self, project_id: int, label_config: str) -> list[str]:
-        """List the labels that can be looked for, by name.
+        """List the labels that can be looked for, by name. If tasks add labels, any of them may be.
 
         Raises:
             LabelConfigError: If the label config cannot be read.
         """
-        return sorted(
-            {label for label, _, _, _ in self._with_references(project_id, read_label_config(label_config))}
-        )
+        controls = read_label_config(label_config)
+        labels = {label for control in controls.masks for label in control.labels}
+        if controls.labels_from_task:
+            labels |= self._references.labels(project_id)
+        return sorted(label for label in labels if self._newest(project_id, label))
 
     def _labels(
         self, task: TaskToPrelabel, controls: ProjectControls
@@ -170,13 +172,11 @@ class TaskPrelabeller:
         """The labels to look for, each with its references."""
         labels: dict[LabelToFind, list[ReferenceVersion]] = {}
         problem = None
-        for label, to_name, field, newest in self._with_references(task.project_id, controls):
-            if task.labels is not None and label not in task.labels:
-                continue
+        for label, control, newest in self._with_references(task, controls):
             try:
-                address = self._addresses.hide(image_of_task(task.task_data, field))
+                address = self._addresses.hide(image_of_task(task.task_data, control))
                 ids = tuple(reference.id for reference in newest)
-                labels[LabelToFind(label, to_name, address, ids)] = newest
+                labels[LabelToFind(label, control.to_name, address, ids)] = newest
             except ImageError as error:
                 problem = error
         if labels:
@@ -189,18 +189,22 @@ class TaskPrelabeller:
         )
 
     def _with_references(
-        self, project_id: int, controls: ProjectControls
-    ) -> Iterator[tuple[str, str, str, list[ReferenceVersion]]]:
-        """Label, image tag, field of the task's data, and references."""
-        fields = {
-            (label, control.to_name): control.image_field
+        self, task: TaskToPrelabel, controls: ProjectControls
+    ) -> Iterator[tuple[str, Control, list[ReferenceVersion]]]:
+        """The labels to look for, by name and once per image, each with a control there and its references."""
+        wanted = {
+            (label, control.to_name): control
             for control in controls.masks
             for label in control.labels
+            if task.labels is None or label in task.labels
         }
-        for (label, to_name), field in sorted(fields.items()):
-            newest = self._references.newest(project_id, label, self._rules.max_references)
-            if newest:
-                yield label, to_name, field, newest
+        newest = {label: self._newest(task.project_id, label) for label, _ in wanted}
+        for label, to_name in sorted(wanted):
+            if newest[label]:
+                yield label, wanted[label, to_name], newest[label]
+
+    def _newest(self, project_id: int, label: str) -> list[ReferenceVersion]:
+        return self._references.newest(project_id, label, self._rules.max_references)
 
     def _prelabelled(
         self, version: str, controls: ProjectControls, found: Collection[FoundLabel]

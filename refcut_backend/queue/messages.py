@@ -248,7 +248,7 @@ class LabelToFind:
 
     Attributes:
         label: The label.
-        to_name: Image tag of the label config.
+        to_name: Name of the image among those of the task.
         image_address: URL of the image, or the number of a hidden one (`images.hidden_urls`).
         reference_ids: Rows of the reference table that say what the label means.
     """
@@ -309,7 +309,7 @@ class FoundLabel:
 
     Attributes:
         label: The label.
-        to_name: Image tag of the label config.
+        to_name: Name of the image among those of the task.
         width: Of the image in pixels.
         height: Of the image in pixels.
         masks: The objects, highest score first.

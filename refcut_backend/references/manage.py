@@ -17,7 +17,7 @@ from refcut_backend.references.owner_rules import Source
 from refcut_backend.references.parse import Weakness, weaknesses
 from refcut_backend.references.reconcile import Reconciler
 from refcut_backend.references.registry import References, StoredReference
-from refcut_backend.references.selection import Action, Candidate, OwnerRule, ReferenceSelector, State
+from refcut_backend.references.selection import IN_USE, Action, Candidate, OwnerRule, ReferenceSelector, State
 
 
 class NoSuchReferenceError(RefCutError):
@@ -71,6 +71,16 @@ class ReferenceManager:
             for listed in shown
             if label is None or listed.candidate.label == label
         ]
+
+    def labels_without_reference(self, project_id: int) -> list[str]:
+        """Returns the labels of the config that can be clicked and have no reference in use."""
+        labels = self._labels_in_config(project_id)
+        shown = self._references.overview(project_id, self._max_references, labels)
+        used = {listed.candidate.label for listed in shown if listed.state in IN_USE}
+        try:
+            return sorted(self._controls(project_id).clickable_labels - used)
+        except LabelConfigError:
+            return []
 
     def rules_without_reference(self, project_id: int) -> list[OwnerRule]:
         """Returns rules about a task or annotation that gives no reference: it was deleted or lacks the label."""
@@ -204,12 +214,14 @@ class ReferenceManager:
         )
 
     def _labels_in_config(self, project_id: int) -> frozenset[str] | None:
-        """Returns the labels that take masks; None if the label config cannot be parsed."""
+        """Returns the labels that take masks; None if the label config cannot be parsed, or if tasks add labels."""
         try:
-            controls: ProjectControls = read_label_config(self._projects.label_config(project_id) or "")
+            return self._controls(project_id).all_region_labels
         except LabelConfigError:
             return None
-        return controls.region_labels
+
+    def _controls(self, project_id: int) -> ProjectControls:
+        return read_label_config(self._projects.label_config(project_id) or "")
 
     def _weaknesses(self, reference_id: int, label_in_config: bool) -> tuple[Weakness, ...]:
         stored = self._references.load(reference_id)

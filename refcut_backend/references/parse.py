@@ -27,7 +27,7 @@ class LabelReference:
 
     Attributes:
         label: The label.
-        to_name: Name of the image tag that the regions are on.
+        to_name: Name of the image that the regions are on (`image_name`).
         positive_hw: Pixels that belong to the label: (H, W) in the frame of the image as the browser shows it.
         negative_hw: Pixels that do not belong to the label, same frame: the regions marked "Negative reference", or else
             the regions of other labels. None if there are none.
@@ -69,11 +69,19 @@ def read_references(
         added: Labels for which the owner added this annotation, so that its regions count although none is marked.
     """
     roles = region_roles(result, frozenset(role_controls))
-    if REFERENCE_CHOICE not in roles.values() and not added:
+    if not roles and not added:
         return FoundReferences()
     regions, problems = _regions(result, roles)
     marked = {(label, r.to_name) for r in regions if r.role == REFERENCE_CHOICE for label in r.labels}
     meant = {(label, r.to_name) for r in regions for label in r.labels if label in added}
+    negative = {
+        (label, r.to_name) for r in regions if r.role == NEGATIVE_REFERENCE_CHOICE for label in r.labels
+    }
+    problems += [
+        f"{label}: a region is marked '{NEGATIVE_REFERENCE_CHOICE}' and none '{REFERENCE_CHOICE}', so it is not used; "
+        f"mark a region of '{label}' on the same image as '{REFERENCE_CHOICE}'"
+        for label, _ in sorted(negative - marked - meant)
+    ]
     references = []
     for label, to_name in sorted(marked | meant):
         try:
@@ -85,7 +93,7 @@ def read_references(
 
 
 def _reference(label: str, to_name: str, here: list[Region], is_marked: bool) -> LabelReference:
-    """Joins the regions of a label on one image tag. `here` are all regions on that tag."""
+    """Joins the regions of a label on one image. `here` are all regions on it."""
     of_label = [r for r in here if label in r.labels]
     own = [r for r in of_label if r.role == REFERENCE_CHOICE]
     if not is_marked:
@@ -147,7 +155,6 @@ class Weakness(StrEnum):
     """A reason to check a reference, in the words that the team lead reads."""
 
     SMALL = "target is less than 1 % of the image"
-    BORDER = "touches the image's border"
     LARGE = "covers nearly the whole image"
     PARTS = "several disconnected parts"
     NO_NEGATIVE = "nothing says what must stay out"
@@ -165,10 +172,8 @@ def weaknesses(
         label_in_config: Whether the label config still has the label.
     """
     share = float(positive_hw.mean())
-    edges = (positive_hw[0], positive_hw[-1], positive_hw[:, 0], positive_hw[:, -1])
     found = {
         Weakness.SMALL: share < SMALL_SHARE,
-        Weakness.BORDER: any(edge.any() for edge in edges),
         Weakness.LARGE: share > LARGE_SHARE,
         Weakness.PARTS: _parts(positive_hw) > 1,
         Weakness.NO_NEGATIVE: negative_hw is None or not negative_hw.any(),

@@ -139,7 +139,8 @@ class AnnotationFollower:
         except LabelConfigError as error:
             log.warning("label config", extra={"project": project_id, "problem": str(error)})
             return
-        lost = self._references.labels(project_id) - controls.region_labels
+        known = controls.all_region_labels
+        lost = set() if known is None else self._references.labels(project_id) - known
         if lost:
             log.warning(
                 "references of labels that are no longer in the label config are not used",
@@ -160,7 +161,7 @@ class AnnotationFollower:
         Raises:
             LabelConfigError: The label config cannot be parsed.
         """
-        controls = read_label_config(label_config)
+        controls = read_label_config(label_config, task.data)
         added = self._references.rules.added_labels(project_id, task.id, annotation.id)
         found: list[tuple[LabelReference, str]] = []
         problems: list[str] = []
@@ -211,4 +212,4 @@ def _image_of(reference: LabelReference, task: ListedTask, controls: ProjectCont
         raise LabelConfigError(
             "the label is no longer in the label config", hint="its references are not used"
         )
-    return image_of_task(task.data, control.image_field)
+    return image_of_task(task.data, control)

@@ -27,7 +27,7 @@ from refcut_backend.errors import BadMaskError, ImageError, LabelStudioError, Re
 from refcut_backend.images.address import TaskImage, image_of_task
 from refcut_backend.images.cache import working_copy
 from refcut_backend.images.decode import fitted_mask
-from refcut_backend.label_studio.label_config import ProjectControls
+from refcut_backend.label_studio.label_config import read_label_config
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp
 from refcut_backend.label_studio.regions import UNFORESEEN
 from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, SourceError, UnreadableError
@@ -139,7 +139,7 @@ class Collector:
     def __init__(
         self,
         project_id: int,
-        controls: ProjectControls,
+        label_config: str,
         source: AnnotationSource,
         read_image: ReadImage,
         images: ProjectImages,
@@ -151,7 +151,7 @@ class Collector:
 
         Args:
             project_id: The project in Label Studio.
-            controls: The controls of its label config.
+            label_config: Its label config (XML).
             source: Lists tasks and annotations of the project.
             read_image: Returns an image at full size.
             images: Stores the images.
@@ -160,7 +160,7 @@ class Collector:
             max_references: Number of references per label.
         """
         self._project_id = project_id
-        self._controls = controls
+        self._label_config = label_config
         self._source = source
         self._read_image = read_image
         self._images = images
@@ -176,15 +176,19 @@ class Collector:
             on_task: Called before each task.
 
         Raises:
-            RefCutError: If Label Studio cannot be read.
+            RefCutError: If Label Studio cannot be read, or the label config cannot be parsed.
             OSError: If the disk is full.
         """
+        controls = read_label_config(self._label_config)
         data = TrainingData()
         tasks = [task for part in self._source.annotated_since(Timestamp()) for task in part]
         for number, task in enumerate(tasks):
             on_task(number, len(tasks))
             self._task(task, data)
-        for label in sorted(self._controls.region_labels):
+        labels = controls.region_labels
+        if controls.labels_from_task:
+            labels |= self._references.labels(self._project_id)
+        for label in sorted(labels):
             self._label_references(label, data)
         return data
 
@@ -217,8 +221,11 @@ class Collector:
     ) -> list[SnapshotObject]:
         """One annotated object per image that the annotation has masks on."""
         annotated_objects = []
-        for to_name, masks in read_training_masks(annotation.result, self._controls).items():
-            image = self._image(TaskImage(self._project_id, task.id, self._address(task, to_name)))
+        controls = read_label_config(self._label_config, task.data)
+        for to_name, masks in read_training_masks(annotation.result, controls).items():
+            control = next(control for control in controls.masks if control.to_name == to_name)
+            address = image_of_task(task.data, control)
+            image = self._image(TaskImage(self._project_id, task.id, address))
             annotated_objects.append(
                 SnapshotObject(
                     file_name=image.file_name,
@@ -229,10 +236,6 @@ class Collector:
                 )
             )
         return [annotated_object for annotated_object in annotated_objects if annotated_object.masks]
-
-    def _address(self, task: ListedTask, to_name: str) -> str:
-        control = next(control for control in self._controls.masks if control.to_name == to_name)
-        return image_of_task(task.data, control.image_field)
 
     def _image(self, where: TaskImage) -> StoredImage:
         """Reads each image once; a failure is remembered too."""

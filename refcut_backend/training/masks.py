@@ -46,10 +46,10 @@ def read_training_masks(
 
     Args:
         result: The annotation's results, in Label Studio's format.
-        controls: The controls of the project's label config.
+        controls: The controls of the label config for the annotation's task.
 
     Returns:
-        Name of the image tag to its masks, one per label, sorted by label.
+        Name of the image to its masks, one per label, sorted by label.
 
     Raises:
         BadMaskError: If any region is damaged, because a label with a missing piece would teach a wrong mask.

@@ -25,7 +25,6 @@ from refcut_backend.database.projects import Projects
 from refcut_backend.images.cache import read_image
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.label_studio.label_config import read_label_config
 from refcut_backend.label_studio.tasks import AnnotationSource, open_source
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Authors
@@ -112,7 +111,7 @@ class SnapshotMaker:
         try:
             collector = Collector(
                 project_id,
-                read_label_config(label_config),
+                label_config,
                 source,
                 lambda where: read_image(self._settings, self._projects, self._addresses, where),
                 images,

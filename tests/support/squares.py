@@ -60,16 +60,23 @@ def square_mask(job: ClickJob) -> NDArray[np.bool_]:
 class Editor:
     """One task open in Label Studio, as far as requests and answers go."""
 
-    def __init__(self, service: ClickService, *, task: int = 3, label_config: str = LABEL_CONFIG) -> None:
+    def __init__(
+        self,
+        service: ClickService,
+        *,
+        task: int = 3,
+        label_config: str = LABEL_CONFIG,
+        data: dict[str, Any] | None = None,
+    ) -> None:
         self.service = service
         self.task = task
         self.label_config = label_config
+        self.data = data or {"image": "/data/upload/1/a.jpg", "second": "/data/upload/1/b.jpg"}
 
     def send(self, *regions: dict[str, Any], seen: Sequence[str] = ()) -> ClickReply:
         """What the backend answers to these regions of a label; `seen` are in the task's annotations or drafts."""
-        data = {"image": "/data/upload/1/a.jpg", "second": "/data/upload/1/b.jpg"}
         return self.service.answer(
-            ClickRequest(7, self.task, data, self.label_config, list(regions), frozenset(seen))
+            ClickRequest(7, self.task, self.data, self.label_config, list(regions), frozenset(seen))
         )
 
 

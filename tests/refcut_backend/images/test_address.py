@@ -14,6 +14,7 @@ from refcut_backend.images.address import (
     locate,
     upload_key,
 )
+from refcut_backend.label_studio.label_config import Control
 
 PLAIN = ("http://ls:8080",)
 BELOW = ("http://ls:8080/labeling", "http://localhost/labeling")
@@ -111,7 +112,8 @@ def test_files_that_may_lie_in_a_mounted_folder_are_known_by_their_key(path, upl
     assert (upload_key(LabelStudioFile(path)), local_file_key(LabelStudioFile(path))) == (upload, local)
 
 
-@pytest.mark.parametrize("data", [{}, {"image": None}, {"image": ""}, {"image": 3}])
-def test_a_task_without_an_image_says_which_field_is_missing(data):
-    with pytest.raises(ImageError, match="'image'"):
-        image_of_task(data, "image")
+@pytest.mark.parametrize("data", [{}, {"photo": None}, {"photo": ""}, {"photo": 3}, {"photo": []}])
+def test_a_task_without_an_image_says_what_was_looked_for(data):
+    control = Control("brush", "image", "$photo", frozenset({"Door"}), "brush", "false")
+    with pytest.raises(ImageError, match=r"'\$photo'"):
+        image_of_task(data, control)

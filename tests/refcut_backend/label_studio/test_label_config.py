@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import tracemalloc
 
 import pytest
 
 from refcut_backend.errors import LabelConfigError
-from refcut_backend.label_studio.label_config import problems, read_label_config
+from refcut_backend.label_studio.label_config import label_order, problems, read_label_config
 from refcut_backend.label_studio.payloads import MAX_CONFIG_CHARS
 from tests.support.recorded import LABEL_CONFIG, backend_request
 
@@ -31,7 +29,7 @@ def test_the_shipped_config_has_no_problems():
     assert problems(controls) == []
     assert controls.roles == {"refcut_role"}
     assert controls.mask_control("Wheel", "image").name == "brush"
-    assert controls.mask_control("Wheel", "image").image_field == "image"
+    assert controls.mask_control("Wheel", "image").image_value == "$image"
 
 
 def test_a_recorded_config_without_a_reference_choice_says_so():
@@ -64,7 +62,7 @@ def test_promise_25_masks_on_another_image_tag_do_not_count():
     assert "'image'" in problem
     with pytest.raises(LabelConfigError, match="'image'"):
         controls.mask_control("Door", "image")
-    assert controls.mask_control("Door", "second").image_field == "other"
+    assert controls.mask_control("Door", "second").image_value == "$other"
 
 
 @pytest.mark.parametrize(
@@ -134,16 +132,6 @@ def test_a_control_for_two_images_is_one_for_each():
     assert [control.to_name for control in controls.masks] == ["image", "second"]
 
 
-def test_the_web_process_loads_the_parser_at_its_start_and_other_processes_when_they_need_it():
-    def loads_parser(module: str) -> bool:
-        script = f"import sys, {module}; print('label_studio_sdk.label_interface' in sys.modules)"
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        return done.stdout.strip() == "True"
-
-    assert loads_parser("refcut_backend.api.app")
-    assert not loads_parser("refcut_backend.label_studio.label_config")
-
-
 def test_configs_that_were_read_do_not_stay_in_memory_as_text():
     read_label_config(config(CLICKS))
     tracemalloc.start()
@@ -159,6 +147,88 @@ def test_configs_that_were_read_do_not_stay_in_memory_as_text():
 def test_a_config_is_parsed_once():
     xml = config(CLICKS + tag("Brush", "Door"))
     assert read_label_config(xml) is read_label_config(xml)
+    assert read_label_config(xml, {"image": "/a.png", "other": "/b.png"}) is read_label_config(xml)
+
+
+FROM_TASK = '<{kind}Labels name="{kind}" toName="image" smart="{smart}" value="$classes"/>'
+TASK_CLICKS = FROM_TASK.format(kind="KeyPoint", smart="true")
+TASK_BRUSH = FROM_TASK.format(kind="Brush", smart="false")
+
+
+def test_labels_of_the_task_come_after_those_of_the_config():
+    xml = config(TASK_CLICKS + TASK_BRUSH.replace("/>", '><Label value="Door"/></BrushLabels>'))
+    classes = [
+        {"value": "Wheel"},
+        {"value": "Long name", "alias": "hood"},
+        "text",
+        {"other": 1},
+        {"value": 3},
+    ]
+    read = read_label_config(xml, {"classes": classes})
+    assert read.region_labels == {"Door", "Wheel", "hood"}
+    assert read.all_region_labels == read.region_labels
+    without_task = read_label_config(xml)
+    assert without_task.region_labels == {"Door"}
+    assert without_task.all_region_labels is None
+    assert label_order(xml) == ["Door"]
+    assert problems(without_task) == []
+
+
+@pytest.mark.parametrize("classes", [None, "text", {"value": "Wheel"}, []])
+def test_a_task_without_labels_has_those_of_the_config(classes):
+    assert read_label_config(config(TASK_BRUSH), {"classes": classes}).region_labels == set()
+
+
+def test_labels_of_the_task_that_only_the_clicks_have_are_named():
+    (problem,) = problems(read_label_config(config(TASK_CLICKS + tag("Brush", "Door"))))
+    assert "'KeyPoint'" in problem
+    assert "`value`" in problem
+
+
+PAGES = """<View><Image name="page" valueList="$photos"/>{controls}</View>"""
+
+
+def test_every_page_of_an_image_tag_has_its_controls():
+    xml = PAGES.format(controls=tag("KeyPoint", "Door", to="page") + tag("Brush", "Door", to="page"))
+    data = {"photos": ["/0.png", "/1.png", "/2.png"]}
+    read = read_label_config(xml, data)
+    assert [control.to_name for control in read.masks] == ["page", "page[1]", "page[2]"]
+    assert [control.image_address(data) for control in read.clicks] == data["photos"]
+    assert {control.image_tag for control in read.clicks} == {"page"}
+    assert [control.page for control in read.masks] == [0, 1, 2]
+    only = read_label_config(xml, {"photos": "/one.png"})
+    assert [(c.to_name, c.page, c.image_address({"photos": "/one.png"})) for c in only.masks] == [
+        ("page", 0, "/one.png")
+    ]
+
+
+def test_a_value_that_is_a_list_gives_pages_too():
+    read = read_label_config(config(tag("Brush", "Door")), {"image": ["/0.png", "/1.png"], "other": "/b.png"})
+    assert [control.to_name for control in read.masks] == ["image", "image[1]"]
+
+
+def test_a_task_with_far_too_many_pages_is_refused():
+    with pytest.raises(LabelConfigError, match="pages"):
+        read_label_config(config(tag("Brush", "Door")), {"image": ["/0.png"] * 1_000_000})
+
+
+def test_choices_for_the_whole_task_mark_no_reference():
+    whole = config(CLICKS + tag("Brush", "Door")).replace(' perRegion="true"', "")
+    (problem,) = problems(read_label_config(whole))
+    assert "per-region Choices" in problem
+
+
+def test_problems_of_a_repeater_are_named_as_the_config_has_them():
+    controls = tag("KeyPoint", "Door", name="click_{{idx}}", to="page_{{idx}}", smart="true")
+    page = '<Image name="page_{{idx}}" value="$photos[{{idx}}]"/>'
+    problem = problems(read_label_config(f'<View><Repeater on="$photos">{page}{controls}</Repeater></View>'))
+    assert len(problem) == 2
+    brush = tag("Brush", "Hood", name="brush_{{idx}}", to="page_{{idx}}")
+    (problem, _) = problems(
+        read_label_config(f'<View><Repeater on="$photos">{page}{controls}{brush}</Repeater></View>')
+    )
+    assert "'click_{{idx}}'" in problem
+    assert "'page_{{idx}}'" in problem
 
 
 def test_a_config_that_is_too_long_is_named():

@@ -148,13 +148,24 @@ def test_a_list_names_what_makes_a_reference_weak(owner):
     whole = brush_result("d", "Door", np.ones((20, 60), bool))
     owner.registry.follow(owner.api.annotate(1, 10, whole, marked(whole)))
     (row,) = owner.manager.rows(7)
-    assert row.weaknesses == (Weakness.BORDER, Weakness.LARGE, Weakness.NO_NEGATIVE)
+    assert row.weaknesses == (Weakness.LARGE, Weakness.NO_NEGATIVE)
     config = LABEL_CONFIG.replace('value="Door"', 'value="Gate"')
     owner.registry.projects.remember(7, owner.api.connection, config)
     (row,) = owner.manager.rows(7)
     assert row.state is State.NO_LABEL
     assert Weakness.NO_LABEL in row.weaknesses
     assert owner.manager.rows(7, "Wheel") == []
+
+
+def test_labels_without_a_reference_in_use_are_listed(owner):
+    assert {"Door", "Wheel"} <= set(owner.manager.labels_without_reference(7))
+    owner.registry.follow(owner.api.annotate(1, 10, DOOR, WHEEL, marked(DOOR), marked(WHEEL)))
+    owner.manager.disable(7, ReferenceSelector("Wheel", 10))
+    without = owner.manager.labels_without_reference(7)
+    assert "Wheel" in without
+    assert "Door" not in without
+    owner.registry.projects.remember(7, owner.api.connection, "no label config")
+    assert owner.manager.labels_without_reference(7) == []
 
 
 def test_an_unknown_project_says_how_to_connect_it(owner):
