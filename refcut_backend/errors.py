@@ -196,7 +196,11 @@ class ClickTimeoutError(RefCutError):
 
     code = "timeout"
     meaning = "no worker answered within `REFCUT_CLICK_TIMEOUT_S`"
-    remedy = "check that a worker is running; `refcut doctor`"
+    remedy = "start a worker if none runs; if one runs, it is too slow: `refcut doctor` says how long a click takes"
+
+
+TOO_SLOW = "the machine is busy or too slow: use fewer workers or a GPU, or raise REFCUT_CLICK_TIMEOUT_S"
+"""Hint of a timeout while a worker runs."""
 
 
 class QueueUnavailableError(RefCutError):

@@ -232,6 +232,12 @@ class Settings(BaseSettings):
         description="time for the optimisation within a training, which takes as many steps as fit, up to a limit by the "
         "number of images; snapshot and comparison come on top",
     )
+    train_comparison_s: int = Field(
+        900,
+        ge=10,
+        description="time for the comparison of a new version with the serving one, about: on a slow or busy machine "
+        "fewer of the held-out images are annotated, and the result says how many masks were left out",
+    )
     train_keep_runs: int = Field(
         10,
         ge=1,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,7 @@ class Comparison:
         spread: Standard errors over all masks.
         spread_by_label: Standard errors over the masks of each label.
         masks: The masks of the serving network and of the candidate: the same masks in the same order.
+        masks_left_out: Masks for which there was no time.
     """
 
     snapshot: str
@@ -119,12 +121,14 @@ class Comparison:
     spread: Spread = Spread()
     spread_by_label: dict[str, Spread] = field(default_factory=dict)
     masks: tuple[tuple[AnnotatedMask, ...], tuple[AnnotatedMask, ...]] = ((), ())
+    masks_left_out: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return all metrics as JSON values, for a manifest."""
         return {
             "snapshot": self.snapshot,
             "images": self.images,
+            "masks_left_out": self.masks_left_out,
             "serving": _as_json(self.serving),
             "candidate": _as_json(self.candidate),
             "spread": _rounded(self.spread),
@@ -215,6 +219,9 @@ class CompareSettings:
         max_references: Most references of a label that are pooled; the same number as when serving.
         runtime: What computes the networks; see `model.runtime.select`.
         runtime_cache_dir: Folder of converted networks; see `model.runtime.select`.
+        limit_s: Longest time in seconds, about. After half of it the serving network ends with the current image, and the
+            candidate annotates the same masks.
+        min_images: Images that are annotated however long it takes.
     """
 
     max_masks: int = 80
@@ -222,6 +229,8 @@ class CompareSettings:
     max_references: int = 4
     runtime: RuntimeName = "auto"
     runtime_cache_dir: Path | None = None
+    limit_s: float = math.inf
+    min_images: int = 5
 
 
 def compare(
@@ -229,6 +238,7 @@ def compare(
     network_dirs: tuple[Path, Path],
     settings: CompareSettings | None = None,
     on_progress: Callable[[int, int], None] = lambda done, of: None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Comparison:
     """Compare two networks on the holdout of a snapshot.
 
@@ -238,13 +248,23 @@ def compare(
         settings: None takes the defaults.
         on_progress: Called after each mask with the number of masks done and the number of all masks, of both networks
             together.
+        clock: Returns seconds.
 
     Raises:
         ModelError: If weights or snapshot cannot be used.
     """
     settings = settings or CompareSettings()
-    chosen = holdout_masks(snapshot, settings.max_masks)
-    annotated = []
+    every = chosen = holdout_masks(snapshot, settings.max_masks)
+    started_s = clock()
+
+    def is_over(done: int) -> bool:
+        """Whether the serving network ends here: in time for the candidate, after whole images, and enough of them."""
+        images = [annotated_object.image_path for annotated_object, _ in every[: done + 1]]
+        is_between_images = len(images) > done and images[done] != images[done - 1]
+        is_enough = len(set(images[:done])) >= settings.min_images
+        return is_between_images and is_enough and clock() - started_s > settings.limit_s / 2
+
+    annotated: list[list[AnnotatedMask]] = []
     for number, folder in enumerate(network_dirs):
         predictor = make_predictor(folder, settings)
         references = encode_references(predictor, snapshot, settings.max_references)
@@ -252,6 +272,10 @@ def compare(
         for mask in annotate_masks(predictor, chosen, references, settings.max_clicks):
             own.append(mask)
             on_progress(number * len(chosen) + len(own), 2 * len(chosen))
+            if number == 0 and is_over(len(own)):
+                # The files are named by their content, so the first images are a random choice.
+                chosen = every[: len(own)]
+                break
         annotated.append(own)
     labels = sorted({label for _, label in chosen})
 
@@ -262,6 +286,7 @@ def compare(
     return Comparison(
         snapshot=snapshot.digest,
         images=len({annotated_object.image_path for annotated_object, _ in chosen}),
+        masks_left_out=len(every) - len(chosen),
         serving=network_metrics(annotated[0], settings.max_clicks, NOC_IOU),
         candidate=network_metrics(annotated[1], settings.max_clicks, NOC_IOU),
         spread=spread(*labels),

@@ -134,8 +134,9 @@ def _misbehaviour(candidate: NetworkMetrics, rules: PromotionRules) -> Iterator[
 
 
 def _gain(comparison: Comparison) -> str:
-    before, after = comparison.serving, comparison.candidate
+    before, after, left_out = comparison.serving, comparison.candidate, comparison.masks_left_out
     return (
         f"first click {before.first_click_iou:.3f} to {after.first_click_iou:.3f}, "
         f"clicks to .85 {before.noc85:.2f} to {after.noc85:.2f} on {after.masks} masks"
+        f"{f', no time for {left_out} more' if left_out else ''}"
     )

@@ -188,10 +188,11 @@ class TimeBudget:
             step: Steps of the whole run so far.
 
         Returns:
-            Estimated seconds to the end of the run.
+            Estimated seconds to the end of the run, at most what the limit leaves: reviews shorten the run to it.
         """
         self._taken += 1
-        return (self.plan.steps - step) * (self._clock() - self._started_s) / self._taken
+        as_so_far = (self.plan.steps - step) * (self._clock() - self._started_s) / self._taken
+        return min(as_so_far, max(self.limit_s - self._spent_s(), 0.0))
 
     def review(self, step: int) -> None:
         """Review the plan after `step` steps, if a review is due."""

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from refcut_backend.errors import ClickTimeoutError, MessageError, OutOfMemoryError, RefCutError
+from refcut_backend.errors import TOO_SLOW, ClickTimeoutError, MessageError, OutOfMemoryError, RefCutError
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, PrelabelAnswer, PrelabelJob, PreloadJob
 from refcut_backend.queue.rq_jobs import JobTimeoutError
 
@@ -204,7 +204,7 @@ class JobRunner:
             return error
         except JobTimeoutError:
             self._engine.repair()
-            return ClickTimeoutError(f"the {subject} was not computed in time")
+            return ClickTimeoutError(f"the {subject} was not computed in time", hint=TOO_SLOW)
         except Exception as error:
             log.exception(f"a {subject} failed", extra=facts)
             problem = RefCutError(

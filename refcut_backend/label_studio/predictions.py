@@ -16,6 +16,25 @@ from refcut_backend.label_studio.payloads import ListedTask
 from refcut_backend.label_studio.tasks import PAGE, check_same_project, explained, filtered, list_tasks
 from refcut_backend.project_ids import number_of
 
+TAB = "Most uncertain first"
+_HIDDEN = (
+    "inner_id",
+    "completed_at",
+    "cancelled_annotations",
+    "total_predictions",
+    "annotations_results",
+    "annotations_ids",
+    "predictions_results",
+    "file_upload",
+    "storage_filename",
+    "created_at",
+    "updated_at",
+    "updated_by",
+    "avg_lead_time",
+    "draft_exists",
+)
+"""Columns of the Data Manager that the tab does not show. The score, which it hides by default, is not among them."""
+
 
 @dataclass(frozen=True)
 class ProjectTask:
@@ -97,9 +116,15 @@ class ProjectPredictions:
             return self._client.projects.get(id=self._number).model_version or ""
 
     def show(self, model_version: str) -> None:
-        """Makes Label Studio show the predictions of a model version, with their scores in its list of tasks."""
+        """Makes Label Studio show the predictions of a model version, and list open tasks by their scores.
+
+        The list is a tab of the Data Manager. A tab of that name stays as it is: people may have changed it.
+        """
         with explained(f"project {self._number}"):
             self._client.projects.update(id=self._number, model_version=model_version)
+            tabs = self._client.views.list(project=self._number)
+            if not any(isinstance(tab.data, dict) and tab.data.get("title") == TAB for tab in tabs):
+                self._client_once.views.create(project=self._number, data=_tab())
 
     def close(self) -> None:
         """Closes the connections."""
@@ -122,3 +147,14 @@ class ProjectPredictions:
     def _list(self, query: dict[str, Any]) -> list[ListedTask]:
         with explained(f"project {self._number}"):
             return list_tasks(self._client, self._number, query)
+
+
+def _tab() -> dict[str, Any]:
+    open_tasks = filtered("total_annotations", "equal", "Number", 0)
+    hidden = [f"tasks:{column}" for column in _HIDDEN]
+    return {
+        "title": TAB,
+        "ordering": ["tasks:predictions_score"],
+        "filters": {"conjunction": "and", "items": [open_tasks]},
+        "hiddenColumns": {"explore": hidden, "labeling": hidden},
+    }

@@ -21,6 +21,7 @@ from rq.results import Result
 from rq.serializers import JSONSerializer
 
 from refcut_backend.errors import (
+    TOO_SLOW,
     BusyError,
     ClickTimeoutError,
     QueueUnavailableError,
@@ -170,17 +171,17 @@ class ClickQueue:
         return ClickAnswer.from_json(payload)
 
     def _too_late(self, click_id: str) -> RefCutError:
-        """Why the deadline passed: the clicks before it took longer than the workers had measured, or no worker works."""
-        if self._connection.lpos(self._queue.key, click_id) is not None and any(
-            worker.takes(CLICK_QUEUE) for worker in living_workers(self._connection)
-        ):
+        """Why the deadline passed: clicks before it took longer than measured, its worker is too slow, or none works."""
+        if not any(worker.takes(CLICK_QUEUE) for worker in living_workers(self._connection)):
+            return ClickTimeoutError(
+                f"no worker answered within {self._timeout_s} s",
+                hint="check that a worker runs; REFCUT_CLICK_TIMEOUT_S sets the limit",
+            )
+        if self._connection.lpos(self._queue.key, click_id) is not None:
             return BusyError(
                 f"its turn did not come within {self._timeout_s} s", hint="click again, or start more workers"
             )
-        return ClickTimeoutError(
-            f"no worker answered within {self._timeout_s} s",
-            hint="check that a worker runs; REFCUT_CLICK_TIMEOUT_S sets the limit",
-        )
+        return ClickTimeoutError(f"a worker runs and was not done within {self._timeout_s} s", hint=TOO_SLOW)
 
     def _finish(self, job: ClickJob, click_id: str, outcome: str) -> None:
         """Removes every trace of the click and counts it. What cannot be removed now expires by itself."""

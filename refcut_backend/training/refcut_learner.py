@@ -74,6 +74,8 @@ class ModelLearner:
             max_references=self._settings.max_references_per_label,
             runtime=self._settings.runtime,
             runtime_cache_dir=self._settings.runtime_cache_dir,
+            limit_s=self._settings.train_comparison_s,
+            min_images=self._settings.train_holdout_min_images,
         )
         comparison = compare(snapshot, (serving_dir, candidate_dir), how, on_mask)
         draw_before_after(candidate_dir / BEFORE_AFTER_FILE, comparison, snapshot.image_dir)

@@ -24,7 +24,8 @@ class LabelStudioApi:
     requests: paths that were asked for. fails_with: an HTTP status to answer everything with; fails_on: a path to
     answer with 500. images: files by the last
     part of their address. predictions: as they were posted, and lost_answers of them get an error although they are
-    stored. shown_version: whose predictions are shown. created_at: of the project; None leaves it out.
+    stored. shown_version: whose predictions are shown. tabs: of the Data Manager. created_at: of the project; None leaves
+    it out.
     """
 
     def __init__(self, project_id: int = 7, token: str = TOKEN, created_at: str | None = None) -> None:
@@ -34,6 +35,7 @@ class LabelStudioApi:
         self.tasks: dict[int, dict[str, Any]] = {}
         self.annotations: dict[int, dict[str, Any]] = {}
         self.predictions: list[dict[str, Any]] = []
+        self.tabs: list[dict[str, Any]] = []
         self.shown_version = "RefCut"
         self.lost_answers = 0
         self.users = [{"id": 1, "email": "lead@example.com"}, {"id": 2, "email": "annotator@example.com"}]
@@ -115,6 +117,8 @@ class LabelStudioApi:
         if name in self.images:
             return 200, self.images[name]
         parts = path.strip("/").split("/")
+        if path == "/api/dm/views/" and query.get("project") == str(self.project_id):
+            return 200, self.tabs
         if parts == ["api", "users"]:
             return 200, self.users
         if parts == ["api", "tasks"] and query.get("project") == str(self.project_id):
@@ -134,6 +138,9 @@ class LabelStudioApi:
         if method == "PATCH" and path == f"/api/projects/{self.project_id}/":
             self.shown_version = body["model_version"]
             return 200, {"id": self.project_id, "title": "Cars", "model_version": self.shown_version}
+        if method == "POST" and path == "/api/dm/views/" and body["project"] == self.project_id:
+            self.tabs.append({"id": len(self.tabs) + 1} | body)
+            return 201, self.tabs[-1]
         annotation_id = path.removeprefix("/api/annotations/").strip("/")
         if method == "PATCH" and annotation_id.isdigit() and int(annotation_id) in self.annotations:
             annotation = self.annotations[int(annotation_id)]

@@ -67,6 +67,21 @@ def test_a_network_is_not_better_than_itself(tmp_path, parent):
     assert not decide(comparison).promote
 
 
+def test_a_comparison_without_time_annotates_the_same_whole_images_with_both_networks(tmp_path, parent):
+    settings = CompareSettings(max_clicks=1, runtime="torch", limit_s=10, min_images=2)
+    done: list[tuple[int, int]] = []
+    seconds = iter(range(0, 10_000, 6))
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    comparison = compare(
+        snapshot, (parent, parent), settings, lambda *progress: done.append(progress), lambda: next(seconds)
+    )
+    assert (comparison.images, comparison.masks_left_out) == (2, 6)
+    assert comparison.serving.masks == comparison.candidate.masks == 4
+    assert done[-1] == (8, 8)
+    assert comparison.to_json()["masks_left_out"] == 6
+    assert any("no time for 6 more" in reason for reason in decide(comparison).reasons)
+
+
 def test_figures_are_those_of_the_robots_clicks(tmp_path):
     annotated_object = make_annotated_object(tmp_path / "car.png", ["wheel", "door"])
     (compared,) = annotate_masks(ColourPredictor(), [(annotated_object, "wheel")], {}, 20)

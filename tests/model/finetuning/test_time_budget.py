@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from model.finetuning.config import FineTuneSettings
-from model.finetuning.time_budget import EARLY_REVIEWS, REVIEW_EVERY, Plan, make_plan, read_plan, write_plan
+from model.finetuning.time_budget import (
+    EARLY_REVIEWS,
+    REVIEW_EVERY,
+    Plan,
+    TimeBudget,
+    make_plan,
+    read_plan,
+    write_plan,
+)
+from model.training.distributed import Processes
 
 LIMIT_S = 1000.0
 
@@ -52,6 +61,13 @@ def test_a_machine_that_becomes_slow_for_good_shortens_the_run_to_its_time(busy_
     assert taken < 600
     assert 0.85 * LIMIT_S < spent_s <= LIMIT_S
     assert plan.progress(taken) == pytest.approx(1.0), "the learning rate has come to its end"
+
+
+def test_the_estimate_is_never_longer_than_the_time_that_is_left(tmp_path: Path) -> None:
+    seconds = iter([0.0, 100.0, 100.0, 101.0, 101.0])
+    budget = TimeBudget(Plan(600), tmp_path, LIMIT_S, Processes(), lambda: next(seconds))
+    assert budget.step_taken(1) == 900.0, "one slow step says that 600 would take 60,000 s"
+    assert budget.step_taken(598) == 101.0, "2 more steps at 50.5 s"
 
 
 def test_progress_never_jumps_and_never_falls() -> None:

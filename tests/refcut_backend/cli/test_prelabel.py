@@ -198,6 +198,13 @@ def test_label_studio_shows_them_with_the_option_show_and_the_hint_names_it(farm
     _, out, _ = run_here(farm, "--show")
     assert project.shown_version == SHIPPED
     assert "choose" not in out
+    (tab,) = project.tabs
+    assert tab["data"]["title"] == "Most uncertain first"
+    assert tab["data"]["ordering"] == ["tasks:predictions_score"]
+    assert "tasks:predictions_score" not in tab["data"]["hiddenColumns"]["explore"]
+    tab["data"]["ordering"] = []
+    run_here(farm, "--show")
+    assert project.tabs == [tab], "a tab that people have changed stays"
 
 
 def test_without_a_worker_references_or_redis_one_line_says_what_to_do(farm, project, tmp_path):

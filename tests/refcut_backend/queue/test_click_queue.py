@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from refcut_backend.errors import BusyError, QueueUnavailableError
 from refcut_backend.queue.click_queue import ClickQueue, older_clicks
+from refcut_backend.queue.heartbeats import Heartbeat
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.queue_state import read_queue_state
 from refcut_backend.queue.redis import connect_redis
@@ -77,6 +78,16 @@ def test_a_click_without_an_answer_times_out_and_is_not_computed_later(farm):
     farm.start_worker()
     farm.ask_and_wait(click("mask", "b", name="/next"))
     assert farm.computed() == ["/next"]
+
+
+def test_a_timeout_says_whether_a_worker_runs(farm):
+    queue = farm.queue(timeout_s=1)
+    assert "check that a worker runs" in queue._too_late("click").hint
+    Heartbeat(farm.connection, "slow", [CLICK_QUEUE]).announce_ready()
+    slow = queue._too_late("click")
+    assert slow.code == "timeout"
+    assert "a worker runs" in slow.message
+    assert "check that" not in slow.hint
 
 
 def test_waiting_and_computing_share_one_deadline_and_what_cannot_end_is_not_begun(farm):
