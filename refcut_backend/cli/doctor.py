@@ -1,44 +1,33 @@
-"""`refcut doctor`: the checks of this machine and of each project, in the order in which a click needs them.
+"""`refcut doctor`: findings, and the checks of this machine in the order in which a click needs them.
 
-A new check is a generator of `Finding` and an entry in `machine_checks` or `ProjectDoctor.check`.
+A new check is a generator of `Finding` and an entry in `machine_checks`; a check of a project belongs into
+`doctor_project.py`.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import httpx
 import numpy as np
-from label_studio_sdk.base_client import LabelStudioBase
-from label_studio_sdk.core.api_error import ApiError
 from rich.console import Console
 from rich.text import Text
 from sqlalchemy import text
 
 from model.checkpoints.version_folder import version_name
 from model.errors import ModelError
-from refcut_backend.cli.running_backends import require_database
-from refcut_backend.clicks.second_labels import twice_labelled
+from refcut_backend.cli.running_backends import require_database, running_backends
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import RefCutError
-from refcut_backend.images.address import TaskImage, image_of_task
-from refcut_backend.images.cache import ImageCache, open_image_cache
-from refcut_backend.images.uploads import Uploads
-from refcut_backend.label_studio.client import connect, explain
-from refcut_backend.label_studio.label_config import problems, read_label_config
-from refcut_backend.label_studio.tasks import AnotherProjectError, check_same_project
-from refcut_backend.project_ids import number_of, project_name
 from refcut_backend.queue.queue_state import read_queue_state
-from refcut_backend.queue.redis import check_redis, connect_redis
-from refcut_backend.references.left_out import annotations_left_out
-from refcut_backend.references.selection import IN_USE
+from refcut_backend.queue.redis import check_redis, connect_redis, published_url
 from refcut_backend.settings import Settings
-from refcut_backend.wiring import Stores, open_stores
 
 State = Literal["ok", "note", "wrong"]
 
@@ -84,192 +73,38 @@ def run_checks(checks: Iterable[tuple[str, Check]]) -> Iterator[Finding]:
             )
 
 
-class ProjectDoctor:
-    """The checks of one project. Each one needs the ones before, so the first failure ends them."""
-
-    def __init__(self, settings: Settings, project_id: int) -> None:
-        self._settings = settings
-        self._project_id = project_id
-        self._number = number_of(project_id)
-        self._subject = f"project {project_name(project_id)}"
-
-    def check(self) -> Iterator[Finding]:
-        """Check Label Studio, backend, webhook, label config and the image of one task.
-
-        Raises:
-            RefCutError: If the project is unknown, Label Studio refuses, or the image cannot be read.
-        """
-        require_database(self._settings)
-        with open_stores(self._settings) as stores:
-            connection = stores.projects.connection(self._project_id)
-            label_config = stores.projects.label_config(self._project_id) or ""
-            try:
-                api = connect(connection)
-                user = api.users.whoami()
-                yield self._ok(f"Label Studio at {connection.label_studio} accepts the token of {user.email}")
-                check_same_project(api, self._project_id, connection)
-                yield from self._check_backend(api)
-                yield from self._check_config(label_config)
-                yield from self._check_annotations(stores)
-                image_cache = open_image_cache(
-                    self._settings, stores.projects, stores.addresses, Uploads(stores.engine)
-                )
-                yield from self._check_image(api, image_cache, label_config)
-                yield from self._check_references(stores, image_cache, label_config)
-            except AnotherProjectError as error:
-                yield self._note(error.message, error.hint)
-            except (ApiError, httpx.HTTPError) as error:
-                raise explain(error, connection.label_studio) from None
-
-    def _check_backend(self, api: LabelStudioBase) -> Iterator[Finding]:
-        backends: list[Any] = list(api.ml.list(project=self._number))
-        interactive = [backend for backend in backends if backend.is_interactive]
-        if not interactive:
-            yield self._wrong(
-                "no interactive ML backend is attached",
-                "Settings > Model: connect this backend with 'Interactive preannotations' on",
-            )
-            return
-        yield self._ok(f"clicks go to {interactive[0].url}")
-        if len(interactive) > 1:
-            yield self._note(
-                "several interactive backends: Label Studio uses the first only", "remove the others"
-            )
-        hooks = [hook for hook in api.webhooks.list(project=str(self._number)) if hook.is_active]
-        if any(str(hook.url).startswith(str(interactive[0].url)) for hook in hooks):
-            yield self._ok("a webhook sends annotations to the backend")
-        else:
-            yield self._wrong(
-                "no active webhook leads to the backend: references are updated by polling only",
-                "remove the backend in Settings > Model and connect it again: Label Studio creates the webhook",
-            )
-
-    def _check_config(self, label_config: str) -> Iterator[Finding]:
-        found = problems(read_label_config(label_config))
-        yield from (self._wrong(problem, "see docs/label-studio.md, 'The label config'") for problem in found)
-        if not found:
-            yield self._ok("the label config has clicks, masks and roles")
-
-    def _check_annotations(self, stores: Stores) -> Iterator[Finding]:
-        for one in annotations_left_out(stores.engine, self._project_id):
-            yield self._note(f"left out: {one}", "the project's other annotations are used")
-        twice = twice_labelled(stores.engine, self._project_id)
-        if twice:
-            named = ", ".join(str(one.annotation_id) for one in twice[:ANNOTATIONS_NAMED])
-            more = ", ..." if len(twice) > ANNOTATIONS_NAMED else ""
-            yield self._note(
-                f"{sum(one.masks for one in twice)} masks have the label of a click as a second one: annotations "
-                f"{named}{more}",
-                f"`refcut masks repair --project {project_name(self._project_id)}` takes it away; press Escape before "
-                "the tick",
-            )
-
-    def _check_image(
-        self, api: LabelStudioBase, image_cache: ImageCache, label_config: str
-    ) -> Iterator[Finding]:
-        page = api.tasks.list(project=self._number, page_size=1, fields="task_only")
-        task = next(iter(page.items or []), None)
-        controls = read_label_config(label_config)
-        if task is None or not controls.masks:
-            yield self._note("no task to try", "import photographs")
-            return
-        address = image_of_task(dict(task.data), controls.masks[0].image_field)
-        started = time.monotonic()
-        image = image_cache.open(TaskImage(self._project_id, int(task.id), address))
-        taken_ms = 1000 * (time.monotonic() - started)
-        yield self._ok(
-            f"the image of task {task.id} is read: {image.width} x {image.height} px, {taken_ms:.0f} ms"
-        )
-
-    def _check_references(
-        self, stores: Stores, image_cache: ImageCache, label_config: str
-    ) -> Iterator[Finding]:
-        """Reads the image of every reference in use, as a worker does."""
-        labels = read_label_config(label_config).region_labels
-        listed = stores.references.overview(self._project_id, self._settings.max_references_per_label, labels)
-        used = [one.candidate for one in listed if one.state in IN_USE]
-        failed = 0
-        for candidate in used[:REFERENCES_TRIED]:
-            stored = stores.references.load(candidate.id)
-            if stored is None:
-                continue
-            try:
-                image_cache.open(TaskImage(self._project_id, stored.task_id, stored.image_address))
-            except RefCutError as error:
-                failed += 1
-                yield self._wrong(
-                    f"the reference of '{candidate.label}' in task {candidate.task_id}, annotation "
-                    f"{candidate.annotation_id}, is left out: {error.message}",
-                    error.hint or "restore the image, or give another reference",
-                )
-        if used and not failed:
-            tried = min(len(used), REFERENCES_TRIED)
-            yield self._ok(f"the images of {tried} references are read")
-
-    def _ok(self, what: str) -> Finding:
-        return Finding(self._subject, "ok", what)
-
-    def _note(self, what: str, advice: str) -> Finding:
-        return Finding(self._subject, "note", what, advice)
-
-    def _wrong(self, what: str, advice: str) -> Finding:
-        return Finding(self._subject, "wrong", what, advice)
-
-
-def project_checks(settings: Settings, project_id: int | None) -> list[tuple[str, Check]]:
-    """The checks of one project, or of all known projects if `project_id` is None."""
-    if project_id is not None:
-        return [(f"project {project_name(project_id)}", ProjectDoctor(settings, project_id).check)]
-    try:
-        require_database(settings)
-        with open_stores(settings) as stores:
-            known = stores.projects.known()
-    except RefCutError:
-        return []  # the check of the database reports why
-    if not known:
-        return [("projects", _none_yet)]
-    return [(f"project {project_name(one)}", ProjectDoctor(settings, one).check) for one in known]
-
-
-def _none_yet() -> Iterator[Finding]:
-    yield Finding(
-        "projects",
-        "note",
-        "no Label Studio has called /setup yet",
-        "connect the backend: Settings > Model > Connect Model",
-    )
-
-
 HTTP_LIMIT_S = 3.0
-ANNOTATIONS_NAMED = 10
-REFERENCES_TRIED = 50
-"""How many images of references are read per project."""
+DISK_FULL_BYTES = 200 * 2**20
+DISK_SCARCE_BYTES = 2 * 2**30
 
 
 def machine_checks(settings: Settings) -> list[tuple[str, Check]]:
-    """The checks of Redis, database, model and web server."""
+    """The checks of Redis, database, disk, model and web server."""
     return [
         ("redis", lambda: check_the_redis(settings)),
         ("database", lambda: check_database(settings)),
+        ("disk", lambda: check_disk(settings)),
         ("model", lambda: check_model(settings)),
         ("web server", lambda: check_web(settings)),
     ]
 
 
 def check_the_redis(settings: Settings) -> Iterator[Finding]:
-    """Check that the Redis of REFCUT_REDIS_URL answers and can be written, and that workers are ready.
+    """Check that the Redis of the backend answers and can be written, and that workers are ready.
 
     Raises:
         ConfigError: If it does not answer.
         QueueUnavailableError: If it cannot be written.
     """
-    if settings.redis_url is None:
+    url = settings.redis_url or published_url(settings.state_dir)
+    if url is None:
         yield Finding("redis", "ok", "REFCUT_REDIS_URL is not set: `refcut run` embeds a Redis")
         return
-    check_redis(settings.redis_url)
-    with connect_redis(settings.redis_url) as connection:
+    check_redis(url)
+    with connect_redis(url) as connection:
         workers = [worker for worker in read_queue_state(connection).workers if worker.ready]
-    yield Finding("redis", "ok", "answers and can be written")
+    embedded = "" if settings.redis_url else "the one that `refcut run` embeds "
+    yield Finding("redis", "ok", f"{embedded}answers and can be written")
     if workers:
         yield Finding("worker", "ok", f"{len(workers)} ready on this Redis")
     else:
@@ -284,6 +119,38 @@ def check_database(settings: Settings) -> Iterator[Finding]:
         connection.execute(text("SELECT 1"))
     engine.dispose()
     yield Finding("database", "ok", f"{engine.dialect.name} opens")
+
+
+def check_disk(settings: Settings) -> Iterator[Finding]:
+    """Check that the state folder can grow: the database, trained versions, snapshots of trainings."""
+    folder = settings.state_dir.resolve()
+    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    free = shutil.disk_usage(existing).free
+    what = f"{free / 2**30:.1f} GiB free for {folder}"
+    if free < DISK_FULL_BYTES:
+        yield Finding("disk", "wrong", what, "free some: clicks and references are stored there")
+    elif free < DISK_SCARCE_BYTES:
+        yield Finding("disk", "note", what, "a training needs more for its snapshot and its versions")
+    else:
+        yield Finding("disk", "ok", what)
+
+
+def check_threads(settings: Settings, threads: int) -> Finding:
+    """Check that the workers of `refcut run` do not get in each other's way.
+
+    Args:
+        settings: From the environment.
+        threads: Threads that a worker computes with.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if settings.workers <= cores:
+        return Finding("threads", "ok", f"{threads} per worker; {settings.workers} workers on {cores} cores")
+    return Finding(
+        "threads",
+        "note",
+        f"{settings.workers} workers share {cores} cores: each click takes longer",
+        f"set REFCUT_WORKERS to at most {cores}",
+    )
 
 
 def check_model(settings: Settings) -> Iterator[Finding]:
@@ -312,7 +179,9 @@ def check_model(settings: Settings) -> Iterator[Finding]:
             "install the CUDA build of torch, or set REFCUT_DEVICE=cpu to use the processor on purpose",
         )
     else:
-        yield Finding("device", "ok", f"{device}, {torch.get_num_threads()} threads")
+        yield Finding("device", "ok", str(device))
+    if device.type == "cpu":
+        yield check_threads(settings, torch.get_num_threads())
     network = load_network(settings.model_dir).to(device)
     served = serving_settings(network.config)
     stages = with_runtime(network, served, settings.runtime, settings.runtime_cache_dir)
@@ -329,8 +198,18 @@ def check_model(settings: Settings) -> Iterator[Finding]:
 
 
 def check_web(settings: Settings) -> Iterator[Finding]:
-    """Check that the web server runs and is ready for clicks."""
+    """Check that the web server runs, is that of this state folder, and is ready for clicks."""
     address = settings.local_address
+    here = str(settings.state_dir.resolve())
+    others = [one for one in running_backends() if one.port == settings.port and one.state_dir != here]
+    if others:
+        yield Finding(
+            "web server",
+            "wrong",
+            f"{address} belongs to the backend on {others[0].state_dir}, not to the one on {here}",
+            "start `refcut run` for this folder on another REFCUT_PORT, or choose the other REFCUT_STATE_DIR",
+        )
+        return
     try:
         with httpx.Client(base_url=address, timeout=HTTP_LIMIT_S, trust_env=False) as client:
             ready = client.get("/readyz")

@@ -186,16 +186,14 @@ def doctor(
         bool, typer.Option("--json", help="one JSON object per finding and line, for programs")
     ] = False,
 ) -> None:
-    """Check everything that a click needs, from Redis to a task's image. Each problem comes with advice."""
+    """Check what clicks and references need, from Redis to every reference's photograph. Each problem comes with advice.
+
+    Label Studio is asked to send one webhook: each project's title is stored again as it is.
+    """
     from rich.console import Console
 
-    from refcut_backend.cli.doctor import (
-        machine_checks,
-        print_findings,
-        print_json,
-        project_checks,
-        run_checks,
-    )
+    from refcut_backend.cli.doctor import machine_checks, print_findings, print_json, run_checks
+    from refcut_backend.cli.doctor_project import project_checks
 
     end_with_parent()
 

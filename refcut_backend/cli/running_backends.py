@@ -5,7 +5,7 @@ releases the lock when the process ends in any way, so a file without a lock is 
 
     what there is                                        state that a command uses
     ---------------------------------------------------  --------------------------------------------
-    REFCUT_STATE_DIR or REFCUT_DATABASE_URL is set       that
+    REFCUT_STATE_DIR or REFCUT_DATABASE_URL is set       that; host and port of the backend that runs on the folder
     a backend runs on refcut-state in this folder        that
     one backend runs, on another folder                  the backend's; one line on stderr says so
     several backends run                                 none: the error names them, and how to choose
@@ -111,12 +111,13 @@ def settings_of_backend(settings: Settings) -> Settings:
     Raises:
         ConfigError: Several backends run, or the one that runs has settings that the command lacks.
     """
-    if settings.model_fields_set & {"state_dir", "database_url"}:
-        return settings
     running = running_backends()
     here = str(settings.state_dir.resolve())
-    if any(backend.state_dir == here for backend in running):
-        return _with_state_of(next(b for b in running if b.state_dir == here), settings)
+    on_folder = next((backend for backend in running if backend.state_dir == here), None)
+    if settings.model_fields_set & {"state_dir", "database_url"}:
+        return settings if on_folder is None else _at_address_of(on_folder, settings)
+    if on_folder is not None:
+        return _with_state_of(on_folder, settings)
     if len(running) > 1:
         raise ConfigError(f"several backends run: {_listed(running)}", hint=_CHOOSE)
     if running:
@@ -133,9 +134,13 @@ def _with_state_of(backend: RunningBackend, settings: Settings) -> Settings:
             f"the backend that runs on {backend.state_dir} has {names} set, and this command has not",
             hint="set the same for this command",
         )
-    taken = {"state_dir": Path(backend.state_dir), "host": backend.host, "port": backend.port}
-    update = {name: value for name, value in taken.items() if name not in settings.model_fields_set}
-    return settings.model_copy(update=update)
+    return _at_address_of(backend, settings.model_copy(update={"state_dir": Path(backend.state_dir)}))
+
+
+def _at_address_of(backend: RunningBackend, settings: Settings) -> Settings:
+    address = {"host": backend.host, "port": backend.port}
+    unset = {name: value for name, value in address.items() if name not in settings.model_fields_set}
+    return settings.model_copy(update=unset)
 
 
 def require_database(settings: Settings) -> None:

@@ -207,7 +207,7 @@ def find_redis(settings: Settings) -> str:
     Raises:
         ConfigError: If no backend runs, or Redis does not answer.
     """
-    url = settings.redis_url or _published_url(settings.state_dir)
+    url = settings.redis_url or published_url(settings.state_dir)
     if url is None:
         raise ConfigError(
             "no running backend is found",
@@ -217,7 +217,8 @@ def find_redis(settings: Settings) -> str:
     return url
 
 
-def _published_url(state_dir: Path) -> str | None:
+def published_url(state_dir: Path) -> str | None:
+    """Returns the URL of the embedded Redis of the backend that runs on a state folder; None if none runs there."""
     try:
         return (state_dir / FILE).read_text()
     except OSError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -32,6 +32,12 @@ class EventLog:
                 return record_event(session, project_id, action, subject_id, version, None)
         except IntegrityError:
             return False  # another process recorded it at the same moment
+
+    def newest(self, project_id: int) -> int:
+        """Returns the number of the project's newest webhook, in the order of their arrival; 0 if there is none."""
+        query = select(func.max(WebhookEvent.id)).where(WebhookEvent.project_id == project_id)
+        with Session(self._engine) as session:
+            return session.scalar(query) or 0
 
 
 def record_event(

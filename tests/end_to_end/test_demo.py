@@ -76,6 +76,7 @@ def test_the_doctor_finds_nothing_wrong_with_the_demo(world: World) -> None:
     ids = LabelStudioProject.titled(world.label_studio, world.token)
     for demo in DEMO_PROJECTS:
         assert re.search(rf"project {ids[demo.title]}\b.* the image of task", done.stdout), done.stdout
+    assert "a webhook that Label Studio sent arrived here" in done.stdout
     assert world.token not in done.stdout + done.stderr
 
 

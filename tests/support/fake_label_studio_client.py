@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -23,16 +23,29 @@ def healthy() -> dict[str, Any]:
         "/api/current-user/whoami": {"id": 1, "username": "lead", "email": "lead@example.com"},
         "/api/ml": [{"id": 1, "project": 7, "url": BACKEND, "is_interactive": True, "state": "CO"}],
         "/api/webhooks": [{"id": 1, "project": 7, "url": f"{BACKEND}/webhook", "is_active": True}],
+        "/api/projects/7": {"id": 7, "title": "Cars"},
         "/api/tasks": {"total": 1, "tasks": [{"id": 3, "data": {"image": "/data/upload/7/te66.jpg"}}]},
         "/data/upload/7/te66.jpg": PHOTOGRAPH.read_bytes(),
     }
 
 
 @contextmanager
-def fake_label_studio(answers: dict[str, Any]) -> Iterator[str]:
-    """Runs it; yields its address. An answer that is an int is a status, bytes are a file, the rest is JSON."""
+def fake_label_studio(answers: dict[str, Any], on_change: Callable[[], int] = lambda: 200) -> Iterator[str]:
+    """Runs it; yields its address. An answer that is an int is a status, bytes are a file, the rest is JSON.
+
+    on_change: called when the project is changed; returns the status.
+    """
 
     class Handler(BaseHTTPRequestHandler):
+        def do_PATCH(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert body == {"title": "Cars"}, "nothing of the project changes"
+            status = on_change()
+            if status != 200:
+                self.send_error(status)
+                return
+            self.do_GET()
+
         def do_GET(self) -> None:
             answer = answers.get(urlsplit(self.path).path.rstrip("/"), 404)
             if self.headers.get("Authorization") != f"Token {TOKEN}":

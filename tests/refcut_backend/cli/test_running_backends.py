@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from refcut_backend.cli.main import app
-from refcut_backend.cli.running_backends import announced, running_backends
+from refcut_backend.cli.running_backends import announced, running_backends, settings_of_backend
 from refcut_backend.settings import Settings
 from tests.support.label_studio_api import LabelStudioApi
 from tests.support.recorded import REPOSITORY
@@ -121,6 +121,14 @@ def test_a_named_folder_is_used_whatever_runs(tmp_path, elsewhere, monkeypatch):
     with backend(tmp_path / "demo"):
         result = refcut("projects", "list")
     assert "no Label Studio has called /setup yet" in result.stdout
+
+
+def test_a_named_folder_is_asked_at_the_port_of_the_backend_that_runs_on_it(tmp_path):
+    folder = tmp_path / "demo"
+    with backend(folder):
+        assert settings_of_backend(Settings(state_dir=folder)).port == 9123
+        assert settings_of_backend(Settings(state_dir=folder, port=9000)).port == 9000
+        assert settings_of_backend(Settings(state_dir=tmp_path)).port == 9090
 
 
 def test_a_setting_that_moves_the_state_must_be_given_to_the_command_too(tmp_path):
