@@ -20,7 +20,7 @@ CONFIG = """<View>
   <KeyPointLabels name="click" toName="image" smart="true" smartOnly="true" value="$classes"><Label>Roof</Label>
   </KeyPointLabels>
   <Choices name="refcut_role" toName="image" perRegion="true" choice="single-radio" whenTagName="brush">
-    <Choice>Reference</Choice><Choice>Negative reference</Choice>
+    <Choice value="Reference"/><Choice value="Negative reference"/>
   </Choices>
 </View>"""
 TURN_TO_THE_SECOND = "() => Htx.annotationStore.selected.names.get('image').setCurrentImage(1)"
