@@ -1,7 +1,7 @@
 """Reads a project's label config: the controls that give clicks and boxes, take masks, and mark references.
 
 `config_tags.py` reads the tags. Repeaters, image tags with several pages and labels from the task's data give every task
-controls of its own. Whoever has a task therefore passes its data.
+controls of its own, so a caller that has a task passes its data.
 """
 
 from __future__ import annotations

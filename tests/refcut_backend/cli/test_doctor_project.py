@@ -173,7 +173,7 @@ def test_without_any_project_the_next_step_is_named(tmp_path: Path) -> None:
 
 
 def about_webhook(state_dir: Path, status: int = 200, **settings: Any) -> Finding:
-    """What is said of a webhook that does not arrive, while it is sent with the headers X=1."""
+    """The finding about a webhook that does not arrive. Label Studio sends it with the header X: 1."""
     hook = {"id": 1, "project": 7, "url": f"{BACKEND}/webhook", "is_active": True, "headers": {"X": "1"}}
     with fake_label_studio(healthy() | {"/api/webhooks": [hook]}, lambda: status) as address:
         checked = Settings(state_dir=state_dir, **settings)
