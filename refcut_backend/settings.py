@@ -255,9 +255,12 @@ class Settings(BaseSettings):
         "addresses and local names are always allowed; with a password and an empty list every name is",
     )
     basic_auth_user: str | None = Field(
-        None, description="user name that Label Studio must send; needs the password too"
+        None,
+        description="user name that Label Studio must send, and people log in to the pages with; needs the password too",
     )
-    basic_auth_password: SecretStr | None = Field(None, description="password that Label Studio must send")
+    basic_auth_password: SecretStr | None = Field(
+        None, description="password that Label Studio must send, and people log in to the pages with"
+    )
     webhook_secret: SecretStr | None = Field(
         None,
         description="value of the header X-RefCut-Webhook-Secret that webhooks must send; "
