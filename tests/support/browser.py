@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.end_to_end.editor import launch_chromium
 
@@ -39,6 +39,7 @@ def chromium() -> Iterator[Browser]:
     executable = shutil.which("chromium")
     if executable is None:
         pytest.skip("Debian's package chromium is not installed")
+    expect.set_options(timeout=LIMIT_MS)  # five seconds are too short for a busy machine
     with sync_playwright() as playwright:
         browser = launch_chromium(playwright, Path(executable))
         yield browser
