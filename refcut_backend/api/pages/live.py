@@ -1,4 +1,4 @@
-"""What an open page is told while it is open: new clicks within half a second, by server-sent events.
+"""New clicks for pages that are open, within half a second, by server-sent events.
 
     request line  -> click_of      -> RecentClicks     every click of every web process
     /status/events -> EventStreams -> browser          "clicks" first, then "click" for each new one, and "state"

@@ -102,8 +102,8 @@ function brief(click) {
 
 /** @param {any} click */
 async function showMask(click) {
-  const asked = new URLSearchParams({ project: click.project, task: click.task, region: click.region });
-  const found = await ask(`/status/mask?${asked}`).catch(() => null);
+  const query = new URLSearchParams({ project: click.project, task: click.task, region: click.region });
+  const found = await ask(`/status/mask?${query}`).catch(() => null);
   if (!found || click.id !== shownId) return;
   const bitmap = await createImageBitmap(blobOf(found.mask, "image/png"));
   const canvas = one("#mask");

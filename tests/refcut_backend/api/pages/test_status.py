@@ -98,12 +98,12 @@ def test_the_empty_request_after_a_submit_and_other_paths_are_no_clicks() -> Non
 def test_the_mask_of_a_click_is_there_in_a_small_size(here: TestClient, wiring) -> None:
     here.post("/predict", json=click_body(click_result("a", 1, 1, "Door")))
     (click,) = wiring.recent_clicks.latest().latest
-    asked = {"project": "7", "task": 3, "region": click.region_id}
-    found = here.get("/status/mask", params=asked).json()
+    query = {"project": "7", "task": 3, "region": click.region_id}
+    found = here.get("/status/mask", params=query).json()
     assert found["mask"]
     assert found["clicks"][0][2] is True
-    assert here.get("/status/mask", params=asked | {"region": "none"}).json() is None
-    assert here.get("/status/mask", params=asked | {"project": HOSTILE}).json() is None
+    assert here.get("/status/mask", params=query | {"region": "none"}).json() is None
+    assert here.get("/status/mask", params=query | {"project": HOSTILE}).json() is None
 
 
 def test_an_open_page_hears_of_a_failed_click_within_two_seconds_and_the_server_stops_with_it_open(
@@ -160,7 +160,7 @@ def test_all_open_pages_share_what_one_of_them_has_read_and_there_are_not_too_ma
     assert reads == ["clicks"]
 
 
-def test_a_burst_is_told_whole_and_in_its_order(monkeypatch) -> None:
+def test_a_burst_arrives_whole_and_in_its_order(monkeypatch) -> None:
     monkeypatch.setattr(live, "LOOK_EVERY_S", 0.01)
     click = RecentClick("a", 1.0, 7, 3, "Door", "answered", "", 1, "r", (), "s14", 1.0)
     burst = tuple(replace(click, id=f"{number}", at_s=float(number)) for number in (3, 2))
@@ -170,15 +170,15 @@ def test_a_burst_is_told_whole_and_in_its_order(monkeypatch) -> None:
     async def run() -> list[tuple[str, Any]]:
         streams = EventStreams(lambda: lists.pop(0) if len(lists) > 1 else lists[0], dict, CapacityLimiter(1))
         stream = streams.open()
-        told: list[tuple[str, Any]] = []
-        while not [name for name, _ in told if name == "click"]:
-            told += events((await anext(stream)).decode())
-        return told
+        received: list[tuple[str, Any]] = []
+        while not [name for name, _ in received if name == "click"]:
+            received += events((await anext(stream)).decode())
+        return received
 
     assert [value["id"] for name, value in asyncio.run(run()) if name == "click"] == ["1", "2", "3"]
 
 
-def test_a_database_that_is_silent_does_not_hold_up_the_news_of_a_failed_click(monkeypatch) -> None:
+def test_a_database_that_is_silent_does_not_delay_the_event_of_a_failed_click(monkeypatch) -> None:
     monkeypatch.setattr(live, "LOOK_EVERY_S", 0.01)
     click = RecentClick("a", 1.0, 7, 3, "Door", "database", "", 1, "r", (), "s14", 1.0)
     lists = [ClickLists(), ClickLists((click,), (click,))]
