@@ -18,15 +18,14 @@ from typing import Any
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 
+from refcut_backend.api.metrics import CLICK_PATH
+from refcut_backend.clicks.service import EMPTY_CONTEXT
 from refcut_backend.errors import all_reasons
 from refcut_backend.logs import without_secrets
 from refcut_backend.project_ids import project_name
 from refcut_backend.queue.queue_state import ANSWERED
 from refcut_backend.queue.recent_clicks import ClickLists, RecentClick
 
-CLICK_PATH = "/predict"
-NO_CLICK = "no_clicks"
-"""Outcome of the empty request that follows a submit: nobody clicked."""
 PROBLEM_LENGTH = 500
 MAX_STREAMS = 30
 LOOK_EVERY_S = 0.5
@@ -37,14 +36,19 @@ _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 
 
 def click_of(fields: Mapping[str, Any]) -> RecentClick | None:
-    """Reads a click from the fields of its log line; None for any other request."""
+    """Reads a click from the fields of its log line.
+
+    Returns:
+        None for any other request; for one that was refused unread, so that a flood of them hides no click of a project;
+        and for the empty request that follows a submit.
+    """
     outcome = fields.get("outcome")
-    if fields["path"] != CLICK_PATH or outcome is None or outcome == NO_CLICK:
+    if fields["path"] != CLICK_PATH or "project" not in fields or outcome in (None, EMPTY_CONTEXT):
         return None
     return RecentClick(
         id=fields["id"],
         at_s=time.time(),
-        project_id=fields.get("project"),
+        project_id=fields["project"],
         task_id=fields.get("task"),
         label=str(fields.get("label", "")),
         outcome=str(outcome),

@@ -86,10 +86,12 @@ def test_a_click_is_kept_with_its_reason_and_without_secrets(here: TestClient, w
     assert "](" not in shown["remedy"]
 
 
-def test_the_empty_request_after_a_submit_and_other_paths_are_no_clicks() -> None:
-    fields = {"path": "/predict", "id": "a", "outcome": "no_clicks", "total_ms": 1.0}
+def test_only_what_a_project_sent_is_a_click_and_not_the_empty_request_after_a_submit() -> None:
+    fields = {"path": "/predict", "id": "a", "outcome": "no_clicks", "total_ms": 1.0, "project": 7}
     assert click_of(fields) is None
-    assert click_of(fields | {"path": "/setup", "outcome": "unauthorized"}) is None
+    assert click_of(fields | {"path": "/setup", "outcome": "failed"}) is None
+    refused_unread = {"path": "/predict", "id": "a", "outcome": "unauthorized", "total_ms": 1.0}
+    assert click_of(refused_unread) is None
     found = click_of(fields | {"outcome": "timeout"})
     assert found is not None
     assert found.has_failed
