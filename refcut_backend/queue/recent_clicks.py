@@ -40,7 +40,7 @@ class RecentClick:
     Attributes:
         id: Id of the request in the log.
         at_s: When it was answered, in seconds since 1970.
-        project_id: The project; None if the request does not say which.
+        project_id: The project; Label Studio's number if it is unclear which project of that number is meant.
         task_id: Label Studio's task.
         label: The clicked label; empty if the click was refused before it was known.
         outcome: `answered` or the reason code.
@@ -54,7 +54,7 @@ class RecentClick:
 
     id: str
     at_s: Finite
-    project_id: int | None
+    project_id: int
     task_id: int | None
     label: str
     outcome: str

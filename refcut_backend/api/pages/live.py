@@ -70,7 +70,7 @@ def shown_click(click: RecentClick) -> dict[str, Any]:
     return {
         "id": click.id,
         "at_s": click.at_s,
-        "project": None if click.project_id is None else project_name(click.project_id),
+        "project": project_name(click.project_id),
         "task": click.task_id,
         "label": click.label,
         "outcome": click.outcome,

@@ -4,7 +4,7 @@
 import { clock, el, prose, sentence } from "/static/dom.js";
 
 /**
- * @typedef {{id: string, at_s: number, project: string | null, task: number | null, label: string, outcome: string,
+ * @typedef {{id: string, at_s: number, project: string, task: number | null, label: string, outcome: string,
  *   answered: boolean, failed: boolean, meaning: string, remedy: string, problem: string, clicks: number, region: string,
  *   references: string[], model_version: string, milliseconds: number}} Click
  */
@@ -16,9 +16,9 @@ export function outcome(click) {
 
 /** Project and task, as a link into Label Studio if its address is known. @param {Click} click @param {any[]} projects */
 export function place(click, projects) {
-  const text = [click.project && `Project ${click.project}`, click.task && `task ${click.task}`].filter(Boolean).join(", ");
+  const text = `Project ${click.project}${click.task ? `, task ${click.task}` : ""}`;
   const known = projects.find((project) => project.name === click.project);
-  if (!known?.label_studio || !click.task) return el("span", {}, text || "unknown project");
+  if (!known?.label_studio || !click.task) return el("span", {}, text);
   return el("a", { href: `${known.label_studio}data?task=${click.task}` }, text);
 }
 
