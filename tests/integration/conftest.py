@@ -49,8 +49,15 @@ def photographs() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBackend]:
-    """Each test connects a project of its own. Files that use it stand in `parallel_run.RUNNING_BACKEND`."""
+def shared_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBackend]:
+    """Files that use it stand in `parallel_run.RUNNING_BACKEND`."""
     backend = RunningBackend(tmp_path_factory.mktemp("state"))
     yield backend
     backend.stop()
+
+
+@pytest.fixture
+def running(shared_backend: RunningBackend) -> RunningBackend:
+    """Each test connects a project of its own."""
+    shared_backend.start_if_stopped()
+    return shared_backend

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +22,10 @@ from refcut_backend.label_studio import brush_rle
 from tests.integration.conftest import TOKEN
 from tests.support.demo_regions import CAR, demo_region, other_regions
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result, role_result
-from tests.support.running_backend import RunningBackend, free_port, start, wait_until_up
+from tests.support.running_backend import RunningBackend, free_port, start
+
+pytestmark = pytest.mark.slow
+
 
 TARGET, REFERENCE = "car_parts_te66", "car_parts_car118"
 FOLLOWED_WITHIN_S = 2
@@ -134,7 +136,7 @@ def worker_of(backend: Backend) -> psutil.Process | None:
     return next((child for child in running if "worker" in child.cmdline()), None)
 
 
-def test_a_worker_that_was_killed_is_replaced_and_serves_clicks(backend):
+def test_a_worker_that_was_killed_is_replaced_and_serves_clicks(backend, running):
     backend.connect(15)
     killed = worker_of(backend)
     assert killed is not None
@@ -143,22 +145,9 @@ def test_a_worker_that_was_killed_is_replaced_and_serves_clicks(backend):
     while (replacement := worker_of(backend)) is None or replacement.pid == killed.pid:
         assert time.monotonic() < deadline, "the worker was not replaced in time"
         time.sleep(0.1)
+    running.wait_for_worker()
     mask_hw, _ = backend.click(15, wheel_click())
     assert mask_hw.any()
-
-
-def test_ctrl_c_stops_everything_and_exits_cleanly(tmp_path):
-    port = free_port()
-    process = start(tmp_path, port)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
-        wait_until_up(client, process)
-    children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) >= 3
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, output
-    assert f"RefCut listens on http://127.0.0.1:{port}" in output
-    assert [child for child in children if child.is_running()] == []
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,9 @@ from tests.support.recorded import LABEL_CONFIG, REPOSITORY, click_result
 from tests.support.running_backend import free_port, start, wait_until_up
 from tests.support.worker_farm import wait_for
 
+pytestmark = pytest.mark.slow
+
+
 PHOTOGRAPH = (REPOSITORY / "label_studio_demo" / "car_parts_te66.jpg").read_bytes()
 UPLOAD = "/data/upload/1/te66.jpg"
 SIGNED = "/bucket/te66.jpg?X-Amz-Signature=canary5160"
@@ -72,6 +75,7 @@ def backend(tmp_path_factory) -> Iterator[Running]:
         patch.setenv("REFCUT_LABEL_STUDIO_URL", label_studio.url)
         patch.setenv("REFCUT_IMAGE_HOSTS", f"127.0.0.1:{storage.port}")
         patch.setenv("REFCUT_LOCAL_FILES_DIR", str(folder / "shared"))
+        patch.setenv("REFCUT_TRAINING_WORKER", "false")
         process = start(folder / "state", port, server.url)
         stack.callback(end, process)
         client = stack.enter_context(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -15,7 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 import redis
+from typer.testing import CliRunner
 
+from refcut_backend.cli.main import app
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
 from refcut_backend.versions.store import ModelStore
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, click_result
@@ -23,8 +22,12 @@ from tests.support.running_backend import free_port, start, wait_until_up
 from tests.support.trained_folders import trained_folder, version_metadata
 from tests.support.worker_farm import wait_for
 
+pytestmark = pytest.mark.slow
+
+
 PHOTOGRAPH = (REPOSITORY / "label_studio_demo" / "car_parts_te66.jpg").read_bytes()
 NO_MASK_IS_FINE = {None, "empty_mask"}
+BETWEEN_CLICKS_S = 0.02
 
 
 @dataclass
@@ -50,14 +53,9 @@ class Backend:
 
     def refcut_models(self, *arguments: str) -> None:
         """Runs the command as its user does."""
-        subprocess.run(
-            [sys.executable, "-m", "refcut_backend", "models", *arguments],
-            env=os.environ | {"REFCUT_STATE_DIR": str(self.folder / "state"), "REFCUT_RUNTIME": "torch"},
-            cwd=REPOSITORY,
-            check=True,
-            timeout=120,
-            capture_output=True,
-        )
+        environment = {"REFCUT_STATE_DIR": str(self.folder / "state"), "REFCUT_RUNTIME": "torch"}
+        done = CliRunner().invoke(app, ["models", *arguments], env=environment, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +71,8 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("REFCUT_LOCAL_FILES_DIR", str(tmp_path / "shared"))
         patch.setenv("REFCUT_MODEL_DIR", str(trained_folder(tmp_path / "tiny")))
+        patch.setenv("REFCUT_TRAINING_WORKER", "false")
+        patch.setattr("refcut_backend.cli.common.set_up_logging", lambda: None)
         process = start(tmp_path / "state", port, server.url)
         # Its log is longer than a pipe: somebody has to read it.
         reader = threading.Thread(target=lambda: list(process.stdout or ()))
@@ -108,7 +108,7 @@ def test_promote_and_rollback_switch_between_two_clicks_and_drop_none(backend, t
     stopping = threading.Event()
 
     def annotate() -> None:
-        while not stopping.is_set():
+        while not stopping.wait(BETWEEN_CLICKS_S):
             backend.click(1)
             backend.click(2)
 

@@ -1,7 +1,8 @@
-"""What annotators do, against real processes: `refcut run` with the model that ships, once with a restart."""
+"""What annotators do, against real processes: `refcut run` with the model that ships, with a restart and its end."""
 
 from __future__ import annotations
 
+import signal
 import time
 from typing import Any
 
@@ -21,6 +22,9 @@ from tests.integration.conftest import TOKEN
 from tests.integration.test_first_light import TARGET
 from tests.support.recorded import REPOSITORY, box_result, click_result
 from tests.support.running_backend import RunningBackend
+
+pytestmark = pytest.mark.slow
+
 
 WORKER_LIMIT_S = 300
 CONFIGS = {path.stem: path.read_text() for path in (REPOSITORY / "label_config").glob("*.xml")}
@@ -194,3 +198,14 @@ def test_polarity_and_single_clicks_survive_a_flushed_redis_and_a_restart(runnin
     assert task.click(*forgotten)["rc-a"] == before["rc-a"]
     away = at(deepest_point(mask(single)), mask(single).shape, "x", "Wheel", positive=False)
     assert "rc-w" in task.click(away)
+
+
+def test_ctrl_c_stops_everything_and_exits_cleanly(running):
+    """The last test of the shared backend: none has to start it again."""
+    children = psutil.Process(running.process.pid).children(recursive=True)
+    assert len(children) >= 4, "Redis, web server, worker and training worker"
+    running.stop(signal.SIGINT)
+    output = "".join(running.output)
+    assert running.process.returncode == 0, output
+    assert f"RefCut listens on {str(running.client.base_url).rstrip('/')}" in output
+    assert [child for child in children if child.is_running()] == []

@@ -75,28 +75,35 @@ class RunningBackend:
         self.process = start(self.state_dir, port)
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90, trust_env=False)
         wait_until_up(self.client, self.process)
-        self._wait_for_worker()
+        self.wait_for_worker()
+        self.output: list[str] = []
         # Its log is longer than a pipe: it would stand still if nobody read it.
-        self._reader = threading.Thread(target=lambda: list(self.process.stdout or ()))
+        self._reader = threading.Thread(target=lambda: self.output.extend(self.process.stdout or ()))
         self._reader.start()
 
-    def _wait_for_worker(self) -> None:
-        """On a busy machine loading the model takes longer than a click waits."""
+    def wait_for_worker(self) -> None:
+        """Wait until a worker is ready: on a busy machine loading the model takes longer than a click waits."""
         deadline = time.monotonic() + START_LIMIT_S
         while self.client.get("/readyz").status_code != httpx.codes.OK:
             assert self.process.poll() is None, self.process.communicate()[0]
             assert time.monotonic() < deadline, "no worker is ready"
             time.sleep(0.1)
 
-    def stop(self) -> None:
-        """End it with SIGTERM, and wait until it has ended."""
-        self.process.send_signal(signal.SIGTERM)
+    def stop(self, signum: signal.Signals = signal.SIGTERM) -> None:
+        """End it with a signal, if it runs, and wait until it has ended. `output` is then complete."""
+        self.process.send_signal(signum)
         self.process.wait(STOP_LIMIT_S)
         self._reader.join()
-        self.process.communicate()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
         self.client.close()
 
     def restart(self) -> None:
         """Stop it and start it again on the same folder; `process` and `client` are new ones."""
         self.stop()
         self._start()
+
+    def start_if_stopped(self) -> None:
+        """Start it again if a test has ended it."""
+        if self.process.poll() is not None:
+            self._start()
