@@ -44,7 +44,11 @@ class Settings(BaseSettings):
     database_url: str | None = Field(
         None, description="SQLAlchemy URL of the database; the default is SQLite in the state folder"
     )
-    model_dir: Path = Field(SHIPPED_DIR, description="folder with base.safetensors and version.safetensors")
+    model_dir: Path = Field(
+        SHIPPED_DIR,
+        description="weights: a folder with base.safetensors and version.safetensors, the folder of a training, "
+        "or a file of `python -m model convert`",
+    )
     model_store: str | None = Field(
         None,
         description="folder or fsspec URL (s3://...) of the trained model versions; the default is `models` in "

@@ -27,9 +27,9 @@ def anchor_weights(parent: RefCut, parent_dir: Path, anchor_dir: Path | None) ->
     """The parameters of the anchor that training changes, by name, the reader's among them.
 
     Args:
-        parent: The network that is trained.
-        parent_dir: Its folder.
-        anchor_dir: Folder of the anchor; None means the parent itself.
+        parent: The network that is trained. Its parameters that training changes require a gradient.
+        parent_dir: Its folder, or the file of a whole network.
+        anchor_dir: Folder or file of the anchor; None means the parent itself.
 
     Raises:
         WeightsError: If the anchor cannot be read, or has another base or shape than the parent. An average of such
@@ -39,9 +39,10 @@ def anchor_weights(parent: RefCut, parent_dir: Path, anchor_dir: Path | None) ->
     if anchor_dir is not None:
         _check_relation(parent_dir, anchor_dir)
         anchor = load_network(anchor_dir)
+    values = dict(anchor.named_parameters())
     return {
-        name: p.detach().clone()
-        for name, p in anchor.named_parameters()
+        name: values[name].detach().clone()
+        for name, p in parent.named_parameters()
         if p.requires_grad or name.startswith("reader.")
     }
 

@@ -20,6 +20,8 @@ SHIPPED_DIR = Path(__file__).parents[1] / "weights" / "s14"
 BASE_FILE = "base.safetensors"
 VERSION_FILE = "version.safetensors"
 NETWORK_FILE = "network.safetensors"
+ORIGIN_KEY = "network_sha256"
+"""Key in the metadata of a base file: SHA-256 of the whole network whose encoder it holds."""
 
 
 def file_digest(path: Path) -> str:
@@ -55,30 +57,48 @@ def whole_network_file(path: Path) -> Path | None:
 
 
 def can_be_averaged(first: Path, second: Path) -> bool:
-    """Whether two versions have the same shape and the same frozen encoder.
+    """Whether two networks have the same shape and the same frozen encoder.
 
     Args:
-        first: Folder of a version. A single file can never be averaged.
-        second: Folder of another version.
+        first: Folder of a version, or a whole network. A version that was fine-tuned from a whole network has its
+            encoder.
+        second: Another one.
 
     Raises:
-        WeightsError: If a version file cannot be read.
+        WeightsError: If a file cannot be read.
     """
-    bases = [folder / BASE_FILE for folder in (first, second)]
-    if not all(base.is_file() for base in bases) or file_digest(bases[0]) != file_digest(bases[1]):
+    origins = [_encoder_origin(path) for path in (first, second)]
+    if None in origins or origins[0] != origins[1]:
         return False
-    return _shape_of_version(first) == _shape_of_version(second)
+    return _shape(first) == _shape(second)
 
 
-def _shape_of_version(folder: Path) -> NetworkConfig:
-    """Shape of a version, from its file; fields that an older file does not name have defaults. Raises WeightsError."""
-    path = folder / VERSION_FILE
+def _encoder_origin(path: Path) -> str | None:
+    """SHA-256 that two networks with the same frozen encoder share; None if there are no weights.
+
+    That of the whole network which the encoder comes from, or of the base file if it comes from none.
+    """
+    whole = whole_network_file(path)
+    if whole is not None:
+        return file_digest(whole) if whole.is_file() else None
+    base = path / BASE_FILE
+    return (_metadata(base).get(ORIGIN_KEY) or file_digest(base)) if base.is_file() else None
+
+
+def _shape(path: Path) -> NetworkConfig:
+    """Shape of a network, from its file; fields that an older file does not name have defaults. Raises WeightsError."""
+    return NetworkConfig.from_json(
+        _metadata(whole_network_file(path) or path / VERSION_FILE).get("config", "")
+    )
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """Raises WeightsError for a file that cannot be read."""
     try:
         with safe_open(path, framework="np") as file:
-            description = (file.metadata() or {}).get("config", "")
+            return file.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path} cannot be read ({error})", hint="restore the file") from error
-    return NetworkConfig.from_json(description)
 
 
 def version_name(directory: Path = SHIPPED_DIR) -> str:

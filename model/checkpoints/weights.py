@@ -10,6 +10,7 @@ A network with a frozen base is a folder with the first two files. Any other net
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from model.checkpoints.version_folder import (
     BASE_FILE,
+    ORIGIN_KEY,
     SHIPPED_DIR,
     VERSION_FILE,
     file_digest,
@@ -44,6 +46,8 @@ __all__ = [
 ]
 
 BASE_FORMAT = "refcut-base-1"
+PROMPT_SEED = 0
+"""Prompt MLPs that a file lacks are drawn with this seed, so that all who load the file get the same network."""
 VERSION_FORMAT = "refcut-version-1"
 DIFFERENCES_FORMAT = "refcut-version-2"
 """As `VERSION_FORMAT`, but the large matrices of the tuned blocks are stored as differences to the frozen ones, in 8 bits
@@ -56,10 +60,20 @@ CLICK_EMBEDDING_STD = 0.01
 """DINOv2's token stream is small; a click embedding at the usual scale would drown it."""
 
 
-def save_base(network: RefCut, path: Path) -> None:
-    """Write the tensors that training never changes, in half precision."""
+def save_base(network: RefCut, path: Path, whole_network: Path | None = None) -> None:
+    """Write the tensors that training never changes, in half precision.
+
+    Args:
+        network: The network.
+        path: The file to write.
+        whole_network: The file that the network was read from, if it is stored as one. The base file names it by hash
+            (`ORIGIN_KEY`), so that all versions with this encoder are known to share it.
+    """
     tensors = {name: t.half().contiguous() for name, t in network.state_dict().items() if _is_base(name)}
-    _save(tensors, path, {"format": BASE_FORMAT, "config": network.config.to_json()})
+    metadata = {"format": BASE_FORMAT, "config": network.config.to_json()}
+    if whole_network is not None:
+        metadata[ORIGIN_KEY] = file_digest(whole_network)
+    _save(tensors, path, metadata)
 
 
 def save_version(tensors: dict[str, Tensor], config: NetworkConfig, base_path: Path, path: Path) -> None:
@@ -124,7 +138,9 @@ def load_network(path: Path = SHIPPED_DIR, relative: RefCut | None = None) -> Re
     whole = whole_network_file(path)
     if whole is not None:
         tensors, metadata = _load(whole, NETWORK_FORMAT)
-        network = RefCut(NetworkConfig.from_json(metadata.get("config", "")))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(PROMPT_SEED)
+            network = RefCut(NetworkConfig.from_json(metadata.get("config", "")))
         without_prompts = not any(name.startswith(PROMPT_PREFIX) for name in tensors)
         own = network.rpg.state_dict(prefix=PROMPT_PREFIX) if without_prompts else {}
         return _filled(network, own | tensors, whole)
@@ -216,6 +232,21 @@ def _is_base(name: str) -> bool:
 def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
     with atomic_write(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
+        _sort_metadata(temporary)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file in place.
+
+    The library writes them in random order. Equal weights must be equal files: versions are named by their hashes, and
+    the model store keeps a base once for all versions that share it.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        file.seek(8)
+        file.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length))
 
 
 def _load(path: Path, *expected_formats: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -15,7 +15,7 @@ from model.checkpoints.version_folder import BASE_FILE, file_digest
 from model.checkpoints.weights import load_network
 from model.cli.common import add_weights, command_parser
 from model.data.feature_cache import write_features
-from model.errors import ModelError
+from model.errors import ModelError, WeightsError
 from model.predictor_config import serving_settings
 from model.runtime.select import with_runtime
 from model.training.reader_config import evaluation_objects, read_reader_config, training_objects
@@ -44,6 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         config = read_reader_config(arguments.config, arguments.data)
         trained = load_network(arguments.weights)
+        if not trained.config.similarity:
+            raise WeightsError(
+                f"{arguments.weights} has no frozen features to cache",
+                hint="take weights with a frozen encoder",
+            )
         settings = serving_settings(trained.config)
         network = with_runtime(trained, settings, "auto")
         digest = file_digest(arguments.weights / BASE_FILE)

@@ -3,8 +3,8 @@
 The command resumes when it is run again with the same --out. The result is compared with the serving version by
 `python -m model compare`.
 
-    python -m model finetune SNAPSHOT --parent FOLDER --out RUN
-    torchrun --nproc-per-node 4 -m model finetune SNAPSHOT --parent FOLDER --out RUN      # on several GPUs
+    python -m model finetune SNAPSHOT --parent WEIGHTS --out RUN
+    torchrun --nproc-per-node 4 -m model finetune SNAPSHOT --parent WEIGHTS --out RUN     # on several GPUs
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command. Input that cannot be used ends in one line on stderr and exit status 2."""
     parser = command_parser("finetune", __doc__)
     parser.add_argument("snapshot", type=Path, help="folder of the snapshot")
-    parser.add_argument("--parent", type=Path, required=True, help="folder of the version to begin with")
+    parser.add_argument(
+        "--parent",
+        type=Path,
+        required=True,
+        help="weights to begin with: folder of a version or of a training, or file of `python -m model convert`",
+    )
     parser.add_argument(
         "--anchor",
         "--origin",

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from model.checkpoints.anchor import anchor_weights
-from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, copy_base
-from model.checkpoints.weights import load_network, save_version
+from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, copy_base, whole_network_file
+from model.checkpoints.weights import load_network, save_base, save_version
 from model.data.snapshot import Snapshot, read_snapshot
 from model.errors import DataError, TrainingError
 from model.evaluation.calibration import Correction, fit_correction
@@ -63,7 +63,8 @@ def fine_tune(
 
     Args:
         snapshot: What to learn from.
-        parent_dir: Folder of the version to begin with.
+        parent_dir: Folder of the version to begin with, or a whole network: its file, or the folder of the training that
+            wrote it. The encoder of a whole network is not trained: it becomes the base of the version.
         run_dir: Folder of the run.
         settings: How to train; None takes the defaults.
         on_progress: Called often, in the process that writes. It may raise `StopTraining`: the run then saves a
@@ -182,7 +183,7 @@ class Candidate:
         """Load parent and anchor.
 
         Args:
-            parent_dir: Folder of the version to begin with.
+            parent_dir: Folder of the version to begin with, or a whole network, whose encoder is then frozen.
             run_dir: Folder of the run.
             anchor_dir: Folder of the anchor; None takes the parent.
             anchor_share: Share of the anchor in the weights that ship, 0 to 1.
@@ -191,14 +192,19 @@ class Candidate:
             WeightsError: If weights cannot be read, or those of the anchor have another base or shape.
         """
         self.network = load_network(parent_dir)
+        self.network.backbone.requires_grad_(False)
         self.run_dir = run_dir
         self._parent_dir = parent_dir
         self._anchor = anchor_weights(self.network, parent_dir, anchor_dir)
         self._anchor_share = anchor_share
 
-    def copy_base(self) -> None:
-        """Give the run's folder the base of the parent."""
-        copy_base(self._parent_dir, self.run_dir)
+    def write_base(self) -> None:
+        """Give the run's folder the base of the parent, or of its encoder if the parent is a whole network."""
+        whole = whole_network_file(self._parent_dir)
+        if whole is None:
+            copy_base(self._parent_dir, self.run_dir)
+        else:
+            save_base(self.network, self.run_dir / BASE_FILE, whole)
 
     def shipped(self, average: dict[str, Tensor]) -> dict[str, Tensor]:
         """Average trained weights with those of the anchor."""
@@ -287,7 +293,7 @@ class FineTuning:
         """
         self._report("preparing")
         if self._processes.writes:
-            self._candidate.copy_base()
+            self._candidate.write_base()
         self._trainer.resume()
         self._budget.resume_at(self._trainer.step)
         try:

@@ -10,8 +10,10 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from model.checkpoints.version_folder import VERSION_FILE, can_be_averaged
+from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, can_be_averaged
+from model.checkpoints.weights import save_base, save_network, save_version
 from model.errors import WeightsError
+from tests.support.synthetic import TINY_SIMPLECLICK, random_network
 from tests.support.synthetic_snapshot import parent_version, with_another_encoder, with_another_shape
 
 
@@ -45,6 +47,19 @@ def test_versions_of_one_shape_can_be_averaged_however_old_their_description(
 def test_versions_on_another_encoder_cannot_be_averaged(version: Path, tmp_path: Path) -> None:
     assert can_be_averaged(version, version)
     assert not can_be_averaged(version, with_another_encoder(version, tmp_path / "other"))
+
+
+def test_a_version_can_be_averaged_with_the_whole_network_whose_encoder_it_has(tmp_path: Path) -> None:
+    network = random_network(TINY_SIMPLECLICK)
+    save_network(network.state_dict(), network.config, tmp_path / "whole.safetensors")
+    version, stranger = tmp_path / "version", tmp_path / "stranger"
+    for folder, origin in ((version, tmp_path / "whole.safetensors"), (stranger, None)):
+        save_base(network, folder / BASE_FILE, origin)
+        save_version(network.state_dict(), network.config, folder / BASE_FILE, folder / VERSION_FILE)
+    assert can_be_averaged(version, tmp_path / "whole.safetensors")
+    assert can_be_averaged(tmp_path / "whole.safetensors", version)
+    assert not can_be_averaged(stranger, tmp_path / "whole.safetensors")
+    assert not can_be_averaged(version, tmp_path / "missing.safetensors")
 
 
 def test_a_version_that_cannot_be_read_is_named(version: Path, tmp_path: Path) -> None:

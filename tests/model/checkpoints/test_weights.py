@@ -167,3 +167,24 @@ def test_one_file_of_two_is_refused_with_the_way_to_give_both(tmp_path: Path) ->
     (tmp_path / VERSION_FILE).unlink()
     with pytest.raises(WeightsError, match="is missing"):
         load_network(tmp_path)
+
+
+def test_equal_weights_are_equal_files(tmp_path: Path) -> None:
+    network = random_network(TINY_FROZEN)
+    for copy in range(8):  # the library's order of the metadata is another in each call
+        save_base(network, tmp_path / str(copy) / BASE_FILE)
+        folder = tmp_path / str(copy)
+        save_version(network.state_dict(), network.config, folder / BASE_FILE, folder / VERSION_FILE)
+    for name in (BASE_FILE, VERSION_FILE):
+        assert len({(tmp_path / str(copy) / name).read_bytes() for copy in range(8)}) == 1
+    assert load_network(tmp_path / "0").config == network.config
+
+
+def test_a_network_without_prompts_is_the_same_network_at_each_load(tmp_path: Path) -> None:
+    network = random_network(TINY_SIMPLECLICK)
+    plain = {n: t for n, t in network.state_dict().items() if not n.startswith("rpg.")}
+    save_network(plain, network.config, tmp_path / "plain.safetensors")
+    state = torch.get_rng_state()
+    first, second = (load_network(tmp_path / "plain.safetensors").state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert torch.equal(state, torch.get_rng_state())

@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch.utils.data._utils import signal_handling
 
-from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network
+from model.checkpoints.version_folder import NETWORK_FILE
+from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_network
 from model.data.annotated_objects import AnnotatedObject
 from model.data.snapshot import Snapshot
 from model.errors import DataError, TrainingError, WeightsError
@@ -25,7 +26,8 @@ from model.finetuning.run import FineTuning, fine_tune
 from model.training import trainer
 from model.training.distributed import Processes
 from model.training.trainer import Trainer
-from tests.support.synthetic import TINY_READING
+from model.training.training_state import load_state
+from tests.support.synthetic import TINY_READING, TINY_SIMPLECLICK, random_network
 from tests.support.synthetic_snapshot import (
     QUICK,
     fish_snapshot,
@@ -58,6 +60,27 @@ def test_a_child_has_its_parents_base_and_other_weights(tmp_path, parent):
     assert {"loss", "iou"} <= set(reports[-1].metrics)
     assert (reports[0].stage, reports[-1].stage) == ("preparing", "done")
     assert (run / "curves.png").stat().st_size > 0
+
+
+@pytest.mark.parametrize("stored_as", ["file.safetensors", NETWORK_FILE])
+def test_a_whole_network_learns_with_its_encoder_frozen(tmp_path, stored_as):
+    network = random_network(TINY_SIMPLECLICK)
+    save_network(network.state_dict(), network.config, tmp_path / stored_as)
+    parent = tmp_path if stored_as == NETWORK_FILE else tmp_path / stored_as
+    snapshot = fish_snapshot(tmp_path / "snapshot")
+    settings = QUICK.model_copy(update={"size_px": 64})
+    run = fine_tune(snapshot, parent, tmp_path / "run", settings)
+    before, after = network.state_dict(), load_network(run).state_dict()
+    for prefix in ("rpg.", "patch_embed_coords.", "neck.", "head."):
+        assert any(not torch.equal(before[n].half(), after[n].half()) for n in before if n.startswith(prefix))
+    frozen = [name for name in before if name.startswith("backbone.")]
+    assert all(torch.equal(before[name].half().float(), after[name]) for name in frozen)
+    learned = load_state(run, torch.device("cpu")).average
+    assert learned
+    assert not any(name.startswith("backbone.") for name in learned)
+    # Its child is averaged with the whole network, which has the same encoder.
+    child = fine_tune(snapshot, run, tmp_path / "child", settings, anchor_dir=parent)
+    assert (child / BASE_FILE).read_bytes() == (run / BASE_FILE).read_bytes()
 
 
 def test_a_killed_run_resumes_to_the_same_losses(tmp_path, parent):

@@ -9,7 +9,9 @@ from typing import cast
 import pytest
 import torch
 
-from model.checkpoints.version_folder import version_name
+from model.checkpoints.official import convert
+from model.checkpoints.version_folder import NETWORK_FILE, version_name
+from model.checkpoints.weights import load_network, save_network
 from model.data.snapshot import Snapshot
 from model.finetuning.config import FineTuneSettings
 from model.finetuning.time_budget import PLAN_FILE
@@ -22,7 +24,9 @@ from refcut_backend.settings import Settings
 from refcut_backend.training.refcut_learner import ModelLearner
 from refcut_backend.versions.serving import open_model_store
 from refcut_backend.versions.store import ModelStore
-from tests.support.synthetic_snapshot import with_another_encoder
+from tests.support.recordings import CHECKPOINT
+from tests.support.synthetic import TINY_SIMPLECLICK, random_network
+from tests.support.synthetic_snapshot import QUICK, fish_snapshot, with_another_encoder
 from tests.support.trained_folders import trained_folder, version_metadata
 
 PLAN = {"wanted": 30, "steps": 25, "reviews": [[20, 25, 3.5]]}
@@ -81,6 +85,37 @@ def test_a_version_that_cannot_be_converted_is_promoted_all_the_same(tmp_path, s
     learner.promote(7, version)
     assert forms(settings) == []
     assert store.current(7) == version
+
+
+def test_a_converted_checkpoint_is_served_and_learns_from_a_project(tmp_path, settings):
+    weights = tmp_path / "micro.safetensors"
+    convert(CHECKPOINT, weights)
+    settings = settings.model_copy(update={"model_dir": weights})
+    learner = ModelLearner(settings, QUICK.model_copy(update={"size_px": 64, "steps": 2}))
+    snapshot, serving = fish_snapshot(tmp_path / "snapshot"), learner.serving(7)
+    assert serving.folder == weights
+    run = learner.fine_tune(snapshot, serving.folder, tmp_path / "run", lambda progress: None)
+    version = learner.publish(7, run, {"parent": serving.version})
+    store = open_model_store(settings)
+    store.promote(7, version)
+    assert version.startswith("micro-")
+    loader = ModelLoader(torch.device("cpu"), "torch", settings.runtime_cache_dir)
+    loader.load_shared(settings.model_dir, serving.version)
+    served = loader.load(store.local_folder(version), version)
+    assert served.network.config == load_network(weights).config
+    # The next training begins from the version and is averaged with the checkpoint.
+    child = learner.fine_tune(snapshot, learner.serving(7).folder, tmp_path / "child", lambda progress: None)
+    second = learner.publish(7, child, {"parent": version})
+    assert store.manifest(second).metadata["origin"] == serving.version
+    assert store.manifest(second).base_sha256 == store.manifest(version).base_sha256
+
+
+def test_the_folder_of_a_training_with_one_network_file_serves(tmp_path):
+    network = random_network(TINY_SIMPLECLICK)
+    save_network(network.state_dict(), network.config, tmp_path / NETWORK_FILE)
+    loader = ModelLoader(torch.device("cpu"), "torch", tmp_path / "openvino")
+    served = loader.load_shared(tmp_path, version_name(tmp_path))
+    assert served.network.config == TINY_SIMPLECLICK
 
 
 def test_a_training_is_averaged_with_the_shared_model_unless_its_parent_has_another_encoder(
