@@ -57,8 +57,18 @@ types: $(VENV)/.development
 contract: $(VENV)/.development
 	$(BIN)/lint-imports --no-cache
 
+# torch with CUDA takes 5 GB. A machine without an NVIDIA driver gets the build for processors, where it can be had.
+# `make run CPU_WHEELS=` takes what the package index has; another index of such builds may be named instead.
+CPU_WHEELS ?= https://download.pytorch.org/whl/cpu
+TORCH_FOR_CPU := $(shell sed -nE 's/^(torch|torchvision)==([0-9.]+)$$/\1==\2+cpu/p' requirements.txt)
+
 $(VENV)/.runtime: requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	@if [ -e /proc/driver/nvidia/version ]; then echo "NVIDIA driver found: installing torch with CUDA"; \
+	elif [ -n "$(CPU_WHEELS)" ] && $(BIN)/python -m pip install --quiet --no-deps --retries 0 --timeout 20 \
+	  --index-url $(CPU_WHEELS) $(TORCH_FOR_CPU) 2>/dev/null; \
+	then echo "No NVIDIA driver: installed torch for processors from $(CPU_WHEELS)"; \
+	else echo "Installing torch from the package index"; fi
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@

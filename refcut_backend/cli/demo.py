@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -38,7 +39,8 @@ from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
 from refcut_backend.playground.demo import PARTS_FILE, PHOTOGRAPHS
 from refcut_backend.settings import Settings
 
-REPOSITORY = Path(__file__).parents[2]
+LABEL_CONFIGS = Path(__file__).parents[1] / "label_config"
+LABEL_STUDIO_VERSION = "1.23.2"
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,7 @@ class DemoProject:
         """The photographs in the order of their tasks, the one with the references first."""
         found = sorted(PHOTOGRAPHS.glob(self.photographs), key=lambda path: path.stem != self.reference)
         if not found:
-            raise ConfigError(
-                f"{PHOTOGRAPHS} has no photographs", hint="the demo needs a checkout of the repository"
-            )
+            raise ConfigError(f"{PHOTOGRAPHS} has no photographs", hint="install this program again")
         return found
 
     def reference_regions(self) -> list[BrushRegion]:
@@ -83,7 +83,7 @@ class DemoProject:
 DEMO_PROJECTS = (
     DemoProject(
         title="RefCut demo: cars",
-        config_path=REPOSITORY / "label_config" / "clicks_brush.xml",
+        config_path=LABEL_CONFIGS / "clicks_brush.xml",
         photographs="car_parts_*.jpg",
         reference="car_parts_car118",
         label_parts={
@@ -116,7 +116,7 @@ def demo_mask(photograph: str, part: str) -> NDArray[np.bool_]:
         Mask (H, W) in the pixels of the photograph.
 
     Raises:
-        ConfigError: If the repository has no such mask.
+        ConfigError: If there is no such mask.
     """
     try:
         annotated_object = next(
@@ -127,7 +127,7 @@ def demo_mask(photograph: str, part: str) -> NDArray[np.bool_]:
         return annotated_object.masks()[part]
     except (StopIteration, KeyError):
         raise ConfigError(
-            f"{PARTS_FILE} has no {part} of {photograph}", hint="use an unchanged checkout of the repository"
+            f"{PARTS_FILE} has no {part} of {photograph}", hint="install this program again"
         ) from None
 
 
@@ -202,9 +202,7 @@ def run_demo(settings: Settings, folder: Path, label_studio: Path, label_studio_
         ConfigError: If something is missing or does not start; the message says what to do.
     """
     if not label_studio.is_file():
-        raise ConfigError(
-            f"{label_studio} is missing", hint="`make demo` installs Label Studio into .venv-label-studio"
-        )
+        raise ConfigError(f"{label_studio} is missing", hint=_how_to_install(label_studio))
     check_port_is_free("127.0.0.1", label_studio_port, setting="--label-studio-port")
     owner = _owner(folder)
     backend_url, log_path = settings.local_address, folder / "refcut" / "backend.log"
@@ -222,6 +220,15 @@ def run_demo(settings: Settings, folder: Path, label_studio: Path, label_studio_
             return _watch(backend, backend_url) or 1
     except _StoppedError:
         return 0
+
+
+def _how_to_install(label_studio: Path) -> str:
+    """How to get Label Studio where it is looked for: in an environment of its own, for it needs other versions."""
+    environment = shlex.quote(str(label_studio.parents[1]))
+    return (
+        f"install it there (1 GB): python3 -m venv {environment} && "
+        f"{environment}/bin/pip install label-studio=={LABEL_STUDIO_VERSION}; in a checkout `make demo` does this"
+    )
 
 
 def _owner(folder: Path) -> Owner:

@@ -113,7 +113,8 @@ def open_database(
     except ImportError as error:
         raise ConfigError(
             f"the database's driver is not installed ({error.name})",
-            hint="REFCUT_DATABASE_URL begins with sqlite:// or postgresql+psycopg://",
+            hint="REFCUT_DATABASE_URL begins with sqlite:// or postgresql+psycopg://; "
+            "`pip install 'refcut-label-studio[postgres]'` installs the driver of the latter",
         ) from None
     except (ArgumentError, NoSuchModuleError):
         raise ConfigError(

