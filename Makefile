@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LABEL_STUDIO := $(CURDIR)/.venv-label-studio/bin/label-studio
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
 
-.PHONY: run demo test quick-test browser-test chromium checks lint types contract clean
+.PHONY: run demo test quick-test browser-test chromium checks lint types contract docs clean
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/refcut run
@@ -22,7 +22,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 # Everything, a real Label Studio and a real browser among it.
-test: $(VENV)/.development checks .venv-label-studio/.installed chromium
+test: $(VENV)/.development checks docs .venv-label-studio/.installed chromium
 	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(PYTEST) -rs
 
 # Without Label Studio, the browser and what is marked as slow.
@@ -57,6 +57,16 @@ types: $(VENV)/.development
 contract: $(VENV)/.development
 	$(BIN)/lint-imports --no-cache
 
+# The documentation site, in site/. A link that leads nowhere is an error.
+docs: $(VENV)/.runtime .venv-docs/.installed
+	$(BIN)/python docs/site.py build/docs
+	.venv-docs/bin/zensical build --clean --strict
+
+.venv-docs/.installed: requirements-docs.txt
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --requirement requirements-docs.txt
+	@touch $@
+
 # torch with CUDA takes 5 GB. A machine without an NVIDIA driver gets the build for processors, where it can be had.
 # `make run CPU_WHEELS=` takes what the package index has; another index of such builds may be named instead.
 CPU_WHEELS ?= https://download.pytorch.org/whl/cpu
@@ -78,4 +88,4 @@ $(VENV)/.development: $(VENV)/.runtime requirements-dev.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-label-studio refcut-state refcut-demo *.egg-info
+	rm -rf $(VENV) .venv-docs .venv-label-studio build site refcut-state refcut-demo *.egg-info

@@ -59,6 +59,14 @@ def test_every_command_that_a_page_names_exists(page: Path):
     assert not re.search(r"-m model\.\w", text), "`python -m model COMMAND` is the one command"
 
 
+def test_every_page_is_in_the_navigation_of_the_site():
+    navigation = (REPOSITORY / "mkdocs.yml").read_text().split("\nnav:")[1]
+    listed = set(re.findall(r": ([\w/-]+\.md)$", navigation, re.MULTILINE))
+    written = {f"reference/{name}.md" for name in ("commands", "reasons", "label-configs", "library")}
+    assert {str(page.relative_to(REPOSITORY)) for page in (REPOSITORY / "docs").glob("*.md")} <= listed
+    assert {path for path in listed - written if not (REPOSITORY / path).exists()} == set()
+
+
 def test_the_example_of_the_model_page_runs(monkeypatch: pytest.MonkeyPatch):
     (example,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "model.md").read_text(), re.DOTALL)
     monkeypatch.chdir(REPOSITORY)

@@ -12,9 +12,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import refcut_backend
 from tests.support.recorded import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -51,6 +53,16 @@ def test_the_reader_of_s3_is_the_tested_one():
     (s3,) = map(Requirement, PROJECT["optional-dependencies"]["s3"])
     (version,) = pinned("requirements-dev.txt")["s3fs"].specifier
     assert s3.specifier.contains(version.version)
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    (image,) = re.findall(
+        r"^ARG VERSION=(\S+)$", (REPOSITORY / "docker/Dockerfile").read_text(), re.MULTILINE
+    )
+    assert {refcut_backend.__version__, PROJECT["version"], citation["version"], image} == {
+        PROJECT["version"]
+    }
 
 
 WORKS = """
