@@ -54,7 +54,8 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
 
     Args:
         first: Folder of a version, or a whole network (`model.checkpoints.version_folder.whole_network_file`).
-        second: Another version with the same shape and base, or another whole network with the same shape.
+        second: Another version with the same shape and base, or another whole network with the same shape. A version that
+            was fine-tuned from a whole network has its base, so these two can be averaged as well.
         share: Share of the second version, 0..1.
         out: Folder for the result, neither of the two.
 
@@ -64,12 +65,7 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
     if out.resolve() in (first.resolve(), second.resolve()):
         raise WeightsError(f"{out} is one of the versions to average", hint="name another folder for --out")
     whole = whole_network_file(first), whole_network_file(second)
-    if any(whole) and not all(whole):
-        raise WeightsError(
-            f"{first} and {second} cannot be averaged: one has a frozen base of its own, the other is a whole network",
-            hint="average a version with one that it descends from",
-        )
-    if not any(whole):
+    if not all(whole):
         _check_relation(second, first)
     begin, end = load_network(first), load_network(second)
     if begin.config != end.config:
@@ -82,7 +78,7 @@ def average(first: Path, second: Path, share: float, out: Path) -> None:
     if all(whole):
         save_network(between, end.config, out / NETWORK_FILE)
         return
-    copy_base(first, out)
+    copy_base(second if whole[0] else first, out)
     save_version(between, end.config, out / BASE_FILE, out / VERSION_FILE)
 
 

@@ -94,13 +94,31 @@ def test_whole_networks_of_two_trainings_are_averaged(tmp_path: Path) -> None:
         assert torch.allclose(value, before[name] + 0.25, atol=1e-6), name
 
 
+@pytest.mark.parametrize("whole_first", [True, False])
+def test_a_version_is_averaged_with_the_whole_network_whose_encoder_it_has(
+    tmp_path: Path, whole_first: bool
+) -> None:
+    whole, version = whole_network(tmp_path / "whole"), tmp_path / "version"
+    network = load_network(whole)
+    save_base(network, version / BASE_FILE, whole / NETWORK_FILE)
+    learned = {name: value + 1 for name, value in network.state_dict().items()}
+    save_version(learned, network.config, version / BASE_FILE, version / VERSION_FILE)
+    first, second = (whole, version) if whole_first else (version, whole)
+    average(first, second, 0.25, tmp_path / "out")
+    assert (tmp_path / "out" / BASE_FILE).read_bytes() == (version / BASE_FILE).read_bytes()
+    moved = 0.25 if whole_first else 0.75
+    for name, value in load_network(tmp_path / "out").state_dict().items():
+        step = 0.0 if name.startswith("backbone.") else moved
+        assert torch.allclose(value, network.state_dict()[name] + step, atol=2e-3), name
+
+
 def test_a_whole_network_of_another_shape_or_with_a_version_is_refused_and_named(
     tmp_path: Path, begin: Path
 ) -> None:
     first, other = whole_network(tmp_path / "first"), whole_network(tmp_path / "other", embed_dim=64)
     with pytest.raises(WeightsError, match="another shape"):
         average(first, other, 0.5, tmp_path / "out")
-    with pytest.raises(WeightsError, match="the other is a whole network"):
+    with pytest.raises(WeightsError, match="another base or shape"):
         average(begin, first, 0.5, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -15,8 +15,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from refcut_backend.cli.demo import activity, greeting
+from refcut_backend.cli.demo import activity, greeting, run_demo
 from refcut_backend.cli.demo_label_studio import Owner
+from refcut_backend.errors import ConfigError
+from refcut_backend.settings import Settings
 from tests.support.http_server import serving
 from tests.support.recorded import REPOSITORY
 from tests.support.running_backend import free_port
@@ -79,6 +81,13 @@ def test_every_minute_a_line_says_what_was_answered_or_that_the_backend_does_not
         address = str(client.base_url).rstrip("/")
         assert activity(address).endswith("clicks answered with a mask: 3, 1 image")
     assert "does not say" in activity(address)
+
+
+def test_without_label_studio_the_demo_says_how_to_install_it_where_it_is_looked_for(tmp_path):
+    missing = tmp_path / "own environment" / "bin" / "label-studio"
+    with pytest.raises(ConfigError, match="pip install label-studio==") as raised:
+        run_demo(Settings(state_dir=tmp_path), tmp_path / "demo", missing, free_port())
+    assert f"'{tmp_path / 'own environment'}'" in str(raised.value)
 
 
 def children_of(pid: int) -> list[psutil.Process]:
