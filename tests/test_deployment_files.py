@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,19 +73,20 @@ def test_only_the_backend_reaches_redis_and_the_database():
     assert {name for name, service in SERVICES.items() if "ports" in service} == {"label-studio"}
 
 
-def test_redis_has_the_password_that_the_backend_sends():
+def test_redis_has_the_password_that_the_backend_sends(tmp_path: Path):
     for service in OWN.values():
         assert service["environment"]["REFCUT_REDIS_URL"].startswith("redis://:${REDIS_PASSWORD:?")
     (*_, script) = SERVICES["redis"]["command"]
-    script = script.replace("$$", "$").replace("exec redis-server", "cat")
-    written = subprocess.run(
-        ["sh", "-c", script.replace("/tmp/redis.conf", "/dev/stdout")],
+    *lines, start = script.replace("$$", "$").splitlines()
+    assert start == "exec redis-server /tmp/redis.conf"
+    subprocess.run(
+        ["sh", "-c", "\n".join(lines).replace("/tmp/redis.conf", str(tmp_path / "redis.conf"))],
         env=os.environ | {"REDIS_PASSWORD": "0a1b"},
-        capture_output=True,
-        text=True,
         check=True,
-    ).stdout
-    assert written.splitlines()[:3] == ['save ""', "appendonly no", "requirepass 0a1b"]
+    )
+    assert (tmp_path / "redis.conf").stat().st_mode & 0o077 == 0
+    settings = (tmp_path / "redis.conf").read_text().splitlines()
+    assert settings == ['save ""', "appendonly no", "requirepass 0a1b"]
 
 
 def test_the_workers_are_as_many_as_share_the_cores():
