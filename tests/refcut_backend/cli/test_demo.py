@@ -26,6 +26,7 @@ from tests.support.trained_folders import trained_folder
 from tests.support.worker_farm import GENEROUS_S, wait_for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_whatever_ends_the_demo_nothing_is_left_of_it(tmp_path, signum):
     label_studio = tmp_path / "label-studio"

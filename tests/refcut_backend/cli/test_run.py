@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +46,11 @@ SETUP = {"project": "1.1", "schema": LABEL_CONFIG, "hostname": "http://127.0.0.1
 
 @dataclass
 class Run:
-    """A running program with a web server."""
+    """A running program with a web server, and the folder with its state and its logs."""
 
     process: subprocess.Popen[str]
     client: httpx.Client
-    log: Path
+    folder: Path
 
     def click(self, order: str, click_id: str) -> httpx.Response:
         """A click whose label tells the fake model what to do."""
@@ -61,8 +62,17 @@ class Run:
         }
         return self.client.post("/predict", json=body)
 
+    def computed(self) -> int:
+        """How many clicks the fake workers have begun to compute."""
+        log = self.folder / "computed"
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
     def is_computing(self) -> bool:
-        return self.log.exists() and bool(self.log.read_text())
+        return self.computed() > 0
+
+    def redis_url(self) -> str:
+        """Address of the embedded Redis."""
+        return (self.folder / FILE).read_text()
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
         self.process.send_signal(signum)
@@ -98,25 +108,35 @@ def start(folder: Path, *module: str, **environment: str) -> subprocess.Popen[st
         )
 
 
+@contextmanager
+def running(folder: Path, *module: str, **environment: str) -> Iterator[Run]:
+    port = environment.setdefault("REFCUT_PORT", str(free_port()))
+    process = start(folder, *module, **environment)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=GENEROUS_S, trust_env=False) as client:
+        run = Run(process, client, folder)
+        try:
+            wait_until_up(client, process)
+            client.post("/setup", json=SETUP).raise_for_status()
+            yield run
+        finally:
+            if process.poll() is None:
+                run.stop()
+
+
 @pytest.fixture
-def started(tmp_path) -> Iterator[Run]:
+def started(tmp_path) -> Iterator[Callable[..., Run]]:
     """Starts programs; ends what is left of the last one."""
-    runs: list[Run] = []
+    with ExitStack() as stack:
+        yield lambda *module, **environment: stack.enter_context(running(tmp_path, *module, **environment))
 
-    def start_run(*module: str, **environment: str) -> Run:
-        port = environment.setdefault("REFCUT_PORT", str(free_port()))
-        process = start(tmp_path, *module, **environment)
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=GENEROUS_S, trust_env=False)
-        runs.append(Run(process, client, tmp_path / "computed"))
-        wait_until_up(client, process)
-        client.post("/setup", json=SETUP).raise_for_status()
-        return runs[-1]
 
-    yield start_run  # type: ignore[misc]
-    for run in runs:
-        if run.process.poll() is None:
-            run.stop()
-        run.client.close()
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory) -> Iterator[Run]:
+    """One run for all tests that leave it as they found it: two workers, and no training worker."""
+    wanted = {"REFCUT_WORKERS": "2", "REFCUT_TRAINING_WORKER": "false"}
+    with running(tmp_path_factory.mktemp("lasting"), "tests.support.fake_run", **wanted) as run:
+        yield run
+        assert run.stop() == 0
 
 
 def ready(url: str) -> list[WorkerState]:
@@ -134,28 +154,29 @@ def pids_of_workers(run: Run) -> list[int]:
     ]
 
 
-def test_several_workers_are_started_and_a_killed_one_is_replaced(started, server, callers):
-    run = started("tests.support.fake_run", REFCUT_REDIS_URL=server.url, REFCUT_WORKERS="2")
-    wait_for(lambda: len(ready(server.url)) == 2, "both workers are ready")
-    names = {worker.name for worker in ready(server.url)}
-    for pid in pids_of_workers(run):
+@pytest.mark.slow
+def test_several_workers_are_started_and_a_killed_one_is_replaced(lasting):
+    wait_for(lambda: len(ready(lasting.redis_url())) == 2, "both workers are ready")
+    names = {worker.name for worker in ready(lasting.redis_url())}
+    for pid in pids_of_workers(lasting):
         os.kill(pid, signal.SIGKILL)
-        assert REASON_HEADER not in run.click("mask", f"{pid}").headers
-    wait_for(lambda: len({w.name for w in ready(server.url)} - names) == 2, "both are replaced")
-    assert run.stop() == 0
+        assert REASON_HEADER not in lasting.click("mask", f"{pid}").headers
+    wait_for(lambda: len({w.name for w in ready(lasting.redis_url())} - names) == 2, "both are replaced")
 
 
-def test_the_caller_of_a_killed_worker_gets_worker_lost_and_the_next_click_a_mask(started, server, callers):
-    run = started("tests.support.fake_run", REFCUT_REDIS_URL=server.url)
-    wait_for(lambda: ready(server.url), "the worker is ready")
-    lost: Future[httpx.Response] = callers.submit(run.click, "sleep 20", "a")
-    wait_for(run.is_computing, "the click is in work")
-    (pid,) = pids_of_workers(run)
-    os.kill(pid, signal.SIGKILL)
+@pytest.mark.slow
+def test_the_caller_of_a_killed_worker_gets_worker_lost_and_the_next_click_a_mask(lasting, callers):
+    wait_for(lambda: len(ready(lasting.redis_url())) == 2, "both workers are ready")
+    before = lasting.computed()
+    lost: Future[httpx.Response] = callers.submit(lasting.click, "sleep 20", "a")
+    wait_for(lambda: lasting.computed() > before, "the click is in work")
+    for pid in pids_of_workers(lasting):
+        os.kill(pid, signal.SIGKILL)
     assert lost.result().headers[REASON_HEADER] == "worker_lost"
-    assert REASON_HEADER not in run.click("mask", "b").headers
+    assert REASON_HEADER not in lasting.click("mask", "b").headers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_stopped_run_finishes_the_clicks_in_flight_and_leaves_nothing_behind(started, callers, signum):
     run = started("tests.support.fake_run")
@@ -168,6 +189,7 @@ def test_a_stopped_run_finishes_the_clicks_in_flight_and_leaves_nothing_behind(s
     assert [child for child in children if child.is_running()] == []
 
 
+@pytest.mark.slow
 def test_nothing_outlives_a_killed_run_and_the_next_one_starts_in_its_place(started, callers):
     run = started("tests.support.fake_run")
     callers.submit(run.click, "hang in C", "a")
@@ -188,22 +210,21 @@ def is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def test_a_second_run_on_one_state_folder_says_so_and_ends_and_the_first_goes_on(started, tmp_path):
-    first = started("tests.support.fake_run")
-    url = (tmp_path / FILE).read_text()
-    log = tmp_path / "of the second"
-    log.mkdir()
-    same = {"REFCUT_STATE_DIR": str(tmp_path), "REFCUT_PORT": str(free_port())}
-    second = start(log, "tests.support.fake_run", **same)
+@pytest.mark.slow
+def test_a_second_run_on_one_state_folder_says_so_and_ends_and_the_first_goes_on(lasting, tmp_path):
+    url = lasting.redis_url()
+    same = {"REFCUT_STATE_DIR": str(lasting.folder), "REFCUT_PORT": str(free_port())}
+    second = start(tmp_path, "tests.support.fake_run", **same)
     assert second.wait(GENEROUS_S) == 1
-    (line,) = (log / "stderr").read_text().splitlines()
+    (line,) = (tmp_path / "stderr").read_text().splitlines()
     assert line.startswith(
-        f"refcut: another `refcut run` (process {first.process.pid}) uses this state folder"
+        f"refcut: another `refcut run` (process {lasting.process.pid}) uses this state folder"
     )
-    assert (tmp_path / FILE).read_text() == url
-    assert REASON_HEADER not in first.click("mask", "a").headers
+    assert lasting.redis_url() == url
+    assert REASON_HEADER not in lasting.click("mask", "c").headers
 
 
+@pytest.mark.slow
 def test_a_long_tmpdir_and_a_state_folder_of_odd_signs_are_no_obstacle(started, tmp_path):
     state_dir, tmpdir = tmp_path / "state ?x#y%41", tmp_path / ("t" * 139)
     tmpdir.mkdir()
@@ -256,6 +277,7 @@ def test_the_limit_of_a_stop_is_the_sum_of_the_limits_of_all_that_is_stopped(
     assert redis_s == pytest.approx(REDIS_STOP_LIMIT_S, abs=1.0)
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_web_server_finishes_what_is_in_flight_and_takes_nothing_new(started, farm, callers):
     farm.start_worker()
     run = started("refcut_backend", "serve", REFCUT_REDIS_URL=farm.redis_url)
@@ -276,6 +298,7 @@ def refuses(run: Run) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_workers_that_crash_at_every_start_are_given_up_with_a_clear_line(tmp_path, server):
     process = start(
         tmp_path,
@@ -304,18 +327,19 @@ def test_pauses_between_failed_starts_grow_and_a_good_start_begins_anew():
     assert policy.is_given_up
 
 
-def test_an_embedded_redis_that_is_killed_is_replaced_and_clicks_go_on(started):
-    run = started("tests.support.fake_run")
-    assert REASON_HEADER not in run.click("mask", "a").headers
+@pytest.mark.slow
+def test_an_embedded_redis_that_is_killed_is_replaced_and_clicks_go_on(lasting):
+    assert REASON_HEADER not in lasting.click("mask", "d").headers
     (redis_server,) = [
         child
-        for child in psutil.Process(run.process.pid).children()
+        for child in psutil.Process(lasting.process.pid).children()
         if "redis-server" in " ".join(child.cmdline())
     ]
     redis_server.kill()
-    wait_for(lambda: REASON_HEADER not in run.click("mask", "b").headers, "clicks are answered again")
+    wait_for(lambda: REASON_HEADER not in lasting.click("mask", "e").headers, "clicks are answered again")
 
 
+@pytest.mark.slow
 def test_a_web_server_without_redis_lives_is_not_ready_and_recovers_without_a_restart(started, server):
     os.kill(server.pid, signal.SIGKILL)
     run = started("refcut_backend", "serve", REFCUT_REDIS_URL=server.url)
@@ -330,6 +354,7 @@ def test_a_web_server_without_redis_lives_is_not_ready_and_recovers_without_a_re
     wait_for(lambda: run.client.get("/readyz").json()["redis"] == "up", "Redis is found")
 
 
+@pytest.mark.slow
 def test_a_full_queue_leaves_threads_for_everybody_else(started, server, callers):
     run = started(
         "refcut_backend",
@@ -346,10 +371,11 @@ def test_a_full_queue_leaves_threads_for_everybody_else(started, server, callers
         assert not any(reply.done() for reply in waiting)
 
 
+@pytest.mark.slow
 def test_clicks_go_on_when_the_training_worker_cannot_start(started, server):
     run = started("tests.support.fake_run", REFCUT_REDIS_URL=server.url, FAKE_WORKER_CRASHES=TRAINING_QUEUE)
     wait_for(
-        lambda: "no training until the next start" in (run.log.parent / "stderr").read_text(),
+        lambda: "no training until the next start" in (run.folder / "stderr").read_text(),
         "the training worker is given up",
         3 * GENEROUS_S,
     )
@@ -357,9 +383,8 @@ def test_clicks_go_on_when_the_training_worker_cannot_start(started, server):
     assert run.stop() == 0
 
 
-def test_no_training_worker_is_started_where_none_is_wanted(started, server):
-    run = started("tests.support.fake_run", REFCUT_REDIS_URL=server.url, REFCUT_TRAINING_WORKER="false")
-    wait_for(lambda: ready(server.url), "the worker is ready")
-    commands = [child.cmdline() for child in psutil.Process(run.process.pid).children()]
+@pytest.mark.slow
+def test_no_training_worker_is_started_where_none_is_wanted(lasting):
+    wait_for(lambda: ready(lasting.redis_url()), "a worker is ready")
+    commands = [child.cmdline() for child in psutil.Process(lasting.process.pid).children()]
     assert not [command for command in commands if TRAINING_QUEUE in command]
-    assert run.stop() == 0
