@@ -31,15 +31,19 @@ VALUES = {
 """Label to the values that rules and panels compare it with."""
 
 
+TRAININGS = {"refcut_trainings": {"stage"}, "refcut_trainings_ended_total": {"outcome"}}
+"""Metrics that have no sample before the first training, with their labels."""
+
+
 def samples_of(client: Any, queue: Any) -> dict[str, set[str]]:
-    """Name of each sample of /metrics to its labels, after one click; of a metric without samples, its own name."""
+    """Name of each sample of /metrics to its labels, after one click."""
     queue.state = queue_state(3, 2, click_s=0.75)
     client.post("/predict", json=click_body(click_result("a", 1, 1, "Door")))
     found: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(client.get("/metrics").text):
         if not family.samples:
-            suffix = "_total" if family.type == "counter" else ""
-            found[family.name + suffix] = {"stage", "outcome"}
+            name = family.name + ("_total" if family.type == "counter" else "")
+            found[name] = TRAININGS.get(name, set())
         for sample in family.samples:
             found[sample.name] = set(sample.labels)
     return found
