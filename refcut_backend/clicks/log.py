@@ -89,22 +89,36 @@ class ClickLog:
                     .values(accepted_at=now)
                 )
 
-    def last_clicks(self, project_id: int, task_id: int) -> dict[str, list[list[Any]]]:
-        """Return the clicks of each region's last answer, accepted or not.
+    def last_clicks(
+        self, project_id: int, task_ids: Collection[int]
+    ) -> dict[int, dict[str, list[list[Any]]]]:
+        """Return the clicks of each region's last answer, accepted or not, for tasks with logged clicks.
 
         Objects that began with a box are left out: clicks alone do not describe them.
 
+        Args:
+            project_id: Label Studio's project.
+            task_ids: Label Studio's tasks.
+
         Returns:
-            Region id to a list of [id, x, y, positive], in percent of the image's size.
+            Task id to region id to a list of [id, x, y, positive], in percent of the image's size.
         """
-        query = (
-            select(ClickEvent)
-            .where(ClickEvent.project_id == project_id, ClickEvent.task_id == task_id)
-            .order_by(ClickEvent.id)
-        )
-        with Session(self._engine) as session:
-            last = {event.region_id: event for event in session.scalars(query)}
-            return {region_id: event.clicks for region_id, event in last.items() if event.box is None}
+        ids, found = sorted(task_ids), dict[int, dict[str, list[list[Any]]]]()
+        with self._engine.connect() as connection:
+            for start in range(0, len(ids), IDS_PER_QUERY):
+                last = (
+                    select(func.max(ClickEvent.id))
+                    .where(ClickEvent.project_id == project_id)
+                    .where(ClickEvent.task_id.in_(ids[start : start + IDS_PER_QUERY]))
+                    .group_by(ClickEvent.task_id, ClickEvent.region_id)
+                )
+                query = select(
+                    ClickEvent.task_id, ClickEvent.region_id, ClickEvent.clicks, ClickEvent.box
+                ).where(ClickEvent.id.in_(last))
+                for event in connection.execute(query):
+                    if event.box is None:
+                        found.setdefault(event.task_id, {})[event.region_id] = event.clicks
+        return found
 
     def clicks_per_mask(self, project_id: int) -> list[ClickCost]:
         """Count the prompts of accepted masks, for each label and model version, sorted by both.

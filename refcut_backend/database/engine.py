@@ -1,4 +1,4 @@
-"""Opens the database: SQLite or PostgreSQL, brought up to date with `tables.py`; and builds upserts for both."""
+"""Opens the database, SQLite or PostgreSQL; builds upserts for both; checks whether it can be written."""
 
 from __future__ import annotations
 
@@ -12,50 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
-from sqlalchemy import Connection, Engine, create_engine, event, inspect
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.schema import CreateColumn
 
-from refcut_backend.database.tables import Base, Lease
+from refcut_backend.database.tables import Lease
+from refcut_backend.database.upgrade import make_current
 from refcut_backend.deadlines import NoAnswerError, answer_within
 from refcut_backend.errors import ConfigError, DatabaseFailsError
 
 log = logging.getLogger("refcut.database")
-
-UPGRADE_TRIES = 5
-"""Processes that start together may add the same table at once: one of them fails and looks again."""
-RETRY_PAUSE_S = 0.2
-
-
-def make_current(engine: Engine) -> None:
-    """Adds missing tables and columns. Raises SQLAlchemyError if the database refuses that."""
-    for attempt in range(UPGRADE_TRIES):
-        try:
-            Base.metadata.create_all(engine)
-            with engine.begin() as connection:
-                _add_columns(connection)
-            return
-        except SQLAlchemyError:
-            if attempt == UPGRADE_TRIES - 1:
-                raise
-            time.sleep(RETRY_PAUSE_S)
-
-
-def _add_columns(connection: Connection) -> None:
-    present = inspect(connection)
-    dialect = connection.dialect
-    for table in Base.metadata.sorted_tables:
-        known = {column["name"] for column in present.get_columns(table.name)}
-        for column in table.columns:
-            if column.name not in known:
-                name = dialect.identifier_preparer.format_table(table)
-                declared = CreateColumn(column).compile(dialect=dialect)
-                connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {declared}")
-
 
 OWNER_ONLY, OWNER_ONLY_FOLDER = 0o600, 0o700
 SQLITE_COMPANIONS = ("-wal", "-shm", "-journal")

@@ -1,9 +1,11 @@
-"""Tables of the SQL database. `engine.py` creates them and adds what an older database lacks.
+"""Tables of the SQL database. `upgrade.py` creates them and adds what an older database lacks.
+
+Indexes of several columns are in `indexes.py`.
 
 Rules for changes, so that a database of an earlier version is upgraded at startup and an earlier version still runs on
 the upgraded database:
 
-- Tables and columns may be added. A new column is nullable or has a server default.
+- Tables, columns and indexes may be added. A new column is nullable or has a server default.
 - No table or column is renamed, retyped or dropped. An attribute may get a better name than its column:
   `created_at = mapped_column("born")`. Statements and ORM rows use the attribute. A table that is written over
   a plain connection gives its columns the attribute's name as `key` too; rows that are read over one need a label.
@@ -75,7 +77,7 @@ class Reference(Base):
     __table_args__ = (UniqueConstraint("project_id", "annotation_id", "label", "to_name"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    project_id: Mapped[LabelStudioId] = mapped_column(index=True)
+    project_id: Mapped[LabelStudioId]
     annotation_id: Mapped[LabelStudioId]
     task_id: Mapped[LabelStudioId]
     label: Mapped[str] = mapped_column(String(500))
@@ -321,10 +323,10 @@ class ClickEvent(Base):
     __tablename__ = "click_events"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    project_id: Mapped[int] = mapped_column(BigInteger, index=True)
+    project_id: Mapped[int] = mapped_column(BigInteger)
     task_id: Mapped[int] = mapped_column(BigInteger)
     label: Mapped[str] = mapped_column(String(500))
-    region_id: Mapped[str] = mapped_column(String(120), index=True)
+    region_id: Mapped[str] = mapped_column(String(120))
     clicks: Mapped[list[list[Any]]] = mapped_column(JSON)
     box: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
     model_version: Mapped[str] = mapped_column(String(200))

@@ -29,7 +29,8 @@ from refcut_backend.exporting.store import StoredTask, TaskStore, fingerprint
 from refcut_backend.images.address import LOCAL_FILES
 from refcut_backend.label_studio.label_config import label_order, read_label_config
 from refcut_backend.label_studio.payloads import ListedTask, Timestamp
-from refcut_backend.label_studio.tasks import PAGE, AnnotationSource, GoneError, SourceError
+from refcut_backend.label_studio.task_lists import PAGE
+from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, SourceError
 
 LEFT_OUT = "left-out.txt"
 CATEGORIES = "categories.json"
@@ -117,7 +118,7 @@ def _read(
     except GoneError:
         return ExportedTask()
     except SourceError as error:
-        source.newest_change()  # raises if Label Studio is away; otherwise only this task cannot be read
+        source.overview()  # raises if Label Studio is away; otherwise only this task cannot be read
         return ExportedTask(problems=[f"task {task.id}: {error.message}"])
     return read_task(task, annotations, read_label_config(request.label_config, task.data), size_of)
 

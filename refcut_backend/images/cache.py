@@ -308,6 +308,30 @@ def open_image_cache(
     )
 
 
+@dataclass(frozen=True)
+class FetchedImage:
+    """An image at full size, (H, W, 3) uint8 RGB, and its stamp. `pixels` is None if it has not changed."""
+
+    pixels: Image | None
+    stamp: Stamp
+
+
+def fetch_image(
+    settings: Settings, projects: Projects, addresses: Addresses, where: TaskImage, known: Stamp
+) -> FetchedImage:
+    """Fetches one image at full size, without the cache, unless it has not changed since a known state.
+
+    Raises:
+        RefCutError: The image cannot be fetched or decoded; the message says what to do.
+    """
+    connection = projects.connection(where.project_id)
+    fetched = _fetcher(settings).fetch(addresses.read(where.address), where.task_id, connection, known)
+    if fetched.data is None:
+        return FetchedImage(None, fetched.stamp)
+    pixels = decode_image(fetched.data, settings.image_max_pixels, settings.image_max_memory_bytes)
+    return FetchedImage(pixels, fetched.stamp)
+
+
 def read_image(settings: Settings, projects: Projects, addresses: Addresses, where: TaskImage) -> Image:
     """Fetches one image at full size, without the cache.
 
@@ -317,9 +341,9 @@ def read_image(settings: Settings, projects: Projects, addresses: Addresses, whe
     Raises:
         RefCutError: The image cannot be fetched or decoded; the message says what to do.
     """
-    connection = projects.connection(where.project_id)
-    fetched = _fetcher(settings).fetch(addresses.read(where.address), where.task_id, connection)
-    return decode_image(fetched.data or b"", settings.image_max_pixels, settings.image_max_memory_bytes)
+    pixels = fetch_image(settings, projects, addresses, where, UNKNOWN).pixels
+    assert pixels is not None, "without a stamp there is always a body"
+    return pixels
 
 
 def _fetcher(settings: Settings) -> ImageFetcher:

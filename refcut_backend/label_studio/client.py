@@ -25,7 +25,7 @@ READ_LIMIT_S = 30.0
 WHOLE_TO_READ_LIMIT = 4
 """A whole request may take this many times as long as Label Studio may be silent."""
 MAX_ANSWER_BYTES = 64 * 2**20
-"""Longest answer of Label Studio's API; it holds at most the annotations of one task."""
+"""Longest answer of Label Studio's API. A list of tasks with annotations that is longer is read task by task."""
 _SIGNED_BELOW = "signed-by-refcut"
 """The SDK requires a token and signs with it; TokenAuth then overwrites that header."""
 

@@ -13,7 +13,8 @@ from refcut_backend.errors import TokenError
 from refcut_backend.label_studio.client import READ_LIMIT_S, connect, open_http
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import ListedTask
-from refcut_backend.label_studio.tasks import PAGE, check_same_project, explained, filtered, list_tasks
+from refcut_backend.label_studio.task_lists import PAGE, all_of, filtered, list_tasks
+from refcut_backend.label_studio.tasks import check_same_project, explained
 from refcut_backend.project_ids import number_of
 
 TAB = "Most uncertain first"
@@ -83,9 +84,8 @@ class ProjectPredictions:
         last = 0
         while True:
             # Not page by page, because the list changes while people work: each part begins behind the last id.
-            items = [filtered("id", "greater", "Number", last)]
-            query = {"filters": {"conjunction": "and", "items": items}, "ordering": ["tasks:id"]}
-            part = self._list(query)
+            behind = all_of(filtered("id", "greater", "Number", last))
+            part = self._list({"filters": behind, "ordering": ["tasks:id"]})
             yield from self._marked(part, model_version)
             if len(part) < PAGE:
                 return
@@ -139,14 +139,13 @@ class ProjectPredictions:
         # Never an empty selection: Label Studio would return all tasks.
         if not task_ids:
             return set()
-        items = [filtered("predictions_model_versions", "contains", "List", [model_version])]
-        filters = {"conjunction": "and", "items": items}
+        filters = all_of(filtered("predictions_model_versions", "contains", "List", [model_version]))
         found = self._list({"selectedItems": {"all": False, "included": task_ids}, "filters": filters})
         return {task.id for task in found}
 
     def _list(self, query: dict[str, Any]) -> list[ListedTask]:
         with explained(f"project {self._number}"):
-            return list_tasks(self._client, self._number, query)
+            return list_tasks(self._client, self._number, query).tasks
 
 
 def _tab() -> dict[str, Any]:
@@ -155,6 +154,6 @@ def _tab() -> dict[str, Any]:
     return {
         "title": TAB,
         "ordering": ["tasks:predictions_score"],
-        "filters": {"conjunction": "and", "items": [open_tasks]},
+        "filters": all_of(open_tasks),
         "hiddenColumns": {"explore": hidden, "labeling": hidden},
     }

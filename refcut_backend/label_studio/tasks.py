@@ -6,13 +6,15 @@ Behaviour of Label Studio 1.23 that this relies on:
 - Listing a task costs as much as reading its annotations. A filter for text in the results reads all results of the
   project for every listed task. So lists are short, and no filter looks into results.
 - `review` keeps a list from requesting predictions of every listed task from the ML backend.
+- A list says how many tasks it selects, and how many annotations they have.
+- Ids are never given again: tasks up to an id only become fewer.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import httpx
@@ -22,13 +24,16 @@ from refcut_backend.errors import RefCutError, TokenError, TooLargeError
 from refcut_backend.label_studio.client import MAX_ANSWER_BYTES, READ_LIMIT_S, connect, open_http, origin
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp, creation_time
+from refcut_backend.label_studio.task_lists import PAGE, TaskPage, all_of, filtered, list_tasks
 from refcut_backend.project_ids import number_of, project_name
 
 if TYPE_CHECKING:
     from label_studio_sdk.base_client import LabelStudioBase
 
-PAGE = 25
-"""Tasks per request."""
+
+PAGE_WITH_ANNOTATIONS = 10
+"""Tasks per request if their masks come along."""
+_ANNOTATED = filtered("total_annotations", "greater", "Number", 0)
 
 
 class SourceError(RefCutError):
@@ -49,14 +54,62 @@ class AnotherProjectError(SourceError):
     """Label Studio has another project under this number now: it was installed anew, or its address leads elsewhere."""
 
 
+@dataclass(frozen=True)
+class ProjectOverview:
+    """What one request tells about all tasks of a project.
+
+    Attributes:
+        newest_change: `updated_at` of the task that changed last; the empty timestamp for a project without tasks.
+        tasks: Number of tasks.
+        annotations: Number of their submitted annotations, without skipped ones.
+    """
+
+    newest_change: Timestamp
+    tasks: int
+    annotations: int
+
+
+@dataclass(frozen=True)
+class AnnotatedTask:
+    """A task with its submitted annotations, without skipped ones; or with the reason why they cannot be read."""
+
+    task: ListedTask
+    annotations: Sequence[AnnotationPayload] | UnreadableError
+
+
+@dataclass(frozen=True)
+class AnnotatedPart:
+    """Some of the annotated tasks of a project, and how many there are from the first of these on."""
+
+    tasks: list[AnnotatedTask]
+    remaining: int
+
+
+@dataclass(frozen=True)
+class TaskRange:
+    """The tasks of a project up to an id, and how many there are."""
+
+    last_id: int
+    tasks: int
+
+
 class AnnotationSource(Protocol):
     """Tasks and annotations of one project. Every method may raise SourceError, whose message says what to do."""
 
-    def newest_change(self) -> Timestamp:
-        """Returns `updated_at` of the task that changed last; the empty timestamp for a project without tasks."""
+    def overview(self) -> ProjectOverview:
+        """Returns what changes with almost every change of the project."""
+
+    def tasks_up_to(self, task_id: int | None) -> TaskRange:
+        """Counts the tasks up to an id; None counts all, up to the newest one."""
 
     def annotated_since(self, updated_at: Timestamp) -> Iterator[list[ListedTask]]:
         """Yields annotated tasks that changed at that time or later, in parts; the empty timestamp selects all."""
+
+    def annotated_in_full(self) -> Iterator[AnnotatedPart]:
+        """Yields all annotated tasks with their annotations, in parts."""
+
+    def emptied_since(self, updated_at: Timestamp, last_id: int) -> Iterator[list[ListedTask]]:
+        """Yields tasks up to an id that changed at that time or later and have no annotation that is not skipped."""
 
     def tasks(self, task_ids: Collection[int]) -> list[ListedTask]:
         """Returns those of the given tasks that exist in this project."""
@@ -91,31 +144,44 @@ class ApiAnnotations:
         self._number = number
         self._http = http
 
-    def newest_change(self) -> Timestamp:
+    def overview(self) -> ProjectOverview:
         """See `AnnotationSource`."""
-        newest = self._list({"ordering": ["-tasks:updated_at"]}, page_size=1)
-        return newest[0].updated_at if newest else Timestamp()
+        page = self._page({"ordering": ["-tasks:updated_at"]}, page_size=1)
+        newest = page.tasks[0].updated_at if page.tasks else Timestamp()
+        return ProjectOverview(newest, page.total, page.total_annotations)
+
+    def tasks_up_to(self, task_id: int | None) -> TaskRange:
+        """See `AnnotationSource`."""
+        query: dict[str, Any] = {"ordering": ["-tasks:id"]}
+        if task_id is not None:
+            query["filters"] = all_of(filtered("id", "less_or_equal", "Number", task_id))
+        page = self._page(query, page_size=1)
+        newest = page.tasks[0].id if page.tasks else 0
+        return TaskRange(newest if task_id is None else task_id, page.total)
 
     def annotated_since(self, updated_at: Timestamp) -> Iterator[list[ListedTask]]:
         """See `AnnotationSource`."""
-        # Not page by page, because the list changes while people work: each part begins behind the last id.
-        last = 0
-        while True:
-            items = [
-                filtered("id", "greater", "Number", last),
-                filtered("total_annotations", "greater", "Number", 0),
-            ]
-            if updated_at:
-                items.append(filtered("updated_at", "greater_or_equal", "Datetime", updated_at))
-            filters = {"conjunction": "and", "items": items}
-            part = self._list({"filters": filters, "ordering": ["tasks:id"]})
-            if part:
-                yield part
-                if part[-1].id <= last:
-                    raise SourceError("Label Studio lists tasks again although the request excludes them")
-                last = part[-1].id
-            if len(part) < PAGE:
-                return
+        changed = [filtered("updated_at", "greater_or_equal", "Datetime", updated_at)] if updated_at else []
+        for page in self._in_parts(_ANNOTATED, *changed):
+            yield page.tasks
+
+    def annotated_in_full(self) -> Iterator[AnnotatedPart]:
+        """See `AnnotationSource`."""
+        for page in self._in_parts(_ANNOTATED, with_annotations=True):
+            if page.annotations:
+                tasks = list(map(_annotated, page.tasks, page.annotations))
+            else:
+                tasks = [AnnotatedTask(task, self._annotations_or_error(task.id)) for task in page.tasks]
+            yield AnnotatedPart(tasks, page.total)
+
+    def emptied_since(self, updated_at: Timestamp, last_id: int) -> Iterator[list[ListedTask]]:
+        """See `AnnotationSource`."""
+        for page in self._in_parts(
+            filtered("total_annotations", "equal", "Number", 0),
+            filtered("updated_at", "greater_or_equal", "Datetime", updated_at),
+            filtered("id", "less_or_equal", "Number", last_id),
+        ):
+            yield page.tasks
 
     def tasks(self, task_ids: Collection[int]) -> list[ListedTask]:
         """See `AnnotationSource`."""
@@ -123,7 +189,7 @@ class ApiAnnotations:
         # Never an empty selection: Label Studio would return all tasks.
         for start in range(0, len(ordered), PAGE):
             part = ordered[start : start + PAGE]
-            found += self._list({"selectedItems": {"all": False, "included": part}})
+            found += self._page({"selectedItems": {"all": False, "included": part}}).tasks
         return found
 
     def annotations(self, task_id: int) -> list[AnnotationPayload]:
@@ -146,34 +212,40 @@ class ApiAnnotations:
         if self._http is not None:
             self._http.close()
 
-    def _list(self, query: dict[str, Any], page_size: int = PAGE) -> list[ListedTask]:
+    def _annotations_or_error(self, task_id: int) -> list[AnnotationPayload] | UnreadableError:
+        try:
+            return self.annotations(task_id)
+        except GoneError:
+            return []
+        except UnreadableError as error:
+            return error
+
+    def _in_parts(self, *filters: dict[str, Any], with_annotations: bool = False) -> Iterator[TaskPage]:
+        # Not page by page, because the list changes while people work: each part begins behind the last id.
+        last, size = 0, PAGE_WITH_ANNOTATIONS if with_annotations else PAGE
+        while True:
+            behind = all_of(filtered("id", "greater", "Number", last), *filters)
+            query = {"filters": behind, "ordering": ["tasks:id"]}
+            try:
+                page = self._page(query, size, with_annotations=with_annotations)
+            except SourceError:
+                if not with_annotations:
+                    raise
+                # One task with very many masks must not keep the others from being read.
+                page = self._page(query, size)
+            if page.tasks:
+                yield page
+                if page.tasks[-1].id <= last:
+                    raise SourceError("Label Studio lists tasks again although the request excludes them")
+                last = page.tasks[-1].id
+            if len(page.tasks) < size:
+                return
+
+    def _page(
+        self, query: dict[str, Any], page_size: int = PAGE, *, with_annotations: bool = False
+    ) -> TaskPage:
         with explained(f"project {self._number}"):
-            return list_tasks(self._client, self._number, query, page_size)
-
-
-def list_tasks(
-    client: LabelStudioBase, number: int, query: dict[str, Any], page_size: int = PAGE
-) -> list[ListedTask]:
-    """Returns the first page of a list of tasks.
-
-    Args:
-        client: Authorised client.
-        number: Label Studio's number of the project.
-        query: Filters, selection and order, as Label Studio's data manager takes them.
-        page_size: Maximum number of tasks.
-
-    Raises:
-        Exception: Whatever the SDK raises; call it inside `explained`.
-    """
-    pager = client.tasks.list(
-        project=number,
-        query=json.dumps(query),
-        page_size=page_size,
-        resolve_uri=False,
-        fields="task_only",
-        review=True,
-    )
-    return [_task(task) for task in pager.items or []]
+            return list_tasks(self._client, self._number, query, page_size, with_annotations=with_annotations)
 
 
 def open_source(project_id: int, connection: Connection, total_s: float | None = None) -> ApiAnnotations:
@@ -264,15 +336,13 @@ def explained(what: str) -> Iterator[None]:
         ) from None
 
 
-def _task(task: Any) -> ListedTask:
-    return ListedTask(
-        id=task.id,
-        data=task.data if isinstance(task.data, dict) else {},
-        updated_at=Timestamp(task.updated_at or ""),
-        total_annotations=task.total_annotations or 0,
-        cancelled_annotations=task.cancelled_annotations or 0,
-        total_predictions=task.total_predictions or 0,
-    )
+def _annotated(task: ListedTask, annotations: list[dict[str, Any]]) -> AnnotatedTask:
+    try:
+        with explained(f"task {task.id}"):
+            read = [AnnotationPayload.model_validate(annotation) for annotation in annotations]
+    except UnreadableError as error:
+        return AnnotatedTask(task, error)
+    return AnnotatedTask(task, [annotation for annotation in read if not annotation.was_cancelled])
 
 
 def _annotation(annotation: Any) -> AnnotationPayload:
@@ -285,15 +355,3 @@ def _annotation(annotation: Any) -> AnnotationPayload:
         completed_by=annotation.completed_by,
         updated_by=annotation.updated_by,
     )
-
-
-def filtered(field: str, operator: str, kind: str, value: str | int | list[str]) -> dict[str, Any]:
-    """Builds a filter on a field of tasks, as Label Studio's data manager takes it.
-
-    Args:
-        field: Field of the task, such as "id".
-        operator: Such as "greater" or "contains".
-        kind: Type of the value: "Number", "Datetime" or "List".
-        value: The value to compare with.
-    """
-    return {"filter": f"filter:tasks:{field}", "operator": operator, "type": kind, "value": value}

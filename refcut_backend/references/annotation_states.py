@@ -35,7 +35,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, Engine, Update, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Engine, Select, Update, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -181,9 +181,10 @@ class AnnotationStates:
                 if reference.annotation_id not in present and _is_before(webhook_at, requested_at):
                     missing.add(reference.annotation_id)
                     session.delete(reference)
-            clear_missing_masks(
-                session, project_id, present, requested_at, AnnotationState.task_id == task_id
-            )
+            of_task = masks_before(project_id, requested_at).where(AnnotationState.task_id == task_id)
+            unlisted = [found for found in session.scalars(of_task) if found not in present]
+            if unlisted:
+                clear_masks(session, project_id, unlisted, requested_at)
             return sorted(missing)
 
         return self._run(work)
@@ -327,34 +328,48 @@ class AnnotationStates:
             return work(session)
 
 
-def clear_missing_masks(
-    session: Session,
-    project_id: int,
-    present: Collection[int],
-    requested_at: float,
-    *which: ColumnElement[bool],
+def masks_before(project_id: int, requested_at: float) -> Select[int]:
+    """Selects the ids of a project's annotations with masks or problems, of which no webhook came since a request.
+
+    Args:
+        project_id: The project.
+        requested_at: When a list was requested, seconds since 1970.
+    """
+    return select(AnnotationState.annotation_id).where(
+        AnnotationState.project_id == project_id,
+        or_(AnnotationState.mask_regions > 0, AnnotationState.problem.is_not(None)),
+        _no_webhook_since(requested_at),
+    )
+
+
+def clear_masks(
+    session: Session, project_id: int, annotation_ids: Collection[int], requested_at: float
 ) -> None:
     """Marks annotations that a list lacks as empty, except those that a webhook reported since the request.
 
     Args:
         session: An open transaction.
-        project_id: The listed project.
-        present: Ids of the listed annotations.
+        project_id: The annotations' project.
+        annotation_ids: The annotations.
         requested_at: When the list was requested, seconds since 1970.
-        *which: Conditions on `AnnotationState` that limit the change to the listed part of the project.
     """
-    known = select(AnnotationState).where(
-        AnnotationState.project_id == project_id,
-        or_(AnnotationState.mask_regions > 0, AnnotationState.problem.is_not(None)),
-        *which,
+    those = AnnotationState.project_id == project_id, AnnotationState.annotation_id.in_(annotation_ids)
+    session.execute(
+        update(AnnotationState)
+        .where(*those, _no_webhook_since(requested_at))
+        .values(mask_regions=0, second_labels=0, problem=None)
+        .execution_options(synchronize_session=False)
     )
-    for state in session.scalars(known):
-        if _is_before(state.webhook_at, requested_at) and state.annotation_id not in present:
-            state.mask_regions, state.second_labels, state.problem = 0, 0, None
+
+
+def _no_webhook_since(requested_at: float) -> ColumnElement[bool]:
+    """Whether the last webhook, if any, surely arrived before a list was requested."""
+    arrived = AnnotationState.webhook_at
+    return or_(arrived.is_(None), arrived < requested_at - CLOCK_TOLERANCE_S)
 
 
 def _is_before(webhook_at: float | None, requested_at: float) -> bool:
-    """Whether the last webhook, if any, surely arrived before a list was requested."""
+    """As `_no_webhook_since`, of a row that was read."""
     return webhook_at is None or webhook_at < requested_at - CLOCK_TOLERANCE_S
 
 

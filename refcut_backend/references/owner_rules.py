@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from sqlalchemy import Engine, Select, delete, select
+from sqlalchemy import Engine, Row, Select, bindparam, delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -19,6 +19,15 @@ from refcut_backend.references.selection import Action, OwnerRule
 
 ANY = 0
 """Stored task or annotation id of a rule that applies to all of them."""
+
+
+_OF_LABEL = select(
+    tables.OwnerRule.action,
+    tables.OwnerRule.label,
+    tables.OwnerRule.task_id,
+    tables.OwnerRule.annotation_id,
+).where(tables.OwnerRule.project_id == bindparam("project_id"), tables.OwnerRule.label == bindparam("label"))
+"""Built once, because every click runs it."""
 
 
 class Source(StrEnum):
@@ -43,10 +52,9 @@ class OwnerRules:
 
     def of_label(self, project_id: int, label: str) -> list[OwnerRule]:
         """Returns all rules of a project about a label."""
-        query = select(tables.OwnerRule).where(
-            tables.OwnerRule.project_id == project_id, tables.OwnerRule.label == label
-        )
-        return self._rules(query)
+        with self._engine.connect() as connection:
+            rows = connection.execute(_OF_LABEL, {"project_id": project_id, "label": label})
+            return [_rule(row) for row in rows]
 
     def added_labels(self, project_id: int, task_id: int, annotation_id: int) -> frozenset[str]:
         """Returns the labels for which an ADD rule covers an annotation."""
@@ -94,10 +102,11 @@ class OwnerRules:
 
     def _rules(self, query: Select[tables.OwnerRule]) -> list[OwnerRule]:
         with Session(self._engine) as session:
-            return [
-                OwnerRule(Action(r.action), r.label, r.task_id or None, r.annotation_id or None)
-                for r in session.scalars(query)
-            ]
+            return [_rule(row) for row in session.scalars(query)]
+
+
+def _rule(row: tables.OwnerRule | Row[*tuple[Any, ...]]) -> OwnerRule:
+    return OwnerRule(Action(row.action), row.label, row.task_id or None, row.annotation_id or None)
 
 
 def _row(project_id: int, rule: OwnerRule, source: Source) -> tables.OwnerRule:

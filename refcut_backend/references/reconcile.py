@@ -1,8 +1,15 @@
 """Synchronises the reference registry with Label Studio's API.
 
 It applies changes whose webhook was lost, and removes references whose annotation no longer exists. A comparison reads
-as little as possible: it lists the tasks that gave references and the tasks that changed since the last comparison, and
-reads the annotations only of those whose fingerprint differs from `TaskState.sync_fingerprint`.
+as little as possible:
+
+    one request       says whether anything may have changed since the last comparison; if not, it ends here
+    tasks that        were annotated, or lost their last annotation, since the last comparison
+    tasks that        a comparison could not finish, or whose references a webhook removed
+    all tasks with    only if tasks were deleted, because a deleted task is on no list; if Label Studio went back in
+      references        time; after a failed comparison, at the first one of a process, and once per hour
+
+It reads the annotations only of tasks whose fingerprint differs from `TaskState.sync_fingerprint`.
 """
 
 from __future__ import annotations
@@ -10,11 +17,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from sqlalchemy import Engine, delete, or_, select, update
+from sqlalchemy import Engine, delete, exists, func, or_, select, union, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -23,7 +30,14 @@ from refcut_backend.database.tables import Project, Reference, TaskState, Webhoo
 from refcut_backend.errors import RefCutError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import ListedTask, Timestamp
-from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, UnreadableError, open_source
+from refcut_backend.label_studio.tasks import (
+    AnnotationSource,
+    GoneError,
+    ProjectOverview,
+    TaskRange,
+    UnreadableError,
+    open_source,
+)
 from refcut_backend.references.annotation_states import CLOCK_TOLERANCE_S
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Action
@@ -51,15 +65,32 @@ class SyncStates:
                 update(Project).where(Project.id == project_id).values(reconciled_until=updated_at)
             )
 
-    def tasks_of_interest(self, project_id: int) -> set[int]:
-        """Returns tasks that references come from, or came from until a webhook removed them, and unreadable tasks."""
+    def tasks_with_references(self, project_id: int) -> set[int]:
+        """Returns the tasks that references come from."""
         with_references = select(Reference.task_id).where(Reference.project_id == project_id)
-        needs_check = select(TaskState.task_id).where(
-            TaskState.project_id == project_id,
-            or_(TaskState.needs_check.is_(True), TaskState.problem.is_not(None)),
+        with Session(self._engine) as session:
+            return set(session.scalars(with_references.distinct()))
+
+    def unfinished_tasks(self, project_id: int) -> set[int]:
+        """Returns tasks whose references a webhook removed, unreadable ones, and those with references not yet read."""
+        states = select(TaskState.task_id).where(TaskState.project_id == project_id)
+        gives_references = exists().where(
+            Reference.project_id == project_id, Reference.task_id == TaskState.task_id
+        )
+        query = union(
+            states.where(TaskState.needs_check.is_(True)),
+            states.where(TaskState.problem.is_not(None)),
+            states.where(TaskState.sync_fingerprint.is_(None), gives_references),
         )
         with Session(self._engine) as session:
-            return {*session.scalars(with_references.distinct()), *session.scalars(needs_check)}
+            return set(session.scalars(query))
+
+    def last_known_task(self, project_id: int) -> int | None:
+        """Returns the largest id of a task of which anything is known; None if there is none."""
+        with Session(self._engine) as session:
+            return session.scalar(
+                select(func.max(TaskState.task_id)).where(TaskState.project_id == project_id)
+            )
 
     def fingerprints(self, project_id: int, task_ids: Collection[int]) -> dict[int, str | None]:
         """Returns the fingerprints of tasks when their annotations were last known; None if they must be read."""
@@ -118,6 +149,8 @@ OVERLAP_S = 60.0
 CLOCKS_DIFFER_S = 3600.0
 """If Label Studio's newest change is in the future by our clock, changes this much before our present are read again."""
 
+LIST_ALL_EVERY_S = 3600.0
+"""How often all tasks with references are listed although nothing says that they changed."""
 COMPARISON_LIMIT_S = 900.0
 """Longest time for reading Label Studio in one comparison. The next one continues where it was interrupted."""
 
@@ -139,6 +172,27 @@ class ComparisonResult:
     annotations_gone: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What a comparison found about a project as a whole.
+
+    Attributes:
+        overview: The project when the comparison began.
+        tasks: The tasks whose deletion the next comparison can notice.
+        is_settled: Nothing had changed for a whole interval, so every change that was being committed was seen.
+        since: Tasks that changed at that time or later may differ; empty for all tasks, None for no task.
+        may_lack_tasks: Tasks may have been deleted since the last comparison.
+        listed_at: When all tasks with references were listed last, seconds since 1970.
+    """
+
+    overview: ProjectOverview
+    tasks: TaskRange
+    is_settled: bool
+    since: Timestamp | None
+    may_lack_tasks: bool
+    listed_at: float
+
+
 class Reconciler:
     """Compares one project at a time. Repeated and concurrent comparisons give the same registry."""
 
@@ -157,7 +211,7 @@ class Reconciler:
         self._follower = follower
         self._open_source = open_source
         self._now = now
-        self._unchanged_since: dict[int, Timestamp] = {}
+        self._last_looks: dict[int, _Look] = {}
 
     def compare(self, project_id: int) -> ComparisonResult:
         """Brings a project's references up to date.
@@ -165,24 +219,26 @@ class Reconciler:
         Raises:
             RefCutError: Label Studio cannot be read. Changes that were found before the error stay applied.
         """
-        requested_at = self._now()
+        requested_at, before = self._now(), self._last_looks.pop(project_id, None)
         source = self._open_source(project_id, self._projects.connection(project_id))
         try:
-            newest = source.newest_change()
-            tasks, gone = self._changed_of_interest(source, project_id)
+            look = self._look(source, project_id, before, requested_at)
+            tasks, gone = self._doubtful(source, project_id, look)
             removed = [self._remove_task(project_id, task_id, requested_at) for task_id in gone]
             removed += [self._read(source, project_id, task) for task in tasks]
             read = {task.id for task in tasks}
-            for part in self._changed_since(source, project_id, newest, requested_at):
+            for part in self._changed_since(source, project_id, look.since):
                 removed += [self._read(source, project_id, task) for task in part if task.id not in read]
                 read |= {task.id for task in part}
             self._learn_emails(source, project_id)
         finally:
             source.close()
+        newest = look.overview.newest_change
         if _is_future(newest, requested_at):
             # A clock that was wrong for a while must not hide what changes until its time has come.
             newest = Timestamp(datetime.fromtimestamp(requested_at - CLOCKS_DIFFER_S, UTC))
         self._sync_states.set_synced_until(project_id, newest)
+        self._last_looks[project_id] = look
         result = ComparisonResult(len(read), tuple(annotation for part in removed for annotation in part))
         if result.annotations_gone:
             log.info(
@@ -205,35 +261,63 @@ class Reconciler:
         finally:
             source.close()
 
-    def _changed_of_interest(
-        self, source: AnnotationSource, project_id: int
+    def _look(self, source: AnnotationSource, project_id: int, before: _Look | None, now: float) -> _Look:
+        """Finds out what may have changed since the last comparison; `before` is None if that was not complete.
+
+        All tasks may have changed the first time, after a change of the label config, and if the newest change is older
+        than at the last comparison: a backup was restored, or the newest task was deleted.
+        """
+        overview = source.overview()
+        if before is not None and now >= before.listed_at + LIST_ALL_EVERY_S:
+            before = None
+        until, newest = self._sync_states.synced_until(project_id), overview.newest_change
+        is_same = before is not None and before.overview == overview
+        if before is not None and is_same and before.is_settled and until:
+            return replace(before, since=None, may_lack_tasks=False)
+        since = until.minus(OVERLAP_S) if until and until <= newest else Timestamp()
+        if before is None:
+            tasks, may_lack_tasks = source.tasks_up_to(None), True
+        else:
+            tasks = source.tasks_up_to(before.tasks.last_id)
+            may_lack_tasks = tasks != before.tasks or not since
+            if tasks.tasks != overview.tasks:
+                tasks = source.tasks_up_to(None)
+        is_settled = is_same and newest == until and not _is_future(newest, now)
+        listed_at = now if before is None or may_lack_tasks else before.listed_at
+        return _Look(overview, tasks, is_settled, since, may_lack_tasks, listed_at)
+
+    def _doubtful(
+        self, source: AnnotationSource, project_id: int, look: _Look
     ) -> tuple[list[ListedTask], list[int]]:
-        """Returns, of tasks with references or explicitly added ones, those that changed and the ids of those gone."""
-        added = {r.task_id for r in self._references.rules.of_project(project_id) if r.action is Action.ADD}
-        ids = self._sync_states.tasks_of_interest(project_id) | {
-            task_id for task_id in added if task_id is not None
-        }
+        """Returns tasks that changed, and ids of those that are gone, among those that no list of changes can show."""
+        rules = self._references.rules.of_project(project_id)
+        added = {rule.task_id for rule in rules if rule.action is Action.ADD and rule.task_id is not None}
+        ids = self._sync_states.unfinished_tasks(project_id)
+        if look.may_lack_tasks:
+            ids |= added | self._sync_states.tasks_with_references(project_id)
+        else:
+            known = self._sync_states.fingerprints(project_id, added)
+            ids |= {task_id for task_id in added if known.get(task_id) is None}
         listed = source.tasks(ids)
         return self._changed(project_id, listed), sorted(ids - {task.id for task in listed})
 
     def _changed_since(
-        self, source: AnnotationSource, project_id: int, newest: Timestamp, now: float
+        self, source: AnnotationSource, project_id: int, since: Timestamp | None
     ) -> Iterator[list[ListedTask]]:
-        """Yields tasks whose annotations changed since the last comparison, except those that a webhook covered.
+        """Yields tasks whose annotations changed, except those that a webhook covered.
 
-        The first time, and after a change of the label config, these are all annotated tasks of the project; likewise if
-        the newest change is older than at the last comparison: a backup was restored, or the newest task was deleted. A
-        comparison that is interrupted reads only the rest when it is repeated.
+        A comparison that is interrupted reads only the rest when it is repeated.
         """
-        until = self._sync_states.synced_until(project_id)
-        if until and newest == self._unchanged_since.get(project_id):
+        if since is None:
             return
-        since = until if until <= newest else Timestamp()
-        for part in source.annotated_since(since.minus(OVERLAP_S) if since else since):
+        for part in source.annotated_since(since):
             yield self._changed(project_id, part)
-        if newest == until and not _is_future(newest, now):
-            # Nothing changed for a whole interval, so every change that was being committed has been seen.
-            self._unchanged_since[project_id] = newest
+        last_known = self._sync_states.last_known_task(project_id)
+        if since and last_known is not None:
+            # Of tasks without annotations, those that had some: not what was imported a moment ago.
+            for part in source.emptied_since(since, last_known):
+                known = self._sync_states.fingerprints(project_id, [task.id for task in part])
+                yield [task for task in part if known.get(task.id, task.fingerprint) != task.fingerprint]
 
     def _changed(self, project_id: int, listed: Sequence[ListedTask]) -> list[ListedTask]:
         fingerprints = self._sync_states.fingerprints(project_id, [task.id for task in listed])

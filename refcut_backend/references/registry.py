@@ -10,7 +10,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, Row, Select, bindparam, delete, func, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    Integer,
+    Row,
+    Select,
+    bindparam,
+    delete,
+    false,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -26,6 +40,7 @@ from refcut_backend.references.selection import (
     Author,
     Authors,
     Candidate,
+    OwnerRule,
     State,
     in_use,
     states,
@@ -48,6 +63,11 @@ _WITHOUT_MASKS = (
 )
 _OF_PROJECT = select(*_WITHOUT_MASKS).where(Reference.project_id == bindparam("project_id"))
 _OF_LABEL = _OF_PROJECT.where(Reference.label == bindparam("label"))
+_NEWEST_MARKED = (
+    _OF_LABEL.where(Reference.explicitly_added.is_not(True))
+    .order_by(Reference.annotated_at.desc(), Reference.id.desc())
+    .limit(bindparam("limit", type_=Integer))
+)
 """Built once, because every click runs it."""
 
 
@@ -149,10 +169,37 @@ class References:
         Returns:
             Pinned references first, then explicitly added ones, then those of the newest annotations.
         """
-        candidates = self.of_label(project_id, label)
-        rules = self.rules.of_label(project_id, label) if candidates else []
+        rules = self.rules.of_label(project_id, label)
+        candidates = self._which_may_be_used(project_id, label, rules, limit)
         chosen = in_use(candidates, rules, self.authors, limit)
         return [ReferenceVersion(c.id, c.version, c.problem) for c in chosen]
+
+    def _which_may_be_used(
+        self, project_id: int, label: str, rules: Sequence[OwnerRule], limit: int
+    ) -> list[Candidate]:
+        """Returns the references of a label that `in_use` could choose: few, however many the label has.
+
+        These are the newest that are marked, neither disabled nor of an author who may not give references, and all
+        of the tasks that a rule adds or pins. An added reference always has a rule that names its task.
+        """
+        query = _NEWEST_MARKED.where(*_not_disabled(rules))
+        authors, pins_all = self.authors, OwnerRule(Action.PIN, label) in rules
+        if not pins_all and (authors.ids or authors.emails):
+            if not all(email.isascii() for email in authors.emails):
+                return self.of_label(project_id, label)  # SQLite knows no other letters' lower case
+            email = func.lower(Reference.author_email)
+            query = query.where(or_(Reference.author_id.in_(authors.ids), email.in_(authors.emails)))
+        found = {row.id: row for row in self._rows(query, project_id=project_id, label=label, limit=limit)}
+        named = [rule for rule in rules if rule.action in (Action.ADD, Action.PIN)]
+        for column, ids in (
+            (Reference.task_id, {rule.task_id for rule in named if rule.task_id}),
+            (Reference.annotation_id, {rule.annotation_id for rule in named if rule.annotation_id}),
+        ):
+            if ids:
+                of_rules = _OF_LABEL.where(column.in_(ids))
+                rows = self._rows(of_rules, project_id=project_id, label=label)
+                found |= {row.id: row for row in rows}
+        return [_candidate(row) for row in found.values()]
 
     def of_label(self, project_id: int, label: str) -> list[Candidate]:
         """Returns all references of a label, in use or not."""
@@ -209,11 +256,11 @@ class References:
     def remove_no_longer_added(self, project_id: int) -> None:
         """Removes references that existed only because of an owner's rule that was withdrawn."""
         rules = [rule for rule in self.rules.of_project(project_id) if rule.action is Action.ADD]
+        added = self._rows(_OF_PROJECT.where(Reference.explicitly_added.is_(True)), project_id=project_id)
         withdrawn = [
             row.id
-            for row in self._rows(_OF_PROJECT, project_id=project_id)
-            if row.explicitly_added
-            and not any(r.covers(row.label, row.task_id, row.annotation_id) for r in rules)
+            for row in added
+            if not any(r.covers(row.label, row.task_id, row.annotation_id) for r in rules)
         ]
         with Session(self._engine) as session, session.begin():
             session.execute(
@@ -293,6 +340,20 @@ class References:
     ) -> Sequence[Row[*tuple[Any, ...]]]:
         with self._engine.connect() as connection:
             return connection.execute(query, parameters).all()
+
+
+def _not_disabled(rules: Sequence[OwnerRule]) -> list[ColumnElement[bool]]:
+    """Conditions on references of a label that no rule disables."""
+    disabled = [rule for rule in rules if rule.action is Action.DISABLE]
+    tasks = {rule.task_id for rule in disabled if rule.task_id and not rule.annotation_id}
+    annotations = {rule.annotation_id for rule in disabled if rule.annotation_id and not rule.task_id}
+    both = {(rule.task_id, rule.annotation_id) for rule in disabled if rule.task_id and rule.annotation_id}
+    return [
+        *([false()] if any(not rule.task_id and not rule.annotation_id for rule in disabled) else []),
+        *([Reference.task_id.not_in(tasks)] if tasks else []),
+        *([Reference.annotation_id.not_in(annotations)] if annotations else []),
+        *([tuple_(Reference.task_id, Reference.annotation_id).not_in(both)] if both else []),
+    ]
 
 
 def _candidate(row: Row[*tuple[Any, ...]]) -> Candidate:

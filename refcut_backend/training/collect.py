@@ -6,110 +6,30 @@ image would look damaged.
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from model.data.snapshot import SnapshotMask, SnapshotObject, SnapshotReference
-from model.files import atomic_write
 from model.masks import encode
 from refcut_backend.clicks.log import ClickLog
-from refcut_backend.errors import BadMaskError, ImageError, LabelStudioError, RefCutError
+from refcut_backend.errors import BadMaskError, LabelStudioError, RefCutError
 from refcut_backend.images.address import TaskImage, image_of_task
-from refcut_backend.images.cache import working_copy
 from refcut_backend.images.decode import fitted_mask
 from refcut_backend.label_studio.label_config import read_label_config
-from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp
+from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask
 from refcut_backend.label_studio.regions import UNFORESEEN
-from refcut_backend.label_studio.tasks import AnnotationSource, GoneError, SourceError, UnreadableError
+from refcut_backend.label_studio.tasks import AnnotatedTask, AnnotationSource, SourceError, UnreadableError
 from refcut_backend.references.registry import References, StoredReference
 from refcut_backend.training.masks import LabelMask, click_sessions, read_training_masks
+from refcut_backend.training.stored_images import FetchImage, ProjectImages, StoredImage
 
 log = logging.getLogger("refcut.training")
 
-SUFFIX = ".png"
-QUICK_PNG = (cv2.IMWRITE_PNG_COMPRESSION, 1)
-
-
-@dataclass(frozen=True)
-class StoredImage:
-    """An image of a project in its training folder.
-
-    Attributes:
-        content: SHA-256 of the stored pixels, which is also the file's name.
-        height: Height of the stored image in pixels.
-        width: Width of the stored image in pixels.
-        full_height: Height of the image in the browser, in pixels.
-        full_width: Width of the image in the browser, in pixels.
-    """
-
-    content: str
-    height: int
-    width: int
-    full_height: int
-    full_width: int
-
-    @property
-    def file_name(self) -> str:
-        """Name of the file in the folder of images."""
-        return f"{self.content}{SUFFIX}"
-
-
-def content_of(file_name: str) -> str:
-    """SHA-256 of the pixels of a stored image, from its file name."""
-    return file_name.removesuffix(SUFFIX)
-
-
-class ProjectImages:
-    """The PNG files of a project's images. Large images are stored at the size at which clicks are computed on them."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def add(self, image: NDArray[np.uint8]) -> StoredImage:
-        """Store an image unless an image with the same pixels is there.
-
-        Args:
-            image: RGB (H, W, 3) uint8, at full size.
-
-        Raises:
-            OSError: If the disk is full.
-        """
-        working = working_copy("", image)
-        pixels = np.ascontiguousarray(working.pixels)
-        height, width = pixels.shape[:2]
-        content = hashlib.sha256(f"{height}x{width} ".encode() + pixels.tobytes()).hexdigest()
-        stored = StoredImage(content, height, width, working.height, working.width)
-        path = self._folder / stored.file_name
-        if not path.exists():
-            ok, png = cv2.imencode(".png", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), QUICK_PNG)
-            if not ok:
-                raise ImageError("the image cannot be written as PNG")
-            # A run may be killed at any time, and two runs of one project may share the folder.
-            with atomic_write(path, shared=True) as temporary:
-                temporary.write_bytes(png.tobytes())
-        return stored
-
-    def put_into(self, folder: Path, file_name: str) -> None:
-        """Put a stored file into another folder too: as a hard link if the file system allows it, else as a copy."""
-        target = folder / file_name
-        try:
-            os.link(self._folder / file_name, target)
-        except OSError:
-            shutil.copyfile(self._folder / file_name, target)
-
-
-ReadImage = Callable[[TaskImage], NDArray[np.uint8]]
-"""Returns an image at full size, RGB (H, W, 3) uint8. Raises RefCutError."""
 OnTask = Callable[[int, int], None]
 """Called with (number of tasks read, number of all tasks). May raise to end the collection."""
 LABEL_STUDIO_IS_AWAY = frozenset({LabelStudioError.code, "token"})
@@ -141,7 +61,7 @@ class Collector:
         project_id: int,
         label_config: str,
         source: AnnotationSource,
-        read_image: ReadImage,
+        fetch_image: FetchImage,
         images: ProjectImages,
         clicks: ClickLog,
         references: References,
@@ -153,7 +73,7 @@ class Collector:
             project_id: The project in Label Studio.
             label_config: Its label config (XML).
             source: Lists tasks and annotations of the project.
-            read_image: Returns an image at full size.
+            fetch_image: Fetches an image, or tells that it has not changed.
             images: Stores the images.
             clicks: The log of answered clicks, for the sessions that masks came from.
             references: The references of all projects.
@@ -162,7 +82,7 @@ class Collector:
         self._project_id = project_id
         self._label_config = label_config
         self._source = source
-        self._read_image = read_image
+        self._fetch_image = fetch_image
         self._images = images
         self._clicks = clicks
         self._references = references
@@ -181,10 +101,14 @@ class Collector:
         """
         controls = read_label_config(self._label_config)
         data = TrainingData()
-        tasks = [task for part in self._source.annotated_since(Timestamp()) for task in part]
-        for number, task in enumerate(tasks):
-            on_task(number, len(tasks))
-            self._task(task, data)
+        done = 0
+        for part in self._source.annotated_in_full():
+            total = done + part.remaining
+            clicks_of = self._clicks.last_clicks(self._project_id, [one.task.id for one in part.tasks])
+            for one in part.tasks:
+                on_task(done, total)
+                self._task(one, clicks_of.get(one.task.id, {}), data)
+                done += 1
         labels = controls.region_labels
         if controls.labels_from_task:
             labels |= self._references.labels(self._project_id)
@@ -192,18 +116,12 @@ class Collector:
             self._label_references(label, data)
         return data
 
-    def _task(self, task: ListedTask, data: TrainingData) -> None:
-        try:
-            annotations = self._source.annotations(task.id)
-        except GoneError:
+    def _task(self, one: AnnotatedTask, clicks_of: dict[str, list[list[Any]]], data: TrainingData) -> None:
+        task, annotations = one.task, one.annotations
+        if isinstance(annotations, UnreadableError):
+            data.problems.append(f"task {task.id}: {annotations}")
             return
-        except UnreadableError as error:
-            data.problems.append(f"task {task.id}: {error}")
-            return
-        clicks_of = self._clicks.last_clicks(self._project_id, task.id)
         for annotation in sorted(annotations, key=lambda annotation: annotation.id):
-            if annotation.was_cancelled:
-                continue
             data.annotations.append((annotation.id, task.id, annotation.updated_at))
             try:
                 data.annotated_objects += self._annotated_objects(task, annotation, clicks_of)
@@ -241,7 +159,7 @@ class Collector:
         """Reads each image once; a failure is remembered too."""
         if where not in self._seen:
             try:
-                self._seen[where] = self._images.add(self._read_image(where))
+                self._seen[where] = self._images.read(where, self._fetch_image)
             except RefCutError as error:
                 _raise_if_away(error)
                 self._seen[where] = error

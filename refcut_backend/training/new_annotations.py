@@ -6,22 +6,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Engine, func, select
 from sqlalchemy.orm import Session
 
+from refcut_backend.database.annotation_counts import IS_NEW, AnnotationCount
+from refcut_backend.database.engine import upsert
 from refcut_backend.database.tables import AnnotationState
-from refcut_backend.references.annotation_states import clear_missing_masks
+from refcut_backend.references.annotation_states import clear_masks, masks_before
 
 ROWS_AT_ONCE = 500
-_CAN_TEACH = AnnotationState.mask_regions > 0
-_IS_NEW: ColumnElement[bool] = and_(
-    _CAN_TEACH,
-    or_(
-        AnnotationState.trained_until.is_(None),
-        # Not "earlier": Label Studio's clock goes back when it was wrong, or when a backup is restored.
-        AnnotationState.trained_until != AnnotationState.updated_at,
-    ),
-)
+"""Rows per transaction: clicks are written to the same database meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -47,21 +41,25 @@ class NewAnnotations:
 
     def by_project(self) -> dict[int, AnnotationCounts]:
         """Counts of all projects with annotations."""
-        return self._counts(_CAN_TEACH)
+        return self._counts(AnnotationCount.annotations > 0)
 
     def of(self, project_id: int) -> AnnotationCounts:
         """Counts of one project."""
-        counts = self._counts(and_(_CAN_TEACH, AnnotationState.project_id == project_id))
+        counts = self._counts(AnnotationCount.project_id == project_id)
         return counts.get(project_id, AnnotationCounts())
 
     def _counts(self, which: ColumnElement[bool]) -> dict[int, AnnotationCounts]:
-        count_new = func.count(AnnotationState.annotation_id).filter(_IS_NEW)
-        first_new = func.min(AnnotationState.locked_at).filter(_IS_NEW)
-        query = (
-            select(AnnotationState.project_id, func.count(), count_new, first_new)
-            .where(which)
-            .group_by(AnnotationState.project_id)
+        first_new = (
+            select(func.min(AnnotationState.locked_at))
+            .where(AnnotationState.project_id == AnnotationCount.project_id, IS_NEW)
+            .scalar_subquery()
         )
+        query = select(
+            AnnotationCount.project_id,
+            AnnotationCount.annotations,
+            AnnotationCount.new_annotations,
+            first_new,
+        ).where(which)
         with Session(self._engine) as session:
             rows = session.execute(query)
             return {project: AnnotationCounts(total, new, since) for project, total, new, since in rows}
@@ -74,22 +72,20 @@ class NewAnnotations:
             states: Annotation id to the sortable `updated_at` of the state that was seen.
             now: Seconds since 1970.
         """
-        of_project = select(AnnotationState.annotation_id).where(AnnotationState.project_id == project_id)
+        # Rows that are not known yet are filled by their webhook or by the next comparison.
         rows: list[dict[str, Any]] = [
-            {"project_id": project_id, "annotation_id": annotation_id, "trained_until": updated_at}
-            for annotation_id, updated_at in states.items()
+            {
+                "project_id": project_id,
+                "annotation_id": annotation_id,
+                "trained_until": updated_at,
+                "locked_at": now,
+            }
+            for annotation_id, updated_at in sorted(states.items())
         ]
-        # In small transactions: clicks are written to the same database meanwhile.
+        statement = upsert(self._engine, AnnotationState, ["trained_until"])
         for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = rows[start : start + ROWS_AT_ONCE]
-            with Session(self._engine) as session, session.begin():
-                known = set(session.scalars(of_project))
-                old = [row for row in part if row["annotation_id"] in known]
-                if old:
-                    session.execute(update(AnnotationState), old)
-                # The others are not known yet; their webhook or the next comparison will fill the rest of the row.
-                new = [row for row in part if row["annotation_id"] not in known]
-                session.add_all(AnnotationState(**row, locked_at=now) for row in new)
+            with self._engine.begin() as connection:
+                connection.execute(statement, rows[start : start + ROWS_AT_ONCE])
 
     def absent(self, project_id: int, present: Collection[int], requested_at: float) -> None:
         """Stop counting annotations that are missing in Label Studio's list of the whole project.
@@ -99,5 +95,10 @@ class NewAnnotations:
             present: Ids of the annotations in the list.
             requested_at: When the list was requested, in seconds since 1970; newer webhooks take precedence.
         """
-        with Session(self._engine) as session, session.begin():
-            clear_missing_masks(session, project_id, present, requested_at)
+        listed = frozenset(present)
+        with Session(self._engine) as session:
+            known = session.scalars(masks_before(project_id, requested_at))
+            missing = sorted(annotation_id for annotation_id in known if annotation_id not in listed)
+        for start in range(0, len(missing), ROWS_AT_ONCE):
+            with Session(self._engine) as session, session.begin():
+                clear_masks(session, project_id, missing[start : start + ROWS_AT_ONCE], requested_at)

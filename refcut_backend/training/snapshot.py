@@ -22,24 +22,17 @@ from model.data.snapshot import HEAD_FILE, IMAGES_DIR, Snapshot, read_snapshot, 
 from model.errors import DataError
 from refcut_backend.clicks.log import ClickLog
 from refcut_backend.database.projects import Projects
-from refcut_backend.images.cache import read_image
+from refcut_backend.images.cache import fetch_image
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.tasks import AnnotationSource, open_source
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Authors
 from refcut_backend.settings import Settings
-from refcut_backend.training.collect import (
-    SUFFIX,
-    Collector,
-    OnTask,
-    ProjectImages,
-    TrainingData,
-    content_of,
-    images_of,
-)
+from refcut_backend.training.collect import Collector, OnTask, TrainingData, images_of
 from refcut_backend.training.holdout import HoldoutRules, Split, SplitStore, decide_splits
 from refcut_backend.training.new_annotations import NewAnnotations
+from refcut_backend.training.stored_images import SUFFIX, ProjectImages, content_of
 
 log = logging.getLogger("refcut.training")
 
@@ -113,7 +106,9 @@ class SnapshotMaker:
                 project_id,
                 label_config,
                 source,
-                lambda where: read_image(self._settings, self._projects, self._addresses, where),
+                lambda where, known: fetch_image(
+                    self._settings, self._projects, self._addresses, where, known
+                ),
                 images,
                 self._clicks,
                 self._references,
@@ -126,6 +121,7 @@ class SnapshotMaker:
             return data
         finally:
             source.close()
+            images.save_index()
 
     def _write(
         self, project_id: int, folder: Path, label_config: str, data: TrainingData, images: ProjectImages

@@ -7,16 +7,19 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, func, insert, select, text, update
 
 from refcut_backend.clicks.context import read_context
 from refcut_backend.clicks.history import LOCK_TIMEOUT_MS, ClickHistory, ClickKey
 from refcut_backend.clicks.recent_objects import ClickedObjects
 from refcut_backend.clicks.session import ClickedObject
+from refcut_backend.database.annotation_counts import CAN_TEACH, IS_NEW
 from refcut_backend.database.engine import open_database
+from refcut_backend.database.tables import AnnotationState
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.label_studio.regions import GivenMask
+from refcut_backend.training.new_annotations import NewAnnotations
 from tests.refcut_backend.references.test_annotation_states import check_processes_at_once
 from tests.support.fake_wiring import MASK
 from tests.support.postgresql import running_postgresql
@@ -45,16 +48,49 @@ def ask() -> ClickKey:
     return ClickKey(1, 2, context, 50)
 
 
-def test_processes_that_follow_the_same_events_at_once_leave_the_same_state_as_one_on_sqlite(url, tmp_path):
-    check_processes_at_once(url, tmp_path / "one")
-
-
 @pytest.fixture
 def patient_engine(url: str) -> Iterator[Engine]:
     """Waits longer for a row than clicks do: on a busy machine some would give up."""
     opened = open_database(url)
     yield opened
     opened.dispose()
+
+
+def test_processes_that_follow_the_same_events_at_once_leave_the_same_state_as_one_on_sqlite(
+    url, patient_engine, tmp_path
+):
+    check_processes_at_once(url, tmp_path / "one")
+    annotations = func.count(AnnotationState.annotation_id)
+    with patient_engine.connect() as connection:
+        counted = connection.execute(
+            select(
+                AnnotationState.project_id, annotations.filter(CAN_TEACH), annotations.filter(IS_NEW)
+            ).group_by(AnnotationState.project_id)
+        ).all()
+    assert [total for _, total, _ in counted] == [2]
+    assert {
+        project: (counts.annotations, counts.new)
+        for project, counts in NewAnnotations(patient_engine).by_project().items()
+    } == {project: (total, new) for project, total, new in counted}
+
+
+def test_counting_annotations_makes_no_two_transactions_wait_for_each_other(patient_engine):
+    """One changes an annotation and then needs another, which the second one holds and changes."""
+    row = {"project_id": 70, "locked_at": 1.0, "updated_at": ""}
+    with patient_engine.begin() as connection:
+        connection.execute(insert(AnnotationState), row | {"annotation_id": 2, "mask_regions": 0})
+    needed = update(AnnotationState).where(
+        AnnotationState.project_id == 70, AnnotationState.annotation_id == 2
+    )
+    with patient_engine.connect() as first, patient_engine.connect() as second, ThreadPoolExecutor(1) as pool:
+        first.execute(insert(AnnotationState), row | {"annotation_id": 1, "mask_regions": 1})
+        second.execute(needed.values(locked_at=2.0))
+        waiting = pool.submit(first.execute, needed.values(locked_at=3.0))
+        second.execute(needed.values(mask_regions=1))
+        second.commit()
+        waiting.result(30)
+        first.commit()
+    assert NewAnnotations(patient_engine).of(70).annotations == 2
 
 
 def test_of_clicks_on_one_new_object_at_once_the_newest_is_remembered(patient_engine):

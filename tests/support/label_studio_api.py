@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import threading
@@ -26,6 +27,8 @@ class LabelStudioApi:
     part of their address. predictions: as they were posted, and lost_answers of them get an error although they are
     stored. shown_version: whose predictions are shown. tabs: of the Data Manager. created_at: of the project; None leaves
     it out.
+    sent_images: those that were sent, and not only confirmed as unchanged.
+    longest_page: number of tasks with masks above which an answer is of no use.
     """
 
     def __init__(self, project_id: int = 7, token: str = TOKEN, created_at: str | None = None) -> None:
@@ -40,9 +43,11 @@ class LabelStudioApi:
         self.lost_answers = 0
         self.users = [{"id": 1, "email": "lead@example.com"}, {"id": 2, "email": "annotator@example.com"}]
         self.images: dict[str, bytes] = {}
+        self.sent_images: list[str] = []
         self.requests: list[str] = []
         self.fails_with: int | None = None
         self.fails_on = ""
+        self.longest_page: int | None = None
         self.url = ""
         self._ticks = itertools.count(1)
 
@@ -123,7 +128,6 @@ class LabelStudioApi:
             return 200, self.users
         if parts == ["api", "tasks"] and query.get("project") == str(self.project_id):
             assert query["review"] == "true", "Label Studio would ask the ML backend for predictions"
-            assert query["fields"] == "task_only", "Label Studio would send every mask"
             return 200, self._list(query)
         if parts[:2] == ["api", "tasks"] and parts[3:] == ["annotations"] and int(parts[2]) in self.tasks:
             shown = [a for a in self.annotations.values() if a["task"] == int(parts[2])]
@@ -167,12 +171,24 @@ class LabelStudioApi:
         )
         start = (int(query.get("page", 1)) - 1) * int(query["page_size"])
         page = rows[start : start + int(query["page_size"])]
-        return {"total": len(rows), "tasks": [self._shown(row) for row in page]}
+        ids = {row["id"] for row in rows}
+        annotated = sum(a["task"] in ids and not a["was_cancelled"] for a in self.annotations.values())
+        totals = {"total": len(rows), "total_annotations": annotated, "total_predictions": 0}
+        if query["fields"] == "task_only":
+            return totals | {"tasks": [self._shown(row) for row in page]}
+        if self.longest_page is not None and len(page) > self.longest_page:
+            return {"an answer": "that is too long"}
+        return totals | {"tasks": [self._shown(row) | {"annotations": self._of(row)} for row in page]}
+
+    def _of(self, row: dict[str, Any]) -> list[dict[str, Any]]:
+        return [a for a in self.annotations.values() if a["task"] == row["id"]]
 
     def _passes(self, row: dict[str, Any], item: dict[str, Any]) -> bool:
         match item["filter"], item["operator"]:
             case "filter:tasks:id", "greater":
                 return bool(row["id"] > float(item["value"]))
+            case "filter:tasks:id", "less_or_equal":
+                return bool(row["id"] <= item["value"])
             case "filter:tasks:updated_at", "greater_or_equal":
                 datetime.strptime(item["value"], "%Y-%m-%dT%H:%M:%S.%fZ")
                 return bool(row["updated_at"] >= item["value"])
@@ -181,10 +197,12 @@ class LabelStudioApi:
                 return any(version in p["model_version"] for p in self._predictions_of(row))
             case "filter:tasks:total_annotations", "greater":
                 return bool(self._shown(row)["total_annotations"] > item["value"])
+            case "filter:tasks:total_annotations", "equal":
+                return bool(self._shown(row)["total_annotations"] == item["value"])
         raise AssertionError(f"a filter that was not tried with Label Studio: {item}")
 
     def _shown(self, row: dict[str, Any]) -> dict[str, Any]:
-        mine = [a for a in self.annotations.values() if a["task"] == row["id"]]
+        mine = self._of(row)
         skipped = sum(a["was_cancelled"] for a in mine)
         counts = {"total_annotations": len(mine) - skipped, "cancelled_annotations": skipped}
         return row | counts | {"total_predictions": len(self._predictions_of(row))}
@@ -201,7 +219,22 @@ def serving(api: LabelStudioApi) -> Iterator[LabelStudioApi]:
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-            self._send(*api.answer(parts.path, query, self.headers.get("Authorization")))
+            status, answer = api.answer(parts.path, query, self.headers.get("Authorization"))
+            if isinstance(answer, bytes):
+                self._send_image(answer, query.get("filepath", parts.path).rpartition("/")[2])
+            else:
+                self._send(status, answer)
+
+        def _send_image(self, data: bytes, name: str) -> None:
+            etag = f'"{hashlib.sha256(data).hexdigest()}"'
+            is_known = self.headers.get("If-None-Match") == etag
+            self.send_response(304 if is_known else 200)
+            self.send_header("ETag", etag)
+            self.send_header("Content-Length", "0" if is_known else str(len(data)))
+            self.end_headers()
+            if not is_known:
+                api.sent_images.append(name)
+                self.wfile.write(data)
 
         def do_POST(self) -> None:
             self._receive()
@@ -214,7 +247,7 @@ def serving(api: LabelStudioApi) -> Iterator[LabelStudioApi]:
             self._send(*api.receive(self.command, self.path, body, self.headers.get("Authorization")))
 
         def _send(self, status: int, answer: Any) -> None:
-            body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            body = json.dumps(answer).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))

@@ -293,7 +293,7 @@ def test_an_interrupted_run_is_resumed_where_it_ended(connect, tmp_path):
     api.fails_on = "/api/tasks/2/annotations/"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            "refcut_backend.label_studio.tasks.ApiAnnotations.newest_change",
+            "refcut_backend.label_studio.tasks.ApiAnnotations.overview",
             lambda _self: (_ for _ in ()).throw(KeyboardInterrupt),
         )
         result = export(tmp_path / "out")

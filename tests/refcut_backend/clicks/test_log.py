@@ -14,6 +14,7 @@ from refcut_backend.clicks.log import CHECK_EVERY_S, ClickCost, ClickLog, OldCli
 from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.database.tables import ClickEvent, ClickPolarity
 from refcut_backend.label_studio.prompts import Dot, PercentBox, PercentClick
+from tests.support.statements import recorded_statements
 
 CLICKS = (PercentClick(1.5, 2.5, True, "a"), PercentClick(3, 4, False, "b"), PercentClick(5, 6, True, "c"))
 DOOR = ClickedObject("Door", "image", "rc-a", CLICKS[:1])
@@ -75,8 +76,17 @@ def test_the_last_clicks_of_a_region_are_those_of_its_last_answer_and_not_those_
     add(log, replace(DOOR, clicks=CLICKS[:2]))
     add(log, replace(DOOR, region_id="rc-w", box=PercentBox(1, 2, 3, 4, "x")))
     add(log, replace(DOOR, region_id="rc-elsewhere"), project=9)
-    assert log.last_clicks(1, 2) == {"rc-a": [["a", 1.5, 2.5, True], ["b", 3, 4, False]]}
-    assert log.last_clicks(1, 3) == {}
+    assert log.last_clicks(1, [2, 3]) == {2: {"rc-a": [["a", 1.5, 2.5, True], ["b", 3, 4, False]]}}
+    assert log.last_clicks(1, []) == {}
+
+
+def test_the_last_clicks_of_many_tasks_are_one_query(log, engine):
+    for task in range(1, 100):
+        log.add(1, task, DOOR, model_version="v", reference_versions=(), milliseconds=1.0)
+    with recorded_statements(engine) as statements:
+        found = log.last_clicks(1, range(1, 100))
+    assert found.keys() == set(range(1, 100))
+    assert len(statements) == 1
 
 
 OLD_DOOR = ClickedObject("Door", "image", "rc-a", (PercentClick(1.5, 2.5, True, "a"),))
@@ -107,7 +117,7 @@ def click(engine: Engine, task_id: int, days_ago: float) -> None:
 
 def known(engine: Engine) -> tuple[set[int], set[str]]:
     """Tasks with logged clicks, and dots whose sign is known."""
-    logged = {task for task in range(10) if ClickLog(engine).last_clicks(1, task)}
+    logged = set(ClickLog(engine).last_clicks(1, range(10)))
     return logged, set(ClickPolarities(engine).resolve(1, [Dot(str(n), 1, 2, None) for n in range(10)]))
 
 

@@ -7,12 +7,15 @@ import pytest
 from label_studio_sdk.base_client import LabelStudioBase
 
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.label_studio.payloads import ListedTask, Webhook
+from refcut_backend.label_studio.payloads import ListedTask, Timestamp, Webhook
 from refcut_backend.label_studio.tasks import (
     AnnotationSource,
     ApiAnnotations,
     GoneError,
+    ProjectOverview,
     SourceError,
+    TaskRange,
+    UnreadableError,
     open_source,
 )
 from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
@@ -32,13 +35,33 @@ def source(label_studio: LabelStudioApi) -> Iterator[AnnotationSource]:
     opened.close()
 
 
-def test_the_newest_change_is_that_of_the_task_that_changed_last(source, label_studio):
-    assert source.newest_change() == ""
+def test_an_overview_has_the_newest_change_and_counts(source, label_studio):
+    assert source.overview() == ProjectOverview(Timestamp(), 0, 0)
     label_studio.add_task(10)
     label_studio.annotate(1, 20, DOOR)
     label_studio.add_task(30)
     label_studio.annotate(2, 10, DOOR)
-    assert source.newest_change() == label_studio.tasks[10]["updated_at"]
+    label_studio.annotations[2]["was_cancelled"] = True
+    assert source.overview() == ProjectOverview(label_studio.tasks[10]["updated_at"], 3, 1)
+
+
+def test_tasks_up_to_an_id_are_counted(source, label_studio):
+    assert source.tasks_up_to(None) == TaskRange(0, 0)
+    for number in (10, 20, 30):
+        label_studio.add_task(number)
+    assert source.tasks_up_to(None) == TaskRange(30, 3)
+    label_studio.delete_task(10)
+    assert source.tasks_up_to(25) == TaskRange(25, 1)
+
+
+def test_emptied_tasks_are_those_without_annotations_that_changed(source, label_studio):
+    label_studio.add_task(10)
+    for number in (20, 30, 40, 50):
+        label_studio.annotate(number, number, DOOR)
+    since = label_studio.tasks[50]["updated_at"]
+    for number in (20, 40):
+        label_studio.delete_annotation(number)
+    assert ids(source.emptied_since(since, 30)) == [20]
 
 
 def ids(parts: Iterable[list[ListedTask]]) -> list[int]:
@@ -100,6 +123,30 @@ def test_annotations_come_with_their_author_and_without_skipped_ones(source, lab
         source.annotations(11)
 
 
+@pytest.mark.parametrize("longest_page", [None, 3])
+def test_tasks_come_with_their_annotations_in_pages_or_one_by_one(source, label_studio, longest_page):
+    for number in range(1, 14):
+        label_studio.annotate(number, number, DOOR)
+    label_studio.annotate(20, 5, WHEEL)
+    label_studio.annotations[20]["was_cancelled"] = True
+    label_studio.add_task(30)
+    label_studio.longest_page = longest_page
+    parts = list(source.annotated_in_full())
+    assert [(len(part.tasks), part.remaining) for part in parts] == [(10, 13), (3, 3)]
+    for one in [one for part in parts for one in part.tasks]:
+        assert one.annotations == source.annotations(one.task.id)
+
+
+def test_a_task_whose_annotations_cannot_be_read_has_the_reason_and_the_others_are_read(source, label_studio):
+    for number in (1, 2):
+        label_studio.annotate(number, number, DOOR)
+    label_studio.annotations[1]["id"] = "one"
+    (part,) = source.annotated_in_full()
+    bad, good = part.tasks
+    assert isinstance(bad.annotations, UnreadableError)
+    assert good.annotations == source.annotations(2)
+
+
 def test_a_webhook_and_the_list_say_the_same_of_a_task(source, label_studio):
     """As was seen with Label Studio 1.23: so annotations that a webhook covers need not be read again."""
     webhook = Webhook.model_validate(label_studio.annotate(1, 10, DOOR))
@@ -117,6 +164,7 @@ def test_users_come_by_their_addresses(source):
     [
         (httpx.Response(200, text="<html>a proxy's page</html>"), "200|understood"),
         (httpx.Response(200, json={"tasks": [{"id": -1, "updated_at": "2026"}]}), "understood"),
+        (httpx.Response(200, json={"tasks": []}), "understood"),
         (httpx.Response(429, json={}), "429"),
         (httpx.Response(401, json={"detail": "canary"}), "REFCUT_ACCESS_TOKEN"),
     ],
@@ -125,7 +173,7 @@ def test_an_answer_that_is_not_what_it_should_be_is_named_without_its_content(an
     http = httpx.Client(transport=httpx.MockTransport(lambda _request: answer))
     client = LabelStudioBase(base_url="http://ls.test", api_key=TOKEN, httpx_client=http, max_retries=0)
     with pytest.raises(SourceError, match=message) as error:
-        ApiAnnotations(client, 7, http).newest_change()
+        ApiAnnotations(client, 7, http).overview()
     assert "canary" not in str(error.value)
     assert "proxy" not in str(error.value)
     http.close()

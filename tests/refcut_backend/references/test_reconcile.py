@@ -11,6 +11,7 @@ from refcut_backend.errors import NotConnectedError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.label_studio.tasks import GoneError, SourceError
+from refcut_backend.references.reconcile import LIST_ALL_EVERY_S
 from tests.support.label_studio_api import TOKEN, LabelStudioApi
 from tests.support.recorded import LABEL_CONFIG
 from tests.support.registry import DOOR, MOVED, WHEEL, marked, open_registry
@@ -99,14 +100,93 @@ def test_the_registry_is_rebuilt_from_label_studio_when_the_database_was_lost(
         assert new.state() == registry.state()
 
 
-def test_a_quiet_project_costs_two_requests_and_no_masks(registry, label_studio_api):
-    for number in range(1, 30):
-        label_studio_api.annotate(number, 10 * number, DOOR, *([marked(DOOR)] if number < 4 else []))
+@pytest.fixture
+def large_project(registry, label_studio_api) -> LabelStudioApi:
+    """A project with 100 references, compared until nothing is left to do. Later comparisons come a minute later."""
+    for number in range(1, 101):
+        registry.follow(label_studio_api.annotate(number, number, DOOR, marked(DOOR)))
+    registry.later(60)
     for _ in range(2):
         registry.reconciler.compare(7)
     label_studio_api.requests.clear()
+    return label_studio_api
+
+
+def test_a_quiet_project_costs_one_request_however_many_references_it_has(registry, large_project):
     registry.reconciler.compare(7)
-    assert label_studio_api.requests == ["/api/tasks/", "/api/tasks/"]
+    assert large_project.requests == ["/api/tasks/"]
+
+
+def test_a_change_costs_a_few_requests_however_many_references_there_are(registry, large_project):
+    large_project.annotate(7, 7, MOVED, marked(MOVED))
+    large_project.delete_annotation(50)
+    before = registry.state()
+    registry.reconciler.compare(7)
+    assert large_project.requests.count("/api/tasks/") == 4
+    assert annotations_read(large_project) == ["/api/tasks/7/annotations/", "/api/tasks/50/annotations/"]
+    assert {annotation for _, annotation, _ in before ^ registry.state()} == {7, 50}
+
+
+def test_a_deleted_task_is_noticed_though_as_many_were_imported(registry, large_project):
+    large_project.delete_task(50)
+    large_project.add_task(200)
+    registry.reconciler.compare(7)
+    assert {annotation for _, annotation, _ in registry.state()} == {*range(1, 101)} - {50}
+    large_project.requests.clear()
+    large_project.delete_task(51)
+    registry.reconciler.compare(7)
+    assert {annotation for _, annotation, _ in registry.state()} == {*range(1, 101)} - {50, 51}
+
+
+def test_imported_tasks_are_not_listed(registry, large_project):
+    for number in range(201, 301):
+        large_project.add_task(number)
+    for _ in range(2):
+        registry.reconciler.compare(7)
+    assert len(large_project.requests) <= 10
+    assert annotations_read(large_project) == []
+
+
+def test_a_skipped_annotation_whose_webhook_was_lost_gives_no_reference(registry, large_project):
+    large_project.annotate(9, 9, DOOR, marked(DOOR))
+    large_project.annotations[9]["was_cancelled"] = True
+    registry.reconciler.compare(7)
+    assert 9 not in {annotation for _, annotation, _ in registry.state()}
+
+
+def test_after_a_failed_comparison_all_references_are_compared(registry, large_project):
+    """Label Studio was away, a backup was restored, and somebody has worked on it since."""
+    reverted = dict(large_project.annotations[40]), dict(large_project.tasks[40])
+    registry.follow(large_project.annotate(40, 40, MOVED, marked(MOVED)))
+    registry.later(120)
+    for _ in range(2):
+        registry.reconciler.compare(7)
+    moved = registry.state()
+    large_project.fails_with = 500
+    with pytest.raises(SourceError):
+        registry.reconciler.compare(7)
+    large_project.fails_with = None
+    large_project.annotations[40], large_project.tasks[40] = reverted
+    registry.follow(large_project.annotate(60, 60, DOOR, marked(DOOR)))
+    registry.later(180)
+    registry.reconciler.compare(7)
+    assert {annotation for _, annotation, _ in moved ^ registry.state()} == {40}
+
+
+def test_what_label_studio_changed_without_a_sign_is_found_within_an_hour(registry, large_project):
+    del large_project.annotations[50]
+    large_project.tasks[50]["updated_at"] = large_project.tasks[1]["updated_at"]
+    registry.later(LIST_ALL_EVERY_S + 60)
+    registry.reconciler.compare(7)
+    assert 50 not in {annotation for _, annotation, _ in registry.state()}
+
+
+def test_what_a_comparison_could_not_finish_is_read_by_the_next_one_though_nothing_has_changed(
+    registry, large_project
+):
+    registry.references.annotations.require_listing(7, [30])
+    registry.reconciler.compare(7)
+    assert annotations_read(large_project) == ["/api/tasks/30/annotations/"]
 
 
 def test_what_webhooks_have_covered_is_not_read_again(registry, label_studio_api):
@@ -129,7 +209,10 @@ def test_only_tasks_whose_webhooks_may_have_been_lost_are_read(registry, label_s
     registry.follow(label_studio_api.annotate(4, 40, DOOR, marked(DOOR)))
     assert (lost["action"], lost_too["action"]) == ("ANNOTATION_UPDATED", "ANNOTATION_CREATED")
     registry.reconciler.compare(7)
-    assert annotations_read(label_studio_api) == ["/api/tasks/20/annotations/", "/api/tasks/40/annotations/"]
+    assert sorted(annotations_read(label_studio_api)) == [
+        "/api/tasks/20/annotations/",
+        "/api/tasks/40/annotations/",
+    ]
 
 
 def test_a_first_comparison_that_is_cut_off_goes_on_where_it_ended(registry, label_studio_api):

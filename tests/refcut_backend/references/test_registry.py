@@ -5,13 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import event
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import delete, event
+from sqlalchemy.orm import Session
 
+from refcut_backend.database import tables
 from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.references.annotation_states import AnnotationUpdate
 from refcut_backend.references.parse import LabelReference
 from refcut_backend.references.registry import References
-from refcut_backend.references.selection import Action, Author, Authors, OwnerRule, State
+from refcut_backend.references.selection import Action, Author, Authors, OwnerRule, State, in_use
 
 CREATED, UPDATED = "ANNOTATION_CREATED", "ANNOTATION_UPDATED"
 
@@ -217,3 +221,59 @@ def test_an_overview_shows_every_reference_with_its_state(engine):
         (6, State.AUTHOR),
         (7, State.NO_LABEL),
     ]
+
+
+FEW = st.integers(1, 4)
+STORED = st.fixed_dictionaries(
+    {
+        "task_id": FEW,
+        "annotated_at": st.sampled_from(["2026-01-01", "2026-01-02", "2026-01-03"]),
+        "explicitly_added": st.sampled_from([None, False, True]),
+        "author_id": st.sampled_from([None, 1, 2]),
+        "author_email": st.sampled_from([None, "Lead@example.com", "other@example.com"]),
+    }
+)
+
+
+def stored(day: int, **more: Any) -> dict[str, Any]:
+    """A marked reference of user 2, whose e-mail address is not known."""
+    row = {"task_id": day, "annotated_at": f"2026-01-0{day}", "explicitly_added": None}
+    return row | {"author_id": 2, "author_email": None} | more
+
+
+BJORN = "bj\u00f6rn@example.com"
+SOME_ID = st.one_of(st.none(), FEW)
+RULES = st.one_of(
+    st.builds(OwnerRule, st.just(Action.ADD), st.just("Door"), FEW, SOME_ID),
+    st.builds(OwnerRule, st.sampled_from([Action.PIN, Action.DISABLE]), st.just("Door"), SOME_ID, SOME_ID),
+)
+
+
+@example(rows=[stored(1), stored(2)], rules=[OwnerRule(Action.DISABLE, "Door", 2)], authors="", limit=1)
+@example(rows=[stored(1), stored(2)], rules=[OwnerRule(Action.DISABLE, "Door", 2, 2)], authors="", limit=1)
+@example(rows=[stored(1)], rules=[OwnerRule(Action.PIN, "Door")], authors="1", limit=1)
+@example(rows=[stored(1), stored(2)], rules=[OwnerRule(Action.PIN, "Door", None, 1)], authors="", limit=1)
+@example(rows=[stored(1), stored(2)], rules=[OwnerRule(Action.ADD, "Door", 1)], authors="", limit=1)
+@example(rows=[stored(1), stored(2, explicitly_added=True)], rules=[], authors="", limit=1)
+@example(rows=[stored(1, author_email=BJORN.upper())], rules=[], authors=BJORN, limit=1)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(STORED, max_size=10),
+    rules=st.lists(RULES, max_size=3, unique=True),
+    authors=st.sampled_from(["", "1", "lead@example.com", "2, lead@example.com", BJORN]),
+    limit=st.integers(1, 3),
+)
+def test_a_click_uses_the_references_that_all_of_the_label_would_give(engine, rows, rules, authors, limit):
+    """It reads only a few of them."""
+    references = References(engine, Authors.read(authors))
+    common = {"project_id": 1, "label": "Door", "to_name": "image", "image_address": "", "positive_png": b""}
+    with Session(engine) as session, session.begin():
+        session.execute(delete(tables.Reference))
+        session.execute(delete(tables.OwnerRule))
+        for number, row in enumerate(rows, start=1):
+            version = {"annotation_id": number, "version": f"{number:012}"}
+            session.add(tables.Reference(**common | version | row))
+    for rule in rules:
+        references.rules.add(1, rule)
+    expected = in_use(references.of_label(1, "Door"), rules, references.authors, limit)
+    assert versions(references, limit=limit) == [candidate.version for candidate in expected]

@@ -7,11 +7,11 @@ import itertools
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from refcut_backend.database.tables import AnnotationState, WebhookEvent
-from refcut_backend.training.new_annotations import AnnotationCounts
+from refcut_backend.training.new_annotations import ROWS_AT_ONCE, AnnotationCounts
 from tests.support.recorded import backend_request, click_result
 from tests.support.training_world import World, open_world, parts
 
@@ -169,3 +169,49 @@ def test_an_annotation_that_goes_back_in_time_is_new(world):
     world.registry.later(60)
     world.registry.reconciler.compare(7)
     assert counts(world) == (6, 1)
+
+
+def test_the_missing_annotations_of_a_large_project_are_cleared_in_parts(world):
+    """Clicks write to the same database meanwhile, and wait a quarter of a second at most."""
+    engine, count = world.registry.engine, 2 * ROWS_AT_ONCE + 1
+    rows = [
+        {"project_id": 7, "annotation_id": number, "task_id": 1, "locked_at": 1.0, "mask_regions": 1}
+        for number in range(1, count + 2)
+    ]
+    with engine.begin() as connection:
+        connection.execute(insert(AnnotationState), rows)
+    changed, commits = [], []
+    event.listen(engine, "after_cursor_execute", lambda _c, cursor, *_: changed.append(cursor.rowcount))
+    event.listen(engine, "commit", commits.append)
+    world.new_annotations.absent(7, {1}, requested_at=2e9)
+    assert counts(world) == (1, 1)
+    assert sum(number for number in changed if number > 0) == count
+    assert max(changed) == ROWS_AT_ONCE
+    assert len(commits) == 3
+
+
+def test_a_webhook_during_the_listing_keeps_its_annotation(world):
+    world.annotate_many(2)
+    world.new_annotations.absent(7, {1}, requested_at=0.0)
+    assert counts(world) == (2, 2)
+
+
+def test_the_time_of_new_annotations_is_that_of_the_first(world):
+    world.annotate_many(3)
+    with Session(world.registry.engine) as session, session.begin():
+        session.execute(update(AnnotationState).values(locked_at=100.0 + AnnotationState.annotation_id))
+        session.execute(
+            update(AnnotationState)
+            .where(AnnotationState.annotation_id == 1)
+            .values(trained_until=AnnotationState.updated_at)
+        )
+    assert world.counts() == AnnotationCounts(3, 2, 102.0)
+
+
+def test_a_forgotten_project_has_no_counts_and_begins_anew(world):
+    world.annotate_many(2)
+    world.registry.projects.forget(7)
+    assert counts(world) == (0, 0)
+    world.registry.connect(world.api)
+    world.annotate_many(1)
+    assert counts(world) == (1, 1)

@@ -128,7 +128,7 @@ def test_a_full_disk_while_the_snapshot_is_written_leaves_none(world, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("refcut_backend.training.collect.os.fsync", full)
+        patched.setattr("refcut_backend.training.stored_images.os.fsync", full)
         run = world.train()
     assert "disk is full" in (run.message or "")
     assert [*world.settings.training_dir.rglob("*.json"), *world.settings.training_dir.rglob("*.png")] == []

@@ -15,17 +15,19 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from model.data.snapshot import read_snapshot
+from refcut_backend import __version__
 from refcut_backend.clicks.log import ClickLog
 from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.images.cache import WORKING_PX
 from refcut_backend.label_studio.prompts import PercentClick
-from refcut_backend.training.collect import ProjectImages
 from refcut_backend.training.holdout import Split, SplitStore
 from refcut_backend.training.runs import Outcome, TrainingRuns
 from refcut_backend.training.snapshot import remove_old_runs
+from refcut_backend.training.stored_images import ProjectImages
 from tests.support.odd_annotations import ODD_ITEMS, ODD_REGIONS
 from tests.support.recorded import brush_result
 from tests.support.registry import marked
+from tests.support.statements import recorded_statements
 from tests.support.training_world import World, mask, open_world, parts, photograph, png
 
 
@@ -85,9 +87,31 @@ def test_one_damaged_image_or_annotation_is_named_and_left_out(world):
     assert len(all_objects(world.snapshot(run))) == 11
 
 
-def test_a_label_studio_that_is_away_fails_the_training_instead_of_shrinking_its_data(world):
+def test_a_snapshot_reads_pages_of_tasks_and_the_clicks_of_a_page_at_once(world):
+    world.annotate_many(24)
+    world.api.requests.clear()
+    with recorded_statements(world.registry.engine) as statements:
+        snapshot = world.snapshot(world.train())
+    assert len(all_objects(snapshot)) == 24
+    assert world.api.requests.count("/api/tasks/") == 3
+    assert [path for path in world.api.requests if path.endswith("/annotations/")] == []
+    assert len([text for text, _ in statements if "click_events" in text]) == 3
+
+
+def test_annotations_that_are_too_many_for_a_page_are_read_task_by_task(world):
+    world.annotate_many(24)
+    world.api.longest_page = 5
+    world.api.requests.clear()
+    snapshot = world.snapshot(world.train())
+    assert len(all_objects(snapshot)) == 24
+    assert len([path for path in world.api.requests if path.endswith("/annotations/")]) == 20
+
+
+@pytest.mark.parametrize("path", ["/api/tasks/", "/api/tasks/7/annotations/"])
+def test_a_label_studio_that_is_away_fails_the_training_instead_of_shrinking_its_data(world, path):
     world.annotate_many(12)
-    world.api.fails_on = "/api/tasks/7/annotations/"
+    world.api.longest_page = 5
+    world.api.fails_on = path
     run = world.train()
     assert run.outcome is Outcome.FAILED
     assert "Label Studio" in (run.message or "")
@@ -209,6 +233,36 @@ def test_what_is_held_out_is_remembered_when_annotations_are_gone_for_a_while(wo
     world.train()
     world.api.annotations.update(kept)
     assert names(world.snapshot(world.train()).holdout) == held_out
+
+
+def test_a_later_training_fetches_only_the_images_that_have_changed(world):
+    world.annotate_many(6)
+    world.train()
+    world.api.images["2.png"] = png(photograph(20))
+    stored = world.settings.training_dir / "7" / "images"
+    (lost,) = [path for path in stored.iterdir() if np.array_equal(cv2.imread(str(path)), photograph(3))]
+    lost.unlink()
+    world.api.sent_images.clear()
+    snapshot = world.snapshot(run := world.train())
+    assert sorted(world.api.sent_images) == ["2.png", "3.png"]
+    pixels = [cv2.imread(str(snapshot.image_dir / name)) for name in names(all_objects(snapshot))]
+    assert run.left_out == ()
+    assert len(pixels) == 6
+    for number in (1, 20, 3, 4, 5, 6):
+        assert any(np.array_equal(image, photograph(number)) for image in pixels)
+
+
+@pytest.mark.parametrize("change", ["damaged", "of another version"])
+def test_an_index_of_images_that_cannot_be_trusted_is_not_used(world, change):
+    world.annotate_many(6)
+    world.train()
+    index = world.settings.training_dir / "7" / "images.json"
+    text = index.read_text()
+    assert "/data/" not in text, "an address may be a signed URL"
+    index.write_text(text[:-9] if change == "damaged" else text.replace(__version__, "0.0.1"))
+    world.api.sent_images.clear()
+    assert len(all_objects(world.snapshot(world.train()))) == 6
+    assert len(world.api.sent_images) == 6
 
 
 def run_folder(project: Path, day: int, *photographs: int) -> Path:
