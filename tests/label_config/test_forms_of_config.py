@@ -1,6 +1,6 @@
 """Every form of a label config that the editor accepts: clicks, references, trainings, exports, prelabelled tasks.
 
-The editor's behaviour was read from Label Studio 1.23.2 and tried there in a browser.
+What is right is what the editor of Label Studio 1.23.2 does, as its code says.
 """
 
 from __future__ import annotations
