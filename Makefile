@@ -88,4 +88,4 @@ $(VENV)/.development: $(VENV)/.runtime requirements-dev.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-docs .venv-label-studio build site refcut-state refcut-demo *.egg-info
+	rm -rf $(VENV) .venv-docs .venv-label-studio .cache build site refcut-state refcut-demo *.egg-info
