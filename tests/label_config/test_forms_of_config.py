@@ -16,8 +16,12 @@ from refcut_backend.clicks.history import ClickHistory
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.service import ClickService
 from refcut_backend.exporting.annotations import read_task
+from refcut_backend.images.hidden_urls import Addresses
+from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.label_config import image_of_item, problems, read_label_config
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask
+from refcut_backend.prelabeling.task import TaskPrelabeller, TaskToPrelabel
+from refcut_backend.queue.messages import FoundLabel, FoundMask, PrelabelAnswer, PrelabelJob
 from refcut_backend.training.masks import read_training_masks
 from tests.support.one_version import OneVersion
 from tests.support.recorded import brush_result, click_result
@@ -235,6 +239,30 @@ def test_pages_of_one_annotation_give_a_reference_each(registry):
     registry.follow(annotated(form, *items))
     stored = [registry.references.load(c.id) for c in registry.references.of_label(7, "Door")]
     assert {one.image_address for one in stored if one} == {"/data/0.png", "/data/1.png"}
+
+
+class Finds:
+    """A worker that finds one mask of every label that it is asked for."""
+
+    def workers(self) -> list[str]:
+        return []
+
+    def ask(self, job: PrelabelJob, *_arguments: object, is_continuation: bool) -> PrelabelAnswer:
+        mask = FoundMask(brush_rle.encode(square(5)), 0.9)
+        return PrelabelAnswer(
+            tuple(FoundLabel(one.label, one.to_name, 60, 20, (mask,), ("v",)) for one in job.labels), "s14"
+        )
+
+
+def test_every_page_is_searched_for_the_labels_with_references(registry):
+    form = FORMS["second page"]
+    registry.follow(annotated(form, door(form), as_reference(door(form), form)))
+    prelabeller = TaskPrelabeller(Finds(), registry.references, Addresses(registry.engine), AnswerRules())
+    found = prelabeller.prelabel(TaskToPrelabel(7, 1, form.data, xml_of(form)), 10)
+    assert [
+        (region["to_name"], region["item_index"], region["value"]["brushlabels"])
+        for region in found.prediction["result"]
+    ] == [("image", 0, ["Door"]), ("image", 1, ["Door"])]
 
 
 def test_labels_that_only_tasks_know_keep_their_references(registry, caplog):
