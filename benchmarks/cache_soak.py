@@ -26,6 +26,7 @@ from model.checkpoints.weights import load_network
 from model.images import read_image
 from model.network.config import PRESETS
 from model.network.refcut import RefCut
+from model.runtime.base import NetworkStages
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ImageCache
 from refcut_backend.images.decode import decode_image
@@ -61,7 +62,7 @@ def write_photographs(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"{number}.jpg"), cv2.add(photograph, noise))
 
 
-def make_engine(folder: Path, references: dict[int, StoredReference], network: RefCut) -> ClickEngine:
+def make_engine(folder: Path, references: dict[int, StoredReference], network: NetworkStages) -> ClickEngine:
     """The engine as a worker has it, over small caches."""
     fetcher = ImageFetcher(64 * MIB, limit_s=6, folders=MountedFolders(local_files=folder))
 
@@ -82,7 +83,7 @@ def address_of(number: int) -> str:
 def visit(engine: ClickEngine, number: int) -> None:
     """A task is opened and clicked twice; its label's reference changes every tenth image."""
     reference = number // 10
-    engine.preload(PreloadJob(1, number, (address_of(number),), (reference,)), lambda: False)
+    engine.preload(PreloadJob(1, number, (address_of(number),), ((reference,),)), lambda: False)
     clicks = (PercentClick(40, 60, True), PercentClick(60, 60, True))
     for count in (1, 2):
         engine.answer(ClickJob(1, number, address_of(number), "Door", clicks[:count], (reference,)))

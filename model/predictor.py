@@ -15,17 +15,16 @@ another. Each is one step; a step computes a mask from all clicks so far and the
 Where the network proposes several masks, `model.candidate_masks` chooses. A network without an input for boxes gets them
 as clicks and as the mask so far (`model.box_prompts`).
 
-What is kept between calls, so that a new click costs as little as possible:
+What is kept between calls, so that a new click costs as little as possible (the first two in `model.crop_features`):
 
     kept                          until                     saves
     features of the last crops    another image             encoding the crop
-    prepared references of them   another image, reference  comparing image and reference
+    prepared references of them   another image             comparing image and reference
     the last steps                another image, reference  the steps that two click lists share
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,6 +35,7 @@ from torch import Tensor
 
 from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings
 from model.candidate_masks import Placement, is_worth_less, mask_result
+from model.crop_features import CropFeatures
 from model.masks import bounding_box, union
 from model.memory import nbytes
 from model.network.click_maps import box_maps, disk_maps
@@ -49,7 +49,6 @@ from model.transforms import (
     box_to_network,
     click_table,
     clicks_to_network,
-    crop_image,
     crop_map,
     crop_mask,
     expanded_box,
@@ -58,8 +57,6 @@ from model.transforms import (
 )
 from model.types import Box, Click, MaskResult
 
-CACHED_CROPS = 4
-"""Crops whose features are kept."""
 CACHED_STEPS = 4
 """Steps of the last click list that are kept."""
 
@@ -119,8 +116,7 @@ class RefCutPredictor:
         self.device = network.device
         self._image: NDArray[np.uint8] | None = None
         self._reference: ReferenceTokens | None = None
-        self._crops: OrderedDict[Box, ImageFeatures] = OrderedDict()
-        self._prepared: OrderedDict[Box, PreparedReference] = OrderedDict()
+        self._features = CropFeatures(network, settings)
         self._start: MaskResult | None = None
         self._steps: list[_Step] = []
 
@@ -138,8 +134,7 @@ class RefCutPredictor:
                 f"expected an RGB image (H, W, 3) uint8, got {image_rgb.shape} {image_rgb.dtype}"
             )
         self._image = image_rgb
-        self._crops.clear()
-        self._prepared.clear()
+        self._features.forget()
         self.start_from(None)
 
     @property
@@ -152,7 +147,7 @@ class RefCutPredictor:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that this object keeps: image, reference, features of crops, and earlier masks."""
-        return nbytes(self._image, self._reference, self._crops, self._prepared, self._start, self._steps)
+        return nbytes(self._image, self._reference, self._start, self._steps) + self._features.nbytes
 
     def set_reference(self, reference: ReferenceTokens | None) -> None:
         """Set what the clicks' label means. Clicks are forgotten, the image and its features are kept.
@@ -161,7 +156,7 @@ class RefCutPredictor:
             reference: From `encode_reference`, or several joined; None means clicks alone.
         """
         if reference is not self._reference:
-            self.forget_clicks()
+            self._steps.clear()
             self._reference = reference
 
     def start_from(self, start: MaskResult | None) -> None:
@@ -176,7 +171,7 @@ class RefCutPredictor:
     def forget_clicks(self) -> None:
         """Forget clicks and reference, whatever an interrupted call has left; the image and its features are kept."""
         self._steps.clear()
-        self._prepared.clear()
+        self._features.forget_references()
         self._reference = None
 
     @torch.inference_mode()
@@ -213,14 +208,20 @@ class RefCutPredictor:
 
         with self._precision():
             return self.network.encode_reference(
-                self._crop_image(image_rgb, crop), cut(positive_hw), cut(negative_hw)
+                self._features.pixels(image_rgb, crop), cut(positive_hw), cut(negative_hw)
             )
 
-    def preload(self) -> None:
-        """Compute what the first click on the image needs, before there is one. Raises ValueError if no image is set."""
-        crop = Box.whole(*self.image_size)
+    def preload(self, reference: ReferenceTokens | None = None) -> None:
+        """Compute what the first click on the image needs, before there is one. Clicks and reference stay as they are.
+
+        Args:
+            reference: Also compare the image with this reference, which clicks may set later.
+
+        Raises:
+            ValueError: If no image is set.
+        """
         with torch.inference_mode(), self._precision():
-            self._features(crop)
+            self._prepare(Box.whole(*self.image_size), reference)
 
     @torch.inference_mode()
     def reference_channels(self) -> NDArray[np.float32] | None:
@@ -232,8 +233,7 @@ class RefCutPredictor:
         """
         crop = Box.whole(*self.image_size)
         with self._precision():
-            features = self._features(crop)
-            prepared = self._prepare(crop, features)
+            features, prepared = self._prepare(crop, self._reference)
         if prepared is None or prepared.channels is None:
             return None
         channels: NDArray[np.float32] = prepared.channels[0, :, :REFERENCE_CHANNELS].float().cpu().numpy()
@@ -338,8 +338,7 @@ class RefCutPredictor:
         if box is not None and limits is not None and not self.network.config.box_input:
             clicks = (*box_clicks(box, *self.image_size), *clicks)
         with self._precision():
-            features = self._features(crop)
-            prepared = self._prepare(crop, features)
+            features, prepared = self._prepare(crop, self._reference)
             previous = torch.zeros(1, 1, size, size)
             if previous_hw is not None:
                 previous = crop_map(previous_hw, crop, size)
@@ -366,33 +365,12 @@ class RefCutPredictor:
         mirrored_maps[:, 1:3] = disk_maps(clicks_mirrored.to(self.device), size, size)
         return torch.cat([coords, mirrored_maps])
 
-    def _features(self, crop: Box) -> ImageFeatures:
+    def _prepare(
+        self, crop: Box, reference: ReferenceTokens | None
+    ) -> tuple[ImageFeatures, PreparedReference | None]:
         assert self._image is not None
-        if crop not in self._crops:
-            pixels = self._crop_image(self._image, crop)
-            if self.settings.flip:
-                pixels = torch.cat([pixels, pixels.flip(-1)])
-            self._crops[crop] = self.network.encode_image(pixels)
-            self._trim(self._crops)
-        self._crops.move_to_end(crop)
-        return self._crops[crop]
-
-    def _prepare(self, crop: Box, features: ImageFeatures) -> PreparedReference | None:
-        if self._reference is None:
-            return None
-        if crop not in self._prepared:
-            batch = torch.zeros(len(features.tokens), dtype=torch.long, device=self.device)
-            self._prepared[crop] = self.network.prepare_reference(features, self._reference.repeated(batch))
-            self._trim(self._prepared)
-        return self._prepared[crop]
-
-    def _crop_image(self, image_rgb: NDArray[np.uint8], crop: Box) -> Tensor:
-        return crop_image(image_rgb, crop, self.settings.network_px, self.settings.resampling).to(self.device)
+        features = self._features.encoded(self._image, crop)
+        return features, self._features.prepared(crop, features, reference)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
-
-    @staticmethod
-    def _trim(cache: OrderedDict[Box, ImageFeatures] | OrderedDict[Box, PreparedReference]) -> None:
-        while len(cache) > CACHED_CROPS:
-            cache.popitem(last=False)

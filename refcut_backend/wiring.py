@@ -250,7 +250,11 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
         references=references,
         follower=follower,
         preloader=TaskPreloader(
-            PreloadQueue(connection), references, addresses, settings.max_references_per_label
+            PreloadQueue(connection),
+            references,
+            ClickLog(stores.engine),
+            addresses,
+            settings.max_references_per_label,
         ),
         queue_state=lambda: read_queue_state(connection),
         versions=versions,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from uuid import uuid4
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ class ReferenceTokens:
         positive: Share of each patch inside the positive mask, 0..1, (B, M). All zeros: there is no such mask.
         negative: Share of each patch inside the negative mask, 0..1, (B, M). All zeros: there is no such mask.
         reader: The patches as `model.network.reader` matches them, (B, M, E). None for a network without a reader.
+        sources: A unique name for each reference that was encoded; joined ones have the names of all, in their order.
+            Equal names mean equal tokens and masks.
 
     Example:
         >>> import torch
@@ -35,6 +38,7 @@ class ReferenceTokens:
     positive: Tensor
     negative: Tensor
     reader: Tensor | None = None
+    sources: tuple[str, ...] = field(default_factory=lambda: (uuid4().hex,))
 
     @staticmethod
     def join(references: Sequence[ReferenceTokens]) -> ReferenceTokens:
@@ -56,6 +60,7 @@ class ReferenceTokens:
             torch.cat([r.positive for r in references], dim=1),
             torch.cat([r.negative for r in references], dim=1),
             torch.cat(encoded, dim=1) if len(encoded) == len(references) else None,
+            tuple(name for r in references for name in r.sources),
         )
 
     def repeated(self, index: Tensor) -> ReferenceTokens:

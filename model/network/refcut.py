@@ -29,6 +29,7 @@ from model.network.similarity import (
     LEARNED_CHANNELS,
     REFERENCE_CHANNELS,
     LearnedSimilarity,
+    ReferenceEvidence,
     SimilarityMlp,
     click_channels,
     reference_channels,
@@ -212,10 +213,18 @@ class RefCut(nn.Module):
 
         That is the prompt (RefCut, eq. 5 to 7), the similarity channels, and what the reader carries over.
         """
-        if self.config.reader is None:
-            return self.with_matched(features, reference, None, None)
-        inputs, present = self.match_inputs(features, reference)
-        return self.with_matched(features, reference, self.match(*inputs), present)
+        if self.config.reader is not None:
+            inputs, present = self.match_inputs(features, reference)
+            return PreparedReference(self.rpg(reference), *self.match(*inputs), present)
+        channels = None
+        if features.comparison is not None:
+            with torch.autocast(features.tokens.device.type, enabled=False):
+                evidence = ReferenceEvidence.of(reference, features.comparison.shape[1])
+                channels = reference_channels(features.comparison, evidence)
+                if self.config.learned_similarity_dim:
+                    learned = self.likeness(features.comparison, reference)
+                    channels = torch.cat([channels, learned], dim=-1)
+        return PreparedReference(self.rpg(reference), channels)
 
     def match_inputs(
         self, features: ImageFeatures, reference: ReferenceTokens
@@ -231,41 +240,46 @@ class RefCut(nn.Module):
         assert features.reader is not None
         if reference.reader is None:
             raise ValueError("the reference was encoded by a network without a reader")
+        count = features.reader.shape[1]
         labels = label_shares(reference.positive, reference.negative)
         present = (labels.sum(dim=(1, 2)) > 0).float()
         tokens, comparison = reference.reader, reference.tokens
-        if tokens.shape[1] > features.reader.shape[1]:
-            kept, labels = thin_out(reference.positive, labels, features.reader.shape[1])
+        if tokens.shape[1] > count:
+            kept, labels = thin_out(reference.positive, labels, count)
             tokens, comparison = (
                 torch.gather(one, 1, kept[..., None].expand(-1, -1, one.shape[-1]))
                 for one in (tokens, comparison)
             )
-        return (features.reader, features.comparison, tokens, comparison, labels), present
+        evidence = ReferenceEvidence.of(reference, count)
+        inputs = (features.reader, features.comparison, tokens, comparison, labels)
+        return (*inputs, evidence.means, evidence.tokens, evidence.inside), present
 
     def match(
-        self, tokens: Tensor, comparison: Tensor, others: Tensor, others_comparison: Tensor, labels: Tensor
-    ) -> Tensor:
-        """What the reader carries over from N reference patches with labels (B, N, 3) to an image, (B, N, C)."""
-        return self.reader.match(tokens, comparison, others, others_comparison, labels[:, :, None])[:, 0]
-
-    def with_matched(
         self,
-        features: ImageFeatures,
-        reference: ReferenceTokens,
-        matched: Tensor | None,
-        present: Tensor | None,
-    ) -> PreparedReference:
-        """A prepared reference from what `match` returned; None for a network without a reader."""
-        channels = None
-        if features.comparison is not None:
-            with torch.autocast(features.tokens.device.type, enabled=False):
-                channels = reference_channels(features.comparison, reference)
-                if self.config.learned_similarity_dim:
-                    learned = self.likeness(features.comparison, reference)
-                    channels = torch.cat([channels, learned], dim=-1)
-                elif matched is not None:
-                    channels = torch.cat([channels, self.reader.learned_channels(matched)], dim=-1)
-        return PreparedReference(self.rpg(reference), channels, matched, present)
+        tokens: Tensor,
+        comparison: Tensor,
+        others: Tensor,
+        others_comparison: Tensor,
+        labels: Tensor,
+        *evidence: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Compare an image with a reference: its similarity channels, and what the reader carries over.
+
+        Args:
+            tokens: The image as the reader matches it, (B, N, E).
+            comparison: Its frozen features, (B, N, D).
+            others: The reference's patches as the reader matches them, (B, M, E).
+            others_comparison: Their frozen features, (B, M, D).
+            labels: Their labels, (B, M, 3).
+            evidence: The fields of `ReferenceEvidence`.
+
+        Returns:
+            `channels` and `matched` of `PreparedReference`.
+        """
+        carried = self.reader.match(tokens, comparison, others, others_comparison, labels[:, :, None])[:, 0]
+        with torch.autocast(tokens.device.type, enabled=False):
+            compared = reference_channels(comparison, ReferenceEvidence(*evidence))
+            return torch.cat([compared, self.reader.learned_channels(carried)], dim=-1), carried
 
     def segment(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None

@@ -25,6 +25,8 @@ All channels of a patch go through `SimilarityMlp` and are added to its token, b
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -41,7 +43,45 @@ INSIDE_SHARE = 0.5
 """A patch counts as inside a mask if its covered share is more than this part of the largest covered share."""
 
 
-def reference_channels(target: Tensor, reference: ReferenceTokens) -> Tensor:
+@dataclass(frozen=True)
+class ReferenceEvidence:
+    """What of a reference the patches of an image are compared with, in frozen features. It does not depend on the image.
+
+    Attributes:
+        means: Mean token of the positive and of the negative mask, (B, 2, D). Zero for an absent mask.
+        tokens: Patches of the reference, (B, M, D), among them those inside the masks.
+        inside: (B, 2, M), 1 where a patch is inside the positive or the negative mask, else 0.
+    """
+
+    means: Tensor
+    tokens: Tensor
+    inside: Tensor
+
+    @staticmethod
+    def of(reference: ReferenceTokens, count: int) -> ReferenceEvidence:
+        """The evidence of a reference, so that several references cost as much as one.
+
+        Args:
+            reference: Tokens and mask shares, (B, M, D) and (B, M).
+            count: Patches to keep if there are more. Those inside the masks come first. If these are too many, evenly
+                spaced ones are kept; a mask that needs less than half of the places leaves the rest to the other one.
+        """
+        shares = torch.stack([reference.positive, reference.negative], dim=1)
+        best = shares.amax(dim=2, keepdim=True)
+        inside = (shares > INSIDE_SHARE * best) & (best > 0)
+        tokens = reference.tokens
+        with torch.autocast(tokens.device.type, enabled=False):
+            masks = (reference.positive, reference.negative)
+            means = torch.stack([masked_average(tokens.float(), mask) for mask in masks], dim=1)
+        if tokens.shape[1] > count:
+            kept = _spread(inside, count).any(dim=1)
+            numbers = torch.argsort(kept.int(), dim=1, descending=True, stable=True)[:, :count]
+            tokens = torch.gather(tokens, 1, numbers[..., None].expand(-1, -1, tokens.shape[-1]))
+            inside = torch.gather(inside, 2, numbers[:, None].expand(-1, 2, -1))
+        return ReferenceEvidence(means, tokens, inside.float())
+
+
+def reference_channels(target: Tensor, evidence: ReferenceEvidence) -> Tensor:
     """Compare the patches of an image with a reference, in frozen features.
 
     For each mask: cosine to the mask's mean token, its z-score over the image, mean cosine to the 3 nearest tokens
@@ -50,21 +90,21 @@ def reference_channels(target: Tensor, reference: ReferenceTokens) -> Tensor:
 
     Args:
         target: Tokens of the image, (B, N, D).
-        reference: Tokens and mask shares of the reference, of the same batch.
+        evidence: The reference, of the same batch.
 
     Returns:
         (B, N, 12), float32.
     """
     target = F.normalize(target.float(), dim=-1)
-    tokens = F.normalize(reference.tokens.float(), dim=-1)
-    cosines = torch.bmm(target, tokens.transpose(1, 2))
+    cosines = torch.bmm(target, F.normalize(evidence.tokens.float(), dim=-1).transpose(1, 2))
+    means = F.normalize(evidence.means.float(), dim=-1)
     per_sign, flags = [], []
-    for weights in (reference.positive, reference.negative):
-        present = (weights.sum(dim=1) > 0).float()[:, None]
-        pooled = F.normalize(masked_average(reference.tokens.float(), weights), dim=-1)
-        to_pooled = torch.einsum("bnd,bd->bn", target, pooled)
-        nearest = _nearest_inside(cosines, weights)
-        channels = [to_pooled, _z_score(to_pooled), nearest, _z_score(nearest)]
+    for sign in (0, 1):
+        inside = evidence.inside[:, sign]
+        present = inside.amax(dim=1)[:, None]
+        to_mean = torch.einsum("bnd,bd->bn", target, means[:, sign])
+        nearest = _nearest_inside(cosines, inside)
+        channels = [to_mean, _z_score(to_mean), nearest, _z_score(nearest)]
         per_sign.append(torch.stack([channel * present for channel in channels], dim=-1))
         flags.append(present.expand(-1, target.shape[1]))
     positive, negative = per_sign
@@ -94,14 +134,21 @@ def click_channels(target: Tensor, click_weights: Tensor) -> Tensor:
     return torch.stack(channels + flags, dim=-1)
 
 
-def _nearest_inside(cosines: Tensor, weights: Tensor) -> Tensor:
-    """Mean of the 3 largest cosines (B, N, M) among reference tokens inside the mask; zero where it is absent."""
-    best = weights.amax(dim=1, keepdim=True)
-    inside = (weights > INSIDE_SHARE * best) & (best > 0)
-    masked = cosines.masked_fill(~inside[:, None], -1.0)
+def _spread(inside: Tensor, count: int) -> Tensor:
+    """At most `count` of the patches inside either mask, evenly spaced: bool (B, 2, M), as `inside`."""
+    found = inside.sum(dim=2, keepdim=True)
+    places = torch.maximum(count - found.flip(1), torch.full_like(found, count // 2))
+    step = (places.double() / found.clamp_min(1)).clamp(max=1.0) * (1 + 1e-9)
+    number = inside.cumsum(dim=2)
+    return inside & (torch.floor(number * step) > torch.floor((number - 1) * step))
+
+
+def _nearest_inside(cosines: Tensor, inside: Tensor) -> Tensor:
+    """Mean of the 3 largest cosines (B, N, M) among reference tokens inside the mask (B, M); zero where it is absent."""
+    masked = torch.where(inside[:, None] > 0, cosines, -1.0)
     top = masked.topk(min(NEAREST, masked.shape[-1]), dim=-1).values
     count = inside.sum(dim=1)[:, None, None]
-    counted = torch.arange(top.shape[-1], device=top.device)[None, None] < count
+    counted = (torch.arange(top.shape[-1], device=top.device)[None, None] < count).float()
     return (top * counted).sum(dim=-1) / counted.sum(dim=-1).clamp_min(1)
 
 

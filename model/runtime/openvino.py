@@ -23,9 +23,12 @@ from model.network.prompts import ReferenceTokens, reference_tokens
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut
 from model.runtime.openvino_export import STAGES, click_inputs, convert, openvino_package, quantisation_group
 
-FORMAT = 2
+FORMAT = 3
 """Part of the name of a cached network. To be increased when `openvino_export` changes what it makes."""
 KEPT_NETWORKS = 12
+BFLOAT16_STAGES = frozenset({"image", "reference", "clicks"})
+"""Stages computed in bfloat16 where the processor has it. "match" compares cosines that differ by less than it can tell
+apart, and would not be faster."""
 
 
 class OpenVinoStages:
@@ -36,6 +39,9 @@ class OpenVinoStages:
         size_px: Side of the square input.
         cache_dir: Folder of converted networks. The network is taken from it, or converted and stored there. None
             converts at every start.
+        threads: Number of processor threads; None takes torch's.
+        bfloat16: Whether `BFLOAT16_STAGES` are computed in bfloat16 if the processor has it. 8-bit layers stay as they
+            are. False computes what is not rounded to 8 bits in float32.
 
     Raises:
         ImportError: If OpenVINO is not installed.
@@ -43,16 +49,28 @@ class OpenVinoStages:
         OSError: If the cache folder cannot be written.
     """
 
-    def __init__(self, network: RefCut, size_px: int, cache_dir: Path | None) -> None:
+    def __init__(
+        self,
+        network: RefCut,
+        size_px: int,
+        cache_dir: Path | None,
+        threads: int | None = None,
+        *,
+        bfloat16: bool = True,
+    ) -> None:
         self._network = network
         self._size_px = size_px
+
+        def compiled(models: dict[str, Any]) -> dict[str, Any]:
+            return _compiled(network, models, threads or torch.get_num_threads(), bfloat16=bfloat16)
+
         if cache_dir is None:
-            self._requests = _compiled(network, convert(network, size_px))
+            self._requests = compiled(convert(network, size_px))
             return
         folder = cache_dir / _key(network, size_px)
         if folder.is_dir():
             try:
-                self._requests = _compiled(network, _stored_files(folder))
+                self._requests = compiled(_stored_files(folder))
                 with suppress(OSError):
                     os.utime(folder)
                 return
@@ -60,7 +78,7 @@ class OpenVinoStages:
                 shutil.rmtree(folder, ignore_errors=True)
         models = convert(network, size_px)
         _store(models, folder)
-        self._requests = _compiled(network, models)
+        self._requests = compiled(models)
 
     @property
     def config(self) -> NetworkConfig:
@@ -95,15 +113,15 @@ class OpenVinoStages:
         return reference_tokens(tokens, positive, negative, features.grid, features.reader)
 
     def prepare_reference(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference:
-        """As `RefCut.prepare_reference`; only what the reader matches is computed by OpenVINO."""
-        if self.config.reader is None or features.reader is None:
+        """As `RefCut.prepare_reference`. What depends on the reference alone is computed by torch."""
+        if self.config.reader is None:
             return self._network.prepare_reference(features, reference)
         inputs, present = self._network.match_inputs(features, reference)
         side = self._size_px // self.config.patch_px
-        if any(tensor.shape[:2] != (1, side * side) for tensor in inputs):
+        if any(tensor.shape[:2] != (1, side * side) for tensor in inputs[:5]):
             return self._network.prepare_reference(features, reference)
-        (matched,) = self._run("match", list(inputs))
-        return self._network.with_matched(features, reference, matched, present)
+        channels, matched = self._run("match", list(inputs))
+        return PreparedReference(self._network.rpg(reference), channels, matched, present)
 
     def segment(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None
@@ -133,21 +151,24 @@ def is_cached(network: RefCut, size_px: int, cache_dir: Path) -> bool:
     return (cache_dir / _key(network, size_px)).is_dir()
 
 
-def _compiled(network: RefCut, models: dict[str, Any]) -> dict[str, Any]:
+def _compiled(network: RefCut, models: dict[str, Any], threads: int, *, bfloat16: bool) -> dict[str, Any]:
     """An inference request per stage."""
     core = openvino_package().Core()
+    has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     options = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_PRECISION_HINT": "f32",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": quantisation_group(network),
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_NUM_THREADS": threads,
         # With pinning, all workers of one machine would use its first cores.
         "ENABLE_CPU_PINNING": False,
     }
-    return {
-        name: core.compile_model(model, "CPU", options).create_infer_request()
-        for name, model in models.items()
-    }
+
+    def request(stage: str, model: Any) -> Any:
+        short = bfloat16 and has_bfloat16 and stage in BFLOAT16_STAGES
+        precision = {"INFERENCE_PRECISION_HINT": "bf16" if short else "f32"}
+        return core.compile_model(model, "CPU", options | precision).create_infer_request()
+
+    return {stage: request(stage, model) for stage, model in models.items()}
 
 
 def _stored_files(folder: Path) -> dict[str, str]:

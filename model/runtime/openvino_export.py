@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.network.prompts import ReferenceTokens
 from model.network.refcut import ImageFeatures, PreparedReference, RefCut
 
 MIN_WEIGHTS = 10_000
@@ -74,13 +75,13 @@ class _Reference(nn.Module):
 
 
 class _Match(nn.Module):
-    """What `RefCut.match_inputs` returns to what the reader carries over."""
+    """What `RefCut.match_inputs` returns to what `RefCut.match` returns."""
 
     def __init__(self, network: RefCut) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         return self.network.match(*inputs)
 
 
@@ -167,9 +168,9 @@ def convert(network: RefCut, size_px: int) -> dict[str, Any]:
     }
     if network.config.reader is not None:
         assert features.comparison is not None
-        assert features.reader is not None
-        pair = [features.reader, features.comparison] * 2
-        models["match"] = _converted(_Match(network), [*pair, torch.zeros(*features.reader.shape[:2], 3)])
+        blank = torch.zeros(1, features.comparison.shape[1])
+        reference = ReferenceTokens(features.comparison, blank, blank, features.reader)
+        models["match"] = _converted(_Match(network), network.match_inputs(features, reference)[0])
     if network.config.reference_features != "frozen":
         models["reference"] = _converted(_Reference(network), [image])
     return models

@@ -28,7 +28,11 @@ log = logging.getLogger(__name__)
 
 
 def with_runtime(
-    network: RefCut, settings: PredictorSettings, runtime: RuntimeName, cache_dir: Path | None = None
+    network: RefCut,
+    settings: PredictorSettings,
+    runtime: RuntimeName,
+    cache_dir: Path | None = None,
+    threads: int | None = None,
 ) -> NetworkStages:
     """The stages of a network, for a predictor.
 
@@ -38,6 +42,7 @@ def with_runtime(
         runtime: "torch", "openvino", or "auto": OpenVINO with 8-bit weights on a CPU if it is installed and loads,
             otherwise torch.
         cache_dir: Folder in which the converted network is stored for the next start; None stores nothing.
+        threads: Processor threads of OpenVINO; None takes torch's.
 
     Returns:
         The network itself, or an `OpenVinoStages`.
@@ -56,7 +61,7 @@ def with_runtime(
     problem = _problem(network, settings)
     if problem is None:
         try:
-            return OpenVinoStages(network, settings.network_px, cache_dir)
+            return OpenVinoStages(network, settings.network_px, cache_dir, threads)
         except (ImportError, OSError, RuntimeError) as error:
             problem = f"OpenVINO cannot be used ({type(error).__name__}: {error})"
             if runtime == "auto":

@@ -23,9 +23,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
 from refcut_backend.cli.state_lock import PRIVATE_FILE, PRIVATE_FOLDER
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings
@@ -149,6 +146,9 @@ def require_database(settings: Settings) -> None:
     Raises:
         ConfigError: There is none. The message names the folder that was looked in and the backends that run.
     """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         url = make_url(settings.database)
     except ArgumentError:

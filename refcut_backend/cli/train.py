@@ -11,7 +11,6 @@ from rich.table import Table
 from refcut_backend.cli.common import SomeProjectOption, find_project, open_console, plain, with_settings
 from refcut_backend.project_ids import project_name
 from refcut_backend.settings import Settings
-from refcut_backend.training.runs import Outcome, RequestedBy, Stage
 
 if TYPE_CHECKING:
     from refcut_backend.clicks.log import ClickCost
@@ -46,6 +45,7 @@ def train(
 
 def _train(settings: Settings, project: int, wait: bool) -> None:
     from refcut_backend.queue.redis import connect_redis
+    from refcut_backend.training.runs import RequestedBy
     from refcut_backend.wiring import open_stores, wire_training
 
     with open_stores(settings) as stores:
@@ -59,6 +59,8 @@ def _train(settings: Settings, project: int, wait: bool) -> None:
 
 def _wait(runs: TrainingRuns, run: Run) -> None:
     """Prints a line whenever something has changed."""
+    from refcut_backend.training.runs import Outcome
+
     printed = ""
     while True:
         now = runs.of(run.id)
@@ -75,6 +77,8 @@ def _wait(runs: TrainingRuns, run: Run) -> None:
 
 
 def _progress(run: Run) -> str:
+    from refcut_backend.training.runs import Stage
+
     if run.has_ended:
         version = f" {run.version}" if run.version else ""
         return f"{run.outcome}{version}: {run.message}" if run.outcome else str(run.stage)

@@ -16,6 +16,8 @@ from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.database.tables import ClickEvent, ClickPolarity
 
 IDS_PER_QUERY = 1000
+LAST_CLICKS = 500
+"""Newest clicks of all projects among which `ClickLog.last_labels` looks, so that it takes the same time for any log."""
 CHECK_EVERY_S = 3600.0
 """How often old clicks are dropped."""
 
@@ -119,6 +121,19 @@ class ClickLog:
                     if event.box is None:
                         found.setdefault(event.task_id, {})[event.region_id] = event.clicks
         return found
+
+    def last_labels(self, project_id: int) -> list[str]:
+        """Return the labels of a project that were clicked lately, the last one first."""
+        newest = func.max(ClickEvent.id)
+        query = (
+            select(ClickEvent.label)
+            .where(ClickEvent.id > select(newest).scalar_subquery() - LAST_CLICKS)
+            .where(ClickEvent.project_id == project_id)
+            .group_by(ClickEvent.label)
+            .order_by(newest.desc())
+        )
+        with self._engine.connect() as connection:
+            return list(connection.scalars(query))
 
     def clicks_per_mask(self, project_id: int) -> list[ClickCost]:
         """Count the prompts of accepted masks, for each label and model version, sorted by both.

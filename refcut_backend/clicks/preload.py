@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Any, Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from refcut_backend.clicks.log import ClickLog
 from refcut_backend.errors import RefCutError
 from refcut_backend.images.address import image_of_task
 from refcut_backend.images.hidden_urls import Addresses
@@ -18,7 +20,7 @@ from refcut_backend.references.registry import References
 
 log = logging.getLogger("refcut.click")
 
-MAX_REFERENCES = 8
+MAX_LABELS = 8
 MAX_IMAGES = 4
 
 
@@ -35,15 +37,22 @@ class TaskPreloader:
     Args:
         queue: Sends the preload.
         references: Masks that say what a label means.
+        clicks: Tells which labels were clicked last.
         addresses: Keeps signed URLs out of Redis.
         max_references: Highest number of references per label.
     """
 
     def __init__(
-        self, queue: PreloadSender, references: References, addresses: Addresses, max_references: int
+        self,
+        queue: PreloadSender,
+        references: References,
+        clicks: ClickLog,
+        addresses: Addresses,
+        max_references: int,
     ) -> None:
         self._queue = queue
         self._references = references
+        self._clicks = clicks
         self._addresses = addresses
         self._max_references = max_references
 
@@ -57,20 +66,20 @@ class TaskPreloader:
         try:
             controls = read_label_config(label_config, task_data)
             images = tuple(self._addresses.hide(address) for address in _images(task_data, controls))
-            references = tuple(self._newest(project_id, controls))
             if images:
-                self._queue.ask(
-                    PreloadJob(project_id, task_id, images[:MAX_IMAGES], references[:MAX_REFERENCES])
-                )
+                references = tuple(islice(self._of_labels(project_id, controls), MAX_LABELS))
+                self._queue.ask(PreloadJob(project_id, task_id, images[:MAX_IMAGES], references))
         except (RefCutError, SQLAlchemyError) as error:
             log.warning("task not prepared", extra={"task": task_id, "problem": type(error).__name__})
 
-    def _newest(self, project_id: int, controls: ProjectControls) -> Iterator[int]:
-        """The newest reference of each label, then the second of each, and so on."""
+    def _of_labels(self, project_id: int, controls: ProjectControls) -> Iterator[tuple[int, ...]]:
+        """What a click on each label uses; labels that were clicked last come first, then the others by name."""
         labels = sorted({label for control in controls.clicks for label in control.labels})
-        found = [self._references.newest(project_id, label, self._max_references) for label in labels]
-        for index in range(self._max_references):
-            yield from (of_label[index].id for of_label in found if index < len(of_label))
+        clicked = [label for label in self._clicks.last_labels(project_id) if label in labels]
+        for label in dict.fromkeys([*clicked, *labels]):
+            found = self._references.newest(project_id, label, self._max_references)
+            if found:
+                yield tuple(reference.id for reference in found)
 
 
 def _images(task_data: dict[str, Any], controls: ProjectControls) -> Iterator[str]:

@@ -217,6 +217,7 @@ class ClickEngine:
             RefCutError: If an image cannot be read.
         """
         model = self._model_of(job.project_id)
+        opened_images = {}
         for address in job.image_addresses:
             where = TaskImage(job.project_id, job.task_id, address)
             if not self._wait_for_image(where, must_stop, recheck=True):
@@ -226,12 +227,20 @@ class ClickEngine:
                 return False
             opened.predictor.preload()
             self._open_images.store(key, opened)
-        for reference_id in job.reference_ids:
-            for reference in self._references.stored(job.project_id, [reference_id]):
+            opened_images[key] = opened
+        for of_label in job.reference_ids_by_label:
+            stored = self._references.stored(job.project_id, of_label)
+            for reference in stored:
                 is_known = self._references.has(model, reference) or self._references.has_failed(reference)
                 if not (is_known or self._wait_for_image(image_of(reference), must_stop)):
                     return False
                 self._references.usable(model, [reference])
+            tokens = self._references.usable(model, stored).tokens
+            for key, opened in opened_images.items():
+                if must_stop():
+                    return False
+                opened.predictor.preload(tokens)
+                self._open_images.store(key, opened)
         return True
 
     def prepare(

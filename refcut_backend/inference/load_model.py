@@ -12,7 +12,9 @@ import torch
 from model.checkpoints.weights import load_network
 from model.errors import RuntimeChoiceError
 from model.network.refcut import RefCut
-from model.predictor_config import serving_settings
+from model.predictor_config import PredictorSettings, serving_settings
+from model.runtime.base import NetworkStages
+from model.runtime.openvino import OpenVinoStages
 from model.runtime.select import RuntimeName, prepare_in_subprocess, with_runtime
 from refcut_backend.errors import ConfigError
 from refcut_backend.inference.models import ServedModel
@@ -24,17 +26,21 @@ log = logging.getLogger("refcut.worker")
 class ModelLoader:
     """Loads networks for one device and runtime. Versions share the tensors that they have in common."""
 
-    def __init__(self, device: torch.device, runtime: RuntimeName, runtime_cache_dir: Path) -> None:
+    def __init__(
+        self, device: torch.device, runtime: RuntimeName, runtime_cache_dir: Path, threads: int | None = None
+    ) -> None:
         """Prepare a loader.
 
         Args:
             device: Where the networks compute.
             runtime: "auto", "openvino" or "torch".
             runtime_cache_dir: Folder of converted models; shared by the workers of a machine.
+            threads: Processor threads of OpenVINO; None takes torch's.
         """
         self._device = device
         self._runtime = runtime
         self._cache_dir = runtime_cache_dir
+        self._threads = threads
         self._shared: RefCut | None = None
         self._load_lock = threading.Lock()
 
@@ -52,7 +58,7 @@ class ModelLoader:
         self._shared = load_network(folder).to(self._device)
         settings = serving_settings(self._shared.config)
         try:
-            stages = with_runtime(self._shared, settings, self._runtime, self._cache_dir)
+            stages = self._with_runtime(self._shared, settings)
         except RuntimeChoiceError as error:
             raise ConfigError(f"REFCUT_RUNTIME: {error.message}", hint=error.hint) from None
         return ServedModel(version, stages, settings)
@@ -77,9 +83,10 @@ class ModelLoader:
                 prepare_in_subprocess(network, folder, self._runtime, self._cache_dir)
             except RuntimeChoiceError as error:
                 log.warning("a version is converted in the worker", extra={"problem": str(error)})
-            return ServedModel(
-                version, with_runtime(network, settings, self._runtime, self._cache_dir), settings
-            )
+            return ServedModel(version, self._with_runtime(network, settings), settings)
+
+    def _with_runtime(self, network: RefCut, settings: PredictorSettings) -> NetworkStages:
+        return with_runtime(network, settings, self._runtime, self._cache_dir, self._threads)
 
 
 def prepare_version(folder: Path, settings: Settings) -> None:
@@ -113,7 +120,23 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(("cuda" if available else "cpu") if wanted == "auto" else wanted)
 
 
-def share_cores(device: torch.device, workers: int) -> None:
-    """Limit torch to this worker's share of the processor cores. No effect on a GPU."""
+def share_cores(device: torch.device, workers: int) -> int:
+    """Limit torch to this worker's share of the processor cores. No effect on a GPU.
+
+    Returns:
+        The share, as a number of threads.
+    """
+    threads = max(len(os.sched_getaffinity(0)) // workers, 1)
     if device.type == "cpu":
-        torch.set_num_threads(max(len(os.sched_getaffinity(0)) // workers, 1))
+        torch.set_num_threads(threads)
+    return threads
+
+
+def leave_cores_to_openvino(network: NetworkStages) -> None:
+    """Limit torch to one thread if OpenVINO computes the network.
+
+    Threads of two pools wait for each other, because both keep a core busy for a while after each operation. What torch
+    computes beside OpenVINO is too small for several threads.
+    """
+    if isinstance(network, OpenVinoStages):
+        torch.set_num_threads(1)

@@ -14,7 +14,12 @@ from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.images.uploads import Uploads
 from refcut_backend.inference.engine import CacheLimits, ClickEngine
 from refcut_backend.inference.jobs import JobRunner
-from refcut_backend.inference.load_model import ModelLoader, choose_device, share_cores
+from refcut_backend.inference.load_model import (
+    ModelLoader,
+    choose_device,
+    leave_cores_to_openvino,
+    share_cores,
+)
 from refcut_backend.inference.models import ProjectModels, ServedModel
 from refcut_backend.inference.prelabeller import Prelabeller
 from refcut_backend.inference.work_loop import work
@@ -36,12 +41,13 @@ def make_engine(settings: Settings) -> ClickEngine:
         ModelError: If the model cannot be loaded.
     """
     device = choose_device(settings.device)
-    share_cores(device, settings.workers)
+    threads = share_cores(device, settings.workers)
     engine = open_database(settings.database)
     projects = Projects.of(engine, settings)
     references = References(engine)
 
-    models = load_models(settings, device)
+    models = load_models(settings, device, threads)
+    leave_cores_to_openvino(models.shared.network)
     click_engine = ClickEngine(
         models,
         open_image_cache(settings, projects, Addresses(engine), Uploads(engine)),
@@ -49,17 +55,16 @@ def make_engine(settings: Settings) -> ClickEngine:
         CacheLimits(settings.feature_cache_max_bytes, settings.reference_cache_max_bytes),
     )
     click_engine.warm_up()
-    threads = torch.get_num_threads()
     runtime = type(models.shared.network).__name__
     log.info("model loaded", extra={"device": str(device), "threads": threads, "runtime": runtime})
     return click_engine
 
 
-def load_models(settings: Settings, device: torch.device) -> ProjectModels:
+def load_models(settings: Settings, device: torch.device, threads: int) -> ProjectModels:
     """Load the shared model; the versions of projects are loaded when they are needed."""
     store = open_model_store(settings)
     choice = ServingChoice(store, settings.model_dir, store.local_folder)
-    loader = ModelLoader(device, settings.runtime, settings.runtime_cache_dir)
+    loader = ModelLoader(device, settings.runtime, settings.runtime_cache_dir, threads)
     shared = loader.load_shared(settings.model_dir, choice.shared.version)
 
     def load(version: str) -> ServedModel:

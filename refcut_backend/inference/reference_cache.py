@@ -44,15 +44,20 @@ class UsableReferences:
 
     Attributes:
         keys: Keys of the contents.
-        tokens: For `RefCutPredictor.set_reference`; None without a usable reference.
+        encoded: The references, one by one.
         versions: Versions of the references that are used.
         left_out: References that cannot be used.
     """
 
     keys: tuple[ContentKey, ...] = ()
-    tokens: ReferenceTokens | None = None
+    encoded: tuple[ReferenceTokens, ...] = ()
     versions: tuple[str, ...] = ()
     left_out: tuple[LeftOutReference, ...] = ()
+
+    @property
+    def tokens(self) -> ReferenceTokens | None:
+        """All of them joined, for `RefCutPredictor.set_reference`; None without a usable reference."""
+        return ReferenceTokens.join(self.encoded) if self.encoded else None
 
 
 class ReferenceCache:
@@ -139,8 +144,7 @@ class ReferenceCache:
             keys.append(key)
             tokens.append(encoded)
             versions.append(reference.version)
-        joined = ReferenceTokens.join(tokens) if tokens else None
-        return UsableReferences(tuple(keys), joined, tuple(versions), tuple(left_out))
+        return UsableReferences(tuple(keys), tuple(tokens), tuple(versions), tuple(left_out))
 
     def _wait_for_image(self, model: ServedModel, reference: StoredReference, deadline: float) -> None:
         """Waits for a download. Raises NotYetError if it takes too long; it goes on, and the next click uses it."""

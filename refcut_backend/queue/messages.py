@@ -217,14 +217,15 @@ class PreloadJob:
         project_id: Label Studio's project.
         task_id: Label Studio's task.
         image_addresses: The task's images that can be clicked on.
-        reference_ids: Rows of the reference table, most likely ones first.
+        reference_ids_by_label: For each label that may be clicked, the rows of the reference table that a click on it
+            uses, in their order. The most likely labels come first.
         format: Version of these fields.
     """
 
     project_id: int
     task_id: int
     image_addresses: tuple[str, ...]
-    reference_ids: tuple[int, ...] = ()
+    reference_ids_by_label: tuple[tuple[int, ...], ...] = ()
     format: int = PRELOAD_FORMAT
 
     def to_json(self) -> dict[str, Any]:

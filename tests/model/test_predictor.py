@@ -190,6 +190,32 @@ def test_a_new_image_forgets_the_old_one_and_keeps_the_reference(kind: str) -> N
     assert same(predictor.predict(POOL), expected)
 
 
+@BOTH
+def test_a_preloaded_reference_changes_no_click_and_is_not_prepared_again(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = make(NETWORKS[kind], "whole")
+    references = [
+        predictor.encode_reference(drawn_image(40, 70, seed), box(40, 70, 5, 5, 20), None) for seed in (1, 2)
+    ]
+    expected = []
+    for reference in references:
+        predictor.set_reference(reference)
+        expected.append(predictor.predict(POOL[:2]))
+    predictor.set_image(IMAGE)
+    predictor.set_reference(references[0])
+    predictor.predict(POOL[:1])
+    for reference in references:
+        predictor.preload(reference)
+    monkeypatch.setattr(predictor.network, "prepare_reference", lambda *_: pytest.fail("prepared again"))
+    monkeypatch.setattr(predictor.network, "encode_image", lambda *_: pytest.fail("encoded again"))
+    assert same(predictor.predict(POOL[:2]), expected[0])
+    for index in (1, 0):
+        # Joined anew, as for each click.
+        predictor.set_reference(ReferenceTokens.join([references[index]]))
+        assert same(predictor.predict(POOL[:2]), expected[index])
+
+
 @ANY_WAY
 @BOTH
 def test_a_box_is_answered_within_its_limits_until_a_click_lies_outside_them(kind: str, way: str) -> None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import torch
 
 from model.network.prompts import ReferenceTokens
-from model.network.similarity import LEARNED_CHANNELS, LearnedSimilarity
+from model.network.similarity import (
+    LEARNED_CHANNELS,
+    LearnedSimilarity,
+    ReferenceEvidence,
+    reference_channels,
+)
 
 PATCHES = 12
 IN_MEAN, IN_NEAREST, OUT_MEAN, OUT_NEAREST, REST_MEAN, REST_NEAREST = range(LEARNED_CHANNELS)
@@ -61,3 +66,53 @@ def test_one_similar_patch_among_others_is_found_by_the_nearest_and_hidden_in_th
     with torch.no_grad():
         first = identity_similarity()(three_surfaces(), reference)[0, 0]
     assert first[IN_NEAREST] > 0.99 > 0.7 > first[IN_MEAN]
+
+
+def references(*inside: int) -> tuple[torch.Tensor, ReferenceTokens]:
+    """12 patches of an image, and a reference for each number: 12 patches, of which so many are inside its masks.
+
+    The first patches are inside the positive mask, the last ones inside the negative mask.
+    """
+    generator = torch.Generator().manual_seed(0)
+    found = []
+    for count in inside:
+        positive, negative = torch.zeros(1, PATCHES), torch.zeros(1, PATCHES)
+        positive[:, :count], negative[:, PATCHES - count :] = 1, 1
+        tokens = torch.randn(1, PATCHES, 8, generator=generator)
+        found.append(ReferenceTokens(tokens, positive, negative))
+    return torch.randn(1, PATCHES, 8, generator=generator), ReferenceTokens.join(found)
+
+
+def compared(target: torch.Tensor, reference: ReferenceTokens, count: int) -> torch.Tensor:
+    return reference_channels(target, ReferenceEvidence.of(reference, count))
+
+
+def test_patches_outside_the_masks_of_several_references_are_left_out_without_a_change() -> None:
+    target, reference = references(1, 2, 3)
+    assert ReferenceEvidence.of(reference, PATCHES).tokens.shape == (1, PATCHES, 8)
+    expected = compared(target, reference, 3 * PATCHES)
+    assert expected.abs().amax(dim=1).min() > 0.1
+    torch.testing.assert_close(compared(target, reference, PATCHES), expected)
+
+
+def test_of_too_many_patches_inside_the_masks_those_that_are_kept_are_evenly_spaced() -> None:
+    _, reference = references(6, 6, 6, 6)
+    evidence = ReferenceEvidence.of(reference, PATCHES)
+    for sign, first in ((0, 0), (1, 6)):
+        kept = evidence.tokens[0, evidence.inside[0, sign] > 0]
+        of_each = [
+            sum(bool((kept == token).all(dim=1).any()) for token in part)
+            for part in reference.tokens[0].split(PATCHES)
+        ]
+        assert of_each == [1, 2, 1, 2], f"sign {sign}"
+        assert not (kept == reference.tokens[0, (first + 6) % PATCHES]).all(dim=1).any()
+
+
+def test_a_small_mask_keeps_all_of_its_patches_beside_a_large_one() -> None:
+    _, reference = references(*[12] * 4)
+    reference.negative[:] = 0
+    reference.negative[:, 5] = 1
+    reference.positive[:, 5] = 0
+    evidence = ReferenceEvidence.of(reference, PATCHES)
+    assert evidence.inside[0].sum(dim=1).tolist() == [11, 1]
+    assert torch.equal(evidence.tokens[0, evidence.inside[0, 1] > 0], reference.tokens[0, 5:6])

@@ -16,15 +16,17 @@ from model.checkpoints.weights import load_network
 from model.data.annotated_objects import read_annotated_objects
 from model.images import read_image
 from model.masks import deepest_point
+from model.network.candidates import Segmentation
 from model.network.click_maps import disk_maps
 from model.network.config import PRESETS, NetworkConfig
+from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings
 from model.runtime import openvino
 from model.runtime.base import NetworkStages
 from model.runtime.openvino import OpenVinoStages
-from model.runtime.openvino_export import quantisation_group
+from model.runtime.openvino_export import openvino_package, quantisation_group
 from model.transforms import crop_image, crop_mask
 from model.types import Box, Click
 from tests.support.recorded import REPOSITORY
@@ -52,6 +54,12 @@ def logits(
     reference: Reference | None,
     click_rc: tuple[float, float] = (20, 30),
 ) -> torch.Tensor:
+    return segmentation(stages, image, reference, click_rc).logits
+
+
+def segmentation(
+    stages: NetworkStages, image: torch.Tensor, reference: Reference | None, click_rc: tuple[float, float]
+) -> Segmentation:
     """After one click."""
     size = image.shape[-1]
     with torch.inference_mode():
@@ -64,7 +72,7 @@ def logits(
         maps = [torch.zeros(1, 1, size, size), disk_maps(click, size, size)]
         if stages.config.box_input:
             maps.append(torch.zeros(1, 1, size, size))
-        return stages.segment(features, torch.cat(maps, dim=1), prepared).logits
+        return stages.segment(features, torch.cat(maps, dim=1), prepared)
 
 
 def noise(size: int, seed: int = 0) -> torch.Tensor:
@@ -73,9 +81,9 @@ def noise(size: int, seed: int = 0) -> torch.Tensor:
 
 @functools.cache
 def converted(config: NetworkConfig) -> tuple[RefCut, OpenVinoStages]:
-    """A network of random weights, and what it is converted to."""
+    """A network of random weights, and what it is converted to, in float32."""
     network = random_network(config)
-    return network, OpenVinoStages(network, config.network_px, None)
+    return network, OpenVinoStages(network, config.network_px, None, bfloat16=False)
 
 
 @BOTH
@@ -99,7 +107,7 @@ def test_a_session_of_clicks_gives_the_same_masks(config: NetworkConfig) -> None
     network = obedient_network(config)
     clicks = [Click(40.0, 60.0), Click(55.0, 80.0), Click(20.0, 20.0, positive=False)]
     masks = []
-    for stages in (network, OpenVinoStages(network, config.network_px, None)):
+    for stages in (network, OpenVinoStages(network, config.network_px, None, bfloat16=False)):
         predictor = RefCutPredictor(stages, settings)
         predictor.set_image(drawn_image(96, 128))
         masks.append([predictor.predict(clicks[: count + 1]).mask_hw for count in range(3)])
@@ -114,7 +122,7 @@ def test_candidate_masks_and_what_they_are_worth_are_the_same() -> None:
     part_hw = np.zeros(image.shape[:2], bool)
     part_hw[20:60, 30:90] = True
     results = []
-    for stages in (network, OpenVinoStages(network, TINY_READING.network_px, None)):
+    for stages in (network, OpenVinoStages(network, TINY_READING.network_px, None, bfloat16=False)):
         predictor = RefCutPredictor(stages, settings)
         predictor.set_reference(predictor.encode_reference(image[:, ::-1].copy(), part_hw, ~part_hw))
         predictor.set_image(image)
@@ -128,25 +136,64 @@ def test_candidate_masks_and_what_they_are_worth_are_the_same() -> None:
     assert len({round(one.expected_iou or 0, 3) for one in expected.candidates}) == 3
 
 
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_reference_is_prepared_as_torch_prepares_it(count: int) -> None:
+    network, stages = converted(TINY_READING)
+    size = TINY_READING.network_px
+    upper_half = torch.zeros(1, 1, size, size)
+    upper_half[..., : size // 2, :] = 1
+    with torch.inference_mode():
+        features = network.encode_image(noise(size))
+        encoded = [network.encode_reference(noise(size, seed), upper_half, None) for seed in range(count)]
+        reference = ReferenceTokens.join(encoded)
+        expected = network.prepare_reference(features, reference)
+        found = stages.prepare_reference(features, reference)
+    for name, one in vars(expected).items():
+        assert one.abs().max() > 0, name
+        torch.testing.assert_close(getattr(found, name), one, rtol=1e-4, atol=1e-4)
+
+
+def test_large_stages_are_computed_in_bfloat16_where_the_processor_has_it() -> None:
+    capabilities = openvino_package().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    short = "bf16" if "BF16" in capabilities else "f32"
+    network = random_network(TINY_READING)
+    stages = OpenVinoStages(network, TINY_READING.network_px, None, threads=1)
+    exact = converted(TINY_READING)[1]
+    for name, request in stages._requests.items():
+        model = request.get_compiled_model()
+        precision = model.get_property("INFERENCE_PRECISION_HINT").to_string()
+        assert precision == ("f32" if name == "match" else short), name
+        assert model.get_property("INFERENCE_NUM_THREADS") == 1
+        other = exact._requests[name].get_compiled_model()
+        assert other.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+
+
 def test_the_model_that_ships_gives_nearly_the_same_masks_on_photographs() -> None:
     network = load_network()
     size = SERVING.network_px
     stages = OpenVinoStages(network, size, None)
-    differing, errors = [], []
+    differing, errors, expectations = [], [], []
     for part in ("front_door", "wheel", "hood"):
         for here, there in (("te20", "car118"), ("te66", "te20"), ("car118", "te66")):
             crop, other = (_square(_photograph(name)) for name in (here, there))
             target, meant = (_mask(name, part) for name in (here, there))
             row, col = (size * share for share in _middle(target))
             expected, found = (
-                logits(one, crop, (other, crop_mask(meant, Box.whole(*meant.shape), size)), (row, col))
+                segmentation(one, crop, (other, crop_mask(meant, Box.whole(*meant.shape), size)), (row, col))
                 for one in (network, stages)
             )
-            differing.append(float(((expected > 0) != (found > 0)).float().mean()))
-            errors.append(float((expected - found).abs().max()))
+            assert expected.quality is not None
+            assert found.quality is not None
+            # All three candidates.
+            differing.append(float(((expected.logits > 0) != (found.logits > 0)).float().mean()))
+            errors.append(float((expected.logits - found.logits).abs().max()))
+            worth = torch.sigmoid(expected.quality) - torch.sigmoid(found.quality)
+            expectations.append(float(worth.abs().max()))
     print(f"differing {np.mean(differing):.5f} (max {max(differing):.5f}), logit error {max(errors):.2f}")
+    print(f"expected IoU {np.mean(expectations):.3f} (max {max(expectations):.3f})")
     assert np.mean(differing) < 0.005
     assert 0 < max(errors) < 2, "8-bit weights: not the same, but near"
+    assert np.mean(expectations) < 0.02
 
 
 def _square(path: Path) -> torch.Tensor:

@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from refcut_backend.clicks.preload import MAX_REFERENCES, TaskPreloader
+from refcut_backend.clicks.log import ClickLog
+from refcut_backend.clicks.preload import MAX_LABELS, TaskPreloader
 from refcut_backend.clicks.service import AddressHidingSender
+from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.database.engine import open_database
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.payloads import Timestamp
@@ -37,7 +39,8 @@ def engine(tmp_path):
 
 def opened(engine, data: dict[str, object], config: str = LABEL_CONFIG) -> list[PreloadJob]:
     queue = Queue()
-    TaskPreloader(queue, References(engine), Addresses(engine), 4).task_opened(7, 3, data, config)
+    preloader = TaskPreloader(queue, References(engine), ClickLog(engine), Addresses(engine), 4)
+    preloader.task_opened(7, 3, data, config)
     return queue.jobs
 
 
@@ -54,15 +57,36 @@ def test_an_opened_task_asks_for_its_image_and_its_labels_newest_references(engi
         refer(engine, label, annotation)
     (job,) = opened(engine, {"image": "/data/upload/7/a.png"})
     assert (job.project_id, job.task_id, job.image_addresses) == (7, 3, ("/data/upload/7/a.png",))
-    newest = {label: [r.id for r in References(engine).newest(7, label, 4)] for label in ("Hood", "Wheel")}
-    assert job.reference_ids == (newest["Hood"][0], newest["Wheel"][0], newest["Wheel"][1])
+    assert job.reference_ids_by_label == (of_label(engine, "Hood"), of_label(engine, "Wheel"))
+    assert len(of_label(engine, "Wheel")) == 2
 
 
-def test_no_more_references_are_requested_than_a_worker_has_time_for(engine):
-    for annotation in range(1, 13):
-        refer(engine, ["Wheel", "Hood", "Door"][annotation % 3], annotation)
+def of_label(engine, label: str) -> tuple[int, ...]:
+    """What a click on the label uses."""
+    return tuple(reference.id for reference in References(engine).newest(7, label, 4))
+
+
+def test_labels_that_were_clicked_last_are_prepared_first(engine):
+    for annotation, label in enumerate(["Wheel", "Hood", "Door"], start=1):
+        refer(engine, label, annotation)
+    for label in ("Wheel", "Door", "Wheel", "Gone"):
+        clicked = ClickedObject(label, "image", "rc-a", ())
+        ClickLog(engine).add(7, 2, clicked, model_version="s14", reference_versions=(), milliseconds=1)
     (job,) = opened(engine, {"image": "/data/upload/7/a.png"})
-    assert len(job.reference_ids) == MAX_REFERENCES
+    assert job.reference_ids_by_label == tuple(of_label(engine, label) for label in ("Wheel", "Door", "Hood"))
+
+
+def test_no_more_labels_are_prepared_than_a_worker_has_time_for(engine):
+    labels = [f"Part {number}" for number in range(10, 10 + MAX_LABELS + 2)]
+    for annotation, label in enumerate(labels, start=1):
+        refer(engine, label, annotation)
+    values = "".join(f'<Label value="{label}"/>' for label in labels)
+    config = (
+        '<View><Image name="image" value="$image"/><KeyPointLabels name="dot" toName="image" smart="true">'
+        f'{values}</KeyPointLabels><BrushLabels name="mask" toName="image">{values}</BrushLabels></View>'
+    )
+    (job,) = opened(engine, {"image": "/data/upload/7/a.png"}, config)
+    assert job.reference_ids_by_label == tuple(of_label(engine, label) for label in labels[:MAX_LABELS])
 
 
 @pytest.mark.parametrize("data", [{}, {"image": 3}, {"text": "no picture"}])

@@ -232,7 +232,7 @@ def test_a_lost_reference_does_not_keep_a_task_from_being_prepared():
     store = Store()
     store.lost = {"/ref1.jpg"}
     engine = make_engine(store)
-    assert engine.preload(PreloadJob(1, 2, ("/a.jpg",), (1, 3)), lambda: False)
+    assert engine.preload(preload_job(1, 3), lambda: False)
     prepared = engine.prepare(TaskImage(1, 2, "/a.jpg"), [1, 3], lambda: False)
     assert prepared is not None
     assert prepared.reference_versions == ("v3",)
@@ -376,7 +376,8 @@ def never() -> bool:
 
 
 def preload_job(*references: int) -> PreloadJob:
-    return PreloadJob(1, 2, ("/a.jpg",), references)
+    """For one label."""
+    return PreloadJob(1, 2, ("/a.jpg",), (references,))
 
 
 def test_a_warmed_task_needs_no_fetch_and_no_encoding_at_its_first_click(monkeypatch):
@@ -387,6 +388,17 @@ def test_a_warmed_task_needs_no_fetch_and_no_encoding_at_its_first_click(monkeyp
     answer = engine.answer(job((50, 50), references=[1]))
     assert (store.loaded, encoded) == (loaded, [])
     assert mask_of(answer) == mask_of(make_engine(store).answer(job((50, 50), references=[1])))
+
+
+def test_a_warmed_task_has_the_references_of_each_label_compared_with_its_image(monkeypatch):
+    engine = make_engine(Store())
+    expected = [mask_of(make_engine(Store()).answer(job((50, 50), references=ids))) for ids in ([1, 3], [3])]
+    assert engine.preload(PreloadJob(1, 2, ("/a.jpg",), ((1, 3), (3,))), never)
+    stages = engine._models.of(1).network
+    monkeypatch.setattr(stages, "prepare_reference", lambda *_: pytest.fail("compared at the click"))
+    monkeypatch.setattr(stages, "encode_image", lambda *_: pytest.fail("encoded at the click"))
+    found = [mask_of(engine.answer(job((50, 50), references=ids))) for ids in ([1, 3], [3])]
+    assert found == expected
 
 
 def test_warming_twice_fetches_nothing_and_finds_a_changed_image():

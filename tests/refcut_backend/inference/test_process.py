@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, save_base, save_version
 from model.network.refcut import RefCut
@@ -40,6 +42,23 @@ def test_a_worker_takes_openvino_on_a_processor_and_keeps_its_form_of_the_model(
 
 def test_a_worker_uses_torch_when_the_settings_say_so(settings: Settings) -> None:
     assert isinstance(stages_of(settings.model_copy(update={"runtime": "torch"})), RefCut)
+
+
+@pytest.mark.parametrize(("runtime", "left"), [("openvino", 1), ("torch", 2)])
+def test_openvino_gets_the_worker_s_share_of_the_cores_and_torch_no_second_pool(
+    settings: Settings, runtime: str, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(5)))
+    before = torch.get_num_threads()
+    try:
+        stages = stages_of(settings.model_copy(update={"runtime": runtime, "workers": 2}))
+        assert torch.get_num_threads() == left
+    finally:
+        torch.set_num_threads(before)
+    if isinstance(stages, OpenVinoStages):
+        for request in stages._requests.values():
+            threads = request.get_compiled_model().get_property("INFERENCE_NUM_THREADS")
+            assert threads == min(2, os.cpu_count() or 1), "OpenVINO takes no more than the machine has"
 
 
 def test_openvino_that_is_required_and_does_not_load_is_an_error(

@@ -21,7 +21,7 @@ CLICK = ClickJob(1, 2, "/a.jpg", "Door", (PercentClick(10, 20, True),))
 
 
 def preload(task: int) -> PreloadJob:
-    return PreloadJob(1, task, ("/a.jpg",), (4, 5))
+    return PreloadJob(1, task, ("/a.jpg",), ((4, 5),))
 
 
 class Engine:

@@ -1,0 +1,100 @@
+"""What is kept of an image's crops: no more than its limits, and nothing that belongs to another reference."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+from model import crop_features
+from model.crop_features import CACHED_CROPS, CropFeatures
+from model.network.prompts import ReferenceTokens
+from model.network.refcut import ImageFeatures, PreparedReference
+from model.predictor_config import PredictorSettings
+from model.runtime.base import NetworkStages
+from model.types import Box
+
+IMAGE = np.zeros((40, 40, 3), np.uint8)
+CROPS = [Box(0, 20 + number, 0, 20) for number in range(CACHED_CROPS + 1)]
+
+
+class CountingStages:
+    """Stages that only count what they are asked for."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.encoded = 0
+        self.prepared: list[float] = []
+
+    def encode_image(self, image: torch.Tensor) -> ImageFeatures:
+        self.encoded += 1
+        return ImageFeatures(torch.zeros(len(image), 4, 2), None, None, (2, 2))
+
+    def prepare_reference(self, _features: Any, reference: ReferenceTokens) -> PreparedReference:
+        self.prepared.append(float(reference.tokens.mean()))
+        return PreparedReference(reference.tokens[:, 0], None)
+
+
+@pytest.fixture
+def stages() -> CountingStages:
+    return CountingStages()
+
+
+@pytest.fixture
+def kept(stages: CountingStages) -> CropFeatures:
+    return CropFeatures(cast("NetworkStages", stages), PredictorSettings(network_px=28))
+
+
+def reference(value: float) -> ReferenceTokens:
+    return ReferenceTokens(torch.full((1, 4, 2), value), torch.ones(1, 4), torch.zeros(1, 4))
+
+
+def test_the_crop_that_was_not_used_for_longest_is_encoded_again(
+    stages: CountingStages, kept: CropFeatures
+) -> None:
+    for crop in CROPS[:CACHED_CROPS]:
+        kept.encoded(IMAGE, crop)
+    kept.encoded(IMAGE, CROPS[0])
+    kept.encoded(IMAGE, CROPS[CACHED_CROPS])
+    assert stages.encoded == CACHED_CROPS + 1
+    kept.encoded(IMAGE, CROPS[0])
+    assert stages.encoded == CACHED_CROPS + 1
+    kept.encoded(IMAGE, CROPS[1])
+    assert stages.encoded == CACHED_CROPS + 2
+
+
+def test_references_are_told_apart_by_their_sources_and_by_the_crop(
+    stages: CountingStages, kept: CropFeatures
+) -> None:
+    one, other = reference(1.0), reference(2.0)
+    features = kept.encoded(IMAGE, CROPS[0])
+    for given in (one, other, ReferenceTokens.join([one]), ReferenceTokens.join([one, other]), other):
+        prepared = kept.prepared(CROPS[0], features, given)
+        assert prepared is not None
+        assert prepared.prompt[0, 0] == given.tokens[0, 0, 0]
+    assert stages.prepared == [1.0, 2.0, 1.5]
+    kept.prepared(CROPS[1], kept.encoded(IMAGE, CROPS[1]), one)
+    assert stages.prepared == [1.0, 2.0, 1.5, 1.0]
+    assert kept.prepared(CROPS[0], features, None) is None
+
+
+def test_prepared_references_have_a_limit_and_can_be_dropped_alone(
+    stages: CountingStages, kept: CropFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crop_features, "CACHED_REFERENCES", 2)
+    references = [reference(float(number)) for number in range(3)]
+    features = kept.encoded(IMAGE, CROPS[0])
+    for number in (0, 1, 2, 2, 1, 0):
+        kept.prepared(CROPS[0], features, references[number])
+    assert stages.prepared == [0.0, 1.0, 2.0, 0.0]
+    kept.forget_references()
+    kept.prepared(CROPS[0], features, references[0])
+    assert stages.prepared == [0.0, 1.0, 2.0, 0.0, 0.0]
+    kept.encoded(IMAGE, CROPS[0])
+    assert stages.encoded == 1
+    assert kept.nbytes > 0
+    kept.forget()
+    assert kept.nbytes == 0
