@@ -1,6 +1,6 @@
 """The network's stages computed by OpenVINO on a CPU.
 
-Reading a reference against an image, and inputs of another size than the converted one, stay with torch.
+What depends on a reference alone, and inputs of another size than the converted one, stay with torch.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Weights have one scale per output channel. Activations are rounded to 8 bits when they are computed, in groups of input
 channels with one scale each ("dynamic quantisation"), so nothing has to be calibrated. Attention, norms, neck and head
-stay in float32.
+are not rounded to 8 bits; `model.runtime.openvino` chooses bfloat16 or float32 for them.
 """
 
 from __future__ import annotations
