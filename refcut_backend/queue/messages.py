@@ -217,8 +217,7 @@ class PreloadJob:
         project_id: Label Studio's project.
         task_id: Label Studio's task.
         image_addresses: The task's images that can be clicked on.
-        reference_ids_by_label: For each label that may be clicked, the rows of the reference table that a click on it
-            uses, in their order. The most likely labels come first.
+        reference_ids_by_label: Rows of the reference table that a click on a label uses, the likeliest label first.
         format: Version of these fields.
     """
 
