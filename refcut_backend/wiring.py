@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,8 +30,12 @@ from refcut_backend.clicks.service import AddressHidingSender, ClickService
 from refcut_backend.clicks.speed import ClickSpeed
 from refcut_backend.database.engine import WriteCheck, open_database
 from refcut_backend.database.projects import Projects
+from refcut_backend.images.address import TaskImage
+from refcut_backend.images.cache import Image, read_image
 from refcut_backend.images.hidden_urls import Addresses
+from refcut_backend.images.uploads import Uploads
 from refcut_backend.playground.service import Playground
+from refcut_backend.playground.trial import Trials
 from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
 from refcut_backend.prelabeling.task import TaskPrelabeller
 from refcut_backend.queue.background_queues import PreloadQueue, TrainingQueue
@@ -40,10 +45,14 @@ from refcut_backend.queue.queue_state import QueueState, read_queue_state
 from refcut_backend.queue.recent_clicks import RecentClicks
 from refcut_backend.references.authors import UserEmails
 from refcut_backend.references.event_log import EventLog
+from refcut_backend.references.manage import ReferenceManager
+from refcut_backend.references.pictures import ReferencePictures
+from refcut_backend.references.reconcile import Reconciler, SyncStates
 from refcut_backend.references.reconcile_loop import ReconcileThread, reconcile_thread
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Authors
-from refcut_backend.references.webhooks import AnnotationFollower
+from refcut_backend.references.sets import ReferenceSets
+from refcut_backend.references.webhooks import AnnotationFollower, EmailOf
 from refcut_backend.settings import Settings
 from refcut_backend.training.new_annotations import NewAnnotations
 from refcut_backend.training.report import TrainingReports
@@ -82,23 +91,66 @@ class Stores:
         projects: Projects that have called /setup, with address, token and label config.
         references: The references of all projects.
         addresses: Signed image URLs, hidden behind keys that may travel through Redis.
+        uploads: Photographs in the database.
     """
 
     engine: Engine
     projects: Projects
     references: References
     addresses: Addresses
+    uploads: Uploads
+
+    def read_image(self, settings: Settings, where: TaskImage) -> Image:
+        """Fetches an image at full size, (H, W, 3) uint8 RGB. Raises RefCutError."""
+        return read_image(settings, self.projects, self.addresses, self.uploads, where)
 
     def follower(self) -> AnnotationFollower:
         """What applies webhooks to the references."""
         return AnnotationFollower(self.references, self.projects, UserEmails(self.projects).email_of)
+
+    def reference_manager(self, settings: Settings) -> ReferenceManager:
+        """What lists and changes the references of a project."""
+        reconciler = Reconciler(self.references, self.projects, SyncStates(self.engine), self.follower())
+        return ReferenceManager(
+            self.references,
+            self.projects,
+            self.uploads,
+            reconciler,
+            settings.max_references_per_label,
+        )
+
+    def reference_pictures(self, settings: Settings) -> ReferencePictures:
+        """What draws references on their photographs."""
+        return ReferencePictures(self.references, partial(self.read_image, settings))
+
+    def reference_sets(self, settings: Settings) -> ReferenceSets:
+        """What moves references between projects."""
+        return ReferenceSets(
+            self.engine,
+            self.references,
+            self.projects,
+            self.uploads,
+            partial(self.read_image, settings),
+            settings,
+        )
+
+    def trials(self, playground: Playground, settings: Settings) -> Trials:
+        """What puts tasks and references of projects on the playground."""
+        return Trials(
+            self.references,
+            self.projects,
+            self.uploads,
+            playground.references,
+            partial(self.read_image, settings),
+            settings.max_references_per_label,
+        )
 
 
 def connect_stores(settings: Settings) -> Stores:
     """The stores on the settings' database, for the life of the process. Raises ConfigError if it cannot be opened."""
     engine = open_database(settings.database)
     references = References(engine, Authors.read(settings.reference_authors))
-    return Stores(engine, Projects.of(engine, settings), references, Addresses(engine))
+    return Stores(engine, Projects.of(engine, settings), references, Addresses(engine), Uploads(engine))
 
 
 @contextmanager
@@ -162,6 +214,11 @@ class Wiring:
         clicks: Answers clicks.
         projects: Remembers what /setup says.
         references: The references of all projects.
+        reference_manager: Lists and changes them.
+        reference_pictures: Draws them.
+        reference_sets: Moves them between projects.
+        email_of: Looks up the e-mail address of a user of a project's Label Studio; None if it is not known.
+        reference_uses: Counts the clicks that used the references of a project, by version.
         follower: Applies webhooks to the references.
         preloader: Prepares a task for its first click.
         queue_state: Reads depth, workers and outcomes of the click queue. Raises QueueUnavailableError.
@@ -169,6 +226,7 @@ class Wiring:
         training: Requests and status of trainings.
         batches: Answers requests without a click.
         playground: What the playground page asks for.
+        trials: Puts tasks and references of projects on the playground.
         database_is_writable: Whether a row can be written now; answers within seconds.
         forgotten_masks: Number of masks that annotations lack because their tick was forgotten, per project id.
         click_timeout_s: Deadline of a click in seconds.
@@ -184,6 +242,11 @@ class Wiring:
     clicks: ClickService
     projects: Projects
     references: References
+    reference_manager: ReferenceManager
+    reference_pictures: ReferencePictures
+    reference_sets: ReferenceSets
+    email_of: EmailOf
+    reference_uses: Callable[[int], dict[str, int]]
     follower: AnnotationFollower
     preloader: TaskPreloader
     queue_state: Callable[[], QueueState]
@@ -191,6 +254,7 @@ class Wiring:
     training: TrainingWiring
     batches: BatchPrelabeller
     playground: Playground
+    trials: Trials
     database_is_writable: Callable[[], bool]
     recent_clicks: RecentClicks
     click_speed: ClickSpeed
@@ -242,12 +306,18 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
     memory = ClickHistory(
         open_database(settings.database, LOCK_TIMEOUT_MS, ANSWER_TIMEOUT_S), settings.click_memory_s
     )
+    playground = Playground(stores.engine, queue, settings)
     return Wiring(
         clicks=ClickService(
             AddressHidingSender(queue, addresses), references, versions, AnswerRules.of(settings), memory
         ),
         projects=stores.projects,
         references=references,
+        reference_manager=stores.reference_manager(settings),
+        reference_pictures=stores.reference_pictures(settings),
+        reference_sets=stores.reference_sets(settings),
+        email_of=UserEmails(stores.projects).email_of,
+        reference_uses=ClickLog(stores.engine).reference_uses,
         follower=follower,
         preloader=TaskPreloader(
             PreloadQueue(connection),
@@ -258,7 +328,8 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
         ),
         queue_state=lambda: read_queue_state(connection),
         versions=versions,
-        playground=Playground(stores.engine, queue, settings),
+        playground=playground,
+        trials=stores.trials(playground, settings),
         batches=BatchPrelabeller(task_prelabeller(stores, settings, connection), PrelabelRules.of(settings)),
         training=training,
         database_is_writable=WriteCheck(stores.engine).passes,

@@ -41,6 +41,7 @@ from refcut_backend.api.pages.live import click_of
 from refcut_backend.api.pages.login import login_routes
 from refcut_backend.api.pages.playground import home_route, playground_routes
 from refcut_backend.api.pages.projects import projects_routes
+from refcut_backend.api.pages.references import references_routes
 from refcut_backend.api.pages.status import status_page, status_routes, wants_page
 from refcut_backend.api.pages.training import training_routes
 from refcut_backend.api.sessions import LoginAttempts, Sessions
@@ -118,6 +119,7 @@ def create_app(
         status_routes(wiring),
         training_routes(wiring, bodies),
         login_routes(access, sessions, attempts, bodies),
+        references_routes(wiring, bodies),
     )
     for router in pages:
         app.include_router(router, dependencies=local_or_password)

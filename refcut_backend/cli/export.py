@@ -86,7 +86,6 @@ def _export(
     """Returns the number of problems."""
     from refcut_backend.exporting.project import ExportRequest, read_annotations, write_formats
     from refcut_backend.exporting.store import TaskStore
-    from refcut_backend.images.cache import read_image
     from refcut_backend.label_studio.client import origin
     from refcut_backend.label_studio.tasks import open_source
     from refcut_backend.wiring import open_stores
@@ -106,7 +105,7 @@ def _export(
 
         def size_of(task_id: int, address: str) -> tuple[int, int]:
             where = TaskImage(project_id, task_id, address)
-            height, width = read_image(settings, stores.projects, stores.addresses, where).shape[:2]
+            height, width = stores.read_image(settings, where).shape[:2]
             return height, width
 
         with closing(open_source(project_id, connection)) as source, _bar("read") as on_progress:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from refcut_backend.cli.common import ProjectOption, open_console, plain, with_project
-from refcut_backend.errors import RefCutError
+from refcut_backend.errors import ConfigError, RefCutError
 from refcut_backend.project_ids import project_name
 from refcut_backend.references.selection import IN_USE, OwnerRule, ReferenceSelector
 from refcut_backend.settings import Settings
@@ -28,7 +29,9 @@ LabelOption = Annotated[str, typer.Option("--label", help="label as in the label
 SomeLabelOption = Annotated[str | None, typer.Option("--label", help="only this label")]
 TaskOption = Annotated[int, typer.Option("--task", min=1, help="task id")]
 SomeTaskOption = Annotated[int | None, typer.Option("--task", min=1, help="task id")]
-SomeAnnotationOption = Annotated[int | None, typer.Option("--annotation", min=1, help="annotation id")]
+SomeAnnotationOption = Annotated[
+    int | None, typer.Option("--annotation", help="annotation id; negative for a reference from a set")
+]
 
 
 @references_app.command("list")
@@ -61,17 +64,17 @@ def show(
 ) -> None:
     """Write a PNG of a reference on its image: green is the label, red is what does not belong to it."""
     from refcut_backend.images.address import TaskImage
-    from refcut_backend.images.cache import read_image
-    from refcut_backend.references.manage import as_png, draw_reference
+    from refcut_backend.references.pictures import as_png, draw_reference
     from refcut_backend.wiring import open_stores
 
     def action(manager: ReferenceManager, project_id: int, settings: Settings) -> None:
         stored = manager.load(ReferenceSelector(label, task, annotation), project_id)
         where = TaskImage(project_id, stored.task_id, stored.image_address)
         with open_stores(settings) as stores:
-            image = read_image(settings, stores.projects, stores.addresses, where)
+            image = stores.read_image(settings, where)
         path = out or Path(f"reference-{project_name(project_id)}-{stored.version}.png")
-        path.write_bytes(as_png(draw_reference(image, stored.positive_hw, stored.negative_hw)))
+        with _file_explained("written"):
+            path.write_bytes(as_png(draw_reference(image, stored.positive_hw, stored.negative_hw)))
         print(path)
 
     _manage(project, action)
@@ -92,9 +95,12 @@ def add(
 
 @references_app.command()
 def remove(
-    project: ProjectOption, label: LabelOption, task: TaskOption, annotation: SomeAnnotationOption = None
+    project: ProjectOption,
+    label: LabelOption,
+    task: SomeTaskOption = None,
+    annotation: SomeAnnotationOption = None,
 ) -> None:
-    """Undo an `add`."""
+    """Undo an `add`, or remove a reference that came from a set."""
     selector = ReferenceSelector(label, task, annotation)
     _change(
         project,
@@ -159,6 +165,58 @@ def enable(
     )
 
 
+@references_app.command("export")
+def export_set(
+    project: ProjectOption,
+    out: Annotated[Path | None, typer.Option("--out", help="file to write")] = None,
+) -> None:
+    """Write the references that are in use to one file, for another project or another Label Studio."""
+
+    def run(stores: Stores, project_id: int, settings: Settings) -> None:
+        exported = stores.reference_sets(settings).export(project_id)
+        path = out or Path(f"references-{project_name(project_id)}.zip")
+        with _file_explained("written"):
+            path.write_bytes(exported.data)
+        for problem in exported.left_out:
+            print(f"left out: {plain(problem)}")
+        print(f"{exported.references} references: {path}")
+
+    with_project(project, run)
+
+
+@references_app.command("import")
+def import_set(
+    project: ProjectOption,
+    file: Annotated[Path | None, typer.Option("--file", help="file of `export`")] = None,
+    from_project: Annotated[
+        str | None, typer.Option("--from-project", help="take the references of this project instead")
+    ] = None,
+) -> None:
+    """Add the references of a file, or those that another project uses. Labels are found by name."""
+
+    def run(stores: Stores, project_id: int, settings: Settings) -> None:
+        sets = stores.reference_sets(settings)
+        if (file is None) == (from_project is None):
+            raise ConfigError("name either a file or a project", hint="--file or --from-project")
+        if file is not None:
+            with _file_explained("read"):
+                data = file.read_bytes()
+            print(plain(sets.import_(project_id, data)))
+        else:
+            print(plain(sets.copy(stores.projects.find(from_project or ""), project_id)))
+
+    with_project(project, run)
+
+
+@contextmanager
+def _file_explained(done: str) -> Iterator[None]:
+    """Explains why a file cannot be read or written."""
+    try:
+        yield
+    except OSError as error:
+        raise RefCutError(f"the file cannot be {done} ({error.strerror})") from None
+
+
 def _change(project: str, method: Callable[[ReferenceManager, int], None], message: str) -> None:
     def action(manager: ReferenceManager, project_id: int, _settings: Settings) -> None:
         method(manager, project_id)
@@ -169,17 +227,10 @@ def _change(project: str, method: Callable[[ReferenceManager, int], None], messa
 
 def _manage(project: str, action: Callable[[ReferenceManager, int, Settings], None]) -> None:
     """Runs an action on a project in the registry of the settings' database."""
-    from refcut_backend.references.manage import ReferenceManager
-    from refcut_backend.references.reconcile import Reconciler, SyncStates
 
     def run(stores: Stores, project_id: int, settings: Settings) -> None:
-        references, projects = stores.references, stores.projects
-        reconciler = Reconciler(references, projects, SyncStates(stores.engine), stores.follower())
-        manager = ReferenceManager(references, projects, reconciler, settings.max_references_per_label)
-        try:
-            action(manager, project_id, settings)
-        except OSError as error:
-            raise RefCutError(f"the file cannot be written ({error.strerror})", hint="see --out") from None
+        manager = stores.reference_manager(settings)
+        action(manager, project_id, settings)
 
     with_project(project, run)
 
@@ -190,12 +241,12 @@ def _table(rows: list[ReferenceRow]) -> Table:
         candidate = row.candidate
         table.add_row(
             plain(candidate.label),
-            str(candidate.task_id),
+            "-" if candidate.is_from_set else str(candidate.task_id),
             str(candidate.annotation_id),
             candidate.version,
             f"{row.seen_at:%Y-%m-%d %H:%M:%S}",
             _state(row),
-            Text("; ".join(row.weaknesses), style="yellow"),
+            Text("; ".join(row.facts.weaknesses), style="yellow"),
         )
     return table
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, delete, func, insert, select, update
+from sqlalchemy import Engine, Text, cast, delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from refcut_backend.clicks.recent_objects import box_to_json, clicks_to_json
@@ -18,6 +19,8 @@ from refcut_backend.database.tables import ClickEvent, ClickPolarity
 IDS_PER_QUERY = 1000
 LAST_CLICKS = 500
 """Newest clicks of all projects among which `ClickLog.last_labels` looks, so that it takes the same time for any log."""
+USES_DAYS = 30
+"""Uses of references are counted over this time."""
 CHECK_EVERY_S = 3600.0
 """How often old clicks are dropped."""
 
@@ -134,6 +137,23 @@ class ClickLog:
         )
         with self._engine.connect() as connection:
             return list(connection.scalars(query))
+
+    def reference_uses(self, project_id: int, days: int = USES_DAYS) -> dict[str, int]:
+        """Count the clicks of the last days that used each version of a reference."""
+        # As text, because PostgreSQL compares no JSON.
+        versions = cast(ClickEvent.reference_versions, Text)
+        query = (
+            select(versions, func.count())
+            .where(ClickEvent.project_id == project_id)
+            .where(ClickEvent.answered_at > datetime.now(UTC) - timedelta(days=days))
+            .group_by(versions)
+        )
+        uses: dict[str, int] = {}
+        with Session(self._engine) as session:
+            for text, clicks in session.execute(query):
+                for version in set(json.loads(text)):
+                    uses[version] = uses.get(version, 0) + clicks
+        return uses
 
     def clicks_per_mask(self, project_id: int) -> list[ClickCost]:
         """Count the prompts of accepted masks, for each label and model version, sorted by both.

@@ -65,6 +65,7 @@ class Reference(Base):
     Attributes:
         positive_png: 1-bit PNG in the image's frame: pixels that belong to the label.
         negative_png: 1-bit PNG in the image's frame: pixels that do not belong to the label. None if unknown.
+        annotation_id: A negative number for a reference that came from a set; its `task_id` is 0.
         version: 12 hex digits that change with the image address or a mask.
         annotated_at: `updated_at` of the annotation, in a form that sorts by time.
         explicitly_added: No region is marked as reference; the row exists only because of an owner's rule.
@@ -226,6 +227,21 @@ class Upload(Base):
     data: Mapped[bytes] = mapped_column(LargeBinary)
     size_bytes: Mapped[int]
     used_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, index=True)
+
+
+class ReferenceImage(Base):
+    """The photograph of references that came from a set (`references/sets.py`), kept as long as one of them exists.
+
+    Attributes:
+        digest: SHA-256 of `data`.
+        data: A JPEG file.
+    """
+
+    __tablename__ = "reference_images"
+
+    project_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class ClickPolarity(Base):

@@ -101,6 +101,8 @@ log = logging.getLogger("refcut.worker")
 
 WORKING_PX = 1280
 """Longest side of working images. The network sees crops of a few hundred pixels anyway."""
+JPEG_QUALITY = 95
+"""Of files at the working size."""
 KNOWN_ADDRESSES = 10_000
 """Number of images whose content hash is remembered after their pixels were dropped."""
 RECHECK_LIMIT_S = 2.0
@@ -284,6 +286,20 @@ def working_copy(content: str, image: Image) -> WorkingImage:
     return WorkingImage(content, image, height, width)
 
 
+def working_file(image: Image) -> tuple[bytes, tuple[int, int]]:
+    """Encodes an image, (H, W, 3) uint8 RGB, at its working size.
+
+    Returns:
+        A JPEG file, and its height and width.
+    """
+    pixels = working_copy("", image).pixels
+    ok, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    )
+    assert ok, "OpenCV always writes JPEG"
+    return data.tobytes(), (pixels.shape[0], pixels.shape[1])
+
+
 def open_image_cache(
     settings: Settings, projects: Projects, addresses: Addresses, uploads: Uploads
 ) -> ImageCache:
@@ -296,6 +312,9 @@ def open_image_cache(
             if key is None:
                 raise ImageError("clicks without a project take uploads only", hint="drop the photograph in")
             return Fetched(uploads.read(key), Stamp(file=key))
+        stored = uploads.of_reference(where.project_id, where.address)
+        if stored is not None:
+            return Fetched(stored, Stamp(file=where.address))
         connection = projects.connection(where.project_id)
         return fetcher.fetch(addresses.read(where.address), where.task_id, connection, known, limit_s)
 
@@ -317,22 +336,33 @@ class FetchedImage:
 
 
 def fetch_image(
-    settings: Settings, projects: Projects, addresses: Addresses, where: TaskImage, known: Stamp
+    settings: Settings,
+    projects: Projects,
+    addresses: Addresses,
+    uploads: Uploads,
+    where: TaskImage,
+    known: Stamp,
 ) -> FetchedImage:
     """Fetches one image at full size, without the cache, unless it has not changed since a known state.
 
     Raises:
         RefCutError: The image cannot be fetched or decoded; the message says what to do.
     """
-    connection = projects.connection(where.project_id)
-    fetched = _fetcher(settings).fetch(addresses.read(where.address), where.task_id, connection, known)
+    stored = uploads.of_reference(where.project_id, where.address)
+    if stored is not None:
+        fetched = Fetched(stored, Stamp(file=where.address))
+    else:
+        connection = projects.connection(where.project_id)
+        fetched = _fetcher(settings).fetch(addresses.read(where.address), where.task_id, connection, known)
     if fetched.data is None:
         return FetchedImage(None, fetched.stamp)
     pixels = decode_image(fetched.data, settings.image_max_pixels, settings.image_max_memory_bytes)
     return FetchedImage(pixels, fetched.stamp)
 
 
-def read_image(settings: Settings, projects: Projects, addresses: Addresses, where: TaskImage) -> Image:
+def read_image(
+    settings: Settings, projects: Projects, addresses: Addresses, uploads: Uploads, where: TaskImage
+) -> Image:
     """Fetches one image at full size, without the cache.
 
     Returns:
@@ -341,7 +371,7 @@ def read_image(settings: Settings, projects: Projects, addresses: Addresses, whe
     Raises:
         RefCutError: The image cannot be fetched or decoded; the message says what to do.
     """
-    pixels = fetch_image(settings, projects, addresses, where, UNKNOWN).pixels
+    pixels = fetch_image(settings, projects, addresses, uploads, where, UNKNOWN).pixels
     assert pixels is not None, "without a stamp there is always a body"
     return pixels
 

@@ -1,11 +1,13 @@
-"""Photographs that people dropped on the playground: kept in the database for a day, within a limit of bytes.
+"""Photographs that lie in the database, because every worker reads it, on whichever machine it runs.
 
-They lie in the database because every worker reads it, on whichever machine it runs. An upload is named by 128 random
-bits, so that nobody finds another person's photograph.
+Those that people dropped on the playground are kept for a day, within a limit of bytes. Each is named by 128 random bits,
+so that nobody finds another person's photograph. Those of references that came from a set belong to a project and are
+kept as long as it has a reference on them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -13,11 +15,13 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine, delete, func, select
 from sqlalchemy.orm import Session
 
-from refcut_backend.database.tables import Upload
+from refcut_backend.database.tables import Reference, ReferenceImage, Upload
 from refcut_backend.errors import ImageError, TooLargeError
 
 SCHEME = "playground:"
 """The address of an upload is this and its key. Only jobs without a project may use it."""
+REFERENCE_SCHEME = "reference-set:"
+"""The address of a reference's photograph is this and the SHA-256 of the file."""
 KEPT_FOR = timedelta(days=1)
 MAX_UPLOAD_BYTES = 20 * 2**20
 MAX_TOTAL_BYTES = 300 * 2**20
@@ -25,7 +29,7 @@ MAX_TOTAL_BYTES = 300 * 2**20
 
 
 class Uploads:
-    """The photographs of the playground.
+    """The photographs in the database.
 
     Args:
         engine: The database.
@@ -76,6 +80,41 @@ class Uploads:
                     hint="drop it in again: it is kept for a day",
                 )
             return row.data
+
+    def add_of_reference(self, project_id: int, data: bytes) -> str:
+        """Stores the photograph of a project's reference; returns its address, which is the same for the same file."""
+        digest = hashlib.sha256(data).hexdigest()
+        with Session(self._engine) as session, session.begin():
+            if session.get(ReferenceImage, (project_id, digest)) is None:
+                session.add(ReferenceImage(project_id=project_id, digest=digest, data=data))
+        return f"{REFERENCE_SCHEME}{digest}"
+
+    def of_reference(self, project_id: int, address: str) -> bytes | None:
+        """Returns the file at an address of `add_of_reference`; None for any other address.
+
+        Raises:
+            ImageError: The project has no such photograph (any more).
+        """
+        if not address.startswith(REFERENCE_SCHEME):
+            return None
+        with Session(self._engine) as session:
+            row = session.get(ReferenceImage, (project_id, address.removeprefix(REFERENCE_SCHEME)))
+            if row is None:
+                raise ImageError("the photograph of the reference is gone", hint="import the set again")
+            return row.data
+
+    def drop_unused(self, project_id: int) -> None:
+        """Deletes the photographs of a project that no reference is on any more."""
+        used = select(Reference.image_address).where(
+            Reference.project_id == project_id, Reference.image_address.startswith(REFERENCE_SCHEME)
+        )
+        with Session(self._engine) as session, session.begin():
+            digests = {address.removeprefix(REFERENCE_SCHEME) for address in session.scalars(used)}
+            session.execute(
+                delete(ReferenceImage).where(
+                    ReferenceImage.project_id == project_id, ReferenceImage.digest.not_in(digests)
+                )
+            )
 
     def _make_room(self, session: Session, size_bytes: int) -> None:
         total = session.scalar(select(func.coalesce(func.sum(Upload.size_bytes), 0))) or 0

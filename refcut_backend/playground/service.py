@@ -15,10 +15,8 @@ from refcut_backend.images.uploads import Uploads
 from refcut_backend.playground import demo
 from refcut_backend.playground.clicks import PlaygroundClicks
 from refcut_backend.playground.references import PlaygroundReferences, outline_png
-from refcut_backend.references.parse import png_to_mask
+from refcut_backend.references.parse import read_mask_png
 from refcut_backend.settings import Settings
-
-MAX_MASK_BYTES = 2 * 2**20
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class Playground:
 
     Attributes:
         uploads: The photographs.
+        references: What is marked on them.
         clicks: Answers clicks.
     """
 
@@ -56,8 +55,8 @@ class Playground:
         """
         self._settings = settings
         self.uploads = Uploads(engine)
-        self._references = PlaygroundReferences(engine)
-        self.clicks = PlaygroundClicks(sender, self._references)
+        self.references = PlaygroundReferences(engine)
+        self.clicks = PlaygroundClicks(sender, self.references)
 
     def add(self, data: bytes, key: str | None = None) -> Photograph:
         """Stores a photograph after the same checks as for an image of a task.
@@ -98,28 +97,15 @@ class Playground:
         size_hw = decode_image(
             self.uploads.read(key), self._settings.image_max_pixels, self._settings.image_max_memory_bytes
         ).shape[:2]
-        positive_hw = _mask(positive_png, size_hw)
-        return self._marked(key, positive_hw, None if negative_png is None else _mask(negative_png, size_hw))
+        positive_hw = read_mask_png(positive_png, size_hw)
+        return self._marked(
+            key, positive_hw, None if negative_png is None else read_mask_png(negative_png, size_hw)
+        )
 
     def _marked(
         self, key: str, positive_hw: NDArray[np.bool_], negative_hw: NDArray[np.bool_] | None
     ) -> MarkedReference:
         if negative_hw is not None:
             negative_hw = negative_hw & ~positive_hw
-        name = self._references.add(key, positive_hw, negative_hw)
+        name = self.references.add(key, positive_hw, negative_hw)
         return MarkedReference(name, outline_png(positive_hw, negative_hw))
-
-
-def _mask(png: bytes, size_hw: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Reads a mask of a size. Raises BadRequestError."""
-    fault = BadRequestError("the mask is no PNG of the photograph's size", hint="mark it again")
-    if len(png) > MAX_MASK_BYTES or not png.startswith(b"\x89PNG\r\n\x1a\n"):
-        raise fault
-    # The size stands in the header, so that a small file cannot claim a large picture.
-    width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
-    if (height, width) != tuple(size_hw):
-        raise fault
-    try:
-        return png_to_mask(png)
-    except (TypeError, ValueError):
-        raise fault from None

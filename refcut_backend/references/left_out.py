@@ -59,7 +59,7 @@ def references_left_out(engine: Engine, project_id: int, limit: int = SHOWN) -> 
     )
     with Session(engine) as session:
         return [
-            LeftOut(task_id, annotation_id, f"the reference of '{label}' is left out: {problem}")
+            LeftOut(task_id or None, annotation_id, f"the reference of '{label}' is left out: {problem}")
             for task_id, annotation_id, label, problem in session.execute(query)
         ]
 

@@ -1,22 +1,22 @@
-"""What a project's owner can do with references: list, draw, add, pin and disable them."""
+"""What a project's owner can do with references: list, add, pin and disable them."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from datetime import datetime
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+from cachetools import LRUCache
 
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import LabelConfigError, RefCutError
+from refcut_backend.images.uploads import Uploads
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.project_ids import project_name
 from refcut_backend.references.owner_rules import Source
 from refcut_backend.references.parse import Weakness, weaknesses
 from refcut_backend.references.reconcile import Reconciler
-from refcut_backend.references.registry import References, StoredReference
+from refcut_backend.references.registry import ListedReference, References, StoredReference
 from refcut_backend.references.selection import IN_USE, Action, Candidate, OwnerRule, ReferenceSelector, State
 
 
@@ -26,6 +26,22 @@ class NoSuchReferenceError(RefCutError):
     code = "no_reference"
 
 
+FACTS_KEPT = 5000
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """What a list shows of a reference's masks.
+
+    Attributes:
+        share: Share of the image that belongs to the label, 0..1.
+        weaknesses: Reasons to check the reference.
+    """
+
+    share: float = 0.0
+    weaknesses: tuple[Weakness, ...] = ()
+
+
 @dataclass(frozen=True)
 class ReferenceRow:
     """A reference as a list shows it. `seen_at` is the last change of its row in the registry."""
@@ -33,20 +49,45 @@ class ReferenceRow:
     candidate: Candidate
     state: State
     seen_at: datetime
-    weaknesses: tuple[Weakness, ...]
+    facts: MaskFacts
+
+
+@dataclass(frozen=True)
+class LabelReferences:
+    """The references of one label.
+
+    Attributes:
+        label: The label.
+        rows: The first references, those in use first.
+        total: Number of all references of the label.
+        in_config: Whether the label config has the label.
+    """
+
+    label: str
+    rows: tuple[ReferenceRow, ...]
+    total: int
+    in_config: bool = True
 
 
 class ReferenceManager:
     """Changes the owner's rules, which take precedence over marked regions and survive edits and restarts."""
 
     def __init__(
-        self, references: References, projects: Projects, reconciler: Reconciler, max_references: int
+        self,
+        references: References,
+        projects: Projects,
+        uploads: Uploads,
+        reconciler: Reconciler,
+        max_references: int,
     ) -> None:
         """Wires the manager. `max_references` is the maximum number of references in use per label."""
         self._references = references
         self._projects = projects
+        self._uploads = uploads
         self._reconciler = reconciler
         self._max_references = max_references
+        self._facts_lock = threading.Lock()
+        self._known_facts: LRUCache[tuple[int, str, bool], MaskFacts] = LRUCache(FACTS_KEPT)
 
     def rows(self, project_id: int, label: str | None = None) -> list[ReferenceRow]:
         """Returns a project's references ordered by label, those in use first.
@@ -59,17 +100,37 @@ class ReferenceManager:
             NotConnectedError: The project is unknown, or Label Studio's address is.
         """
         self._projects.connection(project_id)
-        labels = self._labels_in_config(project_id)
-        shown = self._references.overview(project_id, self._max_references, labels)
+        return [row for found in self.by_label(project_id, label) for row in found.rows]
+
+    def by_label(
+        self, project_id: int, label: str | None = None, most: int | None = None
+    ) -> list[LabelReferences]:
+        """Returns the references of a project's labels, and the labels of the config that have none.
+
+        Args:
+            project_id: The project.
+            label: Returns only this label; None returns all.
+            most: Maximum number of rows per label; None for all. A row costs the decoding of its masks once.
+
+        Returns:
+            Ordered by label.
+        """
+        in_config = self._labels_in_config(project_id)
+        listed: dict[str, list[ListedReference]] = {name: [] for name in in_config or ()}
+        for one in self._references.overview(project_id, self._max_references, in_config):
+            listed.setdefault(one.candidate.label, []).append(one)
         return [
-            ReferenceRow(
-                listed.candidate,
-                listed.state,
-                listed.seen_at,
-                self._weaknesses(listed.candidate.id, listed.state is not State.NO_LABEL),
+            LabelReferences(
+                name,
+                tuple(
+                    ReferenceRow(one.candidate, one.state, one.seen_at, self._facts(one))
+                    for one in listed[name][:most]
+                ),
+                len(listed[name]),
+                in_config is None or name in in_config,
             )
-            for listed in shown
-            if label is None or listed.candidate.label == label
+            for name in sorted(listed)
+            if label in (None, name)
         ]
 
     def labels_without_reference(self, project_id: int) -> list[str]:
@@ -145,6 +206,7 @@ class ReferenceManager:
         """Withdraws an `add`. Raises NoSuchReferenceError if there is none."""
         self._withdraw(project_id, selector, Action.ADD, "added")
         self._references.remove_no_longer_added(project_id)
+        self._uploads.drop_unused(project_id)
 
     def pin(self, project_id: int, selector: ReferenceSelector) -> None:
         """Restricts a label to its pinned references. Raises NoSuchReferenceError or NotConnectedError."""
@@ -223,11 +285,22 @@ class ReferenceManager:
     def _controls(self, project_id: int) -> ProjectControls:
         return read_label_config(self._projects.label_config(project_id) or "")
 
-    def _weaknesses(self, reference_id: int, label_in_config: bool) -> tuple[Weakness, ...]:
-        stored = self._references.load(reference_id)
+    def _facts(self, listed: ListedReference) -> MaskFacts:
+        in_config = listed.state is not State.NO_LABEL
+        key = (listed.candidate.id, listed.candidate.version, in_config)
+        with self._facts_lock:
+            known = self._known_facts.get(key)
+        if known is not None:
+            return known
+        stored = self._references.load(listed.candidate.id)
         if stored is None:
-            return ()
-        return weaknesses(stored.positive_hw, stored.negative_hw, label_in_config=label_in_config)
+            return MaskFacts()
+        positive_hw = stored.positive_hw
+        found = weaknesses(positive_hw, stored.negative_hw, label_in_config=in_config)
+        facts = MaskFacts(float(positive_hw.mean()), found)
+        with self._facts_lock:
+            self._known_facts[key] = facts
+        return facts
 
 
 def _is_selected(selector: ReferenceSelector, candidate: Candidate) -> bool:
@@ -243,41 +316,3 @@ def _concerns(rule: OwnerRule, selector: ReferenceSelector) -> bool:
         and selector.task_id in (None, rule.task_id)
         and selector.annotation_id in (None, rule.annotation_id)
     )
-
-
-GREEN, RED, WHITE = (40, 200, 60), (230, 50, 40), (255, 255, 255)
-
-
-def draw_reference(
-    image_rgb: NDArray[np.uint8], positive_hw: NDArray[np.bool_], negative_hw: NDArray[np.bool_] | None
-) -> NDArray[np.uint8]:
-    """Draws the outlines of a reference onto a copy of its image.
-
-    Masks of another size than the image are scaled to it: the image was replaced after it was annotated.
-
-    Args:
-        image_rgb: The image, (H, W, 3) uint8 RGB.
-        positive_hw: Pixels that belong to the label, (H, W); outlined in green.
-        negative_hw: Pixels that do not, (H, W); outlined in red. None if unknown.
-
-    Returns:
-        The drawing, (H, W, 3) uint8 RGB.
-    """
-    out = image_rgb.copy()
-    thickness = max(1, round(max(out.shape[:2]) / 400))
-    for mask_hw, colour in ((negative_hw, RED), (positive_hw, GREEN)):
-        if mask_hw is None:
-            continue
-        size = (out.shape[1], out.shape[0])
-        on_image = cv2.resize(mask_hw.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-        outlines, _ = cv2.findContours(on_image, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(out, outlines, -1, WHITE, thickness + 2)
-        cv2.drawContours(out, outlines, -1, colour, thickness)
-    return out
-
-
-def as_png(image_rgb: NDArray[np.uint8]) -> bytes:
-    """Encodes an image, (H, W, 3) uint8 RGB, as a PNG file."""
-    ok, data = cv2.imencode(".png", cv2.cvtColor(image_rgb, cv2.COLOR_RGB2BGR))
-    assert ok, "OpenCV always writes PNG"
-    return data.tobytes()

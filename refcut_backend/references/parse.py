@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from refcut_backend.errors import BadMaskError
+from refcut_backend.errors import BadMaskError, BadRequestError
 from refcut_backend.label_studio.label_config import NEGATIVE_REFERENCE_CHOICE, REFERENCE_CHOICE
 from refcut_backend.label_studio.regions import Region, joined_mask, read_region
 
@@ -160,6 +160,20 @@ class Weakness(StrEnum):
     NO_NEGATIVE = "nothing says what must stay out"
     NO_LABEL = "the label is no longer in the config"
 
+    @property
+    def remedy(self) -> str:
+        """What helps."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    Weakness.SMALL: "use another photograph, on which the part is larger",
+    Weakness.LARGE: "use a photograph with something around the part",
+    Weakness.PARTS: "fine if the label means all of them; otherwise mark one region",
+    Weakness.NO_NEGATIVE: "annotate the neighbouring parts, too",
+    Weakness.NO_LABEL: "restore the label, or delete the annotation",
+}
+
 
 def weaknesses(
     positive_hw: NDArray[np.bool_], negative_hw: NDArray[np.bool_] | None, *, label_in_config: bool = True
@@ -199,3 +213,29 @@ def png_to_mask(data: bytes) -> NDArray[np.bool_]:
     """Decodes a file that `mask_to_png` wrote to a mask (H, W)."""
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     return pixels > 127  # type: ignore[return-value, operator]
+
+
+MAX_MASK_BYTES = 2 * 2**20
+
+
+def read_mask_png(png: bytes, size_hw: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Decodes a mask that somebody sent.
+
+    Args:
+        png: White on black.
+        size_hw: The size that it must have.
+
+    Raises:
+        BadRequestError: It is no PNG file of that size.
+    """
+    fault = BadRequestError("the mask is no PNG of the photograph's size", hint="mark it again")
+    if len(png) > MAX_MASK_BYTES or not png.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise fault
+    # The size stands in the header, so that a small file cannot claim a large picture.
+    width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+    if (height, width) != tuple(size_hw):
+        raise fault
+    try:
+        return png_to_mask(png)
+    except (TypeError, ValueError):
+        raise fault from None

@@ -40,7 +40,7 @@ from refcut_backend.label_studio.tasks import (
 )
 from refcut_backend.references.annotation_states import CLOCK_TOLERANCE_S
 from refcut_backend.references.registry import References
-from refcut_backend.references.selection import Action
+from refcut_backend.references.selection import NO_TASK, Action
 from refcut_backend.references.webhooks import AnnotationFollower
 
 EVENTS_KEPT_FOR = timedelta(days=30)
@@ -67,7 +67,9 @@ class SyncStates:
 
     def tasks_with_references(self, project_id: int) -> set[int]:
         """Returns the tasks that references come from."""
-        with_references = select(Reference.task_id).where(Reference.project_id == project_id)
+        with_references = select(Reference.task_id).where(
+            Reference.project_id == project_id, Reference.task_id != NO_TASK
+        )
         with Session(self._engine) as session:
             return set(session.scalars(with_references.distinct()))
 

@@ -180,7 +180,7 @@ class References:
         """Returns the references of a label that `in_use` could choose: few, however many the label has.
 
         These are the newest that are marked, neither disabled nor of an author who may not give references, and all
-        of the tasks that a rule adds or pins. An added reference always has a rule that names its task.
+        of the tasks that a rule adds or pins. An added reference always has a rule that names its task or its annotation.
         """
         query = _NEWEST_MARKED.where(*_not_disabled(rules))
         authors, pins_all = self.authors, OwnerRule(Action.PIN, label) in rules

@@ -11,6 +11,9 @@ from enum import StrEnum
 
 from refcut_backend.errors import ConfigError
 
+NO_TASK = 0
+"""Task of a reference that came from a set. Label Studio counts from 1."""
+
 
 class Action(StrEnum):
     """Kinds of owner rules.
@@ -136,6 +139,11 @@ class Candidate:
     explicitly_added: bool = False
     author: Author = UNKNOWN
     problem: str | None = None
+
+    @property
+    def is_from_set(self) -> bool:
+        """Whether it came from a set, so that no annotation of the project gives it."""
+        return self.task_id == NO_TASK
 
 
 class State(StrEnum):

@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Set
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from refcut_backend.clicks.log import ClickLog
 from refcut_backend.database.projects import Projects
 from refcut_backend.images.cache import fetch_image
 from refcut_backend.images.hidden_urls import Addresses
+from refcut_backend.images.uploads import Uploads
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.tasks import AnnotationSource, open_source
 from refcut_backend.references.registry import References
@@ -61,7 +63,7 @@ class SnapshotMaker:
         self._settings = settings
         self._projects = Projects.of(engine, settings)
         self._references = References(engine, Authors.read(settings.reference_authors))
-        self._addresses = Addresses(engine)
+        self._fetch_image = partial(fetch_image, settings, self._projects, Addresses(engine), Uploads(engine))
         self._clicks = ClickLog(engine)
         self._splits = SplitStore(engine)
         self._new_annotations = NewAnnotations(engine)
@@ -106,9 +108,7 @@ class SnapshotMaker:
                 project_id,
                 label_config,
                 source,
-                lambda where, known: fetch_image(
-                    self._settings, self._projects, self._addresses, where, known
-                ),
+                self._fetch_image,
                 images,
                 self._clicks,
                 self._references,

@@ -21,6 +21,8 @@ from refcut_backend.clicks.speed import ClickSpeed
 from refcut_backend.database.engine import WriteCheck, open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ClickTimeoutError, QueueUnavailableError
+from refcut_backend.images.hidden_urls import Addresses
+from refcut_backend.images.uploads import Uploads
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.regions import prediction
@@ -32,6 +34,7 @@ from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.queue.recent_clicks import RecentClicks
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE
+from refcut_backend.references.authors import UserEmails
 from refcut_backend.references.event_log import EventLog
 from refcut_backend.references.registry import References
 from refcut_backend.references.webhooks import AnnotationFollower
@@ -43,7 +46,7 @@ from refcut_backend.training.runs import TrainingRuns
 from refcut_backend.training.status import TrainingStatus
 from refcut_backend.training.trigger import TrainingRules
 from refcut_backend.versions.store import ModelStore
-from refcut_backend.wiring import TrainingWiring, Wiring
+from refcut_backend.wiring import Stores, TrainingWiring, Wiring
 from tests.support.one_version import OneVersion
 from tests.support.recorded import LABEL_CONFIG
 
@@ -132,19 +135,27 @@ def wiring_on(
     for number, created in PROJECTS.items():
         projects.remember(number, Connection("", ""), "", created)
     training, store = training_on(engine, projects), ModelStore.open(str(folder / "models"))
+    settings, stores = Settings(), Stores(engine, projects, references, Addresses(engine), Uploads(engine))
+    playground = Playground(engine, queue, settings)
     yield Wiring(
         clicks=ClickService(
             queue, references, OneVersion(MODEL_VERSION), AnswerRules(), ClickHistory(engine, 600)
         ),
         projects=projects,
         references=references,
+        reference_manager=stores.reference_manager(settings),
+        reference_pictures=stores.reference_pictures(settings),
+        reference_sets=stores.reference_sets(settings),
+        email_of=UserEmails(projects).email_of,
+        reference_uses=ClickLog(engine).reference_uses,
         follower=AnnotationFollower(references, projects),
         preloader=preloader or FakePreloader(),  # type: ignore[arg-type]
         queue_state=queue.read_state,
         versions=OneVersion(MODEL_VERSION),
         training=training,
         batches=BatchPrelabeller(prelabeller or FakePrelabeller(), prelabel_rules or PrelabelRules()),
-        playground=Playground(engine, queue, Settings()),
+        playground=playground,
+        trials=stores.trials(playground, settings),
         database_is_writable=WriteCheck(engine).passes,
         recent_clicks=recent_clicks or RecentClicks(redis.Redis(port=1)),
         click_speed=ClickSpeed(engine),

@@ -40,6 +40,7 @@ class LabelStudioApi:
         self.predictions: list[dict[str, Any]] = []
         self.tabs: list[dict[str, Any]] = []
         self.shown_version = "RefCut"
+        self.label_config = LABEL_CONFIG
         self.lost_answers = 0
         self.users = [{"id": 1, "email": "lead@example.com"}, {"id": 2, "email": "annotator@example.com"}]
         self.images: dict[str, bytes] = {}
@@ -92,7 +93,7 @@ class LabelStudioApi:
         return self._webhook("TASKS_DELETED", tasks=[{"id": task_id}])
 
     def _webhook(self, action: str, **fields: Any) -> dict[str, Any]:
-        project = {"id": self.project_id, "label_config": LABEL_CONFIG} | self._created()
+        project = {"id": self.project_id, "label_config": self.label_config} | self._created()
         return {"action": action, "project": project} | fields
 
     def _created(self) -> dict[str, str]:

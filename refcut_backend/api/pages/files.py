@@ -6,6 +6,8 @@ navigation of one project). Jinja2 escapes every value; a value that a template 
 
 from __future__ import annotations
 
+import base64
+import binascii
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,9 +15,11 @@ from typing import Literal
 from urllib.parse import quote, urlsplit
 
 from fastapi import APIRouter
-from fastapi.responses import FileResponse, HTMLResponse, Response
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from refcut_backend.errors import BadRequestError, RefCutError
+from refcut_backend.logs import note
 from refcut_backend.project_ids import number_of, project_name
 
 FOLDER = Path(__file__).parent
@@ -69,6 +73,21 @@ def page(template: str, here: MainPage | None, *, status_code: int = 200, **valu
     """
     text = _templates().get_template(template).render(here=here, **values)
     return HTMLResponse(text, status_code, headers=PAGE_HEADERS)
+
+
+def refusal(error: RefCutError) -> JSONResponse:
+    """What a script of a page gets if its request cannot be done: the reason, and what helps."""
+    note(outcome=error.code, problem=str(error))
+    body = {"error": error.code, "message": error.message, "hint": error.hint}
+    return JSONResponse(body, status_code=422)
+
+
+def decoded(text: str) -> bytes:
+    """Decodes a file in a request. Raises BadRequestError if it is no base64."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequestError("a file in the request is no base64", hint="reload the page") from None
 
 
 @cache

@@ -6,7 +6,6 @@ All requests that change something are JSON (`api/middleware.py`, JsonOnly), whi
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -17,10 +16,9 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from refcut_backend.api.bodies import JsonReader
-from refcut_backend.api.pages.files import page
+from refcut_backend.api.pages.files import decoded, page, refusal
 from refcut_backend.errors import BadRequestError, RefCutError
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
-from refcut_backend.logs import note
 from refcut_backend.playground import demo
 from refcut_backend.playground.service import MarkedReference, Photograph, Playground
 from refcut_backend.references.parse import mask_to_png
@@ -116,7 +114,7 @@ def playground_routes(playground: Playground, bodies: JsonReader) -> APIRouter:
         try:
             return JSONResponse(show(await run_sync(work, *arguments, limiter=limiter)))
         except RefCutError as error:
-            return _refusal(error)
+            return refusal(error)
 
     @router.get("/demo")
     async def demo_list() -> Response:
@@ -139,7 +137,7 @@ def playground_routes(playground: Playground, bodies: JsonReader) -> APIRouter:
         try:
             data = await run_sync(playground.uploads.read, wanted.image, limiter=threads)
         except RefCutError as error:
-            return _refusal(error)
+            return refusal(error)
         return Response(data, media_type=MEDIA_TYPES.get(data[:2], "application/octet-stream"))
 
     @router.post("/references")
@@ -161,12 +159,6 @@ def playground_routes(playground: Playground, bodies: JsonReader) -> APIRouter:
     return router
 
 
-def _refusal(error: RefCutError) -> Response:
-    note(outcome=error.code, problem=str(error))
-    body = {"error": error.code, "message": error.message, "hint": error.hint}
-    return JSONResponse(body, status_code=422)
-
-
 def _demo_list() -> dict[str, Any]:
     return {
         "photographs": [
@@ -185,7 +177,7 @@ def _add_image(playground: Playground, request: NewPhotograph) -> Photograph:
         return playground.demo_photograph(request.demo)
     if request.data is None:
         raise BadRequestError("there is no photograph in the request", hint="send `data` or `demo`")
-    return playground.add(_bytes(request.data))
+    return playground.add(decoded(request.data))
 
 
 def _add_reference(playground: Playground, request: NewReference) -> MarkedReference:
@@ -193,8 +185,8 @@ def _add_reference(playground: Playground, request: NewReference) -> MarkedRefer
         return playground.demo_reference(request.demo, request.label)
     if request.image is None or request.positive is None:
         raise BadRequestError("there is no mask in the request", hint="send `image` and `positive`")
-    negative = None if request.negative is None else _bytes(request.negative)
-    return playground.mark(request.image, _bytes(request.positive), negative)
+    negative = None if request.negative is None else decoded(request.negative)
+    return playground.mark(request.image, decoded(request.positive), negative)
 
 
 def _click(playground: Playground, request: ClickRequest) -> dict[str, Any]:
@@ -223,10 +215,3 @@ def _shown_photograph(found: Photograph) -> dict[str, Any]:
 
 def _shown_reference(found: MarkedReference) -> dict[str, str]:
     return {"reference": found.name, "outline": base64.b64encode(found.outline_png).decode()}
-
-
-def _bytes(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
-        raise BadRequestError("a file in the request is no base64", hint="reload the page") from None

@@ -13,10 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from refcut_backend.cli.main import app
-from refcut_backend.references.manage import GREEN, RED
+from refcut_backend.label_studio.connection import Connection
+from refcut_backend.references.pictures import GREEN, RED
 from tests.refcut_backend.references.test_registry import annotation_update, reference
 from tests.support.label_studio_api import TOKEN
-from tests.support.recorded import REPOSITORY
+from tests.support.recorded import LABEL_CONFIG, REPOSITORY
 from tests.support.registry import DOOR, MOVED, WHEEL, marked
 
 
@@ -111,6 +112,25 @@ def test_show_draws_the_target_green_and_what_must_stay_out_red(registry, label_
     assert "cannot be written" in refcut(*where, str(tmp_path / "no" / "folder.png"), fails=True)
     label_studio_api.fails_with = 401
     assert "401" in refcut(*where, str(path), fails=True)
+
+
+def test_references_move_to_another_project_as_a_file_and_back_out_again(
+    registry, label_studio_api, refcut, tmp_path
+):
+    label_studio_api.images["10.png"] = cv2.imencode(".png", np.full((20, 60, 3), 120, np.uint8))[1].tobytes()
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, WHEEL, marked(DOOR)))
+    registry.projects.remember(8, Connection("http://other.test", "t"), LABEL_CONFIG)
+    path = tmp_path / "set.zip"
+    assert "1 references" in refcut("export", "--project", "7", "--out", str(path))
+    assert refcut("import", "--project", "8", "--file", str(path)).strip() == "1 references added"
+    assert "1 were there already" in refcut("import", "--project", "8", "--from-project", "7")
+    (number,) = registry.in_use("Door", project=8)
+    assert number < 0
+    assert str(number) in refcut("list", "--project", "8")
+    refcut("remove", "--project", "8", "--label", "Door", f"--annotation={number}")
+    assert registry.in_use("Door", project=8) == []
+    assert "cannot be read" in refcut("import", "--project", "8", "--file", str(tmp_path), fails=True)
+    assert "--from-project" in refcut("import", "--project", "8", fails=True)
 
 
 @pytest.mark.parametrize(

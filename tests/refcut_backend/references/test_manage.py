@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from refcut_backend.errors import NotConnectedError
+from refcut_backend.images.uploads import Uploads
 from refcut_backend.references.manage import NoSuchReferenceError, ReferenceManager
 from refcut_backend.references.parse import Weakness
 from refcut_backend.references.selection import Action, OwnerRule, ReferenceSelector, State
@@ -28,7 +29,7 @@ class Owner:
     @property
     def manager(self) -> ReferenceManager:
         r = self.registry
-        return ReferenceManager(r.references, r.projects, r.reconciler, 4)
+        return ReferenceManager(r.references, r.projects, Uploads(r.engine), r.reconciler, 4)
 
     def states(self) -> dict[int, State]:
         return {row.candidate.annotation_id: row.state for row in self.manager.rows(7)}
@@ -148,12 +149,12 @@ def test_a_list_names_what_makes_a_reference_weak(owner):
     whole = brush_result("d", "Door", np.ones((20, 60), bool))
     owner.registry.follow(owner.api.annotate(1, 10, whole, marked(whole)))
     (row,) = owner.manager.rows(7)
-    assert row.weaknesses == (Weakness.LARGE, Weakness.NO_NEGATIVE)
+    assert row.facts.weaknesses == (Weakness.LARGE, Weakness.NO_NEGATIVE)
     config = LABEL_CONFIG.replace('value="Door"', 'value="Gate"')
     owner.registry.projects.remember(7, owner.api.connection, config)
     (row,) = owner.manager.rows(7)
     assert row.state is State.NO_LABEL
-    assert Weakness.NO_LABEL in row.weaknesses
+    assert Weakness.NO_LABEL in row.facts.weaknesses
     assert owner.manager.rows(7, "Wheel") == []
 
 

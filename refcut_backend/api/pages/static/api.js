@@ -19,7 +19,7 @@ export async function ask(path, body) {
   return (await send(path, body)).json();
 }
 
-/** @param {string} path @param {object} body @returns {Promise<Blob>} */
+/** @param {string} path @param {object} [body] as in `ask` @returns {Promise<Blob>} */
 export async function askFile(path, body) {
   return (await send(path, body)).blob();
 }

@@ -4,6 +4,7 @@
 import { ask, askFile, base64Of, blobOf, Refusal, save } from "./api.js";
 import { blobFrom, Mask } from "./mask.js";
 import { PhotoView } from "./photo-view.js";
+import { keptTrial } from "./trial.js";
 
 /**
  * @typedef {{name: string, kind: string, labels: string[]}} DemoPhotograph
@@ -372,7 +373,12 @@ function connect() {
   element("larger").addEventListener("click", () => resize(1));
   element("mark-positive").addEventListener("click", shown(() => mark("positive")));
   element("mark-negative").addEventListener("click", shown(() => mark("negative")));
-  element("file").addEventListener("change", shown(() => addFiles(element("file").files)));
+  element("file").addEventListener("change", shown(async () => {
+    const files = [...element("file").files];
+    // So that the same file can be chosen again after it was corrected.
+    element("file").value = "";
+    await addFiles(files);
+  }));
   const drop = element("drop");
   for (const name of ["dragenter", "dragover"]) {
     document.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
@@ -397,16 +403,33 @@ function connect() {
   });
 }
 
+/** Puts a task and the references of a label first. @param {import("./trial.js").Trial} trial */
+async function startTrial(trial) {
+  const photograph = await load(trial.image, trial.name, "");
+  addToStrip(photograph.name, () => photograph, photograph.bitmap);
+  show(photograph);
+  state.references = await Promise.all(trial.references.map(async (one) => ({
+    name: one.reference,
+    title: trial.label,
+    photograph: await load(one.image, one.name, ""),
+    outline: await createImageBitmap(blobOf(one.outline, "image/png")),
+  })));
+  drawReferences();
+  say(`This is ${trial.name}, with the references of ${trial.label}. Click on the thing.`);
+}
+
 async function start() {
   connect();
   setTool("add");
+  const trial = keptTrial();
+  if (trial) await startTrial(trial);
   state.demo = (await ask("/playground/demo")).photographs;
   if (!state.demo.length) say("Drop in a photograph to begin.");
   const ordered = [...state.demo].sort((one, other) => Number(other.name === FIRST) - Number(one.name === FIRST));
   for (const demo of ordered) {
     const photograph = await loadDemo(demo);
     addToStrip(demo.name, () => photograph, photograph.bitmap);
-    if (demo === ordered[0]) {
+    if (demo === ordered[0] && !trial) {
       show(photograph);
       await choose(FIRST_LABEL);
     }

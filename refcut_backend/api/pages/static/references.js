@@ -1,0 +1,154 @@
+// @ts-check
+/** The references of a project: what each button does. The server renders the page; after a change it is read again. */
+
+import { keepTrial } from "./trial.js";
+import { ask, askFile, base64Of, save } from "./api.js";
+
+const here = `${location.pathname.replace(/\/$/, "")}`;
+
+/** @param {string} id @returns {HTMLElement} */
+function element(id) {
+  const found = document.getElementById(id);
+  if (!found) throw new Error(`the page has no ${id}`);
+  return found;
+}
+
+/** @param {string} text @param {boolean} [isProblem] */
+function say(text, isProblem = false) {
+  element("message").textContent = text;
+  element("message").classList.toggle("problem", isProblem);
+}
+
+/** Runs what a button or a form does; a failure is shown. @param {string} during @param {() => Promise<string>} work */
+async function run(during, work) {
+  say(during);
+  try {
+    say(await work());
+  } catch (error) {
+    say(error instanceof Error ? error.message : String(error), true);
+  }
+}
+
+/** Shows the page as it is now, without losing the place of the keyboard. */
+async function refresh() {
+  const focused = document.activeElement;
+  const answer = await fetch(location.href);
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").getElementById("labels-of-project");
+  if (!fresh) {
+    location.reload();
+    return;
+  }
+  element("labels-of-project").replaceWith(fresh);
+  watchPictures();
+  nameAuthors();
+  const id = focused?.id ?? "";
+  const opposite = id.replace(/^(un)?pin-/, focused?.id.startsWith("un") ? "pin-" : "unpin-")
+    .replace(/^(dis|en)able-/, id.startsWith("en") ? "disable-" : "enable-");
+  (document.getElementById(id) ?? document.getElementById(opposite) ?? document.querySelector("main h2"))?.focus?.();
+}
+
+const DONE = {
+  pin: "Pinned: of this label, only pinned references are used.",
+  unpin: "No longer pinned.",
+  disable: "Disabled: clicks no longer use it.",
+  enable: "Enabled.",
+  add: "The task's regions are a reference now.",
+  remove: "Removed.",
+};
+
+/** @param {keyof typeof DONE} action @param {string} label @param {number | null} task @param {number | null} annotation */
+function change(action, label, task, annotation) {
+  return run("One moment ...", async () => {
+    await ask(`${here}/change`, { action, label, task, annotation });
+    await refresh();
+    return DONE[action];
+  });
+}
+
+/** Opens the playground with a task and the references of a label. @param {string} label @param {number} task */
+function tryOn(label, task) {
+  run("Reading the photographs ...", async () => {
+    keepTrial(await ask(`${here}/trial`, { label, task }));
+    location.assign("/#trial");
+    return "Opening the playground ...";
+  });
+}
+
+/** @param {HTMLElement} button */
+function download(button) {
+  run("Reading the photographs ...", async () => {
+    save(await askFile(`${here}/set`), button.dataset.name ?? "references.zip");
+    return "The set is downloaded.";
+  });
+}
+
+/** @param {() => Promise<object>} source of the set */
+function addSet(source) {
+  run("Adding the set ...", async () => {
+    const { text } = await ask(`${here}/set`, await source());
+    await refresh();
+    return text;
+  });
+}
+
+/** @param {string | undefined} text @returns {number | null} */
+const number = (text) => (text ? Number(text) : null);
+
+/** A photograph that cannot be read is replaced by the reason. */
+function watchPictures() {
+  for (const picture of document.querySelectorAll("img[loading]")) {
+    const shown = /** @type {HTMLImageElement} */ (picture);
+    const explain = async () => {
+      const reason = document.createElement("span");
+      reason.className = "no-picture";
+      reason.textContent = await ask(shown.src).then(() => "The picture cannot be shown.", (error) => error.message);
+      shown.replaceWith(reason);
+    };
+    shown.addEventListener("error", explain, { once: true });
+    if (shown.complete && !shown.naturalWidth && shown.currentSrc) explain();
+  }
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target instanceof Element ? event.target.closest("button[data-action]") : null;
+  if (event.target instanceof HTMLElement && event.target.id === "download-set") download(event.target);
+  if (!(button instanceof HTMLElement)) return;
+  const { action, label, task, annotation } = button.dataset;
+  change(/** @type {keyof typeof DONE} */ (action), label ?? "", number(task), number(annotation));
+});
+
+document.addEventListener("submit", (event) => {
+  const form = /** @type {HTMLFormElement} */ (event.target);
+  event.preventDefault();
+  if (event.submitter instanceof HTMLButtonElement && event.submitter.name === "add") {
+    change("add", form.dataset.label ?? "", number(String(new FormData(form).get("task"))), null);
+  } else if (event.submitter instanceof HTMLButtonElement && event.submitter.name === "try") {
+    tryOn(form.dataset.label ?? "", Number(new FormData(form).get("task")));
+  } else if (event.submitter instanceof HTMLButtonElement && event.submitter.name === "copy") {
+    addSet(async () => ({ from_project: new FormData(form).get("project") }));
+  }
+});
+
+document.addEventListener("change", (event) => {
+  const input = event.target;
+  if (!(input instanceof HTMLInputElement) || input.id !== "upload-set" || !input.files?.length) return;
+  const [file] = input.files;
+  // So that the same file can be chosen again after it was corrected.
+  input.value = "";
+  addSet(async () => ({ data: await base64Of(file) }));
+});
+
+/** @type {Promise<Record<string, string>> | null} */
+let emails = null;
+
+/** Replaces the numbers of users by their e-mail addresses, as soon as Label Studio tells them. */
+async function nameAuthors() {
+  emails ??= ask(`${here}/authors`).catch(() => ({}));
+  const known = await emails;
+  for (const author of document.querySelectorAll("[data-author]")) {
+    author.textContent = known[author.getAttribute("data-author") ?? ""] ?? author.textContent;
+  }
+}
+
+watchPictures();
+nameAuthors();

@@ -1,0 +1,247 @@
+"""The pages of projects and references in a real browser, on fakes: no network, no model, no Label Studio."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.support.browser import Watched, chromium, watched_page
+from tests.support.pages_world import CAR, HOSTILE_LABEL, PagesWorld, pages_world, part_mask
+from tests.support.recorded import brush_result
+
+AA_CONTRAST = 4.5
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[PagesWorld]:
+    with pages_world(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def watched(browser: Browser, world: PagesWorld) -> Iterator[Watched]:
+    """A page that fails its test if it asks another machine, runs hostile markup or breaks its own policy."""
+    with watched_page(browser, world.url, accept_downloads=True) as found:
+        yield found
+        assert found.hosts == {"127.0.0.1"}
+        assert found.problems == []
+
+
+def references(world: PagesWorld, project: int = 7) -> str:
+    return f"{world.url}/projects/{project}/references"
+
+
+def pictures_are_shown(page: Page) -> None:
+    for picture in page.locator(".reference-card img").all():
+        picture.scroll_into_view_if_needed()
+        expect(picture).to_have_js_property("complete", True)
+        assert picture.evaluate("(image) => image.naturalWidth") > 0
+
+
+def test_from_all_projects_to_the_references_of_one(world: PagesWorld, watched: Watched) -> None:
+    page = watched.page
+    page.goto(f"{world.url}/projects")
+    expect(page.locator(f'a[href="{world.cars.url}/projects/7/"]')).to_be_visible()
+    page.get_by_role("link", name="Project 7").click()
+    expect(page.get_by_role("heading", name="Wheel")).to_be_visible()
+    expect(page.get_by_role("heading", name=HOSTILE_LABEL)).to_be_visible()
+    assert page.locator(".reference-card").count() == 4
+    expect(page.locator("[data-author]").first).to_have_text("lead@example.com")
+    pictures_are_shown(page)
+
+
+def test_pin_and_disable_by_keyboard_without_losing_the_place(world: PagesWorld, watched: Watched) -> None:
+    page = watched.page
+    page.goto(references(world))
+    (number,) = {c.id for c in world.wiring.references.of_label(7, "Wheel") if c.task_id == 12}
+    page.locator(f"#pin-{number}").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#message")).to_have_text("Pinned: of this label, only pinned references are used.")
+    expect(page.locator(f"#unpin-{number}")).to_be_focused()
+    expect(page.get_by_text("Not used: others are pinned")).to_have_count(1)
+    page.keyboard.press("Enter")
+    expect(page.locator(f"#pin-{number}")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    expect(page.locator(f"#enable-{number}")).to_be_focused()
+    assert [r.action.value for r in world.wiring.references.rules.of_label(7, "Wheel")] == ["disable"]
+
+
+def test_a_tasks_regions_become_a_reference_and_no_longer_are(world: PagesWorld, watched: Watched) -> None:
+    page = watched.page
+    door = brush_result("d", "Door", part_mask(CAR, "Front door"))
+    world.cars.add_task(31, f"/data/upload/{CAR}")
+    world.report(world.cars.annotate(60, 31, door))
+    page.goto(references(world))
+    form = page.locator('form[data-label="Door"]')
+    form.get_by_label("Task").fill("31")
+    form.get_by_role("button", name="Make its regions a reference").click()
+    expect(page.locator("#message")).to_have_text("The task's regions are a reference now.")
+    card = page.locator(".reference-card", has_text="In use, added by the owner")
+    expect(card).to_have_count(1)
+    card.get_by_role("button", name="Remove").click()
+    expect(page.locator("#message")).to_have_text("Removed.")
+    expect(card).to_have_count(0)
+    assert world.wiring.references.rules.of_label(7, "Door") == []
+
+
+def test_a_set_is_downloaded_here_and_uploaded_to_another_project(
+    world: PagesWorld, watched: Watched, tmp_path: Path
+) -> None:
+    page = watched.page
+    page.goto(references(world))
+    with page.expect_download() as waiting:
+        page.get_by_role("button", name="Download the set").click()
+    path = tmp_path / waiting.value.suggested_filename
+    assert path.name == "references-7.zip"
+    waiting.value.save_as(path)
+    page.goto(references(world, 3))
+    assert page.locator(".reference-card").count() == 0
+    page.locator("#upload-set").set_input_files(str(path))
+    expect(page.locator("#message")).to_have_text("4 references added")
+    expect(page.get_by_role("heading", name=HOSTILE_LABEL)).to_be_visible()
+    expect(page.get_by_text("none, it came from a set")).to_have_count(4)
+    pictures_are_shown(page)
+    assert len(world.wiring.references.newest(3, "Wheel", 4)) == 2
+
+
+def test_the_set_of_another_project_is_used_and_one_of_it_removed(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page = watched.page
+    page.goto(references(world, 3))
+    page.locator("select[name=project]").select_option("7")
+    page.get_by_role("button", name="Add the set of this project").click()
+    expect(page.locator("#message")).to_have_text("4 references added")
+    page.get_by_role("button", name="Remove").first.click()
+    expect(page.locator("#message")).to_have_text("Removed.")
+    assert page.locator(".reference-card").count() == 3
+
+
+def test_a_file_that_is_no_set_is_refused_whatever_its_name_and_content(
+    world: PagesWorld, watched: Watched, tmp_path: Path
+) -> None:
+    page = watched.page
+    hostile = tmp_path / "<img src=x onerror=alert(1)>.zip"
+    hostile.write_bytes(b"<script>alert(1)</script>")
+    page.goto(references(world, 3))
+    page.locator("#upload-set").set_input_files(str(hostile))
+    expect(page.locator("#message")).to_contain_text("the file is no set of references")
+    with zipfile.ZipFile(hostile, "w") as archive:
+        archive.writestr(
+            "references.json",
+            '{"references": [{"label": "<img src=x onerror=alert(1)>", "image": "a", "positive": "b"}]}',
+        )
+    page.locator("#upload-set").set_input_files(str(hostile))
+    expect(page.locator("#message")).to_contain_text("a reference of '<img src=x onerror=alert(1)>'")
+
+
+def test_a_photograph_that_is_gone_is_said_with_the_reason(world: PagesWorld, watched: Watched) -> None:
+    del world.cars.images[CAR]
+    page = watched.page
+    page.goto(references(world))
+    expect(page.locator(".no-picture").first).to_contain_text("404")
+    assert page.locator(".reference-card img").count() == 2
+
+
+def test_the_references_of_a_label_are_tried_on_a_task(world: PagesWorld, watched: Watched) -> None:
+    page = watched.page
+    world.annotate(world.cars, 50, 30, "car_parts_te4.jpg")
+    page.goto(references(world))
+    form = page.locator('form[data-label="Wheel"]')
+    form.get_by_label("Task").fill("30")
+    form.get_by_role("button", name="Try the references on it").click()
+    page.wait_for_url("**/#trial")
+    expect(page.locator("#message")).to_contain_text("task 30 of project 7, with the references of Wheel")
+    expect(page.locator("#references li")).to_have_count(2)
+    area = page.locator("#with").bounding_box()
+    assert area is not None
+    page.mouse.click(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2)
+    expect(page.locator("#figure-with")).to_have_text("expected IoU 0.90")
+    with_references = [job for job in world.queue.jobs if job.reference_ids]
+    assert [len(job.reference_ids) for job in with_references] == [2]
+
+
+def test_a_task_that_does_not_exist_is_said_beside_the_form(world: PagesWorld, watched: Watched) -> None:
+    page = watched.page
+    page.goto(references(world))
+    form = page.locator('form[data-label="Wheel"]')
+    form.get_by_label("Task").fill("999")
+    for button in ("Try the references on it", "Make its regions a reference"):
+        form.get_by_role("button", name=button).click()
+        expect(page.locator("#message")).to_contain_text("Label Studio has no task 999")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1440, 390])
+def test_the_pages_fit_their_window_and_everything_has_a_name_and_contrast(
+    world: PagesWorld, browser: Browser, width: int, scheme: str
+) -> None:
+    with browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme) as context:  # type: ignore[arg-type]
+        page = context.new_page()
+        for path in ("/projects", "/projects/7/references", "/projects/99/references"):
+            page.goto(world.url + path)
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
+            assert page.evaluate(WITHOUT_NAME) == [], path
+            assert page.locator("main").count() == 1
+            assert page.locator("h1").count() == 1
+            for colour, ground in page.evaluate(TEXT_COLOURS):
+                assert contrast(colour, ground) >= AA_CONTRAST, (path, colour, ground)
+
+
+def contrast(*colours: list[float]) -> float:
+    """WCAG's contrast of two colours, each as [red, green, blue] in 0..255."""
+    shares = [np.asarray(colour) / 255 for colour in colours]
+    linear = [np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4) for s in shares]
+    dark, light = sorted(float(one @ (0.2126, 0.7152, 0.0722)) for one in linear)
+    return (light + 0.05) / (dark + 0.05)
+
+
+WITHOUT_NAME = """() => [...document.querySelectorAll('a, button, input, select, img')].filter((each) => {
+  const label = each.getAttribute('aria-label') || each.labels?.[0]?.textContent || each.textContent;
+  const isDecoration = each.tagName === 'IMG' && each.getAttribute('alt') === '' && each.closest('a')?.textContent.trim();
+  return !(label.trim() || each.getAttribute('alt')?.trim() || isDecoration);
+}).map((each) => each.outerHTML)"""
+TEXT_COLOURS = """() => {
+  const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
+  const found = new Map();
+  for (const each of document.querySelectorAll('body *')) {
+    if (![...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())) continue;
+    let ground = each;
+    while (ground && numbers(getComputedStyle(ground).backgroundColor)[3] === 0) ground = ground.parentElement;
+    const colours = [getComputedStyle(each).color, getComputedStyle(ground).backgroundColor];
+    const pair = colours.map((colour) => numbers(colour).slice(0, 3));
+    found.set(JSON.stringify(pair), pair);
+  }
+  return [...found.values()];
+}"""
+
+
+def test_a_page_of_many_references_keeps_its_pictures_small(world: PagesWorld, watched: Watched) -> None:
+    sizes: list[int] = []
+    page = watched.page
+    page.on(
+        "response",
+        lambda response: sizes.append(len(response.body())) if "/picture" in response.url else None,
+    )
+    page.goto(references(world))
+    pictures_are_shown(page)
+    assert len(sizes) == 4
+    assert max(sizes) < 100_000
+    shown = cv2.imdecode(
+        np.frombuffer(page.request.get(f"{references(world)}/1/picture").body(), np.uint8), 1
+    )
+    assert shown is not None
+    assert max(shown.shape) <= 480
