@@ -1,4 +1,4 @@
-"""Masks: union, overlap, box, distance, and COCO run lengths, their form in files.
+"""Masks: union, overlap, box, distance, pieces, and COCO run lengths, their form in files.
 
 A mask is an array (H, W) of bool. Imports no torch.
 """
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from model.types import BoolMask, Box
+from model.types import BoolMask, Box, Click
 
 Item = TypeVar("Item")
 
@@ -80,6 +80,54 @@ def connected(first_hw: BoolMask, second_hw: BoolMask) -> bool:
     """Whether two masks overlap or touch, diagonally too (8-neighbourhood)."""
     grown = cv2.dilate(first_hw.astype(np.uint8), np.ones((3, 3), np.uint8))
     return bool(np.any((grown > 0) & second_hw))
+
+
+PIECE_SHARE = 0.1
+"""A connected piece of a mask counts from this share of the largest piece on; smaller ones are specks."""
+NEAR_SHARE = 0.2
+"""A piece is near clicked ones up to this distance, in units of the square root of their area."""
+
+
+def count_pieces(mask_hw: BoolMask) -> int:
+    """Number of connected pieces (8-neighbourhood) of a mask (H, W) without specks (`PIECE_SHARE`).
+
+    Example:
+        >>> count_pieces(np.array([[True, False, True]]))
+        2
+    """
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask_hw.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    return int((areas >= PIECE_SHARE * areas.max()).sum()) if len(areas) else 0
+
+
+def clicked_pieces(mask_hw: BoolMask, clicks: Iterable[Click]) -> BoolMask:
+    """A mask without the specks that nobody clicked on: small pieces away from the clicked ones.
+
+    Args:
+        mask_hw: Mask (H, W).
+        clicks: Clicks within its frame. Negative ones do not count.
+
+    Returns:
+        The pieces (H, W) that were clicked on, those near them (`NEAR_SHARE`), and those that are no specks beside them
+        (`PIECE_SHARE`); the whole mask if no positive click lies on it.
+
+    Example:
+        >>> mask_hw = np.ones((1, 20), bool)
+        >>> mask_hw[0, 13:19] = False
+        >>> clicked_pieces(mask_hw, [Click(0, 0)])[0, 10:]
+        array([ True,  True,  True, False, False, False, False, False, False,
+               False])
+    """
+    count, piece_hw = cv2.connectedComponents(mask_hw.astype(np.uint8), connectivity=8)
+    clicked = {int(piece_hw[int(click.row), int(click.col)]) for click in clicks if click.positive} - {0}
+    if count <= 2 or not clicked:
+        return mask_hw
+    clicked_hw = np.isin(piece_hw, list(clicked))
+    away_hw = cv2.distanceTransform((~clicked_hw).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    area_px = np.count_nonzero(clicked_hw)
+    near = np.unique(piece_hw[mask_hw & (away_hw <= NEAR_SHARE * np.sqrt(area_px))])
+    large = np.flatnonzero(np.bincount(piece_hw[mask_hw]) >= PIECE_SHARE * area_px)
+    return np.isin(piece_hw, np.union1d(near, large))
 
 
 def evenly_spaced(items: Sequence[Item], limit: int | None) -> list[Item]:

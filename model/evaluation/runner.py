@@ -18,8 +18,8 @@ from model.evaluation.modes import FirstMask, Mode, as_polygons, shrunk_image, s
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceChoice, ReferenceFinder
 from model.evaluation.robot_annotator import Clicker, JitteredClicker, RobotAnnotator, Session
-from model.evaluation.samples import Sample, count_pieces
-from model.masks import encode, union
+from model.evaluation.samples import Sample
+from model.masks import count_pieces, encode, union
 from model.network.prompts import ReferenceTokens
 from model.types import BoolMask
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-import cv2
 import numpy as np
 
 from model.data.annotated_objects import AnnotatedObject
@@ -161,22 +160,6 @@ def with_repeats(samples: Sequence[Sample], at_least: int) -> list[Sample]:
             repeat += 1
             chosen += [dataclasses.replace(sample, repeat=repeat) for sample in evenly_spaced(own, missing)]
     return sorted(chosen, key=lambda sample: sample.annotated_object)
-
-
-PIECE_SHARE = 0.1
-"""A connected piece of a target counts from this share of the largest piece on; smaller ones are specks."""
-
-
-def count_pieces(target_hw: BoolMask) -> int:
-    """Number of connected pieces (8-neighbourhood) of a mask (H, W) without specks (`PIECE_SHARE`).
-
-    Example:
-        >>> count_pieces(np.array([[True, False, True]]))
-        2
-    """
-    _, _, stats, _ = cv2.connectedComponentsWithStats(target_hw.astype(np.uint8), connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]
-    return int((areas >= PIECE_SHARE * areas.max()).sum()) if len(areas) else 0
 
 
 def _grown_box(mask_hw: BoolMask) -> tuple[int, int, int, int]:

@@ -222,6 +222,7 @@ class ClickService:
             click_ids=canvas.context.ids,
             box=clicked.box,
             extent=clicked.extent,
+            pieces=self._references.rules.pieces(request.project_id, clicked.label),
         )
 
     def _ask(self, job: ClickJob) -> ClickAnswer:

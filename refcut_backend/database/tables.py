@@ -120,6 +120,16 @@ class OwnerRule(Base):
     created_at: Mapped[datetime] = mapped_column("said_at", DateTime(timezone=True), default=_now)
 
 
+class LabelPieces(Base):
+    """Which pieces of a label's masks stay, by the project's extra parameters: "all" or "clicked"."""
+
+    __tablename__ = "label_pieces"
+
+    project_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(String(500), primary_key=True)
+    pieces: Mapped[str] = mapped_column(String(20))
+
+
 class WebhookEvent(Base):
     """A webhook that was applied. A repeated delivery finds its row and changes nothing.
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.masks import clicked_pieces
 from model.predictor import RefCutPredictor
 from model.types import Box, Click, MaskResult
 from refcut_backend.errors import ModelOutputError
@@ -322,13 +323,18 @@ class ClickEngine:
         predicted_from = time.monotonic()
         size_hw = open_image.predictor.image_size
         box = None if job.box is None else box_in_pixels(job.box, *size_hw)
-        network_choice = open_image.predictor.predict(clicks_in_pixels(job.clicks, *size_hw), box)
+        clicks = clicks_in_pixels(job.clicks, *size_hw)
+        network_choice = open_image.predictor.predict(clicks, box)
         result = network_choice.stepped(job.extent)
         self.check_output(result.probability_hw)
         self._open_images.store(key, open_image)
         predicted = time.monotonic()
         threshold = model.settings.threshold
-        mask_hw = full_size_mask(result.probability_hw, open_image.height, open_image.width, threshold)
+        probability_hw = result.probability_hw
+        if box is None and (job.pieces == "clicked" or (job.pieces == "auto" and usable.in_one_piece)):
+            kept_hw = clicked_pieces(result.mask_hw, clicks)
+            probability_hw = np.where(result.mask_hw & ~kept_hw, np.float32(0), probability_hw)
+        mask_hw = full_size_mask(probability_hw, open_image.height, open_image.width, threshold)
         rle = brush_rle.encode(mask_hw) if mask_hw.any() else []
         return ClickAnswer(
             width=open_image.width,

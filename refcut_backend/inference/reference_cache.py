@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from cachetools import TTLCache
 
 from model.errors import ModelError
+from model.masks import count_pieces
 from model.memory import nbytes
 from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
@@ -47,17 +48,27 @@ class UsableReferences:
         encoded: The references, one by one.
         versions: Versions of the references that are used.
         left_out: References that cannot be used.
+        in_one_piece: Whether there is a reference, and the positive mask of each is a single piece (`count_pieces`).
     """
 
     keys: tuple[ContentKey, ...] = ()
     encoded: tuple[ReferenceTokens, ...] = ()
     versions: tuple[str, ...] = ()
     left_out: tuple[LeftOutReference, ...] = ()
+    in_one_piece: bool = False
 
     @property
     def tokens(self) -> ReferenceTokens | None:
         """All of them joined, for `RefCutPredictor.set_reference`; None without a usable reference."""
         return ReferenceTokens.join(self.encoded) if self.encoded else None
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A cached reference: its tokens, and the number of pieces of its positive mask."""
+
+    tokens: ReferenceTokens
+    pieces: int
 
 
 class ReferenceCache:
@@ -81,22 +92,22 @@ class ReferenceCache:
         self._images = images
         self._load = load
         self._clock = clock
-        self._tokens: ByteCache[ContentKey, ReferenceTokens] = ByteCache(max_bytes, nbytes)
+        self._encoded: ByteCache[ContentKey, _Encoded] = ByteCache(max_bytes, nbytes)
         self._failed = self._none_failed()
 
     @property
     def nbytes(self) -> int:
         """Bytes of memory in the cache."""
-        return self._tokens.nbytes
+        return self._encoded.nbytes
 
     def clear(self) -> None:
         """Empty the cache."""
-        self._tokens.clear()
+        self._encoded.clear()
         self._failed = self._none_failed()
 
     def repair(self) -> None:
         """Make the cache consistent after a job was interrupted at any place; complete references are kept."""
-        self._tokens.repair()
+        self._encoded.repair()
         self._failed = self._none_failed()
 
     def _none_failed(self) -> TTLCache[tuple[TaskImage, str], LeftOutReference]:
@@ -110,7 +121,7 @@ class ReferenceCache:
     def has(self, model: ServedModel, reference: StoredReference) -> bool:
         """Whether a reference is in the cache, as far as is known without fetching its image."""
         content = self._images.known_content(image_of(reference))
-        return content is not None and (*made_by(model), reference.version, content) in self._tokens
+        return content is not None and (*made_by(model), reference.version, content) in self._encoded
 
     def has_failed(self, reference: StoredReference) -> bool:
         """Whether a reference could not be used a moment ago."""
@@ -127,13 +138,13 @@ class ReferenceCache:
             wait_s: Longest time for the downloads of all their images together.
         """
         deadline = self._clock() + wait_s
-        keys, tokens, versions, left_out = [], [], [], []
+        keys, found, versions, left_out = [], [], [], []
         for reference in references:
             failed = self._failed.get((image_of(reference), reference.version))
             if failed is None:
                 try:
                     self._wait_for_image(model, reference, deadline)
-                    key, encoded = self.get(model, reference)
+                    key, encoded = self._get(model, reference)
                 except (RefCutError, ModelError) as error:
                     failed = _failed(reference, error)
                     if not isinstance(error, NotYetError):
@@ -142,9 +153,15 @@ class ReferenceCache:
                 left_out.append(failed)
                 continue
             keys.append(key)
-            tokens.append(encoded)
+            found.append(encoded)
             versions.append(reference.version)
-        return UsableReferences(tuple(keys), tuple(tokens), tuple(versions), tuple(left_out))
+        return UsableReferences(
+            tuple(keys),
+            tuple(one.tokens for one in found),
+            tuple(versions),
+            tuple(left_out),
+            in_one_piece=bool(found) and all(one.pieces == 1 for one in found),
+        )
 
     def _wait_for_image(self, model: ServedModel, reference: StoredReference, deadline: float) -> None:
         """Waits for a download. Raises NotYetError if it takes too long; it goes on, and the next click uses it."""
@@ -160,33 +177,25 @@ class ReferenceCache:
         if download is None or not download.done():
             raise NotYetError("its image has not arrived yet", hint="a click uses it as soon as it has")
 
-    def get(self, model: ServedModel, reference: StoredReference) -> tuple[ContentKey, ReferenceTokens]:
-        """Encode a reference for a model, or take it from the cache.
-
-        Args:
-            model: The model that reads the tokens.
-            reference: Its masks are fitted to the size at which clicks are computed on the image.
-
-        Returns:
-            Key of the content, and the tokens for `RefCutPredictor.set_reference`.
-
-        Raises:
-            RefCutError: If the image of the reference cannot be read.
-        """
+    def _get(self, model: ServedModel, reference: StoredReference) -> tuple[ContentKey, _Encoded]:
+        """Encodes a reference, or takes it from the cache. Raises RefCutError if its image cannot be read."""
         where = image_of(reference)
         key = (*made_by(model), reference.version, self._images.content_of(where))
-        tokens = self._tokens.get(key)
-        if tokens is None:
+        encoded = self._encoded.get(key)
+        if encoded is None:
             image = self._images.open(where)
             key = (*made_by(model), reference.version, image.content)
             size_hw = image.pixels.shape[:2]
+            # The masks are fitted to the size at which clicks are computed on the image.
+            positive_hw = fitted_mask(reference.positive_hw, *size_hw)
             tokens = RefCutPredictor(model.network, model.settings).encode_reference(
                 image.pixels,
-                fitted_mask(reference.positive_hw, *size_hw),
+                positive_hw,
                 None if reference.negative_hw is None else fitted_mask(reference.negative_hw, *size_hw),
             )
-            self._tokens.store(key, tokens)
-        return key, tokens
+            encoded = _Encoded(tokens, count_pieces(positive_hw))
+            self._encoded.store(key, encoded)
+        return key, encoded
 
 
 class NotYetError(ImageError):

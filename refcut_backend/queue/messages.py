@@ -14,7 +14,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 
@@ -78,6 +78,7 @@ Packed = Annotated[list[int], PlainValidator(_unpack)]
 Pixels = Annotated[int, Field(ge=0, le=MAX_SIDE_PX)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=MAX_TEXT)]
+Pieces = Literal["auto", "all", "clicked"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ class ClickJob:
         click_ids: Ids of the object's dots in Label Studio. Of two clicks on a task that share one, the newer wins.
         box: The rectangle that the object began with, in percent of the image's size; None without one.
         extent: How many steps larger than the network's choice the mask shall be; negative for smaller.
+        pieces: "all" keeps every piece of the mask, "clicked" drops specks that nobody clicked on, "auto" does so where
+            all references are one piece each.
         format: Version of these fields.
     """
 
@@ -106,6 +109,7 @@ class ClickJob:
     click_ids: tuple[str, ...] = ()
     box: PercentBox | None = None
     extent: int = 0
+    pieces: Pieces = "auto"
     format: int = CLICK_FORMAT
 
     def to_json(self) -> dict[str, Any]:

@@ -1,12 +1,12 @@
-"""Rules of the projects' owners about references: their storage, and how extra parameters are parsed into rules."""
+"""Rules of the projects' owners: their storage, and how extra parameters are parsed into rules."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqlalchemy import Engine, Row, Select, bindparam, delete, select
@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 
 from refcut_backend.database import tables
 from refcut_backend.errors import ConfigError
+from refcut_backend.queue.messages import Pieces
 from refcut_backend.references.selection import Action, OwnerRule
 
 ANY = 0
@@ -85,8 +86,16 @@ class OwnerRules:
                     )
                 )
 
-    def replace_extra_params(self, project_id: int, rules: Sequence[OwnerRule]) -> None:
-        """Replaces all rules from a project's extra parameters."""
+    def pieces(self, project_id: int, label: str) -> Pieces:
+        """Returns which pieces of a label's masks stay: "auto" unless the extra parameters say so."""
+        query = select(tables.LabelPieces.pieces).where(
+            tables.LabelPieces.project_id == project_id, tables.LabelPieces.label == label
+        )
+        with self._engine.connect() as connection:
+            return connection.scalar(query) or "auto"
+
+    def replace_extra_params(self, project_id: int, given: ExtraParams) -> None:
+        """Replaces all that a project's extra parameters said."""
         try:
             with Session(self._engine) as session, session.begin():
                 session.execute(
@@ -95,7 +104,12 @@ class OwnerRules:
                         tables.OwnerRule.source == Source.EXTRA_PARAMS,
                     )
                 )
-                session.add_all([_row(project_id, rule, Source.EXTRA_PARAMS) for rule in rules])
+                session.execute(delete(tables.LabelPieces).where(tables.LabelPieces.project_id == project_id))
+                session.add_all([_row(project_id, rule, Source.EXTRA_PARAMS) for rule in given.rules])
+                session.add_all(
+                    tables.LabelPieces(project_id=project_id, label=label, pieces=pieces)
+                    for label, pieces in given.pieces.items()
+                )
         except IntegrityError:
             # Two pages were opened at once, and the other request has just stored the same rules.
             return
@@ -148,13 +162,21 @@ class _Known(BaseModel):
     references: dict[_Label, list[_Selected]] = Field(default_factory=dict)
     pin: dict[_Label, list[_Selected]] = Field(default_factory=dict)
     disable: list[_Label | _Disabled] = Field(default_factory=list)
+    pieces: dict[_Label, Literal["all", "clicked"]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ExtraParams:
-    """Parsed extra parameters: the owner's rules, and the keys that are not known."""
+    """Parsed extra parameters.
+
+    Attributes:
+        rules: The owner's rules about references.
+        pieces: Label to which pieces of its masks stay.
+        unknown_keys: Keys that are not known.
+    """
 
     rules: tuple[OwnerRule, ...] = ()
+    pieces: Mapping[str, Pieces] = field(default_factory=dict)
     unknown_keys: tuple[str, ...] = ()
 
 
@@ -175,7 +197,7 @@ def read_extra_params(extra_params: object) -> ExtraParams:
         path = ".".join(str(part) for part in first["loc"])
         raise ConfigError(f"extra parameters: {path}: {first['msg']}", hint=_HINT) from None
     unknown = sorted(key for key in given if key not in _Known.model_fields)
-    return ExtraParams(tuple(_rules(known)), tuple(key[:100] for key in unknown[:20]))
+    return ExtraParams(tuple(_rules(known)), dict(known.pieces), tuple(key[:100] for key in unknown[:20]))
 
 
 def as_text(extra_params: object) -> str:

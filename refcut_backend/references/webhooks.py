@@ -57,7 +57,7 @@ def follow_extra_params(
             "unknown keys in the extra parameters",
             extra={"project": project_id, "keys": list(found.unknown_keys)},
         )
-    references.rules.replace_extra_params(project_id, found.rules)
+    references.rules.replace_extra_params(project_id, found)
     references.remove_no_longer_added(project_id)
     references.annotations.require_listing(project_id, [rule.task_id for rule in found.rules if rule.task_id])
     projects.set_extra_params_digest(project_id, digest)

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from model.masks import (
     bounding_box,
+    clicked_pieces,
     connected,
+    count_pieces,
     decode,
     deepest_point,
     distance_inside,
@@ -20,6 +22,7 @@ from model.masks import (
     intersection_over_union,
     union,
 )
+from model.types import Click
 
 quick = settings(database=None, deadline=None, max_examples=60)
 
@@ -97,3 +100,40 @@ def test_a_bounding_box_contains_the_mask_and_is_tight(height: int, width: int, 
     box = mask[bounding_box(mask).slices]
     assert box.sum() == mask.sum()
     assert all(edge.any() for edge in (box[0], box[-1], box[:, 0], box[:, -1]))
+
+
+def test_specks_are_no_pieces() -> None:
+    mask_hw = np.zeros((40, 40), bool)
+    assert count_pieces(mask_hw) == 0
+    mask_hw[2:12, 2:12] = mask_hw[20:30, 2:12] = True
+    mask_hw[35, 35] = True
+    assert count_pieces(mask_hw) == 2
+
+
+def three_pieces() -> np.ndarray:
+    """A square of 20 x 20 pixels, a speck two pixels beside it, and a speck far away."""
+    mask_hw = np.zeros((100, 100), bool)
+    mask_hw[:20, :20] = mask_hw[:5, 21:26] = mask_hw[70:75, 70:75] = True
+    return mask_hw
+
+
+def test_specks_near_the_clicked_piece_stay_and_those_far_away_go_unless_they_are_clicked_on() -> None:
+    mask_hw = three_pieces()
+    far_hw = mask_hw.copy()
+    far_hw[:50] = False
+    assert np.array_equal(clicked_pieces(mask_hw, [Click(5, 5)]), mask_hw & ~far_hw)
+    assert np.array_equal(clicked_pieces(mask_hw, [Click(5, 5), Click(72, 72)]), mask_hw)
+    assert np.array_equal(
+        clicked_pieces(mask_hw, [Click(5, 5), Click(72, 72, positive=False)]), mask_hw & ~far_hw
+    )
+
+
+def test_a_piece_that_is_no_speck_beside_the_clicked_one_stays() -> None:
+    mask_hw = three_pieces()
+    assert np.array_equal(clicked_pieces(mask_hw, [Click(72, 72)]), mask_hw)
+
+
+def test_without_a_positive_click_on_the_mask_all_pieces_stay() -> None:
+    mask_hw = three_pieces()
+    assert np.array_equal(clicked_pieces(mask_hw, [Click(50, 50), Click(5, 5, positive=False)]), mask_hw)
+    assert not clicked_pieces(np.zeros((4, 4), bool), [Click(1, 1)]).any()

@@ -9,7 +9,6 @@ import pytest
 from model.evaluation.samples import (
     Sample,
     connected_pairs,
-    count_pieces,
     enumerate_samples,
     limit_samples,
     with_repeats,
@@ -110,11 +109,3 @@ def test_samples_of_a_photograph_follow_each_other_so_that_it_is_encoded_once() 
     samples = [Sample(number, "single", (part,)) for number in range(3) for part in ("door", "wheel")]
     numbers = [sample.annotated_object for sample in with_repeats(samples, 20)]
     assert numbers == sorted(numbers)
-
-
-def test_specks_are_no_pieces() -> None:
-    mask_hw = np.zeros((40, 40), bool)
-    assert count_pieces(mask_hw) == 0
-    mask_hw[2:12, 2:12] = mask_hw[20:30, 2:12] = True
-    mask_hw[35, 35] = True
-    assert count_pieces(mask_hw) == 2

@@ -25,6 +25,7 @@ from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.label_studio.label_config import MASK_KINDS
 from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.logs import collect_fields
+from refcut_backend.references.owner_rules import read_extra_params
 from refcut_backend.references.registry import References
 from tests.support import squares
 from tests.support.one_version import OneVersion
@@ -344,6 +345,13 @@ def test_steps_beyond_the_largest_mask_need_no_steps_back(editor, queue):
 
 def test_a_dot_of_smaller_without_an_object_is_an_empty_answer_with_its_reason(editor):
     assert editor.send(dot("s", 45, "Smaller")).reason == "no_object"
+
+
+def test_the_extra_parameters_say_which_pieces_of_a_labels_masks_stay(editor, queue, engine):
+    References(engine).rules.replace_extra_params(7, read_extra_params({"pieces": {"Door": "all"}}))
+    editor.send(dot("a", 20))
+    editor.send(dot("w", 80, "Wheel"))
+    assert [(job.label, job.pieces) for job in queue.jobs] == [("Door", "all"), ("Wheel", "auto")]
 
 
 # A negative label.

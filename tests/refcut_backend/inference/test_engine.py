@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings
 from model.training.growth import with_candidates
+from model.types import Box, MaskResult
 from refcut_backend.errors import ImageError, ModelOutputError, RefCutError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ImageCache
@@ -133,6 +135,34 @@ def test_a_step_gives_the_next_candidate_and_says_how_far_it_could_go():
     assert chosen.extent == 0
     assert largest.extent - smallest.extent == 2, "three candidates are two steps apart"
     assert len({answer.score for answer in answers}) == 3 - (0 in (smallest.extent, largest.extent))
+
+
+def test_where_the_references_are_one_piece_each_far_specks_that_nobody_clicked_on_go(monkeypatch):
+    found_hw = np.zeros((40, 60), np.float32)
+    found_hw[15:25, 25:35] = found_hw[1:4, 1:4] = 0.9  # the middle is clicked on
+    found = MaskResult(found_hw > SETTINGS.threshold, found_hw, Box.whole(40, 60))
+    monkeypatch.setattr(RefCutPredictor, "predict", lambda *_: found)
+    store = Store()
+    two_hw = np.zeros((40, 60), bool)
+    two_hw[5:20, 5:20] = two_hw[5:20, 40:55] = True
+    store.references[4] = dataclasses.replace(
+        store.references[1], version="v4", positive_png=mask_to_png(two_hw)
+    )
+    engine = make_engine(store)
+
+    def far_speck_stays(*references: int, **changes: Any) -> bool:
+        answer = engine.answer(dataclasses.replace(job((50, 50), references=references), **changes))
+        mask_hw = brush_rle.decode(answer.rle, answer.height, answer.width)
+        assert mask_hw[20, 30], "the clicked piece"
+        return bool(mask_hw[2, 2])
+
+    assert not far_speck_stays(1)
+    assert not far_speck_stays(1, 3)
+    assert far_speck_stays(1, 4), "one of them has two pieces"
+    assert far_speck_stays(), "without a reference nothing is known"
+    assert far_speck_stays(1, pieces="all")
+    assert not far_speck_stays(1, 4, pieces="clicked")
+    assert far_speck_stays(1, box=PercentBox(10, 10, 90, 90)), "a box shows what is meant"
 
 
 def test_a_network_with_one_mask_takes_no_steps():
@@ -548,7 +578,7 @@ def test_a_click_that_is_cut_off_anywhere_keeps_what_is_complete_and_changes_no_
             assert mask_of(engine.answer(asked)) == expected[asked], at_line
         assert store.loaded.count("/a.jpg") == store.loaded.count("/ref1.jpg") == 1, at_line
         assert store.loaded.count("/reference-three.jpg") <= 1 + ("/reference-three.jpg" in loaded), at_line
-        caches = (engine._open_images, engine._images._images, engine._references._tokens)
+        caches = (engine._open_images, engine._images._images, engine._references._encoded)
         for cache in caches:
             inner = cache._cache
             sizes = [inner.getsizeof(inner[key]) for key in list(inner)]

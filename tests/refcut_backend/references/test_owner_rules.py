@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from refcut_backend.errors import ConfigError
-from refcut_backend.references.owner_rules import MAX_BYTES, read_extra_params
+from refcut_backend.references.owner_rules import MAX_BYTES, OwnerRules, read_extra_params
 from refcut_backend.references.selection import Action, OwnerRule
 
 EXTRA_PARAMS: dict[str, Any] = {
@@ -34,6 +34,17 @@ def test_no_parameters_are_no_rule(extra_params):
     assert read_extra_params(extra_params).rules == ()
 
 
+def test_a_label_may_say_which_pieces_stay_until_the_parameters_say_otherwise(engine):
+    rules = OwnerRules(engine)
+    found = read_extra_params({"pieces": {"Shoes": "all", "Door": "clicked"}})
+    rules.replace_extra_params(7, found)
+    rules.replace_extra_params(8, read_extra_params({}))
+    assert [rules.pieces(7, label) for label in ("Shoes", "Door", "Hood")] == ["all", "clicked", "auto"]
+    assert rules.pieces(8, "Shoes") == "auto"
+    rules.replace_extra_params(7, read_extra_params({"pieces": {"Door": "all"}}))
+    assert [rules.pieces(7, label) for label in ("Shoes", "Door")] == ["auto", "all"]
+
+
 def test_keys_that_mean_nothing_are_named_and_the_rest_is_used():
     found = read_extra_params({"refrences": {}, "disable": ["Hood"]})
     assert found.unknown_keys == ("refrences",)
@@ -52,6 +63,7 @@ def test_keys_that_mean_nothing_are_named_and_the_rest_is_used():
         ({"references": {"Wheel": [{"task": "12"}]}}, "references.Wheel.0.task"),
         ({"references": {"Wheel": [{"task": 1, "anotation": 2}]}}, "anotation"),
         ({"disable": [{"task": 1}]}, "disable"),
+        ({"pieces": {"Door": "one"}}, "pieces.Door"),
         ({"disable": ["x" * 2**20]}, str(MAX_BYTES)),
         ("x" * 2**20, str(MAX_BYTES)),
     ],

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from refcut_backend.database import tables
 from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.references.annotation_states import AnnotationUpdate
+from refcut_backend.references.owner_rules import ExtraParams
 from refcut_backend.references.parse import LabelReference
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Action, Author, Authors, OwnerRule, State, in_use
@@ -192,10 +193,11 @@ def test_an_added_reference_is_used_as_long_as_its_rule_exists(engine):
 def test_extra_parameters_replace_only_their_own_rules(engine):
     references = References(engine)
     references.rules.add(1, OwnerRule(Action.DISABLE, "Hood"))
-    references.rules.replace_extra_params(
-        1, [OwnerRule(Action.DISABLE, "Door"), OwnerRule(Action.PIN, "Door", 1)]
-    )
-    references.rules.replace_extra_params(1, [OwnerRule(Action.DISABLE, "Wheel")])
+    for rules in (
+        (OwnerRule(Action.DISABLE, "Door"), OwnerRule(Action.PIN, "Door", 1)),
+        (OwnerRule(Action.DISABLE, "Wheel"),),
+    ):
+        references.rules.replace_extra_params(1, ExtraParams(rules))
     assert {rule.label for rule in references.rules.of_project(1)} == {"Hood", "Wheel"}
 
 
