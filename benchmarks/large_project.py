@@ -27,8 +27,9 @@ from sqlalchemy.orm import DeclarativeBase, Session
 from benchmarks.report import print_table
 from refcut_backend.clicks.forgotten_masks import ForgottenMasks
 from refcut_backend.clicks.log import ClickLog
+from refcut_backend.database.click_tables import ClickEvent, UnacceptedMask
 from refcut_backend.database.engine import open_database
-from refcut_backend.database.tables import AnnotationState, ClickEvent, Reference, TaskState, UnacceptedMask
+from refcut_backend.database.tables import AnnotationState, Reference, TaskState
 from refcut_backend.references.annotation_states import AnnotationStates
 from refcut_backend.references.registry import References
 from refcut_backend.training.new_annotations import NewAnnotations

@@ -19,9 +19,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Engine, and_, delete, exists, func, literal, select, update
 
 from refcut_backend.clicks.recent_objects import given_mask, with_objects
+from refcut_backend.database.click_tables import ClickedObjectState as State
+from refcut_backend.database.click_tables import UnacceptedMask
 from refcut_backend.database.engine import upsert
-from refcut_backend.database.tables import ClickedObjectState as State
-from refcut_backend.database.tables import UnacceptedMask
 from refcut_backend.errors import BadMaskError
 from refcut_backend.label_studio.payloads import AnnotationPayload
 from refcut_backend.label_studio.regions import REGION_KINDS, GivenMask, check_result

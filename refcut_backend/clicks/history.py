@@ -18,8 +18,8 @@ from refcut_backend.clicks.forgotten_masks import ForgottenMasks
 from refcut_backend.clicks.log import ClickLog
 from refcut_backend.clicks.recent_objects import ClickedObjects, newly_accepted
 from refcut_backend.clicks.session import ClickedObject, ClickSession, RememberedObject
+from refcut_backend.database.click_tables import ClickPolarity
 from refcut_backend.database.engine import upsert
-from refcut_backend.database.tables import ClickPolarity
 from refcut_backend.errors import BadMaskError
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.payloads import AnnotationPayload

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from refcut_backend.clicks.recent_objects import box_to_json, clicks_to_json
 from refcut_backend.clicks.session import ClickedObject
-from refcut_backend.database.tables import ClickEvent, ClickPolarity
+from refcut_backend.database.click_tables import ClickEvent, ClickPolarity
 
 IDS_PER_QUERY = 1000
 LAST_CLICKS = 500

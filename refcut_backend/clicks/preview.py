@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, select
 
 from refcut_backend.clicks.recent_objects import box_from_json, clicks_from_json, given_mask
-from refcut_backend.database.tables import ClickedObjectState as State
+from refcut_backend.database.click_tables import ClickedObjectState as State
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 

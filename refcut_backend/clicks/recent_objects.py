@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Engine, Row, bindparam, delete, select, update
 
 from refcut_backend.clicks.session import ClickedObject, RememberedObject
+from refcut_backend.database.click_tables import ClickedObjectState as State
 from refcut_backend.database.engine import upsert
-from refcut_backend.database.tables import ClickedObjectState as State
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.label_studio.regions import GivenMask
 

@@ -9,7 +9,7 @@ from statistics import quantiles
 
 from sqlalchemy import Engine, select
 
-from refcut_backend.database.tables import ClickEvent
+from refcut_backend.database.click_tables import ClickEvent
 
 SPAN_S = 3600
 BIN_S = 120

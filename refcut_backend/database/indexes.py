@@ -11,14 +11,8 @@ from sqlalchemy import ColumnElement, Index
 from sqlalchemy.orm import InstrumentedAttribute
 
 from refcut_backend.database.annotation_counts import IS_NEW
-from refcut_backend.database.tables import (
-    AnnotationState,
-    ClickEvent,
-    ClickPolarity,
-    Reference,
-    TaskState,
-    UnacceptedMask,
-)
+from refcut_backend.database.click_tables import ClickEvent, ClickPolarity, UnacceptedMask
+from refcut_backend.database.tables import AnnotationState, Reference, TaskState
 
 
 def _of_some_rows(

@@ -1,6 +1,6 @@
 """Tables of the SQL database. `upgrade.py` creates them and adds what an older database lacks.
 
-Indexes of several columns are in `indexes.py`.
+The tables of clicks are in `click_tables.py`, indexes of several columns in `indexes.py`.
 
 Rules for changes, so that a database of an earlier version is upgraded at startup and an earlier version still runs on
 the upgraded database:
@@ -20,7 +20,8 @@ from sqlalchemy import JSON, BigInteger, DateTime, Float, LargeBinary, String, T
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
-def _now() -> datetime:
+def utc_now() -> datetime:
+    """Returns the present, for columns that are set when a row is written."""
     return datetime.now(UTC)
 
 
@@ -51,7 +52,7 @@ class Project(Base):
     label_studio: Mapped[str] = mapped_column(String(2000))
     access_token: Mapped[str] = mapped_column(String(4000))
     label_config: Mapped[str]
-    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, onupdate=_now)
+    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now, onupdate=utc_now)
     created_at: Mapped[str | None] = mapped_column("born", String(40))
     label_config_at: Mapped[str | None] = mapped_column(String(40))
     extra_params_digest: Mapped[str | None] = mapped_column(String(64))
@@ -88,7 +89,7 @@ class Reference(Base):
     negative_png: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)
     version: Mapped[str] = mapped_column(String(12))
     annotated_at: Mapped[str] = mapped_column(String(40))
-    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, onupdate=_now)
+    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now, onupdate=utc_now)
     explicitly_added: Mapped[bool | None] = mapped_column("named")
     author_id: Mapped[LabelStudioId | None]
     author_email: Mapped[str | None] = mapped_column(String(320))
@@ -117,7 +118,7 @@ class OwnerRule(Base):
     label: Mapped[str] = mapped_column(String(500))
     task_id: Mapped[LabelStudioId]
     annotation_id: Mapped[LabelStudioId]
-    created_at: Mapped[datetime] = mapped_column("said_at", DateTime(timezone=True), default=_now)
+    created_at: Mapped[datetime] = mapped_column("said_at", DateTime(timezone=True), default=utc_now)
 
 
 class LabelPieces(Base):
@@ -148,7 +149,7 @@ class WebhookEvent(Base):
     subject_id: Mapped[LabelStudioId]
     subject_version: Mapped[str] = mapped_column("said_at", String(40))
     problem: Mapped[str | None] = mapped_column(Text)
-    received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, index=True)
+    received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now, index=True)
 
 
 class AnnotationState(Base):
@@ -225,7 +226,7 @@ class HiddenAddress(Base):
     id: Mapped[int] = mapped_column(primary_key=True)
     digest: Mapped[str] = mapped_column(String(64), unique=True)
     address: Mapped[str]
-    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, index=True)
+    seen_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now, index=True)
 
 
 class Upload(Base):
@@ -236,7 +237,7 @@ class Upload(Base):
     key: Mapped[str] = mapped_column(String(60), primary_key=True)
     data: Mapped[bytes] = mapped_column(LargeBinary)
     size_bytes: Mapped[int]
-    used_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now, index=True)
+    used_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now, index=True)
 
 
 class ReferenceImage(Base):
@@ -252,114 +253,6 @@ class ReferenceImage(Base):
     project_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
     digest: Mapped[str] = mapped_column(String(64), primary_key=True)
     data: Mapped[bytes] = mapped_column(LargeBinary)
-
-
-class ClickPolarity(Base):
-    """Whether a keypoint in Label Studio is positive or negative; Label Studio forgets this when its page is reloaded.
-
-    Attributes:
-        recorded_at: None if an earlier version of this program wrote the row.
-    """
-
-    __tablename__ = "click_polarities"
-
-    project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    click_id: Mapped[str] = mapped_column(String(100), primary_key=True)
-    positive: Mapped[bool]
-    recorded_at: Mapped[datetime | None] = mapped_column("said_at", DateTime(timezone=True), default=_now)
-
-
-class _AnsweredObject:
-    """Columns of an object that was clicked, and of its mask.
-
-    Attributes:
-        clicks: [id, x, y, positive] per click, x and y in percent of the image, in the order in which they apply.
-        box: [id, left, top, right, bottom] in percent of the image, or None.
-        width: Width in pixels of the image that `rle` covers.
-        height: Height in pixels of the image that `rle` covers.
-        step_dots: Ids of the keypoints of the labels Smaller and Larger that stepped its mask. None if an earlier version
-            of this program wrote the row.
-    """
-
-    project_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    task_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    region_id: Mapped[str] = mapped_column(String(120), primary_key=True)
-    label: Mapped[str] = mapped_column(String(500))
-    to_name: Mapped[str] = mapped_column(String(500))
-    clicks: Mapped[list[list[Any]]] = mapped_column(JSON)
-    box: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
-    width: Mapped[int]
-    height: Mapped[int]
-    score: Mapped[float]
-    reference_versions: Mapped[list[str]] = mapped_column(JSON)
-    step_dots: Mapped[list[str] | None] = mapped_column(JSON(none_as_null=True))
-
-
-class ClickedObjectState(_AnsweredObject, Base):
-    """An object as it was last answered, kept while further clicks may belong to it.
-
-    Attributes:
-        negative_label_clicks: Ids of those clicks that are keypoints of a negative label.
-        single_prompt: Every request about the object so far had one prompt, as with "Auto accept".
-        extent: Steps of the mask from the network's choice to a larger one. None if an earlier version of this program
-            wrote the row.
-        accepted: A region of the object was seen in an annotation or a draft.
-        context_key: Key of the request context that was answered.
-        requested_at_s: When that request arrived, seconds since 1970. A slow answer never replaces a newer one.
-        rle: Brush RLE of the mask, as bytes.
-    """
-
-    __tablename__ = "clicked_objects"
-
-    negative_label_clicks: Mapped[list[str]] = mapped_column("borrowed", JSON, key="negative_label_clicks")
-    single_prompt: Mapped[bool] = mapped_column("lone", key="single_prompt")
-    extent: Mapped[int | None]
-    accepted: Mapped[bool]
-    context_key: Mapped[str] = mapped_column("asked", String(16), key="context_key")
-    requested_at_s: Mapped[float] = mapped_column("asked_at_s", Float, key="requested_at_s", index=True)
-    rle: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
-
-
-class UnacceptedMask(_AnsweredObject, Base):
-    """A mask that was answered and not accepted, kept because its annotation may have been submitted without it.
-
-    Attributes:
-        requested_at_s: When the answered request arrived, seconds since 1970.
-        rle: Brush RLE of the mask, as bytes.
-        annotation_id: Annotation that has the object's dots and not its mask; None if none is known.
-    """
-
-    __tablename__ = "unaccepted_masks"
-
-    requested_at_s: Mapped[float] = mapped_column(Float, index=True)
-    rle: Mapped[bytes] = mapped_column(LargeBinary)
-    annotation_id: Mapped[int | None] = mapped_column(BigInteger)
-
-
-class ClickEvent(Base):
-    """An answered click: source of the training data and of "clicks per accepted mask".
-
-    Attributes:
-        clicks: As in `_AnsweredObject`. The last click is not always the newest, because keypoints can be dragged.
-        box: As in `_AnsweredObject`.
-        milliseconds: From the arrival of the request to its answer.
-        accepted_at: When the mask was first seen in an annotation.
-    """
-
-    __tablename__ = "click_events"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    project_id: Mapped[int] = mapped_column(BigInteger)
-    task_id: Mapped[int] = mapped_column(BigInteger)
-    label: Mapped[str] = mapped_column(String(500))
-    region_id: Mapped[str] = mapped_column(String(120))
-    clicks: Mapped[list[list[Any]]] = mapped_column(JSON)
-    box: Mapped[list[Any] | None] = mapped_column(JSON(none_as_null=True))
-    model_version: Mapped[str] = mapped_column(String(200))
-    reference_versions: Mapped[list[str]] = mapped_column(JSON)
-    milliseconds: Mapped[float]
-    answered_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
-    accepted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
 
 
 class TrainingRun(Base):
@@ -416,4 +309,4 @@ class ImageSplit(Base):
     project_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
     content: Mapped[str] = mapped_column(String(64), primary_key=True)
     split: Mapped[str] = mapped_column("side", String(10))
-    decided_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=_now)
+    decided_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=utc_now)

@@ -1,4 +1,4 @@
-"""Brings a database up to date with `tables.py`: adds the tables, columns, indexes and counts that it lacks."""
+"""Brings a database up to date: adds the declared tables, columns, indexes and counts that it lacks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Engine, Index, Table, inspect
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.schema import CreateColumn
 
-from refcut_backend.database import indexes  # noqa: F401  # they belong to the tables
+from refcut_backend.database import click_tables, indexes  # noqa: F401  # parts of the metadata
 from refcut_backend.database.annotation_counts import count_annotations
 from refcut_backend.database.tables import Base
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy import Engine, insert
 
+from refcut_backend.database.click_tables import ClickEvent
 from refcut_backend.database.projects import Projects
-from refcut_backend.database.tables import AnnotationState, ClickEvent
+from refcut_backend.database.tables import AnnotationState
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.training.runs import Outcome, RequestedBy, Stage, TrainingRuns
 from refcut_backend.versions.store import ModelStore

@@ -14,9 +14,9 @@ from sqlalchemy.orm import Session
 from refcut_backend.api.auth import SECRET_HEADER
 from refcut_backend.cli.doctor import Finding, run_checks
 from refcut_backend.cli.doctor_project import ProjectDoctor, project_checks
+from refcut_backend.database.click_tables import UnacceptedMask
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
-from refcut_backend.database.tables import UnacceptedMask
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.settings import Settings
 from tests.support.fake_label_studio_client import BACKEND, TOKEN, fake_label_studio, healthy

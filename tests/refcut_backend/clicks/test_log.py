@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from refcut_backend.clicks.history import ClickPolarities
 from refcut_backend.clicks.log import CHECK_EVERY_S, ClickCost, ClickLog, OldClicks
 from refcut_backend.clicks.session import ClickedObject
-from refcut_backend.database.tables import ClickEvent, ClickPolarity
+from refcut_backend.database.click_tables import ClickEvent, ClickPolarity
 from refcut_backend.label_studio.prompts import Dot, PercentBox, PercentClick
 from tests.support.statements import recorded_statements
 

@@ -4,7 +4,7 @@ import numpy as np
 from sqlalchemy import Engine, insert
 
 from refcut_backend.clicks.preview import LONGEST_SIDE_PX, MaskPreviews
-from refcut_backend.database.tables import ClickedObjectState
+from refcut_backend.database.click_tables import ClickedObjectState
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentClick
 

@@ -19,8 +19,8 @@ from refcut_backend.clicks.history import ClickHistory
 from refcut_backend.clicks.log import ClickLog
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.service import ClickService
+from refcut_backend.database.click_tables import ClickEvent
 from refcut_backend.database.engine import open_database
-from refcut_backend.database.tables import ClickEvent
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.label_studio.label_config import MASK_KINDS
 from refcut_backend.label_studio.payloads import Webhook

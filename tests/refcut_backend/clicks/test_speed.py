@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import Engine, insert
 
 from refcut_backend.clicks.speed import BIN_S, MOST_CLICKS, ClickSpeed
-from refcut_backend.database.tables import ClickEvent
+from refcut_backend.database.click_tables import ClickEvent
 
 NOW = datetime(2026, 11, 29, 12, 0, tzinfo=UTC)
 
