@@ -232,8 +232,11 @@ class ClickEngine:
         for of_label in job.reference_ids_by_label:
             stored = self._references.stored(job.project_id, of_label)
             for reference in stored:
-                is_known = self._references.has(model, reference) or self._references.has_failed(reference)
-                if not (is_known or self._wait_for_image(image_of(reference), must_stop)):
+                # Without this, a click would also wait while cached references are compared with their sources.
+                if must_stop():
+                    return False
+                needs_image = self._references.needs_image(model, reference)
+                if needs_image and not self._wait_for_image(image_of(reference), must_stop):
                     return False
                 self._references.usable(model, [reference])
             tokens = self._references.usable(model, stored).tokens
@@ -264,11 +267,7 @@ class ClickEngine:
         """
         model = self._model_of(where.project_id)
         stored = self._references.stored(where.project_id, reference_ids)
-        needed = [
-            image_of(reference)
-            for reference in stored
-            if not (self._references.has(model, reference) or self._references.has_failed(reference))
-        ]
+        needed = [image_of(one) for one in stored if self._references.needs_image(model, one)]
         if not all(self._wait_for_image(image, must_stop) for image in (where, *needed)):
             return None
         image = self._images.open(where)

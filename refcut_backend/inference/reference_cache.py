@@ -118,14 +118,10 @@ class ReferenceCache:
         found = [reference for reference in map(self._load, ids) if reference is not None]
         return [reference for reference in found if reference.project_id == project_id]
 
-    def has(self, model: ServedModel, reference: StoredReference) -> bool:
-        """Whether a reference is in the cache, as far as is known without fetching its image."""
-        content = self._images.known_content(image_of(reference))
-        return content is not None and (*made_by(model), reference.version, content) in self._encoded
-
-    def has_failed(self, reference: StoredReference) -> bool:
-        """Whether a reference could not be used a moment ago."""
-        return (image_of(reference), reference.version) in self._failed
+    def needs_image(self, model: ServedModel, reference: StoredReference) -> bool:
+        """Whether `usable` needs the image of a reference: it is not cached, and has not failed a moment ago."""
+        has_failed = (image_of(reference), reference.version) in self._failed
+        return not (has_failed or self._is_encoded(model, reference))
 
     def usable(
         self, model: ServedModel, references: Sequence[StoredReference], wait_s: float = WAIT_S
@@ -163,10 +159,15 @@ class ReferenceCache:
             in_one_piece=bool(found) and all(one.pieces == 1 for one in found),
         )
 
+    def _is_encoded(self, model: ServedModel, reference: StoredReference) -> bool:
+        """Whether a reference is in the cache, as far as is known without fetching its image."""
+        content = self._images.known_content(image_of(reference))
+        return content is not None and (*made_by(model), reference.version, content) in self._encoded
+
     def _wait_for_image(self, model: ServedModel, reference: StoredReference, deadline: float) -> None:
         """Waits for a download. Raises NotYetError if it takes too long; it goes on, and the next click uses it."""
         where = image_of(reference)
-        if self.has(model, reference) or not self._images.needs_fetching(where):
+        if self._is_encoded(model, reference) or not self._images.needs_fetching(where):
             return
         download = self._images.begin(where)
         while download is None and self._clock() < deadline:

@@ -475,6 +475,19 @@ def test_a_click_that_waits_stops_warming_at_every_step():
         assert not complete or store.loaded == ["/a.jpg", "/ref1.jpg", "/ref3.jpg"]
 
 
+def test_a_click_that_waits_is_not_delayed_by_checks_whether_cached_references_changed():
+    store = Store()
+    engine = make_engine(store, recheck_s=0)
+    assert engine.preload(preload_job(1, 3), never)
+    checked = len(store.loaded)
+
+    def must_stop() -> bool:
+        return store.loaded[checked:].count("/ref1.jpg") > 0
+
+    assert not engine.preload(preload_job(1, 3), must_stop)
+    assert "/ref3.jpg" not in store.loaded[checked:]
+
+
 def test_a_task_whose_image_cannot_be_had_says_why_when_it_is_warmed():
     store = Store()
     store.problem = ImageError("gone", hint="look for it")
