@@ -14,16 +14,13 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, PlainValidator, TypeAdapter, ValidationError
 
 from refcut_backend.errors import MessageError, RefCutError, all_reasons
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 
-CLICK_FORMAT = 2
-PRELOAD_FORMAT = 1
-PRELABEL_FORMAT = 2
 MAX_SIDE_PX = 2**31 - 1
 MAX_TEXT = 2000
 PHASES = frozenset({"image", "references", "network", "encoding"})
@@ -82,7 +79,40 @@ Pieces = Literal["auto", "all", "clicked"]
 
 
 @dataclass(frozen=True)
-class ClickJob:
+class _Job:
+    """A job on its way to a worker.
+
+    Attributes:
+        NAME: What it is, for errors.
+        FORMAT: Version of its fields; every job has it in its field `format`.
+    """
+
+    NAME: ClassVar[str]
+    FORMAT: ClassVar[int]
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: object) -> Self:
+        """Read what `to_json` made.
+
+        Raises:
+            MessageError: If the job has another format or cannot be read.
+        """
+        found = data.get("format") if isinstance(data, dict) else None
+        if found != cls.FORMAT:
+            shown = found if isinstance(found, int) else "unknown"
+            raise MessageError(
+                f"{cls.NAME} in Redis has format {shown}, this worker reads {cls.FORMAT}",
+                hint="run web servers and workers of one version",
+            )
+        return read_message(cls, data, cls.NAME)
+
+
+@dataclass(frozen=True)
+class ClickJob(_Job):
     """A click on its way to a worker.
 
     Attributes:
@@ -100,6 +130,9 @@ class ClickJob:
         format: Version of these fields.
     """
 
+    NAME: ClassVar[str] = "a click"
+    FORMAT: ClassVar[int] = 2
+
     project_id: int
     task_id: int
     image_address: str
@@ -110,21 +143,7 @@ class ClickJob:
     box: PercentBox | None = None
     extent: int = 0
     pieces: Pieces = "auto"
-    format: int = CLICK_FORMAT
-
-    def to_json(self) -> dict[str, Any]:
-        """Convert to JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: object) -> ClickJob:
-        """Read what `to_json` made.
-
-        Raises:
-            MessageError: If the job has another format or cannot be read.
-        """
-        _check_format("click", data, CLICK_FORMAT)
-        return read_message(cls, data, "a click")
+    format: int = FORMAT
 
 
 def is_first_click(click: object) -> bool:
@@ -214,7 +233,7 @@ class ClickAnswer:
 
 
 @dataclass(frozen=True)
-class PreloadJob:
+class PreloadJob(_Job):
     """A task that was opened and may be clicked soon. There is no answer.
 
     Attributes:
@@ -225,25 +244,14 @@ class PreloadJob:
         format: Version of these fields.
     """
 
+    NAME: ClassVar[str] = "a preload"
+    FORMAT: ClassVar[int] = 1
+
     project_id: int
     task_id: int
     image_addresses: tuple[str, ...]
     reference_ids_by_label: tuple[tuple[int, ...], ...] = ()
-    format: int = PRELOAD_FORMAT
-
-    def to_json(self) -> dict[str, Any]:
-        """Convert to JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: object) -> PreloadJob:
-        """Read what `to_json` made.
-
-        Raises:
-            MessageError: If the job has another format or cannot be read.
-        """
-        _check_format("preload", data, PRELOAD_FORMAT)
-        return read_message(cls, data, "a preload")
+    format: int = FORMAT
 
 
 @dataclass(frozen=True)
@@ -264,7 +272,7 @@ class LabelToFind:
 
 
 @dataclass(frozen=True)
-class PrelabelJob:
+class PrelabelJob(_Job):
     """A task to search for objects without a click.
 
     Attributes:
@@ -274,24 +282,13 @@ class PrelabelJob:
         format: Version of these fields.
     """
 
+    NAME: ClassVar[str] = "a task to pre-label"
+    FORMAT: ClassVar[int] = 2
+
     project_id: int
     task_id: int
     labels: tuple[LabelToFind, ...]
-    format: int = PRELABEL_FORMAT
-
-    def to_json(self) -> dict[str, Any]:
-        """Convert to JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: object) -> PrelabelJob:
-        """Read what `to_json` made.
-
-        Raises:
-            MessageError: If the job has another format or cannot be read.
-        """
-        _check_format("prelabel", data, PRELABEL_FORMAT)
-        return read_message(cls, data, "a task to pre-label")
+    format: int = FORMAT
 
 
 @dataclass(frozen=True)
@@ -392,13 +389,3 @@ def _with_left_out(payload: dict[str, Any], left_out: tuple[LeftOutReference, ..
 @cache
 def _codes() -> frozenset[str]:
     return frozenset(reason.code for reason in all_reasons())
-
-
-def _check_format(kind: str, data: object, expected: int) -> None:
-    found = data.get("format") if isinstance(data, dict) else None
-    if found != expected:
-        shown = found if isinstance(found, int) else "unknown"
-        raise MessageError(
-            f"{kind} job of format {shown}, this worker reads {expected}",
-            hint="run web servers and workers of one version",
-        )
