@@ -17,14 +17,13 @@ from model.data.readers import SetDescription
 from model.data.snapshot import Snapshot
 from model.evaluation.compare import (
     NOC_IOU,
-    AnnotatedMask,
     CompareSettings,
     annotate_masks,
     encode_references,
     holdout_masks,
     make_predictor,
-    network_metrics,
 )
+from model.evaluation.comparison import AnnotatedMask, network_metrics
 from model.evaluation.metrics import clicks_needed
 from model.evaluation.modes import Mode
 from model.evaluation.runner import ClickLimits, EvaluationSet, Evaluator, Task

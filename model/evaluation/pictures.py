@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from model.data.annotated_objects import AnnotatedObject
-from model.evaluation.compare import AnnotatedMask, Comparison
+from model.evaluation.comparison import AnnotatedMask, Comparison
 from model.evaluation.modes import Mode
 from model.evaluation.records import Record
 from model.evaluation.references import ReferenceFinder

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from model.evaluation.compare import Comparison, MaskMetrics, NetworkMetrics, Spread
+from model.evaluation.comparison import Comparison, MaskMetrics, NetworkMetrics, Spread
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def decide(comparison: Comparison, rules: PromotionRules | None = None) -> Decis
         rules: None takes the defaults.
 
     Example:
-        >>> from model.evaluation.compare import Comparison, network_metrics
+        >>> from model.evaluation.comparison import Comparison, network_metrics
         >>> nothing = network_metrics([], max_clicks=20, noc_iou=0.85)
         >>> decide(Comparison("", 0, nothing, nothing)).promote
         False

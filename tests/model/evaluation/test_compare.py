@@ -5,24 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_version
 from model.cli.compare import main
 from model.evaluation.compare import (
-    AnnotatedMask,
     CompareSettings,
-    Spread,
     annotate_masks,
     compare,
     holdout_masks,
-    paired_spread,
 )
 from model.evaluation.pictures import draw_before_after
 from model.evaluation.promotion import decide
-from model.types import Click
 from tests.support.colour_world import ColourPredictor, make_annotated_object
 from tests.support.synthetic_snapshot import fish_snapshot, parent_version
 
@@ -130,23 +125,3 @@ def test_the_command_writes_all_figures(tmp_path, parent):
     out = tmp_path / "comparison.json"
     main([str(snapshot.folder), str(parent), str(parent), "--out", str(out), "--max-masks", "1"])
     assert json.loads(out.read_text())["images"] == 1
-
-
-def masks(*ious: list[float]) -> list[AnnotatedMask]:
-    nothing = np.zeros((2, 2), bool)
-    return [AnnotatedMask("a.png", "door", own, None, Click(0, 0, True), nothing, nothing) for own in ious]
-
-
-def test_the_spread_is_the_standard_error_of_what_each_mask_gained():
-    before = masks([0.5, 0.9], [0.5, 0.6, 0.9], [0.7, 0.8, 0.8, 0.9])
-    after = masks([0.9], [0.6, 0.9], [0.5, 0.9])
-    clicks, ious = np.array([-1, -1, -2]), np.array([0.4, 0.1, -0.2])
-    spread = paired_spread(before, after, max_clicks=20, noc_iou=0.85)
-    assert spread.noc85 == pytest.approx(clicks.std(ddof=1) / 3**0.5)
-    assert spread.first_click_iou == pytest.approx(ious.std(ddof=1) / 3**0.5)
-
-
-def test_equal_networks_and_a_single_mask_have_no_spread():
-    before = masks([0.5, 0.9], [0.5, 0.6, 0.9])
-    assert paired_spread(before, before, 20, 0.85) == Spread()
-    assert paired_spread(before[:1], masks([0.9]), 20, 0.85) == Spread()

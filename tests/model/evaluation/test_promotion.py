@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from model.evaluation.compare import Comparison, MaskMetrics, NetworkMetrics, Spread
+from model.evaluation.comparison import Comparison, MaskMetrics, NetworkMetrics, Spread
 from model.evaluation.promotion import PromotionRules, decide
 
 
