@@ -7,8 +7,6 @@ syntax of their own (authors, cron) are checked by `wiring.check_settings`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -367,24 +365,6 @@ class Settings(BaseSettings):
     def allowed_image_hosts(self) -> frozenset[str]:
         """Hosts in private networks that images may be fetched from, in lower case."""
         return frozenset(host.strip().lower() for host in self.image_hosts.split(",") if host.strip())
-
-
-NOT_SETTINGS = frozenset({"REFCUT_LABEL_STUDIO", "REFCUT_LIFELINE_FD"})
-"""Other variables with the prefix of settings: the command for the tests, and a pipe between processes."""
-
-
-def unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
-    """Finds unknown variables with the prefix of settings.
-
-    Args:
-        environment: Names of environment variables.
-
-    Returns:
-        Name to the setting that is probably meant; None if none is similar.
-    """
-    known = [f"REFCUT_{name.upper()}" for name in Settings.model_fields]
-    unknown = {name for name in environment if name.startswith("REFCUT_")} - {*known, *NOT_SETTINGS}
-    return {name: next(iter(get_close_matches(name, known, 1, 0.8)), None) for name in sorted(unknown)}
 
 
 def read_settings() -> Settings:

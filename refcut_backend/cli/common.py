@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,10 +22,14 @@ from model.errors import ModelError
 from refcut_backend.cli.running_backends import require_database, settings_of_backend
 from refcut_backend.errors import RefCutError
 from refcut_backend.logs import set_up_logging
-from refcut_backend.settings import Settings, read_settings, unknown_variables
+from refcut_backend.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     from refcut_backend.wiring import Stores
+
+
+_NOT_SETTINGS = frozenset({"REFCUT_LABEL_STUDIO", "REFCUT_LIFELINE_FD"})
+"""Other variables with the prefix of settings: the command for the tests, and a pipe between processes."""
 
 
 def checked_settings() -> Settings:
@@ -33,13 +38,20 @@ def checked_settings() -> Settings:
     Raises:
         ConfigError: If a setting is invalid. The message names the variable, never its value.
     """
-    for name, meant in unknown_variables(os.environ).items():
+    for name, meant in _unknown_variables(os.environ).items():
         advice = f"is {meant} meant?" if meant else "`refcut settings` lists all"
         print(f"refcut: {name} is no setting; {advice}", file=sys.stderr)
     # The wiring imports most of the backend; `refcut --help` must not wait for that.
     from refcut_backend.wiring import check_settings
 
     return check_settings(read_settings())
+
+
+def _unknown_variables(environment: Iterable[str]) -> dict[str, str | None]:
+    """Unknown variables with the prefix of settings: name to the setting that is probably meant, or None."""
+    known = [f"REFCUT_{name.upper()}" for name in Settings.model_fields]
+    unknown = {name for name in environment if name.startswith("REFCUT_")} - {*known, *_NOT_SETTINGS}
+    return {name: next(iter(get_close_matches(name, known, 1, 0.8)), None) for name in sorted(unknown)}
 
 
 @contextmanager
