@@ -58,12 +58,24 @@ class SyncStates:
             until = select(Project.reconciled_until).where(Project.id == project_id)
             return Timestamp(session.scalar(until) or "")
 
-    def set_synced_until(self, project_id: int, updated_at: Timestamp) -> None:
-        """Stores `updated_at` of the project's newest task after a complete comparison."""
+    def set_synced_until(self, project_id: int, updated_at: Timestamp, label_config: str) -> bool:
+        """Stores `updated_at` of the project's newest task after a complete comparison.
+
+        Args:
+            project_id: The project.
+            updated_at: The time.
+            label_config: The label config when the comparison began.
+
+        Returns:
+            False if the project has another label config now: then the next comparison must read everything.
+        """
         with Session(self._engine) as session, session.begin():
-            session.execute(
-                update(Project).where(Project.id == project_id).values(reconciled_until=updated_at)
+            stored = session.execute(
+                update(Project)
+                .where(Project.id == project_id, Project.label_config == label_config)
+                .values(reconciled_until=updated_at)
             )
+            return bool(stored.rowcount)  # type: ignore[attr-defined]
 
     def tasks_with_references(self, project_id: int) -> set[int]:
         """Returns the tasks that references come from."""
@@ -102,22 +114,38 @@ class SyncStates:
         with Session(self._engine) as session:
             return {task_id: fingerprint for task_id, fingerprint in session.execute(query)}
 
-    def confirm(self, project_id: int, task_id: int, fingerprint: str | None, requested_at: float) -> None:
-        """Notes that a task agrees with Label Studio, unless a webhook may have arrived since the request.
+    def confirm(
+        self,
+        project_id: int,
+        task_id: int,
+        fingerprint: str | None,
+        requested_at: float,
+        label_config: str,
+    ) -> None:
+        """Notes that a task agrees with Label Studio.
+
+        Unless a webhook may have arrived since the request, or the project has another label config now.
 
         Args:
             project_id: The task's project.
             task_id: The task.
             fingerprint: `ListedTask.fingerprint` of the task; None if it is not on the list.
             requested_at: When the list was requested, seconds since 1970.
+            label_config: The label config with which the task was read.
         """
+        same_config = exists().where(Project.id == project_id, Project.label_config == label_config)
         no_webhook_since = or_(
             TaskState.webhook_at.is_(None), TaskState.webhook_at < requested_at - CLOCK_TOLERANCE_S
         )
         with Session(self._engine) as session, session.begin():
             session.execute(
                 update(TaskState)
-                .where(TaskState.project_id == project_id, TaskState.task_id == task_id, no_webhook_since)
+                .where(
+                    TaskState.project_id == project_id,
+                    TaskState.task_id == task_id,
+                    no_webhook_since,
+                    same_config,
+                )
                 .values(sync_fingerprint=fingerprint, needs_check=None)
             )
             session.execute(
@@ -222,6 +250,7 @@ class Reconciler:
             RefCutError: Label Studio cannot be read. Changes that were found before the error stay applied.
         """
         requested_at, before = self._now(), self._last_looks.pop(project_id, None)
+        label_config = self._label_config(project_id)
         source = self._open_source(project_id, self._projects.connection(project_id))
         try:
             look = self._look(source, project_id, before, requested_at)
@@ -239,8 +268,8 @@ class Reconciler:
         if _is_future(newest, requested_at):
             # A clock that was wrong for a while must not hide what changes until its time has come.
             newest = Timestamp(datetime.fromtimestamp(requested_at - CLOCKS_DIFFER_S, UTC))
-        self._sync_states.set_synced_until(project_id, newest)
-        self._last_looks[project_id] = look
+        if self._sync_states.set_synced_until(project_id, newest, label_config):
+            self._last_looks[project_id] = look
         result = ComparisonResult(len(read), tuple(annotation for part in removed for annotation in part))
         if result.annotations_gone:
             log.info(
@@ -351,18 +380,23 @@ class Reconciler:
             found = source.annotations(task.id)
         except GoneError:
             found = []
-        config = self._projects.label_config(project_id) or ""
+        label_config = self._label_config(project_id)
         for annotation in found:
-            annotations.apply_listing(self._follower.read(project_id, annotation, task, config), requested_at)
+            change = self._follower.read(project_id, annotation, task, label_config)
+            annotations.apply_listing(change, requested_at)
         gone = annotations.remove_missing(project_id, task.id, [a.id for a in found], requested_at)
-        self._sync_states.confirm(project_id, task.id, task.fingerprint, requested_at)
+        self._sync_states.confirm(project_id, task.id, task.fingerprint, requested_at, label_config)
         return gone
 
     def _remove_task(self, project_id: int, task_id: int, requested_at: float) -> list[int]:
         """Removes the references of a task that does not exist; returns their annotations."""
+        label_config = self._label_config(project_id)
         gone = self._references.annotations.remove_missing(project_id, task_id, (), requested_at)
-        self._sync_states.confirm(project_id, task_id, None, requested_at)
+        self._sync_states.confirm(project_id, task_id, None, requested_at, label_config)
         return gone
+
+    def _label_config(self, project_id: int) -> str:
+        return self._projects.label_config(project_id) or ""
 
     def _learn_emails(self, source: AnnotationSource, project_id: int) -> None:
         """Stores authors' e-mail addresses, which are needed if REFCUT_REFERENCE_AUTHORS contains any."""

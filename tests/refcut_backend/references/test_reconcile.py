@@ -264,6 +264,30 @@ def test_another_label_config_has_every_marked_annotation_read_again(registry, l
     assert registry.in_use() == [1]
 
 
+@pytest.mark.parametrize("task", [10, 20])
+def test_another_label_config_during_a_comparison_has_the_next_one_read_everything(
+    registry, label_studio_api, monkeypatch, task
+):
+    """While the task's own annotations are applied, or those of a later task."""
+    without_role = LABEL_CONFIG.replace('<Choice value="Reference"/>', "")
+    registry.projects.remember(7, label_studio_api.connection, without_role)
+    label_studio_api.annotate(1, 10, DOOR, marked(DOOR))
+    label_studio_api.annotate(2, 20, DOOR, marked(DOOR))
+    read = registry.follower.read
+
+    def read_then_change(project_id, annotation, listed, label_config):
+        found = read(project_id, annotation, listed, label_config)
+        if listed.id == task:
+            registry.connect(label_studio_api)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(registry.follower, "read", read_then_change)
+        registry.reconciler.compare(7)
+    registry.reconciler.compare(7)
+    assert registry.in_use() == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("status", "message"),
     [(401, "REFCUT_ACCESS_TOKEN"), (403, "REFCUT_ACCESS_TOKEN"), (500, "500"), (429, "429")],
