@@ -25,7 +25,7 @@ def make_current(engine: Engine) -> None:
             with engine.begin() as connection:
                 _add_columns(connection)
             for index in _missing_indexes(engine):
-                index.create(engine)
+                _add_index(engine, index)
             with engine.begin() as connection:
                 count_annotations(connection)
             return
@@ -49,6 +49,15 @@ def _add_columns(connection: Connection) -> None:
                 name = dialect.identifier_preparer.format_table(table)
                 declared = CreateColumn(column).compile(dialect=dialect)
                 connection.exec_driver_sql(f"ALTER TABLE {name} ADD COLUMN {declared}")
+
+
+def _add_index(engine: Engine, index: Index) -> None:
+    """Adds an index. In a large database that takes seconds, so another process may have added it meanwhile."""
+    try:
+        index.create(engine)
+    except SQLAlchemyError:
+        if index in _missing_indexes(engine):
+            raise
 
 
 def _missing_indexes(engine: Engine) -> list[Index]:

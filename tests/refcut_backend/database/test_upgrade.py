@@ -10,6 +10,7 @@ from sqlalchemy import Engine, inspect, select, text
 from sqlalchemy.orm import Session
 
 from refcut_backend.clicks.recent_objects import ClickedObjects
+from refcut_backend.database import upgrade
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects, SetupResult
 from refcut_backend.database.tables import Base
@@ -208,6 +209,16 @@ def test_a_current_database_is_opened_without_a_write(before_renames):
         open_database(before_renames, lock_timeout_ms=1).dispose()
     writer.close()
     assert path.read_bytes() == before
+
+
+def test_indexes_that_another_process_adds_meanwhile_cost_no_try(before_renames, monkeypatch):
+    engine = open_database(before_renames)
+    outdated = [index for table in Base.metadata.sorted_tables for index in table.indexes]
+    look, looks = upgrade._missing_indexes, iter([outdated])
+    monkeypatch.setattr(upgrade, "UPGRADE_TRIES", 1)
+    monkeypatch.setattr(upgrade, "_missing_indexes", lambda engine: next(looks, None) or look(engine))
+    upgrade.make_current(engine)
+    engine.dispose()
 
 
 def open_it(url: str, start: object, failures: object) -> None:
