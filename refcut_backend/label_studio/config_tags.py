@@ -27,6 +27,8 @@ MAX_DEPTH = 100
 """Tags inside of each other."""
 MAX_TAGS = 200_000
 """Tags of one task, those of repeaters included."""
+MAX_CHARS = 2**25
+"""Characters of the attributes into which repeaters of one task put their indexes."""
 REPEATER = "repeater"
 INDEX_FLAG = "{{idx}}"
 
@@ -77,25 +79,33 @@ def repeated(root: Tag, task_data: TaskData) -> Tag:
     """Returns the tags with every repeater replaced by what it makes for a task.
 
     Raises:
-        LabelConfigError: The task would have more than `MAX_TAGS` tags.
+        LabelConfigError: The task would have more than `MAX_TAGS` tags, or attributes longer than `MAX_CHARS` together.
     """
-    made = 0
+    made_tags = made_chars = 0
 
-    def each(tag: Tag) -> Iterator[Tag]:
-        nonlocal made
-        made += 1
-        if made > MAX_TAGS:
+    def each(tag: Tag, indexes: tuple[tuple[str, str], ...]) -> Iterator[Tag]:
+        """Yields what a tag becomes; `indexes` are (flag, index) of the repeaters around it."""
+        nonlocal made_tags, made_chars
+        made_tags += 1
+        if made_tags > MAX_TAGS:
             raise LabelConfigError(f"the label config makes more than {MAX_TAGS} tags for the task")
+        attributes = tag.attributes
+        for flag, index in indexes:
+            attributes = {name: value.replace(flag, index) for name, value in attributes.items()}
+            made_chars += sum(map(len, attributes.values()))
+            if made_chars > MAX_CHARS:
+                raise LabelConfigError("the repeaters of the label config make too much text for the task")
         if tag.kind != REPEATER:
-            yield Tag(tag.kind, tag.attributes, tuple(new for child in tag.children for new in each(child)))
+            children = tuple(new for child in tag.children for new in each(child, indexes))
+            yield Tag(tag.kind, attributes, children)
             return
-        items = task_value(tag.get("on"), task_data)
-        flag = tag.attributes.get("indexflag", INDEX_FLAG)
-        for index in range(len(items) if isinstance(items, list) else 0):
+        items = task_value(attributes.get("on", ""), task_data)
+        flag = attributes.get("indexflag", INDEX_FLAG)
+        for number in range(len(items) if isinstance(items, list) else 0):
             for child in tag.children:
-                yield from each(_with_index(child, flag, str(index)))
+                yield from each(child, (*indexes, (flag, str(number))))
 
-    return Tag("view", {}, tuple(each(root)))
+    return Tag("view", {}, tuple(each(root, ())))
 
 
 def has_variable(expression: str) -> bool:
@@ -148,9 +158,3 @@ def _tag(element: ElementTree.Element, depth: int) -> Tag:
         attributes["value"] = text
     children = tuple(_tag(child, depth + 1) for child in element)
     return Tag(element.tag.rpartition("}")[2].lower(), attributes, children)
-
-
-def _with_index(tag: Tag, flag: str, index: str) -> Tag:
-    """Returns a tag with the index in the place of the flag in all attributes, also of the tags inside."""
-    attributes = {name: value.replace(flag, index) for name, value in tag.attributes.items()}
-    return Tag(tag.kind, attributes, tuple(_with_index(child, flag, index) for child in tag.children))

@@ -17,6 +17,7 @@ from cachetools import LRUCache, cached
 
 from refcut_backend.errors import LabelConfigError
 from refcut_backend.label_studio.config_tags import (
+    MAX_TAGS,
     REPEATER,
     Tag,
     TaskData,
@@ -305,6 +306,8 @@ def _with_pages(controls: ProjectControls, task_data: TaskData) -> ProjectContro
         return controls
     if max(pages.values()) > MAX_PAGES:
         raise LabelConfigError(f"the task has more than {MAX_PAGES} pages")
+    if sum(pages.get(control.image_value, 1) for control in every) > MAX_TAGS:
+        raise LabelConfigError(f"the pages of the task have more than {MAX_TAGS} controls")
 
     def each(of_kind: Iterable[Control]) -> Iterator[Control]:
         for control in of_kind:

@@ -95,6 +95,17 @@ def test_a_repeater_that_makes_too_many_tags_is_refused(monkeypatch):
         names(xml, {"a": [0] * 10_000})
 
 
+def test_a_repeater_that_makes_too_much_text_is_refused():
+    xml = f'<View><Repeater on="$a"><Label value="{"x" * 1000}"/></Repeater></View>'
+    with pytest.raises(LabelConfigError, match="too much text"):
+        names(xml, {"a": [0] * 100_000})
+
+
+def test_a_repeater_without_items_costs_nothing_for_what_is_inside():
+    inside = '<Repeater on="$none">' + "<Label/>" * 20_000 + "</Repeater>"
+    assert names(f'<View><Repeater on="$a">{inside}</Repeater></View>', {"a": [0] * 100_000}) == []
+
+
 @pytest.mark.parametrize("xml", ["<View>", "not xml", "", "<View>&nbsp;</View>", "\ud800", "<a>" * 200_000])
 def test_what_is_not_xml_is_refused(xml):
     with pytest.raises(LabelConfigError, match="cannot be parsed"):

@@ -212,6 +212,12 @@ def test_a_task_with_far_too_many_pages_is_refused():
         read_label_config(config(tag("Brush", "Door")), {"image": ["/0.png"] * 1_000_000})
 
 
+def test_pages_with_far_too_many_controls_are_refused():
+    xml = config("".join(tag("Brush", "Door", name=f"b{n}") for n in range(30)))
+    with pytest.raises(LabelConfigError, match="controls"):
+        read_label_config(xml, {"image": ["/0.png"] * 9_999})
+
+
 def test_choices_for_the_whole_task_mark_no_reference():
     whole = config(CLICKS + tag("Brush", "Door")).replace(' perRegion="true"', "")
     (problem,) = problems(read_label_config(whole))
