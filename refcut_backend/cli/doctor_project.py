@@ -93,15 +93,15 @@ class ProjectDoctor:
                 "Settings > Model: connect this backend with 'Interactive preannotations' on",
             )
             return
-        url = str(interactive[0].url)
+        url, shown = str(interactive[0].url), _without_secrets(interactive[0].url)
         if interactive[0].state in UNREACHABLE:
             yield self._is(
                 "wrong",
-                f"clicks go to {url}, which Label Studio does not reach",
+                f"clicks go to {shown}, which Label Studio does not reach",
                 "start the backend; if it runs, correct the address in Settings > Model: Label Studio must reach it",
             )
         else:
-            yield self._is("ok", f"clicks go to {url}")
+            yield self._is("ok", f"clicks go to {shown}")
         if len(interactive) > 1:
             yield self._is(
                 "note", "several interactive backends: Label Studio uses the first only", "remove the others"
@@ -141,8 +141,8 @@ class ProjectDoctor:
 
     def _webhook_lost(self, hook: Any) -> Finding:
         what = (
-            f"Label Studio sent a webhook to {hook.url}, and within {self._webhook_limit_s:g} s it did not arrive in"
-            " this state folder: references are updated by polling only"
+            f"Label Studio sent a webhook to {_without_secrets(hook.url)}, and within {self._webhook_limit_s:g} s it did"
+            " not arrive in this state folder: references are updated by polling only"
         )
         access = Access.of(self._settings)
         if access.allows(WEBHOOK, Headers({str(k): str(v) for k, v in (hook.headers or {}).items()})):
@@ -246,6 +246,14 @@ class ProjectDoctor:
 
     def _is(self, state: State, what: str, advice: str = "") -> Finding:
         return Finding(self._subject, state, what, advice)
+
+
+def _without_secrets(url: object) -> str:
+    """An address without user, password and parameters, for the report."""
+    try:
+        return str(httpx.URL(str(url)).copy_with(userinfo=b"", query=None, fragment=None))
+    except httpx.InvalidURL:
+        return "an invalid URL"
 
 
 def project_checks(settings: Settings, project_id: int | None) -> list[tuple[str, Check]]:

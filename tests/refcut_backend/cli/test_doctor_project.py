@@ -209,6 +209,18 @@ def test_a_token_that_may_not_change_the_project_leaves_the_webhook_untried(tmp_
     assert about_webhook(tmp_path, status=403).state == "note"
 
 
+def test_a_password_in_the_address_of_the_backend_is_never_shown(tmp_path: Path) -> None:
+    address = "http://lead:canary@127.0.0.1:9090/refcut"
+    backend = {"id": 1, "project": 7, "url": address, "is_interactive": True, "state": "CO"}
+    hook = {"id": 1, "project": 7, "url": f"{address}/webhook?key=canary", "is_active": True}
+    with fake_label_studio(healthy() | {"/api/ml": [backend], "/api/webhooks": [hook]}) as studio:
+        settings = Settings(state_dir=tmp_path)
+        Projects(open_database(settings.database)).remember(7, Connection(studio, TOKEN), LABEL_CONFIG)
+        found = list(run_checks([("7", ProjectDoctor(settings, 7, webhook_limit_s=0.2).check)]))
+    assert any("http://127.0.0.1:9090/refcut/webhook" in finding.what for finding in found)
+    assert "canary" not in repr(found)
+
+
 @pytest.mark.parametrize("state", ["DI", "ER"])
 def test_a_backend_that_label_studio_does_not_reach_is_wrong(tmp_path: Path, state: str) -> None:
     backend = {"id": 1, "project": 7, "url": BACKEND, "is_interactive": True, "state": state}
