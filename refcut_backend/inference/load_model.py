@@ -7,6 +7,7 @@ import os
 import threading
 from pathlib import Path
 
+import cv2
 import torch
 
 from model.checkpoints.weights import load_network
@@ -121,12 +122,13 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def share_cores(device: torch.device, workers: int) -> int:
-    """Limit torch to this worker's share of the processor cores. No effect on a GPU.
+    """Limit OpenCV, and torch unless it computes on a GPU, to this worker's share of the processor cores.
 
     Returns:
         The share, as a number of threads.
     """
     threads = max(len(os.sched_getaffinity(0)) // workers, 1)
+    cv2.setNumThreads(threads)
     if device.type == "cpu":
         torch.set_num_threads(threads)
     return threads

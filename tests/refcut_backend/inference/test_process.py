@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
@@ -49,12 +50,15 @@ def test_openvino_gets_the_worker_s_share_of_the_cores_and_torch_no_second_pool(
     settings: Settings, runtime: str, left: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(5)))
-    before = torch.get_num_threads()
+    before, opencv_before = torch.get_num_threads(), cv2.getNumThreads()
+    cv2.setNumThreads(1)
     try:
         stages = stages_of(settings.model_copy(update={"runtime": runtime, "workers": 2}))
         assert torch.get_num_threads() == left
+        assert cv2.getNumThreads() == 2
     finally:
         torch.set_num_threads(before)
+        cv2.setNumThreads(opencv_before)
     if isinstance(stages, OpenVinoStages):
         for request in stages._requests.values():
             threads = request.get_compiled_model().get_property("INFERENCE_NUM_THREADS")
