@@ -115,14 +115,14 @@ class ReferencePictures:
             known = self._known.get((reference_id, stored.version, size))
             failed = self._failed.get((reference_id, stored.version))
         if failed is not None:
-            raise failed
+            raise _without_frames(failed)
         if known is not None:
             return known
         try:
             picture = self._draw(stored, size)
         except RefCutError as error:
             with self._lock:
-                self._failed[reference_id, stored.version] = error
+                self._failed[reference_id, stored.version] = _without_frames(error)
             raise
         with self._lock:
             self._known.store((reference_id, stored.version, size), picture)
@@ -152,6 +152,13 @@ class ReferencePictures:
         )
         assert ok, "OpenCV always writes JPEG"
         return data.tobytes()
+
+
+def _without_frames(error: RefCutError) -> RefCutError:
+    """A copy without the traceback, which would keep the file and the decoded photograph in memory."""
+    copied = type(error).__new__(type(error), *error.args)
+    vars(copied).update(vars(error))
+    return copied
 
 
 def _surroundings(mask_hw: NDArray[np.bool_]) -> tuple[slice, slice]:

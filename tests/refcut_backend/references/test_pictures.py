@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import cv2
 import numpy as np
 import pytest
@@ -76,6 +79,26 @@ def test_a_photograph_that_cannot_be_read_is_not_fetched_for_every_look(
         with pytest.raises(ImageError, match="it is gone"):
             pictures.jpeg(7, reference_id, Size.SMALL)
     assert len(photographs.read) == 1
+
+
+def test_a_failure_that_is_kept_keeps_nothing_of_the_photograph_in_memory(
+    registry: Registry, reference_id: int
+) -> None:
+    files: list[weakref.ref[np.ndarray]] = []
+
+    def read(where: TaskImage) -> np.ndarray:
+        file = np.zeros(10, np.uint8)
+        files.append(weakref.ref(file))
+        raise ImageError("it is damaged", hint="restore it")
+
+    pictures = ReferencePictures(registry.references, read)
+    for _ in range(2):
+        with pytest.raises(ImageError, match="it is damaged; restore it") as found:
+            pictures.jpeg(7, reference_id, Size.SMALL)
+        assert (found.value.code, found.value.hint) == ("image", "restore it")
+        del found
+        gc.collect()
+        assert files[0]() is None
 
 
 def test_a_reference_of_another_project_is_not_drawn(registry: Registry, reference_id: int) -> None:
