@@ -56,7 +56,8 @@ class DoctorRuns:
         return self._lines()
 
     async def _lines(self) -> AsyncIterator[bytes]:
-        self._is_running = True
+        if self._is_running:
+            return  # another request began between `start` and the first line
         process = self._lifeline.start(
             self._command,
             os.environ,
@@ -64,6 +65,7 @@ class DoctorRuns:
             stderr=subprocess.DEVNULL,
             stdin=subprocess.DEVNULL,
         )
+        self._is_running = True
         output = process.stdout
         assert output is not None
         try:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -218,6 +219,25 @@ def test_the_findings_of_the_checks_come_as_they_are_made_one_run_at_a_time() ->
             doctor.start()
         await lines.aclose()  # type: ignore[attr-defined]
         assert len(await lines_of(doctor_that("print(1)"))) == 1
+
+    asyncio.run(run())
+
+
+def test_checks_that_cannot_start_can_be_started_later_and_never_run_twice(tmp_path: Path) -> None:
+    command = tmp_path / "doctor"
+    doctor = DoctorRuns((str(command),))
+
+    async def run() -> None:
+        with pytest.raises(FileNotFoundError):
+            await anext(doctor.start())
+        command.write_text("#!/bin/sh\necho found\nsleep 60\n")
+        command.chmod(0o700)
+        first, second = doctor.start(), doctor.start()
+        assert await anext(first) == b"found\n"
+        assert [line async for line in second] == []
+        with pytest.raises(DoctorIsBusyError):
+            doctor.start()
+        await first.aclose()  # type: ignore[attr-defined]
 
     asyncio.run(run())
 
