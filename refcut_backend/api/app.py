@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.routing import Route
 
 from refcut_backend import __version__
-from refcut_backend.api.auth import Access, Guard, PageAccess
+from refcut_backend.api.auth import Access, Guard, PageAccess, is_open
 from refcut_backend.api.bodies import BODY, Body, BodyLimit, JsonReader
 from refcut_backend.api.handlers import (
     answer_predict,
@@ -134,7 +134,7 @@ def create_app(
         )
     )
     # The middleware that is added last is the outermost.
-    app.add_middleware(BodyLimit, max_bytes=request_max_bytes)
+    app.add_middleware(BodyLimit, max_bytes=request_max_bytes, is_open=is_open)
     app.add_middleware(JsonOnly)
     app.add_middleware(SameOrigin)
     app.add_middleware(Guard, access=access, sessions=sessions, attempts=attempts)

@@ -136,6 +136,11 @@ def is_page(path: str) -> bool:
     return path == "/" or any(path == first or path.startswith(f"{first}/") for first in PAGES)
 
 
+def is_open(path: str) -> bool:
+    """Whether a path wants neither password nor session."""
+    return path == LOGIN or path in OPEN_TO_ALL or path.startswith(STATIC)
+
+
 def caller_of(scope: Scope) -> str:
     """The address that a request comes from."""
     return str(scope["client"][0]) if scope.get("client") else ""
@@ -169,7 +174,7 @@ class Guard:
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         path: str = scope["path"]
         session = cookie_parser(headers.get("cookie", "")).get(COOKIE)
-        if path == LOGIN or path in OPEN_TO_ALL or path.startswith(STATIC):
+        if is_open(path):
             return None
         if is_page(path) and self._sessions.is_valid(session):
             return None

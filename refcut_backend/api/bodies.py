@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from tempfile import SpooledTemporaryFile
 from typing import TypeVar
 
@@ -37,6 +38,8 @@ PAUSE_LIMIT_S = 10.0
 """Longest pause between two parts of a body."""
 BODY_LIMIT_S = 60.0
 """Longest time for a whole body."""
+OPEN_MAX_BYTES = 16 * 1024
+"""Size limit of a body for which the caller need not know the password."""
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 P = TypeVar("P", bound=BaseModel)
@@ -122,6 +125,8 @@ class BodyLimit:
     Args:
         app: Gets the request with its `Body` in the scope, under the key `BODY`.
         max_bytes: Size limit of one body.
+        is_open: Whether a path wants no password; its limit is `OPEN_MAX_BYTES`, so that strangers can fill neither the
+            room for bodies nor the threads that read them.
         pause_limit_s: Longest pause between two parts of a body.
         limit_s: Longest time for a whole body.
     """
@@ -130,11 +135,13 @@ class BodyLimit:
         self,
         app: ASGIApp,
         max_bytes: int,
+        is_open: Callable[[str], bool] = lambda _path: False,
         pause_limit_s: float = PAUSE_LIMIT_S,
         limit_s: float = BODY_LIMIT_S,
     ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._is_open = is_open
         self._pause_limit_s = pause_limit_s
         self._limit_s = limit_s
         self._room = Room()
@@ -146,9 +153,12 @@ class BodyLimit:
             return
         body = Body(self._room)
         try:
-            self._check_declared(scope)
+            max_bytes = self._max_bytes_of(scope["path"])
+            declared = dict(scope["headers"]).get(b"content-length", b"0")
+            if not declared.isdigit() or int(declared) > max_bytes:
+                raise self._too_large(max_bytes)
             if scope["method"] not in BODILESS:
-                await self._receive(body, receive)
+                await self._receive(body, receive, max_bytes)
             await self._app({**scope, BODY: body}, receive, send)
         except _RefusedError as refused:
             note(outcome=refused.error, problem=refused.hint)
@@ -161,15 +171,13 @@ class BodyLimit:
         finally:
             body.close()
 
-    def _check_declared(self, scope: Scope) -> None:
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > self._max_bytes:
-            raise self._too_large()
+    def _max_bytes_of(self, path: str) -> int:
+        return min(OPEN_MAX_BYTES, self._max_bytes) if self._is_open(path) else self._max_bytes
 
-    async def _receive(self, body: Body, receive: Receive) -> None:
+    async def _receive(self, body: Body, receive: Receive, max_bytes: int) -> None:
         try:
             async with asyncio.timeout(self._limit_s):
-                while await self._receive_part(body, receive):
+                while await self._receive_part(body, receive, max_bytes):
                     pass
         except TimeoutError:
             raise _RefusedError(
@@ -182,22 +190,21 @@ class BodyLimit:
                 503, "no_room", f"too many large requests at once ({error}); check the disk of TMPDIR"
             ) from None
 
-    async def _receive_part(self, body: Body, receive: Receive) -> bool:
+    async def _receive_part(self, body: Body, receive: Receive, max_bytes: int) -> bool:
         """Takes the next part of the body; returns whether more is to come."""
         async with asyncio.timeout(self._pause_limit_s):
             message = await receive()
         if message["type"] == "http.disconnect":
             raise _DisconnectedError
         part = message.get("body", b"")
-        if body.size + len(part) > self._max_bytes:
-            raise self._too_large()
+        if body.size + len(part) > max_bytes:
+            raise self._too_large(max_bytes)
         body.add(part)
         return bool(message.get("more_body", False))
 
-    def _too_large(self) -> _RefusedError:
-        return _RefusedError(
-            413, "too_large", f"at most {self._max_bytes} bytes; REFCUT_REQUEST_MAX_BYTES sets it"
-        )
+    def _too_large(self, max_bytes: int) -> _RefusedError:
+        setting = "; REFCUT_REQUEST_MAX_BYTES sets it" if max_bytes == self._max_bytes else ""
+        return _RefusedError(413, "too_large", f"at most {max_bytes} bytes{setting}")
 
 
 MAX_OBJECTS = 50_000

@@ -13,6 +13,7 @@ from fastapi.testclient import TestClient
 from refcut_backend.api import sessions
 from refcut_backend.api.app import create_app
 from refcut_backend.api.auth import SECRET_HEADER, Access
+from refcut_backend.api.bodies import OPEN_MAX_BYTES
 from refcut_backend.api.pages.login import own_path
 from refcut_backend.api.sessions import ATTEMPTS, COOKIE, LoginAttempts, Sessions
 from refcut_backend.settings import Settings
@@ -103,6 +104,18 @@ def test_a_script_of_a_page_whose_session_has_ended_gets_no_password_window_of_t
         refused = client.get("/status/speed", headers=headers)
         assert refused.status_code == 401
         assert "WWW-Authenticate" not in refused.headers
+
+
+@pytest.mark.parametrize("path", ["/login", "/livez", "/static/login.js"])
+def test_a_stranger_can_send_no_large_body(client: TestClient, path: str) -> None:
+    def in_parts() -> Iterator[bytes]:
+        for _ in range(2):
+            yield b" " * OPEN_MAX_BYTES
+
+    json = {"Content-Type": "application/json"}
+    for content in (b" " * (OPEN_MAX_BYTES + 1), in_parts()):
+        assert client.post(path, content=content, headers=json).status_code == 413
+    assert log_in(client) == 200
 
 
 @pytest.mark.parametrize("cookie", ["", "x", "x.y.z", "a.aaaa.bbbb" * 500, "é"])
