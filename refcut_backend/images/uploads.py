@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Engine, delete, func, select
+from sqlalchemy import Engine, delete, func, literal, select
 from sqlalchemy.orm import Session
 
 from refcut_backend.database.tables import Reference, ReferenceImage, Upload
@@ -81,16 +81,14 @@ class Uploads:
                 )
             return row.data
 
-    def add_of_reference(self, project_id: int, data: bytes) -> str:
-        """Stores the photograph of a project's reference; returns its address, which is the same for the same file."""
+    def add_of_reference(self, session: Session, project_id: int, data: bytes) -> None:
+        """Stores the photograph of a project's reference, in the transaction that stores the reference."""
         digest = hashlib.sha256(data).hexdigest()
-        with Session(self._engine) as session, session.begin():
-            if session.get(ReferenceImage, (project_id, digest)) is None:
-                session.add(ReferenceImage(project_id=project_id, digest=digest, data=data))
-        return f"{REFERENCE_SCHEME}{digest}"
+        if session.get(ReferenceImage, (project_id, digest)) is None:
+            session.add(ReferenceImage(project_id=project_id, digest=digest, data=data))
 
     def of_reference(self, project_id: int, address: str) -> bytes | None:
-        """Returns the file at an address of `add_of_reference`; None for any other address.
+        """Returns the file at an address of `address_of_reference`; None for any other address.
 
         Raises:
             ImageError: The project has no such photograph (any more).
@@ -108,13 +106,11 @@ class Uploads:
         used = select(Reference.image_address).where(
             Reference.project_id == project_id, Reference.image_address.startswith(REFERENCE_SCHEME)
         )
+        address = literal(REFERENCE_SCHEME) + ReferenceImage.digest
+        # One statement: a reference that is stored meanwhile keeps its photograph.
+        unused = delete(ReferenceImage).where(ReferenceImage.project_id == project_id, address.not_in(used))
         with Session(self._engine) as session, session.begin():
-            digests = {address.removeprefix(REFERENCE_SCHEME) for address in session.scalars(used)}
-            session.execute(
-                delete(ReferenceImage).where(
-                    ReferenceImage.project_id == project_id, ReferenceImage.digest.not_in(digests)
-                )
-            )
+            session.execute(unused.execution_options(synchronize_session=False))
 
     def _make_room(self, session: Session, size_bytes: int) -> None:
         total = session.scalar(select(func.coalesce(func.sum(Upload.size_bytes), 0))) or 0
@@ -132,6 +128,11 @@ class Uploads:
 def address_of(key: str) -> str:
     """The address of an upload, as jobs name it."""
     return f"{SCHEME}{key}"
+
+
+def address_of_reference(data: bytes) -> str:
+    """The address of the photograph of a reference that came from a set: the same for the same file."""
+    return f"{REFERENCE_SCHEME}{hashlib.sha256(data).hexdigest()}"
 
 
 def key_of(address: str) -> str | None:

@@ -11,13 +11,15 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -27,7 +29,7 @@ from refcut_backend.errors import BadRequestError, LabelConfigError, RefCutError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import Image, working_file
 from refcut_backend.images.decode import decode_image, fitted_mask
-from refcut_backend.images.uploads import Uploads
+from refcut_backend.images.uploads import Uploads, address_of_reference
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.project_ids import project_name
@@ -41,22 +43,30 @@ log = logging.getLogger("refcut.references")
 
 MANIFEST = "references.json"
 MAX_REFERENCES = 200
-MAX_SET_BYTES = 40 * 2**20
-"""Size at which an export ends. As base64 in JSON it stays below the default of REFCUT_REQUEST_MAX_BYTES."""
+MAX_SET_BYTES = 32 * 2**20
+"""Size at which an export ends. With one more reference, as base64 in JSON, it stays below the default of
+REFCUT_REQUEST_MAX_BYTES."""
 MAX_FILE_BYTES = 8 * 2**20
+MAX_FILES = 1000
 MAX_TOTAL_BYTES = 200 * 2**20
 """Limit of all files of a set together when they are unpacked."""
 MAX_IMPORTED = 1000
 """References from sets that one project may have."""
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Others may take any amount of memory to unpack."""
 NOT_A_SET = "`refcut references export` and the page of references write such files"
 
+_LISTED_FILE = b"PK\x01\x02"
+"""Stands before each file in the list at the end of a ZIP file."""
+_DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, OSError, ValueError)
 _FileName = Annotated[str, Field(max_length=200)]
 
 
 class SetEntry(BaseModel):
     """One reference of a set: its label and the names of its files."""
 
-    label: Annotated[str, Field(min_length=1, max_length=500)]
+    # No database stores the character NUL.
+    label: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]*$")]
     image: _FileName
     positive: _FileName
     negative: _FileName | None = None
@@ -249,21 +259,21 @@ class ReferenceSets:
         return controls
 
     def _unpacked(self, data: bytes, left_out: list[str]) -> Iterator[_Unpacked]:
+        # Counted in the bytes: `ZipFile` makes an object of each.
+        if data.count(_LISTED_FILE) > MAX_FILES:
+            raise BadRequestError("the set has too many files", hint=NOT_A_SET)
         try:
             archive = zipfile.ZipFile(io.BytesIO(data))
-            files = {one.filename: one for one in archive.infolist()}
-            if sum(one.file_size for one in files.values()) > MAX_TOTAL_BYTES:
+            if sum(one.file_size for one in archive.infolist()) > MAX_TOTAL_BYTES:
                 raise BadRequestError("the set is too large when it is unpacked", hint=NOT_A_SET)
             manifest = SetManifest.model_validate_json(_file(archive, MANIFEST))
-        except (zipfile.BadZipFile, ValidationError, NotImplementedError, OSError):
+        except _DAMAGE:
             raise BadRequestError("the file is no set of references", hint=NOT_A_SET) from None
         for entry in manifest.references:
             try:
                 yield self._read_entry(archive, entry)
             except RefCutError as error:
                 left_out.append(f"a reference of '{entry.label}' cannot be read: {error}")
-            except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
-                left_out.append(f"a reference of '{entry.label}' is damaged ({type(error).__name__})")
 
     def _read_entry(self, archive: zipfile.ZipFile, entry: SetEntry) -> _Unpacked:
         image = _file(archive, entry.image)
@@ -282,16 +292,21 @@ class ReferenceSets:
         self, project_id: int, label: str, to_name: str, unpacked: _Unpacked, saved_at: Timestamp
     ) -> bool:
         """Returns False if the project has the reference already."""
-        address = self._uploads.add_of_reference(project_id, unpacked.image)
+        address = address_of_reference(unpacked.image)
         reference = unpacked.reference
         version = reference.version(address)
         annotation_id = -1 - int(hashlib.sha256(f"{label}\0{version}".encode()).hexdigest()[:13], 16)
-        if not self._is_new(project_id, annotation_id):
-            return False
-        # Before the row, which another request would otherwise remove as one that no rule adds.
-        self._references.rules.add(project_id, OwnerRule(Action.ADD, label, None, annotation_id))
+        is_new = self._is_new(project_id, annotation_id)
+        if is_new:
+            # Before the row, which another request would otherwise remove as one that no rule adds.
+            self._references.rules.add(project_id, OwnerRule(Action.ADD, label, None, annotation_id))
         negative_hw = reference.negative_hw
         with Session(self._engine) as session, session.begin():
+            # Together with the row: another request may remove photographs without one. Also for a known reference,
+            # whose photograph may be gone.
+            self._uploads.add_of_reference(session, project_id, unpacked.image)
+            if not is_new:
+                return False
             session.add(
                 tables.Reference(
                     project_id=project_id,
@@ -338,9 +353,13 @@ def _label_named(name: str, controls: ProjectControls) -> str | None:
 def _file(archive: zipfile.ZipFile, name: str) -> bytes:
     """Reads one file of a set. Raises BadRequestError if it is missing or too large."""
     try:
+        if archive.getinfo(name).compress_type not in PACKINGS:
+            raise BadRequestError(
+                f"the file {name[:100]} of the set is packed in an unknown way", hint=NOT_A_SET
+            )
         with archive.open(name) as file:
             data = file.read(MAX_FILE_BYTES + 1)
-    except (KeyError, RuntimeError):
+    except (KeyError, *_DAMAGE):
         raise BadRequestError(f"the set has no readable file {name[:100]}", hint=NOT_A_SET) from None
     if len(data) > MAX_FILE_BYTES:
         raise BadRequestError(f"the file {name[:100]} of the set is too large", hint=NOT_A_SET)

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import pytest
+from sqlalchemy import func, select
 
+from refcut_backend.database.tables import ReferenceImage
 from refcut_backend.errors import BadRequestError, LabelConfigError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import open_image_cache, read_image
@@ -19,8 +21,8 @@ from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.images.uploads import Uploads
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.references.manage import NoSuchReferenceError, ReferenceManager
-from refcut_backend.references.selection import Authors, ReferenceSelector, State
-from refcut_backend.references.sets import MANIFEST, ReferenceSets
+from refcut_backend.references.selection import Authors, OwnerRule, ReferenceSelector, State
+from refcut_backend.references.sets import MANIFEST, MAX_FILES, ReferenceSets
 from refcut_backend.settings import Settings
 from tests.support.label_studio_api import LabelStudioApi
 from tests.support.recorded import LABEL_CONFIG, brush_result
@@ -170,6 +172,32 @@ def test_the_photograph_goes_with_the_last_reference_on_it(world: Sets) -> None:
         uploads.of_reference(OTHER, stored.image_address)
 
 
+def test_a_removal_during_an_import_takes_no_photograph_of_it(world: Sets, monkeypatch) -> None:
+    uploads, rules = Uploads(world.registry.engine), world.registry.references.rules
+    add = rules.add
+
+    def add_while_another_request_removes(project_id: int, rule: OwnerRule) -> bool:
+        uploads.drop_unused(OTHER)
+        return add(project_id, rule)
+
+    world.manager.disable(7, ReferenceSelector("Wheel"))
+    monkeypatch.setattr(rules, "add", add_while_another_request_removes)
+    assert world.sets.copy(7, OTHER).added == 1
+    (found,) = world.registry.references.of_label(OTHER, "Door")
+    stored = world.registry.references.load(found.id)
+    assert stored is not None
+    assert uploads.of_reference(OTHER, stored.image_address)
+
+
+def test_a_set_that_a_full_project_refuses_leaves_nothing_in_the_database(world: Sets, monkeypatch) -> None:
+    monkeypatch.setattr("refcut_backend.references.sets.MAX_IMPORTED", 0)
+    with pytest.raises(BadRequestError, match="references from sets"):
+        world.sets.copy(7, OTHER)
+    with world.registry.engine.connect() as connection:
+        assert connection.scalar(select(func.count()).select_from(ReferenceImage)) == 0
+    assert world.manager.rules_without_reference(OTHER) == []
+
+
 def test_labels_are_found_by_name_and_others_are_named(world: Sets) -> None:
     data = changed(world.sets.export(7).data, renamed("Door", "DOOR "))
     found = world.sets.import_(OTHER, changed(data, renamed("Wheel", "<b>Tyre")))
@@ -212,6 +240,41 @@ def test_a_damaged_reference_is_left_out_and_the_others_are_added(
     assert world.manager.rules_without_reference(OTHER) == []
 
 
+def test_a_file_that_cannot_be_unpacked_is_a_damaged_reference(world: Sets) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(world.sets.export(7).data)) as archive:
+        first = json.loads(archive.read(MANIFEST))["references"][0]["positive"]
+        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as packed:
+            for name in archive.namelist():
+                packed.writestr(name, archive.read(name))
+            begin = packed.getinfo(first).header_offset + 30 + len(first)
+    data = bytearray(out.getvalue())
+    data[begin] = 0b111  # no type of block that Deflate has
+    found = world.sets.import_(OTHER, bytes(data))
+    # What is meant in one of the references must stay out in the other.
+    assert found.added == 0
+    assert len(found.left_out) == 2
+    assert all("no readable file" in one for one in found.left_out)
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_packing_that_may_take_any_amount_of_memory_is_refused(world: Sets, packing: int) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", packing) as archive:
+        archive.writestr(MANIFEST, b'{"references": []}')
+    with pytest.raises(BadRequestError, match="unknown way"):
+        world.sets.import_(OTHER, out.getvalue())
+
+
+def test_a_set_of_very_many_files_is_refused_before_they_are_listed(world: Sets, monkeypatch) -> None:
+    data = changed(
+        world.sets.export(7).data, lambda files: files.update({str(at): b"" for at in range(MAX_FILES)})
+    )
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    with pytest.raises(BadRequestError, match="too many files"):
+        world.sets.import_(OTHER, data)
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -220,6 +283,12 @@ def test_a_damaged_reference_is_left_out_and_the_others_are_added(
         changed(zip_of := b"PK\x05\x06" + bytes(18), lambda files: files.update({MANIFEST: b"{"})),
         changed(zip_of, lambda files: files.update({MANIFEST: b'{"format": 2, "references": []}'})),
         changed(zip_of, lambda files: files.update({"other.txt": b"x"})),
+        changed(
+            zip_of,
+            lambda files: files.update(
+                {MANIFEST: b'{"references": [{"label": "a\\u0000", "image": "i", "positive": "p"}]}'}
+            ),
+        ),
     ],
 )
 def test_a_file_that_is_no_set_is_refused(world: Sets, data: bytes) -> None:
