@@ -8,11 +8,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
@@ -40,6 +40,8 @@ SHOWN_PER_LABEL = 8
 SHOWN_OF_ONE_LABEL = 200
 Label = Annotated[str, Field(min_length=1, max_length=500)]
 Id = Annotated[int, Field(gt=-(2**62), lt=2**53)]
+RowId = Annotated[int, Path(gt=0, lt=2**53)]
+R = TypeVar("R")
 
 
 class Change(BaseModel):
@@ -256,6 +258,17 @@ def references_routes(wiring: Wiring, bodies: JsonReader) -> APIRouter:
     sets = CapacityLimiter(SET_THREADS)
     shown = ReferencesPage(wiring)
 
+    async def answered(
+        work: Callable[..., R],
+        *arguments: object,
+        limiter: CapacityLimiter,
+        show: Callable[[R], Response] = JSONResponse,
+    ) -> Response:
+        try:
+            return show(await run_sync(work, *arguments, limiter=limiter))
+        except RefCutError as error:
+            return refusal(error)
+
     @router.api_route("", methods=["GET", "HEAD"])
     async def references(project: str, label: str | None = None) -> Response:
         try:
@@ -265,56 +278,60 @@ def references_routes(wiring: Wiring, bodies: JsonReader) -> APIRouter:
         return page("references.html", "projects", **values)
 
     @router.get("/{reference_id}/picture")
-    async def picture(project: str, reference_id: int, large: bool = False) -> Response:
-        size = Size.LARGE if large else Size.SMALL
-        try:
-            data = await run_sync(shown.picture, project, reference_id, size, limiter=drawing)
-        except RefCutError as error:
-            return refusal(error)
-        return Response(data, media_type="image/jpeg")
+    async def picture(project: str, reference_id: RowId, large: bool = False) -> Response:
+        return await answered(
+            shown.picture,
+            project,
+            reference_id,
+            Size.LARGE if large else Size.SMALL,
+            limiter=drawing,
+            show=lambda data: Response(data, media_type="image/jpeg"),
+        )
 
     @router.get("/authors")
     async def authors(project: str) -> Response:
         # Apart from the page, which must not wait for Label Studio.
-        try:
-            return JSONResponse(await run_sync(shown.authors, project, limiter=reading))
-        except RefCutError as error:
-            return refusal(error)
+        return await answered(shown.authors, project, limiter=reading)
 
     @router.post("/trial")
     async def trial(project: str, http: Request) -> Response:
         wanted = await bodies.read(WantedTrial, http)
-        try:
-            found = await run_sync(shown.try_on, project, wanted, limiter=drawing)
-        except RefCutError as error:
-            return refusal(error)
-        return JSONResponse(_shown_trial(found, wanted.label))
+        return await answered(
+            shown.try_on,
+            project,
+            wanted,
+            limiter=drawing,
+            show=lambda found: JSONResponse(_shown_trial(found, wanted.label)),
+        )
 
     @router.get("/set")
     async def export(project: str) -> Response:
-        try:
-            found = await run_sync(shown.export, project, limiter=sets)
-        except RefCutError as error:
-            return refusal(error)
-        return Response(found.data, media_type="application/zip")
+        return await answered(
+            shown.export,
+            project,
+            limiter=sets,
+            show=lambda found: Response(found.data, media_type="application/zip"),
+        )
 
     @router.post("/set")
     async def add_set(project: str, http: Request) -> Response:
-        request = await bodies.read(NewSet, http)
-        try:
-            found = await run_sync(shown.import_, project, request, limiter=sets)
-        except RefCutError as error:
-            return refusal(error)
-        return JSONResponse({"text": str(found)})
+        return await answered(
+            shown.import_,
+            project,
+            await bodies.read(NewSet, http),
+            limiter=sets,
+            show=lambda found: JSONResponse({"text": str(found)}),
+        )
 
     @router.post("/change")
     async def change(project: str, http: Request) -> Response:
-        wanted = await bodies.read(Change, http)
-        try:
-            await run_sync(shown.change, project, wanted, limiter=reading)
-        except RefCutError as error:
-            return refusal(error)
-        return JSONResponse({})
+        return await answered(
+            shown.change,
+            project,
+            await bodies.read(Change, http),
+            limiter=reading,
+            show=lambda _: JSONResponse({}),
+        )
 
     return router
 

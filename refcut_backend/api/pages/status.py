@@ -6,11 +6,11 @@ Both are kept up to date by server-sent events (`live.py`). For programs `/statu
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Annotated, Any
 
 from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from refcut_backend.api.pages.doctor import DoctorIsBusyError, DoctorRuns
@@ -26,6 +26,7 @@ from refcut_backend.wiring import Wiring
 THREADS = 4
 """Pages are read by few people; clicks have threads of their own."""
 PREVIEW_THREADS = 1
+TaskId = Annotated[int, Query(ge=0, lt=2**53)]
 
 
 def wants_page(request: Request) -> bool:
@@ -69,7 +70,7 @@ def status_routes(wiring: Wiring, doctor: DoctorRuns | None = None) -> APIRouter
         return JSONResponse({"span_s": SPAN_S, "step_s": BIN_S, "steps": [vars(one) for one in found]})
 
     @router.get("/mask")
-    async def mask(project: str, task: int, region: str) -> Response:
+    async def mask(project: str, task: TaskId, region: str) -> Response:
         def read() -> MaskPreview | None:
             return wiring.previews.of(wiring.projects.find(project), task, region)
 

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 
 from refcut_backend.api.bodies import JsonReader
-from refcut_backend.api.pages.files import page
+from refcut_backend.api.pages.files import page, refusal
 from refcut_backend.api.pages.projects import find_project, problem_page, shown_project
 from refcut_backend.errors import ModelStoreError, QueueUnavailableError, RefCutError
 from refcut_backend.logs import note
@@ -64,9 +64,7 @@ def training_routes(wiring: Wiring, bodies: JsonReader) -> APIRouter:
         try:
             return JSONResponse(await run_sync(of_project, limiter=threads))
         except RefCutError as error:
-            note(outcome=error.code, problem=str(error))
-            body = {"error": error.code, "message": error.message, "hint": error.hint}
-            return JSONResponse(body, status_code=422)
+            return refusal(error)
 
     @router.api_route("", methods=["GET", "HEAD"])
     async def training(name: str) -> Response:

@@ -97,6 +97,7 @@ def test_a_thumbnail_is_small_and_belongs_to_the_project_in_its_address(
     picture = here.get(f"{PAGE}/{number}/picture")
     assert picture.headers["content-type"] == "image/jpeg"
     assert len(picture.content) < 100_000
+    assert here.get(f"{PAGE}/{2**63}/picture").status_code == 400
     other = here.get(f"/projects/3/references/{number}/picture")
     assert other.status_code == 422
     assert other.json()["error"] == "no_reference"

@@ -107,6 +107,7 @@ def test_the_mask_of_a_click_is_there_in_a_small_size(here: TestClient, wiring) 
     assert found["clicks"][0][2] is True
     assert here.get("/status/mask", params=query | {"region": "none"}).json() is None
     assert here.get("/status/mask", params=query | {"project": HOSTILE}).json() is None
+    assert here.get("/status/mask", params=query | {"task": 2**63}).status_code == 400
 
 
 def test_an_open_page_hears_of_a_failed_click_within_two_seconds_and_the_server_stops_with_it_open(
