@@ -47,11 +47,12 @@ from refcut_backend.references.authors import UserEmails
 from refcut_backend.references.event_log import EventLog
 from refcut_backend.references.manage import ReferenceManager
 from refcut_backend.references.pictures import ReferencePictures
-from refcut_backend.references.reconcile import Reconciler, SyncStates
+from refcut_backend.references.reconcile import Reconciler
 from refcut_backend.references.reconcile_loop import ReconcileThread, reconcile_thread
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Authors
 from refcut_backend.references.sets import ReferenceSets
+from refcut_backend.references.sync_states import SyncStates
 from refcut_backend.references.webhooks import AnnotationFollower, EmailOf
 from refcut_backend.settings import Settings
 from refcut_backend.training.new_annotations import NewAnnotations

@@ -16,17 +16,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 
-from sqlalchemy import Engine, delete, exists, func, or_, select, union, update
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
 
 from refcut_backend.database.projects import Projects
-from refcut_backend.database.tables import Project, Reference, TaskState, WebhookEvent
 from refcut_backend.errors import RefCutError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import ListedTask, Timestamp
@@ -38,139 +35,10 @@ from refcut_backend.label_studio.tasks import (
     UnreadableError,
     open_source,
 )
-from refcut_backend.references.annotation_states import CLOCK_TOLERANCE_S
 from refcut_backend.references.registry import References
-from refcut_backend.references.selection import NO_TASK, Action
+from refcut_backend.references.selection import Action
+from refcut_backend.references.sync_states import SyncStates
 from refcut_backend.references.webhooks import AnnotationFollower
-
-EVENTS_KEPT_FOR = timedelta(days=30)
-
-
-class SyncStates:
-    """Remembers how far each project has been compared, so that the next comparison reads only changes."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-
-    def synced_until(self, project_id: int) -> Timestamp:
-        """`updated_at` of the project's newest task at the last comparison; empty before the first."""
-        with Session(self._engine) as session:
-            until = select(Project.reconciled_until).where(Project.id == project_id)
-            return Timestamp(session.scalar(until) or "")
-
-    def set_synced_until(self, project_id: int, updated_at: Timestamp, label_config: str) -> bool:
-        """Stores `updated_at` of the project's newest task after a complete comparison.
-
-        Args:
-            project_id: The project.
-            updated_at: The time.
-            label_config: The label config when the comparison began.
-
-        Returns:
-            False if the project has another label config now: then the next comparison must read everything.
-        """
-        with Session(self._engine) as session, session.begin():
-            stored = session.execute(
-                update(Project)
-                .where(Project.id == project_id, Project.label_config == label_config)
-                .values(reconciled_until=updated_at)
-            )
-            return bool(stored.rowcount)  # type: ignore[attr-defined]
-
-    def tasks_with_references(self, project_id: int) -> set[int]:
-        """Returns the tasks that references come from."""
-        with_references = select(Reference.task_id).where(
-            Reference.project_id == project_id, Reference.task_id != NO_TASK
-        )
-        with Session(self._engine) as session:
-            return set(session.scalars(with_references.distinct()))
-
-    def unfinished_tasks(self, project_id: int) -> set[int]:
-        """Returns tasks whose references a webhook removed, unreadable ones, and those with references not yet read."""
-        states = select(TaskState.task_id).where(TaskState.project_id == project_id)
-        gives_references = exists().where(
-            Reference.project_id == project_id, Reference.task_id == TaskState.task_id
-        )
-        query = union(
-            states.where(TaskState.needs_check.is_(True)),
-            states.where(TaskState.problem.is_not(None)),
-            states.where(TaskState.sync_fingerprint.is_(None), gives_references),
-        )
-        with Session(self._engine) as session:
-            return set(session.scalars(query))
-
-    def last_known_task(self, project_id: int) -> int | None:
-        """Returns the largest id of a task of which anything is known; None if there is none."""
-        with Session(self._engine) as session:
-            return session.scalar(
-                select(func.max(TaskState.task_id)).where(TaskState.project_id == project_id)
-            )
-
-    def fingerprints(self, project_id: int, task_ids: Collection[int]) -> dict[int, str | None]:
-        """Returns the fingerprints of tasks when their annotations were last known; None if they must be read."""
-        query = select(TaskState.task_id, TaskState.sync_fingerprint).where(
-            TaskState.project_id == project_id, TaskState.task_id.in_(task_ids)
-        )
-        with Session(self._engine) as session:
-            return {task_id: fingerprint for task_id, fingerprint in session.execute(query)}
-
-    def confirm(
-        self,
-        project_id: int,
-        task_id: int,
-        fingerprint: str | None,
-        requested_at: float,
-        label_config: str,
-    ) -> None:
-        """Notes that a task agrees with Label Studio.
-
-        Unless a webhook may have arrived since the request, or the project has another label config now.
-
-        Args:
-            project_id: The task's project.
-            task_id: The task.
-            fingerprint: `ListedTask.fingerprint` of the task; None if it is not on the list.
-            requested_at: When the list was requested, seconds since 1970.
-            label_config: The label config with which the task was read.
-        """
-        same_config = exists().where(Project.id == project_id, Project.label_config == label_config)
-        no_webhook_since = or_(
-            TaskState.webhook_at.is_(None), TaskState.webhook_at < requested_at - CLOCK_TOLERANCE_S
-        )
-        with Session(self._engine) as session, session.begin():
-            session.execute(
-                update(TaskState)
-                .where(
-                    TaskState.project_id == project_id,
-                    TaskState.task_id == task_id,
-                    no_webhook_since,
-                    same_config,
-                )
-                .values(sync_fingerprint=fingerprint, needs_check=None)
-            )
-            session.execute(
-                update(TaskState)
-                .where(TaskState.project_id == project_id, TaskState.task_id == task_id)
-                .values(problem=None)
-            )
-
-    def note_problem(self, project_id: int, task_id: int, problem: str) -> bool:
-        """Notes why a task's annotations cannot be read; returns whether it is new."""
-        with Session(self._engine) as session, session.begin():
-            state = session.get(TaskState, (project_id, task_id)) or TaskState(
-                project_id=project_id, task_id=task_id, locked_at=0.0
-            )
-            is_new = state.problem != problem
-            state.problem = problem
-            session.add(state)
-            return is_new
-
-    def drop_old_events(self) -> None:
-        """Deletes records of webhooks that are too old to be delivered again."""
-        with Session(self._engine) as session, session.begin():
-            old = WebhookEvent.received_at < datetime.now(UTC) - EVENTS_KEPT_FOR
-            session.execute(delete(WebhookEvent).where(old))
-
 
 log = logging.getLogger("refcut.reconcile")
 
@@ -203,8 +71,8 @@ class ComparisonResult:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What a comparison found about a project as a whole.
+class _Scope:
+    """What may have changed since the last comparison, and what the next one needs to know.
 
     Attributes:
         overview: The project when the comparison began.
@@ -241,7 +109,7 @@ class Reconciler:
         self._follower = follower
         self._open_source = open_source
         self._now = now
-        self._last_looks: dict[int, _Look] = {}
+        self._last_scopes: dict[int, _Scope] = {}
 
     def compare(self, project_id: int) -> ComparisonResult:
         """Brings a project's references up to date.
@@ -249,27 +117,27 @@ class Reconciler:
         Raises:
             RefCutError: Label Studio cannot be read. Changes that were found before the error stay applied.
         """
-        requested_at, before = self._now(), self._last_looks.pop(project_id, None)
+        requested_at, before = self._now(), self._last_scopes.pop(project_id, None)
         label_config = self._label_config(project_id)
         source = self._open_source(project_id, self._projects.connection(project_id))
         try:
-            look = self._look(source, project_id, before, requested_at)
-            tasks, gone = self._doubtful(source, project_id, look)
+            scope = self._find_scope(source, project_id, before, requested_at)
+            tasks, gone = self._tasks_to_check(source, project_id, scope)
             removed = [self._remove_task(project_id, task_id, requested_at) for task_id in gone]
             removed += [self._read(source, project_id, task) for task in tasks]
             read = {task.id for task in tasks}
-            for part in self._changed_since(source, project_id, look.since):
+            for part in self._changed_since(source, project_id, scope.since):
                 removed += [self._read(source, project_id, task) for task in part if task.id not in read]
                 read |= {task.id for task in part}
             self._learn_emails(source, project_id)
         finally:
             source.close()
-        newest = look.overview.newest_change
+        newest = scope.overview.newest_change
         if _is_future(newest, requested_at):
             # A clock that was wrong for a while must not hide what changes until its time has come.
             newest = Timestamp(datetime.fromtimestamp(requested_at - CLOCKS_DIFFER_S, UTC))
         if self._sync_states.set_synced_until(project_id, newest, label_config):
-            self._last_looks[project_id] = look
+            self._last_scopes[project_id] = scope
         result = ComparisonResult(len(read), tuple(annotation for part in removed for annotation in part))
         if result.annotations_gone:
             log.info(
@@ -292,7 +160,9 @@ class Reconciler:
         finally:
             source.close()
 
-    def _look(self, source: AnnotationSource, project_id: int, before: _Look | None, now: float) -> _Look:
+    def _find_scope(
+        self, source: AnnotationSource, project_id: int, before: _Scope | None, now: float
+    ) -> _Scope:
         """Finds out what may have changed since the last comparison; `before` is None if that was not complete.
 
         All tasks may have changed the first time, after a change of the label config, and if the newest change is older
@@ -315,16 +185,16 @@ class Reconciler:
                 tasks = source.tasks_up_to(None)
         is_settled = is_same and newest == until and not _is_future(newest, now)
         listed_at = now if before is None or may_lack_tasks else before.listed_at
-        return _Look(overview, tasks, is_settled, since, may_lack_tasks, listed_at)
+        return _Scope(overview, tasks, is_settled, since, may_lack_tasks, listed_at)
 
-    def _doubtful(
-        self, source: AnnotationSource, project_id: int, look: _Look
+    def _tasks_to_check(
+        self, source: AnnotationSource, project_id: int, scope: _Scope
     ) -> tuple[list[ListedTask], list[int]]:
         """Returns tasks that changed, and ids of those that are gone, among those that no list of changes can show."""
         rules = self._references.rules.of_project(project_id)
         added = {rule.task_id for rule in rules if rule.action is Action.ADD and rule.task_id is not None}
         ids = self._sync_states.unfinished_tasks(project_id)
-        if look.may_lack_tasks:
+        if scope.may_lack_tasks:
             ids |= added | self._sync_states.tasks_with_references(project_id)
         else:
             known = self._sync_states.fingerprints(project_id, added)

@@ -16,8 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from refcut_backend.database.leases import LeaseHolder
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import RefCutError
-from refcut_backend.references.reconcile import Reconciler, SyncStates
+from refcut_backend.references.reconcile import Reconciler
 from refcut_backend.references.registry import References
+from refcut_backend.references.sync_states import SyncStates
 from refcut_backend.references.webhooks import AnnotationFollower
 
 log = logging.getLogger("refcut.reconcile")

@@ -16,9 +16,10 @@ from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.label_studio.payloads import Webhook
 from refcut_backend.references.authors import UserEmails
-from refcut_backend.references.reconcile import Reconciler, SyncStates
+from refcut_backend.references.reconcile import Reconciler
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import EVERYBODY, Authors
+from refcut_backend.references.sync_states import SyncStates
 from refcut_backend.references.webhooks import AnnotationFollower
 from tests.support.label_studio_api import LabelStudioApi
 from tests.support.recorded import LABEL_CONFIG, brush_result, role_result

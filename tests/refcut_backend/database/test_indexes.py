@@ -15,9 +15,9 @@ from sqlalchemy import Engine
 from refcut_backend.clicks.forgotten_masks import ForgottenMasks
 from refcut_backend.clicks.log import CHECK_EVERY_S, ClickLog, OldClicks
 from refcut_backend.database.engine import open_database
-from refcut_backend.references.reconcile import SyncStates
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import Action, Authors, OwnerRule
+from refcut_backend.references.sync_states import SyncStates
 from refcut_backend.training.new_annotations import NewAnnotations
 from refcut_backend.training.runs import TrainingRuns
 from refcut_backend.training.status import TrainingStatus

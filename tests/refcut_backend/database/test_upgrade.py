@@ -14,9 +14,9 @@ from refcut_backend.database import upgrade
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects, SetupResult
 from refcut_backend.database.tables import Base
-from refcut_backend.references.reconcile import SyncStates
 from refcut_backend.references.registry import References
 from refcut_backend.references.selection import State
+from refcut_backend.references.sync_states import SyncStates
 from refcut_backend.training.new_annotations import AnnotationCounts, NewAnnotations
 from tests.refcut_backend.references.test_registry import annotation_update, reference
 from tests.support import forked_processes
