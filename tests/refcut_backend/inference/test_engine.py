@@ -165,6 +165,25 @@ def test_where_the_references_are_one_piece_each_far_specks_that_nobody_clicked_
     assert far_speck_stays(1, box=PercentBox(10, 10, 90, 90)), "a box shows what is meant"
 
 
+def test_a_larger_mask_loses_its_specks_too_and_keeps_its_holes(monkeypatch):
+    chosen_hw = np.zeros((40, 60), np.float32)
+    chosen_hw[15:25, 25:35] = 0.9
+    larger_hw = np.zeros((40, 60), np.float32)
+    larger_hw[10:30, 20:40] = larger_hw[1:4, 1:4] = 0.9
+    larger_hw[12:14, 22:24] = 0  # a hole
+    chosen, larger = (
+        MaskResult(found_hw > SETTINGS.threshold, found_hw, Box.whole(40, 60))
+        for found_hw in (chosen_hw, larger_hw)
+    )
+    both = dataclasses.replace(chosen, candidates=(chosen, larger))
+    monkeypatch.setattr(RefCutPredictor, "predict", lambda *_: both)
+    answer = make_engine(Store()).answer(dataclasses.replace(job((50, 50), references=[1]), extent=1))
+    assert answer.extent == 1
+    expected_hw = larger_hw > 0
+    expected_hw[1:4, 1:4] = False
+    assert np.array_equal(brush_rle.decode(answer.rle, 40, 60), expected_hw)
+
+
 def test_a_network_with_one_mask_takes_no_steps():
     asked = dataclasses.replace(job((50, 50)), extent=1)
     assert make_engine(Store()).answer(asked).extent == 0
