@@ -168,6 +168,16 @@ def test_large_stages_are_computed_in_bfloat16_where_the_processor_has_it() -> N
         assert other.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
 
 
+def test_nothing_is_computed_in_bfloat16_where_the_processor_lacks_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(openvino_package().Core, "get_property", lambda *_: ["FP32", "INT8"])
+    network = random_network(TINY_READING)
+    for request in OpenVinoStages(network, TINY_READING.network_px, None, threads=1)._requests.values():
+        hint = request.get_compiled_model().get_property("INFERENCE_PRECISION_HINT")
+        assert hint.to_string() == "f32"
+
+
 def test_the_model_that_ships_gives_nearly_the_same_masks_on_photographs() -> None:
     network = load_network()
     size = SERVING.network_px
