@@ -118,7 +118,7 @@ class ProjectDoctor:
         yield self._check_webhook(api, stores, to_backend)
 
     def _check_webhook(self, api: LabelStudioBase, stores: Stores, hook: Any) -> Finding:
-        """Has Label Studio send a webhook: storing the project's title as it is does so, and changes nothing else."""
+        """Stores the project's title unchanged, so that Label Studio sends a webhook, and waits for that."""
         events = stores.references.events
         before = events.newest(self._project_id)
         try:

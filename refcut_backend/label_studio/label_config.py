@@ -55,7 +55,7 @@ class Control:
     Attributes:
         name: Name of the tag (`from_name` in results).
         to_name: Name of the image that it draws on (`image_name`): the image tag, and the page if there are several.
-        image_value: What the image tag says of its address, such as "$image"; for tags with several pages, of all.
+        image_value: The image tag's `valueList` if it has one, or else its `value`, such as "$image".
         labels: Labels of the tag.
         kind: "click" or a MaskKind.
         smart: The tag's attribute `smart` in lower case; empty if it has none.
@@ -349,8 +349,8 @@ def problems(controls: ProjectControls) -> list[str]:
         has_task_labels = any(mask.labels_from_task for mask in on_image)
         if controls.masks and control.labels_from_task and not has_task_labels:
             found.append(
-                f"the labels of '{control.name}' stand in the task's data, those of no BrushLabels, PolygonLabels or"
-                f" RectangleLabels on '{control.to_name}' do: give one the same `value`"
+                f"the labels of '{control.name}' come from the task's data, and no BrushLabels, PolygonLabels or"
+                f" RectangleLabels on '{control.to_name}' takes its labels from there: give one the same `value`"
             )
         missing = [] if has_task_labels else sorted(_without_masks(control, controls))
         if controls.masks and missing:

@@ -95,7 +95,7 @@ class OwnerRules:
             return connection.scalar(query) or "auto"
 
     def replace_extra_params(self, project_id: int, given: ExtraParams) -> None:
-        """Replaces all that a project's extra parameters said."""
+        """Replaces everything that comes from a project's extra parameters."""
         try:
             with Session(self._engine) as session, session.begin():
                 session.execute(

@@ -73,7 +73,7 @@ class Collector:
             project_id: The project in Label Studio.
             label_config: Its label config (XML).
             source: Lists tasks and annotations of the project.
-            fetch_image: Fetches an image, or tells that it has not changed.
+            fetch_image: Fetches an image, or reports that it has not changed.
             images: Stores the images.
             clicks: The log of answered clicks, for the sessions that masks came from.
             references: The references of all projects.

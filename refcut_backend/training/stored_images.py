@@ -1,7 +1,7 @@
 """The images of a project's trainings: PNG files named by their pixels, which all runs of the project share.
 
-An index says which file an image of a task became, and how its source identifies that state. So a later training decodes
-and stores only the images that have changed.
+An index maps each image of a task to its file and to the stamp by which its source recognises that state. So a later
+training decodes and stores only the images that have changed.
 """
 
 from __future__ import annotations
