@@ -18,6 +18,7 @@ from sqlalchemy.pool import Pool
 from refcut_backend.api.app import create_app
 from refcut_backend.api.handlers import REASON_HEADER
 from refcut_backend.database import engine as engine_module
+from refcut_backend.database import upgrade
 from refcut_backend.database.engine import WriteCheck, open_database
 from refcut_backend.errors import ConfigError
 from tests.support.backend_fixtures import LIMIT_BYTES
@@ -108,7 +109,7 @@ def test_with_everything_silent_the_server_is_alive_and_says_that_it_is_not_read
 
 def test_a_postgresql_that_is_silent_from_the_start_is_a_clear_error_in_time(monkeypatch):
     monkeypatch.setattr(engine_module, "CONNECT_TIMEOUT_S", 2)
-    monkeypatch.setattr(engine_module, "UPGRADE_TRIES", 1)
+    monkeypatch.setattr(upgrade, "UPGRADE_TRIES", 1)
     with silent_server() as address:
         started = time.monotonic()
         with pytest.raises(ConfigError, match="OperationalError"):
