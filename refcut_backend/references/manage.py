@@ -17,7 +17,15 @@ from refcut_backend.references.owner_rules import Source
 from refcut_backend.references.parse import Weakness, weaknesses
 from refcut_backend.references.reconcile import Reconciler
 from refcut_backend.references.registry import ListedReference, References, StoredReference
-from refcut_backend.references.selection import IN_USE, Action, Candidate, OwnerRule, ReferenceSelector, State
+from refcut_backend.references.selection import (
+    IN_USE,
+    Action,
+    Candidate,
+    OwnerRule,
+    ReferenceSelector,
+    RulesByTarget,
+    State,
+)
 
 
 class NoSuchReferenceError(RefCutError):
@@ -146,9 +154,13 @@ class ReferenceManager:
     def rules_without_reference(self, project_id: int) -> list[OwnerRule]:
         """Returns rules about a task or annotation that gives no reference: it was deleted or lacks the label."""
         listed = self._references.overview(project_id, self._max_references)
-        found = [shown.candidate for shown in listed]
         rules = [r for r in self._references.rules.of_project(project_id) if r.task_id or r.annotation_id]
-        return [r for r in rules if not any(r.covers(c.label, c.task_id, c.annotation_id) for c in found)]
+        by_target = RulesByTarget(rules)
+        found = (shown.candidate for shown in listed)
+        with_reference = {
+            rule for c in found for rule in by_target.covering(c.label, c.task_id, c.annotation_id)
+        }
+        return [rule for rule in rules if rule not in with_reference]
 
     def load(self, selector: ReferenceSelector, project_id: int) -> StoredReference:
         """Returns the first selected reference, preferring one that is in use. Raises NoSuchReferenceError."""

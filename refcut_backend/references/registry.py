@@ -41,6 +41,7 @@ from refcut_backend.references.selection import (
     Authors,
     Candidate,
     OwnerRule,
+    RulesByTarget,
     State,
     in_use,
     states,
@@ -255,13 +256,9 @@ class References:
 
     def remove_no_longer_added(self, project_id: int) -> None:
         """Removes references that existed only because of an owner's rule that was withdrawn."""
-        rules = [rule for rule in self.rules.of_project(project_id) if rule.action is Action.ADD]
+        rules = RulesByTarget(r for r in self.rules.of_project(project_id) if r.action is Action.ADD)
         added = self._rows(_OF_PROJECT.where(Reference.explicitly_added.is_(True)), project_id=project_id)
-        withdrawn = [
-            row.id
-            for row in added
-            if not any(r.covers(row.label, row.task_id, row.annotation_id) for r in rules)
-        ]
+        withdrawn = [row.id for row in added if not rules.covering(row.label, row.task_id, row.annotation_id)]
         with Session(self._engine) as session, session.begin():
             session.execute(
                 delete(Reference).where(Reference.id.in_(withdrawn), Reference.explicitly_added.is_(True))

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from refcut_backend.errors import ConfigError
 from refcut_backend.references.selection import (
     EVERYBODY,
+    NO_TASK,
     Action,
     Author,
     Authors,
@@ -128,3 +131,20 @@ def test_an_author_that_is_neither_id_nor_address_is_refused(text):
 
 def test_references_of_a_label_that_left_the_config_are_shown_as_such():
     assert state_of(1, ONE, label_in_config=False) is State.NO_LABEL
+
+
+def seconds_to_choose(references: int) -> float:
+    """Fastest of three choices among references of one label, each added by a rule of its own, as from sets."""
+    numbers = range(1, references + 1)
+    added = [Candidate(n, "v", "Door", NO_TASK, -n, "2025", explicitly_added=True) for n in numbers]
+    rules = [OwnerRule(Action.ADD, "Door", None, -n) for n in numbers]
+    times = []
+    for _ in range(3):
+        begin = time.process_time()
+        assert len(in_use(added, rules, EVERYBODY, 4)) == 4
+        times.append(time.process_time() - begin)
+    return min(times)
+
+
+def test_the_time_to_choose_grows_with_the_references_of_a_label_and_not_with_their_square() -> None:
+    assert seconds_to_choose(3000) < 40 * seconds_to_choose(300)
