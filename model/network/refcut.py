@@ -213,18 +213,20 @@ class RefCut(nn.Module):
 
         That is the prompt (RefCut, eq. 5 to 7), the similarity channels, and what the reader carries over.
         """
+        channels = matched = present = None
         if self.config.reader is not None:
             inputs, present = self.match_inputs(features, reference)
-            return PreparedReference(self.rpg(reference), *self.match(*inputs), present)
-        channels = None
+            channels, matched = self.match(*inputs)
         if features.comparison is not None:
             with torch.autocast(features.tokens.device.type, enabled=False):
-                evidence = ReferenceEvidence.of(reference, features.comparison.shape[1])
-                channels = reference_channels(features.comparison, evidence)
+                if channels is None:
+                    evidence = ReferenceEvidence.of(reference, features.comparison.shape[1])
+                    channels = reference_channels(features.comparison, evidence)
                 if self.config.learned_similarity_dim:
+                    # A reader's own channels do not take the place of those that the network learned with.
                     learned = self.likeness(features.comparison, reference)
-                    channels = torch.cat([channels, learned], dim=-1)
-        return PreparedReference(self.rpg(reference), channels)
+                    channels = torch.cat([channels[..., :REFERENCE_CHANNELS], learned], dim=-1)
+        return PreparedReference(self.rpg(reference), channels, matched, present)
 
     def match_inputs(
         self, features: ImageFeatures, reference: ReferenceTokens

@@ -113,8 +113,8 @@ class OpenVinoStages:
         return reference_tokens(tokens, positive, negative, features.grid, features.reader)
 
     def prepare_reference(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference:
-        """As `RefCut.prepare_reference`. What depends on the reference alone is computed by torch."""
-        if self.config.reader is None:
+        """As `RefCut.prepare_reference`. Torch computes what depends on the reference alone, and learned similarity."""
+        if self.config.reader is None or self.config.learned_similarity_dim:
             return self._network.prepare_reference(features, reference)
         inputs, present = self._network.match_inputs(features, reference)
         side = self._size_px // self.config.patch_px
