@@ -103,9 +103,13 @@ class Editor:
         setting = self.page.locator("label.lsf-settings__field", has_text="Keep label selected").locator(
             "input"
         )
-        if setting.is_checked() != on:
+        for _ in range(5):
+            if setting.is_checked() == on:
+                break
             setting.click(force=True)  # the real checkbox is invisible, and follows a moment later
-            expect(setting).to_be_checked(checked=on, timeout=ACTION_LIMIT_MS)
+            with contextlib.suppress(AssertionError):  # a click is lost while the dialog still moves
+                expect(setting).to_be_checked(checked=on, timeout=ACTION_LIMIT_MS / 10)
+        expect(setting).to_be_checked(checked=on)
         self.page.locator(".lsf-settings-modal .ant-modal-close").click()
         self.page.locator(".lsf-settings-modal").wait_for(state="hidden")
 
