@@ -10,13 +10,13 @@ import sys
 from pathlib import Path
 
 from model.data.snapshot import Snapshot
-from refcut_backend.child_processes import end_with_parent
 from refcut_backend.cli.main import app
 from refcut_backend.cli.run import Supervisor
 from refcut_backend.errors import RefCutError
 from refcut_backend.logs import set_up_logging
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.settings import Settings, read_settings
+from refcut_backend.system.child_processes import end_with_parent
 from refcut_backend.training.learner import Learner, OnMask, PromotionDecision
 
 STEPS = 15

@@ -25,10 +25,10 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from benchmarks.report import machine
-from refcut_backend.child_processes import Lifeline
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.tables import AnnotationState
 from refcut_backend.label_studio.payloads import Timestamp
+from refcut_backend.system.child_processes import Lifeline
 from tests.support.label_studio_api import TOKEN, LabelStudioApi, serving
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, brush_result, click_result
 from tests.support.running_backend import free_port

@@ -18,7 +18,7 @@ from typing import Any
 
 from pythonjsonlogger.json import JsonFormatter
 
-from refcut_backend.project_ids import STRIDE, project_name
+from refcut_backend.label_studio.project_ids import STRIDE, project_name
 
 INDISCREET = ("httpx", "httpcore")
 """Libraries that log whole URLs and headers, with signatures and tokens, at INFO and DEBUG."""

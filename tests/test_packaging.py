@@ -107,8 +107,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_contains_what_ships_with_a_checkout(wheel: Path):
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
-    for folder in ("label_config", "label_studio_demo"):
-        assert {f"refcut_backend/{folder}/{path.name}" for path in (REPOSITORY / folder).iterdir()} <= names
+    for package, folder in (("cli", "label_config"), ("playground", "label_studio_demo")):
+        shipped = {
+            f"refcut_backend/{package}/{folder}/{path.name}" for path in (REPOSITORY / folder).iterdir()
+        }
+        assert shipped <= names
     assert {"model/MODEL_CARD.md", "model/py.typed", "refcut_backend/py.typed"} <= names
     assert {f"model/weights/s14/{name}.safetensors" for name in ("base", "version")} <= names
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]

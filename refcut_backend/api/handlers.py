@@ -22,10 +22,10 @@ from refcut_backend.errors import (
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.label_config import problems, read_label_config
 from refcut_backend.label_studio.payloads import PredictRequest, SetupRequest, Webhook
+from refcut_backend.label_studio.project_ids import ProjectRef
 from refcut_backend.label_studio.regions import prediction
 from refcut_backend.logs import note
 from refcut_backend.prelabeling.task import TaskToPrelabel
-from refcut_backend.project_ids import ProjectRef
 from refcut_backend.wiring import Wiring
 
 log = logging.getLogger("refcut.web")

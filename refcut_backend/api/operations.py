@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from refcut_backend import __version__
 from refcut_backend.api.metrics import Metrics, ReadQueueState
 from refcut_backend.errors import QueueNotWritableError, QueueUnavailableError
-from refcut_backend.project_ids import project_name
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.training.status import TrainingStatus
 
 PROBE_THREADS = 4

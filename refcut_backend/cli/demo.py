@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
-from refcut_backend.child_processes import Lifeline, stop_within
 from refcut_backend.cli.demo_label_studio import (
     BrushRegion,
     LabelStudioProject,
@@ -38,8 +37,9 @@ from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
 from refcut_backend.playground.demo import PARTS_FILE, PHOTOGRAPHS
 from refcut_backend.settings import Settings
+from refcut_backend.system.child_processes import Lifeline, stop_within
 
-LABEL_CONFIGS = Path(__file__).parents[1] / "label_config"
+LABEL_CONFIGS = Path(__file__).parent / "label_config"
 LABEL_STUDIO_VERSION = "1.23.2"
 
 

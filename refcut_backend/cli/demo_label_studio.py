@@ -22,9 +22,9 @@ import numpy as np
 from label_studio_sdk import LabelStudio
 from numpy.typing import NDArray
 
-from refcut_backend.child_processes import start_bound, stop_within
 from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.system.child_processes import start_bound, stop_within
 
 REQUEST_LIMIT_S = 60.0
 """Seconds per request. Label Studio sends several requests to a backend while it is being connected."""

@@ -22,8 +22,8 @@ from refcut_backend.images.cache import ImageCache, open_image_cache
 from refcut_backend.images.uploads import Uploads
 from refcut_backend.label_studio.client import connect, explain
 from refcut_backend.label_studio.label_config import ProjectControls, problems, read_label_config
+from refcut_backend.label_studio.project_ids import number_of, project_name
 from refcut_backend.label_studio.tasks import AnotherProjectError, check_same_project
-from refcut_backend.project_ids import number_of, project_name
 from refcut_backend.references.left_out import annotations_left_out
 from refcut_backend.references.selection import IN_USE, Candidate
 from refcut_backend.settings import Settings

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from refcut_backend.cli.common import ProjectOption, plain, with_settings
 from refcut_backend.errors import ConfigError, NotConnectedError
 from refcut_backend.images.address import TaskImage
-from refcut_backend.project_ids import project_name
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 
 from refcut_backend import __version__
-from refcut_backend.child_processes import end_with_parent
 from refcut_backend.cli.common import ProjectOption, checked_settings, find_project
 from refcut_backend.cli.common import explained as _explained
 from refcut_backend.cli.common import with_settings as _with_settings
@@ -28,6 +27,7 @@ from refcut_backend.errors import CANNOT_START, ConfigError, reasons_table
 from refcut_backend.logs import set_up_logging
 from refcut_backend.queue.rq_jobs import FUNCTIONS, MODEL_QUEUES, TRAINING_QUEUE, read_queue_names
 from refcut_backend.settings import Settings
+from refcut_backend.system.child_processes import end_with_parent
 
 app = typer.Typer(help="RefCut for Label Studio.", no_args_is_help=True, add_completion=False)
 

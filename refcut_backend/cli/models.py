@@ -15,7 +15,7 @@ from rich.text import Text
 
 from refcut_backend.cli.common import ProjectOption, find_project, open_console, plain, with_settings
 from refcut_backend.errors import ModelStoreError, RefCutError
-from refcut_backend.project_ids import project_name
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.settings import Settings
 from refcut_backend.versions.manifest import Pointer
 

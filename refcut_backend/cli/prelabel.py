@@ -19,8 +19,8 @@ from refcut_backend.cli.common import plain
 from refcut_backend.database.leases import LeaseHolder, held
 from refcut_backend.errors import ConfigError, NoReferenceError
 from refcut_backend.label_studio.predictions import ProjectPredictions
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.prelabeling.project import Outcome, ProjectPrelabeller, ProjectToPrelabel, Summary
-from refcut_backend.project_ids import project_name
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.redis import connect_redis, find_redis
 from refcut_backend.settings import Settings

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from refcut_backend.cli.common import ProjectOption, open_console, plain, with_project, with_settings
 from refcut_backend.errors import ConfigError
-from refcut_backend.project_ids import number_of, project_name
+from refcut_backend.label_studio.project_ids import number_of, project_name
 from refcut_backend.settings import Settings
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from refcut_backend.cli.common import ProjectOption, open_console, plain, with_project
 from refcut_backend.errors import ConfigError, RefCutError
-from refcut_backend.project_ids import project_name
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.references.selection import IN_USE, OwnerRule, ReferenceSelector
 from refcut_backend.settings import Settings
 

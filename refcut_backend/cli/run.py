@@ -25,7 +25,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from model.checkpoints.version_folder import version_name
-from refcut_backend.child_processes import ENDS_WITHIN_S, Lifeline, end_with_parent, stop_within
 from refcut_backend.cli.running_backends import announced
 from refcut_backend.cli.state_lock import locked_state
 from refcut_backend.database.engine import open_database
@@ -35,6 +34,7 @@ from refcut_backend.queue.redis import STOP_LIMIT_S as REDIS_STOP_LIMIT_S
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis, named_redis
 from refcut_backend.queue.rq_jobs import TRAINING_QUEUE
 from refcut_backend.settings import Settings
+from refcut_backend.system.child_processes import ENDS_WITHIN_S, Lifeline, end_with_parent, stop_within
 from refcut_backend.training.process_priority import STOPS_WITHIN_S
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from refcut_backend import __version__
 from refcut_backend.cli.common import open_console, plain, with_settings
 from refcut_backend.cli.running_backends import running_backends
 from refcut_backend.errors import RefCutError
-from refcut_backend.project_ids import project_name
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.settings import Settings
 
 

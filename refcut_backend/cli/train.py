@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from refcut_backend.cli.common import SomeProjectOption, find_project, open_console, plain, with_settings
-from refcut_backend.project_ids import project_name
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.settings import Settings
 
 if TYPE_CHECKING:

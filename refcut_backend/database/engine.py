@@ -21,8 +21,8 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from refcut_backend.database.tables import Lease
 from refcut_backend.database.upgrade import make_current
-from refcut_backend.deadlines import NoAnswerError, answer_within
 from refcut_backend.errors import ConfigError, DatabaseFailsError
+from refcut_backend.system.deadlines import NoAnswerError, answer_within
 
 log = logging.getLogger("refcut.database")
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from refcut_backend.database.tables import Project
 from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.project_ids import MAX_PLACES, project_id_of, project_name
+from refcut_backend.label_studio.project_ids import MAX_PLACES, project_id_of, project_name
 
 PLACES_AT_ONCE = 8
 

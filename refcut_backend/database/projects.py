@@ -30,7 +30,7 @@ from refcut_backend.database.tables import Base, Project, TaskState
 from refcut_backend.errors import ConfigError, NotConnectedError, UnclearProjectError
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import Timestamp
-from refcut_backend.project_ids import (
+from refcut_backend.label_studio.project_ids import (
     ProjectChoice,
     ProjectRef,
     number_of,

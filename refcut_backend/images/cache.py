@@ -25,7 +25,7 @@ from refcut_backend.images.mounted_files import MountedFolders
 from refcut_backend.images.prefetch import Fetch, Prefetcher
 from refcut_backend.images.uploads import Uploads, key_of
 from refcut_backend.label_studio.allowed_hosts import AllowedHosts
-from refcut_backend.project_ids import NO_PROJECT
+from refcut_backend.label_studio.project_ids import NO_PROJECT
 from refcut_backend.settings import Settings
 
 Key = TypeVar("Key")

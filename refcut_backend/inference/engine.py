@@ -37,8 +37,8 @@ from refcut_backend.inference.reference_cache import (
     made_by,
 )
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.project_ids import NO_PROJECT
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick, to_pixel
-from refcut_backend.project_ids import NO_PROJECT
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, LeftOutReference, PreloadJob
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, FailFast, Field, PlainValidator
 from pydantic_core import core_schema
 
-from refcut_backend.project_ids import ProjectRef
+from refcut_backend.label_studio.project_ids import ProjectRef
 
 MAX_TASKS = 10_000
 """Tasks in one request. Label Studio sends far fewer at once."""

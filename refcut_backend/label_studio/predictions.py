@@ -13,9 +13,9 @@ from refcut_backend.errors import TokenError
 from refcut_backend.label_studio.client import READ_LIMIT_S, connect, open_http
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import ListedTask
+from refcut_backend.label_studio.project_ids import number_of
 from refcut_backend.label_studio.task_lists import PAGE, all_of, filtered, list_tasks
 from refcut_backend.label_studio.tasks import check_same_project, explained
-from refcut_backend.project_ids import number_of
 
 TAB = "Most uncertain first"
 _HIDDEN = (

@@ -26,9 +26,9 @@ from tenacity import (
     wait_exponential_jitter,
 )
 
-from refcut_backend.deadlines import NoAnswerError, answer_within
 from refcut_backend.errors import AddressRefusedError, TooLargeError
 from refcut_backend.label_studio.allowed_hosts import AllowedHosts, is_metadata, is_public
+from refcut_backend.system.deadlines import NoAnswerError, answer_within
 
 Resolve = Callable[[str, int], list[str]]
 

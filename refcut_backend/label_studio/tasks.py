@@ -24,8 +24,8 @@ from refcut_backend.errors import RefCutError, TokenError, TooLargeError
 from refcut_backend.label_studio.client import MAX_ANSWER_BYTES, READ_LIMIT_S, connect, open_http, origin
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.payloads import AnnotationPayload, ListedTask, Timestamp, creation_time
+from refcut_backend.label_studio.project_ids import number_of, project_name
 from refcut_backend.label_studio.task_lists import PAGE, TaskPage, all_of, filtered, list_tasks
-from refcut_backend.project_ids import number_of, project_name
 
 if TYPE_CHECKING:
     from label_studio_sdk.base_client import LabelStudioBase

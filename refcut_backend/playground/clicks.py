@@ -13,9 +13,9 @@ from refcut_backend.clicks.service import ClickSender, WorkerRefusalError
 from refcut_backend.errors import BadRequestError, NoPositiveClickError
 from refcut_backend.images.uploads import address_of
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.project_ids import NO_PROJECT
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.playground.references import PlaygroundReferences
-from refcut_backend.project_ids import NO_PROJECT
 from refcut_backend.queue.messages import ClickJob
 
 MAX_CLICKS = 100

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from refcut_backend.errors import BadRequestError
 
-PHOTOGRAPHS = Path(__file__).parents[1] / "label_studio_demo"
+PHOTOGRAPHS = Path(__file__).parent / "label_studio_demo"
 PARTS_FILE = PHOTOGRAPHS / "parts.json"
 WHOLE = "Whole"
 

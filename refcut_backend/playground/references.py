@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 from refcut_backend.database.tables import Reference
 from refcut_backend.errors import BadRequestError
 from refcut_backend.images.uploads import KEPT_FOR, address_of
-from refcut_backend.project_ids import NO_PROJECT
+from refcut_backend.label_studio.project_ids import NO_PROJECT
 from refcut_backend.references.parse import mask_to_png
 
 MAX_REFERENCES = 500

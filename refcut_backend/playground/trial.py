@@ -17,9 +17,9 @@ from refcut_backend.images.decode import fitted_mask
 from refcut_backend.images.uploads import Uploads
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.label_config import read_label_config
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.label_studio.tasks import AnnotationSource, open_source
 from refcut_backend.playground.references import PlaygroundReferences, outline_png
-from refcut_backend.project_ids import project_name
 from refcut_backend.references.registry import References, StoredReference
 
 log = logging.getLogger("refcut.playground")

@@ -19,9 +19,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from refcut_backend.child_processes import start_bound, stop_within
 from refcut_backend.errors import ConfigError, QueueNotWritableError, QueueUnavailableError
 from refcut_backend.settings import Settings
+from refcut_backend.system.child_processes import start_bound, stop_within
 
 FILE = "redis-url"
 """In the state folder: URL of the embedded Redis while `refcut run` runs. Other commands find it there."""

@@ -12,7 +12,7 @@ from refcut_backend.database.projects import Projects
 from refcut_backend.errors import LabelConfigError, RefCutError
 from refcut_backend.images.uploads import Uploads
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
-from refcut_backend.project_ids import project_name
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.references.owner_rules import Source
 from refcut_backend.references.parse import Weakness, weaknesses
 from refcut_backend.references.reconcile import Reconciler

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from refcut_backend.project_ids import project_name
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.references.left_out import (
     annotations_left_out,
     projects_with_left_out,

@@ -15,8 +15,8 @@ from fsspec.core import url_to_fs
 from fsspec.implementations.local import LocalFileSystem
 
 from model.files import PARTIAL, atomic_write
-from refcut_backend.deadlines import NoAnswerError, answer_within
 from refcut_backend.errors import ModelStoreError
+from refcut_backend.system.deadlines import NoAnswerError, answer_within
 from refcut_backend.versions.manifest import MANIFEST_FILE
 
 HALF_FOLDER_S = 3600.0

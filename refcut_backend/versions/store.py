@@ -18,7 +18,7 @@ from typing import Any
 
 from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, file_digest
 from refcut_backend.errors import ModelStoreError
-from refcut_backend.project_ids import project_name
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.versions.files import (
     HALF_FOLDER_S,
     StoreFiles,

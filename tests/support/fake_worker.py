@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 
-from refcut_backend.child_processes import end_with_parent
 from refcut_backend.errors import ImageError
 from refcut_backend.inference.jobs import JobRunner
 from refcut_backend.inference.work_loop import work
@@ -42,6 +41,7 @@ from refcut_backend.queue.rq_jobs import (
     PRELOAD_QUEUE,
     read_queue_names,
 )
+from refcut_backend.system.child_processes import end_with_parent
 
 FOREVER_S = 600
 MASK = brush_rle.encode(np.eye(2, 4, dtype=bool))

@@ -16,7 +16,7 @@ from contextlib import suppress
 from anyio import CapacityLimiter, move_on_after
 from anyio.to_thread import run_sync
 
-from refcut_backend.child_processes import Lifeline, stop_within
+from refcut_backend.system.child_processes import Lifeline, stop_within
 
 COMMAND = ("nice", "-n", "19", sys.executable, "-m", "refcut_backend", "doctor", "--json")
 LIMIT_S = 180.0

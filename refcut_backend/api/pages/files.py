@@ -19,8 +19,8 @@ from fastapi.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from refcut_backend.errors import BadRequestError, RefCutError
+from refcut_backend.label_studio.project_ids import number_of, project_name
 from refcut_backend.logs import note
-from refcut_backend.project_ids import number_of, project_name
 
 FOLDER = Path(__file__).parent
 TEMPLATES = FOLDER / "templates"

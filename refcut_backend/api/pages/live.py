@@ -21,8 +21,8 @@ from anyio.to_thread import run_sync
 from refcut_backend.api.metrics import CLICK_PATH
 from refcut_backend.clicks.service import EMPTY_CONTEXT
 from refcut_backend.errors import all_reasons
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.logs import without_secrets
-from refcut_backend.project_ids import project_name
 from refcut_backend.queue.queue_state import ANSWERED
 from refcut_backend.queue.recent_clicks import ClickLists, RecentClick
 

@@ -13,7 +13,7 @@ from refcut_backend.api.pages.files import ShownProject, page
 from refcut_backend.database.project_identity import KnownProject, shown_time
 from refcut_backend.database.projects import Projects
 from refcut_backend.errors import ConfigError, RefCutError
-from refcut_backend.project_ids import number_of
+from refcut_backend.label_studio.project_ids import number_of
 from refcut_backend.references.registry import ReferenceCounts, References
 
 THREADS = 4

@@ -21,8 +21,8 @@ from refcut_backend.api.pages.files import ShownProject, decoded, page, refusal
 from refcut_backend.api.pages.projects import find_project, problem_page, shown_project
 from refcut_backend.clicks.log import USES_DAYS
 from refcut_backend.errors import BadRequestError, ConfigError, RefCutError
+from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.playground.trial import Trial
-from refcut_backend.project_ids import project_name
 from refcut_backend.references.manage import LabelReferences, ReferenceManager, ReferenceRow
 from refcut_backend.references.pictures import Size
 from refcut_backend.references.selection import IN_USE, Action, OwnerRule, ReferenceSelector, State

@@ -17,7 +17,6 @@ import httpx
 import psutil
 import pytest
 
-from refcut_backend import child_processes
 from refcut_backend.api.handlers import REASON_HEADER
 from refcut_backend.cli.run import (
     FAILED_STARTS,
@@ -32,6 +31,7 @@ from refcut_backend.queue.redis import FILE, EmbeddedRedis, check_redis, connect
 from refcut_backend.queue.redis import STOP_LIMIT_S as REDIS_STOP_LIMIT_S
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE, TRAINING_QUEUE
 from refcut_backend.settings import Settings
+from refcut_backend.system import child_processes
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY, click_result
 from tests.support.running_backend import free_port, wait_until_up
 from tests.support.worker_farm import GENEROUS_S, wait_for

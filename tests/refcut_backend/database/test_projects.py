@@ -7,7 +7,7 @@ import pytest
 from refcut_backend.database.projects import Projects, SetupResult
 from refcut_backend.errors import ConfigError, NotConnectedError, UnclearProjectError
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.project_ids import (
+from refcut_backend.label_studio.project_ids import (
     MAX_PLACES,
     ProjectChoice,
     ProjectRef,

@@ -12,10 +12,10 @@ from sqlalchemy import Engine
 from model.masks import decode
 from refcut_backend.clicks.service import WorkerRefusalError
 from refcut_backend.errors import BadRequestError, ImageError, NoPositiveClickError
+from refcut_backend.label_studio.project_ids import NO_PROJECT
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.playground import demo
 from refcut_backend.playground.service import Playground
-from refcut_backend.project_ids import NO_PROJECT
 from refcut_backend.queue.messages import ClickAnswer
 from refcut_backend.references.parse import mask_to_png
 from refcut_backend.references.registry import References

@@ -13,19 +13,19 @@ from contextlib import ExitStack, suppress
 import psutil
 import pytest
 
-from refcut_backend.child_processes import LIFELINE, end_with_parent, stop_within
+from refcut_backend.system.child_processes import LIFELINE, end_with_parent, stop_within
 from tests.support.recorded import REPOSITORY
 from tests.support.worker_farm import GENEROUS_S, wait_for
 
 PARENT_OF_A_FOREIGN_PROGRAM = """
 import time
-from refcut_backend.child_processes import start_bound
+from refcut_backend.system.child_processes import start_bound
 print(start_bound(["sleep", "600"]).pid, flush=True)
 time.sleep(600)
 """
 DEAF_CHILD = """
 import signal, subprocess, sys, time
-from refcut_backend.child_processes import end_with_parent
+from refcut_backend.system.child_processes import end_with_parent
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 grandchild = subprocess.Popen(["sleep", "600"])
 end_with_parent(limit_s=0.5)
@@ -34,7 +34,7 @@ time.sleep(600)
 """
 PARENT_OF_A_DEAF_CHILD = f"""
 import os, sys, time
-from refcut_backend.child_processes import Lifeline
+from refcut_backend.system.child_processes import Lifeline
 child = Lifeline().start([sys.executable, "-c", {DEAF_CHILD!r}], os.environ)
 print(child.pid, flush=True)
 time.sleep(600)
