@@ -46,7 +46,15 @@ def test_the_page_and_all_that_it_needs_come_from_the_backend_alone(here: TestCl
     assert "http://" not in page.text.replace("http://www.w3.org", "")
     assert "https://" not in page.text
     assert " style=" not in page.text
-    for name in ("playground.js", "api.js", "mask.js", "photo-view.js", "pages.css", "mark.svg"):
+    for name in (
+        "playground.js",
+        "playground-clicks.js",
+        "api.js",
+        "mask.js",
+        "photo-view.js",
+        "pages.css",
+        "mark.svg",
+    ):
         assert here.get(f"/static/{name}").status_code == 200, name
     assert here.get("/static/..%2Ffiles.py").status_code == 404
 

@@ -1,0 +1,132 @@
+// @ts-check
+/** What clicks, boxes and the brush do: they change the state, ask the backend for masks and draw both pictures. */
+
+import { ask, blobOf } from "./api.js";
+import { one } from "./dom.js";
+import { Mask } from "./mask.js";
+import { complain, say } from "./message.js";
+import { PhotoView } from "./photo-view.js";
+import { SIDES, state } from "./playground-state.js";
+
+/** @typedef {import("./playground-state.js").Answer} Answer */
+
+export const views = Object.fromEntries(SIDES.map((side) => [side, new PhotoView(one(`#${side}`), {
+  click: (x, y, takesAway) => addClick(x, y, !takesAway && state.tool !== "remove"),
+  box: setBox,
+  dab: (x, y) => paint(side, x, y),
+  painted: () => say("The mask is corrected. Keep it, or make it a reference."),
+  tool: () => state.tool,
+})]));
+
+export function startOver() {
+  state.clicks = [];
+  state.box = null;
+  state.extent = 0;
+  state.session = crypto.randomUUID();
+  state.asked += 1;
+  for (const side of SIDES) {
+    state.answers[side] = state.masks[side] = null;
+    one(`#figure-${side}`).textContent = "";
+  }
+  say("Click on the thing.");
+  draw();
+}
+
+/** @param {number} x @param {number} y @param {boolean} positive */
+function addClick(x, y, positive) {
+  if (!state.photo) return;
+  state.clicks = [...state.clicks, { x, y, positive }];
+  state.extent = 0;
+  compute().catch(complain);
+}
+
+/** @param {import("./photo-view.js").Box} box */
+function setBox(box) {
+  state.box = box;
+  state.clicks = [];
+  setTool("add");
+  compute().catch(complain);
+}
+
+/** @param {string} side @param {number} x @param {number} y in percent */
+function paint(side, x, y) {
+  if (!state.photo) return;
+  const { width, height } = state.photo.bitmap;
+  state.masks[side] ??= new Mask(width, height);
+  state.masks[side]?.dab((x * width) / 100, (y * height) / 100, Math.max(width, height) / 60, state.tool === "paint");
+  draw();
+}
+
+export async function compute() {
+  draw();
+  if (!state.photo) return;
+  if (!state.box && !state.clicks.some((click) => click.positive)) {
+    for (const side of SIDES) {
+      state.answers[side] = state.masks[side] = null;
+      one(`#figure-${side}`).textContent = "";
+    }
+    draw();
+    return;
+  }
+  state.asked += 1;
+  const asked = state.asked;
+  const started = performance.now();
+  say("The model looks ...");
+  await Promise.all(SIDES.map(async (side) => {
+    const answer = await ask("/playground/clicks", {
+      image: state.photo?.key,
+      session: `${state.session}-${side}`,
+      clicks: state.clicks,
+      box: state.box,
+      references: side === "with" ? state.references.map((one) => one.name) : [],
+      extent: state.extent,
+    });
+    const bitmap = await createImageBitmap(blobOf(answer.mask, "image/png"));
+    if (asked !== state.asked) return;
+    state.answers[side] = answer;
+    state.masks[side] = Mask.from(bitmap);
+    one(`#figure-${side}`).textContent = `expected IoU ${answer.expected_iou.toFixed(2)}`;
+    draw();
+    if (side === "with") tellTime(answer, performance.now() - started);
+  }));
+}
+
+/** @param {Answer} answer @param {number} total */
+function tellTime(answer, total) {
+  const parts = Object.entries(answer.milliseconds).map(([step, spent]) => `${step} ${Math.round(spent)}`);
+  say(`${Math.round(total)} ms (${parts.join(", ")}), model ${answer.model_version}`);
+}
+
+export function draw() {
+  for (const side of SIDES) {
+    const view = views[side];
+    view.photo = state.photo?.bitmap ?? null;
+    view.mask = state.masks[side]?.canvas ?? null;
+    view.clicks = state.clicks;
+    view.box = state.box;
+    view.draw();
+  }
+  one("#undo").disabled = !state.clicks.length && !state.box;
+}
+
+/** @param {number} steps larger; negative for smaller */
+export function resize(steps) {
+  state.extent = Math.min(2, Math.max(-2, state.extent + steps));
+  compute().catch(complain);
+}
+
+export function undo() {
+  if (state.clicks.length) state.clicks = state.clicks.slice(0, -1);
+  else state.box = null;
+  compute().catch(complain);
+}
+
+/** @param {string} tool */
+export function setTool(tool) {
+  state.tool = tool;
+  for (const button of document.querySelectorAll("[data-tool]")) {
+    const isChosen = button instanceof HTMLElement && button.dataset.tool === tool;
+    button.setAttribute("aria-checked", String(isChosen));
+    button.setAttribute("tabindex", isChosen ? "0" : "-1");
+  }
+}

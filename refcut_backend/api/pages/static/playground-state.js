@@ -1,0 +1,45 @@
+// @ts-check
+/** What the playground shows now, and its photographs as the backend keeps them. */
+
+import { ask, askFile } from "./api.js";
+
+/**
+ * @typedef {{name: string, kind: string, labels: string[]}} DemoPhotograph
+ * @typedef {{key: string, name: string, kind: string, bitmap: ImageBitmap}} Photograph
+ * @typedef {{name: string, title: string, photograph: Photograph, outline: ImageBitmap}} Reference
+ * @typedef {{rle: number[], expected_iou: number, milliseconds: Record<string, number>, model_version: string}} Answer
+ */
+
+export const SIDES = /** @type {const} */ (["with", "alone"]);
+
+export const state = {
+  /** @type {DemoPhotograph[]} */ demo: [],
+  /** @type {Map<string, Photograph>} */ photographs: new Map(),
+  /** @type {Photograph | null} */ photo: null,
+  /** @type {Reference[]} */ references: [],
+  /** @type {import("./photo-view.js").Click[]} */ clicks: [],
+  /** @type {import("./photo-view.js").Box | null} */ box: null,
+  tool: "add",
+  extent: 0,
+  session: crypto.randomUUID(),
+  /** @type {Record<string, Answer | null>} */ answers: { with: null, alone: null },
+  /** @type {Record<string, import("./mask.js").Mask | null>} */ masks: { with: null, alone: null },
+  /** @type {Record<string, Blob | null>} */ marked: { positive: null, negative: null },
+  asked: 0,
+};
+
+/** @param {string} key @param {string} name @param {string} kind @returns {Promise<Photograph>} */
+export async function load(key, name, kind) {
+  const known = state.photographs.get(key);
+  if (known) return known;
+  const file = await askFile("/playground/photograph", { image: key });
+  const photograph = { key, name, kind, bitmap: await createImageBitmap(file) };
+  state.photographs.set(key, photograph);
+  return photograph;
+}
+
+/** @param {DemoPhotograph} demo */
+export async function loadDemo(demo) {
+  const { image } = await ask("/playground/images", { demo: demo.name });
+  return load(image, demo.name, demo.kind);
+}
