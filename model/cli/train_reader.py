@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 
 from model.cli.common import add_threads, command_parser
-from model.errors import ModelError
+from model.errors import ModelError, WeightsError
 from model.evaluation.reader_curve import ReaderEvaluation
 from model.network.config import ReaderConfig
 from model.network.reader import Reader
 from model.training.distributed import Processes
 from model.training.reader_config import ReaderTraining, evaluation_objects, read_reader_config
 from model.training.reader_sampling import ReaderSampler
-from model.training.reader_training import ReaderTrainer
+from model.training.reader_training import ReaderTrainer, load_reader
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -53,6 +53,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
 
 
+def first_reader(config: ReaderTraining, feature_dim: int) -> Reader:
+    """The reader that a run begins with: its parent's weights, or fresh ones.
+
+    Raises:
+        WeightsError: If the parent cannot be read, or reads features of another network.
+    """
+    if config.parent is None:
+        return Reader(feature_dim, ReaderConfig())
+    reader = load_reader(config.parent)
+    if reader.embed.in_features != feature_dim:
+        raise WeightsError(
+            f"{config.parent} reads features of {reader.embed.in_features} numbers; the cache has {feature_dim}",
+            hint="name a reader that was trained on features of the same network",
+        )
+    return reader
+
+
 def _train(config: ReaderTraining, cache: Path, run_dir: Path, processes: Processes) -> None:
     evaluation = None
     if config.evaluation and processes.writes:
@@ -61,7 +78,7 @@ def _train(config: ReaderTraining, cache: Path, run_dir: Path, processes: Proces
     device = torch.device("cuda", processes.local_rank) if torch.cuda.is_available() else torch.device("cpu")
     torch.manual_seed(config.seed)
     sampler = ReaderSampler(config, cache)
-    reader = Reader(sampler.feature_dim, ReaderConfig())
+    reader = first_reader(config, sampler.feature_dim)
     trainer = ReaderTrainer(reader, config, sampler, run_dir, device, evaluation, processes)
     if trainer.resume() and processes.writes:
         print(f"resuming at step {trainer.step}", flush=True)

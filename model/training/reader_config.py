@@ -52,6 +52,7 @@ class ReaderTraining(_Strict):
         sets: What is trained on, by name.
         evaluation: What it is evaluated on, by name; never trained on.
         exclude: JSON that `near-copies` has written: photographs of each set to leave out.
+        parent: File `reader.safetensors` of an earlier run, whose weights this one starts from; None starts anew.
         crops: How many cached crops of each photograph are used.
         seed: Decides weights and steps.
         steps: Length of the run.
@@ -73,6 +74,7 @@ class ReaderTraining(_Strict):
     sets: dict[str, ReaderSet]
     evaluation: dict[str, ReaderSet] = {}
     exclude: Path | None = None
+    parent: Path | None = None
     crops: int = Field(1, ge=1)
     seed: int = 0
     steps: int = Field(200_000, ge=1)
@@ -117,6 +119,7 @@ def read_reader_config(path: Path, data_root: Path) -> ReaderTraining:
             "sets": below(config.sets),
             "evaluation": below(config.evaluation),
             "exclude": None if config.exclude is None else data_root / config.exclude,
+            "parent": None if config.parent is None else data_root / config.parent,
         }
     )
 

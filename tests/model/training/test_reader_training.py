@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from model.checkpoints.version_folder import SHIPPED_DIR
+from model.cli.train_reader import first_reader
 from model.errors import DataError, WeightsError
 from model.evaluation.reader_curve import ReaderEvaluation, grid_ious
 from model.network.reader import Reader
@@ -59,6 +60,16 @@ def trainer(folder: Path, run_dir: Path, **options: Any) -> ReaderTrainer:
 
 def losses(run_dir: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run_dir / "steps.jsonl").read_text().splitlines()]
+
+
+def test_a_run_starts_from_the_averaged_weights_of_its_parent(folder: Path, tmp_path: Path) -> None:
+    trainer(folder, tmp_path, steps=3).run()
+    config = evaluated(folder, parent=tmp_path / "reader.safetensors")
+    parent = load_reader(tmp_path / "reader.safetensors")
+    started = first_reader(config, 64)
+    assert all(torch.equal(value, parent.state_dict()[name]) for name, value in started.state_dict().items())
+    with pytest.raises(WeightsError, match="64 numbers; the cache has 32"):
+        first_reader(config, 32)
 
 
 def test_a_killed_run_resumes_to_the_same_losses(folder: Path, tmp_path: Path) -> None:
