@@ -25,9 +25,9 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reor
 test: $(VENV)/.development checks docs .venv-label-studio/.installed chromium
 	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(PYTEST) -rs
 
-# Without Label Studio, the browser and what is marked as slow.
+# Without Label Studio, the browser, whole backends and what is marked as slow.
 quick-test: $(VENV)/.development checks
-	$(PYTEST) --ignore=tests/end_to_end -m "not slow"
+	$(PYTEST) --ignore=tests/end_to_end --ignore=tests/integration -m "not slow"
 
 browser-test: $(VENV)/.development .venv-label-studio/.installed chromium
 	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(BIN)/python -m pytest -rs tests/end_to_end

@@ -67,6 +67,7 @@ def test_every_page_is_in_the_navigation_of_the_site():
     assert {path for path in listed - written if not (REPOSITORY / path).exists()} == set()
 
 
+@pytest.mark.slow
 def test_the_example_of_the_model_page_runs(monkeypatch: pytest.MonkeyPatch):
     (example,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "model.md").read_text(), re.DOTALL)
     monkeypatch.chdir(REPOSITORY)

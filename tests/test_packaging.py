@@ -118,6 +118,7 @@ def test_the_wheel_contains_what_ships_with_a_checkout(wheel: Path):
     assert any(re.search(r"dist-info/licenses/NOTICE$", name) for name in names)
 
 
+@pytest.mark.slow
 def test_the_wheel_works_where_there_is_no_checkout(wheel: Path, tmp_path: Path):
     with zipfile.ZipFile(wheel) as file:  # a wheel is installed by unpacking it
         file.extractall(tmp_path / "installed")

@@ -3,7 +3,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_the_path_that_older_set_ups_name_still_has_the_model_class():
     # In a process of its own: the Flask of label-studio-ml 1.0.9 warns when it is imported.
     script = (

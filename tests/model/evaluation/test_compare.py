@@ -29,6 +29,7 @@ def parent(tmp_path: Path) -> Path:
     return parent_version(tmp_path / "parent")
 
 
+@pytest.mark.slow
 def test_a_worse_model_is_refused_with_reasons_and_figures(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot")
     network, worse = load_network(parent), tmp_path / "worse"
@@ -53,6 +54,7 @@ def test_a_worse_model_is_refused_with_reasons_and_figures(tmp_path, parent):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_network_is_not_better_than_itself(tmp_path, parent):
     comparison = compare(fish_snapshot(tmp_path / "snapshot"), (parent, parent), SETTINGS)
     assert comparison.candidate.first_click_iou == pytest.approx(
@@ -120,6 +122,7 @@ def test_a_large_holdout_is_sampled_with_every_label(tmp_path):
     assert chosen == holdout_masks(snapshot, 6)
 
 
+@pytest.mark.slow
 def test_the_command_writes_all_figures(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot", holdout=1)
     out = tmp_path / "comparison.json"

@@ -65,6 +65,7 @@ def test_an_image_is_set_once_for_all_its_samples_and_modes(tmp_path: Path) -> N
     assert predictor.images_set == 3
 
 
+@pytest.mark.slow
 def test_several_processes_find_what_one_finds(tmp_path: Path) -> None:
     def timeless(records: dict[tuple[str, str], Record]) -> dict[tuple[str, str], Record]:
         return {key: dataclasses.replace(record, seconds=[]) for key, record in records.items()}

@@ -83,6 +83,7 @@ def test_a_whole_network_learns_with_its_encoder_frozen(tmp_path, stored_as):
     assert (child / BASE_FILE).read_bytes() == (run / BASE_FILE).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_to_the_same_losses(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot")
     settings = QUICK.model_copy(update={"checkpoint_minutes": 0.0})
@@ -115,6 +116,7 @@ def test_a_stopped_run_saves_and_resumes_later(tmp_path, parent):
     assert [p.step for p in resumed if p.stage == "training"] == [4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut_short", [False, True])
 def test_a_run_leaves_no_handler_of_ended_children_behind(tmp_path, parent, monkeypatch, cut_short):
     def own(*_: object) -> None:
@@ -144,6 +146,7 @@ def test_a_finished_run_is_not_trained_again(tmp_path, parent):
     assert not [p for p in reports if p.stage == "training"]
 
 
+@pytest.mark.slow
 def test_no_image_of_the_holdout_is_ever_opened(tmp_path, parent, monkeypatch):
     snapshot = fish_snapshot(tmp_path / "snapshot")
     opened: set[str] = set()
@@ -220,6 +223,7 @@ class Machine:
         return logged(run)
 
 
+@pytest.mark.slow
 def test_a_machine_that_is_busy_at_the_start_does_not_shorten_the_run(tmp_path, parent):
     machine = Machine(lambda step: 5.0 if step <= 7 else 0.5)
     steps = machine.fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run")
@@ -237,6 +241,7 @@ def test_a_slow_machine_ends_in_time_and_with_a_small_learning_rate(tmp_path, pa
     assert steps[-1]["rate"] < 0.05
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_what_was_decided_of_its_length(tmp_path, parent):
     snapshot, run = fish_snapshot(tmp_path / "snapshot"), tmp_path / "run"
     with pytest.raises(StopTraining):
@@ -250,6 +255,7 @@ def test_a_resumed_run_keeps_what_was_decided_of_its_length(tmp_path, parent):
     assert len(slow) < 60, "after that it is as long as its time allows"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_counts_the_time_before(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot")
     with pytest.raises(StopTraining):
@@ -257,6 +263,7 @@ def test_a_resumed_run_counts_the_time_before(tmp_path, parent):
     assert len(Machine(lambda step: 4.0).fine_tune(snapshot, parent, tmp_path / "run")) <= 27
 
 
+@pytest.mark.slow
 def test_weights_are_checked_once_after_a_step_however_often_the_run_comes_by(tmp_path, parent, monkeypatch):
     checked: list[int] = []
     monkeypatch.setattr(
@@ -325,6 +332,7 @@ def test_a_loss_that_is_not_a_number_ends_the_run_and_leaves_no_version(tmp_path
     assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_replay_draws_from_earlier_snapshots(tmp_path, parent, monkeypatch):
     earlier = fish_snapshot(tmp_path / "earlier")
     opened: set[Path] = set()
@@ -342,6 +350,7 @@ def test_replay_draws_from_earlier_snapshots(tmp_path, parent, monkeypatch):
     assert opened == {earlier.image_dir, snapshot.image_dir}
 
 
+@pytest.mark.slow
 def test_the_anchors_share_stays_in_the_weights(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot")
     distances = []
@@ -353,6 +362,7 @@ def test_the_anchors_share_stays_in_the_weights(tmp_path, parent):
     assert distances[1] == pytest.approx(distances[0] / 2, rel=0.2)
 
 
+@pytest.mark.slow
 def test_a_child_of_a_child_is_averaged_with_the_weights_that_both_come_from(tmp_path, parent):
     snapshot = fish_snapshot(tmp_path / "snapshot")
     child = fine_tune(snapshot, parent, tmp_path / "child", QUICK)

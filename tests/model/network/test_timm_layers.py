@@ -5,11 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from model.network import timm_layers
 
 
+@pytest.mark.slow
 def test_a_process_that_segments_does_not_import_the_compiler_of_torch() -> None:
     script = "import sys, model.predictor; print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -86,6 +86,7 @@ def converted(config: NetworkConfig) -> tuple[RefCut, OpenVinoStages]:
     return network, OpenVinoStages(network, config.network_px, None, bfloat16=False)
 
 
+@pytest.mark.slow
 @BOTH
 @pytest.mark.parametrize("referenced", [False, True])
 def test_small_layers_are_computed_as_torch_computes_them(config: NetworkConfig, referenced: bool) -> None:
@@ -101,6 +102,7 @@ def test_small_layers_are_computed_as_torch_computes_them(config: NetworkConfig,
     assert (logits(stages, image, reference) - expected).abs().max() < 1e-3
 
 
+@pytest.mark.slow
 @BOTH
 def test_a_session_of_clicks_gives_the_same_masks(config: NetworkConfig) -> None:
     settings = PredictorSettings(network_px=config.network_px, second_look=True)
@@ -115,6 +117,7 @@ def test_a_session_of_clicks_gives_the_same_masks(config: NetworkConfig) -> None
     assert masks[0][0].any()
 
 
+@pytest.mark.slow
 def test_candidate_masks_and_what_they_are_worth_are_the_same() -> None:
     network = obedient_network(TINY_READING)
     network.candidates.calibration.copy_(torch.tensor([0.5, -0.3]))
@@ -153,6 +156,7 @@ def test_a_reference_is_prepared_as_torch_prepares_it(count: int) -> None:
         torch.testing.assert_close(getattr(found, name), one, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_large_stages_are_computed_in_bfloat16_where_the_processor_has_it() -> None:
     capabilities = openvino_package().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     short = "bf16" if "BF16" in capabilities else "f32"
@@ -168,6 +172,7 @@ def test_large_stages_are_computed_in_bfloat16_where_the_processor_has_it() -> N
         assert other.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
 
 
+@pytest.mark.slow
 def test_nothing_is_computed_in_bfloat16_where_the_processor_lacks_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -178,6 +183,7 @@ def test_nothing_is_computed_in_bfloat16_where_the_processor_lacks_it(
         assert hint.to_string() == "f32"
 
 
+@pytest.mark.slow
 def test_the_model_that_ships_gives_nearly_the_same_masks_on_photographs() -> None:
     network = load_network()
     size = SERVING.network_px
@@ -240,6 +246,7 @@ def test_outputs_are_not_overwritten_by_the_next_call() -> None:
     assert torch.equal(first, before)
 
 
+@pytest.mark.slow
 def test_a_cached_network_is_not_converted_again_and_a_damaged_one_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +285,7 @@ def test_activations_are_rounded_in_groups_that_divide_the_width() -> None:
     }
 
 
+@pytest.mark.slow
 def test_openvino_reports_its_use_to_nobody() -> None:
     code = """
 import sys

@@ -88,6 +88,7 @@ def test_a_conversion_that_takes_too_long_says_so(weights, tmp_path, monkeypatch
         prepare_in_subprocess(load_network(weights), weights, "auto", tmp_path / "openvino")
 
 
+@pytest.mark.slow
 def test_the_networks_used_last_stay_in_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(openvino, "KEPT_NETWORKS", 2)
     cache = tmp_path / "openvino"

@@ -114,6 +114,7 @@ def test_an_epoch_of_the_papers_samples_sees_each_object_once(
     assert first != second
 
 
+@pytest.mark.slow
 def test_a_loader_process_makes_the_same_batches(annotated_objects: list[AnnotatedObject]) -> None:
     dataset = batches(annotated_objects, SAMPLINGS[2])
     with child_signal_restored():

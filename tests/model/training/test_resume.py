@@ -24,6 +24,7 @@ ALL = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @ALL
 def test_a_killed_run_resumes_to_the_same_losses_and_weights(
     kind: str, options: dict[str, Any], tmp_path: Path

@@ -107,6 +107,7 @@ def test_a_connection_with_a_request_is_never_closed_for_another():
         wait_for(lambda: hello(server), "the finished ones make room")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost:", REQUEST + b"GET /"])
 def test_a_header_has_a_limit_of_time(sent):
     with serving(app, limits(header_s=0.3)) as server, connected(server, sent) as connection:

@@ -23,6 +23,7 @@ def found_about(subject: str, settings: Settings) -> list[Finding]:
     return list(run_checks([check for check in machine_checks(settings) if check[0] == subject]))
 
 
+@pytest.mark.slow
 def test_a_click_is_really_made(tmp_path: Path) -> None:
     found = found_about("model", Settings(state_dir=tmp_path, device="cpu"))
     assert [finding.state for finding in found if finding.subject == "click"] == ["ok"]

@@ -107,6 +107,7 @@ def test_an_odd_annotation_is_named_and_leaves_the_project_well(tmp_path: Path) 
     assert "item 1" in finding.what
 
 
+@pytest.mark.slow
 def test_masks_with_two_labels_are_counted_and_their_annotations_named_until_they_are_gone(
     tmp_path: Path,
 ) -> None:
@@ -247,6 +248,7 @@ def test_labels_without_a_reference_in_use_are_named(tmp_path: Path) -> None:
     assert "Door" not in finding.what
 
 
+@pytest.mark.slow
 def test_masks_without_their_tick_are_counted(tmp_path: Path) -> None:
     with label_studio(tmp_path) as address:
         findings(tmp_path, address)
@@ -273,6 +275,7 @@ def test_masks_without_their_tick_are_counted(tmp_path: Path) -> None:
     assert "masks recover --project 7" in finding.advice
 
 
+@pytest.mark.slow
 def test_polygons_whose_labels_exports_would_lose_are_noted(tmp_path: Path) -> None:
     polygons = LABEL_CONFIG.replace("BrushLabels", "PolygonLabels").replace(
         "KeypointLabels", "KeyPointLabels"

@@ -115,6 +115,7 @@ def test_what_cannot_be_done_is_explained_in_one_line(store, tmp_path, refcut):
     assert "not the name of a version" in refcut("show", "../secrets", fails=True)
 
 
+@pytest.mark.slow
 def test_setup_reports_each_projects_own_version_whatever_becomes_of_redis(
     store, tmp_path, refcut, settings, connection: Redis
 ):

@@ -85,6 +85,7 @@ def predicted(api: LabelStudioApi) -> list[int]:
     return sorted(prediction["task"] for prediction in api.predictions)
 
 
+@pytest.mark.slow
 def test_every_open_task_gets_one_prediction_with_a_score_and_a_second_run_adds_none(farm, project):
     farm.start_worker()
     status, out, err = run(farm)
@@ -100,6 +101,7 @@ def test_every_open_task_gets_one_prediction_with_a_score_and_a_second_run_adds_
     assert predicted(project) == list(TASKS)
 
 
+@pytest.mark.slow
 def test_killed_with_9_and_run_again_every_task_has_exactly_one_prediction(farm, project):
     stuck = max(TASKS) + 1
     project.add_task(stuck, "/data/upload/wait go")
@@ -116,6 +118,7 @@ def test_killed_with_9_and_run_again_every_task_has_exactly_one_prediction(farm,
     assert predicted(project) == [*TASKS, stuck]
 
 
+@pytest.mark.slow
 def test_killed_in_the_midst_of_many_none_is_done_twice(farm, project):
     farm.start_worker()
     process = begin(farm)
@@ -127,6 +130,7 @@ def test_killed_in_the_midst_of_many_none_is_done_twice(farm, project):
     assert Counter(predicted(project)) == Counter(TASKS)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_do_not_double_predictions_and_the_second_says_why_it_ends(farm, project):
     project.add_task(200, "/data/upload/wait go")
     farm.start_worker()
@@ -141,6 +145,7 @@ def test_two_runs_at_once_do_not_double_predictions_and_the_second_says_why_it_e
     assert predicted(project) == [*TASKS, 200]
 
 
+@pytest.mark.slow
 def test_ctrl_c_leaves_the_rest_for_next_time(farm, project):
     project.add_task(200, "/data/upload/wait go")
     farm.start_worker()
@@ -170,6 +175,7 @@ def test_a_prediction_whose_acknowledgement_was_lost_is_not_stored_twice(farm, p
     assert predicted(project) == list(TASKS)
 
 
+@pytest.mark.slow
 def test_a_task_that_is_annotated_meanwhile_gets_none(farm, project):
     project.add_task(200, "/data/upload/wait go")
     farm.start_worker()
@@ -217,6 +223,7 @@ def test_without_a_worker_references_or_redis_one_line_says_what_to_do(farm, pro
     assert "no label of this project has a reference that is in use" in err
 
 
+@pytest.mark.slow
 def test_no_secret_is_printed_or_left_in_redis(farm, project):
     project.add_task(200, "https://bucket.example.com/a.png?X-Amz-Signature=canary")
     project.add_task(201, "/data/upload/bad")

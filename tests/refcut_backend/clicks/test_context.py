@@ -114,6 +114,7 @@ REGION = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(REGION, max_size=4))
 def test_any_context_is_read_or_refused_with_a_reason(regions):
     try:

@@ -414,6 +414,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(STEPS)
 def test_a_context_that_is_sent_again_is_the_same_object_after_any_history(steps):

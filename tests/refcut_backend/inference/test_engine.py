@@ -584,6 +584,7 @@ def interrupted(action: Callable[[], object], at_line: int) -> int:
     return alarm.lines
 
 
+@pytest.mark.slow
 def test_a_click_that_is_cut_off_anywhere_keeps_what_is_complete_and_changes_no_later_answer():
     known = job((50, 50), references=[1])
     cut_off = job((20, 30), (70, 70), references=[3])

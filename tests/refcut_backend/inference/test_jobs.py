@@ -75,6 +75,7 @@ def test_memory_that_is_short_twice_is_a_reason_and_not_a_crash():
     assert engine.forgot == 2
 
 
+@pytest.mark.slow
 def test_a_worker_needs_a_restart_after_three_failures_in_a_row_and_not_before():
     engine = Engine(*[MemoryError() for _ in range(4)])
     care = MemoryGuard(engine)

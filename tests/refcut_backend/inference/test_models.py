@@ -88,6 +88,7 @@ def test_the_first_click_of_a_project_waits_for_its_version(world):
     assert world.serves() == version
 
 
+@pytest.mark.slow
 def test_promote_and_rollback_serve_their_project_and_no_other(world):
     first, second = world.publish(1), world.publish(2)
     world.store.promote(1, first)
@@ -117,6 +118,7 @@ def test_clicks_are_answered_by_the_old_version_until_the_new_one_is_ready(world
     world.wait_until(second)
 
 
+@pytest.mark.slow
 def test_a_slow_load_of_one_project_holds_up_no_other(world):
     slow, quick = world.publish(1, project=1), world.publish(2, project=2)
     assert world.serves(1) == world.choice.shared.version
@@ -143,6 +145,7 @@ def test_a_current_version_that_is_corrupt_falls_back_to_the_previous_good_one(t
     restarted.models.stop()
 
 
+@pytest.mark.slow
 def test_a_version_that_cannot_be_loaded_falls_back_too(world):
     first, second = world.publish(1), world.publish(2)
     world.store.promote(1, first)

@@ -33,6 +33,7 @@ def stages_of(settings: Settings) -> object:
     return process.make_engine(settings)._models.of(1).network
 
 
+@pytest.mark.slow
 def test_a_worker_takes_openvino_on_a_processor_and_keeps_its_form_of_the_model(settings: Settings) -> None:
     assert isinstance(stages_of(settings), OpenVinoStages)
     (kept,) = settings.runtime_cache_dir.iterdir()
@@ -45,6 +46,7 @@ def test_a_worker_uses_torch_when_the_settings_say_so(settings: Settings) -> Non
     assert isinstance(stages_of(settings.model_copy(update={"runtime": "torch"})), RefCut)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("runtime", "left"), [("openvino", 1), ("torch", 2)])
 def test_openvino_gets_the_worker_s_share_of_the_cores_and_torch_no_second_pool(
     settings: Settings, runtime: str, left: int, monkeypatch: pytest.MonkeyPatch

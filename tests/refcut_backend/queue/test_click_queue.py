@@ -47,6 +47,7 @@ def test_a_click_beyond_the_limit_is_refused_as_busy_and_counted(farm):
     assert {reply.result().reason for reply in taken} == {"answered"}
 
 
+@pytest.mark.slow
 def test_a_busy_refusal_says_how_long_it_would_have_taken(farm):
     farm.start_worker()
     queue = farm.queue(limit=1)
@@ -90,6 +91,7 @@ def test_a_timeout_says_whether_a_worker_runs(farm):
     assert "check that" not in slow.hint
 
 
+@pytest.mark.slow
 def test_waiting_and_computing_share_one_deadline_and_what_cannot_end_is_not_begun(farm):
     """Nothing is measured yet, so the second click is let in; when its turn comes, too little time is left."""
     farm.start_worker()
@@ -101,6 +103,7 @@ def test_waiting_and_computing_share_one_deadline_and_what_cannot_end_is_not_beg
     assert farm.computed() == ["/before"]
 
 
+@pytest.mark.slow
 def test_a_click_that_finds_a_worker_idle_is_begun_even_if_clicks_took_longer_lately(farm):
     """The worker sleeps for a moment, as on an overloaded machine, so that less time is left than the last click took."""
     worker = farm.start_worker()

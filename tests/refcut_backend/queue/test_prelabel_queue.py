@@ -98,6 +98,7 @@ def test_a_task_without_a_waiting_caller_is_not_computed(farm: WorkerFarm, queue
     assert farm.computed() == ["task 1 Wheel"]
 
 
+@pytest.mark.slow
 def test_a_task_whose_worker_dies_is_searched_by_another(farm: WorkerFarm, queue, callers):
     first = farm.start_worker()
     reply = ask(callers, queue, task(1, "Wheel", image="/wait go"))
@@ -124,6 +125,7 @@ def test_a_task_that_was_put_back_as_a_worker_took_it_is_answered_by_that_worker
     assert farm.computed() == ["task 1 Wheel"]
 
 
+@pytest.mark.slow
 def test_a_task_that_kills_two_workers_is_given_up(farm: WorkerFarm, queue, callers):
     reply = ask(callers, queue, task(1, "Wheel", image="/die"))
     for _ in range(2):

@@ -4,6 +4,7 @@ import json
 import time
 from dataclasses import asdict, replace
 
+import pytest
 from redis import Redis
 
 from refcut_backend.queue.recent_clicks import KEPT, RecentClick, RecentClicks
@@ -44,6 +45,7 @@ def test_a_click_that_a_newer_one_replaced_has_not_failed() -> None:
     assert replace(CLICK, outcome="empty_mask").has_failed
 
 
+@pytest.mark.slow
 def test_while_redis_is_away_a_click_waits_for_nothing_and_is_shown_by_its_own_process() -> None:
     clicks = RecentClicks(Redis(host="127.0.0.1", port=1, socket_connect_timeout=1))
     started = time.monotonic()

@@ -127,6 +127,7 @@ def test_a_redis_that_refuses_to_write_is_not_ready_and_every_click_says_why(own
         PrelabelQueue(own_redis).ask(PrelabelJob(1, 2, ()), time.monotonic() + 5)
 
 
+@pytest.mark.slow
 def test_a_redis_that_fills_up_while_clicks_wait_answers_them_when_there_is_room_again(own_redis, tmp_path):
     """A worker cannot take a click either; it waits for room, and its model stays loaded."""
     url = f"unix://{own_redis.connection_pool.connection_kwargs['path']}"

@@ -215,6 +215,7 @@ def test_only_tasks_whose_webhooks_may_have_been_lost_are_read(registry, label_s
     ]
 
 
+@pytest.mark.slow
 def test_a_first_comparison_that_is_cut_off_goes_on_where_it_ended(registry, label_studio_api):
     for number in range(1, 61):
         label_studio_api.annotate(number, number, DOOR, *([marked(DOOR)] if number in (1, 40, 60) else []))

@@ -47,6 +47,7 @@ def test_a_recorded_life_of_references_leaves_what_label_studio_holds_at_its_end
     assert {(label, annotation) for label, annotation, _ in registry.state(PROJECT)} == AT_THE_END
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.data())
 def test_webhooks_duplicated_reordered_and_replayed_leave_the_same_state_as_once_in_order(data):

@@ -47,6 +47,7 @@ def story(world: World) -> list[dict]:
     return [*first, skipped, world.api.delete_annotation(3), world.api.delete_task(4)]
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_webhooks_twice_late_or_in_any_order_give_the_same_training_set(world, orders, data):

@@ -87,6 +87,7 @@ def test_a_version_that_cannot_be_converted_is_promoted_all_the_same(tmp_path, s
     assert store.current(7) == version
 
 
+@pytest.mark.slow
 def test_a_converted_checkpoint_is_served_and_learns_from_a_project(tmp_path, settings):
     weights = tmp_path / "micro.safetensors"
     convert(CHECKPOINT, weights)
@@ -158,6 +159,7 @@ def in_this_process(_network: RefCut, weights: Path, _runtime: str, cache_dir: P
     prepare(weights, cache_dir)
 
 
+@pytest.mark.slow
 def test_a_rollback_converts_nothing_where_the_version_has_served_before(
     tmp_path, settings, store, monkeypatch
 ):

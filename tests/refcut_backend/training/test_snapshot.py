@@ -199,6 +199,7 @@ def long_lived(tmp_path_factory):
 DAY = st.tuples(st.sets(st.integers(1, 30), max_size=12), st.sets(st.integers(1, 30), max_size=2))
 
 
+@pytest.mark.slow
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(DAY)
 def test_no_order_or_number_of_retrains_puts_a_holdout_image_into_a_train_set(long_lived, day):

@@ -75,6 +75,7 @@ def trainers(world, redis_url, connection) -> Iterator[Trainers]:
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_training_worker_trains_and_stays_for_the_next_one(trainers):
     worker = trainers.start()
     for _ in range(2):
@@ -83,6 +84,7 @@ def test_a_training_worker_trains_and_stays_for_the_next_one(trainers):
     assert worker.poll() is None
 
 
+@pytest.mark.slow
 def test_a_killed_workers_training_is_rerun_once_from_its_last_checkpoint(trainers):
     killed = trainers.start()
     run_id = trainers.request()
@@ -112,6 +114,7 @@ def test_a_training_whose_second_worker_is_killed_too_has_failed_and_nothing_cha
     assert trainers.world.counts().new == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_worker_stores_its_training_and_puts_it_back_and_another_goes_on(trainers, signum):
     first = trainers.start()
@@ -129,6 +132,7 @@ def test_a_stopped_worker_stores_its_training_and_puts_it_back_and_another_goes_
     assert len(steps) <= 12 + SLOW["checkpoint_every"]
 
 
+@pytest.mark.slow
 def test_a_worker_that_computes_for_long_without_looking_still_stops_in_time(trainers):
     trainers._environment["FAKE_LEARNER"] = json.dumps({"steps": 2, "step_s": 600})
     worker = trainers.start()
@@ -139,6 +143,7 @@ def test_a_worker_that_computes_for_long_without_looking_still_stops_in_time(tra
     assert (trainers.run(run_id).stage, trainers.run(run_id).worker) == (Stage.QUEUED, None)
 
 
+@pytest.mark.slow
 def test_a_training_outlives_redis(trainers):
     """Row 8: what was being computed goes on, what waited is put back."""
     trainers.start()

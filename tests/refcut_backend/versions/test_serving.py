@@ -147,6 +147,7 @@ def worker(store, choice) -> Iterator[Callable[[], str]]:
     models.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", ["web_server", "worker"])
 def test_promote_and_rollback_are_known_within_five_seconds_in_web_servers_and_workers(
     store, choice, tmp_path, request, process

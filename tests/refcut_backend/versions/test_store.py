@@ -128,6 +128,7 @@ def test_the_same_weights_in_two_projects_are_two_versions(store, tmp_path):
     assert (store.versions(PROJECT), store.versions(8)) == ([one], [other])
 
 
+@pytest.mark.slow
 def test_pruning_keeps_the_three_newest_what_serves_and_what_a_rollback_brings_back(store, url, tmp_path):
     versions = [publish(store, tmp_path, seed) for seed in range(1, 8)]
     for version in versions[:3]:
@@ -237,6 +238,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_a_kill_between_writing_weights_and_promoting_leaves_the_serving_model_as_it_was(tmp_path):
     url = str(tmp_path / "models")
     before = open_store(url, tmp_path)

@@ -72,6 +72,7 @@ def test_from_another_machine_without_a_password_there_is_json_and_nothing_more(
         assert client.get(path).status_code == 403, path
 
 
+@pytest.mark.slow
 def test_a_click_is_kept_with_its_reason_and_without_secrets(here: TestClient, wiring, queue) -> None:
     secret = "http://user:pass@host/a.jpg?X-Signature=canary"
     queue.fails_with = ImageError(f"{secret} cannot be fetched", hint="see the log")
@@ -98,6 +99,7 @@ def test_only_what_a_project_sent_is_a_click_and_not_the_empty_request_after_a_s
     assert found.has_failed
 
 
+@pytest.mark.slow
 def test_the_mask_of_a_click_is_there_in_a_small_size(here: TestClient, wiring) -> None:
     here.post("/predict", json=click_body(click_result("a", 1, 1, "Door")))
     (click,) = wiring.recent_clicks.latest().latest
