@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LABEL_STUDIO := $(CURDIR)/.venv-label-studio/bin/label-studio
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
 
-.PHONY: run demo test quick-test browser-test chromium checks lint types contract docs clean
+.PHONY: run demo test quick-test browser-test chromium checks lint types contract scripts docs clean
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/refcut run
@@ -44,7 +44,7 @@ chromium:
 	@touch $@
 
 checks: $(VENV)/.development
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint types contract
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint types contract scripts
 
 lint: $(VENV)/.development
 	$(BIN)/ruff check .
@@ -56,6 +56,19 @@ types: $(VENV)/.development
 # Who may import whom: the contracts in pyproject.toml.
 contract: $(VENV)/.development
 	$(BIN)/lint-imports --no-cache
+
+# Types of the scripts of the pages, by TypeScript from npm's registry, for this check alone.
+TYPESCRIPT := tests/typescript
+scripts:
+	@if ! command -v npm >/dev/null; then \
+	  echo "npm is not installed: the types of the pages' scripts are not checked" >&2; \
+	elif ! $(MAKE) --silent $(TYPESCRIPT)/node_modules/.installed; then \
+	  echo "TypeScript cannot be installed: the types of the pages' scripts are not checked" >&2; \
+	else $(TYPESCRIPT)/node_modules/.bin/tsc --project $(TYPESCRIPT); fi
+
+$(TYPESCRIPT)/node_modules/.installed: $(TYPESCRIPT)/package-lock.json
+	npm ci --prefix $(TYPESCRIPT) --silent --no-audit --no-fund
+	@touch $@
 
 # The documentation site, in site/. A link that leads nowhere is an error.
 docs: $(VENV)/.runtime .venv-docs/.installed
@@ -88,4 +101,4 @@ $(VENV)/.development: $(VENV)/.runtime requirements-dev.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-docs .venv-label-studio .cache build site refcut-state refcut-demo *.egg-info
+	rm -rf $(VENV) .venv-docs .venv-label-studio $(TYPESCRIPT)/node_modules .cache build site refcut-state refcut-demo *.egg-info

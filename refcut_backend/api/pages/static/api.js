@@ -11,9 +11,11 @@ export class Refusal extends Error {
 }
 
 /**
+ * Asks for JSON. Its type is what the caller says; it stands beside what the server makes of it in `api/pages/`.
+ * @template [T=unknown]
  * @param {string} path
  * @param {object} [body] sent as JSON with POST; without it the request is a GET
- * @returns {Promise<any>}
+ * @returns {Promise<T>}
  */
 export async function ask(path, body) {
   return (await send(path, body)).json();

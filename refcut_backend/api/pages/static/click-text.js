@@ -1,12 +1,13 @@
 // @ts-check
 /** How pages put a click into words. */
 
-import { clock, el, prose, sentence } from "/static/dom.js";
+import { clock, el, prose, sentence } from "./dom.js";
 
 /**
  * @typedef {{id: string, at_s: number, project: string, task: number | null, label: string, outcome: string,
  *   answered: boolean, failed: boolean, meaning: string, remedy: string, problem: string, clicks: number, region: string,
  *   references: string[], model_version: string, milliseconds: number}} Click
+ * @typedef {import("./live.js").Project} Project
  */
 
 /** @param {Click} click */
@@ -14,7 +15,7 @@ export function outcome(click) {
   return click.answered ? "Mask" : sentence(click.meaning || click.outcome);
 }
 
-/** Project and task, as a link into Label Studio if its address is known. @param {Click} click @param {any[]} projects */
+/** Project and task, as a link into Label Studio if its address is known. @param {Click} click @param {Project[]} projects */
 export function place(click, projects) {
   const text = `Project ${click.project}${click.task ? `, task ${click.task}` : ""}`;
   const known = projects.find((project) => project.name === click.project);
@@ -22,7 +23,7 @@ export function place(click, projects) {
   return el("a", { href: `${known.label_studio}data?task=${click.task}` }, text);
 }
 
-/** Changes when links into Label Studio change. @param {any[]} projects */
+/** Changes when links into Label Studio change. @param {Project[]} projects */
 export function addresses(projects) {
   return projects.map((project) => `${project.name} ${project.label_studio}`).join("\n");
 }

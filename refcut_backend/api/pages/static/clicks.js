@@ -1,20 +1,25 @@
 // @ts-check
 /** The page that annotators keep beside Label Studio: the last click, large, and those before. */
 
-import { ask, blobOf } from "/static/api.js";
-import { addresses, explanation, outcome, place, when } from "/static/click-text.js";
-import { duration, el, one } from "/static/dom.js";
-import { listen } from "/static/live.js";
+import { ask, blobOf } from "./api.js";
+import { addresses, explanation, outcome, place, when } from "./click-text.js";
+import { duration, el, one } from "./dom.js";
+import { listen } from "./live.js";
 
 const KEPT = 50;
 const BEFORE_SHOWN = 8;
 const MASK_COLOUR = "rgb(38 150 90)";
-/** @type {any[]} */
+/**
+ * @typedef {import("./live.js").Click} Click
+ * @typedef {{mask: string, clicks: [number, number, boolean][], box: [number, number, number, number] | null}} Preview
+ */
+
+/** @type {Click[]} */
 let clicks = [];
-/** @type {any[]} */
+/** @type {import("./live.js").Project[]} */
 let projects = [];
 let shownId = "";
-const choice = one("#project");
+const choice = one("#project", HTMLSelectElement);
 const chosen = new URLSearchParams(location.search).get("project") ?? "";
 if (chosen) choice.append(el("option", { value: chosen, selected: true }, chosen));
 
@@ -69,7 +74,7 @@ function show() {
   }
 }
 
-/** @param {any} click */
+/** @param {Click} click */
 function described(click) {
   const used = click.references.length;
   const project = projects.find((known) => known.name === click.project);
@@ -94,32 +99,42 @@ function fact(name, value) {
   return value ? [el("dt", {}, name), el("dd", {}, value)] : [];
 }
 
-/** @param {any} click */
+/** @param {Click} click */
 function brief(click) {
   const text = click.answered ? "mask" : outcome(click);
   return el("li", { class: click.failed ? "failed" : "fine" }, when(click), el("span", {}, click.label || "-"), el("span", { class: "outcome" }, text));
 }
 
-/** @param {any} click */
+/** The mask of a click, if the backend still has it. @param {Click} click @returns {Promise<Preview | null>} */
+async function readPreview(click) {
+  const query = new URLSearchParams({ project: click.project, task: String(click.task), region: click.region });
+  try {
+    return await ask(`/status/mask?${query}`);
+  } catch {
+    return null;
+  }
+}
+
+/** @param {Click} click */
 async function showMask(click) {
-  const query = new URLSearchParams({ project: click.project, task: click.task, region: click.region });
-  const found = await ask(`/status/mask?${query}`).catch(() => null);
+  const found = await readPreview(click);
   if (!found || click.id !== shownId) return;
   const bitmap = await createImageBitmap(blobOf(found.mask, "image/png"));
-  const canvas = one("#mask");
+  const canvas = one("#mask", HTMLCanvasElement);
   canvas.width = bitmap.width;
   canvas.height = bitmap.height;
-  draw(canvas.getContext("2d"), bitmap, found);
+  const context = canvas.getContext("2d");
+  if (context) draw(context, bitmap, found);
   canvas.hidden = false;
 }
 
-/** @param {CanvasRenderingContext2D} context @param {ImageBitmap} bitmap white = inside @param {any} found */
+/** @param {CanvasRenderingContext2D} context @param {ImageBitmap} bitmap white = inside @param {Preview} found */
 function draw(context, bitmap, found) {
   const { width, height } = bitmap;
   context.drawImage(bitmap, 0, 0);
   // White becomes the colour of masks, black the ground of the canvas.
   const pixels = context.getImageData(0, 0, width, height);
-  for (let at = 0; at < pixels.data.length; at += 4) pixels.data[at + 3] = pixels.data[at] > 127 ? 255 : 0;
+  for (let at = 0; at < pixels.data.length; at += 4) pixels.data[at + 3] = (pixels.data[at] ?? 0) > 127 ? 255 : 0;
   context.putImageData(pixels, 0, 0);
   context.globalCompositeOperation = "source-in";
   context.fillStyle = MASK_COLOUR;

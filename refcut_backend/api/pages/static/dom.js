@@ -2,18 +2,25 @@
 /** Elements without a template engine. Text is always text: labels and file names may be markup. */
 
 /**
- * @param {string} tag
- * @param {Record<string, any>} [properties] of the element; `class` and names with a hyphen become attributes
- * @param {...(Node | string | null)} children
- * @returns {any} the element
+ * What an element gets: its own properties; `class` and names with a hyphen become attributes.
+ * @template {keyof HTMLElementTagNameMap} K
+ * @typedef {Partial<HTMLElementTagNameMap[K]> & {class?: string} & {[attribute: `${"aria" | "data"}-${string}`]: string}} Properties
  */
-export function el(tag, properties = {}, ...children) {
+
+/**
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {Properties<K>} properties
+ * @param {...(Node | string | null)} children without those that are null or empty
+ * @returns {HTMLElementTagNameMap[K]} the element
+ */
+export function el(tag, properties, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (name === "class" || name.includes("-")) element.setAttribute(name, value);
-    else /** @type {any} */ (element)[name] = value;
+    if (name === "class" || name.includes("-")) element.setAttribute(name, String(value));
+    else Object.assign(element, { [name]: value });
   }
-  element.append(...children.filter((child) => child !== null && child !== ""));
+  element.append(...children.filter((child) => child !== null).filter((child) => child !== ""));
   return element;
 }
 
@@ -22,14 +29,22 @@ export function prose(text) {
   return text.split("`").map((part, index) => (index % 2 ? el("code", {}, part) : document.createTextNode(part)));
 }
 
-/** @param {string} selector @returns {any} */
-export function one(selector) {
-  return document.querySelector(selector);
+/**
+ * An element that the page has for certain.
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {string} selector
+ * @param {new () => T} [type] its class, if more of it is used than every element has
+ * @returns {T}
+ */
+export function one(selector, type) {
+  const found = document.querySelector(selector);
+  if (!(found instanceof (type ?? HTMLElement))) throw new Error(`the page has no ${type?.name ?? "element"} ${selector}`);
+  return /** @type {T} */ (found);
 }
 
 /** @param {string} text */
 export function sentence(text) {
-  return text ? text[0].toUpperCase() + text.slice(1) : "";
+  return text.charAt(0).toUpperCase() + text.slice(1);
 }
 
 /** @param {number} seconds since 1970 */

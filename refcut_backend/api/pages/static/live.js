@@ -1,9 +1,20 @@
 // @ts-check
 /** Server-sent events of a page. A page in the background holds no stream: it asks for everything again when it is seen. */
 
-import { one } from "/static/dom.js";
+import { one } from "./dom.js";
 
-/** @param {string} path @param {Record<string, (value: any) => void>} handlers event name to what shows its value */
+/**
+ * @typedef {import("./click-text.js").Click} Click
+ * @typedef {{name: string, path: string, label_studio: string, model_version: string, masks_without_tick: number,
+ *   comparison: {at_s: number, problem: string | null} | null}} Project
+ * @typedef {{name: string, queues: string[], ready: boolean, device: string, click_ms: number | null}} Worker
+ * @typedef {{redis: string | null, waiting: number | null, expected_wait_s: number | null, workers: Worker[]}} Queue
+ * @typedef {{queue: Queue, database: boolean, projects: Project[] | null, model_version: string,
+ *   disk: {folder: string, free_bytes: number, total_bytes: number} | null, versions: Record<string, string>}} State
+ * @typedef {{clicks: {latest: Click[], failed: Click[]}, click: Click, state: State}} Events
+ */
+
+/** @param {string} path @param {{[K in keyof Events]: (value: Events[K]) => void}} handlers of each event */
 export function listen(path, handlers) {
   /** @type {EventSource | null} */
   let source = null;

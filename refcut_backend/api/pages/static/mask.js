@@ -18,7 +18,7 @@ export class Mask {
     mask.context.drawImage(bitmap, 0, 0);
     const pixels = mask.context.getImageData(0, 0, bitmap.width, bitmap.height);
     for (let at = 0; at < pixels.data.length; at += 4) {
-      const inside = pixels.data[at] > 127;
+      const inside = (pixels.data[at] ?? 0) > 127;
       pixels.data.set([...COLOUR, inside ? 255 : 0], at);
     }
     mask.context.putImageData(pixels, 0, 0);
@@ -37,7 +37,7 @@ export class Mask {
 
   get isEmpty() {
     const { data } = this.context.getImageData(0, 0, this.canvas.width, this.canvas.height);
-    for (let at = 3; at < data.length; at += 4) if (data[at] > 127) return false;
+    for (let at = 3; at < data.length; at += 4) if ((data[at] ?? 0) > 127) return false;
     return true;
   }
 
@@ -46,7 +46,7 @@ export class Mask {
     const { width, height } = this.canvas;
     const pixels = this.context.getImageData(0, 0, width, height);
     for (let at = 0; at < pixels.data.length; at += 4) {
-      const value = pixels.data[at + 3] > 127 ? 255 : 0;
+      const value = (pixels.data[at + 3] ?? 0) > 127 ? 255 : 0;
       pixels.data.set([value, value, value, 255], at);
     }
     const plain = document.createElement("canvas");

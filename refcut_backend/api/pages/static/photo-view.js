@@ -15,6 +15,8 @@
 
 const DRAG_PX = 4;
 const STEP_PERCENT = 1;
+/** @type {Record<string, [number, number]>} */
+const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 export class PhotoView {
   /** @param {HTMLCanvasElement} canvas @param {Handlers} handlers */
@@ -84,8 +86,7 @@ export class PhotoView {
 
   /** @param {KeyboardEvent} event */
   key(event) {
-    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-    const move = /** @type {Record<string, number[]>} */ (moves)[event.key];
+    const move = MOVES[event.key];
     const cross = this.cross ?? { x: 50, y: 50 };
     if (move) {
       const step = STEP_PERCENT * (event.shiftKey ? 5 : 1);

@@ -8,15 +8,23 @@ import { complain, say } from "./message.js";
 import { PhotoView } from "./photo-view.js";
 import { SIDES, state } from "./playground-state.js";
 
-/** @typedef {import("./playground-state.js").Answer} Answer */
+/**
+ * @typedef {import("./playground-state.js").Answer} Answer
+ * @typedef {import("./playground-state.js").Side} Side
+ */
 
-export const views = Object.fromEntries(SIDES.map((side) => [side, new PhotoView(one(`#${side}`), {
-  click: (x, y, takesAway) => addClick(x, y, !takesAway && state.tool !== "remove"),
-  box: setBox,
-  dab: (x, y) => paint(side, x, y),
-  painted: () => say("The mask is corrected. Keep it, or make it a reference."),
-  tool: () => state.tool,
-})]));
+/** @param {Side} side */
+function viewOf(side) {
+  return new PhotoView(one(`#${side}`, HTMLCanvasElement), {
+    click: (x, y, takesAway) => addClick(x, y, !takesAway && state.tool !== "remove"),
+    box: setBox,
+    dab: (x, y) => paint(side, x, y),
+    painted: () => say("The mask is corrected. Keep it, or make it a reference."),
+    tool: () => state.tool,
+  });
+}
+
+export const views = { with: viewOf("with"), alone: viewOf("alone") };
 
 export function startOver() {
   state.clicks = [];
@@ -48,7 +56,7 @@ function setBox(box) {
   compute().catch(complain);
 }
 
-/** @param {string} side @param {number} x @param {number} y in percent */
+/** @param {Side} side @param {number} x @param {number} y in percent */
 function paint(side, x, y) {
   if (!state.photo) return;
   const { width, height } = state.photo.bitmap;
@@ -73,12 +81,13 @@ export async function compute() {
   const started = performance.now();
   say("The model looks ...");
   await Promise.all(SIDES.map(async (side) => {
+    /** @type {Answer} */
     const answer = await ask("/playground/clicks", {
       image: state.photo?.key,
       session: `${state.session}-${side}`,
       clicks: state.clicks,
       box: state.box,
-      references: side === "with" ? state.references.map((one) => one.name) : [],
+      references: side === "with" ? state.references.map((reference) => reference.name) : [],
       extent: state.extent,
     });
     const bitmap = await createImageBitmap(blobOf(answer.mask, "image/png"));
@@ -106,7 +115,7 @@ export function draw() {
     view.box = state.box;
     view.draw();
   }
-  one("#undo").disabled = !state.clicks.length && !state.box;
+  one("#undo", HTMLButtonElement).disabled = !state.clicks.length && !state.box;
 }
 
 /** @param {number} steps larger; negative for smaller */

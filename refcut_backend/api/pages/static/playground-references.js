@@ -33,6 +33,7 @@ export function drawLabels() {
 export async function choose(label) {
   const teacher = teachers().find((one) => one.labels.includes(label));
   if (!teacher) return;
+  /** @type {import("./playground-state.js").NewReference} */
   const { reference, outline } = await ask("/playground/references", { demo: teacher.name, label });
   state.references = [{
     name: reference,
@@ -85,6 +86,7 @@ export async function mark(role) {
   }
   state.marked[role] = await mask.png();
   const nothing = new Mask(state.photo.bitmap.width, state.photo.bitmap.height);
+  /** @type {import("./playground-state.js").NewReference} */
   const { reference, outline } = await ask("/playground/references", {
     image: state.photo.key,
     positive: await base64Of(state.marked.positive ?? (await nothing.png())),

@@ -7,10 +7,12 @@ import { ask, askFile } from "./api.js";
  * @typedef {{name: string, kind: string, labels: string[]}} DemoPhotograph
  * @typedef {{key: string, name: string, kind: string, bitmap: ImageBitmap}} Photograph
  * @typedef {{name: string, title: string, photograph: Photograph, outline: ImageBitmap}} Reference
- * @typedef {{rle: number[], expected_iou: number, milliseconds: Record<string, number>, model_version: string}} Answer
+ * @typedef {{reference: string, outline: string}} NewReference its name at the backend, and its outline as base64 of a PNG
+ * @typedef {"with" | "alone"} Side
+ * @typedef {{mask: string, rle: number[], expected_iou: number, milliseconds: Record<string, number>, model_version: string}} Answer
  */
 
-export const SIDES = /** @type {const} */ (["with", "alone"]);
+export const SIDES = /** @type {const} @satisfies {Side[]} */ (["with", "alone"]);
 
 export const state = {
   /** @type {DemoPhotograph[]} */ demo: [],
@@ -22,9 +24,9 @@ export const state = {
   tool: "add",
   extent: 0,
   session: crypto.randomUUID(),
-  /** @type {Record<string, Answer | null>} */ answers: { with: null, alone: null },
-  /** @type {Record<string, import("./mask.js").Mask | null>} */ masks: { with: null, alone: null },
-  /** @type {Record<string, Blob | null>} */ marked: { positive: null, negative: null },
+  /** @type {Record<Side, Answer | null>} */ answers: { with: null, alone: null },
+  /** @type {Record<Side, import("./mask.js").Mask | null>} */ masks: { with: null, alone: null },
+  /** @type {Record<"positive" | "negative", Blob | null>} */ marked: { positive: null, negative: null },
   asked: 0,
 };
 
@@ -40,6 +42,7 @@ export async function load(key, name, kind) {
 
 /** @param {DemoPhotograph} demo */
 export async function loadDemo(demo) {
+  /** @type {{image: string}} */
   const { image } = await ask("/playground/images", { demo: demo.name });
   return load(image, demo.name, demo.kind);
 }

@@ -25,6 +25,7 @@ export function show(photograph) {
 export async function addFiles(files) {
   for (const file of files) {
     say(`Loading ${file.name} ...`);
+    /** @type {{image: string}} */
     const { image } = await ask("/playground/images", { data: await base64Of(file) });
     const photograph = await load(image, file.name, "");
     addToStrip(photograph.name, () => photograph, photograph.bitmap);

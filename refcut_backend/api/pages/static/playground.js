@@ -13,13 +13,14 @@ import { keptTrial } from "./trial.js";
 
 const FIRST = "car_parts_te66.jpg";
 const FIRST_LABEL = "Wheel";
+/** @type {Record<string, string>} */
+const TOOLS = { a: "add", r: "remove", b: "box", p: "paint", e: "erase" };
 
 function connect() {
-  for (const button of document.querySelectorAll("[data-tool]")) {
-    button.addEventListener("click", () => setTool(/** @type {HTMLElement} */ (button).dataset.tool ?? "add"));
-  }
-  for (const button of document.querySelectorAll("[data-download]")) {
-    button.addEventListener("click", shown(() => download(/** @type {HTMLElement} */ (button).dataset.download ?? "")));
+  for (const button of document.querySelectorAll("button")) {
+    const { tool, download: form } = button.dataset;
+    if (tool) button.addEventListener("click", () => setTool(tool));
+    if (form) button.addEventListener("click", shown(() => download(form)));
   }
   one("#undo").addEventListener("click", undo);
   one("#clear").addEventListener("click", startOver);
@@ -28,9 +29,10 @@ function connect() {
   one("#mark-positive").addEventListener("click", shown(() => mark("positive")));
   one("#mark-negative").addEventListener("click", shown(() => mark("negative")));
   one("#file").addEventListener("change", shown(async () => {
-    const files = [...one("#file").files];
+    const input = one("#file", HTMLInputElement);
+    const files = [...(input.files ?? [])];
     // So that the same file can be chosen again after it was corrected.
-    one("#file").value = "";
+    input.value = "";
     await addFiles(files);
   }));
   const drop = one("#drop");
@@ -44,14 +46,13 @@ function connect() {
     addFiles(event.dataTransfer?.files ?? []).catch(complain);
   });
   document.addEventListener("keydown", (event) => {
-    const tools = { a: "add", r: "remove", b: "box", p: "paint", e: "erase" };
-    const tool = /** @type {Record<string, string>} */ (tools)[event.key];
+    const tool = TOOLS[event.key];
     if (event.key.toLowerCase() === "z" && (event.ctrlKey || event.metaKey)) undo();
     else if (event.ctrlKey || event.metaKey || event.altKey) return;
     else if (event.key === "Escape") startOver();
     else if (event.key === "-" || event.key === "+") resize(event.key === "+" ? 1 : -1);
     else if (tool) setTool(tool);
-    else if (/^[1-9]$/.test(event.key)) one("#labels").children[Number(event.key) - 1]?.click();
+    else if (/^[1-9]$/.test(event.key)) one("#labels").querySelectorAll("button")[Number(event.key) - 1]?.click();
     else return;
     event.preventDefault();
   });
@@ -77,7 +78,9 @@ async function start() {
   setTool("add");
   const trial = keptTrial();
   if (trial) await startTrial(trial);
-  state.demo = (await ask("/playground/demo")).photographs;
+  /** @type {{photographs: import("./playground-state.js").DemoPhotograph[]}} */
+  const { photographs } = await ask("/playground/demo");
+  state.demo = photographs;
   if (!state.demo.length) say("Drop in a photograph to begin.");
   const ordered = [...state.demo].sort((one, other) => Number(other.name === FIRST) - Number(one.name === FIRST));
   for (const demo of ordered) {

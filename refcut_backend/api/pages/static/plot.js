@@ -25,12 +25,12 @@ export function lines(plot) {
     return text;
   }
   const yTicks = ticks(plot.y ?? [0, Math.max(...all.map(([, y]) => y)) || 1]);
-  const y = [yTicks[0], yTicks[yTicks.length - 1]];
+  const [low, high] = [Math.min(...yTicks), Math.max(...yTicks)];
   const [x0, x1] = plot.x[1] > plot.x[0] ? plot.x : [plot.x[0], plot.x[0] + 1];
   /** @param {number} value */
   const left = (value) => LEFT + ((value - x0) / (x1 - x0)) * (WIDTH - LEFT - RIGHT);
   /** @param {number} value */
-  const top = (value) => HEIGHT - BOTTOM - ((value - y[0]) / (y[1] - y[0])) * (HEIGHT - TOP - BOTTOM);
+  const top = (value) => HEIGHT - BOTTOM - ((value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
   const svg = make("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": described(plot) });
   for (const tick of yTicks) {
     svg.append(make("line", { class: "grid", x1: LEFT, x2: WIDTH - RIGHT, y1: top(tick), y2: top(tick) }));
@@ -78,7 +78,7 @@ export function ticks([low, high]) {
 
 /** @param {Lines} plot */
 function described(plot) {
-  const last = plot.series.filter((one) => one.points.length).map((one) => `${one.name} ${plot.yText(one.points[one.points.length - 1][1])}`);
+  const last = plot.series.flatMap(({ name, points }) => points.slice(-1).map(([, value]) => `${name} ${plot.yText(value)}`));
   return `${plot.title}. Last: ${last.join(", ")}.`;
 }
 
@@ -112,7 +112,7 @@ export function bars(plot) {
     if (row.isStrong) line.className = "strong";
     const group = document.createElement("th");
     group.scope = "row";
-    group.textContent = at && plot.rows[at - 1].group === row.group ? "" : row.group;
+    group.textContent = plot.rows[at - 1]?.group === row.group ? "" : row.group;
     line.append(group);
     line.insertCell().textContent = row.name;
     const bar = make("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" });

@@ -1,23 +1,12 @@
 // @ts-check
 /** The references of a project: what each button does. The server renders the page; after a change it is read again. */
 
-import { keepTrial } from "./trial.js";
 import { ask, askFile, base64Of, save } from "./api.js";
+import { one } from "./dom.js";
+import { complain, say } from "./message.js";
+import { keepTrial } from "./trial.js";
 
 const here = `${location.pathname.replace(/\/$/, "")}`;
-
-/** @param {string} id @returns {HTMLElement} */
-function element(id) {
-  const found = document.getElementById(id);
-  if (!found) throw new Error(`the page has no ${id}`);
-  return found;
-}
-
-/** @param {string} text @param {boolean} [isProblem] */
-function say(text, isProblem = false) {
-  element("message").textContent = text;
-  element("message").classList.toggle("problem", isProblem);
-}
 
 /** Runs what a button or a form does; a failure is shown. @param {string} during @param {() => Promise<string>} work */
 async function run(during, work) {
@@ -25,7 +14,7 @@ async function run(during, work) {
   try {
     say(await work());
   } catch (error) {
-    say(error instanceof Error ? error.message : String(error), true);
+    complain(error);
   }
 }
 
@@ -38,7 +27,7 @@ async function refresh() {
     location.reload();
     return;
   }
-  element("labels-of-project").replaceWith(fresh);
+  one("#labels-of-project").replaceWith(fresh);
   watchPictures();
   nameAuthors();
   const id = focused?.id ?? "";
@@ -55,6 +44,9 @@ const DONE = {
   add: "The task's regions are a reference now.",
   remove: "Removed.",
 };
+
+/** @param {string | undefined} name @returns {name is keyof typeof DONE} */
+const isAction = (name) => name !== undefined && name in DONE;
 
 /** @param {keyof typeof DONE} action @param {string} label @param {number | null} task @param {number | null} annotation */
 function change(action, label, task, annotation) {
@@ -85,6 +77,7 @@ function download(button) {
 /** @param {() => Promise<object>} source of the set */
 function addSet(source) {
   run("Adding the set ...", async () => {
+    /** @type {{text: string}} */
     const { text } = await ask(`${here}/set`, await source());
     await refresh();
     return text;
@@ -97,15 +90,15 @@ const number = (text) => (text ? Number(text) : null);
 /** A photograph that cannot be read is replaced by the reason. */
 function watchPictures() {
   for (const picture of document.querySelectorAll("img[loading]")) {
-    const shown = /** @type {HTMLImageElement} */ (picture);
+    if (!(picture instanceof HTMLImageElement)) continue;
     const explain = async () => {
       const reason = document.createElement("span");
       reason.className = "no-picture";
-      reason.textContent = await ask(shown.src).then(() => "The picture cannot be shown.", (error) => error.message);
-      shown.replaceWith(reason);
+      reason.textContent = await ask(picture.src).then(() => "The picture cannot be picture.", (error) => error.message);
+      picture.replaceWith(reason);
     };
-    shown.addEventListener("error", explain, { once: true });
-    if (shown.complete && !shown.naturalWidth && shown.currentSrc) explain();
+    picture.addEventListener("error", explain, { once: true });
+    if (picture.complete && !picture.naturalWidth && picture.currentSrc) explain();
   }
 }
 
@@ -114,11 +107,12 @@ document.addEventListener("click", (event) => {
   if (event.target instanceof HTMLElement && event.target.id === "download-set") download(event.target);
   if (!(button instanceof HTMLElement)) return;
   const { action, label, task, annotation } = button.dataset;
-  change(/** @type {keyof typeof DONE} */ (action), label ?? "", number(task), number(annotation));
+  if (isAction(action)) change(action, label ?? "", number(task), number(annotation));
 });
 
 document.addEventListener("submit", (event) => {
-  const form = /** @type {HTMLFormElement} */ (event.target);
+  const form = event.target;
+  if (!(form instanceof HTMLFormElement)) return;
   event.preventDefault();
   if (event.submitter instanceof HTMLButtonElement && event.submitter.name === "add") {
     change("add", form.dataset.label ?? "", number(String(new FormData(form).get("task"))), null);
@@ -131,19 +125,29 @@ document.addEventListener("submit", (event) => {
 
 document.addEventListener("change", (event) => {
   const input = event.target;
-  if (!(input instanceof HTMLInputElement) || input.id !== "upload-set" || !input.files?.length) return;
+  if (!(input instanceof HTMLInputElement) || input.id !== "upload-set" || !input.files) return;
   const [file] = input.files;
+  if (!file) return;
   // So that the same file can be chosen again after it was corrected.
   input.value = "";
   addSet(async () => ({ data: await base64Of(file) }));
 });
 
-/** @type {Promise<Record<string, string>> | null} */
-let emails = null;
+/** @type {Promise<Record<string, string>> | undefined} user number to e-mail address */
+let emails;
+
+/** @returns {Promise<Record<string, string>>} */
+async function readEmails() {
+  try {
+    return await ask(`${here}/authors`);
+  } catch {
+    return {};
+  }
+}
 
 /** Replaces the numbers of users by their e-mail addresses, as soon as Label Studio tells them. */
 async function nameAuthors() {
-  emails ??= ask(`${here}/authors`).catch(() => ({}));
+  emails ??= readEmails();
   const known = await emails;
   for (const author of document.querySelectorAll("[data-author]")) {
     author.textContent = known[author.getAttribute("data-author") ?? ""] ?? author.textContent;

@@ -1,18 +1,25 @@
 // @ts-check
 /** The status page. */
 
-import { Refusal } from "/static/api.js";
-import { addresses, explanation, outcome, place, when } from "/static/click-text.js";
-import { clock, duration, el, one, prose, sentence } from "/static/dom.js";
-import { listen } from "/static/live.js";
-import { lines } from "/static/plot.js";
+import { Refusal } from "./api.js";
+import { addresses, explanation, outcome, place, when } from "./click-text.js";
+import { clock, duration, el, one, prose, sentence } from "./dom.js";
+import { listen } from "./live.js";
+import { lines } from "./plot.js";
 
 const KEPT = 50;
 const FAILURES_SHOWN = 5;
 const GIBIBYTE = 2 ** 30;
-/** @type {{latest: any[], failed: any[]}} */
+/**
+ * @typedef {import("./live.js").Click} Click
+ * @typedef {import("./live.js").Project} Project
+ * @typedef {import("./live.js").State} State
+ * @typedef {{at_s: number, p50_ms: number, p95_ms: number, clicks: number}} ClickTimes
+ */
+
+/** @type {import("./live.js").Events["clicks"]} */
 let clicks = { latest: [], failed: [] };
-/** @type {any[]} */
+/** @type {Project[]} */
 let projects = [];
 let showsAll = false;
 
@@ -46,7 +53,7 @@ function showClicks() {
   one("#latest tbody").replaceChildren(...clicks.latest.map(row));
 }
 
-/** @param {any} click */
+/** @param {Click} click */
 function failure(click) {
   return el(
     "li",
@@ -57,7 +64,7 @@ function failure(click) {
   );
 }
 
-/** @param {any} click */
+/** @param {Click} click */
 function row(click) {
   return el(
     "tr",
@@ -72,7 +79,7 @@ function row(click) {
   );
 }
 
-/** @param {any} state */
+/** @param {State} state */
 function showState(state) {
   const before = addresses(projects);
   projects = state.projects ?? projects;
@@ -86,18 +93,19 @@ function showState(state) {
     .join(" · ");
 }
 
-/** @param {any} state */
+/** @param {State} state */
 function showNow(state) {
   const { queue, disk } = state;
-  const ready = queue.workers.filter((/** @type {any} */ worker) => worker.ready && worker.queues.includes("clicks")).length;
-  const free = disk && disk.free_bytes / GIBIBYTE;
+  const ready = queue.workers.filter((worker) => worker.ready && worker.queues.includes("clicks")).length;
+  const free = disk ? disk.free_bytes / GIBIBYTE : null;
+  /** @type {[name: string, value: string, isWrong: boolean][]} */
   const figures = [
     ["Redis", queue.redis ? sentence(queue.redis) : "up", Boolean(queue.redis)],
     ["Database", state.database ? "up" : "cannot be written", !state.database],
     ["Workers for clicks", queue.redis ? "unknown" : String(ready), !ready],
     ["Clicks that wait", queue.waiting === null ? "unknown" : String(queue.waiting), false],
     ["Next click", queue.expected_wait_s === null ? "not measured yet" : duration(1000 * queue.expected_wait_s), false],
-    ["Free disk", disk ? `${free.toFixed(free < 10 ? 1 : 0)} GiB` : "unknown", disk && (free < 2)],
+    ["Free disk", free === null ? "unknown" : `${free.toFixed(free < 10 ? 1 : 0)} GiB`, free !== null && free < 2],
   ];
   one("#now").replaceChildren(
     ...figures.map(([name, value, isWrong]) =>
@@ -106,7 +114,7 @@ function showNow(state) {
   );
 }
 
-/** @param {any[]} workers */
+/** @param {import("./live.js").Worker[]} workers */
 function showWorkers(workers) {
   one("#workers").hidden = !workers.length;
   one("#workers tbody").replaceChildren(
@@ -123,7 +131,7 @@ function showWorkers(workers) {
   );
 }
 
-/** @param {any[] | null} found */
+/** @param {Project[] | null} found */
 function showProjects(found) {
   one("#no-projects").hidden = found === null || found.length > 0;
   one("#projects").hidden = !found?.length;
@@ -146,14 +154,14 @@ function showProjects(found) {
   );
 }
 
-/** @param {{at_s: number, problem: string | null} | null} last */
+/** @param {Project["comparison"]} last */
 function comparison(last) {
   if (!last) return ["not yet by this web process"];
   if (!last.problem) return [clock(last.at_s)];
   return [el("span", { class: "problem" }, `failed at ${clock(last.at_s)}: `), ...prose(last.problem)];
 }
 
-/** @param {any} project */
+/** @param {Project} project */
 function withoutTick(project) {
   if (!project.masks_without_tick) return ["none"];
   const command = `refcut masks recover --project ${project.name}`;
@@ -164,6 +172,7 @@ async function showSpeed() {
   if (document.hidden) return;
   const response = await fetch("/status/speed").catch(() => null);
   if (!response?.ok) return;
+  /** @type {{steps: ClickTimes[], span_s: number}} */
   const { steps, span_s } = await response.json();
   const now = Date.now() / 1000;
   one("#speed").replaceChildren(
@@ -174,15 +183,15 @@ async function showSpeed() {
       yText: duration,
       empty: "No click in the last hour.",
       series: [
-        { name: "median", points: steps.map((/** @type {any} */ step) => [step.at_s, step.p50_ms]) },
-        { name: "95 of 100 are faster", points: steps.map((/** @type {any} */ step) => [step.at_s, step.p95_ms]) },
+        { name: "median", points: steps.map((step) => [step.at_s, step.p50_ms]) },
+        { name: "95 of 100 are faster", points: steps.map((step) => [step.at_s, step.p95_ms]) },
       ],
     }),
   );
 }
 
 async function runDoctor() {
-  const button = one("#doctor");
+  const button = one("#doctor", HTMLButtonElement);
   button.disabled = true;
   one("#findings").replaceChildren();
   one("#doctor-state").textContent = "The checks run.";
@@ -221,6 +230,7 @@ async function readFindings() {
   return wrong ? `${wrong} of ${all} findings need something done.` : `All ${all} findings are good.`;
 }
 
+/** @type {Record<"ok" | "note" | "wrong", [mark: string, word: string]>} */
 const MARKS = { ok: ["✓", "good"], note: ["!", "a note"], wrong: ["✗", "wrong"] };
 
 /** @param {{subject: string, state: "ok" | "note" | "wrong", what: string, advice: string}} finding */

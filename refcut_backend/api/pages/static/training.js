@@ -1,11 +1,29 @@
 // @ts-check
 /** The page of a project's trainings. */
 
-import { ask } from "/static/api.js";
-import { clock, el, one, sentence } from "/static/dom.js";
-import { bars, lines } from "/static/plot.js";
+import { ask } from "./api.js";
+import { clock, el, one, sentence } from "./dom.js";
+import { bars, lines } from "./plot.js";
+
+/**
+ * @typedef {{step: number, steps: number, stage: string, eta_s: number | null, attempt: number, is_silent: boolean,
+ *   curve: (number | null)[][]}} Running
+ * @typedef {{annotations: number, new: number, wanted: number, schedule: string, earliest_at: number | null,
+ *   running: Running | null, last_ended: string | null, training_workers: number | null}} Progress
+ * @typedef {{noc85: number | null, first_click_iou: number | null, masks: number | null}} Figures
+ * @typedef {{before: Figures, after: Figures}} Change
+ * @typedef {Change & {labels: (Change & {label: string})[]}} Comparison
+ * @typedef {{version: string, published_at: string, parent: string, serves: boolean, served_before: boolean,
+ *   approved: boolean | null, reasons: string, annotations: number | null, images: {train?: number, holdout?: number},
+ *   left_out: number, references: number, compared: Comparison | null, pictures: string[]}} Version
+ * @typedef {{ended_at: number, outcome: string, reason: string | null}} Ended
+ * @typedef {{label: string, model_version: string, masks: number, clicks_per_mask: number}} ClickCost
+ * @typedef {{serving: string, shared: string, rollback_to: string | null, versions: Version[], without_version: Ended[],
+ *   clicks_per_mask: ClickCost[]}} History
+ */
 
 const path = one("#training").dataset.path;
+/** @type {Record<string, string>} */
 const STAGES = { queued: "waits for a training worker", snapshot: "collects annotations and images", training: "learns", judging: "is compared with what serves" };
 const ASK_WHILE_RUNNING_MS = 2000;
 const ASK_OTHERWISE_MS = 10_000;
@@ -15,9 +33,11 @@ let lastEnded;
 /** @type {number | undefined} */
 let timer;
 
-one("#start").addEventListener("click", () => act("start", {}, (done) => (done.is_new ? "The training was requested." : "A training is under way already.")));
-one("#rollback").addEventListener("click", (/** @type {any} */ event) => {
-  change(null, `Go back to ${event.currentTarget.dataset.to}? It serves within seconds, and ${serving} stays in the list.`);
+one("#start").addEventListener("click", () => {
+  act("start", {}, (/** @type {{is_new: boolean}} */ { is_new }) => (is_new ? "The training was requested." : "A training is under way already."));
+});
+one("#rollback").addEventListener("click", () => {
+  change(null, `Go back to ${one("#rollback").dataset.to}? It serves within seconds, and ${serving} stays in the list.`);
 });
 showProgress();
 
@@ -26,6 +46,7 @@ async function showProgress() {
   let isRunning = false;
   if (!document.hidden) {
     try {
+      /** @type {Progress} */
       const found = await ask(`${path}/progress`);
       isRunning = Boolean(found.running);
       showWaiting(found);
@@ -41,14 +62,14 @@ async function showProgress() {
   timer = setTimeout(showProgress, isRunning ? ASK_WHILE_RUNNING_MS : ASK_OTHERWISE_MS);
 }
 
-/** @param {any} found */
+/** @param {Progress} found */
 function showWaiting(found) {
   const { annotations, new: fresh, wanted } = found;
   const isCounted = wanted > 0;
   one("#waiting").textContent = isCounted
     ? `${fresh} of ${wanted} new or changed annotations; ${annotations} to learn from in all.`
     : `${fresh} new or changed annotations; ${annotations} to learn from in all.`;
-  const bar = one("#waiting-bar");
+  const bar = one("#waiting-bar", HTMLProgressElement);
   bar.hidden = !isCounted;
   bar.value = isCounted ? Math.min(fresh / wanted, 1) : 0;
   const words = [];
@@ -59,17 +80,17 @@ function showWaiting(found) {
   one("#when").textContent = `${words.join(", ")}.`;
 }
 
-/** @param {any} run @param {number | null} workers */
+/** @param {Running | null} run @param {number | null} workers */
 function showRunning(run, workers) {
-  const bar = one("#running-bar");
-  one("#start").disabled = Boolean(run);
+  const bar = one("#running-bar", HTMLProgressElement);
+  one("#start", HTMLButtonElement).disabled = Boolean(run);
   bar.hidden = !run || !run.steps;
   if (!run) {
     one("#running").textContent = "Nothing runs.";
     one("#curve").replaceChildren();
     return;
   }
-  const stage = STAGES[/** @type {keyof typeof STAGES} */ (run.stage)] ?? run.stage;
+  const stage = STAGES[run.stage] ?? run.stage;
   const parts = [`${sentence(stage)}`];
   if (run.steps) parts.push(`step ${run.step} of ${run.steps}`);
   if (run.eta_s !== null && !run.is_silent) parts.push(timeLeft(run.eta_s));
@@ -88,18 +109,20 @@ function timeLeft(seconds) {
   return `about ${Math.round(seconds / 60)} min left`;
 }
 
-/** @param {any} run */
+/** @param {Running} run */
 function showCurve(run) {
-  /** @type {any[]} */
-  const curve = run.curve;
-  /** @param {number} column @returns {[number, number][]} */
-  const points = (column) => curve.filter((point) => point[column] !== null && point[column] !== undefined).map((point) => [point[0], point[column]]);
+  /** @param {number} column @returns {[step: number, iou: number][]} */
+  const points = (column) => run.curve.flatMap((point) => {
+    const [step, iou] = [point[0], point[column]];
+    return typeof step === "number" && typeof iou === "number" ? [[step, iou]] : [];
+  });
+  const steps = run.curve.flatMap(([step]) => step ?? []);
   const found = [2, 3].flatMap((column) => points(column).map(([, iou]) => iou));
   if (!found.length) return one("#curve").replaceChildren();
   one("#curve").replaceChildren(
     lines({
       title: "IoU while the training runs",
-      x: [curve[0][0], curve[curve.length - 1][0]],
+      x: [Math.min(...steps), Math.max(...steps)],
       y: [Math.min(...found), Math.max(...found)],
       xText: (step) => `step ${Math.round(step)}`,
       yText: (iou) => iou.toFixed(2),
@@ -113,6 +136,7 @@ function showCurve(run) {
 }
 
 async function showHistory() {
+  /** @type {History} */
   const found = await ask(`${path}/history`);
   serving = found.serving;
   one("#serving").textContent = `${serving} serves${serving === found.shared ? ", the shared model" : ""}`;
@@ -127,7 +151,7 @@ async function showHistory() {
   one("#since").replaceChildren(plotOfCosts(found.clicks_per_mask));
 }
 
-/** @param {any[]} costs */
+/** @param {ClickCost[]} costs */
 function plotOfCosts(costs) {
   return bars({
     title: "Clicks per accepted mask by label and model",
@@ -137,7 +161,7 @@ function plotOfCosts(costs) {
   });
 }
 
-/** @param {any} found */
+/** @param {Version} found */
 function version(found) {
   const state = found.serves ? "serves" : found.served_before ? "served before" : "";
   const button = found.serves ? null : el("button", { type: "button" }, "Have it serve");
@@ -155,25 +179,25 @@ function version(found) {
     el("p", { class: "hint" }, facts.join(" · ")),
     el("p", {}, decision(found)),
     found.compared ? comparison(found.compared) : null,
-    ...found.pictures.map((/** @type {string} */ name) => picture(found.version, name)),
+    ...found.pictures.map((name) => picture(found.version, name)),
   );
 }
 
-/** @param {any} found */
+/** @param {Version} found */
 function promotionQuestion(found) {
   const warning = found.approved === false ? " The comparison did not approve it." : "";
   return `Have ${found.version} serve instead of ${serving}?${warning}`;
 }
 
-/** @param {any} found */
+/** @param {Version} found */
 function decision(found) {
   if (found.approved === null) return "It was not compared.";
   return `${found.approved ? "Promoted" : "Not promoted"}: ${found.reasons || "no reason was recorded"}.`;
 }
 
-/** @param {any} compared */
+/** @param {Comparison} compared */
 function comparison(compared) {
-  const rows = [["all labels", compared.before, compared.after], ...compared.labels.map((/** @type {any} */ one) => [one.label, one.before, one.after])];
+  const rows = [{ ...compared, label: "all labels" }, ...compared.labels];
   const head = ["Label", "Masks", "Clicks to 85 %", "First click, IoU"].map((text, at) => el("th", { scope: "col", class: at ? "number" : "" }, text));
   return el(
     "details",
@@ -186,13 +210,13 @@ function comparison(compared) {
         "table",
         {},
         el("thead", {}, el("tr", {}, ...head)),
-        el("tbody", {}, ...rows.map(([label, before, after]) => figures(label, before, after))),
+        el("tbody", {}, ...rows.map((row) => figures(row.label, row.before, row.after))),
       ),
     ),
   );
 }
 
-/** @param {string} label @param {any} before @param {any} after */
+/** @param {string} label @param {Figures} before @param {Figures} after */
 function figures(label, before, after) {
   return el(
     "tr",
@@ -219,7 +243,7 @@ function picture(version, name) {
   return el("details", {}, el("summary", {}, "Pictures before and after"), image);
 }
 
-/** @param {any} run */
+/** @param {Ended} run */
 function withoutVersion(run) {
   const at = el("time", {}, clock(run.ended_at));
   return el("li", { class: run.outcome === "failed" ? "failed" : "" }, at, el("span", {}, run.outcome === "failed" ? "failed" : "nothing to promote"), el("span", { class: "outcome" }, run.reason ?? ""));
@@ -227,18 +251,18 @@ function withoutVersion(run) {
 
 /** @param {string | null} version @param {string} question */
 function change(version, question) {
-  const dialog = one("#sure");
+  const dialog = one("#sure", HTMLDialogElement);
   one("#sure-text").textContent = question;
   one("#yes").onclick = () => {
     dialog.close();
-    act("serve", { serving, version }, (done) => `${done.serving} serves from now on.`);
+    act("serve", { serving, version }, (/** @type {{serving: string}} */ done) => `${done.serving} serves from now on.`);
   };
   one("#no").onclick = () => dialog.close();
   dialog.showModal();
   one("#no").focus();
 }
 
-/** @param {string} action @param {object} body @param {(done: any) => string} words */
+/** @template D @param {string} action @param {object} body @param {(done: D) => string} words what the answer is in words */
 async function act(action, body, words) {
   try {
     const text = words(await ask(`${path}/${action}`, body));
