@@ -7,7 +7,6 @@ A new check is a generator of `Finding` and an entry in `machine_checks`; a chec
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +27,7 @@ from refcut_backend.errors import RefCutError
 from refcut_backend.queue.queue_state import read_queue_state
 from refcut_backend.queue.redis import check_redis, connect_redis, published_url
 from refcut_backend.settings import Settings
+from refcut_backend.system.cores import usable_cores
 
 State = Literal["ok", "note", "wrong"]
 
@@ -142,7 +142,7 @@ def check_threads(settings: Settings, threads: int) -> Finding:
         settings: From the environment.
         threads: Threads that a worker computes with.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     if settings.workers <= cores:
         return Finding("threads", "ok", f"{threads} per worker; {settings.workers} workers on {cores} cores")
     return Finding(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from model.runtime.select import RuntimeName, prepare_in_subprocess, with_runtim
 from refcut_backend.errors import ConfigError
 from refcut_backend.inference.models import ServedModel
 from refcut_backend.settings import Settings
+from refcut_backend.system.cores import usable_cores
 
 log = logging.getLogger("refcut.worker")
 
@@ -127,7 +127,7 @@ def share_cores(device: torch.device, workers: int) -> int:
     Returns:
         The share, as a number of threads.
     """
-    threads = max(len(os.sched_getaffinity(0)) // workers, 1)
+    threads = max(usable_cores() // workers, 1)
     cv2.setNumThreads(threads)
     if device.type == "cpu":
         torch.set_num_threads(threads)

@@ -7,6 +7,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from refcut_backend.system.cores import usable_cores
+
 log = logging.getLogger("refcut.training")
 
 NICENESS = 10
@@ -34,7 +36,7 @@ def lower_priority(threads: int) -> int:
     if os.getsid(0) == os.getpid():
         with suppress(OSError):
             AUTOGROUP.write_text(str(NICENESS))
-    threads = threads or max(len(os.sched_getaffinity(0)) // 2, 1)
+    threads = threads or max(usable_cores() // 2, 1)
     for variable in THREAD_VARIABLES:
         os.environ[variable] = str(threads)
     return threads
