@@ -33,6 +33,7 @@ PAGES = (
     "NOTICE",
     "model/MODEL_CARD.md",
     "benchmarks/README.md",
+    "docker/helm/values.yaml",
 )
 """Pages of the site outside docs/, and files that they link to."""
 

@@ -36,7 +36,8 @@ COMMANDS = set(typer.main.get_group(app).commands)
 
 
 def test_every_setting_that_the_files_name_exists():
-    for path in (*(REPOSITORY / "docker").iterdir(), *(REPOSITORY / "deploy/systemd").iterdir()):
+    files = [*(REPOSITORY / "docker").rglob("*"), *(REPOSITORY / "deploy/systemd").iterdir()]
+    for path in filter(Path.is_file, files):
         assert set(re.findall(r"\bREFCUT_[A-Z_]+[A-Z]\b", path.read_text())) <= SETTINGS, path.name
 
 

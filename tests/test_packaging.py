@@ -60,9 +60,15 @@ def test_the_version_is_the_same_everywhere():
     (image,) = re.findall(
         r"^ARG VERSION=(\S+)$", (REPOSITORY / "docker/Dockerfile").read_text(), re.MULTILINE
     )
-    assert {refcut_backend.__version__, PROJECT["version"], citation["version"], image} == {
-        PROJECT["version"]
-    }
+    chart = yaml.safe_load((REPOSITORY / "docker/helm/Chart.yaml").read_text())
+    assert {
+        refcut_backend.__version__,
+        PROJECT["version"],
+        citation["version"],
+        image,
+        chart["version"],
+        chart["appVersion"],
+    } == {PROJECT["version"]}
 
 
 WORKS = """

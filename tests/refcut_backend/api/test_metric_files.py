@@ -1,4 +1,4 @@
-"""Alert rules and dashboard in deploy/ ask only for metrics, labels and values that the server has."""
+"""Alert rules, dashboard and the scaling of the Helm chart ask only for metrics, labels and values that the server has."""
 
 from __future__ import annotations
 
@@ -22,7 +22,12 @@ RULES: list[dict[str, Any]] = [
     for rule in group["rules"]
 ]
 PANELS: list[dict[str, Any]] = json.loads((REPOSITORY / "deploy/grafana/refcut.json").read_text())["panels"]
-EXPRESSIONS = [rule["expr"] for rule in RULES] + [t["expr"] for panel in PANELS for t in panel["targets"]]
+CHART: dict[str, Any] = yaml.safe_load((REPOSITORY / "docker/helm/values.yaml").read_text())
+EXPRESSIONS = [
+    *(rule["expr"] for rule in RULES),
+    *(target["expr"] for panel in PANELS for target in panel["targets"]),
+    CHART["worker"]["autoscaling"]["metric"],
+]
 VALUES = {
     "outcome": {BusyError.code, ClickTimeoutError.code, Outcome.FAILED.value},
     "phase": {"total"},
@@ -55,7 +60,7 @@ def selectors(expression: str) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         yield name, re.findall(r'(\w+)\s*[=!~]+\s*"([^"]*)"', braces)
 
 
-def test_every_metric_and_label_of_rules_and_dashboard_exists(client, queue):
+def test_every_metric_and_label_of_rules_dashboard_and_scaling_exists(client, queue):
     found = samples_of(client, queue)
     for expression in EXPRESSIONS:
         names = [name for name, _ in selectors(expression)]

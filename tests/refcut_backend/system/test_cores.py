@@ -33,7 +33,8 @@ def test_a_process_has_the_cores_of_its_affinity_where_nothing_limits_it(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("quota", "expected"), [("400000 100000", 4), ("150000 100000", 2), ("10000 100000", 1), ("6400000 100000", 16)]
+    ("quota", "expected"),
+    [("400000 100000", 4), ("150000 100000", 2), ("10000 100000", 1), ("6400000 100000", 16)],
 )
 def test_a_container_has_the_cores_of_its_quota_rounded_up(tmp_path: Path, quota: str, expected: int):
     assert cores(tmp_path, "0::/\n", {"cpu.max": quota + "\n"}) == expected
