@@ -19,7 +19,7 @@ from refcut_backend.queue.queue_state import read_queue_state
 from refcut_backend.queue.recent_clicks import RecentClicks
 from refcut_backend.settings import Settings
 from refcut_backend.wiring import Wiring
-from tests.support.browser import Watched, chromium, watched_page
+from tests.support.browser import Watched, chromium, flaws, watched_page
 from tests.support.fake_wiring import MODEL_VERSION, FakeQueue, click_body, wiring_on
 from tests.support.http_server import serving
 from tests.support.recorded import LABEL_CONFIG, click_result
@@ -217,19 +217,45 @@ def test_with_a_password_the_form_leads_to_the_page_and_logging_out_leaves_it(
         assert watched.problems == []
 
 
-@pytest.mark.parametrize("width", [1440, 390])
-def test_no_page_is_wider_than_its_window(
-    browser: Browser, backend: Backend, tmp_path: Path, width: int
+def test_pages_with_clicks_and_trainings_fit_their_window_and_axe_finds_nothing_serious(
+    watched: Watched, backend: Backend, tmp_path: Path
 ) -> None:
-    first, _ = two_versions(backend.wiring.model_store, tmp_path)
-    accepted_clicks(backend.wiring.previews._engine, first, "Door", masks=2, clicks=1)
+    page, wiring = watched.page, backend.wiring
+    first, _ = two_versions(wiring.model_store, tmp_path)
+    accepted_clicks(wiring.previews._engine, first, "Door", masks=2, clicks=1)
+    a_running_run(wiring.training.runs)
     backend.click("Door")
-    with watched_page(browser, backend.url, viewport={"width": width, "height": 900}) as watched:
-        for path, last in (
-            ("/status", "#latest tbody tr"),
-            ("/status/clicks", "#last dl"),
-            (f"/projects/{PROJECT}/training", "#versions li"),
-        ):
-            watched.page.goto(path)
-            expect(watched.page.locator(last).first).to_be_visible()
-            assert watched.page.evaluate("document.documentElement.scrollWidth") == width, path
+    backend.queue.fails_with = ImageError("404 from storage", hint="restore the file")
+    backend.click("Door")
+    found = []
+    for path, last in (
+        ("/status", "#latest tbody tr >> nth=1"),
+        ("/status/clicks", "#last dl"),
+        (f"/projects/{PROJECT}/training", "#curve svg"),
+    ):
+        page.goto(path)
+        expect(page.locator(last)).to_be_visible()
+        for closed in page.locator("summary").all():
+            closed.click()
+        found += flaws(page)
+    page.locator("#rollback").click()
+    expect(page.locator("#sure")).to_be_visible()
+    assert found + flaws(page) == []
+
+
+def test_the_login_form_and_its_refusal_fit_their_window_and_axe_finds_nothing_serious(
+    browser: Browser, wired
+) -> None:
+    wiring, _ = wired
+    access = Access.of(Settings(basic_auth_user=USER, basic_auth_password=PASSWORD))
+    with (
+        serving(create_app(wiring, 10_000_000, access)) as client,
+        watched_page(browser, str(client.base_url)) as watched,
+    ):
+        page = watched.page
+        page.goto("/login")
+        page.locator("[name=user]").fill(USER)
+        page.locator("[name=password]").fill("wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#message")).to_have_text("User name or password is wrong")
+        assert flaws(page) == []

@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.support.browser import Watched, chromium, watched_page
+from tests.support.browser import Watched, chromium, flaws, watched_page
 from tests.support.pages_world import CAR, HOSTILE_LABEL, PagesWorld, pages_world, part_mask
 from tests.support.recorded import brush_result
-
-AA_CONTRAST = 4.5
 
 
 @pytest.fixture(scope="module")
@@ -184,49 +182,24 @@ def test_a_task_that_does_not_exist_is_said_beside_the_form(world: PagesWorld, w
         expect(page.locator("#message")).to_contain_text("Label Studio has no task 999")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1440, 390])
-def test_the_pages_fit_their_window_and_everything_has_a_name_and_contrast(
-    world: PagesWorld, browser: Browser, width: int, scheme: str
+def test_the_pages_and_the_playground_fit_their_window_and_axe_finds_nothing_serious(
+    world: PagesWorld, watched: Watched
 ) -> None:
-    with browser.new_context(viewport={"width": width, "height": 800}, color_scheme=scheme) as context:  # type: ignore[arg-type]
-        page = context.new_page()
-        for path in ("/projects", "/projects/7/references", "/projects/99/references"):
-            page.goto(world.url + path)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, path
-            assert page.evaluate(WITHOUT_NAME) == [], path
-            assert page.locator("main").count() == 1
-            assert page.locator("h1").count() == 1
-            for colour, ground in page.evaluate(TEXT_COLOURS):
-                assert contrast(colour, ground) >= AA_CONTRAST, (path, colour, ground)
-
-
-def contrast(*colours: list[float]) -> float:
-    """WCAG's contrast of two colours, each as [red, green, blue] in 0..255."""
-    shares = [np.asarray(colour) / 255 for colour in colours]
-    linear = [np.where(s <= 0.04045, s / 12.92, ((s + 0.055) / 1.055) ** 2.4) for s in shares]
-    dark, light = sorted(float(one @ (0.2126, 0.7152, 0.0722)) for one in linear)
-    return (light + 0.05) / (dark + 0.05)
-
-
-WITHOUT_NAME = """() => [...document.querySelectorAll('a, button, input, select, img')].filter((each) => {
-  const label = each.getAttribute('aria-label') || each.labels?.[0]?.textContent || each.textContent;
-  const isDecoration = each.tagName === 'IMG' && each.getAttribute('alt') === '' && each.closest('a')?.textContent.trim();
-  return !(label.trim() || each.getAttribute('alt')?.trim() || isDecoration);
-}).map((each) => each.outerHTML)"""
-TEXT_COLOURS = """() => {
-  const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
-  const found = new Map();
-  for (const each of document.querySelectorAll('body *')) {
-    if (![...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim())) continue;
-    let ground = each;
-    while (ground && numbers(getComputedStyle(ground).backgroundColor)[3] === 0) ground = ground.parentElement;
-    const colours = [getComputedStyle(each).color, getComputedStyle(ground).backgroundColor];
-    const pair = colours.map((colour) => numbers(colour).slice(0, 3));
-    found.set(JSON.stringify(pair), pair);
-  }
-  return [...found.values()];
-}"""
+    page = watched.page
+    found = []
+    for path in ("/projects", "/projects/7/references", "/projects/99/references"):
+        page.goto(world.url + path)
+        assert page.locator("main").count() == 1
+        assert page.locator("h1").count() == 1
+        found += flaws(page)
+    page.set_viewport_size({"width": 1440, "height": 1000})
+    page.goto(world.url)
+    expect(page.locator("#references li")).to_have_count(1)
+    area = page.locator("#with").bounding_box()
+    assert area is not None
+    page.mouse.click(area["x"] + area["width"] / 2, area["y"] + area["height"] / 2)
+    expect(page.locator("#figure-with")).to_have_text("expected IoU 0.90")
+    assert found + flaws(page) == []
 
 
 def test_a_page_of_many_references_keeps_its_pictures_small(world: PagesWorld, watched: Watched) -> None:

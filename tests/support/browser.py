@@ -11,11 +11,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.end_to_end.editor import launch_chromium
 
 LIMIT_MS = 60_000
+WIDTHS = (1440, 390)
+RUN_AXE = "axe.run({resultTypes: ['violations'], preload: false}).then((found) => found.violations)"
 
 
 @dataclass
@@ -70,6 +73,29 @@ def watched_page(browser: Browser, base_url: str, **options: Any) -> Iterator[Wa
             ),
         )
         yield watched
+
+
+def flaws(page: Page) -> list[str]:
+    """What is wrong with a page as it is now, in light and dark, on a wide and a narrow window.
+
+    Returns:
+        What axe-core calls serious or critical, and where the page is wider than its window.
+    """
+    page.evaluate(Axe().axe_script)
+    found = []
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 1000})
+        if page.evaluate("document.documentElement.scrollWidth") > width:
+            found.append(f"{page.url} is wider than {width} px")
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            for violation in page.evaluate(RUN_AXE):
+                if violation["impact"] in ("serious", "critical"):
+                    where = [
+                        f"{node['html'][:200]} {node['failureSummary']}" for node in violation["nodes"][:3]
+                    ]
+                    found.append(f"{page.url} at {width} px, {scheme}: {violation['help']}: {where}")
+    return found
 
 
 def _note(watched: Watched, url: str) -> None:
