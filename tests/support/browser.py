@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from tests.end_to_end.editor import launch_chromium
@@ -81,6 +80,8 @@ def flaws(page: Page) -> list[str]:
     Returns:
         What axe-core calls serious or critical, and where the page is wider than its window.
     """
+    from axe_playwright_python.sync_playwright import Axe  # only these tests need it
+
     page.evaluate(Axe().axe_script)
     found = []
     for width in WIDTHS:
