@@ -26,6 +26,8 @@ from refcut_backend.wiring import Wiring
 THREADS = 4
 """Pages are read by few people; clicks have threads of their own."""
 PREVIEW_THREADS = 1
+PASSED_ON_AT_ONCE = {"X-Accel-Buffering": "no"}
+"""Else nginx collects events until they fill a buffer, which takes minutes."""
 TaskId = Annotated[int, Query(ge=0, lt=2**53)]
 
 
@@ -60,7 +62,9 @@ def status_routes(wiring: Wiring, doctor: DoctorRuns | None = None) -> APIRouter
     @router.get("/events")
     async def events() -> Response:
         try:
-            return StreamingResponse(streams.open(), media_type="text/event-stream")
+            return StreamingResponse(
+                streams.open(), media_type="text/event-stream", headers=PASSED_ON_AT_ONCE
+            )
         except TooManyStreamsError:
             return _busy("as many pages are open as may be", "close another page of this backend")
 

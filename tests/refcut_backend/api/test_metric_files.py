@@ -1,4 +1,4 @@
-"""Alert rules, dashboard and the scaling of the Helm chart ask only for metrics, labels and values that the server has."""
+"""Alert rules, dashboard and the Helm chart's scaling ask only for metrics, labels and values that the server has."""
 
 from __future__ import annotations
 

@@ -112,6 +112,15 @@ def test_the_mask_of_a_click_is_there_in_a_small_size(here: TestClient, wiring) 
     assert here.get("/status/mask", params=query | {"task": 2**63}).status_code == 400
 
 
+def test_nginx_is_asked_to_pass_events_on_at_once(tmp_path) -> None:
+    with (
+        wiring_on(tmp_path, FakeQueue()) as wiring,
+        serving(create_app(wiring, LIMIT_BYTES)) as client,
+        httpx.stream("GET", f"{client.base_url}/status/events", timeout=60) as stream,
+    ):
+        assert stream.headers["X-Accel-Buffering"] == "no"
+
+
 def test_an_open_page_hears_of_a_failed_click_within_two_seconds_and_the_server_stops_with_it_open(
     tmp_path, connection: Redis, monkeypatch
 ) -> None:
