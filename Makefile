@@ -38,9 +38,10 @@ chromium:
 	  $(AS_ROOT) apt-get install -y -qq --no-install-recommends chromium; } || \
 	  echo "chromium is not installed: the browser tests will be skipped" >&2
 
-.venv-label-studio/.installed:
+.venv-label-studio/.installed: | $(VENV)/.runtime
 	$(PYTHON) -m venv .venv-label-studio
 	.venv-label-studio/bin/python -m pip install --quiet label-studio==1.23.2
+	$(BIN)/refcut demo --prepare
 	@touch $@
 
 checks: $(VENV)/.development

@@ -31,6 +31,7 @@ from refcut_backend.cli.demo_label_studio import (
     Owner,
     log_tail,
 )
+from refcut_backend.cli.empty_database import empty_database
 from refcut_backend.cli.run import STOP_SIGNALS, check_port_is_free, handle_stop_signals, stop_limit_s
 from refcut_backend.clicks.service import ANSWERED, EMPTY_CONTEXT
 from refcut_backend.errors import ConfigError
@@ -175,6 +176,8 @@ def _attach(label_studio: str, project_id: int, token: str, backend: str) -> Non
 
 USER = "demo@example.com"
 START_LIMIT_S = 120.0
+READY_LIMIT_S = 600.0
+"""A worker may convert the model first: 18 s of processor time, ten times that on busy cores."""
 REPORT_EVERY_S = 60.0
 STATUS_LIMIT_S = 5.0
 STOP_MARGIN_S = 5.0
@@ -201,25 +204,44 @@ def run_demo(settings: Settings, folder: Path, label_studio: Path, label_studio_
     Raises:
         ConfigError: If something is missing or does not start; the message says what to do.
     """
-    if not label_studio.is_file():
-        raise ConfigError(f"{label_studio} is missing", hint=_how_to_install(label_studio))
+    _check_is_installed(label_studio)
     check_port_is_free("127.0.0.1", label_studio_port, setting="--label-studio-port")
     owner = _owner(folder)
     backend_url, log_path = settings.local_address, folder / "refcut" / "backend.log"
     handle_stop_signals(_stop)
     try:
         with ExitStack() as stack:
+            print("Starting the backend and Label Studio.", flush=True)
             backend = _start_backend(log_path)
             stack.callback(_stop_backend, backend, stop_limit_s(settings) + STOP_MARGIN_S)
-            _wait_for(backend_url, backend, log_path)
-            print("Starting Label Studio; the first time takes a minute or two.", flush=True)
             server = LabelStudioServer(label_studio, folder / "label-studio", label_studio_port, owner)
-            stack.enter_context(server)
+            stack.callback(server.stop)
+            server.start(lambda: _check_is_running(backend, log_path))
+            _wait_until("/health", backend_url, backend, log_path, START_LIMIT_S)
             projects = make_demo_projects(server.url, owner.token, backend_url)
+            _wait_until("/readyz", backend_url, backend, log_path, READY_LIMIT_S)
             print(greeting(server.url, owner, projects, folder, log_path), flush=True)
             return _watch(backend, backend_url) or 1
     except _StoppedError:
         return 0
+
+
+def prepare_demo(label_studio: Path) -> None:
+    """Make what the first start would make otherwise: Label Studio's tables.
+
+    Args:
+        label_studio: The `label-studio` command in its own virtual environment.
+
+    Raises:
+        ConfigError: If it is missing, or fails.
+    """
+    _check_is_installed(label_studio)
+    empty_database(label_studio)
+
+
+def _check_is_installed(label_studio: Path) -> None:
+    if not label_studio.is_file():
+        raise ConfigError(f"{label_studio} is missing", hint=_how_to_install(label_studio))
 
 
 def _how_to_install(label_studio: Path) -> str:
@@ -257,18 +279,24 @@ def _start_backend(log_path: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _wait_for(backend_url: str, backend: subprocess.Popen[bytes], log_path: Path) -> None:
-    deadline = time.monotonic() + START_LIMIT_S
+def _check_is_running(backend: subprocess.Popen[bytes], log_path: Path) -> None:
+    if backend.poll() is not None:
+        raise ConfigError(f"the backend did not start\n{log_tail(log_path)}")
+
+
+def _wait_until(
+    path: str, backend_url: str, backend: subprocess.Popen[bytes], log_path: Path, limit_s: float
+) -> None:
+    deadline = time.monotonic() + limit_s
     with httpx.Client(base_url=backend_url, trust_env=False) as client:
         while time.monotonic() < deadline:
-            if backend.poll() is not None:
-                raise ConfigError(f"the backend did not start\n{log_tail(log_path)}")
+            _check_is_running(backend, log_path)
             try:
-                client.get("/health").raise_for_status()
+                client.get(path).raise_for_status()
                 return
             except httpx.HTTPError:
                 time.sleep(POLL_S)
-    raise ConfigError(f"the backend did not answer within {START_LIMIT_S:.0f} s\n{log_tail(log_path)}")
+    raise ConfigError(f"the backend did not answer within {limit_s:.0f} s\n{log_tail(log_path)}")
 
 
 def _watch(backend: subprocess.Popen[bytes], backend_url: str) -> int:

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,12 @@ import numpy as np
 from label_studio_sdk import LabelStudio
 from numpy.typing import NDArray
 
+from refcut_backend.cli.empty_database import (
+    DATABASE_NAME,
+    copy_database,
+    empty_database,
+    offline_environment,
+)
 from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.system.child_processes import start_bound, stop_within
@@ -178,7 +184,7 @@ def _connect(base_url: str, token: str) -> tuple[httpx.Client, LabelStudio]:
     return http, LabelStudio(base_url=base_url, api_key=token, httpx_client=http)
 
 
-START_LIMIT_S = 600.0  # the first start runs all migrations: 40 s on idle cores, 220 s on busy ones
+START_LIMIT_S = 600.0  # a first start without a kept database runs all migrations: up to 220 s on busy cores
 STOP_LIMIT_S = 15.0
 
 
@@ -220,8 +226,17 @@ class LabelStudioServer:
     ) -> None:
         self.stop()
 
-    def start(self) -> None:
-        """Start the server and wait until it answers. Raises ConfigError with the end of its log if it does not."""
+    def start(self, check: Callable[[], None] = lambda: None) -> None:
+        """Start the server and wait until it answers.
+
+        A new data folder gets a copy of the empty database that is kept with the program, which is made if it is missing.
+
+        Args:
+            check: Called all the time while this waits; what it raises ends the start.
+
+        Raises:
+            ConfigError: If the server does not start. The message has the end of its log.
+        """
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                 raise ConfigError(
@@ -229,6 +244,7 @@ class LabelStudioServer:
                     hint="stop what uses it, or choose another one with --label-studio-port",
                 )
         self.data_dir.mkdir(parents=True, exist_ok=True)
+        self._give_database(check)
         with self.log_path.open("ab") as log:
             self._process = start_bound(
                 self._command(),
@@ -239,10 +255,14 @@ class LabelStudioServer:
                 cwd=self.data_dir,
             )
         try:
-            self._wait_until_up()
+            self._wait_until_up(check)
         except BaseException:
             self.stop()
             raise
+
+    def _give_database(self, check: Callable[[], None]) -> None:
+        if not (self.data_dir / DATABASE_NAME).exists() and (path := empty_database(self.executable, check)):
+            copy_database(path, self.data_dir)
 
     def stop(self) -> None:
         """Stop the server and all its children, if it is running."""
@@ -259,8 +279,7 @@ class LabelStudioServer:
         return [str(self.executable), "start", "--no-browser", "--enable-legacy-api-token", *address]
 
     def _environment(self) -> dict[str, str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("LABEL_STUDIO_", "HEARTEX_"))}
-        return inherited | {
+        return offline_environment() | {
             "LABEL_STUDIO_BASE_DATA_DIR": str(self.data_dir),
             "LABEL_STUDIO_HOST": self.url,  # becomes `hostname` in /setup
             # Both are needed for a backend on a loopback or private address: the first lets it be
@@ -272,18 +291,13 @@ class LabelStudioServer:
             "LABEL_STUDIO_USERNAME": self.owner.user,
             "LABEL_STUDIO_PASSWORD": self.owner.password,
             "LABEL_STUDIO_USER_TOKEN": self.owner.token,
-            # No calls to the internet: no analytics, error reports, feature flags or version checks.
-            "COLLECT_ANALYTICS": "false",
-            "LATEST_VERSION_CHECK": "false",
-            "SENTRY_DSN": "",
-            "FRONTEND_SENTRY_DSN": "",
-            "FEATURE_FLAGS_OFFLINE": "true",
         }
 
-    def _wait_until_up(self) -> None:
+    def _wait_until_up(self, check: Callable[[], None]) -> None:
         assert self._process is not None
         deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline:
+            check()
             if self._process.poll() is not None:
                 raise ConfigError(f"Label Studio ended at once\n{log_tail(self.log_path)}")
             with contextlib.suppress(httpx.TransportError):

@@ -99,12 +99,18 @@ def demo(
         ".venv-label-studio/bin/label-studio"
     ),
     label_studio_port: Annotated[int, typer.Option(help="port of Label Studio")] = 8080,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="only make Label Studio's tables, for a quick first start")
+    ] = False,
 ) -> None:
     """Start everything together with a real Label Studio that has two projects to click in."""
-    from refcut_backend.cli.demo import run_demo
+    from refcut_backend.cli.demo import prepare_demo, run_demo
 
     set_up_logging()
     with _explained():
+        if prepare:
+            prepare_demo(label_studio.resolve())
+            return
         status = run_demo(checked_settings(), folder.resolve(), label_studio.resolve(), label_studio_port)
     raise typer.Exit(status)
 
