@@ -64,6 +64,27 @@ def test_the_containers_write_to_their_volumes_only_and_have_no_rights_of_root(n
     assert "ports" not in service
 
 
+def test_no_container_of_the_backend_can_take_all_memory_of_the_machine():
+    assert {name: SERVICES[name]["mem_limit"] for name in [*OWN, "redis"]} == {
+        "web": "2g",
+        "worker": "4g",
+        "worker-gpu": "4g",
+        "trainer": "8g",
+        "trainer-gpu": "8g",
+        "redis": "512m",
+    }
+
+
+def test_what_runs_on_a_gpu_has_the_image_with_cuda_and_reserves_one():
+    for name in ("worker-gpu", "trainer-gpu"):
+        service = SERVICES[name]
+        assert service["image"] == "refcut:cuda"
+        assert service["build"]["args"] == {"TORCH": "cuda"}
+        assert service["environment"]["REFCUT_DEVICE"] == "cuda"
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert device["capabilities"] == ["gpu"]
+
+
 def test_only_the_backend_reaches_redis_and_the_database():
     assert COMPOSE["networks"]["internal"]["internal"] is True
     for name in ("redis", "postgres"):
