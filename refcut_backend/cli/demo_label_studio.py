@@ -15,11 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 import numpy as np
-from label_studio_sdk import LabelStudio
 from numpy.typing import NDArray
 
 from refcut_backend.cli.empty_database import (
@@ -31,6 +30,9 @@ from refcut_backend.cli.empty_database import (
 from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.system.child_processes import start_bound, stop_within
+
+if TYPE_CHECKING:
+    from label_studio_sdk import LabelStudio
 
 REQUEST_LIMIT_S = 60.0
 """Seconds per request. Label Studio sends several requests to a backend while it is being connected."""
@@ -178,6 +180,8 @@ def _results(regions: Iterable[BrushRegion]) -> list[dict[str, Any]]:
 
 def _connect(base_url: str, token: str) -> tuple[httpx.Client, LabelStudio]:
     """The SDK's client, and the HTTP client under it for what the SDK has no call for (uploading files)."""
+    from label_studio_sdk import LabelStudio  # takes a second, which passes while the servers start
+
     # trust_env=False: a proxy from the environment must not stand between two processes of one machine
     headers = {"Authorization": f"Token {token}"}
     http = httpx.Client(base_url=base_url, headers=headers, timeout=REQUEST_LIMIT_S, trust_env=False)
