@@ -29,17 +29,8 @@ from tests.support.worker_farm import GENEROUS_S, wait_for
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
 def test_whatever_ends_the_demo_nothing_is_left_of_it(tmp_path, signum):
-    label_studio = tmp_path / "label-studio"
-    label_studio.write_text("#!/bin/sh\nexec sleep 600\n")
-    label_studio.chmod(0o700)
-    environment = os.environ | {
-        "REFCUT_PORT": str(free_port()),
-        "REFCUT_MODEL_DIR": str(trained_folder(tmp_path / "tiny")),
-        "REFCUT_RUNTIME": "torch",
-    }
-    environment.pop("REFCUT_REDIS_URL", None)
-    command = [sys.executable, "-m", "refcut_backend", "demo", "--folder", str(tmp_path / "demo")]
-    command += ["--label-studio", str(label_studio), "--label-studio-port", str(free_port())]
+    command, environment = demo_with_a_silent_label_studio(tmp_path)
+    environment["REFCUT_MODEL_DIR"] = str(trained_folder(tmp_path / "tiny"))
     with (tmp_path / "log").open("w") as log:
         demo = subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=log, stderr=log)
     try:
@@ -57,6 +48,30 @@ def test_whatever_ends_the_demo_nothing_is_left_of_it(tmp_path, signum):
     finally:
         demo.kill()
         demo.wait()
+
+
+@pytest.mark.slow
+def test_a_backend_that_cannot_start_ends_the_demo_while_label_studio_starts(tmp_path):
+    command, environment = demo_with_a_silent_label_studio(tmp_path)
+    environment["REFCUT_MODEL_DIR"] = str(tmp_path / "missing")
+    done = subprocess.run(
+        command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=2 * GENEROUS_S
+    )
+    assert done.returncode != 0
+    assert "the backend did not start" in done.stderr
+    assert str(tmp_path / "missing") in done.stderr
+
+
+def demo_with_a_silent_label_studio(tmp_path: Path) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a demo whose Label Studio never answers."""
+    label_studio = tmp_path / "label-studio"
+    label_studio.write_text("#!/bin/sh\nexec sleep 600\n")
+    label_studio.chmod(0o700)
+    environment = os.environ | {"REFCUT_PORT": str(free_port()), "REFCUT_RUNTIME": "torch"}
+    environment.pop("REFCUT_REDIS_URL", None)
+    command = [sys.executable, "-m", "refcut_backend", "demo", "--folder", str(tmp_path / "demo")]
+    command += ["--label-studio", str(label_studio), "--label-studio-port", str(free_port())]
+    return command, environment
 
 
 def test_the_greeting_names_address_account_state_and_log_and_the_three_steps_to_a_mask():
