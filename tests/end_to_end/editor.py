@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Locator, Page, Playwright, Response, expect
+from playwright.sync_api import Browser, Locator, Page, Playwright, Response, ViewportSize, expect
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 CLICK_CONTROL = "click"
 BOX_CONTROL = "box"
-VIEWPORT = {"width": 1400, "height": 1000}  # labels and roles fit below a landscape photograph
+VIEWPORT: ViewportSize = {"width": 1400, "height": 1000}  # labels and roles fit below a landscape photograph
 ACTION_LIMIT_MS = 120_000  # on busy cores signing in alone has taken half a minute
 REQUEST_LIMIT_MS = 30_000  # the editor sends a click at once or never
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -19,6 +16,7 @@ from refcut_backend.cli.demo import DEMO_PROJECTS, demo_mask
 from refcut_backend.cli.demo_label_studio import LabelStudioProject
 from refcut_backend.playground.demo import PHOTOGRAPHS
 from tests.end_to_end.click_on import click_in_the_middle, mask_of
+from tests.end_to_end.commands import refcut
 from tests.end_to_end.editor import Editor
 from tests.end_to_end.world import World
 from tests.support.recorded import REPOSITORY
@@ -105,22 +103,6 @@ def step(editor: Editor, label: str, x_fraction: float) -> dict[str, Any]:
     return dict(region)
 
 
-def test_larger_and_smaller_step_the_mask_and_what_is_accepted_is_what_was_stepped(editor: Editor) -> None:
-    editor.choose_label("Door")
-    (first,) = click_in_the_middle(editor, demo_mask(PHOTOGRAPH, "front_door"))
-    larger = step(editor, "Larger", 0.05)
-    middle, smaller = step(editor, "Smaller", 0.1), step(editor, "Smaller", 0.15)
-    assert {region["id"] for region in (larger, middle, smaller)} == {first["id"]}
-    assert {region["value"]["brushlabels"][0] for region in (larger, middle, smaller)} == {"Door"}
-    areas = [int(mask_of(region).sum()) for region in (smaller, middle, larger)]
-    assert areas == sorted(areas)
-    assert len(set(areas)) >= 2, "there is a larger or a smaller mask"
-    editor.accept_suggestion()
-    (stored,) = editor.submit()["result"]
-    assert stored["type"] == "brushlabels"
-    assert np.array_equal(mask_of(stored), mask_of(smaller))
-
-
 def test_with_auto_accept_a_step_replaces_the_mask_and_its_second_label_can_be_repaired(
     world: World, editor: Editor
 ) -> None:
@@ -137,15 +119,8 @@ def test_with_auto_accept_a_step_replaces_the_mask_and_its_second_label_can_be_r
         "what Label Studio does by itself"
     )
     project_id = LabelStudioProject.titled(world.label_studio, world.token)[DEMO_PROJECTS[0].title]
-    done = subprocess.run(
-        [sys.executable, "-m", "refcut_backend", "masks", "repair", "--project", str(project_id)],
-        env=os.environ | {"REFCUT_STATE_DIR": str(world.folder / "refcut")},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert f"annotation {stored['id']}: 1 masks" in done.stdout, done.stdout + done.stderr
+    output = refcut(world, "masks", "repair", "--project", str(project_id))
+    assert f"annotation {stored['id']}: 1 masks" in output
     with closing(LabelStudioProject(world.label_studio, project_id, world.token)) as project:
         (left,) = project.annotations(stored["task"])[0]["result"]
     assert (left["id"], left["type"]) == (first["id"], "brushlabels")
