@@ -68,12 +68,14 @@ class LabelReferences:
         label: The label.
         rows: The first references, those in use first.
         total: Number of all references of the label.
+        in_use: Number of those that clicks use: without the ones whose photograph cannot be read.
         in_config: Whether the label config has the label.
     """
 
     label: str
     rows: tuple[ReferenceRow, ...]
     total: int
+    in_use: int
     in_config: bool = True
 
 
@@ -135,6 +137,7 @@ class ReferenceManager:
                     for one in listed[name][:most]
                 ),
                 len(listed[name]),
+                sum(one.state in IN_USE and one.candidate.problem is None for one in listed[name]),
                 in_config is None or name in in_config,
             )
             for name in sorted(listed)

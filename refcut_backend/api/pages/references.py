@@ -136,11 +136,6 @@ class LabelCard:
         """Number of references that the page leaves out."""
         return self.found.total - len(self.cards)
 
-    @property
-    def in_use(self) -> int:
-        """Number of shown references that clicks use."""
-        return sum(card.is_in_use and card.row.candidate.problem is None for card in self.cards)
-
 
 class ReferencesPage:
     """Reads what the page shows."""

@@ -168,6 +168,16 @@ def test_many_references_of_a_label_are_shown_in_parts(tmp_path: Path) -> None:
         assert "Reference of Wheel" not in all_of_it
 
 
+def test_the_number_in_use_counts_also_references_that_the_page_does_not_show(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REFCUT_MAX_REFERENCES_PER_LABEL", "12")
+    with pages_world(tmp_path) as world, httpx.Client(base_url=world.url, trust_env=False) as here:
+        for number in range(20):
+            world.annotate(world.cars, 100 + number, 100 + number, "car_parts_te66.jpg", "Hood")
+        assert "12 in use of 21" in here.get(PAGE).text
+
+
 def test_a_lost_label_is_said_to_be_lost(tmp_path: Path) -> None:
     with pages_world(tmp_path) as world, httpx.Client(base_url=world.url, trust_env=False) as here:
         project = {"id": 7, "label_config": LABEL_CONFIG, "updated_at": "2026-02-01T00:00:00Z"}
