@@ -66,7 +66,8 @@ def _unpack(text: object) -> list[int]:
     return list(b64decode(text, validate=True))
 
 
-def _pack(rle: list[int]) -> str:
+def pack_rle(rle: list[int]) -> str:
+    """Encode a mask for JSON."""
     return b64encode(bytes(rle)).decode()
 
 
@@ -79,7 +80,7 @@ Pieces = Literal["auto", "all", "clicked"]
 
 
 @dataclass(frozen=True)
-class _Job:
+class JobMessage:
     """A job on its way to a worker.
 
     Attributes:
@@ -112,7 +113,7 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class ClickJob(_Job):
+class ClickJob(JobMessage):
     """A click on its way to a worker.
 
     Attributes:
@@ -216,7 +217,7 @@ class ClickAnswer:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON."""
-        return _with_left_out({**vars(self), "rle": _pack(self.rle)}, self.references_left_out)
+        return _with_left_out({**vars(self), "rle": pack_rle(self.rle)}, self.references_left_out)
 
     @classmethod
     def from_json(cls, data: object) -> ClickAnswer:
@@ -233,7 +234,7 @@ class ClickAnswer:
 
 
 @dataclass(frozen=True)
-class PreloadJob(_Job):
+class PreloadJob(JobMessage):
     """A task that was opened and may be clicked soon. There is no answer.
 
     Attributes:
@@ -272,7 +273,7 @@ class LabelToFind:
 
 
 @dataclass(frozen=True)
-class PrelabelJob(_Job):
+class PrelabelJob(JobMessage):
     """A task to search for objects without a click.
 
     Attributes:
@@ -355,7 +356,7 @@ class PrelabelAnswer:
         payload = asdict(self)
         for label in payload["found"]:
             for mask in label["masks"]:
-                mask["rle"] = _pack(mask["rle"])
+                mask["rle"] = pack_rle(mask["rle"])
             if not label["references_left_out"]:
                 del label["references_left_out"]
         return payload

@@ -1,6 +1,6 @@
-"""Sends tasks to be pre-labelled to a worker and waits. A worker takes them only when no click waits.
+"""Sends work that can wait to a worker, and waits for it: tasks to be pre-labelled. Clicks go first.
 
-A task's claim lasts only while its caller waits and renews it: tasks that a killed `refcut prelabel` left on the
+A job's claim lasts only while its caller waits and renews it: tasks that a killed `refcut prelabel` left on the
 queue are not computed. Computing a task twice does no harm, so a task whose worker died is sent again, once.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, ClassVar, Generic, TypeVar
 from uuid import uuid4
 
 import redis
@@ -16,7 +17,7 @@ from redis import Redis
 from refcut_backend.errors import ClickTimeoutError, WorkerLostError
 from refcut_backend.queue import claims
 from refcut_backend.queue.heartbeats import WorkerState, living_workers
-from refcut_backend.queue.messages import PrelabelAnswer, PrelabelJob
+from refcut_backend.queue.messages import JobMessage, PrelabelAnswer, PrelabelJob
 from refcut_backend.queue.redis import report_outage
 from refcut_backend.queue.reply_queue import ReplyQueue
 from refcut_backend.queue.rq_jobs import PRELABEL_FUNCTION, PRELABEL_QUEUE
@@ -27,55 +28,72 @@ RUNS_AT_MOST_S = 60
 MAX_LOSSES = 2
 """A task is given up after this many workers died on it: the task may well be the cause."""
 
+Job = TypeVar("Job", bound=JobMessage)
+Answer = TypeVar("Answer")
 
-class PrelabelQueue:
-    """The queue of tasks to pre-label, for any number of callers on one Redis, in threads or in other processes."""
+
+class PatientQueue(Generic[Job, Answer]):
+    """A queue of work that can wait, for any number of callers on one Redis, in threads or in other processes.
+
+    Attributes:
+        NAME: The queue in Redis.
+        FUNCTION: Registered function that computes a job.
+        DOING: What workers were doing with a job, for the error.
+    """
+
+    NAME: ClassVar[str]
+    FUNCTION: ClassVar[str]
+    DOING: ClassVar[str]
 
     def __init__(self, connection: Redis) -> None:
         self._connection = connection
-        self._queue = ReplyQueue(connection, PRELABEL_QUEUE, PRELABEL_FUNCTION, RUNS_AT_MOST_S)
+        self._queue = ReplyQueue(connection, self.NAME, self.FUNCTION, RUNS_AT_MOST_S)
+
+    def _read(self, payload: Any) -> Answer:
+        """Reads an answer from JSON. Raises MessageError."""
+        raise NotImplementedError
 
     def workers(self) -> list[WorkerState]:
-        """List the workers that would take a task now.
+        """List the workers that would take a job now.
 
         Raises:
             QueueUnavailableError: If Redis cannot be reached.
         """
-        return [worker for worker in living_workers(self._connection) if worker.takes(PRELABEL_QUEUE)]
+        return [worker for worker in living_workers(self._connection) if worker.takes(self.NAME)]
 
     def ask(
         self,
-        job: PrelabelJob,
+        job: Job,
         deadline: float,
         is_cancelled: Callable[[], bool] = lambda: False,
         *,
         is_continuation: bool = False,
-    ) -> PrelabelAnswer:
-        """Send a task and wait for what a worker finds on it.
+    ) -> Answer:
+        """Send a job and wait for what a worker has of it before something more urgent comes in.
 
         Args:
-            job: The task and the labels to look for.
+            job: The job.
             deadline: When to stop waiting, as `time.monotonic()`.
             is_cancelled: Checked while waiting; true ends the wait like the deadline.
-            is_continuation: Whether the job is the rest of a task that was begun. It then goes before other tasks,
+            is_continuation: Whether the job is the rest of one that was begun. It then goes before other jobs,
                 because the worker still has its image in memory.
 
         Raises:
             ClickTimeoutError: If no worker answered by the deadline, or the wait was cancelled.
-            WorkerLostError: If two workers died over the task.
+            WorkerLostError: If two workers died over the job.
             QueueUnavailableError: If Redis cannot be reached.
         """
         for _ in range(MAX_LOSSES):
             with suppress(WorkerLostError), report_outage():
                 return self._ask_once(job, deadline, is_cancelled, is_continuation)
         raise WorkerLostError(
-            f"{MAX_LOSSES} workers died while they searched the task",
+            f"{MAX_LOSSES} workers died while they {self.DOING}",
             hint="the workers' log, or the kernel's, says why",
         )
 
     def _ask_once(
-        self, job: PrelabelJob, deadline: float, is_cancelled: Callable[[], bool], is_continuation: bool
-    ) -> PrelabelAnswer:
+        self, job: Job, deadline: float, is_cancelled: Callable[[], bool], is_continuation: bool
+    ) -> Answer:
         job_id = uuid4().hex
         try:
             self._send(job, job_id, is_continuation)
@@ -90,9 +108,9 @@ class PrelabelQueue:
             self._forget(job_id)
         if payload is None:
             raise ClickTimeoutError("no worker was free in time", hint="clicks go first; more workers help")
-        return PrelabelAnswer.from_json(payload)
+        return self._read(payload)
 
-    def _send(self, job: PrelabelJob, job_id: str, at_front: bool) -> None:
+    def _send(self, job: Job, job_id: str, at_front: bool) -> None:
         with self._connection.pipeline() as pipeline:
             pipeline.multi()
             claims.create(pipeline, job_id, CLAIM_S)
@@ -104,3 +122,14 @@ class PrelabelQueue:
         with suppress(redis.RedisError), self._connection.pipeline() as pipeline:
             self._queue.forget(pipeline, job_id)
             pipeline.execute()
+
+
+class PrelabelQueue(PatientQueue[PrelabelJob, PrelabelAnswer]):
+    """The queue of tasks to pre-label."""
+
+    NAME = PRELABEL_QUEUE
+    FUNCTION = PRELABEL_FUNCTION
+    DOING = "searched the task"
+
+    def _read(self, payload: Any) -> PrelabelAnswer:
+        return PrelabelAnswer.from_json(payload)

@@ -3,7 +3,7 @@
     rq takes a job id from the queue
       |
       v
-    clicks, prelabel: claim it --- not granted ---> skip: superseded, expired, or another worker has it
+    clicks, prelabel, measure: claim it - not granted ---> skip: superseded, expired, or another worker has it
       |  (heartbeat and claim in one pipeline, so a claimed job always has a living owner)
       |
       |-- clicks that waited for others: too little time is left ---> refuse them at once (`busy`), compute nothing
@@ -50,8 +50,8 @@ from refcut_backend.queue.claims import Claim
 from refcut_backend.queue.heartbeats import UNMEASURED_S, Heartbeat
 from refcut_backend.queue.messages import ClickAnswer, is_first_click
 from refcut_backend.queue.rq_jobs import (
+    CLAIMED_QUEUES,
     CLICK_QUEUE,
-    PRELABEL_QUEUE,
     JobTimeoutError,
     RegisteredJob,
     open_queue,
@@ -133,11 +133,11 @@ class JobWorker(SimpleWorker):
         """When the last click was answered, if another one waited: the way to the next one is part of its time."""
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Run a job. A click or a pre-labelling task is skipped silently if this worker does not get its claim."""
+        """Run a job. A job that somebody waits for is skipped silently if this worker does not get its claim."""
         self._state = WorkerStatus.BUSY  # from here on a signal to stop waits for the job's end
         if queue.name == CLICK_QUEUE:
             self._execute_click(job, queue)
-        elif queue.name != PRELABEL_QUEUE or self._claim(job, queue).is_granted:
+        elif queue.name not in CLAIMED_QUEUES or self._claim(job, queue).is_granted:
             super().execute_job(job, queue)
         if self._needs_restart():
             self._stop_requested = True
