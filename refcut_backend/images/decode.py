@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import warnings
 from collections.abc import Iterator
@@ -129,6 +130,12 @@ def full_size_mask(
     enlarged_hw = cv2.resize(steps_hw, (width, height), interpolation=cv2.INTER_LINEAR)
     mask_hw: NDArray[np.bool_] = enlarged_hw > round(threshold * PROBABILITY_STEPS)
     return mask_hw
+
+
+def pixels_digest(pixels: NDArray[np.uint8]) -> str:
+    """Returns the SHA-256 of an image's size and pixels, (H, W, 3) uint8: equal for equal photographs in any file."""
+    height, width = pixels.shape[:2]
+    return hashlib.sha256(f"{height}x{width} ".encode() + pixels.tobytes()).hexdigest()
 
 
 def fitted_mask(mask_hw: NDArray[np.bool_], height: int, width: int) -> NDArray[np.bool_]:

@@ -20,13 +20,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model.masks import clicked_pieces
 from model.predictor import RefCutPredictor
-from model.types import Box, Click, MaskResult
+from model.types import Click, MaskResult
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.images.address import TaskImage
-from refcut_backend.images.cache import ByteCache, ImageCache
-from refcut_backend.images.decode import full_size_mask
+from refcut_backend.images.cache import ByteCache, ImageCache, WorkingImage
+from refcut_backend.inference.frames import box_in_pixels, clicks_in_pixels, mask_of_click
 from refcut_backend.inference.models import ServedModel, ServedModels
 from refcut_backend.inference.reference_cache import (
     ContentKey,
@@ -38,49 +37,7 @@ from refcut_backend.inference.reference_cache import (
 )
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.project_ids import NO_PROJECT
-from refcut_backend.label_studio.prompts import PercentBox, PercentClick, to_pixel
-from refcut_backend.queue.messages import ClickAnswer, ClickJob, LeftOutReference, PreloadJob
-
-
-def clicks_in_pixels(clicks: Sequence[PercentClick], height: int, width: int) -> list[Click]:
-    """Convert clicks from percent to pixels.
-
-    Args:
-        clicks: Clicks in percent of the image, as Label Studio stores them.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
-
-    Returns:
-        Clicks in image pixels (row, col; origin top left).
-    """
-    return [
-        Click(to_pixel(click.y_percent, height), to_pixel(click.x_percent, width), click.positive)
-        for click in clicks
-    ]
-
-
-def box_in_pixels(box: PercentBox, height: int, width: int) -> Box:
-    """Convert a box from percent to pixels.
-
-    Args:
-        box: Box in percent of the image, as Label Studio stores it.
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
-
-    Returns:
-        The pixels of which the box covers at least half, both ends inclusive; at least the pixel under its middle.
-    """
-    row, col = (
-        int(to_pixel((start + end) / 2, length))
-        for start, end, length in ((box.top, box.bottom, height), (box.left, box.right, width))
-    )
-    return Box(
-        min(row, round(box.top / 100 * height)),
-        max(row, round(box.bottom / 100 * height) - 1),
-        min(col, round(box.left / 100 * width)),
-        max(col, round(box.right / 100 * width) - 1),
-    )
-
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
 
 LOOK_EVERY_S = 0.05
 """Seconds between two checks whether a more urgent job waits, while an image is downloaded."""
@@ -108,16 +65,26 @@ class PreparedImage:
         height: Height of the full image in pixels.
         width: Width of the full image in pixels.
         model: The model that computes.
-        reference_versions: Versions of the references.
-        references_left_out: References that cannot be used.
+        references: The references, and those that cannot be used.
+        image: The image at the size at which clicks are computed.
     """
 
     predictor: RefCutPredictor
     height: int
     width: int
     model: ServedModel
-    reference_versions: tuple[str, ...]
-    references_left_out: tuple[LeftOutReference, ...] = ()
+    references: UsableReferences
+    image: WorkingImage
+
+    @property
+    def reference_versions(self) -> tuple[str, ...]:
+        """Versions of the references that are used."""
+        return self.references.versions
+
+    @property
+    def shows_itself(self) -> bool:
+        """Whether one of the references is on the very same photograph."""
+        return any(key[-1] == self.image.content for key in self.references.keys)
 
 
 @dataclass
@@ -279,7 +246,7 @@ class ClickEngine:
         predictor = self._prepared[1]
         usable = self._references.usable(model, stored)
         predictor.set_reference(usable.tokens)
-        return PreparedImage(predictor, image.height, image.width, model, usable.versions, usable.left_out)
+        return PreparedImage(predictor, image.height, image.width, model, usable, image)
 
     def _wait_for_image(
         self, where: TaskImage, must_stop: Callable[[], bool], *, recheck: bool = False
@@ -328,12 +295,9 @@ class ClickEngine:
         self.check_output(result.probability_hw)
         self._open_images.store(key, open_image)
         predicted = time.monotonic()
-        threshold = model.settings.threshold
-        probability_hw = result.probability_hw
-        if box is None and (job.pieces == "clicked" or (job.pieces == "auto" and usable.in_one_piece)):
-            kept_hw = clicked_pieces(result.mask_hw, clicks)
-            probability_hw = np.where(result.mask_hw & ~kept_hw, np.float32(0), probability_hw)
-        mask_hw = full_size_mask(probability_hw, open_image.height, open_image.width, threshold)
+        whole = box is not None or not usable.drops_specks(job.pieces)
+        size_hw = open_image.height, open_image.width
+        mask_hw = mask_of_click(result, None if whole else clicks, size_hw, model.settings.threshold)
         rle = brush_rle.encode(mask_hw) if mask_hw.any() else []
         return ClickAnswer(
             width=open_image.width,

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from refcut_backend.errors import TOO_SLOW, ClickTimeoutError, MessageError, OutOfMemoryError, RefCutError
+from refcut_backend.queue.measure_queue import MeasureAnswer, MeasureJob
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, PrelabelAnswer, PrelabelJob, PreloadJob
 from refcut_backend.queue.rq_jobs import JobTimeoutError
 
@@ -57,6 +58,13 @@ class LabelFinder(Protocol):
 
     def look(self, job: PrelabelJob, should_yield: Callable[[], bool]) -> PrelabelAnswer:
         """Search the job's labels until `should_yield` is true."""
+
+
+class Measurer(Protocol):
+    """Measures what references are worth: `measurer.ReferenceMeasurer`."""
+
+    def measure(self, job: MeasureJob, should_yield: Callable[[], bool]) -> MeasureAnswer:
+        """Click with one set of references after another until `should_yield` is true."""
 
 
 class MemoryGuard:
@@ -123,6 +131,8 @@ class JobRunner:
         finder: Searches tasks that are pre-labelled.
         click_waits: Whether a preload must stop for a click; asked some 20 times per second.
         should_yield: Whether pre-labelling must stop for something more urgent; asked as often.
+        measurer: Measures references; None for a worker that does not.
+        measuring_yields: Whether a measurement must stop for anything else; asked as often.
     """
 
     def __init__(
@@ -131,12 +141,16 @@ class JobRunner:
         finder: LabelFinder,
         click_waits: Callable[[], bool],
         should_yield: Callable[[], bool],
+        measurer: Measurer | None = None,
+        measuring_yields: Callable[[], bool] = lambda: False,
     ) -> None:
         self._engine = engine
         self._guard = MemoryGuard(engine)
         self._finder = finder
         self._click_waits = click_waits
         self._should_yield = should_yield
+        self._measurer = measurer
+        self._measuring_yields = measuring_yields
 
     @property
     def device(self) -> str:
@@ -168,6 +182,15 @@ class JobRunner:
         done = {"labels": len(answer.found), "of": len(job.labels), "milliseconds": answer.milliseconds}
         log.info("task prelabelled", extra=facts | done)
         return answer.to_json()
+
+    def measure(self, payload: dict[str, Any]) -> dict[str, Any]:
+        """Compute a `MeasureJob` and return its `MeasureAnswer`, both as JSON."""
+        measurer = self._measurer
+        assert measurer is not None, "such a worker does not serve the queue"
+        answer = self._attempt(
+            "measurement", {}, lambda: measurer.measure(MeasureJob.from_json(payload), self._measuring_yields)
+        )
+        return (MeasureAnswer.refused(answer) if isinstance(answer, RefCutError) else answer).to_json()
 
     def preload(self, payload: dict[str, Any]) -> None:
         """Compute a `PreloadJob`, given as JSON.
@@ -250,3 +273,8 @@ def run_preload(payload: dict[str, Any]) -> None:
 def run_prelabel(payload: dict[str, Any]) -> dict[str, Any]:
     """Search a task that is pre-labelled; rq calls it (see `JobRunner.prelabel`)."""
     return _registered().prelabel(payload)
+
+
+def run_measure(payload: dict[str, Any]) -> dict[str, Any]:
+    """Measure references; rq calls it (see `JobRunner.measure`)."""
+    return _registered().measure(payload)

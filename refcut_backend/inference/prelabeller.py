@@ -87,5 +87,5 @@ class Prelabeller:
             image.height,
             tuple(masks),
             image.reference_versions,
-            image.references_left_out,
+            image.references.left_out,
         )

@@ -20,12 +20,13 @@ from refcut_backend.inference.load_model import (
     leave_cores_to_openvino,
     share_cores,
 )
+from refcut_backend.inference.measurer import ReferenceMeasurer
 from refcut_backend.inference.models import ProjectModels, ServedModel
 from refcut_backend.inference.prelabeller import Prelabeller
 from refcut_backend.inference.work_loop import work
 from refcut_backend.queue.background_queues import PreemptionCheck
 from refcut_backend.queue.redis import connect_redis
-from refcut_backend.queue.rq_jobs import CLICK_QUEUE, PRELOAD_QUEUE
+from refcut_backend.queue.rq_jobs import CLICK_QUEUE, PRELABEL_QUEUE, PRELOAD_QUEUE
 from refcut_backend.references.registry import References
 from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import ServingChoice, open_model_store
@@ -94,6 +95,14 @@ def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: 
         engine = make_engine(settings)
         for_click = PreemptionCheck(connect_redis(redis_url), (CLICK_QUEUE,))
         for_annotator = PreemptionCheck(connect_redis(redis_url), (CLICK_QUEUE, PRELOAD_QUEUE))
-        return JobRunner(engine, Prelabeller(engine), for_click.should_yield, for_annotator.should_yield)
+        for_others = PreemptionCheck(connect_redis(redis_url), (CLICK_QUEUE, PRELOAD_QUEUE, PRELABEL_QUEUE))
+        return JobRunner(
+            engine,
+            Prelabeller(engine),
+            for_click.should_yield,
+            for_annotator.should_yield,
+            ReferenceMeasurer(engine),
+            for_others.should_yield,
+        )
 
     return work(redis_url, queues, name, make_runner)

@@ -19,7 +19,7 @@ from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import WORKING_PX, ByteCache, ImageCache
 from refcut_backend.images.decode import DECODING_VERSION, fitted_mask
 from refcut_backend.inference.models import ServedModel
-from refcut_backend.queue.messages import LeftOutReference
+from refcut_backend.queue.messages import LeftOutReference, Pieces
 from refcut_backend.references.registry import StoredReference
 
 MAX_FAILED = 1000
@@ -61,6 +61,10 @@ class UsableReferences:
     def tokens(self) -> ReferenceTokens | None:
         """All of them joined, for `RefCutPredictor.set_reference`; None without a usable reference."""
         return ReferenceTokens.join(self.encoded) if self.encoded else None
+
+    def drops_specks(self, pieces: Pieces) -> bool:
+        """Whether a click drops the specks that nobody clicked on. `pieces` is that of its job."""
+        return pieces == "clicked" or (pieces == "auto" and self.in_one_piece)
 
 
 @dataclass(frozen=True)

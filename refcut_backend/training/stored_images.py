@@ -24,6 +24,7 @@ from refcut_backend import __version__
 from refcut_backend.errors import ImageError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import FetchedImage, working_copy
+from refcut_backend.images.decode import pixels_digest
 from refcut_backend.images.fetch import UNKNOWN, Stamp
 
 log = logging.getLogger("refcut.training")
@@ -114,7 +115,7 @@ class ProjectImages:
         working = working_copy("", image)
         pixels = np.ascontiguousarray(working.pixels)
         height, width = pixels.shape[:2]
-        content = hashlib.sha256(f"{height}x{width} ".encode() + pixels.tobytes()).hexdigest()
+        content = pixels_digest(pixels)
         stored = StoredImage(content, height, width, working.height, working.width)
         path = self._folder / stored.file_name
         if not path.exists():

@@ -285,7 +285,7 @@ def test_a_lost_reference_does_not_keep_a_task_from_being_prepared():
     prepared = engine.prepare(TaskImage(1, 2, "/a.jpg"), [1, 3], lambda: False)
     assert prepared is not None
     assert prepared.reference_versions == ("v3",)
-    assert [one.version for one in prepared.references_left_out] == ["v1"]
+    assert [one.version for one in prepared.references.left_out] == ["v1"]
 
 
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (1, 1), (3, 900), (1500, 2000)])
