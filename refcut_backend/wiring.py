@@ -40,6 +40,7 @@ from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
 from refcut_backend.prelabeling.task import TaskPrelabeller
 from refcut_backend.queue.background_queues import PreloadQueue, TrainingQueue
 from refcut_backend.queue.click_queue import ClickQueue
+from refcut_backend.queue.measure_queue import MeasureQueue
 from refcut_backend.queue.prelabel_queue import PrelabelQueue
 from refcut_backend.queue.queue_state import QueueState, read_queue_state
 from refcut_backend.queue.recent_clicks import RecentClicks
@@ -64,6 +65,7 @@ from refcut_backend.training.status import TrainingStatus
 from refcut_backend.training.trigger import TrainingRules
 from refcut_backend.versions.serving import ProjectVersions, open_model_store, open_project_versions
 from refcut_backend.versions.store import ModelStore
+from refcut_backend.worth.measure import ReferenceWorths, WorthRules
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -177,6 +179,26 @@ def task_prelabeller(stores: Stores, settings: Settings, connection: Redis) -> T
     )
 
 
+def reference_worths(stores: Stores, settings: Settings, connection: Redis) -> ReferenceWorths:
+    """Connect what lets workers measure what references are worth.
+
+    Args:
+        stores: From `open_stores` or `connect_stores`.
+        settings: Their number of references and folder of trainings are used.
+        connection: Redis with the queue of measurements.
+    """
+    return ReferenceWorths(
+        stores.engine,
+        stores.projects,
+        stores.references,
+        stores.addresses,
+        MeasureQueue(connection),
+        WorthRules(
+            settings.max_references_per_label, settings.training_dir, open_project_versions(settings).shared
+        ),
+    )
+
+
 @dataclass(frozen=True)
 class TrainingWiring:
     """Everything about trainings, except for the training itself.
@@ -218,6 +240,7 @@ class Wiring:
         reference_manager: Lists and changes them.
         reference_pictures: Draws them.
         reference_sets: Moves them between projects.
+        reference_worths: Measures what they are worth.
         email_of: Looks up the e-mail address of a user of a project's Label Studio; None if it is not known.
         reference_uses: Counts the clicks that used the references of a project, by version.
         follower: Applies webhooks to the references.
@@ -246,6 +269,7 @@ class Wiring:
     reference_manager: ReferenceManager
     reference_pictures: ReferencePictures
     reference_sets: ReferenceSets
+    reference_worths: ReferenceWorths
     email_of: EmailOf
     reference_uses: Callable[[int], dict[str, int]]
     follower: AnnotationFollower
@@ -317,6 +341,7 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
         reference_manager=stores.reference_manager(settings),
         reference_pictures=stores.reference_pictures(settings),
         reference_sets=stores.reference_sets(settings),
+        reference_worths=reference_worths(stores, settings, connection),
         email_of=UserEmails(stores.projects).email_of,
         reference_uses=ClickLog(stores.engine).reference_uses,
         follower=follower,

@@ -44,6 +44,7 @@ from refcut_backend.api.pages.projects import projects_routes
 from refcut_backend.api.pages.references import references_routes
 from refcut_backend.api.pages.status import status_page, status_routes, wants_page
 from refcut_backend.api.pages.training import training_routes
+from refcut_backend.api.pages.worth import worth_routes
 from refcut_backend.api.sessions import LoginAttempts, Sessions
 from refcut_backend.errors import BadRequestError, DatabaseFailsError
 from refcut_backend.label_studio.payloads import JobStatusRequest, PredictRequest, SetupRequest, Webhook
@@ -120,6 +121,7 @@ def create_app(
         training_routes(wiring, bodies),
         login_routes(access, sessions, attempts, bodies),
         references_routes(wiring, bodies),
+        worth_routes(wiring, bodies),
     )
     for router in pages:
         app.include_router(router, dependencies=local_or_password)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,20 +13,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 from rich.text import Text
+from tqdm import tqdm
 
 from refcut_backend.cli.common import ProjectOption, open_console, plain, with_project
 from refcut_backend.errors import ConfigError, RefCutError
 from refcut_backend.label_studio.project_ids import project_name
-from refcut_backend.references.selection import IN_USE, OwnerRule, ReferenceSelector
+from refcut_backend.references.selection import IN_USE, OwnerRule, ReferenceSelector, State
 from refcut_backend.settings import Settings
 
 if TYPE_CHECKING:
     # Label Studio's SDK takes a second to import; other commands do not need it.
     from refcut_backend.references.manage import ReferenceManager, ReferenceRow
     from refcut_backend.wiring import Stores
+    from refcut_backend.worth.figures import ReferenceFigures
+    from refcut_backend.worth.measure import ReferenceWorths
 
 
 references_app = typer.Typer(help="List, show, add, pin and disable references.", no_args_is_help=True)
+
+POLL_S = 0.5
 
 LabelOption = Annotated[str, typer.Option("--label", help="label as in the label config")]
 SomeLabelOption = Annotated[str | None, typer.Option("--label", help="only this label")]
@@ -208,6 +216,57 @@ def import_set(
     with_project(project, run)
 
 
+@references_app.command()
+def worth(
+    project: ProjectOption,
+    label: SomeLabelOption = None,
+    show: Annotated[bool, typer.Option("--show", help="only show what was measured before")] = False,
+) -> None:
+    """Measure what references are worth: one click with and without each, on other annotated tasks."""
+    from refcut_backend.queue.redis import connect_redis, find_redis
+    from refcut_backend.versions.serving import open_project_versions
+    from refcut_backend.wiring import reference_worths
+    from refcut_backend.worth.store import WorthStore
+
+    def run(stores: Stores, project_id: int, settings: Settings) -> None:
+        if not show:
+            with connect_redis(find_redis(settings)) as connection:
+                _measure(reference_worths(stores, settings, connection), project_id, label)
+        rows = [
+            row
+            for row in stores.reference_manager(settings).rows(project_id, label)
+            if row.state is not State.NO_LABEL
+        ]
+        found = WorthStore(stores.engine).of_project(project_id)
+        serving = open_project_versions(settings).of(project_id)
+        open_console().print(_worth_table(rows, found, serving))
+
+    with_project(project, run)
+
+
+def _measure(worths: ReferenceWorths, project_id: int, label: str | None) -> None:
+    """Leads a measurement, or follows the one that is under way. Ctrl-C stops it."""
+    run, is_new = worths.request(project_id, label)
+    if not is_new:
+        print("a measurement of the project is under way already", file=sys.stderr)
+    else:
+        threading.Thread(target=worths.measure, args=(run,), daemon=True).start()
+    try:
+        with tqdm(unit="mask", disable=None) as bar:
+            while (now := worths.store.latest(project_id)) is not None and not now.has_ended:
+                bar.total = now.steps or None
+                bar.update(now.step - bar.n)
+                time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        worths.store.stop(project_id)
+        raise
+    if now is None or now.outcome != "done":
+        raise RefCutError(f"not measured: {'the project was forgotten' if now is None else now.message}")
+    print(now.message)
+    for problem in now.problems:
+        print(f"  {plain(problem)}")
+
+
 @contextmanager
 def _file_explained(done: str) -> Iterator[None]:
     """Explains why a file cannot be read or written."""
@@ -247,6 +306,26 @@ def _table(rows: list[ReferenceRow]) -> Table:
             f"{row.seen_at:%Y-%m-%d %H:%M:%S}",
             _state(row),
             Text("; ".join(row.facts.weaknesses), style="yellow"),
+        )
+    return table
+
+
+def _worth_table(
+    rows: list[ReferenceRow], found: dict[tuple[str, str], list[ReferenceFigures]], serving: str
+) -> Table:
+    from refcut_backend.worth.figures import best_to_show
+
+    table = Table("label", "task", "version", "state", "worth", "model")
+    for row in rows:
+        candidate = row.candidate
+        figures = best_to_show(found.get((candidate.label, candidate.version), ()), serving)
+        table.add_row(
+            plain(candidate.label),
+            "-" if candidate.is_from_set else str(candidate.task_id),
+            candidate.version,
+            _state(row),
+            "not measured" if figures is None else plain(figures),
+            "" if figures is None else plain(figures.model_version),
         )
     return table
 

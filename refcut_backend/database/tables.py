@@ -296,6 +296,56 @@ class TrainingRun(Base):
     version: Mapped[str | None] = mapped_column(String(200))
 
 
+class WorthRun(Base):
+    """A measurement of what a project's references are worth. Times are seconds since 1970.
+
+    Attributes:
+        active_project: The project id while the run is active, None afterwards. Unique: one active run per project.
+        label: The label that is measured; None for all.
+        seen_at: Last sign of life of the process that leads the run.
+        step: Number of annotated masks that were measured, of `steps`.
+        outcome: `worth.store.Outcome`, None until the run has ended.
+        problems: What could not be measured: one sentence each.
+    """
+
+    __tablename__ = "worth_runs"
+
+    id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    project_id: Mapped[LabelStudioId] = mapped_column(index=True)
+    active_project: Mapped[int | None] = mapped_column(BigInteger, unique=True)
+    label: Mapped[str | None] = mapped_column(String(500))
+    requested_at: Mapped[float] = mapped_column(Float)
+    seen_at: Mapped[float] = mapped_column(Float)
+    ended_at: Mapped[float | None] = mapped_column(Float)
+    step: Mapped[int] = mapped_column(default=0)
+    steps: Mapped[int] = mapped_column(default=0)
+    outcome: Mapped[str | None] = mapped_column(String(20))
+    message: Mapped[str | None] = mapped_column(Text)
+    problems: Mapped[list[str]] = mapped_column(JSON, default=list)
+
+
+class ReferenceWorth(Base):
+    """What a reference was worth to a version of the model.
+
+    Attributes:
+        version: Of the reference: it changes with the photograph and with a mask.
+        model_version: Weights that computed the masks.
+        measured_at: Seconds since 1970.
+        tasks: [task, IoU with it, IoU without, IoU with the others or None, 1 if the model was trained on the photo].
+        problems: Why tasks are missing: one sentence each.
+    """
+
+    __tablename__ = "reference_worths"
+
+    project_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(String(500), primary_key=True)
+    version: Mapped[str] = mapped_column(String(12), primary_key=True)
+    model_version: Mapped[str] = mapped_column(String(200), primary_key=True)
+    measured_at: Mapped[float] = mapped_column(Float)
+    tasks: Mapped[list[list[Any]]] = mapped_column(JSON)
+    problems: Mapped[list[str]] = mapped_column(JSON, default=list)
+
+
 class ImageSplit(Base):
     """Whether an image trains or evaluates the project's model; decided once.
 

@@ -81,6 +81,11 @@ class ProjectImages:
         self._index_path = folder.parent / INDEX_FILE
         self._index = _read_index(self._index_path)
 
+    def known_content(self, where: TaskImage) -> str | None:
+        """Return the content of an image when a training last read it; None if this folder does not know it."""
+        image, _ = self._index.get(_key(where), (None, UNKNOWN))
+        return None if image is None else image.content
+
     def read(self, where: TaskImage, fetch: FetchImage) -> StoredImage:
         """Return an image of a task as a stored file. Fetches it only if its source says that it has changed.
 

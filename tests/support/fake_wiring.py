@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from refcut_backend.clicks.service import ClickService
 from refcut_backend.clicks.speed import ClickSpeed
 from refcut_backend.database.engine import WriteCheck, open_database
 from refcut_backend.database.projects import Projects
-from refcut_backend.errors import ClickTimeoutError, QueueUnavailableError
+from refcut_backend.errors import ClickTimeoutError, ImageError, QueueUnavailableError
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.images.uploads import Uploads
 from refcut_backend.label_studio import brush_rle
@@ -30,6 +31,7 @@ from refcut_backend.playground.service import Playground
 from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
 from refcut_backend.prelabeling.task import Prelabelled, TaskToPrelabel
 from refcut_backend.queue.heartbeats import WorkerState
+from refcut_backend.queue.measure_queue import MeasureAnswer, MeasuredSet, MeasureJob
 from refcut_backend.queue.messages import ClickAnswer, ClickJob
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.queue.recent_clicks import RecentClicks
@@ -47,6 +49,7 @@ from refcut_backend.training.status import TrainingStatus
 from refcut_backend.training.trigger import TrainingRules
 from refcut_backend.versions.store import ModelStore
 from refcut_backend.wiring import Stores, TrainingWiring, Wiring
+from refcut_backend.worth.measure import ReferenceWorths, WorthRules
 from tests.support.one_version import OneVersion
 from tests.support.recorded import LABEL_CONFIG
 
@@ -89,6 +92,42 @@ def queue_state(waiting: int, ready_workers: int, click_s: float | None = None) 
     return QueueState(waiting, 2.0 if waiting else 0.0, tuple(workers), {"busy": 7})
 
 
+class FakeMeasureQueue:
+    """Gives a click the IoU .5 alone, and .1 more per reference. gate: what every answer waits for."""
+
+    def __init__(self, *versions: str) -> None:
+        self.jobs: list[MeasureJob] = []
+        self.versions = list(versions)
+        self.workers_ready = 1
+        self.problems: dict[int, str] = {}
+        self.lost: set[int] = set()
+        self.images: dict[int, str] = {}
+        self.most_at_once = 100
+        self.gate: threading.Event | None = None
+
+    def workers(self) -> range:
+        return range(self.workers_ready)
+
+    def ask(
+        self, job: MeasureJob, deadline: float, is_cancelled: Callable[[], bool], *, is_continuation: bool
+    ) -> MeasureAnswer:
+        assert is_continuation == (() not in job.sets)
+        self.jobs.append(MeasureJob.from_json(json.loads(json.dumps(job.to_json()))))
+        while self.gate is not None and not self.gate.wait(0.02):
+            if is_cancelled():
+                raise ClickTimeoutError("not in time")
+        if job.task_id in self.problems:
+            return MeasureAnswer.refused(ImageError(self.problems[job.task_id]))
+        measured = [
+            MeasuredSet(None, "its image cannot be used: lost")
+            if self.lost.intersection(ids)
+            else MeasuredSet(0.5 + 0.1 * len(ids))
+            for ids in job.sets[: self.most_at_once]
+        ]
+        version = self.versions.pop(0) if self.versions else MODEL_VERSION
+        return MeasureAnswer(tuple(measured), self.images.get(job.task_id, "image"), version)
+
+
 class FakePreloader:
     """Notes which tasks were opened, as (project, task)."""
 
@@ -128,6 +167,7 @@ def wiring_on(
     prelabel_rules: PrelabelRules | None = None,
     url: str | None = None,
     recent_clicks: RecentClicks | None = None,
+    measurer: FakeMeasureQueue | None = None,
 ) -> Iterator[Wiring]:
     """A wiring with its database in a folder, or at a URL; the projects of recorded requests have called /setup."""
     engine = open_database(url or f"sqlite:///{folder / 'refcut.db'}")
@@ -146,6 +186,14 @@ def wiring_on(
         reference_manager=stores.reference_manager(settings),
         reference_pictures=stores.reference_pictures(settings),
         reference_sets=stores.reference_sets(settings),
+        reference_worths=ReferenceWorths(
+            engine,
+            projects,
+            references,
+            stores.addresses,
+            measurer or FakeMeasureQueue(),
+            WorthRules(4, folder / "training", MODEL_VERSION),
+        ),
         email_of=UserEmails(projects).email_of,
         reference_uses=ClickLog(engine).reference_uses,
         follower=AnnotationFollower(references, projects),

@@ -28,6 +28,7 @@ from refcut_backend.references.pictures import Size
 from refcut_backend.references.selection import IN_USE, Action, OwnerRule, ReferenceSelector, State
 from refcut_backend.references.sets import ExportedSet, ImportedSet
 from refcut_backend.wiring import Wiring
+from refcut_backend.worth.figures import ReferenceFigures, best_to_show
 
 READING_THREADS = 2
 """Pages are read by few people; a click waits for none of these threads."""
@@ -90,11 +91,15 @@ class Card:
         row: The reference.
         uses: Clicks of the last days that used it.
         task_page: Its task in Label Studio; empty if the address is not known.
+        worth: What it was worth when it was measured; None if it was not.
+        is_of_other_model: Whether another version of the model serves than the one that it was measured with.
     """
 
     row: ReferenceRow
     uses: int
     task_page: str
+    worth: ReferenceFigures | None = None
+    is_of_other_model: bool = False
 
     @property
     def is_in_use(self) -> bool:
@@ -166,6 +171,8 @@ class ReferencesPage:
             for rule in self._wiring.references.rules.of_project(project_id)
             if rule == OwnerRule(Action.DISABLE, rule.label)
         }
+        worth = self._wiring.reference_worths.store.of_project(project_id)
+        serving = self._wiring.versions.of(project_id)
         most = SHOWN_PER_LABEL if label is None else SHOWN_OF_ONE_LABEL
         labels = [
             LabelCard(
@@ -177,6 +184,8 @@ class ReferencesPage:
                         f"{project.label_studio}data?task={row.candidate.task_id}"
                         if project.label_studio and not row.candidate.is_from_set
                         else "",
+                        figures := best_to_show(worth.get((found.label, row.candidate.version), ()), serving),
+                        figures is not None and figures.model_version not in ("", serving),
                     )
                     for row in found.rows
                 ),

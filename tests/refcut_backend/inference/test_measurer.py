@@ -17,7 +17,15 @@ from refcut_backend.inference.measurer import SLICE_S, ReferenceMeasurer
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.measure_queue import MeasuredSet, MeasureJob
 from refcut_backend.queue.messages import ClickAnswer
-from tests.refcut_backend.inference.test_engine import SETTINGS, Store, job, make_engine, network, picture, serve
+from tests.refcut_backend.inference.test_engine import (
+    SETTINGS,
+    Store,
+    job,
+    make_engine,
+    network,
+    picture,
+    serve,
+)
 
 HEIGHT, WIDTH = 40, 60
 

@@ -133,6 +133,9 @@ document.addEventListener("change", (event) => {
   addSet(async () => ({ data: await base64Of(file) }));
 });
 
+// worth.js has new figures.
+document.addEventListener("references-changed", () => refresh());
+
 /** @type {Promise<Record<string, string>> | undefined} user number to e-mail address */
 let emails;
 

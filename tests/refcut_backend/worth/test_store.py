@@ -1,0 +1,115 @@
+"""Runs and figures in the database."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Engine
+
+from refcut_backend.database.engine import open_database
+from refcut_backend.database.projects import Projects
+from refcut_backend.worth.figures import ReferenceFigures, TaskFigures
+from refcut_backend.worth.store import INTERRUPTED, SILENT_S, Outcome, WorthStore
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def engine(tmp_path) -> Engine:
+    return open_database(f"sqlite:///{tmp_path / 'refcut.db'}")
+
+
+@pytest.fixture
+def store(engine: Engine, clock: Clock) -> WorthStore:
+    return WorthStore(engine, clock)
+
+
+def figures(version: str, model: str = "m", label: str = "Wheel") -> ReferenceFigures:
+    tasks = (TaskFigures(3, 0.75, 0.5, None, True), TaskFigures(4, 0.25, 0.5, 0.125))
+    return ReferenceFigures(label, version, model, 5.0, tasks, ("task 9: gone",))
+
+
+def test_one_run_of_a_project_at_a_time(store):
+    run, is_new = store.request(7, None)
+    again, is_new_again = store.request(7, "Wheel")
+    assert (is_new, is_new_again) == (True, False)
+    assert again.id == run.id
+    assert store.request(8, None)[1]
+
+
+def test_progress_and_end_are_read_back_and_an_ended_run_changes_no_more(store):
+    run, _ = store.request(7, "Wheel")
+    assert store.progress(run, 3, 20)
+    assert (store.latest(7).step, store.latest(7).steps, store.latest(7).label) == (3, 20, "Wheel")
+    assert store.end(run, Outcome.DONE, "all done", [f"task {n}" for n in range(30)])
+    ended = store.latest(7)
+    assert (ended.outcome, ended.message, len(ended.problems)) == (Outcome.DONE, "all done", 21)
+    assert ended.problems[-1] == "and 10 more"
+    assert not store.progress(run, 4)
+    assert not store.end(run, Outcome.FAILED, "late")
+    assert store.request(7, None)[1]
+
+
+def test_a_stopped_run_belongs_to_nobody(store):
+    assert not store.stop(7)
+    run, _ = store.request(7, None)
+    assert store.stop(7)
+    assert not store.progress(run, 1)
+    assert store.latest(7).outcome is Outcome.STOPPED
+
+
+def test_a_run_whose_process_is_silent_has_failed_and_another_may_begin(store, clock):
+    run, _ = store.request(7, None)
+    clock.now += SILENT_S / 2
+    store.progress(run)
+    clock.now += SILENT_S - 1
+    assert not store.latest(7).has_ended
+    clock.now += 2
+    assert (store.latest(7).outcome, store.latest(7).message) == (Outcome.FAILED, INTERRUPTED)
+    other, is_new = store.request(7, None)
+    assert is_new
+    assert not store.progress(run), "the silent process learns of it"
+    assert store.progress(other)
+
+
+def test_figures_are_kept_with_the_version_of_the_model(store):
+    both = {("Wheel", "a" * 12)}
+    store.save(7, [figures("a" * 12, "m1")], both)
+    store.save(7, [figures("a" * 12, "m2")], both)
+    found = store.of_project(7)["Wheel", "a" * 12]
+    assert found == [figures("a" * 12, "m1"), figures("a" * 12, "m2")]
+    assert store.of_project(8) == {}
+
+
+def test_a_second_measurement_with_the_same_model_replaces_the_first(store):
+    present = {("Wheel", "a" * 12)}
+    store.save(7, [figures("a" * 12)], present)
+    newer = ReferenceFigures("Wheel", "a" * 12, "m", 9.0)
+    store.save(7, [newer], present)
+    assert store.of_project(7) == {("Wheel", "a" * 12): [newer]}
+
+
+def test_figures_of_references_that_are_gone_or_changed_are_removed(store):
+    store.save(7, [figures("a" * 12), figures("b" * 12)], {("Wheel", "a" * 12), ("Wheel", "b" * 12)})
+    store.save(8, [figures("a" * 12)], {("Wheel", "a" * 12)})
+    store.save(7, [figures("c" * 12)], {("Wheel", "b" * 12)})
+    assert set(store.of_project(7)) == {("Wheel", "b" * 12)}
+    assert set(store.of_project(8)) == {("Wheel", "a" * 12)}
+
+
+def test_a_forgotten_project_takes_its_measurements_along(store, engine):
+    store.request(7, None)
+    store.save(7, [figures("a" * 12)], {("Wheel", "a" * 12)})
+    Projects(engine).forget(7)
+    assert store.latest(7) is None
+    assert store.of_project(7) == {}
