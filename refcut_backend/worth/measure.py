@@ -205,7 +205,10 @@ class ReferenceWorths:
             )
         count = self._save(run, candidates, measured)
         problems = [*targets.problems, *measured.failed]
-        return f"{count} references measured on {len(targets.found)} annotated masks", problems
+        return (
+            f"{_count(count, 'reference')} measured on {_count(measured.masks, 'annotated mask')}",
+            problems,
+        )
 
     def _read_targets(
         self, run: WorthRun, candidates: dict[str, list[ListedReference]], trained: set[str]
@@ -326,6 +329,10 @@ class ReferenceWorths:
     def _check(self, is_ours: bool) -> None:
         if not is_ours:
             raise StoppedError
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 class TargetRefusedError(Exception):

@@ -44,12 +44,14 @@ class Measured:
 
     Attributes:
         model_version: Weights that computed all of it; "" before the first figure.
+        masks: Number of annotated masks that were measured on.
         tasks: Row of a reference to its figures.
         problems: Row of a reference to why figures are missing.
         failed: What could not be measured at all, one sentence each.
     """
 
     model_version: str = ""
+    masks: int = 0
     tasks: dict[int, list[TaskFigures]] = field(default_factory=dict)
     problems: dict[int, list[str]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
@@ -69,6 +71,7 @@ class Measured:
             found: What each of their sets gave.
             trained: Whether the model was trained on the photograph.
         """
+        self.masks += 1
         without = found[()].iou
         for one in of_label:
             alone, others = found[one.candidate.id,], others_of(one, of_label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser import Watched, chromium, flaws, watched_page
+from tests.support.fake_wiring import FakeMeasureQueue
 from tests.support.pages_world import CAR, HOSTILE_LABEL, PagesWorld, pages_world, part_mask
 from tests.support.recorded import brush_result
 
@@ -93,6 +95,56 @@ def test_a_tasks_regions_become_a_reference_and_no_longer_are(world: PagesWorld,
     expect(page.locator("#message")).to_have_text("Removed.")
     expect(card).to_have_count(0)
     assert world.wiring.references.rules.of_label(7, "Door") == []
+
+
+def measurements(world: PagesWorld) -> FakeMeasureQueue:
+    """The queue behind the page; tasks 31 to 36 show wheels, and none of them gives a reference."""
+    for number in range(6):
+        wheel = brush_result("w", "Wheel", part_mask(CAR, "Wheel"))
+        world.report(world.cars.annotate(60 + number, 31 + number, wheel))
+    found = world.wiring.reference_worths._queue
+    assert isinstance(found, FakeMeasureQueue)
+    return found
+
+
+def test_what_references_are_worth_is_measured_with_a_progress_bar(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page, queue = watched.page, measurements(world)
+    queue.gate = threading.Event()
+    queue.problems[33] = "<img src=x onerror=alert(1)>"
+    page.goto(references(world))
+    page.get_by_role("button", name="Measure all references").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    expect(page.locator("#worth-progress span")).to_have_text("0 of 10 masks")
+    expect(page.locator("#measure")).to_be_disabled()
+    expect(page.locator("#stop-measuring")).to_be_focused()
+    queue.gate.set()
+    expect(page.locator("#message")).to_have_text("Done: 4 references measured on 7 annotated masks.")
+    expect(page.get_by_role("progressbar")).to_be_hidden()
+    wheels = page.locator(".reference-card", has_text="First click with it .60, without .50, on 6 tasks")
+    expect(wheels).to_have_count(2)
+    expect(wheels.first).to_contain_text("better on 6, worse on 0.")
+    expect(page.get_by_text("Not measured: no other annotated task shows the label.").first).to_be_visible()
+    expect(page.locator("#worth-problems li")).to_have_text("task 33: <img src=x onerror=alert(1)>")
+
+
+def test_a_measurement_is_stopped_and_one_that_runs_is_followed(world: PagesWorld, watched: Watched) -> None:
+    page, queue = watched.page, measurements(world)
+    queue.gate = threading.Event()
+    world.wiring.reference_worths.start(7, "Wheel")
+    page.goto(references(world))
+    expect(page.locator("#worth-progress span")).to_have_text("0 of 8 masks of Wheel")
+    page.get_by_role("button", name="Stop").click()
+    expect(page.locator("#message")).to_have_text("The measurement was stopped.")
+    expect(page.get_by_text("First click with it")).to_have_count(0)
+    queue.gate.set()
+    page.locator(".label-card", has=page.get_by_role("heading", name="Wheel")).get_by_role(
+        "button", name="Measure"
+    ).click()
+    expect(page.locator("#message")).to_have_text("Done: 2 references measured on 8 annotated masks.")
+    expect(page.get_by_text("First click with it")).to_have_count(2)
 
 
 def test_a_set_is_downloaded_here_and_uploaded_to_another_project(

@@ -23,6 +23,7 @@ from refcut_backend.inference.work_loop import work
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.logs import set_up_logging
 from refcut_backend.queue.background_queues import PreemptionCheck
+from refcut_backend.queue.measure_queue import MeasureAnswer, MeasuredSet, MeasureJob
 from refcut_backend.queue.messages import (
     ClickAnswer,
     ClickJob,
@@ -126,6 +127,23 @@ class FakePrelabeller:
         return not should_yield()
 
 
+class FakeMeasurer:
+    """Every click has the IoU .5. An image address `wait FILE` waits until that exists, or something else waits."""
+
+    def measure(self, job: MeasureJob, should_yield: Callable[[], bool]) -> MeasureAnswer:
+        measured: list[MeasuredSet] = []
+        order, _, argument = job.image_address.rpartition("/")[2].partition(" ")
+        for number in range(len(job.sets)):
+            _log(f"mask {job.task_id} {number}")
+            gate = Path(os.environ["FAKE_WORKER_LOG"]).parent / argument
+            while order == "wait" and number == 1 and not gate.exists() and not should_yield():
+                time.sleep(0.01)
+            if should_yield():
+                break
+            measured.append(MeasuredSet(0.5))
+        return MeasureAnswer(tuple(measured), "image", "s14-1a2a898a")
+
+
 def _sleep_in_python(seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -163,7 +181,15 @@ def main() -> None:
         engine = FakeEngine(bytearray(b"x") * (arguments.ballast_mb << 20))
         for_click = PreemptionCheck(connect_redis(url), (CLICK_QUEUE,))
         for_annotator = PreemptionCheck(connect_redis(url), (CLICK_QUEUE, PRELOAD_QUEUE))
-        return JobRunner(engine, FakePrelabeller(), for_click.should_yield, for_annotator.should_yield)
+        for_others = PreemptionCheck(connect_redis(url), (CLICK_QUEUE, PRELOAD_QUEUE, PRELABEL_QUEUE))
+        return JobRunner(
+            engine,
+            FakePrelabeller(),
+            for_click.should_yield,
+            for_annotator.should_yield,
+            FakeMeasurer(),
+            for_others.should_yield,
+        )
 
     sys.exit(work(url, read_queue_names(arguments.queues), arguments.name, make_runner))
 

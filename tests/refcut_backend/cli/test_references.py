@@ -16,6 +16,7 @@ from refcut_backend.cli.main import app
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.references.pictures import GREEN, RED
 from tests.refcut_backend.references.test_registry import annotation_update, reference
+from tests.support.fake_wiring import FakeMeasureQueue
 from tests.support.label_studio_api import TOKEN
 from tests.support.recorded import LABEL_CONFIG, REPOSITORY
 from tests.support.registry import DOOR, MOVED, WHEEL, marked
@@ -144,3 +145,26 @@ def test_references_move_to_another_project_as_a_file_and_back_out_again(
 )
 def test_a_wrong_word_is_one_clear_message_and_a_failure(label_studio_api, refcut, arguments, message):
     assert message in refcut(*arguments, fails=True)
+
+
+def test_worth_measures_shows_progress_and_prints_what_the_page_shows(
+    registry, label_studio_api, refcut, monkeypatch
+):
+    registry.follow(label_studio_api.annotate(1, 10, DOOR, marked(DOOR)))
+    registry.follow(*(label_studio_api.annotate(number, 10 * number, DOOR) for number in range(2, 8)))
+    queue = FakeMeasureQueue()
+    queue.problems[20] = "\x1b[31mlost"
+    monkeypatch.setattr("refcut_backend.queue.redis.find_redis", lambda _settings: "redis://127.0.0.1:1")
+    monkeypatch.setattr("refcut_backend.wiring.MeasureQueue", lambda _connection: queue)
+    assert "not measured" in refcut("worth", "--project", "7", "--show")
+    assert queue.jobs == []
+    shown = refcut("worth", "--project", "7")
+    assert "1 reference measured on 5 annotated masks" in shown
+    assert "task 20: \N{REPLACEMENT CHARACTER}[31mlost" in shown
+    assert "First click with it .60, without .50, on 5 tasks: better on 5, worse on 0." in shown
+    assert "First click with it .60" in refcut("worth", "--project", "7", "--show")
+    assert "no reference to measure of 'Hood'" in refcut(
+        "worth", "--project", "7", "--label", "Hood", fails=True
+    )
+    queue.workers_ready = 0
+    assert "no worker is ready" in refcut("worth", "--project", "7", fails=True)

@@ -87,7 +87,7 @@ def test_one_label_is_measured_alone(world):
     world.registry.follow(
         world.api.annotate(120, 20, WHEEL, marked(WHEEL)), world.api.annotate(121, 21, WHEEL)
     )
-    assert world.measure("Wheel").message == "1 references measured on 2 annotated masks"
+    assert world.measure("Wheel").message == "1 reference measured on 1 annotated mask"
     assert {task.task_id for task in world.figures(20, "Wheel").tasks} == {21}
     assert {label for label, _ in world.worths.store.of_project(7)} == {"Wheel"}
 
