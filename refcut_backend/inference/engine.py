@@ -25,7 +25,7 @@ from model.types import Click, MaskResult
 from refcut_backend.errors import ModelOutputError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ByteCache, ImageCache, WorkingImage
-from refcut_backend.inference.frames import box_in_pixels, clicks_in_pixels, mask_of_click
+from refcut_backend.inference.frames import box_in_pixels, clicks_in_pixels, map_png, mask_of_click
 from refcut_backend.inference.models import ServedModel, ServedModels
 from refcut_backend.inference.reference_cache import (
     ContentKey,
@@ -307,6 +307,7 @@ class ClickEngine:
             reference_versions=usable.versions,
             references_left_out=usable.left_out,
             extent=result.chosen - network_choice.chosen,
+            map_png=map_png(result.probability_hw) if job.wants_map else "",
             model_version=model.version,
             milliseconds={
                 "image": _ms(started, fetched),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,9 @@ from model.masks import clicked_pieces
 from model.types import Box, Click, MaskResult
 from refcut_backend.images.decode import full_size_mask
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick, to_pixel
+
+MAP_PX = 320
+"""Longest side of a probability map: at most 0.1 megabytes as PNG, whatever the photograph."""
 
 
 def clicks_in_pixels(clicks: Sequence[PercentClick], height: int, width: int) -> list[Click]:
@@ -72,3 +77,20 @@ def mask_of_click(
         kept_hw = clicked_pieces(result.mask_hw, clicks)
         probability_hw = np.where(result.mask_hw & ~kept_hw, np.float32(0), probability_hw)
     return full_size_mask(probability_hw, *size_hw, threshold)
+
+
+def map_png(probability_hw: NDArray[np.float32]) -> str:
+    """A map of probabilities to look at.
+
+    Args:
+        probability_hw: (h, w) in 0..1.
+
+    Returns:
+        A grey PNG in base64, at most `MAP_PX` wide or high; white is 1.
+    """
+    scale = min(MAP_PX / max(probability_hw.shape), 1.0)
+    height, width = (max(round(side * scale), 1) for side in probability_hw.shape)
+    small_hw = cv2.resize(probability_hw, (width, height), interpolation=cv2.INTER_AREA)
+    ok, data = cv2.imencode(".png", np.round(255 * small_hw).astype(np.uint8))
+    assert ok, "OpenCV always writes PNG"
+    return base64.b64encode(data.tobytes()).decode()

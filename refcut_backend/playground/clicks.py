@@ -32,6 +32,7 @@ class PlaygroundMask:
         expected_iou: IoU that the mask can be expected to have, 0..1.
         model_version: Weights that computed it.
         milliseconds: Time per step in the worker.
+        map_png: Probabilities as a small grey PNG in base64; "" if they were not asked for.
     """
 
     mask_hw: NDArray[np.bool_]
@@ -39,6 +40,7 @@ class PlaygroundMask:
     expected_iou: float
     model_version: str
     milliseconds: dict[str, float]
+    map_png: str = ""
 
 
 class PlaygroundClicks:
@@ -61,6 +63,8 @@ class PlaygroundClicks:
         box: PercentBox | None,
         reference_names: Sequence[str],
         extent: int = 0,
+        *,
+        wants_map: bool = False,
     ) -> PlaygroundMask:
         """Asks a worker for the mask of some clicks.
 
@@ -71,6 +75,7 @@ class PlaygroundClicks:
             box: The box that the object began with, in percent; None without one.
             reference_names: References that say what is meant; none means clicks alone.
             extent: Steps larger than the network's choice; negative for smaller.
+            wants_map: Whether the probabilities shall come along.
 
         Raises:
             RefCutError: If there is no answer; the message says why, and what helps.
@@ -92,6 +97,7 @@ class PlaygroundClicks:
                 click_ids=(session,),
                 box=box,
                 extent=extent,
+                wants_map=wants_map,
             )
         )
         if answer.error_code is not None:
@@ -102,5 +108,10 @@ class PlaygroundClicks:
             else np.zeros((answer.height, answer.width), bool)
         )
         return PlaygroundMask(
-            mask_hw, list(answer.rle), answer.score, answer.model_version, dict(answer.milliseconds)
+            mask_hw,
+            list(answer.rle),
+            answer.score,
+            answer.model_version,
+            dict(answer.milliseconds),
+            answer.map_png,
         )

@@ -23,6 +23,7 @@ from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 
 MAX_SIDE_PX = 2**31 - 1
 MAX_TEXT = 2000
+MAX_MAP_TEXT = 200_000
 PHASES = frozenset({"image", "references", "network", "encoding"})
 """Steps of a click in the worker; each is a series of a metric, so no others are taken from an answer."""
 
@@ -128,6 +129,7 @@ class ClickJob(JobMessage):
         extent: How many steps larger than the network's choice the mask shall be; negative for smaller.
         pieces: "all" keeps every piece of the mask, "clicked" drops specks that nobody clicked on, "auto" does so where
             all references are one piece each.
+        wants_map: Whether the answer shall have the probability map, too.
         format: Version of these fields.
     """
 
@@ -144,6 +146,7 @@ class ClickJob(JobMessage):
     box: PercentBox | None = None
     extent: int = 0
     pieces: Pieces = "auto"
+    wants_map: bool = False
     format: int = FORMAT
 
 
@@ -196,6 +199,7 @@ class ClickAnswer:
         references_left_out: References of the job that could not be used.
         extent: Steps from the network's choice to this mask; fewer than the job asks for where no larger or smaller mask
             is left.
+        map_png: Probabilities as a small grey PNG in base64, if the job wants them; "" otherwise.
     """
 
     width: Pixels = 0
@@ -209,6 +213,7 @@ class ClickAnswer:
     milliseconds: dict[str, Finite] = field(default_factory=dict)
     references_left_out: tuple[LeftOutReference, ...] = ()
     extent: int = 0
+    map_png: Annotated[str, Field(max_length=MAX_MAP_TEXT)] = ""
 
     @classmethod
     def refused(cls, error: RefCutError) -> ClickAnswer:
@@ -217,7 +222,10 @@ class ClickAnswer:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON."""
-        return _with_left_out({**vars(self), "rle": pack_rle(self.rle)}, self.references_left_out)
+        payload = {**vars(self), "rle": pack_rle(self.rle)}
+        if not self.map_png:
+            del payload["map_png"]
+        return _with_left_out(payload, self.references_left_out)
 
     @classmethod
     def from_json(cls, data: object) -> ClickAnswer:

@@ -280,8 +280,11 @@ class ReferenceWorths:
                 left,
                 pieces,
             )
-            answer = self._queue.ask(job, deadline, beat.is_lost, is_continuation=bool(found))
-            self._check(not beat.was_lost)
+            try:
+                answer = self._queue.ask(job, deadline, beat.is_lost, is_continuation=bool(found))
+            finally:
+                # A wait that was cancelled ends as one without an answer does.
+                self._check(not beat.was_lost)
             if answer.error_code is not None:
                 raise TargetRefusedError(answer.error_message)
             if answer.measured:

@@ -82,6 +82,7 @@ class ClickRequest(BaseModel):
     box: ClickBox | None = None
     references: Annotated[list[Key], Field(max_length=50)] = []
     extent: Annotated[int, Field(ge=-2, le=2)] = 0
+    wants_map: bool = False
 
 
 def home_route() -> APIRouter:
@@ -198,6 +199,7 @@ def _click(playground: Playground, request: ClickRequest) -> dict[str, Any]:
         None if box is None else PercentBox(box.left, box.top, box.right, box.bottom),
         request.references,
         request.extent,
+        wants_map=request.wants_map,
     )
     return {
         "mask": base64.b64encode(mask_to_png(found.mask_hw)).decode(),
@@ -206,6 +208,7 @@ def _click(playground: Playground, request: ClickRequest) -> dict[str, Any]:
         "expected_iou": round(found.expected_iou, 4),
         "model_version": found.model_version,
         "milliseconds": found.milliseconds,
+        "map": found.map_png,
     }
 
 

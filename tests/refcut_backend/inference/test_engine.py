@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import dataclasses
 import hashlib
@@ -29,11 +30,12 @@ from refcut_backend.images.cache import ImageCache
 from refcut_backend.images.decode import decode_image
 from refcut_backend.images.fetch import Fetched, Stamp
 from refcut_backend.inference.engine import CacheLimits, ClickEngine
+from refcut_backend.inference.frames import clicks_in_pixels
 from refcut_backend.inference.models import ServedModel
 from refcut_backend.inference.reference_cache import RETRY_AFTER_S, ReferenceCache
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
-from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
+from refcut_backend.queue.messages import MAX_MAP_TEXT, ClickAnswer, ClickJob, PreloadJob
 from refcut_backend.queue.rq_jobs import JobTimeoutError
 from refcut_backend.references.parse import mask_to_png
 from refcut_backend.references.registry import StoredReference
@@ -135,6 +137,19 @@ def test_a_step_gives_the_next_candidate_and_says_how_far_it_could_go():
     assert chosen.extent == 0
     assert largest.extent - smallest.extent == 2, "three candidates are two steps apart"
     assert len({answer.score for answer in answers}) == 3 - (0 in (smallest.extent, largest.extent))
+
+
+def test_a_probability_map_comes_along_only_if_it_is_wanted_and_is_small():
+    engine = make_engine(Store(1200, 1600))
+    assert engine.answer(job((50, 50))).map_png == ""
+    answer = engine.answer(dataclasses.replace(job((50, 50)), wants_map=True))
+    assert len(answer.map_png) < MAX_MAP_TEXT
+    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(answer.map_png))))
+    assert shown.shape == (240, 320)
+    assert engine._in_work is not None
+    clicks = clicks_in_pixels(job((50, 50)).clicks, 960, 1280)
+    probability_hw = engine._in_work.predictor.predict(clicks).probability_hw
+    assert abs(float(shown.mean()) / 255 - float(probability_hw.mean())) < 0.01
 
 
 def test_where_the_references_are_one_piece_each_far_specks_that_nobody_clicked_on_go(monkeypatch):

@@ -30,8 +30,12 @@ from refcut_backend.queue.messages import (
 
 CLICK = PercentClick(10, 20, True, "a")
 MESSAGES: list[Any] = [
-    ClickJob(1, 2, "/a.jpg", "Door", (CLICK,), (3,), ("a",), PercentBox(1, 2, 3, 4, "b"), extent=-2),
-    ClickAnswer(4, 2, [1, 255], 0.5, ("v1",), "s14", milliseconds={"network": 1.5}, extent=-1),
+    ClickJob(
+        1, 2, "/a.jpg", "Door", (CLICK,), (3,), ("a",), PercentBox(1, 2, 3, 4, "b"), extent=-2, wants_map=True
+    ),
+    ClickAnswer(
+        4, 2, [1, 255], 0.5, ("v1",), "s14", milliseconds={"network": 1.5}, extent=-1, map_png="iVBO"
+    ),
     PreloadJob(1, 2, ("/a.jpg",), ((3, 4), (5,))),
     PrelabelJob(1, 2, (LabelToFind("Door", "image", "/a.jpg", (3,)),)),
     PrelabelAnswer((FoundLabel("Door", "image", 4, 2, (FoundMask([1], 0.5),), ("v1",)),), "s14"),

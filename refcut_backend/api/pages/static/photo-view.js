@@ -26,6 +26,7 @@ export class PhotoView {
     this.context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     /** @type {ImageBitmap | null} */ this.photo = null;
     /** @type {HTMLCanvasElement | null} */ this.mask = null;
+    /** @type {HTMLCanvasElement | null} drawn in place of the mask */ this.map = null;
     /** @type {Click[]} */ this.clicks = [];
     /** @type {Box | null} */ this.box = null;
     /** @type {{x: number, y: number} | null} */ this.cross = null;
@@ -101,7 +102,7 @@ export class PhotoView {
     event.preventDefault();
   }
 
-  /** @param {boolean} [withMarks] whether clicks, box and cross are drawn, too */
+  /** @param {boolean} [withMarks] whether clicks, box and cross are drawn, too, and the map in place of the mask */
   draw(withMarks = true) {
     const { canvas, context, photo } = this;
     if (!photo) return;
@@ -110,7 +111,8 @@ export class PhotoView {
       canvas.height = photo.height;
     }
     context.drawImage(photo, 0, 0);
-    if (this.mask) {
+    if (this.map && withMarks) context.drawImage(this.map, 0, 0, canvas.width, canvas.height);
+    else if (this.mask) {
       context.globalAlpha = 0.55;
       context.drawImage(this.mask, 0, 0);
       context.globalAlpha = 1;

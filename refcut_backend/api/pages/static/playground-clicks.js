@@ -6,6 +6,7 @@ import { one } from "./dom.js";
 import { Mask } from "./mask.js";
 import { complain, say } from "./message.js";
 import { PhotoView } from "./photo-view.js";
+import { mapOf } from "./playground-map.js";
 import { SIDES, state } from "./playground-state.js";
 
 /**
@@ -89,11 +90,14 @@ export async function compute() {
       box: state.box,
       references: side === "with" ? state.references.map((reference) => reference.name) : [],
       extent: state.extent,
+      wants_map: state.showsMap,
     });
+    const map = await mapOf(answer);
     const bitmap = await createImageBitmap(blobOf(answer.mask, "image/png"));
     if (asked !== state.asked) return;
     state.answers[side] = answer;
     state.masks[side] = Mask.from(bitmap);
+    state.maps[side] = map;
     one(`#figure-${side}`).textContent = `expected IoU ${answer.expected_iou.toFixed(2)}`;
     draw();
     if (side === "with") tellTime(answer, performance.now() - started);
@@ -111,6 +115,7 @@ export function draw() {
     const view = views[side];
     view.photo = state.photo?.bitmap ?? null;
     view.mask = state.masks[side]?.canvas ?? null;
+    view.map = state.showsMap && state.answers[side] ? state.maps[side] : null;
     view.clicks = state.clicks;
     view.box = state.box;
     view.draw();
@@ -128,6 +133,15 @@ export function undo() {
   if (state.clicks.length) state.clicks = state.clicks.slice(0, -1);
   else state.box = null;
   compute().catch(complain);
+}
+
+/** Shows the probabilities in place of the masks, or the masks again. */
+export function toggleMap() {
+  state.showsMap = !state.showsMap;
+  one("#map").setAttribute("aria-pressed", String(state.showsMap));
+  one("#map-legend").hidden = !state.showsMap;
+  if (state.showsMap && SIDES.some((side) => state.answers[side] && !state.answers[side].map)) compute().catch(complain);
+  else draw();
 }
 
 /** @param {string} tool */

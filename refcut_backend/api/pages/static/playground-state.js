@@ -9,7 +9,8 @@ import { ask, askFile } from "./api.js";
  * @typedef {{name: string, title: string, photograph: Photograph, outline: ImageBitmap}} Reference
  * @typedef {{reference: string, outline: string}} NewReference its name at the backend, and its outline as base64 of a PNG
  * @typedef {"with" | "alone"} Side
- * @typedef {{mask: string, rle: number[], expected_iou: number, milliseconds: Record<string, number>, model_version: string}} Answer
+ * `map` is empty unless it was asked for.
+ * @typedef {{mask: string, rle: number[], expected_iou: number, milliseconds: Record<string, number>, model_version: string, map: string}} Answer
  */
 
 export const SIDES = /** @type {const} @satisfies {Side[]} */ (["with", "alone"]);
@@ -26,6 +27,8 @@ export const state = {
   session: crypto.randomUUID(),
   /** @type {Record<Side, Answer | null>} */ answers: { with: null, alone: null },
   /** @type {Record<Side, import("./mask.js").Mask | null>} */ masks: { with: null, alone: null },
+  showsMap: false,
+  /** @type {Record<Side, HTMLCanvasElement | null>} of the last answers */ maps: { with: null, alone: null },
   /** @type {Record<"positive" | "negative", Blob | null>} */ marked: { positive: null, negative: null },
   asked: 0,
 };

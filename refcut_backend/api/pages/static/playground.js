@@ -4,7 +4,7 @@
 import { ask, blobOf } from "./api.js";
 import { one } from "./dom.js";
 import { complain, say, shown } from "./message.js";
-import { resize, setTool, startOver, undo } from "./playground-clicks.js";
+import { resize, setTool, startOver, toggleMap, undo } from "./playground-clicks.js";
 import { download } from "./playground-downloads.js";
 import { choose, drawReferences, mark } from "./playground-references.js";
 import { load, loadDemo, state } from "./playground-state.js";
@@ -26,6 +26,7 @@ function connect() {
   one("#clear").addEventListener("click", startOver);
   one("#smaller").addEventListener("click", () => resize(-1));
   one("#larger").addEventListener("click", () => resize(1));
+  one("#map").addEventListener("click", toggleMap);
   one("#mark-positive").addEventListener("click", shown(() => mark("positive")));
   one("#mark-negative").addEventListener("click", shown(() => mark("negative")));
   one("#file").addEventListener("change", shown(async () => {
@@ -51,6 +52,7 @@ function connect() {
     else if (event.ctrlKey || event.metaKey || event.altKey) return;
     else if (event.key === "Escape") startOver();
     else if (event.key === "-" || event.key === "+") resize(event.key === "+" ? 1 : -1);
+    else if (event.key === "m") toggleMap();
     else if (tool) setTool(tool);
     else if (/^[1-9]$/.test(event.key)) one("#labels").querySelectorAll("button")[Number(event.key) - 1]?.click();
     else return;

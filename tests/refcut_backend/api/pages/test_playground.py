@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -82,6 +83,15 @@ def test_from_a_photograph_to_a_mask(here: TestClient, queue: FakeQueue) -> None
     assert answer["expected_iou"] == 0.9
     assert answer["milliseconds"] == {"network": 80.0}
     assert len(queue.jobs[0].reference_ids) == 1
+
+
+def test_probabilities_come_along_only_if_they_are_asked_for(here: TestClient, queue: FakeQueue) -> None:
+    queue.answer = replace(queue.answer, map_png="iVBO")
+    added = here.post("/playground/images", json={"data": png()}).json()
+    body = {"image": added["image"], "session": "s", "clicks": [{"x": 50, "y": 50}]}
+    assert here.post("/playground/clicks", json=body | {"wants_map": True}).json()["map"] == "iVBO"
+    here.post("/playground/clicks", json=body)
+    assert [job.wants_map for job in queue.jobs] == [True, False]
 
 
 def test_the_demo_is_there_to_be_clicked_on(here: TestClient) -> None:

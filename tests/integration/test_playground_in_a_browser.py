@@ -1,0 +1,120 @@
+"""The playground in a real browser, on fakes: no network, no model, no Label Studio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from refcut_backend.inference.frames import map_png
+from tests.support.browser import Watched, chromium, watched_page
+from tests.support.pages_world import PagesWorld, pages_world
+
+PLACE = (0.25, 0.5)
+"""A place on the photograph, as shares of its width and height; the fake map has the probability .25 there."""
+
+BRIGHT = """() => {
+    const canvas = document.querySelector("#with");
+    const [red] = canvas.getContext("2d").getImageData(canvas.width - 2, canvas.height / 2, 1, 1).data;
+    return red > 200;
+}"""
+"""Whether the right end of the picture is bright, as the map is there and the photograph is not."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as opened:
+        yield opened
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[PagesWorld]:
+    """Every answer has a map that rises from 0 on the left to 1 on the right."""
+    with pages_world(tmp_path) as opened:
+        rising_hw = np.tile(np.linspace(0, 1, 400, dtype=np.float32), (300, 1))
+        opened.queue.answer = replace(opened.queue.answer, map_png=map_png(rising_hw))
+        yield opened
+
+
+@pytest.fixture
+def watched(browser: Browser, world: PagesWorld) -> Iterator[Watched]:
+    """A page that fails its test if it asks another machine, runs hostile markup or breaks its own policy."""
+    with watched_page(browser, world.url) as found:
+        yield found
+        assert found.hosts == {"127.0.0.1"}
+        assert found.problems == []
+
+
+def click(page: Page) -> None:
+    area = page.locator("#with").bounding_box()
+    assert area is not None
+    page.mouse.click(area["x"] + PLACE[0] * area["width"], area["y"] + 0.8 * area["height"])
+    expect(page.locator("#message")).to_contain_text(" ms (")
+
+
+def colour(page: Page, place: tuple[float, float] = PLACE) -> list[int]:
+    """Red, green and blue of the left picture at a place."""
+    script = """(canvas, [x, y]) => [...canvas.getContext("2d").getImageData(
+        Math.round(x * canvas.width), Math.round(y * canvas.height), 1, 1).data].slice(0, 3)"""
+    found: list[int] = page.locator("#with").evaluate(script, list(place))
+    return found
+
+
+def open_playground(page: Page) -> None:
+    page.goto("/")
+    expect(page.locator("#references li")).to_have_count(1)
+
+
+def test_the_probabilities_of_the_last_answer_are_shown_by_key_and_hidden_again(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page = watched.page
+    open_playground(page)
+    click(page)
+    assert not any(job.wants_map for job in world.queue.jobs)
+    before = colour(page)
+    page.keyboard.press("m")
+    expect(page.locator("#map")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#map-legend")).to_be_visible()
+    expect(page.locator("#message")).to_contain_text(" ms (")
+    page.wait_for_function(BRIGHT)
+    dark, bright = colour(page, (0.02, 0.5)), colour(page, (0.98, 0.5))
+    assert sum(bright) > sum(dark) + 200, "the scale runs from dark to bright"
+    assert colour(page) != before
+    page.keyboard.press("m")
+    expect(page.locator("#map-legend")).to_be_hidden()
+    assert colour(page) == before
+
+
+def test_with_the_map_on_each_click_brings_its_map_and_no_click_shows_none(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page = watched.page
+    open_playground(page)
+    page.locator("#map").focus()
+    page.keyboard.press("Enter")
+    photograph = colour(page)
+    click(page)
+    assert all(job.wants_map for job in world.queue.jobs)
+    assert colour(page) != photograph
+    page.keyboard.press("Escape")
+    expect(page.locator("#map")).to_have_attribute("aria-pressed", "true")
+    assert colour(page) == photograph
+
+
+def test_the_overlay_that_is_kept_has_the_mask_and_not_the_map(world: PagesWorld, watched: Watched) -> None:
+    page = watched.page
+    open_playground(page)
+    click(page)
+    with page.expect_download() as plain:
+        page.locator("[data-download=overlay]").click()
+    page.keyboard.press("m")
+    expect(page.locator("#map-legend")).to_be_visible()
+    expect(page.locator("#message")).to_contain_text(" ms (")
+    with page.expect_download() as with_map:
+        page.locator("[data-download=overlay]").click()
+    assert Path(plain.value.path()).read_bytes() == Path(with_map.value.path()).read_bytes()
