@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
-from tests.end_to_end.editor import VIEWPORT, Editor, launch_chromium
+from tests.end_to_end.editor import ACTION_LIMIT_MS, VIEWPORT, Editor, launch_chromium
 from tests.support.recorded import REPOSITORY
 from tests.support.running_backend import free_port
 
@@ -66,6 +66,7 @@ def demo_world(folder: Path) -> Iterator[World]:
         _wait_for_greeting(process, log_path)
         account = json.loads((folder / "account.json").read_text())
         label_studio = f"http://127.0.0.1:{label_studio_port}"
+        expect.set_options(timeout=ACTION_LIMIT_MS)  # five seconds are too short for a busy machine
         with sync_playwright() as playwright:
             browser = launch_chromium(playwright, Path(chromium))
             editor = Editor(browser.new_page(viewport=VIEWPORT), label_studio)
