@@ -36,6 +36,7 @@ from refcut_backend.api.hosts import AllowedNames, HostCheck
 from refcut_backend.api.metrics import Metrics
 from refcut_backend.api.middleware import JsonOnly, RequestLine, SafeHeaders, SameOrigin
 from refcut_backend.api.operations import PATHS, operations
+from refcut_backend.api.pages.api_docs import docs_routes
 from refcut_backend.api.pages.files import static_routes
 from refcut_backend.api.pages.live import click_of
 from refcut_backend.api.pages.login import login_routes
@@ -92,6 +93,7 @@ def create_app(
         for thread in threads:
             await run_sync(thread.stop)
 
+    # The document is `openapi.py`'s: FastAPI knows neither the bodies, which are read by hand, nor the answers.
     app = FastAPI(title="RefCut for Label Studio", version=__version__, openapi_url=None, lifespan=lifespan)
     bodies = JsonReader()
     _add_label_studio_routes(app, wiring, bodies)
@@ -122,6 +124,7 @@ def create_app(
         login_routes(access, sessions, attempts, bodies),
         references_routes(wiring, bodies),
         worth_routes(wiring, bodies),
+        docs_routes(),
     )
     for router in pages:
         app.include_router(router, dependencies=local_or_password)

@@ -35,7 +35,7 @@ OPEN_TO_ALL = frozenset({"/livez", "/readyz"})
 LOGIN = "/login"
 STATIC = "/static/"
 """Scripts and styles hold no secrets, and the login form needs them."""
-PAGES = ("/status", "/projects", "/playground", "/logout")
+PAGES = ("/status", "/projects", "/playground", "/logout", "/docs", "/openapi.json")
 """First parts of the paths for which a session is enough, besides / itself. Label Studio's routes are not among them."""
 WEBHOOK = "/webhook"
 SECRET_HEADER = "X-RefCut-Webhook-Secret"
