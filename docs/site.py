@@ -8,6 +8,7 @@ the layout is that of the repository; `mkdocs.yml` has the navigation.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -93,6 +94,15 @@ def library_page() -> str:
     return "\n".join([start, *entries])
 
 
+def notebook_page(path: Path) -> str:
+    """A notebook's text and code; its pictures appear when it is run."""
+    cells = json.loads(path.read_text())["cells"]
+    sources = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    return "\n\n".join(
+        f"```python\n{source}\n```" if kind == "code" else source for kind, source in sources
+    )
+
+
 def lay_out(target: Path) -> None:
     """Write the source of the site.
 
@@ -113,6 +123,7 @@ def lay_out(target: Path) -> None:
         "reasons": reasons_page(),
         "label-configs": label_configs_page(),
         "library": library_page(),
+        "predictor": notebook_page(REPOSITORY / "docs" / "notebooks" / "predictor.ipynb"),
     }
     (target / "reference").mkdir()
     for name, text in pages.items():

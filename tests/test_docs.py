@@ -1,10 +1,12 @@
-"""What the Markdown pages say can be followed: links lead somewhere, named files exist, the Python example runs."""
+"""What the Markdown pages say can be followed: links lead somewhere, named files exist, the Python example and the notebook run."""
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,7 +64,7 @@ def test_every_command_that_a_page_names_exists(page: Path):
 def test_every_page_is_in_the_navigation_of_the_site():
     navigation = (REPOSITORY / "mkdocs.yml").read_text().split("\nnav:")[1]
     listed = set(re.findall(r": ([\w/-]+\.md)$", navigation, re.MULTILINE))
-    written = {f"reference/{name}.md" for name in ("commands", "reasons", "label-configs", "library")}
+    written = {f"reference/{name}.md" for name in ("commands", "reasons", "label-configs", "library", "predictor")}
     assert {str(page.relative_to(REPOSITORY)) for page in (REPOSITORY / "docs").glob("*.md")} <= listed
     assert {path for path in listed - written if not (REPOSITORY / path).exists()} == set()
 
@@ -77,3 +79,30 @@ def test_the_example_of_the_model_page_runs(monkeypatch: pytest.MonkeyPatch):
     assert isinstance(mask_hw, np.ndarray)
     assert mask_hw.dtype == np.bool_
     assert 0.01 < mask_hw.mean() < 0.1
+
+
+NOTEBOOK = REPOSITORY / "docs" / "notebooks" / "predictor.ipynb"
+
+
+def code_cells() -> list[dict[str, Any]]:
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    return [cell for cell in cells if cell["cell_type"] == "code"]
+
+
+@pytest.mark.slow
+def test_the_notebook_of_the_predictor_runs_and_its_reference_narrows_the_click_to_the_wheel(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.chdir(NOTEBOOK.parent)
+    names: dict[str, Any] = {}
+    for cell in code_cells():
+        exec("".join(cell["source"]), names)
+    alone, with_reference = names["alone"].mask_hw, names["with_reference"].mask_hw
+    click = names["click"]
+    assert alone[click.row, click.col]
+    assert with_reference[click.row, click.col]
+    assert 0.01 < with_reference.mean() < 0.1
+
+
+def test_the_notebook_is_kept_without_its_outputs():
+    assert [(cell["outputs"], cell["execution_count"]) for cell in code_cells()] == [([], None)] * len(code_cells())
