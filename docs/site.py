@@ -98,9 +98,7 @@ def notebook_page(path: Path) -> str:
     """A notebook's text and code; its pictures appear when it is run."""
     cells = json.loads(path.read_text())["cells"]
     sources = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
-    return "\n\n".join(
-        f"```python\n{source}\n```" if kind == "code" else source for kind, source in sources
-    )
+    return "\n\n".join(f"```python\n{source}\n```" if kind == "code" else source for kind, source in sources)
 
 
 def lay_out(target: Path) -> None:

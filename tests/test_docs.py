@@ -1,4 +1,4 @@
-"""What the Markdown pages say can be followed: links lead somewhere, named files exist, the Python example and the notebook run."""
+"""What the Markdown pages say can be followed: links lead somewhere, named files exist, example and notebook run."""
 
 from __future__ import annotations
 
@@ -64,7 +64,9 @@ def test_every_command_that_a_page_names_exists(page: Path):
 def test_every_page_is_in_the_navigation_of_the_site():
     navigation = (REPOSITORY / "mkdocs.yml").read_text().split("\nnav:")[1]
     listed = set(re.findall(r": ([\w/-]+\.md)$", navigation, re.MULTILINE))
-    written = {f"reference/{name}.md" for name in ("commands", "reasons", "label-configs", "library", "predictor")}
+    written = {
+        f"reference/{name}.md" for name in ("commands", "reasons", "label-configs", "library", "predictor")
+    }
     assert {str(page.relative_to(REPOSITORY)) for page in (REPOSITORY / "docs").glob("*.md")} <= listed
     assert {path for path in listed - written if not (REPOSITORY / path).exists()} == set()
 
@@ -105,4 +107,6 @@ def test_the_notebook_of_the_predictor_runs_and_its_reference_narrows_the_click_
 
 
 def test_the_notebook_is_kept_without_its_outputs():
-    assert [(cell["outputs"], cell["execution_count"]) for cell in code_cells()] == [([], None)] * len(code_cells())
+    assert [(cell["outputs"], cell["execution_count"]) for cell in code_cells()] == [([], None)] * len(
+        code_cells()
+    )
