@@ -104,6 +104,9 @@ def test_the_notebook_of_the_predictor_runs_and_its_reference_narrows_the_click_
     assert alone[click.row, click.col]
     assert with_reference[click.row, click.col]
     assert 0.01 < with_reference.mean() < 0.1
+    taken_away = names["clicks"][-1]
+    assert alone[taken_away.row, taken_away.col]
+    assert not names["corrected"].mask_hw[taken_away.row, taken_away.col]
 
 
 def test_the_notebook_is_kept_without_its_outputs():
