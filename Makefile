@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 LABEL_STUDIO := $(CURDIR)/.venv-label-studio/bin/label-studio
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo -n)
 
-.PHONY: run demo test quick-test browser-test chromium checks lint types contract scripts docs clean
+.PHONY: run demo test quick-test browser-test chromium checks lint types contract scripts docs benchmarks clean
 
 run: $(VENV)/.runtime
 	@exec $(BIN)/refcut run
@@ -70,6 +70,11 @@ scripts:
 $(TYPESCRIPT)/node_modules/.installed: $(TYPESCRIPT)/package-lock.json
 	npm ci --prefix $(TYPESCRIPT) --silent --no-audit --no-fund
 	@touch $@
+
+# All benchmarks that need no external data, against a baseline, into build/benchmarks.md: hours, on a quiet machine.
+# `make benchmarks BASELINE=<commit> ONLY="click_latency brush_rle"` (benchmarks/README.md).
+benchmarks: $(VENV)/.development
+	$(BIN)/python -m benchmarks.run_all $(if $(BASELINE),--baseline $(BASELINE)) $(if $(ONLY),--only $(ONLY))
 
 # The documentation site, in site/. A link that leads nowhere is an error.
 docs: $(VENV)/.runtime .venv-docs/.installed
