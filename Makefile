@@ -91,19 +91,24 @@ docs: $(VENV)/.runtime .venv-docs/.installed
 CPU_WHEELS ?= https://download.pytorch.org/whl/cpu
 TORCH_FOR_CPU := $(shell sed -nE 's/^(torch|torchvision)==([0-9.]+)$$/\1==\2+cpu/p' requirements.txt)
 
-$(VENV)/.runtime: requirements.txt pyproject.toml
+# Exact versions of what the requirements bring along. It is no lock file with hashes: torch comes from one of several
+# indexes, whose files differ, and pip asks for the hash of every file or of none. After a change of a requirement:
+# `make clean .venv/.development CONSTRAINTS=/dev/null`, then `.venv/bin/python -m tests.support.constraints >constraints.txt`.
+CONSTRAINTS ?= constraints.txt
+
+$(VENV)/.runtime: requirements.txt constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@if [ -e /proc/driver/nvidia/version ]; then echo "NVIDIA driver found: installing torch with CUDA"; \
 	elif [ -n "$(CPU_WHEELS)" ] && $(BIN)/python -m pip install --quiet --no-deps --retries 0 --timeout 20 \
 	  --index-url $(CPU_WHEELS) $(TORCH_FOR_CPU) 2>/dev/null; \
 	then echo "No NVIDIA driver: installed torch for processors from $(CPU_WHEELS)"; \
 	else echo "Installing torch from the package index"; fi
-	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt --constraint $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
 $(VENV)/.development: $(VENV)/.runtime requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt --constraint $(CONSTRAINTS)
 	@touch $@
 
 clean:

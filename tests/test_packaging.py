@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import refcut_backend
+from tests.support.constraints import brought_along
 from tests.support.recorded import REPOSITORY
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
@@ -47,6 +48,12 @@ def test_the_versions_that_are_tested_are_among_those_that_the_package_allows(
         assert version.operator == "=="
         assert allowed[name].specifier.contains(version.version), name
         assert (pin.marker, pin.extras) == (allowed[name].marker, allowed[name].extras)
+
+
+def test_what_the_requirements_bring_along_has_the_versions_that_are_tested():
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    fixed = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert brought_along().items() <= fixed.items()
 
 
 def test_the_reader_of_s3_is_the_tested_one():

@@ -10,14 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from importlib.metadata import distribution
 
-from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from tests.support.recorded import REPOSITORY
 
 FILES = ("requirements.txt", "requirements-dev.txt")
-PYTHONS = ("3.11", "3.12", "3.13")
 CUDA = ("nvidia-", "cuda-", "triton")
 
 
@@ -28,19 +26,18 @@ def required(file_name: str) -> list[Requirement]:
 
 
 def brought_along(file_names: tuple[str, ...] = FILES) -> dict[str, str]:
-    """Return name to version of what the files do not name themselves, on any Python that is supported.
+    """Return name to version of what the files bring along and do not name themselves.
 
     Raises:
         PackageNotFoundError: If this environment lacks one of them.
     """
     direct = [requirement for name in file_names for requirement in required(name)]
     named = {canonicalize_name(requirement.name) for requirement in direct}
-    found = {name: version for python in PYTHONS for name, version in _closure(direct, python)}
+    found = dict(_closure(direct))
     return {name: found[name] for name in sorted(found.keys() - named)}
 
 
-def _closure(roots: list[Requirement], python: str) -> Iterator[tuple[str, str]]:
-    environment = {**default_environment(), "python_version": python, "python_full_version": f"{python}.0"}
+def _closure(roots: list[Requirement]) -> Iterator[tuple[str, str]]:
     waiting = list(roots)
     done: set[tuple[str, tuple[str, ...]]] = set()
     while waiting:
@@ -48,7 +45,7 @@ def _closure(roots: list[Requirement], python: str) -> Iterator[tuple[str, str]]
         name = canonicalize_name(requirement.name)
         key = name, tuple(sorted(requirement.extras))
         extras = ("", *requirement.extras)
-        is_wanted = requirement.marker is None or requirement.marker.evaluate({**environment, "extra": ""})
+        is_wanted = requirement.marker is None or requirement.marker.evaluate()
         if name.startswith(CUDA) or key in done or not is_wanted:
             continue
         done.add(key)
@@ -57,13 +54,15 @@ def _closure(roots: list[Requirement], python: str) -> Iterator[tuple[str, str]]
         for line in installed.requires or ():
             needed = Requirement(line)
             marker = needed.marker
-            if marker is None or any(marker.evaluate({**environment, "extra": extra}) for extra in extras):
+            if marker is None or any(marker.evaluate({"extra": extra}) for extra in extras):
                 needed.marker = None
                 waiting.append(needed)
 
 
 if __name__ == "__main__":
-    print("# Versions of what requirements.txt and requirements-dev.txt bring along, on Python 3.11 to 3.13.")
+    print(
+        "# Versions of what requirements.txt and requirements-dev.txt bring along; the same on Python 3.11 to 3.13."
+    )
     print("# Written by `python -m tests.support.constraints`.")
     for name, version in brought_along().items():
         print(f"{name}=={version}")
