@@ -326,6 +326,11 @@ def run_all(
     return results
 
 
+def end_at_sigterm() -> None:
+    """At SIGTERM end as at any error: the benchmark is stopped, and the baseline's working tree is removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command; see the module's docstring."""
     parser = argparse.ArgumentParser(
@@ -340,6 +345,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=2, help="runs on each side")
     parser.add_argument("--out", type=Path, default=DEFAULT_OUT, help="file for the figures")
     arguments = parser.parse_args(argv)
+    end_at_sigterm()
     chosen = [one for one in BENCHMARKS if arguments.only is None or one.name in arguments.only]
     commit = None if arguments.no_baseline else arguments.baseline or default_baseline()
     head = heading(commit, arguments.rounds)

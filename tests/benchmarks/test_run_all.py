@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from benchmarks import run_all
 from benchmarks.run_all import BENCHMARKS, HELPERS, NEED_MORE, Benchmark, Outcome, Result
 from tests.support.recorded import REPOSITORY
+from tests.support.worker_farm import wait_for
 
 QUICK = """
 print("a machine")
@@ -90,9 +93,25 @@ def test_a_benchmark_that_takes_too_long_is_stopped_with_all_that_it_has_started
     tree = tree_of(tmp_path / "tree", slow=HANGING)
     outcome = run_all.run(Benchmark("slow", 5), tree)
     assert "longer than 5 s" in outcome.problem
-    child = int((tree / "child").read_text())
-    state = Path(f"/proc/{child}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert has_ended(int((tree / "child").read_text()))
+
+
+def test_a_run_that_is_terminated_leaves_no_process_behind(tmp_path: Path) -> None:
+    tree = tree_of(tmp_path / "tree", slow=HANGING)
+    code = (
+        "import sys; from pathlib import Path; from benchmarks import run_all; run_all.end_at_sigterm();"
+        "run_all.run(run_all.Benchmark('slow', 600), Path(sys.argv[1]))"
+    )
+    runner = subprocess.Popen([sys.executable, "-c", code, str(tree)], cwd=REPOSITORY)
+    wait_for(lambda: (tree / "child").exists() and (tree / "child").read_text(), "the benchmark runs")
+    runner.send_signal(signal.SIGTERM)
+    assert runner.wait(60) == 128 + signal.SIGTERM
+    assert has_ended(int((tree / "child").read_text()))
+
+
+def has_ended(process: int) -> bool:
+    state = Path(f"/proc/{process}/stat")
+    return not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
 def test_no_setting_of_the_caller_reaches_a_benchmark(
