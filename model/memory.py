@@ -1,9 +1,11 @@
-"""The memory that values occupy, for caches that are bounded in bytes."""
+"""The memory that values occupy, for caches that are bounded in bytes; and memory that is free, back to the system."""
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -45,3 +47,9 @@ def _collect(value: Any, held: dict[tuple[str, int], int]) -> None:
             _collect(inner, held)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         _collect(vars(value), held)
+
+
+def return_free_memory() -> None:
+    """Give memory that was freed back to the system, after work that allocated much. Does nothing without glibc."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -121,8 +121,8 @@ def load_network(path: Path = SHIPPED_DIR, relative: RefCut | None = None) -> Re
 
     Args:
         path: Folder with base and version, or a whole network: its file, or the folder of the training that wrote it.
-        relative: A loaded network that may have the same base. If the frozen tensors are equal, both networks share
-            them in memory, on the device of `relative`.
+        relative: A loaded network that may have tensors in common, such as the frozen encoder. Both networks share those
+            that are equal in memory, on the device of `relative`. Not used for a whole network.
 
     Raises:
         WeightsError: If a file is missing, damaged, of another format, or belongs to another base.
@@ -153,18 +153,24 @@ def load_network(path: Path = SHIPPED_DIR, relative: RefCut | None = None) -> Re
             hint="put the base file that belongs to it beside it",
         )
     config = NetworkConfig.from_json(version_meta.get("config", ""))
-    network = _filled(RefCut(config), base | _restored(version, base, config), version_path)
-    if relative is not None:
-        _share_base(network, relative)
-    return network
+    tensors = base | _restored(version, base, config)
+    if relative is None:
+        return _filled(RefCut(config), tensors, version_path)
+    with torch.device("meta"):  # no memory for weights that are replaced at once
+        network = RefCut(config)
+    return _filled(network, _shared(tensors, relative), version_path, in_place=False)
 
 
-def _share_base(network: RefCut, relative: RefCut) -> None:
-    """Frozen tensors that are equal become those of `relative`."""
-    own, others = network.state_dict(), relative.state_dict()
-    names = [name for name in own if _is_base(name)]
-    if all(name in others and torch.equal(own[name], others[name].cpu()) for name in names):
-        network.load_state_dict({name: others[name] for name in names}, strict=False, assign=True)
+def _shared(tensors: dict[str, Tensor], relative: RefCut) -> dict[str, Tensor]:
+    """Tensors in float32. Those that are equal in `relative` become its own, on its device."""
+    others = relative.state_dict()
+
+    def shared(name: str, tensor: Tensor) -> Tensor:
+        other = others.get(name)
+        is_equal = other is not None and torch.equal(other.cpu(), tensor)
+        return other if other is not None and is_equal else tensor
+
+    return {name: shared(name, tensor.float()) for name, tensor in tensors.items()}
 
 
 def initial_network(preset: str, encoder_path: Path) -> RefCut:
@@ -191,7 +197,8 @@ def initial_network(preset: str, encoder_path: Path) -> RefCut:
     return network
 
 
-def _filled(network: RefCut, tensors: dict[str, Tensor], path: Path) -> RefCut:
+def _filled(network: RefCut, tensors: dict[str, Tensor], path: Path, *, in_place: bool = True) -> RefCut:
+    """Gives a network its tensors: copies in float32, or `in_place` false the very ones."""
     wanted = {name: t.shape for name, t in network.state_dict().items()}
     found = {name: t.shape for name, t in tensors.items()}
     if wanted != found:
@@ -201,7 +208,8 @@ def _filled(network: RefCut, tensors: dict[str, Tensor], path: Path) -> RefCut:
             f"such as {min(wrong)}",
             hint="use files written by the same version of this code",
         )
-    network.load_state_dict({name: t.float() for name, t in tensors.items()})
+    values = {name: t.float() for name, t in tensors.items()}
+    network.load_state_dict(values, assign=not in_place)
     return network.eval()
 
 

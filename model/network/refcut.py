@@ -175,7 +175,7 @@ class RefCut(nn.Module):
         """
         normalised = normalise(image)
         grid = self.backbone.grid_of(image)
-        detail = self.detail(normalised) if self.config.detail_channels else None
+        detail = self.encode_detail(image)
         if not self._frozen:
             tokens = self.backbone.embed_patches(normalised)
             if self.config.fusion_block:
@@ -186,6 +186,10 @@ class RefCut(nn.Module):
         with torch.no_grad():
             tokens, comparison = self._frozen_pass(normalised, grid)
         return ImageFeatures(tokens, comparison, detail, grid, self._encode_for_reader(comparison, grid))
+
+    def encode_detail(self, image: Tensor) -> Tensor | None:
+        """Border features of an RGB image (B, 3, H, W) in 0..1, a part of `encode_image`; None if there are none."""
+        return self.detail(normalise(image)) if self.config.detail_channels else None
 
     def encode_reference(
         self, image: Tensor, positive: Tensor | None, negative: Tensor | None
@@ -297,11 +301,29 @@ class RefCut(nn.Module):
         Returns:
             Logits at a quarter of the network's input (exactly: 4 per patch), and what the masks are worth.
         """
+        channels = self.compare(features, coords, reference)
+        return self.segment_compared(
+            features, coords, None if reference is None else reference.prompt, channels
+        )
+
+    def segment_compared(
+        self, features: ImageFeatures, coords: Tensor, prompt: Tensor | None, channels: Tensor | None
+    ) -> Segmentation:
+        """The part of `segment` after `compare`: everything whose weights a fine-tuning changes.
+
+        Args:
+            features: The image or crop. Its comparison and reader features are not used.
+            coords: As for `segment`.
+            prompt: `PreparedReference.prompt`; None without a reference.
+            channels: What `compare` returned.
+
+        Returns:
+            As `segment`.
+        """
         grid = features.grid
         added = self.patch_embed_coords(coords)
-        channels = self._similarity(features, coords, reference)
-        if reference is not None:
-            added = added + reference.prompt[:, None]
+        if prompt is not None:
+            added = added + prompt[:, None]
         if channels is not None:
             added = added + self.similarity_in(channels)
         tokens = self._click_path(self._add_to_patches(features.tokens, added), grid)
@@ -336,9 +358,21 @@ class RefCut(nn.Module):
     def _encode_for_reader(self, comparison: Tensor, grid: Grid) -> Tensor | None:
         return None if self.config.reader is None else self.reader.encode(comparison, grid)
 
-    def _similarity(
+    def compare(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None
     ) -> Tensor | None:
+        """Compare each patch with the reference and with the clicks.
+
+        Only a reader has weights here, so versions with the same reader compute the same.
+
+        Args:
+            features: The image or crop.
+            coords: As for `segment`.
+            reference: The reference applied to this image; None means clicks alone.
+
+        Returns:
+            The similarity channels (B, N, C); None if the network has none.
+        """
         if features.comparison is None:
             return None
         weights = F.adaptive_avg_pool2d(coords[:, 1:3].float(), features.grid).flatten(2)

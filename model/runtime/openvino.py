@@ -1,17 +1,23 @@
 """The network's stages computed by OpenVINO on a CPU.
 
 What depends on a reference alone, and inputs of another size than the converted one, stay with torch.
+
+Versions of a model share the stages whose weights are equal (`openvino_export.stage_key`). On disk each stage has its own
+folder. In memory a process compiles each stage once, and every network has its own requests. So a further version costs
+what its training changed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -20,15 +26,30 @@ from torch import Tensor
 from model.network.candidates import Segmentation
 from model.network.config import NetworkConfig
 from model.network.prompts import ReferenceTokens, reference_tokens
-from model.network.refcut import ImageFeatures, PreparedReference, RefCut
-from model.runtime.openvino_export import STAGES, click_inputs, convert, openvino_package, quantisation_group
+from model.network.refcut import BASE_PREFIXES, ImageFeatures, PreparedReference, RefCut
+from model.runtime.openvino_export import (
+    click_inputs,
+    compare_inputs,
+    convert,
+    openvino_package,
+    quantisation_group,
+    stage_key,
+    stages_of,
+)
 
-FORMAT = 3
-"""Part of the name of a cached network. To be increased when `openvino_export` changes what it makes."""
-KEPT_NETWORKS = 12
-BFLOAT16_STAGES = frozenset({"image", "reference", "clicks"})
+MODEL_FILE = "model.xml"
+KEPT_BYTES = 4 * 2**30
+"""Size of the cache folder, above which the stages that were used least recently are removed. A version's own stages take
+15 MB, so about 270 versions fit."""
+BFLOAT16_STAGES = frozenset({"image", "detail", "reference", "compare", "clicks"})
 """Stages computed in bfloat16 where the processor has it. "match" compares cosines that differ by less than it can tell
 apart, and would not be faster."""
+USED_WITH_TORCH = (*BASE_PREFIXES, "reader.", "rpg.", "likeness.")
+"""Weights of a network that torch computes with beside OpenVINO."""
+
+_compiled: WeakValueDictionary[tuple[object, ...], Any] = WeakValueDictionary()
+"""The compiled stages of this process, as long as a network uses them."""
+_compile_lock = threading.Lock()
 
 
 class OpenVinoStages:
@@ -37,11 +58,13 @@ class OpenVinoStages:
     Args:
         network: The network, on the CPU and in evaluation mode.
         size_px: Side of the square input.
-        cache_dir: Folder of converted networks. The network is taken from it, or converted and stored there. None
-            converts at every start.
+        cache_dir: Folder of converted stages. They are taken from it, or converted and stored there. None converts at
+            every start.
         threads: Number of processor threads; None takes torch's.
         bfloat16: Whether `BFLOAT16_STAGES` are computed in bfloat16 if the processor has it. 8-bit layers stay as they
             are. False computes what is not rounded to 8 bits in float32.
+        reload: Loads the network again. If it is given, weights of `network` that only OpenVINO computes with are removed
+            from memory, and loaded again for an image of another size. None keeps them.
 
     Raises:
         ImportError: If OpenVINO is not installed.
@@ -57,28 +80,16 @@ class OpenVinoStages:
         threads: int | None = None,
         *,
         bfloat16: bool = True,
+        reload: Callable[[], RefCut] | None = None,
     ) -> None:
         self._network = network
         self._size_px = size_px
-
-        def compiled(models: dict[str, Any]) -> dict[str, Any]:
-            return _compiled(network, models, threads or torch.get_num_threads(), bfloat16=bfloat16)
-
-        if cache_dir is None:
-            self._requests = compiled(convert(network, size_px))
-            return
-        folder = cache_dir / _key(network, size_px)
-        if folder.is_dir():
-            try:
-                self._requests = compiled(_stored_files(folder))
-                with suppress(OSError):
-                    os.utime(folder)
-                return
-            except RuntimeError:
-                shutil.rmtree(folder, ignore_errors=True)
-        models = convert(network, size_px)
-        _store(models, folder)
-        self._requests = compiled(models)
+        options = _options(network, threads or torch.get_num_threads(), bfloat16=bfloat16)
+        self._stages = _stages(network, size_px, cache_dir, options)
+        self._requests = {name: stage.create_infer_request() for name, stage in self._stages.items()}
+        self._reload = reload
+        if reload is not None:
+            _drop_weights(network)
 
     @property
     def config(self) -> NetworkConfig:
@@ -93,10 +104,10 @@ class OpenVinoStages:
     def encode_image(self, image: Tensor) -> ImageFeatures:
         """As `RefCut.encode_image`. Images of another size than `size_px` are computed by torch."""
         if not self._fits(image):
-            return self._network.encode_image(image)
+            return self._whole_network().encode_image(image)
         tokens, *others = self._run("image", [image])
         comparison = others.pop(0) if self.config.reference_features == "frozen" else None
-        detail = others.pop(0) if self.config.detail_channels else None
+        detail = self._run("detail", [image])[0] if self.config.detail_channels else None
         reader = others.pop(0) if self.config.reader is not None else None
         return ImageFeatures(tokens, comparison, detail, self._network.backbone.grid_of(image), reader)
 
@@ -105,7 +116,7 @@ class OpenVinoStages:
     ) -> ReferenceTokens:
         """As `RefCut.encode_reference`. Images of another size than `size_px` are computed by torch."""
         if not self._fits(image):
-            return self._network.encode_reference(image, positive, negative)
+            return self._whole_network().encode_reference(image, positive, negative)
         features = self.encode_image(image)
         tokens = features.comparison
         if tokens is None:
@@ -128,9 +139,19 @@ class OpenVinoStages:
     ) -> Segmentation:
         """As `RefCut.segment`. Images of another size than `size_px`, and batches, are computed by torch."""
         if not self._fits(coords, self.config.click_map_channels):
-            return self._network.segment(features, coords, reference)
-        logits, *quality = self._run("clicks", click_inputs(self._network, features, coords, reference))
+            return self._whole_network().segment(features, coords, reference)
+        channels = None
+        if self.config.similarity:
+            (channels,) = self._run("compare", compare_inputs(self._network, features, coords, reference))
+        inputs = click_inputs(self._network, features, coords, reference, channels)
+        logits, *quality = self._run("clicks", inputs)
         return Segmentation(logits, *quality)
+
+    def _whole_network(self) -> RefCut:
+        """The network with all of its weights."""
+        if self._reload is not None:
+            self._network, self._reload = self._reload(), None
+        return self._network
 
     def _fits(self, maps: Tensor, channels: int = 3) -> bool:
         return maps.shape == (1, channels, self._size_px, self._size_px)
@@ -143,19 +164,19 @@ class OpenVinoStages:
 
 
 def is_cached(network: RefCut, size_px: int, cache_dir: Path) -> bool:
-    """Whether the converted form of a network is in the cache folder.
+    """Whether all stages of a network are in the cache folder.
 
     Raises:
         ImportError: If OpenVINO is not installed.
     """
-    return (cache_dir / _key(network, size_px)).is_dir()
+    stages = stages_of(network.config)
+    return all((cache_dir / stage_key(network, stage, size_px)).is_dir() for stage in stages)
 
 
-def _compiled(network: RefCut, models: dict[str, Any], threads: int, *, bfloat16: bool) -> dict[str, Any]:
-    """An inference request per stage."""
-    core = openvino_package().Core()
-    has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    options = {
+def _options(network: RefCut, threads: int, *, bfloat16: bool) -> dict[str, dict[str, object]]:
+    """How each stage is compiled, by stage."""
+    has_bfloat16 = "BF16" in openvino_package().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    common: dict[str, object] = {
         "PERFORMANCE_HINT": "LATENCY",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": quantisation_group(network),
         "INFERENCE_NUM_THREADS": threads,
@@ -163,45 +184,84 @@ def _compiled(network: RefCut, models: dict[str, Any], threads: int, *, bfloat16
         "ENABLE_CPU_PINNING": False,
     }
 
-    def request(stage: str, model: Any) -> Any:
-        short = bfloat16 and has_bfloat16 and stage in BFLOAT16_STAGES
-        precision = {"INFERENCE_PRECISION_HINT": "bf16" if short else "f32"}
-        return core.compile_model(model, "CPU", options | precision).create_infer_request()
+    def precision(stage: str) -> str:
+        return "bf16" if bfloat16 and has_bfloat16 and stage in BFLOAT16_STAGES else "f32"
 
-    return {stage: request(stage, model) for stage, model in models.items()}
-
-
-def _stored_files(folder: Path) -> dict[str, str]:
-    """The model file of each stage, by name. Raises RuntimeError if one is missing."""
-    paths = {path.stem: str(path) for path in folder.glob("*.xml")}
-    if not {"image", "clicks"} <= set(paths) <= set(STAGES):
-        raise RuntimeError(f"{folder} is incomplete")
-    return paths
+    return {
+        stage: common | {"INFERENCE_PRECISION_HINT": precision(stage)} for stage in stages_of(network.config)
+    }
 
 
-def _store(models: dict[str, Any], folder: Path) -> None:
-    """Writes a converted network into a temporary folder, renames it, and removes the least recently used networks."""
+def _stages(
+    network: RefCut, size_px: int, cache_dir: Path | None, options: dict[str, dict[str, object]]
+) -> dict[str, Any]:
+    """The compiled stages of a network: those of this process, else from the cache folder, else converted."""
+    keys = {stage: stage_key(network, stage, size_px) for stage in options}
+    with _compile_lock:
+        found = {stage: _known(keys[stage], options[stage], cache_dir) for stage in keys}
+        missing = [stage for stage, compiled in found.items() if compiled is None]
+        if missing:
+            for stage, model in convert(network, size_px, missing).items():
+                if cache_dir is not None:
+                    _store(model, cache_dir / keys[stage])
+                    # Compiled from its file, as by every later worker: from memory the last bits may differ.
+                    model = str(cache_dir / keys[stage] / MODEL_FILE)
+                found[stage] = _compile(model, keys[stage], options[stage])
+            if cache_dir is not None:
+                _remove_oldest(cache_dir)
+        return found
+
+
+def _known(key: str, options: dict[str, object], cache_dir: Path | None) -> Any | None:
+    """A stage that is compiled in this process, or in the cache folder; None if it has to be converted."""
+    folder = None if cache_dir is None else cache_dir / key
+    if folder is not None:
+        with suppress(OSError):
+            os.utime(folder)
+    compiled = _compiled.get((key, *options.items()))
+    if compiled is None and folder is not None and folder.is_dir():
+        try:
+            compiled = _compile(str(folder / MODEL_FILE), key, options)
+        except RuntimeError:
+            shutil.rmtree(folder, ignore_errors=True)
+    return compiled
+
+
+def _compile(model: Any, key: str, options: dict[str, object]) -> Any:
+    compiled = openvino_package().Core().compile_model(model, "CPU", options)
+    _compiled[key, *options.items()] = compiled
+    return compiled
+
+
+def _drop_weights(network: RefCut) -> None:
+    """Removes the weights that torch does not compute with from memory. Those that other networks share stay there."""
+    for name, module in network.named_children():
+        if not f"{name}.".startswith(USED_WITH_TORCH):
+            module.to(device="meta")
+
+
+def _store(model: Any, folder: Path) -> None:
+    """Writes a converted stage into a temporary folder and renames it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix="partial-"))
-    for name, model in models.items():
-        openvino_package().save_model(model, str(temporary / f"{name}.xml"), compress_to_fp16=False)
+    openvino_package().save_model(model, str(temporary / MODEL_FILE), compress_to_fp16=False)
     try:
         os.replace(temporary, folder)
     except OSError:
         shutil.rmtree(temporary)
         if not folder.is_dir():
             raise
-    newest = sorted(folder.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    for old in newest[KEPT_NETWORKS:]:
-        shutil.rmtree(old, ignore_errors=True)
 
 
-def _key(network: RefCut, size_px: int) -> str:
-    """Name of a converted network in the cache: a hash of everything that it depends on."""
-    digest = hashlib.sha256(
-        f"{FORMAT} {size_px} {openvino_package().get_version()} {network.config.to_json()}".encode()
-    )
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy())
-    return digest.hexdigest()[:16]
+def _remove_oldest(cache_dir: Path) -> None:
+    """Removes the stages that were used least recently while the folder is larger than `KEPT_BYTES`."""
+    used: list[tuple[float, int, Path]] = []
+    for folder in cache_dir.iterdir():
+        with suppress(OSError):
+            size = sum(file.stat().st_size for file in folder.iterdir()) if folder.is_dir() else 0
+            used.append((folder.stat().st_mtime, size, folder))
+    total = 0
+    for _, size, folder in sorted(used, reverse=True):
+        total += size
+        if total > KEPT_BYTES:
+            shutil.rmtree(folder, ignore_errors=True)

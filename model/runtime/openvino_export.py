@@ -1,5 +1,16 @@
 """The network's stages as OpenVINO models: each for one image size, with 8-bit weights in large layers.
 
+    stage       computes                                        weights
+    image       image to tokens, comparison, reader features    frozen encoder, reader
+    detail      image to border features                        detail branch
+    reference   image to a reference's tokens, if "image" does not compute them
+    match       image and reference, compared by the reader     reader
+    compare     patches, compared with reference and clicks     reader
+    clicks      click maps and tokens to logits                 all others
+
+A fine-tuning leaves encoder and reader as they are, so its version has "image", "match" and "compare" in common with the
+model that it comes from. `stage_key` says which stages of two networks are equal.
+
 Weights have one scale per output channel. Activations are rounded to 8 bits when they are computed, in groups of input
 channels with one scale each ("dynamic quantisation"), so nothing has to be calibrated. Attention, norms, neck and head
 are not rounded to 8 bits; `model.runtime.openvino` chooses bfloat16 or float32 for them.
@@ -7,23 +18,29 @@ are not rounded to 8 bits; `model.runtime.openvino` chooses bfloat16 or float32 
 
 from __future__ import annotations
 
+import hashlib
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from model.network.config import NetworkConfig
 from model.network.prompts import ReferenceTokens
-from model.network.refcut import ImageFeatures, PreparedReference, RefCut
+from model.network.refcut import BASE_PREFIXES, ImageFeatures, PreparedReference, RefCut
 
 MIN_WEIGHTS = 10_000
 """Layers with fewer weights stay in float32: they take no time."""
 GROUPS = (256, 128, 64, 32)
 
-STAGES = ("image", "reference", "match", "clicks")
+STAGES = ("image", "detail", "reference", "match", "compare", "clicks")
+FORMAT = 4
+"""Part of every `stage_key`. To be increased when this module changes what it makes."""
+READER_PREFIX = "reader."
+DETAIL_PREFIX = "detail."
 
 
 def openvino_package() -> Any:
@@ -51,7 +68,7 @@ def quantisation_group(network: RefCut) -> int:
 
 
 class _Image(nn.Module):
-    """Image to tokens, and the comparison, detail and reader features if the network has them."""
+    """Image to tokens, and the comparison and reader features if the network has them."""
 
     def __init__(self, network: RefCut) -> None:
         super().__init__()
@@ -59,8 +76,21 @@ class _Image(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         features = self.network.encode_image(image)
-        found = (features.tokens, features.comparison, features.detail, features.reader)
+        found = (features.tokens, features.comparison, features.reader)
         return tuple(tensor for tensor in found if tensor is not None)
+
+
+class _Detail(nn.Module):
+    """Image to border features."""
+
+    def __init__(self, network: RefCut) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        detail = self.network.encode_detail(image)
+        assert detail is not None
+        return detail
 
 
 class _Reference(nn.Module):
@@ -85,6 +115,24 @@ class _Match(nn.Module):
         return self.network.match(*inputs)
 
 
+class _Compare(nn.Module):
+    """The inputs of a comparison (`compare_inputs`) to what `RefCut.compare` returns."""
+
+    def __init__(self, network: RefCut, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.network = network
+        self.grid = grid
+
+    def forward(self, coords: Tensor, comparison: Tensor, channels: Tensor, *others: Tensor) -> Tensor:
+        reader, matched, present = others or (None, None, None)
+        features = ImageFeatures(comparison, comparison, None, self.grid, reader)
+        compared = self.network.compare(
+            features, coords, PreparedReference(comparison, channels, matched, present)
+        )
+        assert compared is not None
+        return compared
+
+
 class _Clicks(nn.Module):
     """The inputs of a click (`click_inputs`) to logits, and to their quality if there are several candidates."""
 
@@ -97,18 +145,49 @@ class _Clicks(nn.Module):
         self, tokens: Tensor, coords: Tensor, prompt: Tensor, *others: Tensor
     ) -> Tensor | tuple[Tensor, Tensor]:
         rest = list(others)
-        comparison = rest.pop(0) if self.network.config.similarity else None
         channels = rest.pop(0) if self.network.config.similarity else None
         detail = rest.pop(0) if self.network.config.detail_channels else None
-        reader, matched, present = rest if self.network.config.reader is not None else (None, None, None)
-        features = ImageFeatures(tokens, comparison, detail, self.grid, reader)
-        reference = PreparedReference(prompt, channels, matched, present)
-        found = self.network.segment(features, coords, reference)
+        features = ImageFeatures(tokens, None, detail, self.grid)
+        found = self.network.segment_compared(features, coords, prompt, channels)
         return found.logits if found.quality is None else (found.logits, found.quality)
 
 
-def click_inputs(
+def compare_inputs(
     network: RefCut, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None
+) -> list[Tensor]:
+    """Inputs of the stage "compare", of a network with similarity.
+
+    Args:
+        network: The network.
+        features: The image or crop.
+        coords: (1, `click_map_channels`, H, W), as for `RefCut.segment`.
+        reference: The reference applied to this image. Without one, its channels are zero, which is equivalent.
+
+    Returns:
+        Coords, comparison features and channels; with a reader also its features, what it has matched, and whether there
+        was anything to match.
+    """
+    rows, cols = features.grid
+    assert features.comparison is not None
+    channels = None if reference is None else reference.channels
+    if channels is None:
+        channels = torch.zeros(1, rows * cols, network.similarity_channels)
+    inputs = [coords, features.comparison, channels]
+    if network.config.reader is None:
+        return inputs
+    assert features.reader is not None
+    if reference is None or reference.matched is None or reference.present is None:
+        none = torch.zeros(1, rows * cols, network.config.reader.match_channels), torch.zeros(1)
+        return [*inputs, features.reader, *none]
+    return [*inputs, features.reader, reference.matched, reference.present]
+
+
+def click_inputs(
+    network: RefCut,
+    features: ImageFeatures,
+    coords: Tensor,
+    reference: PreparedReference | None,
+    channels: Tensor | None,
 ) -> list[Tensor]:
     """Inputs of the stage "clicks".
 
@@ -116,64 +195,102 @@ def click_inputs(
         network: The network.
         features: The image or crop.
         coords: (1, `click_map_channels`, H, W), as for `RefCut.segment`.
-        reference: The reference applied to this image. Without one, its prompt and channels are zero, which is
-            equivalent.
+        reference: The reference applied to this image. Without one, its prompt is zero, which is equivalent.
+        channels: What "compare" returned; None for a network without similarity.
 
     Returns:
-        Tokens, coords and prompt; then, if the network has them, comparison features, channels, border features, and the
-        reader's features, what it has matched, and whether there was anything to match.
+        Tokens, coords and prompt; then channels and border features, if the network has them.
     """
-    config = network.config
-    rows, cols = features.grid
-    prompt = torch.zeros(1, config.embed_dim) if reference is None else reference.prompt
-    inputs = [features.tokens, coords, prompt]
-    if config.similarity:
-        assert features.comparison is not None
-        channels = None if reference is None else reference.channels
-        if channels is None:
-            channels = torch.zeros(1, rows * cols, network.similarity_channels)
-        inputs += [features.comparison, channels]
-    if config.detail_channels:
-        assert features.detail is not None
-        inputs.append(features.detail)
-    if config.reader is not None:
-        assert features.reader is not None
-        inputs.append(features.reader)
-        if reference is None or reference.matched is None or reference.present is None:
-            inputs += [torch.zeros(1, rows * cols, config.reader.match_channels), torch.zeros(1)]
-        else:
-            inputs += [reference.matched, reference.present]
-    return inputs
+    prompt = torch.zeros(1, network.config.embed_dim) if reference is None else reference.prompt
+    others = [tensor for tensor in (channels, features.detail) if tensor is not None]
+    return [features.tokens, coords, prompt, *others]
 
 
-def convert(network: RefCut, size_px: int) -> dict[str, Any]:
+def stages_of(config: NetworkConfig) -> tuple[str, ...]:
+    """The stages that a network has, in the order of `STAGES`.
+
+    "reference" is missing if "image" already computes a reference's tokens.
+    """
+    lacking = {
+        "detail": not config.detail_channels,
+        "reference": config.reference_features == "frozen",
+        "match": config.reader is None,
+        "compare": not config.similarity,
+    }
+    return tuple(stage for stage in STAGES if not lacking.get(stage))
+
+
+def stage_key(network: RefCut, stage: str, size_px: int) -> str:
+    """Name of a converted stage: a hash of everything that it depends on. Equal keys mean equal models.
+
+    Args:
+        network: A network on the CPU.
+        stage: One of its stages.
+        size_px: Side of the square input.
+
+    Raises:
+        ImportError: If OpenVINO is not installed.
+    """
+    version, config = openvino_package().get_version(), network.config.to_json()
+    digest = hashlib.sha256(f"{FORMAT} {type(network).__name__} {size_px} {version} {config}".encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        if _has_weight(stage, name, network.config):
+            digest.update(name.encode())
+            digest.update(tensor.contiguous().numpy())
+    return f"{stage}-{digest.hexdigest()[:16]}"
+
+
+def _has_weight(stage: str, name: str, config: NetworkConfig) -> bool:
+    """Whether a stage may depend on a tensor of the network."""
+    of_base, of_reader = name.startswith(BASE_PREFIXES), name.startswith(READER_PREFIX)
+    if stage == "detail":
+        return name.startswith(DETAIL_PREFIX)
+    if stage in ("match", "compare"):
+        return of_reader
+    if config.reference_features != "frozen":
+        return not name.startswith(DETAIL_PREFIX)
+    if stage == "image":
+        return of_base or of_reader
+    # Block 0 adds the encoder's position embedding.
+    return not (of_reader or name.startswith(DETAIL_PREFIX) or (of_base and config.fusion_block))
+
+
+def convert(network: RefCut, size_px: int, stages: Sequence[str] | None = None) -> dict[str, Any]:
     """Convert a network.
 
     Args:
         network: A network on the CPU, in evaluation mode.
         size_px: Side of the square input.
+        stages: Those of its stages (`stages_of`) to convert; None converts all of them.
 
     Returns:
-        An OpenVINO model for each of `STAGES`. "reference" is missing if "image" already computes a reference's tokens,
-        "match" without a reader.
+        An OpenVINO model for each stage.
     """
     image = torch.zeros(1, 3, size_px, size_px)
     with torch.no_grad():
         features = network.encode_image(image)
-    coords = torch.zeros(1, network.config.click_map_channels, size_px, size_px)
-    clicks = click_inputs(network, features, coords, None)
-    models = {
-        "image": _converted(_Image(network), [image]),
-        "clicks": _converted(_Clicks(network, features.grid), clicks),
-    }
-    if network.config.reader is not None:
+        coords = torch.zeros(1, network.config.click_map_channels, size_px, size_px)
+        channels = network.compare(features, coords, None)
+
+    def reference_inputs() -> list[Tensor]:
         assert features.comparison is not None
         blank = torch.zeros(1, features.comparison.shape[1])
         reference = ReferenceTokens(features.comparison, blank, blank, features.reader)
-        models["match"] = _converted(_Match(network), network.match_inputs(features, reference)[0])
-    if network.config.reference_features != "frozen":
-        models["reference"] = _converted(_Reference(network), [image])
-    return models
+        return list(network.match_inputs(features, reference)[0])
+
+    make: dict[str, Callable[[], Any]] = {
+        "image": lambda: _converted(_Image(network), [image]),
+        "detail": lambda: _converted(_Detail(network), [image]),
+        "reference": lambda: _converted(_Reference(network), [image]),
+        "match": lambda: _converted(_Match(network), reference_inputs()),
+        "compare": lambda: _converted(
+            _Compare(network, features.grid), compare_inputs(network, features, coords, None)
+        ),
+        "clicks": lambda: _converted(
+            _Clicks(network, features.grid), click_inputs(network, features, coords, None, channels)
+        ),
+    }
+    return {stage: make[stage]() for stage in stages_of(network.config) if stages is None or stage in stages}
 
 
 def _converted(module: nn.Module, inputs: Sequence[Tensor]) -> Any:

@@ -6,19 +6,24 @@ OpenVINO needs a converted form of the network. It can be prepared ahead of time
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from model.checkpoints.version_folder import VERSION_FILE, file_digest, whole_network_file
 from model.checkpoints.weights import load_network
 from model.errors import RuntimeChoiceError
+from model.files import atomic_write
 from model.network.refcut import RefCut
 from model.predictor_config import PredictorSettings, serving_settings
 from model.runtime.base import NetworkStages
 from model.runtime.openvino import OpenVinoStages, is_cached
+from model.runtime.openvino_export import FORMAT, openvino_package, stage_key, stages_of
 
 RuntimeName = Literal["auto", "openvino", "torch"]
 TIME_LIMIT_S = 300
@@ -33,6 +38,7 @@ def with_runtime(
     runtime: RuntimeName,
     cache_dir: Path | None = None,
     threads: int | None = None,
+    reload: Callable[[], RefCut] | None = None,
 ) -> NetworkStages:
     """The stages of a network, for a predictor.
 
@@ -43,6 +49,8 @@ def with_runtime(
             otherwise torch.
         cache_dir: Folder in which the converted network is stored for the next start; None stores nothing.
         threads: Processor threads of OpenVINO; None takes torch's.
+        reload: Loads the network again. If it is given and OpenVINO computes, weights of `network` that are no longer
+            needed are removed from memory (`OpenVinoStages`).
 
     Returns:
         The network itself, or an `OpenVinoStages`.
@@ -61,7 +69,7 @@ def with_runtime(
     problem = _problem(network, settings)
     if problem is None:
         try:
-            return OpenVinoStages(network, settings.network_px, cache_dir, threads)
+            return OpenVinoStages(network, settings.network_px, cache_dir, threads, reload=reload)
         except (ImportError, OSError, RuntimeError) as error:
             problem = f"OpenVINO cannot be used ({type(error).__name__}: {error})"
             if runtime == "auto":
@@ -99,24 +107,67 @@ def prepare(weights: Path, cache_dir: Path) -> None:
     with cache_dir.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         network = load_network(weights)
-        with_runtime(network, serving_settings(network.config), "openvino", cache_dir)
+        settings = serving_settings(network.config)
+        with_runtime(network, settings, "openvino", cache_dir)
+        keys = [stage_key(network, stage, settings.network_px) for stage in stages_of(network.config)]
+        with atomic_write(_mark(weights, cache_dir)) as temporary:
+            temporary.write_text("\n".join(keys))
 
 
-def prepare_in_subprocess(network: RefCut, weights: Path, runtime: RuntimeName, cache_dir: Path) -> None:
-    """Run `prepare` in another process with low priority, if it is needed and not done yet; return when it is done.
+def is_prepared(weights: Path, cache_dir: Path) -> bool:
+    """Whether `prepare` has converted a network and its stages are still there. Loads no weights.
 
     Args:
-        network: The loaded network of `weights`, on the device that will serve it.
         weights: Folder or file of the network.
+        cache_dir: Folder of converted networks.
+
+    Raises:
+        ImportError: If OpenVINO is not installed.
+        OSError: If the weights cannot be read.
+    """
+    try:
+        keys = _mark(weights, cache_dir).read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return all((cache_dir / key).is_dir() for key in keys)
+
+
+def _mark(weights: Path, cache_dir: Path) -> Path:
+    """The file that lists the converted stages of these weights."""
+    whole = whole_network_file(weights)
+    # The file of a version names its base by hash.
+    content = file_digest(weights / VERSION_FILE if whole is None else whole)
+    made_by = f"{FORMAT} {openvino_package().get_version()}"
+    return cache_dir / f"stages-{hashlib.sha256(f'{content} {made_by}'.encode()).hexdigest()[:16]}.txt"
+
+
+def needs_preparing(network: RefCut, runtime: RuntimeName, cache_dir: Path) -> bool:
+    """Whether a network would be converted when it is loaded.
+
+    Args:
+        network: The loaded network, on the device that will serve it.
         runtime: The runtime that will serve it.
+        cache_dir: Folder of converted networks.
+    """
+    settings = serving_settings(network.config)
+    if runtime == "torch" or not can_use_openvino(network, settings):
+        return False
+    try:
+        return not is_cached(network, settings.network_px, cache_dir)
+    except ImportError:
+        return False
+
+
+def prepare_in_subprocess(weights: Path, cache_dir: Path) -> None:
+    """Run `prepare` in another process with low priority; return when it is done.
+
+    Args:
+        weights: Folder or file of the network.
         cache_dir: Folder of converted networks.
 
     Raises:
         RuntimeChoiceError: If the process fails, or takes longer than `TIME_LIMIT_S`.
     """
-    settings = serving_settings(network.config)
-    if runtime == "torch" or not can_use_openvino(network, settings) or _is_cached(network, cache_dir):
-        return
     command = [sys.executable, "-m", "model", "prepare-runtime", str(weights), "--cache", str(cache_dir)]
     try:
         done = subprocess.run(
@@ -135,10 +186,3 @@ def prepare_in_subprocess(network: RefCut, weights: Path, runtime: RuntimeName, 
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise RuntimeChoiceError(f"{weights.name} could not be converted for OpenVINO ({last})", hint="")
-
-
-def _is_cached(network: RefCut, cache_dir: Path) -> bool:
-    try:
-        return is_cached(network, serving_settings(network.config).network_px, cache_dir)
-    except ImportError:
-        return True

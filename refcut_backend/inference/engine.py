@@ -133,11 +133,16 @@ class ClickEngine:
     @property
     def device(self) -> str:
         """Device of the model, such as "cpu" or "cuda:0"."""
-        return str(self._models.of(NO_PROJECT).network.device)
+        return str(self.shared.network.device)
+
+    @property
+    def shared(self) -> ServedModel:
+        """The model of projects without a version of their own."""
+        return self._models.of(NO_PROJECT)
 
     def warm_up(self) -> None:
         """Compute one click on a grey image, so that the first annotator does not wait for lazy initialisation."""
-        model = self._models.of(NO_PROJECT)
+        model = self.shared
         predictor = RefCutPredictor(model.network, model.settings)
         predictor.set_image(np.full((64, 64, 3), 127, np.uint8))
         predictor.predict([Click(32.0, 32.0)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -11,11 +12,18 @@ import torch
 
 from model.checkpoints.weights import load_network
 from model.errors import RuntimeChoiceError
+from model.memory import return_free_memory
 from model.network.refcut import RefCut
 from model.predictor_config import PredictorSettings, serving_settings
 from model.runtime.base import NetworkStages
 from model.runtime.openvino import OpenVinoStages
-from model.runtime.select import RuntimeName, prepare_in_subprocess, with_runtime
+from model.runtime.select import (
+    RuntimeName,
+    is_prepared,
+    needs_preparing,
+    prepare_in_subprocess,
+    with_runtime,
+)
 from refcut_backend.errors import ConfigError
 from refcut_backend.inference.models import ServedModel
 from refcut_backend.settings import Settings
@@ -25,7 +33,7 @@ log = logging.getLogger("refcut.worker")
 
 
 class ModelLoader:
-    """Loads networks for one device and runtime. Versions share the tensors that they have in common."""
+    """Loads networks for one device and runtime. Versions share tensors and converted stages that are equal."""
 
     def __init__(
         self, device: torch.device, runtime: RuntimeName, runtime_cache_dir: Path, threads: int | None = None
@@ -64,12 +72,15 @@ class ModelLoader:
             raise ConfigError(f"REFCUT_RUNTIME: {error.message}", hint=error.hint) from None
         return ServedModel(version, stages, settings)
 
-    def load(self, folder: Path, version: str) -> ServedModel:
+    def load(
+        self, folder: Path, version: str, on_conversion: Callable[[], None] = lambda: None
+    ) -> ServedModel:
         """Load a version of a project while clicks are answered; slow steps run in a process of low priority.
 
         Args:
             folder: Folder with the weights.
             version: Its version as Label Studio shows it.
+            on_conversion: Called before the version is converted for OpenVINO, which takes many seconds.
 
         Raises:
             ModelError: If the weights cannot be loaded.
@@ -78,16 +89,25 @@ class ModelLoader:
             MemoryError: If the memory is full.
         """
         with self._load_lock:
-            network = load_network(folder, self._shared).to(self._device)
+            network = self._network(folder)
+            if needs_preparing(network, self._runtime, self._cache_dir):
+                on_conversion()
+                try:
+                    prepare_in_subprocess(folder, self._cache_dir)
+                except RuntimeChoiceError as error:
+                    log.warning("a version is converted in the worker", extra={"problem": str(error)})
             settings = serving_settings(network.config)
-            try:
-                prepare_in_subprocess(network, folder, self._runtime, self._cache_dir)
-            except RuntimeChoiceError as error:
-                log.warning("a version is converted in the worker", extra={"problem": str(error)})
-            return ServedModel(version, self._with_runtime(network, settings), settings)
+            stages = self._with_runtime(network, settings, reload=lambda: self._network(folder))
+            return_free_memory()
+            return ServedModel(version, stages, settings)
 
-    def _with_runtime(self, network: RefCut, settings: PredictorSettings) -> NetworkStages:
-        return with_runtime(network, settings, self._runtime, self._cache_dir, self._threads)
+    def _network(self, folder: Path) -> RefCut:
+        return load_network(folder, self._shared).to(self._device)
+
+    def _with_runtime(
+        self, network: RefCut, settings: PredictorSettings, reload: Callable[[], RefCut] | None = None
+    ) -> NetworkStages:
+        return with_runtime(network, settings, self._runtime, self._cache_dir, self._threads, reload)
 
 
 def prepare_version(folder: Path, settings: Settings) -> None:
@@ -100,8 +120,14 @@ def prepare_version(folder: Path, settings: Settings) -> None:
     Raises:
         ModelError: If the conversion fails. The workers then convert it themselves.
     """
-    if choose_device(settings.device).type == "cpu":
-        prepare_in_subprocess(load_network(folder), folder, settings.runtime, settings.runtime_cache_dir)
+    if choose_device(settings.device).type != "cpu" or settings.runtime == "torch":
+        return
+    try:
+        if is_prepared(folder, settings.runtime_cache_dir):
+            return
+    except ImportError:
+        return
+    prepare_in_subprocess(folder, settings.runtime_cache_dir)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -134,11 +160,16 @@ def share_cores(device: torch.device, workers: int) -> int:
     return threads
 
 
+def uses_openvino(network: NetworkStages) -> bool:
+    """Whether OpenVINO computes a network."""
+    return isinstance(network, OpenVinoStages)
+
+
 def leave_cores_to_openvino(network: NetworkStages) -> None:
     """Limit torch to one thread if OpenVINO computes the network.
 
     Threads of two pools wait for each other, because both keep a core busy for a while after each operation. What torch
     computes beside OpenVINO is too small for several threads.
     """
-    if isinstance(network, OpenVinoStages):
+    if uses_openvino(network):
         torch.set_num_threads(1)

@@ -1,7 +1,8 @@
 """The network of each project, loaded and replaced in the background.
 
 Once per second a thread checks whether another version shall serve one of the projects with recent clicks, and loads it
-while the one before still serves. A click never waits for a change of versions, except for a project's first click.
+while the one before still serves. A click never waits for a change of versions, except for a project's first click, and
+that one never waits for a conversion.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ log = logging.getLogger("refcut.worker")
 
 LOOK_EVERY_S = 1.0
 FIRST_WAIT_S = 4.0
-"""Seconds that a project's first click waits for its version; then the shared model answers until it is loaded."""
+"""Longest wait of a project's first click for its version. After it, and at once if the version has to be converted, the
+shared model answers until the version is loaded."""
 RETRY_S = 10.0
 """Seconds until a version whose download failed is fetched again."""
 STOP_LIMIT_S = 2.0
@@ -70,7 +72,7 @@ class ProjectModels:
         self,
         choice: ServingChoice,
         shared: ServedModel,
-        load: Callable[[str], ServedModel],
+        load: Callable[[str, Callable[[], None]], ServedModel],
         limit: int,
         first_wait_s: float = FIRST_WAIT_S,
     ) -> None:
@@ -79,7 +81,8 @@ class ProjectModels:
         Args:
             choice: Says which version shall serve a project.
             shared: The model of all other projects.
-            load: Loads a version; raises ModelError, ModelStoreError, OSError, RuntimeError or MemoryError.
+            load: Loads a version; raises ModelError, ModelStoreError, OSError, RuntimeError or MemoryError. It calls its
+                second argument before it begins something that no click should wait for.
             limit: Number of versions to keep loaded.
             first_wait_s: Seconds that a project's first click waits for its version.
         """
@@ -90,6 +93,7 @@ class ProjectModels:
         self._first_wait_s = first_wait_s
         self._serving: OrderedDict[int, ServedModel | None] = OrderedDict()
         self._loading: set[int] = set()
+        self._slow: set[int] = set()
         self._retry_at: dict[int, float] = {}
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -105,7 +109,10 @@ class ProjectModels:
             if project_id not in self._serving:
                 self._serving[project_id] = None
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._serving.get(project_id) is not None, self._first_wait_s)
+                self._changed.wait_for(
+                    lambda: self._serving.get(project_id) is not None or project_id in self._slow,
+                    self._first_wait_s,
+                )
             model = self._serving.get(project_id)
             if project_id in self._serving:
                 self._serving.move_to_end(project_id)
@@ -166,6 +173,7 @@ class ProjectModels:
             self._retry_at[project_id] = time.monotonic() + RETRY_S
         with self._changed:
             self._loading.discard(project_id)
+            self._slow.discard(project_id)
             if project_id in self._serving:
                 before, after = self._serving[project_id], model or self._serving[project_id] or self.shared
                 self._serving[project_id] = after
@@ -183,7 +191,7 @@ class ProjectModels:
                 if model is not None and model.version == choice.version:
                     return model
             try:
-                return self._load(choice.version)
+                return self._load(choice.version, lambda: self._wait_no_longer(project_id))
             except StoreSilentError:
                 raise
             except (ModelError, ModelStoreError, OSError, RuntimeError, MemoryError) as error:
@@ -192,6 +200,11 @@ class ProjectModels:
                     extra={"project": project_id, "version": choice.version, "problem": str(error)},
                 )
                 self._choice.refuse(project_id, choice.version)
+
+    def _wait_no_longer(self, project_id: int) -> None:
+        with self._changed:
+            self._slow.add(project_id)
+            self._changed.notify_all()
 
     def _trim(self) -> None:
         """Unloads the versions of the projects with the oldest clicks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -19,10 +19,12 @@ from refcut_backend.inference.load_model import (
     choose_device,
     leave_cores_to_openvino,
     share_cores,
+    uses_openvino,
 )
 from refcut_backend.inference.measurer import ReferenceMeasurer
 from refcut_backend.inference.models import ProjectModels, ServedModel
 from refcut_backend.inference.prelabeller import Prelabeller
+from refcut_backend.inference.prepare_versions import VersionPreparer
 from refcut_backend.inference.work_loop import work
 from refcut_backend.queue.background_queues import PreemptionCheck
 from refcut_backend.queue.redis import connect_redis
@@ -68,8 +70,8 @@ def load_models(settings: Settings, device: torch.device, threads: int) -> Proje
     loader = ModelLoader(device, settings.runtime, settings.runtime_cache_dir, threads)
     shared = loader.load_shared(settings.model_dir, choice.shared.version)
 
-    def load(version: str) -> ServedModel:
-        return loader.load(store.local_folder(version), version)
+    def load(version: str, on_conversion: Callable[[], None]) -> ServedModel:
+        return loader.load(store.local_folder(version), version, on_conversion)
 
     return ProjectModels(choice, shared, load, settings.models_in_memory)
 
@@ -93,6 +95,9 @@ def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: 
 
     def make_runner() -> JobRunner:
         engine = make_engine(settings)
+        if uses_openvino(engine.shared.network):
+            preparer = VersionPreparer(open_model_store(settings), settings.runtime_cache_dir)
+            preparer.start()
         for_click = PreemptionCheck(connect_redis(redis_url), (CLICK_QUEUE,))
         for_annotator = PreemptionCheck(connect_redis(redis_url), (CLICK_QUEUE, PRELOAD_QUEUE))
         for_others = PreemptionCheck(connect_redis(redis_url), (CLICK_QUEUE, PRELOAD_QUEUE, PRELABEL_QUEUE))

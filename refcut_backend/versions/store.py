@@ -161,6 +161,26 @@ class ModelStore:
                 hint="`refcut models promote` writes it again",
             ) from None
 
+    def serving(self) -> list[str]:
+        """List the versions that serve a project, those that were published last first.
+
+        Pointers and manifests that cannot be read are left out.
+
+        Raises:
+            StoreSilentError: If a remote store does not answer.
+        """
+        found: dict[str, str] = {}
+        for name in self._files.folders("projects"):
+            try:
+                version = self.pointer(int(name)).version
+                if version is not None:
+                    found[version] = self.manifest(version).published_at
+            except StoreSilentError:
+                raise
+            except (ModelStoreError, ValueError):
+                continue
+        return sorted(found, key=lambda version: found[version], reverse=True)
+
     def versions(self, project_id: int) -> list[str]:
         """List all versions of a project, newest first."""
         found = [m for m in self._manifests() if m.project_id == project_id]

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
 from model.network.candidates import Segmentation
 from model.network.config import NetworkConfig, ReaderConfig
-from model.network.refcut import ImageFeatures, PreparedReference, RefCut
+from model.network.refcut import ImageFeatures, RefCut
 
 TINY_SIMPLECLICK = NetworkConfig(
     embed_dim=32,
@@ -68,10 +68,10 @@ def random_network(config: NetworkConfig, seed: int = 0) -> RefCut:
 class Obedient(RefCut):
     """A network whose mask follows the clicks and, a little, all else: its masks are small, so that zooming begins."""
 
-    def segment(
-        self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None
+    def segment_compared(
+        self, features: ImageFeatures, coords: Tensor, prompt: Tensor | None, channels: Tensor | None
     ) -> Segmentation:
-        plain = super().segment(features, coords, reference)
+        plain = super().segment_compared(features, coords, prompt, channels)
         height, width = plain.logits.shape[-2:]
         previous, positive, negative = F.adaptive_avg_pool2d(coords[:, :3], (height, width)).chunk(3, dim=1)
         return Segmentation(plain.logits + 16 * (positive - negative) + 2 * previous - 6, plain.quality)

@@ -70,6 +70,30 @@ def test_a_network_with_a_reader_comes_back_nearly_as_it_was(
         assert torch.allclose(loaded.state_dict()[name], value, atol=1e-6), name
 
 
+def test_a_version_shares_the_tensors_that_are_equal_in_its_relative_and_loads_the_same_values(
+    tmp_path: Path,
+) -> None:
+    network = random_network(TINY_READING)
+    save_base(network, tmp_path / "one" / BASE_FILE)
+    save_version(
+        network.state_dict(), network.config, tmp_path / "one" / BASE_FILE, tmp_path / "one" / VERSION_FILE
+    )
+    other = tmp_path / "other"
+    save_base(network, other / BASE_FILE)
+    with torch.no_grad():
+        network.neck.down_4[0].weight.add_(1.0)
+    save_version(network.state_dict(), network.config, other / BASE_FILE, other / VERSION_FILE)
+    relative, alone = load_network(tmp_path / "one"), load_network(other)
+    loaded = load_network(other, relative)
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, alone.state_dict()[name]), name
+        is_shared = value.data_ptr() == relative.state_dict()[name].data_ptr()
+        assert is_shared == (name != "neck.down_4.0.weight"), name
+    assert {n for n, p in loaded.named_parameters() if p.requires_grad} == {
+        n for n, p in alone.named_parameters() if p.requires_grad
+    }
+
+
 def test_base_and_version_share_no_tensor(tmp_path: Path) -> None:
     two_files(tmp_path)
     assert not load_file(tmp_path / BASE_FILE).keys() & load_file(tmp_path / VERSION_FILE).keys()

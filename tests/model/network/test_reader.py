@@ -194,7 +194,7 @@ def test_without_a_reference_its_channels_are_exactly_zero() -> None:
     empty = network.prepare_reference(features, network.encode_reference(there, None, None))
     assert empty.present is not None
     assert not empty.present.any()
-    channels = network._similarity(features, coords, empty)
+    channels = network.compare(features, coords, empty)
     assert channels is not None
     assert not channels[..., -network.reader_channels :].any()
     answers = network.segment(features, coords, empty), network.segment(features, coords)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pytest
@@ -23,10 +28,17 @@ from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings
-from model.runtime import openvino
+from model.runtime import openvino, openvino_export
 from model.runtime.base import NetworkStages
 from model.runtime.openvino import OpenVinoStages
-from model.runtime.openvino_export import openvino_package, quantisation_group
+from model.runtime.openvino_export import (
+    click_inputs,
+    compare_inputs,
+    openvino_package,
+    quantisation_group,
+    stage_key,
+    stages_of,
+)
 from model.transforms import crop_image, crop_mask
 from model.types import Box, Click
 from tests.support.recorded import REPOSITORY
@@ -42,6 +54,7 @@ from tests.support.synthetic import (
 DEMO = REPOSITORY / "label_studio_demo"
 
 BOTH = pytest.mark.parametrize("config", TINY_CONFIGS.values(), ids=TINY_CONFIGS)
+FROZEN = pytest.mark.parametrize("config", [TINY_FROZEN, TINY_READING], ids=["frozen", "reader"])
 
 
 Reference = tuple[torch.Tensor, torch.Tensor]
@@ -246,28 +259,193 @@ def test_outputs_are_not_overwritten_by_the_next_call() -> None:
     assert torch.equal(first, before)
 
 
+@pytest.fixture
+def conversions(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The stages that are converted from here on. No stage is compiled at first."""
+    found: list[str] = []
+    convert = openvino.convert
+
+    def counting(network: RefCut, size_px: int, stages: Sequence[str]) -> dict[str, Any]:
+        found.extend(stages)
+        return convert(network, size_px, stages)
+
+    monkeypatch.setattr(openvino, "convert", counting)
+    forget_compiled_stages(monkeypatch)
+    return found
+
+
+def forget_compiled_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on this process has compiled nothing, as after its start."""
+    monkeypatch.setattr(openvino, "_compiled", WeakValueDictionary())
+
+
 @pytest.mark.slow
-def test_a_cached_network_is_not_converted_again_and_a_damaged_one_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_cached_network_is_not_converted_again_and_a_damaged_stage_is(
+    tmp_path: Path, conversions: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino, "KEPT_NETWORKS", 2)
     network = random_network(TINY_FROZEN)
     image = noise(56)
     expected = logits(OpenVinoStages(network, 56, tmp_path), image, None)
-    conversions = []
-    convert = openvino.convert
-    monkeypatch.setattr(openvino, "convert", lambda *given: conversions.append(given) or convert(*given))
-    torch.testing.assert_close(logits(OpenVinoStages(network, 56, tmp_path), image, None), expected)
+    assert conversions == ["image", "detail", "compare", "clicks"]
+    conversions.clear()
+    forget_compiled_stages(monkeypatch)
+    assert torch.equal(logits(OpenVinoStages(network, 56, tmp_path), image, None), expected)
     assert not conversions
-    (folder,) = tmp_path.iterdir()
-    (folder / "clicks.xml").write_text("damaged")
-    torch.testing.assert_close(logits(OpenVinoStages(network, 56, tmp_path), image, None), expected)
-    assert len(conversions) == 1
-    OpenVinoStages(random_network(TINY_FROZEN, seed=1), 56, tmp_path)
-    assert len(conversions) == 2, "other weights are another network"
-    for seed in range(2, 4):
-        OpenVinoStages(random_network(TINY_FROZEN, seed=seed), 56, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2
+    forget_compiled_stages(monkeypatch)
+    (clicks,) = tmp_path.glob("clicks-*")
+    (clicks / openvino.MODEL_FILE).write_text("damaged")
+    assert torch.equal(logits(OpenVinoStages(network, 56, tmp_path), image, None), expected)
+    assert conversions == ["clicks"]
+
+
+def fine_tuned(network: RefCut, seed: int = 1) -> RefCut:
+    """A network that differs from another one in what a fine-tuning changes."""
+    child = copy.deepcopy(network)
+    child.backbone.requires_grad_(False)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in child.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+    return child
+
+
+@pytest.mark.slow
+@FROZEN
+def test_a_version_converts_and_stores_only_what_its_training_changed(
+    config: NetworkConfig, tmp_path: Path, conversions: list[str]
+) -> None:
+    shared = random_network(config)
+    first = OpenVinoStages(shared, 56, tmp_path)
+    conversions.clear()
+    second = OpenVinoStages(fine_tuned(shared), 56, tmp_path)
+    assert conversions == ["detail", "clicks"]
+    assert {len(list(tmp_path.glob(f"{stage}-*"))) for stage in ("detail", "clicks")} == {2}
+    assert len(list(tmp_path.glob("image-*"))) == 1
+    for name, stage in first._stages.items():
+        assert (second._stages[name] is stage) == (name not in conversions), name
+
+
+@pytest.mark.slow
+@FROZEN
+def test_a_version_computes_the_same_bits_whether_it_shares_stages_or_not(
+    config: NetworkConfig, conversions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, mask = noise(56), torch.zeros(1, 1, 56, 56)
+    mask[..., :28, :] = 1
+    parent, child = random_network(config), fine_tuned(random_network(config))
+    together = [OpenVinoStages(network, 56, None) for network in (parent, child)]
+    sharing = [logits(stages, image, (noise(56, 1), mask)) for stages in together]
+    for network, expected in zip((parent, child), sharing, strict=True):
+        forget_compiled_stages(monkeypatch)
+        conversions.clear()
+        alone = OpenVinoStages(network, 56, None)
+        assert "image" in conversions, "nothing is shared"
+        assert torch.equal(logits(alone, image, (noise(56, 1), mask)), expected)
+    assert not torch.equal(*sharing)
+
+
+@pytest.mark.slow
+def test_a_stage_is_compiled_as_long_as_a_network_uses_it(conversions: list[str]) -> None:
+    stages = OpenVinoStages(random_network(TINY_FROZEN), 56, None)
+    assert len(openvino._compiled) == len(stages._stages)
+    del stages
+    assert not openvino._compiled
+
+
+@BOTH
+def test_the_key_of_a_stage_covers_every_weight_that_changes_what_it_computes(config: NetworkConfig) -> None:
+    network = random_network(config)
+    size = config.network_px
+    before, keys = stage_outputs(network), {s: stage_key(network, s, size) for s in stages_of(config)}
+    changing: dict[str, set[str]] = {stage: set() for stage in keys}
+    for name, tensor in network.state_dict().items():
+        kept = tensor.clone()
+        tensor.add_(torch.rand(tensor.shape, generator=torch.Generator().manual_seed(0)))
+        for stage, output in stage_outputs(network).items():
+            if any(not torch.equal(*pair) for pair in zip(before[stage], output, strict=True)):
+                changing[stage].add(name)
+                assert stage_key(network, stage, size) != keys[stage], f"{stage} depends on {name}"
+        tensor.copy_(kept)
+    assert all(changing[stage] for stage in keys if stage != "compare" or config.reader is not None)
+
+
+def stage_outputs(network: RefCut) -> dict[str, list[torch.Tensor]]:
+    """What torch computes for each stage of a network, for the same inputs."""
+    config = network.config
+    size, side = config.network_px, config.network_px // config.patch_px
+    image, mask = noise(size), torch.zeros(1, 1, size, size)
+    mask[..., : size // 2, :] = 1
+    fixed = random_network(config, seed=9)
+    with torch.inference_mode():
+        coords = torch.rand(
+            1, config.click_map_channels, size, size, generator=torch.Generator().manual_seed(3)
+        )
+        features = fixed.encode_image(image)
+        tokens = fixed.encode_reference(noise(size, 1), mask, 1 - mask)
+        reference = fixed.prepare_reference(features, tokens)
+        channels = fixed.compare(features, coords, reference)
+        run: dict[str, tuple[torch.nn.Module, list[torch.Tensor]]] = {
+            "image": (openvino_export._Image(network), [image]),
+            "clicks": (
+                openvino_export._Clicks(network, (side, side)),
+                click_inputs(fixed, features, coords, reference, channels),
+            ),
+        }
+        if config.reference_features != "frozen":
+            run["reference"] = openvino_export._Reference(network), [image]
+        if config.detail_channels:
+            run["detail"] = openvino_export._Detail(network), [image]
+        if config.similarity:
+            inputs = compare_inputs(fixed, features, coords, reference)
+            run["compare"] = openvino_export._Compare(network, (side, side)), inputs
+        if config.reader is not None:
+            run["match"] = openvino_export._Match(network), list(fixed.match_inputs(features, tokens)[0])
+        assert set(run) == set(stages_of(config))
+        outputs = {stage: module(*inputs) for stage, (module, inputs) in run.items()}
+    return {stage: list(out) if isinstance(out, tuple) else [out] for stage, out in outputs.items()}
+
+
+@pytest.mark.slow
+def test_weights_that_only_openvino_computes_with_leave_the_memory_and_come_back_for_another_size() -> None:
+    expected, network = random_network(TINY_READING), random_network(TINY_READING)
+    reloads = []
+    stages = OpenVinoStages(
+        network, 56, None, bfloat16=False, reload=lambda: reloads.append(1) or random_network(TINY_READING)
+    )
+    assert network.click_blocks[0].mlp.fc1.weight.is_meta
+    image, mask = noise(56), torch.ones(1, 1, 56, 56)
+    found = logits(stages, image, (image, mask))
+    assert (found - logits(expected, image, (image, mask))).abs().max() < 1e-3
+    assert not reloads
+    larger, mask = noise(84), torch.ones(1, 1, 84, 84)
+    assert torch.equal(logits(stages, larger, (larger, mask)), logits(expected, larger, (larger, mask)))
+    assert len(reloads) == 1
+
+
+@pytest.mark.slow
+def test_what_was_used_last_stays_in_the_cache_when_it_is_full(
+    tmp_path: Path, conversions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = random_network(TINY_FROZEN)
+
+    def use(seed: int) -> None:
+        forget_compiled_stages(monkeypatch)
+        OpenVinoStages(fine_tuned(shared, seed), 56, tmp_path)
+        for age, folder in enumerate(sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)):
+            os.utime(folder, (age, age))
+
+    use(1)
+    size = sum(file.stat().st_size for file in tmp_path.rglob("*"))
+    own = sum(file.stat().st_size for stage in ("detail", "clicks") for file in tmp_path.glob(f"{stage}-*/*"))
+    monkeypatch.setattr(openvino, "KEPT_BYTES", size + own + own // 2)
+    for seed in (2, 1, 3):
+        use(seed)
+    conversions.clear()
+    use(1)
+    assert not conversions, "it was used again before the third came"
+    use(2)
+    assert conversions == ["detail", "clicks"], "the oldest was removed, but for what the others use"
 
 
 def test_activations_are_rounded_in_groups_that_divide_the_width() -> None:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_base, save_version
 from model.errors import RuntimeChoiceError
 from model.predictor_config import PredictorSettings, serving_settings
-from model.runtime import openvino, select
+from model.runtime import select
 from model.runtime.openvino import OpenVinoStages
-from model.runtime.select import prepare_in_subprocess, with_runtime
+from model.runtime.select import (
+    is_prepared,
+    needs_preparing,
+    prepare,
+    prepare_in_subprocess,
+    with_runtime,
+)
 from tests.support.synthetic import TINY_FROZEN, random_network
 
 SETTINGS = PredictorSettings(network_px=56)
@@ -67,50 +72,38 @@ def weights(tmp_path: Path) -> Path:
 def test_a_version_is_converted_in_another_process_and_only_loaded_afterwards(weights, tmp_path, monkeypatch):
     cache = tmp_path / "openvino"
     network = load_network(weights)
-    prepare_in_subprocess(network, weights, "auto", cache)
-    (cached,) = cache.iterdir()
+    assert needs_preparing(network, "auto", cache)
+    assert not is_prepared(weights, cache)
+    prepare_in_subprocess(weights, cache)
+    assert not needs_preparing(network, "auto", cache)
+    assert is_prepared(weights, cache)
     monkeypatch.setattr("model.runtime.openvino.convert", None)
     stages = with_runtime(network, serving_settings(network.config), "openvino", cache)
     assert isinstance(stages, OpenVinoStages)
-    monkeypatch.setattr(select.subprocess, "run", None)
-    prepare_in_subprocess(network, weights, "auto", cache)
-    assert list(cache.iterdir()) == [cached]
+
+
+@pytest.mark.slow
+def test_a_version_is_not_prepared_when_one_of_its_stages_was_removed(weights, tmp_path):
+    cache = tmp_path / "openvino"
+    prepare(weights, cache)
+    assert is_prepared(weights, cache)
+    (clicks,) = cache.glob("clicks-*")
+    shutil.rmtree(clicks)
+    assert not is_prepared(weights, cache)
 
 
 def test_nothing_is_prepared_where_torch_serves(weights, tmp_path):
-    prepare_in_subprocess(load_network(weights), weights, "torch", tmp_path / "openvino")
-    assert not (tmp_path / "openvino").exists()
+    assert not needs_preparing(load_network(weights), "torch", tmp_path / "openvino")
 
 
 def test_a_conversion_that_takes_too_long_says_so(weights, tmp_path, monkeypatch):
     monkeypatch.setattr(select, "TIME_LIMIT_S", 0.01)
     with pytest.raises(RuntimeChoiceError, match=r"took longer than 0\.01 s"):
-        prepare_in_subprocess(load_network(weights), weights, "auto", tmp_path / "openvino")
-
-
-@pytest.mark.slow
-def test_the_networks_used_last_stay_in_the_cache(tmp_path, monkeypatch):
-    monkeypatch.setattr(openvino, "KEPT_NETWORKS", 2)
-    cache = tmp_path / "openvino"
-
-    def use(seed: int) -> None:
-        torch.manual_seed(0)
-        network = random_network(TINY_FROZEN, seed)
-        with_runtime(network, serving_settings(network.config), "openvino", cache)
-        for age, folder in enumerate(sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime)):
-            os.utime(folder, (age, age))
-
-    use(1)
-    use(2)
-    use(1)
-    use(3)
-    monkeypatch.setattr(openvino, "convert", None)
-    use(1)
+        prepare_in_subprocess(weights, tmp_path / "openvino")
 
 
 @pytest.mark.slow
 def test_a_conversion_that_fails_says_why(weights, tmp_path):
-    network = load_network(weights)
     (weights / BASE_FILE).write_bytes(b"damaged")
     with pytest.raises(RuntimeChoiceError, match="damaged"):
-        prepare_in_subprocess(network, weights, "auto", tmp_path / "openvino")
+        prepare_in_subprocess(weights, tmp_path / "openvino")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,8 @@ from tests.support.worker_farm import wait_for
 
 class World:
     """A store with versions of tiny networks, and what a worker makes of it. gates: versions whose loading is held up
-    until their event is set; refused: versions that cannot be loaded; fails_with: what every load raises."""
+    until their event is set; unconverted: versions that say before that they have to be converted; refused: versions that
+    cannot be loaded; fails_with: what every load raises."""
 
     def __init__(self, folder: Path, limit: int = 2) -> None:
         self.folder = folder
@@ -42,12 +43,15 @@ class World:
         shared = self.loader.load_shared(self.shared_dir, self.choice.shared.version)
         self.loads: list[str] = []
         self.gates: dict[str, threading.Event] = {}
+        self.unconverted: set[str] = set()
         self.refused: set[str] = set()
         self.fails_with: Exception | None = None
         self.models = ProjectModels(self.choice, shared, self.load, limit, first_wait_s=30)
 
-    def load(self, version: str) -> ServedModel:
+    def load(self, version: str, on_conversion: Callable[[], None]) -> ServedModel:
         self.loads.append(version)
+        if version in self.unconverted:
+            on_conversion()
         if version in self.gates:
             assert self.gates[version].wait(60)
         if self.fails_with is not None:
@@ -86,6 +90,18 @@ def test_the_first_click_of_a_project_waits_for_its_version(world):
     version = world.publish(1)
     world.store.promote(1, version)
     assert world.serves() == version
+
+
+def test_the_first_click_of_a_project_waits_for_no_conversion(world):
+    version = world.publish(1)
+    world.store.promote(1, version)
+    world.unconverted.add(version)
+    world.gates[version] = threading.Event()
+    # The gate is still closed, so this returns only if it does not wait for the load.
+    assert world.serves() == world.choice.shared.version
+    assert world.loads == [version]
+    world.gates[version].set()
+    world.wait_until(version)
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ from model.checkpoints.weights import load_network, save_network
 from model.data.snapshot import Snapshot
 from model.finetuning.config import FineTuneSettings
 from model.finetuning.time_budget import PLAN_FILE
-from model.network.refcut import RefCut
 from model.runtime.openvino import OpenVinoStages
 from model.runtime.select import prepare
 from refcut_backend.inference import load_model
@@ -154,11 +153,6 @@ def test_the_manifest_has_what_a_repetition_needs(tmp_path, settings, store):
     assert found["snapshot"] == "0" * 64
 
 
-def in_this_process(_network: RefCut, weights: Path, _runtime: str, cache_dir: Path) -> None:
-    """What `prepare_in_subprocess` comes to, without a process that first imports everything."""
-    prepare(weights, cache_dir)
-
-
 @pytest.mark.slow
 def test_a_rollback_converts_nothing_where_the_version_has_served_before(
     tmp_path, settings, store, monkeypatch
@@ -168,7 +162,7 @@ def test_a_rollback_converts_nothing_where_the_version_has_served_before(
         learner.publish(7, candidate(tmp_path / str(seed), seed), version_metadata()) for seed in (1, 2)
     ]
     with monkeypatch.context() as patched:
-        patched.setattr(load_model, "prepare_in_subprocess", in_this_process)
+        patched.setattr(load_model, "prepare_in_subprocess", prepare)  # without another process's imports
         for version in versions:
             learner.promote(7, version)
     monkeypatch.setattr("model.runtime.openvino.convert", None)

@@ -142,7 +142,9 @@ def worker(store, choice) -> Iterator[Callable[[], str]]:
     network: Any = None
     settings = PredictorSettings()
     shared = ServedModel(choice.shared.version, network, settings)
-    models = ProjectModels(choice, shared, lambda version: ServedModel(version, network, settings), limit=4)
+    models = ProjectModels(
+        choice, shared, lambda version, _: ServedModel(version, network, settings), limit=4
+    )
     yield lambda: models.of(1).version
     models.stop()
 

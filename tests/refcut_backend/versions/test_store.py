@@ -109,6 +109,18 @@ def test_promote_and_rollback_go_forth_and_back_to_the_shared_model(store, url, 
         store.rollback(PROJECT)
 
 
+def test_versions_that_serve_are_listed_the_newest_first_without_those_that_serve_no_more(store, tmp_path):
+    assert store.serving() == []
+    versions = [
+        store.publish(project, trained_folder(tmp_path / str(seed), seed), version_metadata())
+        for seed, project in enumerate((1, 2, 2, 3))
+    ]
+    for project, version in ((2, versions[1]), (1, versions[0]), (2, versions[2]), (3, versions[3])):
+        store.promote(project, version)
+    store.rollback(3)
+    assert store.serving() == [versions[2], versions[0]]
+
+
 def test_a_version_of_project_a_never_serves_project_b(store, tmp_path):
     version = publish(store, tmp_path, 1)
     store.promote(PROJECT, version)
