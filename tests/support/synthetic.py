@@ -62,7 +62,7 @@ TINY_CONFIGS = {"simpleclick": TINY_SIMPLECLICK, "frozen": TINY_FROZEN, "reader"
 
 def random_network(config: NetworkConfig, seed: int = 0) -> RefCut:
     """A network in evaluation mode with no layer left at zero, so that everything in it matters."""
-    return _filled(RefCut(config), seed)
+    return _filled(RefCut, config, seed)
 
 
 class Obedient(RefCut):
@@ -79,10 +79,13 @@ class Obedient(RefCut):
 
 def obedient_network(config: NetworkConfig, seed: int = 0) -> RefCut:
     """As `random_network`."""
-    return _filled(Obedient(config), seed)
+    return _filled(Obedient, config, seed)
 
 
-def _filled(network: RefCut, seed: int) -> RefCut:
+def _filled(kind: type[RefCut], config: NetworkConfig, seed: int) -> RefCut:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = kind(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():

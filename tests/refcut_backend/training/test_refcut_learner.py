@@ -16,7 +16,7 @@ from model.data.snapshot import Snapshot
 from model.finetuning.config import FineTuneSettings
 from model.finetuning.time_budget import PLAN_FILE
 from model.runtime.openvino import OpenVinoStages
-from model.runtime.select import prepare
+from model.runtime.select import is_prepared, prepare
 from refcut_backend.inference import load_model
 from refcut_backend.inference.load_model import ModelLoader
 from refcut_backend.settings import Settings
@@ -61,11 +61,11 @@ def forms(settings: Settings) -> list[Path]:
 
 @pytest.mark.slow
 def test_a_version_is_converted_before_it_serves(tmp_path, settings, store, monkeypatch):
-    there: list[int] = []
+    ready: list[bool] = []
     promote = ModelStore.promote
 
     def noted(self: ModelStore, project_id: int, version: str) -> None:
-        there.append(len(forms(settings)))
+        ready.append(is_prepared(self.local_folder(version), settings.runtime_cache_dir))
         promote(self, project_id, version)
 
     monkeypatch.setattr(ModelStore, "promote", noted)
@@ -73,7 +73,7 @@ def test_a_version_is_converted_before_it_serves(tmp_path, settings, store, monk
     version = learner.publish(7, candidate(tmp_path / "run"), version_metadata())
     assert forms(settings) == []
     learner.promote(7, version)
-    assert there == [1]
+    assert ready == [True]
     assert store.current(7) == version
 
 
