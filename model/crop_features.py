@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.memory import nbytes
+from model.network.features import ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens
-from model.network.refcut import ImageFeatures, PreparedReference
 from model.predictor_config import PredictorSettings
 from model.runtime.base import NetworkStages
 from model.transforms import crop_image

@@ -39,8 +39,8 @@ from model.crop_features import CropFeatures
 from model.masks import bounding_box, union
 from model.memory import nbytes
 from model.network.click_maps import box_maps, disk_maps
+from model.network.features import ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens
-from model.network.refcut import ImageFeatures, PreparedReference
 from model.network.similarity import REFERENCE_CHANNELS
 from model.predictor_config import SERVING, PredictorSettings
 from model.runtime.base import NetworkStages

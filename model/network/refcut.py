@@ -11,8 +11,6 @@ The forward pass is cut into stages as serving needs them, so that nothing is co
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +20,7 @@ from model.network.click_maps import ClickEmbedding
 from model.network.config import NetworkConfig
 from model.network.decoder import DetailBranch, MlpHead, SimpleFpn
 from model.network.encoder import Encoder, Grid, make_block, patch_tokens, run_block
+from model.network.features import ImageFeatures, PreparedReference
 from model.network.prompts import PromptGenerator, ReferenceTokens, reference_tokens
 from model.network.reader import LABELS, SPACE_CHANNELS, Reader, label_shares, thin_out
 from model.network.similarity import (
@@ -39,53 +38,6 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 BASE_PREFIXES = ("backbone.", "comparison_mean", "comparison_std")
 """Tensors that training never changes when references are read with frozen features."""
-
-
-@dataclass(frozen=True)
-class ImageFeatures:
-    """Everything that clicks need of an image or crop.
-
-    Attributes:
-        tokens: (B, T, C), the input of the fusion block (raw patch tokens if that is block 0).
-        comparison: (B, N, D), standardised features in which references are compared; None without similarity.
-        detail: (B, D', H/4, W/4), border features; None without a detail branch.
-        grid: Rows and columns of patches.
-        reader: (B, N, E), the patches as the reader matches them; None without a reader.
-    """
-
-    tokens: Tensor
-    comparison: Tensor | None
-    detail: Tensor | None
-    grid: Grid
-    reader: Tensor | None = None
-
-    def repeated(self, index: Tensor) -> ImageFeatures:
-        """The features with the rows `index` of the batch, in that order; a row may come more than once."""
-        return ImageFeatures(
-            self.tokens[index],
-            None if self.comparison is None else self.comparison[index],
-            None if self.detail is None else self.detail[index],
-            self.grid,
-            None if self.reader is None else self.reader[index],
-        )
-
-
-@dataclass(frozen=True)
-class PreparedReference:
-    """A reference applied to one image or crop.
-
-    Attributes:
-        prompt: (B, C), added to every token.
-        channels: (B, N, `RefCut.similarity_channels`): those of `reference_channels`, then those of
-            `LearnedSimilarity`, or of the reader's own space. None if the network has no similarity channels.
-        matched: (B, N, C), what the reader carries over from the reference. None without a reader.
-        present: (B,), 1 where the reference has a mask, else 0. None without a reader.
-    """
-
-    prompt: Tensor
-    channels: Tensor | None
-    matched: Tensor | None = None
-    present: Tensor | None = None
 
 
 class RefCut(nn.Module):

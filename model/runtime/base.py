@@ -9,8 +9,8 @@ from torch import Tensor
 
 from model.network.candidates import Segmentation
 from model.network.config import NetworkConfig
+from model.network.features import ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens
-from model.network.refcut import ImageFeatures, PreparedReference
 
 
 class NetworkStages(Protocol):

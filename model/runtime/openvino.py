@@ -25,8 +25,9 @@ from torch import Tensor
 
 from model.network.candidates import Segmentation
 from model.network.config import NetworkConfig
+from model.network.features import ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens, reference_tokens
-from model.network.refcut import BASE_PREFIXES, ImageFeatures, PreparedReference, RefCut
+from model.network.refcut import BASE_PREFIXES, RefCut
 from model.runtime.openvino_export import (
     click_inputs,
     compare_inputs,

@@ -29,8 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from model.network.config import NetworkConfig
+from model.network.features import ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens
-from model.network.refcut import BASE_PREFIXES, ImageFeatures, PreparedReference, RefCut
+from model.network.refcut import BASE_PREFIXES, RefCut
 
 MIN_WEIGHTS = 10_000
 """Layers with fewer weights stay in float32: they take no time."""

@@ -22,8 +22,9 @@ from model.errors import TrainingError
 from model.network.candidates import Segmentation
 from model.network.click_maps import box_maps, disk_maps
 from model.network.encoder import use_plain_attention
+from model.network.features import ImageFeatures
 from model.network.prompts import ReferenceTokens
-from model.network.refcut import ImageFeatures, RefCut
+from model.network.refcut import RefCut
 from model.training.batches import Batch, Batches, Part, Sampler, batch_loader
 from model.training.config import Stage, TrainConfig
 from model.training.distributed import SINGLE_PROCESS, Processes, child_signal_restored

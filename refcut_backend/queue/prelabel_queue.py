@@ -1,4 +1,4 @@
-"""Sends work that can wait to a worker, and waits for it: tasks to be pre-labelled. Clicks go first.
+"""Sends work that can wait to a worker, and waits for it: tasks to be pre-labelled, for one. Clicks go first.
 
 A job's claim lasts only while its caller waits and renews it: tasks that a killed `refcut prelabel` left on the
 queue are not computed. Computing a task twice does no harm, so a task whose worker died is sent again, once.
@@ -6,6 +6,7 @@ queue are not computed. Computing a task twice does no harm, so a task whose wor
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar, Generic, TypeVar
@@ -32,7 +33,7 @@ Job = TypeVar("Job", bound=JobMessage)
 Answer = TypeVar("Answer")
 
 
-class PatientQueue(Generic[Job, Answer]):
+class PatientQueue(ABC, Generic[Job, Answer]):
     """A queue of work that can wait, for any number of callers on one Redis, in threads or in other processes.
 
     Attributes:
@@ -49,9 +50,9 @@ class PatientQueue(Generic[Job, Answer]):
         self._connection = connection
         self._queue = ReplyQueue(connection, self.NAME, self.FUNCTION, RUNS_AT_MOST_S)
 
+    @abstractmethod
     def _read(self, payload: Any) -> Answer:
         """Reads an answer from JSON. Raises MessageError."""
-        raise NotImplementedError
 
     def workers(self) -> list[WorkerState]:
         """List the workers that would take a job now.

@@ -10,8 +10,8 @@ import torch
 
 from model import crop_features
 from model.crop_features import CACHED_CROPS, CropFeatures
+from model.network.features import ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens
-from model.network.refcut import ImageFeatures, PreparedReference
 from model.predictor_config import PredictorSettings
 from model.runtime.base import NetworkStages
 from model.types import Box

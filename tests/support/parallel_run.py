@@ -56,8 +56,9 @@ class GroupsStayTogether:
         self._processes: dict[str, set[str]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Remember which process ran the test."""
-        self._processes.setdefault(group(report.nodeid), set()).add(report.worker_id)
+        """Remember which process ran the test. xdist itself reports the test during which a process died."""
+        if hasattr(report, "worker_id"):
+            self._processes.setdefault(group(report.nodeid), set()).add(report.worker_id)
 
     def split(self) -> list[str]:
         """The groups that ran in more than one process."""

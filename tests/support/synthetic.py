@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
 from model.network.candidates import Segmentation
 from model.network.config import NetworkConfig, ReaderConfig
-from model.network.refcut import ImageFeatures, RefCut
+from model.network.features import ImageFeatures
+from model.network.refcut import RefCut
 
 TINY_SIMPLECLICK = NetworkConfig(
     embed_dim=32,
