@@ -17,6 +17,8 @@ from tests.support.recorded import REPOSITORY
 
 FILES = ("requirements.txt", "requirements-dev.txt")
 CUDA = ("nvidia-", "cuda-", "triton")
+OLDER_PYTHON = {"async-timeout": "5.0.1"}
+"""redis needs it before Python 3.11.3, which is what Debian 12 has."""
 
 
 def required(file_name: str) -> list[Requirement]:
@@ -64,5 +66,5 @@ if __name__ == "__main__":
         "# Versions of what requirements.txt and requirements-dev.txt bring along; the same on Python 3.11 to 3.13."
     )
     print("# Written by `python -m tests.support.constraints`.")
-    for name, version in brought_along().items():
+    for name, version in sorted((brought_along() | OLDER_PYTHON).items()):
         print(f"{name}=={version}")
