@@ -9,8 +9,10 @@ A step sees the same targets on every run with the same seed, however many proce
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from typing import Protocol
 
 import cv2
@@ -158,9 +160,12 @@ def batch_loader(dataset: Batches, workers: int) -> DataLoader[list[Batch]]:
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         multiprocessing_context="spawn" if workers else None,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_set_up_loader_process,
     )
 
 
-def _one_thread(_worker: int) -> None:
+def _set_up_loader_process(_worker: int) -> None:
     cv2.setNumThreads(1)
+    # Ends the process without destroying torch's global objects, last of all its exit functions: now and then one of
+    # them aborts the process, and torch then reports a loader process that was killed.
+    Finalize(None, os._exit, args=(0,), exitpriority=-100)
