@@ -189,32 +189,38 @@ def test_a_training_is_asked_for_and_followed_with_its_curve(watched: Watched, b
     expect(page.locator("#curve svg")).to_be_visible()
 
 
-def test_with_a_password_the_form_leads_to_the_page_and_logging_out_leaves_it(
-    browser: Browser, wired
-) -> None:
+@pytest.fixture
+def with_password(browser: Browser, wired) -> Iterator[Watched]:
+    """A page of a backend with a password, before the login."""
     wiring, _ = wired
     access = Access.of(Settings(basic_auth_user=USER, basic_auth_password=PASSWORD))
     with (
         serving(create_app(wiring, 10_000_000, access)) as client,
-        watched_page(browser, str(client.base_url)) as watched,
+        watched_page(browser, str(client.base_url)) as opened,
     ):
-        page = watched.page
-        page.goto("/status")
-        expect(page.locator("#login")).to_be_visible()
-        page.keyboard.type(USER)
-        page.keyboard.press("Tab")
-        page.keyboard.type("wrong")
-        page.keyboard.press("Enter")
-        expect(page.locator("#message")).to_have_text("User name or password is wrong")
-        page.keyboard.type(PASSWORD)
-        page.keyboard.press("Enter")
-        expect(page.locator("#live")).to_have_text("Live")
-        assert page.url.endswith("/status")
-        assert "refcut_session" not in page.evaluate("document.cookie")
-        page.locator("#logout").click()
-        expect(page.locator("#login")).to_be_visible()
-        assert watched.hosts == {"127.0.0.1"}
-        assert watched.problems == []
+        yield opened
+
+
+def test_with_a_password_the_form_leads_to_the_page_and_logging_out_leaves_it(
+    with_password: Watched,
+) -> None:
+    page = with_password.page
+    page.goto("/status")
+    expect(page.locator("#login")).to_be_visible()
+    page.keyboard.type(USER)
+    page.keyboard.press("Tab")
+    page.keyboard.type("wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#message")).to_have_text("User name or password is wrong")
+    page.keyboard.type(PASSWORD)
+    page.keyboard.press("Enter")
+    expect(page.locator("#live")).to_have_text("Live")
+    assert page.url.endswith("/status")
+    assert "refcut_session" not in page.evaluate("document.cookie")
+    page.locator("#logout").click()
+    expect(page.locator("#login")).to_be_visible()
+    assert with_password.hosts == {"127.0.0.1"}
+    assert with_password.problems == []
 
 
 def test_pages_with_clicks_and_trainings_fit_their_window_and_axe_finds_nothing_serious(
@@ -246,18 +252,12 @@ def test_pages_with_clicks_and_trainings_fit_their_window_and_axe_finds_nothing_
 
 
 def test_the_login_form_and_its_refusal_fit_their_window_and_axe_finds_nothing_serious(
-    browser: Browser, wired
+    with_password: Watched,
 ) -> None:
-    wiring, _ = wired
-    access = Access.of(Settings(basic_auth_user=USER, basic_auth_password=PASSWORD))
-    with (
-        serving(create_app(wiring, 10_000_000, access)) as client,
-        watched_page(browser, str(client.base_url)) as watched,
-    ):
-        page = watched.page
-        page.goto("/login")
-        page.locator("[name=user]").fill(USER)
-        page.locator("[name=password]").fill("wrong")
-        page.keyboard.press("Enter")
-        expect(page.locator("#message")).to_have_text("User name or password is wrong")
-        assert flaws(page) == []
+    page = with_password.page
+    page.goto("/login")
+    page.locator("[name=user]").fill(USER)
+    page.locator("[name=password]").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.locator("#message")).to_have_text("User name or password is wrong")
+    assert flaws(page) == []
