@@ -1,6 +1,6 @@
 """What Helm makes of the chart in docker/helm/: valid objects, and pods without rights that they do not need.
 
-Helm's own engine renders it, as a library. Kubernetes' schemas check the objects, strictly: unknown fields are errors. No
+Helm's own engine renders it. Kubernetes' schemas check the objects, strictly: unknown fields are errors. No
 cluster runs them here.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import helm_python
 import kubernetes_validate
 import pytest
 import typer.main
@@ -19,6 +18,7 @@ from refcut_backend.api.operations import PATHS
 from refcut_backend.cli.main import app
 from refcut_backend.queue.rq_jobs import FUNCTIONS
 from refcut_backend.settings import Settings
+from tests.support import helm
 from tests.support.recorded import REPOSITORY
 
 CHART = REPOSITORY / "docker/helm"
@@ -62,8 +62,7 @@ SETTINGS = {f"REFCUT_{name.upper()}" for name in Settings.model_fields}
 
 def render(values: dict[str, Any]) -> list[dict[str, Any]]:
     """The objects of a release `team` in the namespace `labels`."""
-    with helm_python.Chart.load(str(CHART)) as chart:
-        files = chart.render(values, name="team", namespace="labels")
+    files = helm.render(CHART, values).files
     texts = [text for name, text in files.items() if name.endswith(".yaml")]
     return [found for text in texts for found in yaml.safe_load_all(text) if found]
 
@@ -101,7 +100,7 @@ def variables(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
 def test_helm_finds_nothing_to_complain_about(values: dict[str, Any]):
-    report = helm_python.lint(str(CHART), values, strict=True)
+    report = helm.render(CHART, values).lint
     assert [one["error"] for one in report["messages"]] == ["icon is recommended"]
     assert report["errors"] == []
 
@@ -160,13 +159,13 @@ def test_redis_and_database_come_from_the_secret_and_without_them_no_pod_starts(
 
 
 def test_a_release_without_a_secret_is_refused_with_what_is_missing():
-    with pytest.raises(helm_python.HelmError, match="existingSecret is required"):
+    with pytest.raises(helm.ChartRefusedError, match="existingSecret is required"):
         render({})
 
 
 @pytest.mark.parametrize("name", ["REFCUT_REDIS_URL", "REFCUT_BASIC_AUTH_PASSWORD", "REFCUT_STATE_DIR"])
 def test_secrets_and_what_the_chart_sets_itself_are_refused_among_the_settings(name: str):
-    with pytest.raises(helm_python.HelmError, match=rf"settings\.{name} "):
+    with pytest.raises(helm.ChartRefusedError, match=rf"settings\.{name} "):
         render(SECRET | {"settings": {name: "x"}})
 
 
@@ -174,7 +173,7 @@ def test_secrets_and_what_the_chart_sets_itself_are_refused_among_the_settings(n
     "values", [{"worker": {"replica": 3}}, {"settings": {"REFCUT_WORKER": 3}}, {"redis": {}}]
 )
 def test_a_misspelled_or_unknown_value_is_refused(values: dict[str, Any]):
-    with pytest.raises(helm_python.HelmError, match=r"schema|additional|Invalid type"):
+    with pytest.raises(helm.ChartRefusedError, match=r"schema|additional|Invalid type"):
         render(SECRET | values)
 
 
