@@ -203,7 +203,7 @@ def test_a_photograph_that_is_gone_is_said_with_the_reason(world: PagesWorld, wa
     page = watched.page
     page.goto(references(world))
     expect(page.locator(".no-picture").first).to_contain_text("404")
-    assert page.locator(".reference-card img").count() == 2
+    expect(page.locator(".reference-card img")).to_have_count(2)
 
 
 def test_the_references_of_a_label_are_tried_on_a_task(world: PagesWorld, watched: Watched) -> None:
