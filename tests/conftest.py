@@ -46,11 +46,12 @@ def _logging_as_before() -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In the process that hands out the tests: check that groups stay together."""
+    """In the process that hands out the tests: check that groups stay together, and say which process died."""
     if config.getoption("numprocesses", None):
-        from tests.support.parallel_run import GroupsStayTogether
+        from tests.support.parallel_run import DeadProcesses, GroupsStayTogether
 
         config.pluginmanager.register(GroupsStayTogether())
+        config.pluginmanager.register(DeadProcesses(config))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -43,3 +46,46 @@ def test_a_run_that_splits_a_group_fails_and_says_which():
     )
     check.pytest_sessionfinish(session)
     assert (check.split(), session.exitstatus) == (["end_to_end"], pytest.ExitCode.TESTS_FAILED)
+
+
+CONFTEST = """
+from tests.support.parallel_run import DeadProcesses, GroupScheduling
+
+def pytest_configure(config):
+    if config.getoption("numprocesses", None):
+        config.pluginmanager.register(DeadProcesses(config))
+
+def pytest_xdist_make_scheduler(config, log):
+    return GroupScheduling(config, log)
+"""
+DEADLY = """
+import os, signal
+
+def test_before():
+    pass
+
+def test_that_ends_its_process():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def test_after():
+    pass
+"""
+
+
+def test_a_process_that_dies_is_named_with_its_test_which_is_not_run_again(tmp_path):
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_deadly.py").write_text(DEADLY)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-n", "1", "-p", "no:cacheprovider", str(tmp_path)],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == pytest.ExitCode.TESTS_FAILED, done.stdout
+    assert "gw0 ended with status -9" in done.stdout
+    assert "a process died during test_deadly.py::test_that_ends_its_process" in done.stdout
+    assert "1 failed, 2 passed" in done.stdout
+    assert done.stdout.count("ended with status") == 1

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+from typing import Any
+
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 RUNNING_BACKEND = ("integration/test_first_light.py", "integration/test_ways_of_clicking.py")
 """Files that share the running backend of integration/conftest.py."""
@@ -47,6 +51,53 @@ class GroupScheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return group(nodeid)
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Take a process out that has ended, and return the test during which it died, if it did.
+
+        xdist would run that test again, in the next process, which may die or hang of it, too.
+        """
+        units = self.assigned_work[node].values()
+        died_in = next((test for unit in units for test, is_done in unit.items() if not is_done), None)
+        if died_in is not None:
+            self.assigned_work[node][group(died_in)][died_in] = True
+        super().remove_node(node)
+        return died_in
+
+
+class DeadProcesses:
+    """Says at once which process of a run died, how, and during which test: a run that hangs later never tells."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Write the exit status, negative after a signal."""
+        if error:
+            self._write(f"{node.gateway.id} ended with status {exit_status(node)}")
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_handlecrashitem(self, crashitem: str) -> None:
+        """Write the test."""
+        self._write(f"a process died during {crashitem}")
+
+    def _write(self, line: str) -> None:
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_line(f"\n{line}", red=True)
+
+
+def exit_status(node: Any) -> int | None:
+    """Return the exit status of a process that pytest has lost; None if it cannot be known."""
+    process = getattr(getattr(node.gateway, "_io", None), "popen", None)
+    if process is None:
+        return None
+    try:
+        status: int = process.wait(5.0)
+    except subprocess.TimeoutExpired:
+        return None
+    return status
 
 
 class GroupsStayTogether:
