@@ -1,4 +1,4 @@
-"""`refcut references`: list, show, add, pin and disable the references of a project."""
+"""`refcut references`: list, show, add, pin, disable and move the references of a project."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from refcut_backend.worth.measure import ReferenceWorths
 
 
-references_app = typer.Typer(help="List, show, add, pin and disable references.", no_args_is_help=True)
+references_app = typer.Typer(help="List, show, add, pin, disable and move references.", no_args_is_help=True)
 
 POLL_S = 0.5
 
@@ -173,6 +173,36 @@ def enable(
     )
 
 
+@references_app.command()
+def move(
+    project: ProjectOption,
+    label: LabelOption,
+    place: Annotated[int, typer.Option("--to", min=1, help="its new place; 1 is used first")],
+    task: SomeTaskOption = None,
+    annotation: SomeAnnotationOption = None,
+) -> None:
+    """Move a reference to a place in the order in which clicks use them. Those before it keep their places, too."""
+    selector = ReferenceSelector(label, task, annotation)
+
+    def action(manager: ReferenceManager, project_id: int, settings: Settings) -> None:
+        now = manager.move(project_id, selector, place)
+        most = settings.max_references_per_label
+        not_used = "" if now <= most else f"; clicks use the first {most}"
+        print(f"{selector} has place {now}{not_used}")
+
+    _manage(project, action)
+
+
+@references_app.command()
+def newest_first(project: ProjectOption, label: LabelOption) -> None:
+    """Undo every `move` of a label: the newest references are used first again."""
+    _change(
+        project,
+        lambda manager, project_id: manager.newest_first(project_id, label),
+        f"'{label}': the newest references are used first",
+    )
+
+
 @references_app.command("export")
 def export_set(
     project: ProjectOption,
@@ -295,11 +325,12 @@ def _manage(project: str, action: Callable[[ReferenceManager, int, Settings], No
 
 
 def _table(rows: list[ReferenceRow]) -> Table:
-    table = Table("label", "task", "annotation", "version", "seen at (UTC)", "state", "warnings")
+    table = Table("label", "place", "task", "annotation", "version", "seen at (UTC)", "state", "warnings")
     for row in rows:
         candidate = row.candidate
         table.add_row(
             plain(candidate.label),
+            "-" if row.place is None else f"{row.place}{' (moved)' if candidate.moved_to else ''}",
             "-" if candidate.is_from_set else str(candidate.task_id),
             str(candidate.annotation_id),
             candidate.version,

@@ -121,6 +121,23 @@ class OwnerRule(Base):
     created_at: Mapped[datetime] = mapped_column("said_at", DateTime(timezone=True), default=utc_now)
 
 
+class ReferencePlace(Base):
+    """The place that a project's owner chose for a reference in the order of use (`references/places.py`).
+
+    Attributes:
+        task_id: 0 for a reference that came from a set.
+        place: From 1 on.
+    """
+
+    __tablename__ = "reference_places"
+
+    project_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
+    label: Mapped[str] = mapped_column(String(500), primary_key=True)
+    task_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
+    annotation_id: Mapped[LabelStudioId] = mapped_column(primary_key=True)
+    place: Mapped[int]
+
+
 class LabelPieces(Base):
     """Which pieces of a label's masks stay, by the project's extra parameters: "all" or "clicked"."""
 

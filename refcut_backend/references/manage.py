@@ -1,4 +1,4 @@
-"""What a project's owner can do with references: list, add, pin and disable them."""
+"""What a project's owner can do with references: list, add, pin, disable and move them."""
 
 from __future__ import annotations
 
@@ -15,24 +15,21 @@ from refcut_backend.label_studio.label_config import ProjectControls, read_label
 from refcut_backend.label_studio.project_ids import project_name
 from refcut_backend.references.owner_rules import Source
 from refcut_backend.references.parse import Weakness, weaknesses
+from refcut_backend.references.places import after_move, selected_in_order
 from refcut_backend.references.reconcile import Reconciler
 from refcut_backend.references.registry import ListedReference, References, StoredReference
 from refcut_backend.references.selection import (
+    IN_ORDER,
     IN_USE,
     Action,
     Candidate,
+    NoSuchReferenceError,
     OwnerRule,
     ReferenceSelector,
     RulesByTarget,
     State,
+    places,
 )
-
-
-class NoSuchReferenceError(RefCutError):
-    """The selected reference, task, label or rule does not exist."""
-
-    code = "no_reference"
-
 
 FACTS_KEPT = 5000
 
@@ -52,12 +49,21 @@ class MaskFacts:
 
 @dataclass(frozen=True)
 class ReferenceRow:
-    """A reference as a list shows it. `seen_at` is the last change of its row in the registry."""
+    """A reference as a list shows it.
+
+    Attributes:
+        candidate: The reference.
+        state: Whether it is in use, and if not, why.
+        seen_at: Last change of its row in the registry.
+        facts: What is shown of its masks.
+        place: Its place in the order of use, from 1 on; None if something other than the limit keeps it out of use.
+    """
 
     candidate: Candidate
     state: State
     seen_at: datetime
     facts: MaskFacts
+    place: int | None = None
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,8 @@ class LabelReferences:
         rows: The first references, those in use first.
         total: Number of all references of the label.
         in_use: Number of those that clicks use: without the ones whose photograph cannot be read.
+        in_order: Number of those that have a place in the order of use.
+        is_moved: Whether the owner has chosen places.
         in_config: Whether the label config has the label.
     """
 
@@ -76,6 +84,8 @@ class LabelReferences:
     rows: tuple[ReferenceRow, ...]
     total: int
     in_use: int
+    in_order: int = 0
+    is_moved: bool = False
     in_config: bool = True
 
 
@@ -130,19 +140,33 @@ class ReferenceManager:
         for one in self._references.overview(project_id, self._max_references, in_config):
             listed.setdefault(one.candidate.label, []).append(one)
         return [
-            LabelReferences(
-                name,
-                tuple(
-                    ReferenceRow(one.candidate, one.state, one.seen_at, self._facts(one))
-                    for one in listed[name][:most]
-                ),
-                len(listed[name]),
-                sum(one.state in IN_USE and one.candidate.problem is None for one in listed[name]),
-                in_config is None or name in in_config,
-            )
+            self._of_label(name, listed[name], most, in_config is None or name in in_config)
             for name in sorted(listed)
             if label in (None, name)
         ]
+
+    def _of_label(
+        self, label: str, listed: list[ListedReference], most: int | None, in_config: bool
+    ) -> LabelReferences:
+        place_of = places((one.candidate, one.state) for one in listed)
+        return LabelReferences(
+            label=label,
+            rows=tuple(
+                ReferenceRow(
+                    one.candidate,
+                    one.state,
+                    one.seen_at,
+                    self._facts(one),
+                    place_of[one.candidate.given_by] if one.state in IN_ORDER else None,
+                )
+                for one in listed[:most]
+            ),
+            total=len(listed),
+            in_use=sum(one.state in IN_USE and one.candidate.problem is None for one in listed),
+            in_order=len(place_of),
+            is_moved=any(one.candidate.moved_to is not None for one in listed),
+            in_config=in_config,
+        )
 
     def labels_without_reference(self, project_id: int) -> list[str]:
         """Returns the labels of the config that can be clicked and have no reference in use."""
@@ -168,7 +192,7 @@ class ReferenceManager:
     def load(self, selector: ReferenceSelector, project_id: int) -> StoredReference:
         """Returns the first selected reference, preferring one that is in use. Raises NoSuchReferenceError."""
         found = next(
-            (row for row in self.rows(project_id, selector.label) if _is_selected(selector, row.candidate)),
+            (row for row in self.rows(project_id, selector.label) if selector.selects(row.candidate)),
             None,
         )
         stored = self._references.load(found.candidate.id) if found else None
@@ -251,6 +275,45 @@ class ReferenceManager:
         """Withdraws a `disable`. Raises NoSuchReferenceError if there is none."""
         self._withdraw(project_id, selector, Action.DISABLE, "disabled")
 
+    def move(self, project_id: int, selector: ReferenceSelector, place: int) -> int:
+        """Moves a reference to a place in the order in which clicks use the label's references.
+
+        All that stand before it then keep their places, too (`places.py`).
+
+        Args:
+            project_id: The project.
+            selector: Names one reference that is in use, or that only the limit keeps out of use.
+            place: Its new place, from 1 on. A number that is too large stands for the last place.
+
+        Returns:
+            The place that it has now.
+
+        Raises:
+            NotConnectedError: The project is unknown.
+            NoSuchReferenceError: No reference matches, several do, or the reference has no place.
+        """
+        self._projects.connection(project_id)
+        listed = [(one.candidate, one.state) for one in self._listed(project_id, selector.label)]
+        if not any(selector.selects(candidate) for candidate, _ in listed):
+            raise self._missing(project_id, selector)
+        moved = selected_in_order(listed, selector)
+        chosen = after_move(listed, moved, place)
+        self._references.places.replace(project_id, selector.label, chosen)
+        return chosen[moved]
+
+    def newest_first(self, project_id: int, label: str) -> None:
+        """Withdraws every `move` of a label. Raises NotConnectedError or NoSuchReferenceError if there is none."""
+        self._projects.connection(project_id)
+        if all(one.candidate.moved_to is None for one in self._listed(project_id, label)):
+            raise NoSuchReferenceError(f"no reference of '{label}' was moved", hint=_see_list(project_id))
+        self._references.places.replace(project_id, label, {})
+
+    def _listed(self, project_id: int, label: str) -> list[ListedReference]:
+        overview = self._references.overview(
+            project_id, self._max_references, self._labels_in_config(project_id)
+        )
+        return [one for one in overview if one.candidate.label == label]
+
     def _add_rules(self, project_id: int, selector: ReferenceSelector, action: Action) -> None:
         """Stores one rule per matching annotation, so that none of them applies to a later annotation."""
         found = self._selected(project_id, selector)
@@ -276,19 +339,13 @@ class ReferenceManager:
                 hint="change them in Label Studio: Settings > Model > Edit",
             )
         else:
-            raise NoSuchReferenceError(
-                f"{selector} is not {participle}",
-                hint=f"see `refcut references list --project {project_name(project_id)}`",
-            )
+            raise NoSuchReferenceError(f"{selector} is not {participle}", hint=_see_list(project_id))
 
     def _selected(self, project_id: int, selector: ReferenceSelector) -> list[Candidate]:
-        return [c for c in self._references.of_label(project_id, selector.label) if _is_selected(selector, c)]
+        return [c for c in self._references.of_label(project_id, selector.label) if selector.selects(c)]
 
     def _missing(self, project_id: int, selector: ReferenceSelector) -> NoSuchReferenceError:
-        return NoSuchReferenceError(
-            f"there is no reference of {selector}",
-            hint=f"see `refcut references list --project {project_name(project_id)}`",
-        )
+        return NoSuchReferenceError(f"there is no reference of {selector}", hint=_see_list(project_id))
 
     def _labels_in_config(self, project_id: int) -> frozenset[str] | None:
         """Returns the labels that take masks; None if the label config cannot be parsed, or if tasks add labels."""
@@ -318,8 +375,8 @@ class ReferenceManager:
         return facts
 
 
-def _is_selected(selector: ReferenceSelector, candidate: Candidate) -> bool:
-    return selector.rule(Action.ADD).covers(candidate.label, candidate.task_id, candidate.annotation_id)
+def _see_list(project_id: int) -> str:
+    return f"see `refcut references list --project {project_name(project_id)}`"
 
 
 def _concerns(rule: OwnerRule, selector: ReferenceSelector) -> bool:

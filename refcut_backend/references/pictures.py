@@ -15,8 +15,8 @@ from refcut_backend.errors import RefCutError
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ByteCache, Image
 from refcut_backend.images.decode import fitted_mask
-from refcut_backend.references.manage import NoSuchReferenceError
 from refcut_backend.references.registry import References, StoredReference
+from refcut_backend.references.selection import NoSuchReferenceError
 
 GREEN, RED, WHITE = (40, 200, 60), (230, 50, 40), (255, 255, 255)
 

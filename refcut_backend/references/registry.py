@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     Row,
     Select,
+    and_,
     bindparam,
     delete,
     false,
@@ -28,12 +29,13 @@ from sqlalchemy import (
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from refcut_backend.database.tables import Reference
+from refcut_backend.database.tables import Reference, ReferencePlace
 from refcut_backend.queue.messages import LeftOutReference
 from refcut_backend.references.annotation_states import AnnotationStates
 from refcut_backend.references.event_log import EventLog
 from refcut_backend.references.owner_rules import OwnerRules
 from refcut_backend.references.parse import png_to_mask
+from refcut_backend.references.places import ReferencePlaces
 from refcut_backend.references.selection import (
     EVERYBODY,
     Action,
@@ -61,8 +63,20 @@ _WITHOUT_MASKS = (
     Reference.author_email,
     Reference.seen_at,
     Reference.problem,
+    ReferencePlace.place,
 )
-_OF_PROJECT = select(*_WITHOUT_MASKS).where(Reference.project_id == bindparam("project_id"))
+_HAS_PLACE = and_(
+    ReferencePlace.project_id == Reference.project_id,
+    ReferencePlace.label == Reference.label,
+    ReferencePlace.task_id == Reference.task_id,
+    ReferencePlace.annotation_id == Reference.annotation_id,
+)
+_OF_PROJECT = (
+    select(*_WITHOUT_MASKS)
+    .select_from(Reference)
+    .outerjoin(ReferencePlace, _HAS_PLACE)
+    .where(Reference.project_id == bindparam("project_id"))
+)
 _OF_LABEL = _OF_PROJECT.where(Reference.label == bindparam("label"))
 _NEWEST_MARKED = (
     _OF_LABEL.where(Reference.explicitly_added.is_not(True))
@@ -143,6 +157,7 @@ class References:
         authors: Users whose marked regions become references.
         annotations: Applies reports about annotations to the registry.
         rules: Rules of the projects' owners, which take precedence over marked regions.
+        places: Places in the order of use that owners chose.
         events: Record of webhooks.
     """
 
@@ -157,6 +172,7 @@ class References:
         self.authors = authors
         self.annotations = AnnotationStates(engine)
         self.rules = OwnerRules(engine)
+        self.places = ReferencePlaces(engine)
         self.events = EventLog(engine)
 
     def newest(self, project_id: int, label: str, limit: int) -> list[ReferenceVersion]:
@@ -168,7 +184,8 @@ class References:
             limit: Maximum number of references.
 
         Returns:
-            Pinned references first, then explicitly added ones, then those of the newest annotations.
+            References that the owner has moved first, then explicitly added ones, then those of the newest annotations.
+            Only pinned ones, if any is pinned.
         """
         rules = self.rules.of_label(project_id, label)
         candidates = self._which_may_be_used(project_id, label, rules, limit)
@@ -180,8 +197,9 @@ class References:
     ) -> list[Candidate]:
         """Returns the references of a label that `in_use` could choose: few, however many the label has.
 
-        These are the newest that are marked, neither disabled nor of an author who may not give references, and all
-        of the tasks that a rule adds or pins. An added reference always has a rule that names its task or its annotation.
+        These are the newest that are marked, neither disabled nor of an author who may not give references, those that
+        the owner has moved, and all of the tasks that a rule adds or pins. An added reference always has a rule that
+        names its task or its annotation.
         """
         query = _NEWEST_MARKED.where(*_not_disabled(rules))
         authors, pins_all = self.authors, OwnerRule(Action.PIN, label) in rules
@@ -194,7 +212,11 @@ class References:
         named = [rule for rule in rules if rule.action in (Action.ADD, Action.PIN)]
         for column, ids in (
             (Reference.task_id, {rule.task_id for rule in named if rule.task_id}),
-            (Reference.annotation_id, {rule.annotation_id for rule in named if rule.annotation_id}),
+            (
+                Reference.annotation_id,
+                {rule.annotation_id for rule in named if rule.annotation_id}
+                | self.places.annotations(project_id, label),
+            ),
         ):
             if ids:
                 of_rules = _OF_LABEL.where(column.in_(ids))
@@ -364,4 +386,5 @@ def _candidate(row: Row[*tuple[Any, ...]]) -> Candidate:
         explicitly_added=bool(row.explicitly_added),
         author=Author(row.author_id, row.author_email),
         problem=row.problem,
+        moved_to=row.place,
     )

@@ -1,19 +1,27 @@
 """Selects the references of a label that are in use.
 
-Owner rules come first, then marked regions; within both, the newest annotation comes first. `State` lists every outcome.
+References that the owner has moved come first, then added ones, then marked regions; within both, the newest annotation
+comes first. `State` lists every outcome.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import product
 
-from refcut_backend.errors import ConfigError
+from refcut_backend.errors import ConfigError, RefCutError
 
 NO_TASK = 0
 """Task of a reference that came from a set. Label Studio counts from 1."""
+
+
+class NoSuchReferenceError(RefCutError):
+    """The selected reference, task, label or rule does not exist."""
+
+    code = "no_reference"
 
 
 class Action(StrEnum):
@@ -79,6 +87,10 @@ class ReferenceSelector:
         """Returns the rule that does `action` with the selected references."""
         return OwnerRule(action, self.label, self.task_id, self.annotation_id)
 
+    def selects(self, candidate: Candidate) -> bool:
+        """Whether a reference is selected."""
+        return self.rule(Action.ADD).covers(candidate.label, candidate.task_id, candidate.annotation_id)
+
     def __str__(self) -> str:
         parts = [f"'{self.label}'"]
         parts += [f"task {self.task_id}"] if self.task_id is not None else []
@@ -143,6 +155,7 @@ class Candidate:
         explicitly_added: No region is marked, so only an ADD rule puts it in use.
         author: User who saved the annotation last.
         problem: Why it could not be used when it was last tried; None if it could.
+        moved_to: Place among the label's references that the owner chose, from 1 on; None if the owner chose none.
     """
 
     id: int
@@ -154,6 +167,12 @@ class Candidate:
     explicitly_added: bool = False
     author: Author = UNKNOWN
     problem: str | None = None
+    moved_to: int | None = None
+
+    @property
+    def given_by(self) -> tuple[int, int]:
+        """Task and annotation. The owner's decisions are about these."""
+        return self.task_id, self.annotation_id
 
     @property
     def is_from_set(self) -> bool:
@@ -169,7 +188,7 @@ class State(StrEnum):
     USED = "in use"
     DISABLED = "disabled"
     NOT_PINNED = "not used: others are pinned"
-    OVER_LIMIT = "not used: enough newer ones"
+    OVER_LIMIT = "not used: enough others come first"
     OLDER = "not used: the task has a newer annotation"
     NO_LONGER_ADDED = "not used: no longer added by the owner"
     AUTHOR = "not used: its author may not give references"
@@ -177,6 +196,8 @@ class State(StrEnum):
 
 
 IN_USE = frozenset({State.PINNED, State.EXPLICITLY_ADDED, State.USED})
+IN_ORDER = IN_USE | {State.OVER_LIMIT}
+"""States of references that have a place in the order of use: only the limit may keep them out of use."""
 
 
 def states(
@@ -209,8 +230,7 @@ def states(
             number: State.NOT_PINNED if state in (State.EXPLICITLY_ADDED, State.USED) else state
             for number, state in found.items()
         }
-    order = list(State)
-    ranked = sorted(by_age, key=lambda c: order.index(found[c.id]))
+    ranked = sorted(by_age, key=lambda c: _rank(c, found[c.id]))
     for candidate in [c for c in ranked if found[c.id] in IN_USE][limit:]:
         found[candidate.id] = State.OVER_LIMIT
     return [(candidate, found[candidate.id]) for candidate in ranked]
@@ -221,6 +241,22 @@ def in_use(
 ) -> list[Candidate]:
     """Returns the references that a click on the label uses, in their order. Arguments are those of `states`."""
     return [c for c, state in states(candidates, rules, authors, limit) if state in IN_USE]
+
+
+_ORDER_OF_STATES = {state: number for number, state in enumerate(State)}
+
+
+def _rank(candidate: Candidate, state: State) -> tuple[bool, float, int]:
+    """Sorts references of equal age: those that could be used first, and of these the moved ones first."""
+    is_usable = state in IN_USE
+    moved_to = candidate.moved_to if is_usable else None
+    return not is_usable, math.inf if moved_to is None else moved_to, _ORDER_OF_STATES[state]
+
+
+def places(listed: Iterable[tuple[Candidate, State]]) -> dict[tuple[int, int], int]:
+    """Returns the place in the order of use, from 1 on, of the annotations that `states` listed with a label."""
+    ordered = dict.fromkeys(candidate.given_by for candidate, state in listed if state in IN_ORDER)
+    return {given_by: number for number, given_by in enumerate(ordered, start=1)}
 
 
 def _own_state(

@@ -33,10 +33,9 @@ from refcut_backend.images.uploads import Uploads, address_of_reference
 from refcut_backend.label_studio.label_config import ProjectControls, read_label_config
 from refcut_backend.label_studio.payloads import Timestamp
 from refcut_backend.label_studio.project_ids import project_name
-from refcut_backend.references.manage import NoSuchReferenceError
 from refcut_backend.references.parse import LabelReference, mask_to_png, read_mask_png
 from refcut_backend.references.registry import References, StoredReference
-from refcut_backend.references.selection import IN_USE, NO_TASK, Action, OwnerRule
+from refcut_backend.references.selection import IN_USE, NO_TASK, Action, NoSuchReferenceError, OwnerRule
 from refcut_backend.settings import Settings
 
 log = logging.getLogger("refcut.references")

@@ -21,6 +21,7 @@ from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.label_studio.regions import GivenMask
 from refcut_backend.training.new_annotations import NewAnnotations
 from tests.refcut_backend.references.test_annotation_states import check_processes_at_once
+from tests.refcut_backend.references.test_places import move_at_once
 from tests.support.fake_wiring import MASK
 from tests.support.postgresql import running_postgresql
 from tests.support.recorded import click_result
@@ -104,6 +105,10 @@ def test_of_clicks_on_one_new_object_at_once_the_newest_is_remembered(patient_en
         )
     (remembered,) = objects.recall(1, 2, 65)
     assert (remembered.clicked_at_s, remembered.clicked) == (65, DOOR)
+
+
+def test_of_moves_of_references_at_the_same_moment_one_wins_and_none_fails(patient_engine):
+    move_at_once(patient_engine)
 
 
 def test_a_locked_table_costs_the_memory_and_not_the_click(engine):

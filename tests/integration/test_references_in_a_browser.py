@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from refcut_backend.references.selection import ReferenceSelector
 from tests.support.browser import Watched, chromium, flaws, watched_page
 from tests.support.fake_wiring import FakeMeasureQueue
 from tests.support.pages_world import CAR, HOSTILE_LABEL, PagesWorld, pages_world, part_mask
@@ -77,6 +78,96 @@ def test_pin_and_disable_by_keyboard_without_losing_the_place(world: PagesWorld,
     page.keyboard.press("Space")
     expect(page.locator(f"#enable-{number}")).to_be_focused()
     assert [r.action.value for r in world.wiring.references.rules.of_label(7, "Wheel")] == ["disable"]
+
+
+def wheels(world: PagesWorld) -> list[int]:
+    """Tasks of the references that a click of Wheel uses, in their order."""
+    of_task = {c.id: c.task_id for c in world.wiring.references.of_label(7, "Wheel")}
+    return [of_task[found.id] for found in world.wiring.references.newest(7, "Wheel", 4)]
+
+
+def more_wheels(world: PagesWorld) -> None:
+    """Tasks 14 to 17 give references of Wheel, too: more than clicks use."""
+    for number in range(14, 18):
+        world.annotate(world.cars, 30 + number, number, CAR, "Wheel")
+
+
+def shown_wheels(page: Page) -> list[int]:
+    return [
+        int(card.get_attribute("data-task") or 0) for card in page.locator('li[data-label="Wheel"]').all()
+    ]
+
+
+def test_the_order_of_references_is_changed_by_keyboard_without_losing_the_place(
+    world: PagesWorld, watched: Watched
+) -> None:
+    more_wheels(world)
+    page = watched.page
+    page.goto(references(world))
+    assert shown_wheels(page) == [17, 16, 15, 14, 13, 12]
+    assert wheels(world) == [17, 16, 15, 14]
+    (number,) = {c.id for c in world.wiring.references.of_label(7, "Wheel") if c.task_id == 12}
+    expect(page.locator(f"#later-{number}")).to_be_disabled()
+    page.get_by_role("button", name="Earlier, now place 6 of 6").focus()
+    for place in (5, 4, 3, 2, 1):
+        page.keyboard.press("Enter")
+        expect(page.locator("#message")).to_contain_text(f"Moved to place {place}.")
+        expect(page.locator(f"#{'earlier' if place > 1 else 'later'}-{number}")).to_be_focused()
+    assert shown_wheels(page) == [12, 17, 16, 15, 14, 13]
+    assert wheels(world) == [12, 17, 16, 15]
+    expect(page.locator('li[data-task="14"] .state')).to_have_text("Not used: enough others come first")
+    page.get_by_role("button", name="Newest first").click()
+    expect(page.locator("#message")).to_have_text("The newest references are used first again.")
+    expect(page.get_by_role("button", name="Newest first")).to_have_count(0)
+    assert wheels(world) == [17, 16, 15, 14]
+
+
+def drag(page: Page, from_task: int, to_task: int) -> None:
+    """Presses the handle of a card and carries it beyond the middle of another one."""
+    handle = page.locator(f'li[data-label="Wheel"][data-task="{from_task}"] .handle')
+    handle.scroll_into_view_if_needed()
+    start = handle.bounding_box()
+    end = page.locator(f'li[data-label="Wheel"][data-task="{to_task}"]').bounding_box()
+    assert start is not None
+    assert end is not None
+    page.mouse.move(start["x"] + 5, start["y"] + 5)
+    page.mouse.down()
+    for share in (0.2, 0.5, 0.8):
+        page.mouse.move(end["x"] + share * end["width"], end["y"] + share * end["height"], steps=3)
+
+
+def test_a_reference_is_dragged_to_another_place_and_escape_puts_it_back(
+    world: PagesWorld, watched: Watched
+) -> None:
+    more_wheels(world)
+    page = watched.page
+    page.goto(references(world))
+    drag(page, 17, 16)
+    page.keyboard.press("Escape")
+    page.mouse.up()
+    assert shown_wheels(page) == [17, 16, 15, 14, 13, 12]
+    drag(page, 17, 15)
+    page.mouse.up()
+    expect(page.locator("#message")).to_contain_text("Moved to place 3.")
+    assert shown_wheels(page) == [16, 15, 17, 14, 13, 12]
+    assert wheels(world) == [16, 15, 17, 14]
+    page.reload()
+    assert shown_wheels(page) == [16, 15, 17, 14, 13, 12]
+
+
+def test_a_refused_move_is_said_and_the_page_shows_the_order_as_it_is(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page = watched.page
+    page.goto(references(world))
+    world.wiring.reference_manager.disable(7, ReferenceSelector("Wheel", 13))
+    drag(page, 13, 12)
+    page.mouse.up()
+    expect(page.locator("#message")).to_contain_text(
+        "'Wheel', task 13, annotation 41 cannot be moved: disabled"
+    )
+    expect(page.get_by_text("Disabled", exact=True)).to_be_visible()
+    expect(page.locator(".handle")).to_have_count(0)
 
 
 def test_a_tasks_regions_become_a_reference_and_no_longer_are(world: PagesWorld, watched: Watched) -> None:

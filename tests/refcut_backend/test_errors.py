@@ -9,7 +9,7 @@ from refcut_backend.cli.main import app
 from refcut_backend.clicks.service import EMPTY_CONTEXT, EMPTY_MASK
 from refcut_backend.errors import ImageError, RefCutError, all_reasons, reasons_table
 from refcut_backend.prelabeling.batch import SEVERAL_REFUSED
-from refcut_backend.references.manage import NoSuchReferenceError
+from refcut_backend.references.selection import NoSuchReferenceError
 from tests.support.recorded import REPOSITORY
 
 DOCUMENT = (REPOSITORY / "docs" / "label-studio.md").read_text()

@@ -46,12 +46,13 @@ R = TypeVar("R")
 
 
 class Change(BaseModel):
-    """A change of a label's references: which ones, as in `ReferenceSelector`."""
+    """A change of a label's references: which ones, as in `ReferenceSelector`; for "move" also the new place."""
 
-    action: Literal["pin", "unpin", "disable", "enable", "add", "remove"]
+    action: Literal["pin", "unpin", "disable", "enable", "add", "remove", "move", "newest_first"]
     label: Label
     task: Id | None = None
     annotation: Id | None = None
+    place: Annotated[int, Field(gt=0, lt=2**31)] | None = None
 
     @property
     def selector(self) -> ReferenceSelector:
@@ -115,6 +116,11 @@ class Card:
     def is_disabled(self) -> bool:
         """Whether the owner has disabled it."""
         return self.row.state is State.DISABLED
+
+    @property
+    def can_move(self) -> bool:
+        """Whether it has a place in the order of use."""
+        return self.row.place is not None
 
     @property
     def author(self) -> str:
@@ -213,7 +219,15 @@ class ReferencesPage:
         project_id, _ = self.project(name)
         if change.action == "add" and not change.task:
             raise BadRequestError("a reference is added by its task", hint="enter the task's number")
-        CHANGES[change.action](self._wiring.reference_manager, project_id, change.selector)
+        manager = self._wiring.reference_manager
+        if change.action == "move":
+            if change.place is None:
+                raise BadRequestError("a reference is moved to a place", hint="send `place`, from 1 on")
+            manager.move(project_id, change.selector, change.place)
+        elif change.action == "newest_first":
+            manager.newest_first(project_id, change.label)
+        else:
+            CHANGES[change.action](manager, project_id, change.selector)
 
     def export(self, name: str) -> ExportedSet:
         """The set of the project. Raises RefCutError."""

@@ -65,7 +65,7 @@ def test_the_list_shows_every_reference_its_state_and_its_weaknesses(registry, l
     print(refcut("disable", "--project", "7", "--label", "Door", "--task", "20"))
     shown = refcut("list", "--project", "7")
     first, second = (line for line in shown.splitlines() if "Door" in line)
-    assert [part.strip() for part in first.split("│")][1:4] == ["Door", "10", "1"]
+    assert [part.strip() for part in first.split("│")][1:5] == ["Door", "1", "10", "1"]
     assert "in use" in first
     assert "disabled" in second
     assert "nothing says what must stay out" in second
@@ -96,6 +96,29 @@ def test_a_whole_task_is_named_pinned_and_taken_back(registry, label_studio_api,
     assert registry.in_use("Wheel") == [2]
     assert "no region of" in refcut("add", "--project", "7", "--label", "Hood", "--task", "10", fails=True)
     assert "not added" in refcut("remove", *where, "--task", "10", fails=True)
+
+
+def test_references_are_moved_and_the_list_shows_their_places(
+    registry, label_studio_api, refcut, monkeypatch
+):
+    monkeypatch.setenv("REFCUT_MAX_REFERENCES_PER_LABEL", "2")
+    for number in (1, 2, 3):
+        registry.follow(label_studio_api.annotate(number, 10 * number, DOOR, marked(DOOR)))
+    where = ("--project", "7", "--label", "Door")
+
+    def shown() -> list[list[str]]:
+        lines = (line for line in refcut("list", "--project", "7").splitlines() if "Door" in line)
+        cells = [[part.strip() for part in line.split("\N{BOX DRAWINGS LIGHT VERTICAL}")] for line in lines]
+        return [row[2:4] for row in cells if row[1] == "Door"]
+
+    assert shown() == [["1", "30"], ["2", "20"], ["3", "10"]]
+    assert "'Door', task 10 has place 1\n" in refcut("move", *where, "--task", "10", "--to", "1")
+    assert shown() == [["1 (moved)", "10"], ["2", "30"], ["3", "20"]]
+    assert "place 3; clicks use the first 2" in refcut("move", *where, "--task", "10", "--to", "9")
+    assert "newest references are used first" in refcut("newest-first", *where)
+    assert shown() == [["1", "30"], ["2", "20"], ["3", "10"]]
+    assert "no reference of 'Door' was moved" in refcut("newest-first", *where, fails=True)
+    assert "--to" in refcut("move", *where, "--task", "10", "--to", "0", fails=True)
 
 
 def test_show_draws_the_target_green_and_what_must_stay_out_red(registry, label_studio_api, refcut, tmp_path):

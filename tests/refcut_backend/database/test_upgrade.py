@@ -69,6 +69,19 @@ def test_an_earlier_versions_reference_is_not_overwritten_by_an_older_event(earl
     engine.dispose()
 
 
+def test_an_earlier_versions_reference_can_be_moved_before_a_newer_one(earlier):
+    engine = open_database(earlier)
+    references = References(engine)
+    references.annotations.apply_webhook(
+        annotation_update(50, 9, reference(2, "Wheel"), project=7, task=2), "ANNOTATION_CREATED"
+    )
+    newer, kept = references.overview(7, 4)
+    assert newer.candidate.annotated_at > kept.candidate.annotated_at
+    references.places.replace(7, "Wheel", {kept.candidate.given_by: 1})
+    assert [found.id for found in references.newest(7, "Wheel", 4)] == [kept.candidate.id, newer.candidate.id]
+    engine.dispose()
+
+
 def test_an_earlier_versions_database_gets_every_declared_table_and_column(earlier, tmp_path):
     fresh = columns_of(f"sqlite:///{tmp_path / 'fresh.db'}")
     assert columns_of(earlier) == fresh

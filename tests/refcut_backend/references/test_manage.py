@@ -11,9 +11,15 @@ import pytest
 
 from refcut_backend.errors import NotConnectedError
 from refcut_backend.images.uploads import Uploads
-from refcut_backend.references.manage import NoSuchReferenceError, ReferenceManager
+from refcut_backend.references.manage import ReferenceManager
 from refcut_backend.references.parse import Weakness
-from refcut_backend.references.selection import Action, OwnerRule, ReferenceSelector, State
+from refcut_backend.references.selection import (
+    Action,
+    NoSuchReferenceError,
+    OwnerRule,
+    ReferenceSelector,
+    State,
+)
 from tests.support.label_studio_api import LabelStudioApi, serving
 from tests.support.recorded import LABEL_CONFIG, brush_result
 from tests.support.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
@@ -102,6 +108,64 @@ def test_a_pinned_reference_is_the_only_one_used_also_after_an_edit_and_for_newe
     assert owner.states() == {1: State.PINNED, 2: State.NOT_PINNED, 3: State.NOT_PINNED}
     owner.manager.unpin(7, ReferenceSelector("Door", annotation_id=1))
     assert sorted(owner.registry.in_use()) == [1, 2, 3]
+
+
+def test_a_moved_reference_keeps_its_place_through_edits_comparisons_and_new_references(owner):
+    for number in range(1, 7):
+        owner.registry.follow(owner.api.annotate(number, 10 * number, DOOR, marked(DOOR)))
+    assert sorted(owner.registry.in_use()) == [3, 4, 5, 6]
+    assert owner.manager.move(7, ReferenceSelector("Door", 10), 1) == 1
+    assert sorted(owner.registry.in_use()) == [1, 4, 5, 6]
+    owner.registry.follow(owner.api.annotate(1, 10, MOVED, marked(MOVED)))
+    owner.registry.follow(owner.api.annotate(7, 70, DOOR, marked(DOOR)))
+    owner.registry.later(3600)
+    owner.registry.reconciler.compare(7)
+    (found,) = owner.manager.by_label(7, "Door")
+    assert [row.candidate.annotation_id for row in found.rows] == [1, 7, 6, 5, 4, 3, 2]
+    assert [row.place for row in found.rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert (found.in_order, found.is_moved) == (7, True)
+    assert owner.states()[4] is State.OVER_LIMIT
+    owner.manager.newest_first(7, "Door")
+    assert sorted(owner.registry.in_use()) == [1, 5, 6, 7], "an edited annotation counts as new"
+    with pytest.raises(NoSuchReferenceError, match="no reference of 'Door' was moved"):
+        owner.manager.newest_first(7, "Door")
+
+
+def test_a_place_survives_that_its_region_is_unmarked_for_a_while(owner):
+    for number in (1, 2):
+        owner.registry.follow(owner.api.annotate(number, 10 * number, DOOR, marked(DOOR)))
+    owner.manager.move(7, ReferenceSelector("Door", 10), 1)
+    owner.registry.follow(owner.api.annotate(1, 10, DOOR))
+    assert owner.states() == {2: State.USED}
+    owner.registry.follow(owner.api.annotate(1, 10, DOOR, marked(DOOR)))
+    owner.registry.follow(owner.api.annotate(2, 20, MOVED, marked(MOVED)))
+    assert list(owner.states()) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("selector", "message"),
+    [
+        (ReferenceSelector("Door", 99), "there is no reference of 'Door', task 99"),
+        (ReferenceSelector("Door", 20), "'Door', task 20 cannot be moved: disabled"),
+    ],
+)
+def test_a_move_of_what_cannot_be_moved_is_refused_and_changes_nothing(owner, selector, message):
+    for number in (1, 2):
+        owner.registry.follow(owner.api.annotate(number, 10 * number, DOOR, marked(DOOR)))
+    owner.manager.disable(7, ReferenceSelector("Door", 20))
+    before = owner.states()
+    with pytest.raises(NoSuchReferenceError, match=message):
+        owner.manager.move(7, selector, 1)
+    assert owner.states() == before
+
+
+def test_references_of_a_project_that_is_not_known_cannot_be_moved(owner):
+    for move in (
+        lambda: owner.manager.move(99, ReferenceSelector("Door", 10), 1),
+        lambda: owner.manager.newest_first(99, "Door"),
+    ):
+        with pytest.raises(NotConnectedError):
+            move()
 
 
 def test_a_disabled_reference_stays_off_through_edits_until_it_is_enabled(owner):

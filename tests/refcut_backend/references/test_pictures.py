@@ -11,8 +11,8 @@ import pytest
 
 from refcut_backend.errors import ImageError
 from refcut_backend.images.address import TaskImage
-from refcut_backend.references.manage import NoSuchReferenceError
 from refcut_backend.references.pictures import ReferencePictures, Size
+from refcut_backend.references.selection import NoSuchReferenceError
 from tests.support.label_studio_api import LabelStudioApi
 from tests.support.registry import DOOR, WHEEL, Registry, marked
 

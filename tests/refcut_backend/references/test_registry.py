@@ -233,6 +233,7 @@ STORED = st.fixed_dictionaries(
         "explicitly_added": st.sampled_from([None, False, True]),
         "author_id": st.sampled_from([None, 1, 2]),
         "author_email": st.sampled_from([None, "Lead@example.com", "other@example.com"]),
+        "place": st.sampled_from([None, None, 1, 2]),
     }
 )
 
@@ -240,7 +241,7 @@ STORED = st.fixed_dictionaries(
 def stored(day: int, **more: Any) -> dict[str, Any]:
     """A marked reference of user 2, whose e-mail address is not known."""
     row = {"task_id": day, "annotated_at": f"2026-01-0{day}", "explicitly_added": None}
-    return row | {"author_id": 2, "author_email": None} | more
+    return row | {"author_id": 2, "author_email": None, "place": None} | more
 
 
 BJORN = "bj\u00f6rn@example.com"
@@ -257,6 +258,7 @@ RULES = st.one_of(
 @example(rows=[stored(1), stored(2)], rules=[OwnerRule(Action.PIN, "Door", None, 1)], authors="", limit=1)
 @example(rows=[stored(1), stored(2)], rules=[OwnerRule(Action.ADD, "Door", 1)], authors="", limit=1)
 @example(rows=[stored(1), stored(2, explicitly_added=True)], rules=[], authors="", limit=1)
+@example(rows=[stored(1, place=1), stored(2)], rules=[], authors="", limit=1)
 @example(rows=[stored(1, author_email=BJORN.upper())], rules=[], authors=BJORN, limit=1)
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
@@ -272,9 +274,14 @@ def test_a_click_uses_the_references_that_all_of_the_label_would_give(engine, ro
     with Session(engine) as session, session.begin():
         session.execute(delete(tables.Reference))
         session.execute(delete(tables.OwnerRule))
+        session.execute(delete(tables.ReferencePlace))
         for number, row in enumerate(rows, start=1):
             version = {"annotation_id": number, "version": f"{number:012}"}
-            session.add(tables.Reference(**common | version | row))
+            values = common | version | {name: value for name, value in row.items() if name != "place"}
+            session.add(tables.Reference(**values))
+            if row["place"]:
+                where = {name: values[name] for name in ("project_id", "label", "task_id", "annotation_id")}
+                session.add(tables.ReferencePlace(**where, place=row["place"]))
     for rule in rules:
         references.rules.add(1, rule)
     expected = in_use(references.of_label(1, "Door"), rules, references.authors, limit)

@@ -20,8 +20,14 @@ from refcut_backend.images.cache import open_image_cache, read_image
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.images.uploads import Uploads
 from refcut_backend.label_studio.connection import Connection
-from refcut_backend.references.manage import NoSuchReferenceError, ReferenceManager
-from refcut_backend.references.selection import Authors, OwnerRule, ReferenceSelector, State
+from refcut_backend.references.manage import ReferenceManager
+from refcut_backend.references.selection import (
+    Authors,
+    NoSuchReferenceError,
+    OwnerRule,
+    ReferenceSelector,
+    State,
+)
 from refcut_backend.references.sets import MANIFEST, MAX_FILES, ReferenceSets
 from refcut_backend.settings import Settings
 from tests.support.label_studio_api import LabelStudioApi
@@ -128,6 +134,25 @@ def test_importing_a_set_again_adds_nothing_also_after_it_went_through_another_p
     assert str(world.sets.copy(7, OTHER)) == "0 references added, 2 were there already"
     back = world.sets.export(OTHER)
     assert world.sets.import_(OTHER, back.data).known == 2
+
+
+def test_a_set_has_the_order_that_the_owner_chose(world: Sets) -> None:
+    for number in (2, 3):
+        world.api.images[f"{10 * number}.png"] = world.api.images["10.png"]
+        door = brush_result("d", "Door", part(100 * number))
+        world.registry.follow(world.api.annotate(number, 10 * number, door, marked(door)))
+    world.manager.move(7, ReferenceSelector("Door", 10), 1)
+
+    def lefts(project_id: int) -> list[int]:
+        """Where the doors are, as shares of the width, in the order of use."""
+        found = world.registry.references.newest(project_id, "Door", 4)
+        stored = [world.registry.references.load(one.id) for one in found]
+        columns = [one.positive_hw.any(axis=0) for one in stored if one is not None]
+        return [round(WIDTH * int(shown.argmax()) / len(shown) / 100) for shown in columns]
+
+    assert lefts(7) == [1, 3, 2]
+    world.sets.copy(7, OTHER)
+    assert lefts(OTHER) == [1, 3, 2]
 
 
 def test_imported_references_survive_comparisons_and_restricted_authors(world: Sets) -> None:

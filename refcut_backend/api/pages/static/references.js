@@ -4,6 +4,7 @@
 import { ask, askFile, base64Of, save } from "./api.js";
 import { one } from "./dom.js";
 import { complain, say } from "./message.js";
+import { watchDragging } from "./reorder.js";
 import { keepTrial } from "./trial.js";
 
 const here = `${location.pathname.replace(/\/$/, "")}`;
@@ -31,10 +32,13 @@ async function refresh() {
   watchPictures();
   nameAuthors();
   const id = focused?.id ?? "";
-  const opposite = id.replace(/^(un)?pin-/, focused?.id.startsWith("un") ? "pin-" : "unpin-")
-    .replace(/^(dis|en)able-/, id.startsWith("en") ? "disable-" : "enable-");
-  (document.getElementById(id) ?? document.getElementById(opposite) ?? document.querySelector("main h2"))?.focus?.();
+  const places = [id, id.replace(/^[a-z]+/, (name) => OPPOSITES[name] ?? name)].map((name) => document.getElementById(name));
+  const [same] = places.filter((found) => found && !found.matches(":disabled"));
+  (same ?? document.querySelector("main h2"))?.focus?.();
 }
+
+/** @type {Record<string, string>} */
+const OPPOSITES = { pin: "unpin", unpin: "pin", disable: "enable", enable: "disable", earlier: "later", later: "earlier" };
 
 const DONE = {
   pin: "Pinned: of this label, only pinned references are used.",
@@ -43,6 +47,7 @@ const DONE = {
   enable: "Enabled.",
   add: "The task's regions are a reference now.",
   remove: "Removed.",
+  newest_first: "The newest references are used first again.",
 };
 
 /** @param {string | undefined} name @returns {name is keyof typeof DONE} */
@@ -54,6 +59,18 @@ function change(action, label, task, annotation) {
     await ask(`${here}/change`, { action, label, task, annotation });
     await refresh();
     return DONE[action];
+  });
+}
+
+/** @param {DOMStringMap} card its data @param {number} place */
+function move({ label, task, annotation }, place) {
+  return run("One moment ...", async () => {
+    try {
+      await ask(`${here}/change`, { action: "move", label, task: number(task), annotation: number(annotation), place });
+    } finally {
+      await refresh();
+    }
+    return `Moved to place ${place}. A reference that is marked later comes after those that were moved.`;
   });
 }
 
@@ -107,7 +124,8 @@ document.addEventListener("click", (event) => {
   if (event.target instanceof HTMLElement && event.target.id === "download-set") download(event.target);
   if (!(button instanceof HTMLElement)) return;
   const { action, label, task, annotation } = button.dataset;
-  if (isAction(action)) change(action, label ?? "", number(task), number(annotation));
+  if (action === "move") move(button.dataset, Number(button.dataset.place));
+  else if (isAction(action)) change(action, label ?? "", number(task), number(annotation));
 });
 
 document.addEventListener("submit", (event) => {
@@ -132,6 +150,8 @@ document.addEventListener("change", (event) => {
   input.value = "";
   addSet(async () => ({ data: await base64Of(file) }));
 });
+
+watchDragging((card, place) => move(card.dataset, place));
 
 // worth.js has new figures.
 document.addEventListener("references-changed", () => refresh());

@@ -117,6 +117,28 @@ def test_an_action_of_the_page_is_the_command_of_its_name(
     assert state(world, "Wheel", 12) == "in use"
 
 
+def test_the_page_moves_references_as_the_command_does(here: httpx.Client, world: PagesWorld) -> None:
+    body = {"action": "move", "label": "Wheel", "task": 12, "annotation": 40}
+
+    def order() -> list[int]:
+        return [row.candidate.task_id for row in world.wiring.reference_manager.rows(7, "Wheel")]
+
+    assert order() == [13, 12]
+    assert here.post(f"{PAGE}/change", json=body | {"place": 1}).status_code == 200
+    assert order() == [12, 13]
+    assert "Newest first" in here.get(PAGE).text
+    refused = here.post(f"{PAGE}/change", json=body)
+    assert refused.status_code == 422
+    assert refused.json()["message"] == "a reference is moved to a place"
+    for place in (0, -1, 2**40, "1st"):
+        assert here.post(f"{PAGE}/change", json=body | {"place": place}).status_code in (400, 422)
+    assert order() == [12, 13]
+    withdrawn = here.post(f"{PAGE}/change", json={"action": "newest_first", "label": "Wheel"})
+    assert withdrawn.status_code == 200
+    assert order() == [13, 12]
+    assert "Newest first" not in here.get(PAGE).text
+
+
 def test_a_tasks_regions_become_a_reference_without_being_marked(
     here: httpx.Client, world: PagesWorld
 ) -> None:
