@@ -1,7 +1,8 @@
 """What annotators click on the demo photographs: the same clicks in every run.
 
-Each annotator goes through parts of cars whose masks are known, a few clicks a part. A part's first dot lies in the
-middle of its mask; the following ones alternate between its inside and its surroundings, as corrections do.
+Each annotator goes through parts of cars whose masks are known, a few clicks each. A part's first dot lies in the middle
+of its mask, with an offset of less than a pixel, so that no two annotators click alike; the following ones alternate
+between its inside and its surroundings, as corrections do.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ def clicks_of(annotator: int) -> Iterator[StreamClick]:
 def _points(mask_hw: NDArray[np.bool_], random: np.random.Generator) -> Iterator[tuple[float, float, bool]]:
     """Percent of width and height, and whether the dot belongs to the part."""
     around_hw = cv2.dilate(mask_hw.astype(np.uint8), np.ones((31, 31), np.uint8)).astype(bool) & ~mask_hw
-    yield *_percent(deepest_point(mask_hw), mask_hw), True
+    x, y = _percent(deepest_point(mask_hw), mask_hw)
+    yield x + random.uniform(0, 0.1), y + random.uniform(0, 0.1), True
     for number in range(1, CLICKS_A_PART):
         inside = number % 2 == 0
         rows, cols = np.nonzero(mask_hw if inside else around_hw)

@@ -108,9 +108,22 @@ def mask_result(segmentation: Segmentation, placement: Placement, prompts: int) 
             for index, value in enumerate(worth)
         ]
         chosen = best_of(segmentation.quality[0].tolist()) if prompts <= CHOICE_CLICKS else MEANT
+    return chosen_mask(masks, chosen)
+
+
+def chosen_mask(masks: Sequence[CropMask], chosen: int) -> MaskResult:
+    """An answer of several masks, one of which was chosen.
+
+    Args:
+        masks: The masks, the smallest first.
+        chosen: Number of the mask.
+
+    Returns:
+        The chosen mask in the image frame, and all of them as candidates.
+    """
     taken = masks[chosen]
     return MaskResult(
-        taken.mask_hw, taken.probability_hw, placement.crop, taken.expected_iou, tuple(masks), chosen
+        taken.mask_hw, taken.probability_hw, taken.placement.crop, taken.expected_iou, tuple(masks), chosen
     )
 
 

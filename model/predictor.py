@@ -15,18 +15,18 @@ another. Each is one step; a step computes a mask from all clicks so far and the
 Where the network proposes several masks, `model.candidate_masks` chooses. A network without an input for boxes gets them
 as clicks and as the mask so far (`model.box_prompts`).
 
-What is kept between calls, so that a new click costs as little as possible (the first two in `model.crop_features`):
+What is kept between calls, so that a new click costs as little as possible (the first two in `model.crop_features`, the
+last in `model.click_steps`):
 
     kept                          until                     saves
     features of the last crops    another image             encoding the crop
     prepared references of them   another image             comparing image and reference
-    the last steps                another image, reference  the steps that two click lists share
+    the last steps                another image             the steps that two click lists share
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from torch import Tensor
 
 from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings
 from model.candidate_masks import Placement, is_worth_less, mask_result
+from model.click_steps import ClickSteps, Step
 from model.crop_features import CropFeatures
 from model.masks import bounding_box, union
 from model.memory import nbytes
@@ -56,24 +57,6 @@ from model.transforms import (
     next_crop,
 )
 from model.types import Box, Click, MaskResult
-
-CACHED_STEPS = 4
-"""Steps of the last click list that are kept."""
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One step of a click list. `zoom_crop` is the crop that the next step compares with; None if none was chosen yet."""
-
-    box: Box | None
-    clicks: tuple[Click, ...]
-    result: MaskResult
-    zoom_crop: Box | None
-
-    def leads_to(self, wanted: tuple[Click, ...], box: Box | None) -> bool:
-        """Whether it is a step of `wanted`. Without a box, a step without clicks leads to no other click list."""
-        shared = self.box == box and self.clicks == wanted[: len(self.clicks)]
-        return shared and bool(self.clicks or not wanted or box is not None)
 
 
 class RefCutPredictor:
@@ -118,7 +101,7 @@ class RefCutPredictor:
         self._reference: ReferenceTokens | None = None
         self._features = CropFeatures(network, settings)
         self._start: MaskResult | None = None
-        self._steps: list[_Step] = []
+        self._steps = ClickSteps()
 
     def set_image(self, image_rgb: NDArray[np.uint8]) -> None:
         """Set the image to segment. Clicks are forgotten, the reference is kept.
@@ -147,17 +130,15 @@ class RefCutPredictor:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that this object keeps: image, reference, features of crops, and earlier masks."""
-        return nbytes(self._image, self._reference, self._start, self._steps) + self._features.nbytes
+        return nbytes(self._image, self._reference, self._start) + self._features.nbytes + self._steps.nbytes
 
     def set_reference(self, reference: ReferenceTokens | None) -> None:
-        """Set what the clicks' label means. Clicks are forgotten, the image and its features are kept.
+        """Set what the clicks' label means. The image, its features and steps with other references are kept.
 
         Args:
             reference: From `encode_reference`, or several joined; None means clicks alone.
         """
-        if reference is not self._reference:
-            self._steps.clear()
-            self._reference = reference
+        self._reference = reference
 
     def start_from(self, start: MaskResult | None) -> None:
         """Let the first click refine a given mask of the image, as a later click refines the mask before it.
@@ -166,11 +147,11 @@ class RefCutPredictor:
             start: The mask, also the result without clicks; not used with a box. None, or another image, ends this.
         """
         self._start = start
-        self._steps.clear()
+        self._steps.forget()
 
     def forget_clicks(self) -> None:
         """Forget clicks and reference, whatever an interrupted call has left; the image and its features are kept."""
-        self._steps.clear()
+        self._steps.forget()
         self._features.forget_references()
         self._reference = None
 
@@ -265,32 +246,32 @@ class RefCutPredictor:
                 raise ValueError(f"{click} lies outside the image of {height} rows and {width} columns")
         if box is not None and not box.is_within(height, width):
             raise ValueError(f"{box} lies outside the image of {height} rows and {width} columns")
-        while self._steps and not self._steps[-1].leads_to(wanted, box):
-            self._steps.pop()
-        if not self._steps and self._start is not None and box is None:
-            self._steps = [_Step(None, (), self._start, None)]
+        sources = None if self._reference is None else self._reference.sources
+        step = self._steps.longest(sources, wanted, box)
+        if step is None and self._start is not None and box is None:
+            step = Step(None, (), self._start, None)
         first = 0 if box is not None else min(1, len(wanted))
-        taken = len(self._steps[-1].clicks) if self._steps else first - 1
+        taken = first - 1 if step is None else len(step.clicks)
         for count in range(taken + 1, len(wanted) + 1):
-            step = self._click_step(wanted[:count], box)
-            self._steps = [*self._steps[-CACHED_STEPS + 1 :], step]
-        return self._steps[-1].result
+            step = self._click_step(wanted[:count], box, step)
+            self._steps.keep(sources, step)
+        assert step is not None, "a list without a known step has at least one step to compute"
+        return step.result
 
-    def _click_step(self, clicks: tuple[Click, ...], box: Box | None) -> _Step:
-        last = self._steps[-1] if self._steps else None
+    def _click_step(self, clicks: tuple[Click, ...], box: Box | None, last: Step | None) -> Step:
         if last is None and box is not None:
             return self._box_step(box)
         crop, zoom_crop = self._choose_crop(clicks, last)
         result = self._segment_crop(clicks, crop, None if last is None else last.result.probability_hw, box)
         if last is not None or not self._looks_closer(result):
-            return _Step(box, clicks, result, zoom_crop)
+            return Step(box, clicks, result, zoom_crop)
         closer = self._zoomed_crop(clicks, result, result.crop, self.settings.second_look_expansion)
         if closer != crop:
             second = self._segment_crop(clicks, closer, None)
             if is_worth_less(second, result):
-                return _Step(box, clicks, result, zoom_crop)
+                return Step(box, clicks, result, zoom_crop)
             result = second
-        return _Step(box, clicks, result, closer)
+        return Step(box, clicks, result, closer)
 
     def _looks_closer(self, result: MaskResult) -> bool:
         """Whether a first mask is looked at again from nearby: only small ones gain."""
@@ -300,13 +281,13 @@ class RefCutPredictor:
         box, share = bounding_box(mask_hw), self.settings.second_look_share
         return box.height < share * result.crop.height and box.width < share * result.crop.width
 
-    def _box_step(self, box: Box) -> _Step:
+    def _box_step(self, box: Box) -> Step:
         size = self.image_size
         crop = box_surroundings(box, *size) if self.settings.zoom else Box.whole(*size)
         previous_hw = None if self.network.config.box_input else box_map(box, *size)
-        return _Step(box, (), self._segment_crop((), crop, previous_hw, box), crop)
+        return Step(box, (), self._segment_crop((), crop, previous_hw, box), crop)
 
-    def _choose_crop(self, clicks: tuple[Click, ...], last: _Step | None) -> tuple[Box, Box | None]:
+    def _choose_crop(self, clicks: tuple[Click, ...], last: Step | None) -> tuple[Box, Box | None]:
         """The crop for the next click, and the crop that counts as chosen from then on."""
         whole, skip = Box.whole(*self.image_size), self.settings.zoom_skip_clicks
         if last is None:
