@@ -239,7 +239,7 @@ class BusyError(RefCutError):
     """The workers have more clicks than they can answer in time."""
 
     code = "busy"
-    meaning = "so many clicks are waiting that this one could not be answered in time"
+    meaning = "so many clicks are waiting that this one would not be answered soon"
     remedy = "click again; more workers (`REFCUT_WORKERS`)"
 
 

@@ -88,6 +88,14 @@ class Settings(BaseSettings):
         description="upper limit of the clicks that may wait for a worker. Fewer may wait if they could not be answered "
         "in time, by the times that the workers measure; further clicks are refused as `busy`",
     )
+    click_queue_wait_s: float = Field(
+        0.7,
+        ge=0,
+        le=90,
+        allow_inf_nan=False,
+        description="longest time that a click waits for its turn, by the times that the workers measure, in seconds; a "
+        "click that would wait longer is refused as `busy`. Two clicks per worker may wait in any case",
+    )
     workers: int = Field(
         1,
         ge=1,

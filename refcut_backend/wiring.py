@@ -324,7 +324,9 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
     stores = connect_stores(settings)
     references, addresses = stores.references, stores.addresses
     follower = stores.follower()
-    queue = ClickQueue(connection, settings.click_timeout_s, settings.click_queue_limit)
+    queue = ClickQueue(
+        connection, settings.click_timeout_s, settings.click_queue_limit, settings.click_queue_wait_s
+    )
     versions, store = open_project_versions(settings), open_model_store(settings)
     training = wire_training(stores, settings, connection)
     # A connection of its own: a click waits for another writer for a shorter time than other requests.

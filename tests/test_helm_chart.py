@@ -248,6 +248,11 @@ def test_workers_are_added_by_the_wait_that_the_metric_tells():
     assert "replicas" not in found["Deployment/team-refcut-worker"]["spec"], "it would undo the scaling"
 
 
+def test_workers_are_added_before_clicks_are_refused_for_their_wait():
+    wait_s = DEFAULTS["worker"]["autoscaling"]["expectedWaitSeconds"]
+    assert 0 < wait_s < Settings().click_queue_wait_s
+
+
 def test_all_pods_have_the_same_model_store():
     for values, store in ((EVERYTHING, "/models"), (ELSEWHERE, "s3://bucket/refcut")):
         found = pods(values)

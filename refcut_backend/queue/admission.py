@@ -1,4 +1,4 @@
-"""Decides in Redis, in one step, whether a click may wait: only if a worker can still answer it before its deadline.
+"""Decides in Redis, in one step, whether a click may wait: only if its turn comes soon enough.
 
 The script below is part of the transaction that queues the click. It works out when the click's turn would come: it
 gives every waiting click, in order, to the worker that is free first, with the times that the workers have measured.
@@ -7,8 +7,13 @@ gives every waiting click, in order, to the worker that is free first, with the 
     -----------------------------------------------------------  ---------------------------------------------------
     a newer click on an object whose older click still waits     queued in the place of the older one
     an idle worker                                               queued
-    its turn comes in time                                       queued
+    its turn comes in time (below)                               queued
     its turn comes too late, or REFCUT_CLICK_QUEUE_LIMIT wait    refused at once (`busy`); nothing of it stays in Redis
+
+A turn comes in time if the click can be answered before its deadline, and after a wait of REFCUT_CLICK_QUEUE_WAIT_S at
+most. An annotator who waits longer has clicked again, so a longer queue would only make every answer older. `ALWAYS_WAIT`
+clicks per worker may wait in any case: a slow worker would otherwise have nothing to do now and then, because clicks come
+unevenly. The click in work counts for no more than a typical one: one slow click refuses nobody.
 
 The queue is first come, first served. With admission by expected wait that is fair, and a newer click on the same object
 takes over the place that its annotator has waited for: nobody loses a turn by clicking again.
@@ -32,11 +37,8 @@ from refcut_backend.queue import claims
 from refcut_backend.queue.heartbeats import NAMES_KEY, UNMEASURED_S, WORKER_PREFIX
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE
 
-PATIENCE_S = 2.0
-"""A click is never refused for less waiting work than this, unless the deadline demands it."""
-CLICKS_AHEAD = 12
-"""Clicks that may wait for each worker, as a time. That many keep a worker busy although clicks come unevenly; more would
-only make every answer older. The click in work is not among them: it may be slow without many others behind it."""
+ALWAYS_WAIT = 2
+"""Clicks per worker that may wait however long that takes, as long as they can be answered before their deadline."""
 PART = 0.95
 """Part of the deadline that is planned with; the rest is for what is not measured, such as the way to the browser."""
 SPARE = 1.5
@@ -49,13 +51,14 @@ _ASKING = "refcut:asking"
 _ENTER = """
 local queue, unanswered, waiting_key, asking_key, names_key, job_key, claim_key = unpack(KEYS)
 local click, dots, task, kind = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
-local limit, timeout, claim, forced = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7]), ARGV[8] == '1'
+local limit, timeout, longest_wait = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local claim, forced = tonumber(ARGV[8]), ARGV[9] == '1'
 local keep = math.ceil(timeout / 1000) + 30
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
 local waiting_older, held_older, replaced = {}, {}, {}
-for n = 9, #ARGV do
+for n = 10, #ARGV do
   local state = redis.call('GET', 'CLAIM' .. ARGV[n])
   if state == 'WAITING' then
     table.insert(waiting_older, ARGV[n])
@@ -124,17 +127,18 @@ local function soonest()
   return best
 end
 
-local function is_admitted(start, ahead, worker)
+local function is_admitted(start, in_work, worker)
   local filled, places = 0, limit
   if #kinds >= limit then return false end
   if worker then
     if start == 0 then return true end
     local typical = (speed[worker].first + speed[worker].later) / 2
     local in_time = PART * timeout - SPARE * speed[worker][kind]
-    local recent = math.max(1000 * PATIENCE_S, CLICKS_AHEAD * typical)
     if in_time <= 0 then return false end
-    filled = math.max(start / in_time, ahead / recent)
-    places = math.min(limit, math.max(math.floor(#free * math.min(in_time, recent) / typical), 1))
+    local always, wait = ALWAYS_WAIT * #free, start - in_work + math.min(in_work, typical)
+    filled = math.max(start / in_time, #kinds >= always and wait / longest_wait or 0)
+    places = math.floor(#free * math.min(in_time, longest_wait) / typical)
+    places = math.min(limit, math.max(places, always))
   end
   if filled > 1 then return false end
   if own > 0 then
@@ -147,17 +151,17 @@ end
 
 local superseded = waiting_older
 if #waiting_older == 0 then
-  local start, ahead, worker = 0, 0, nil
+  local start, in_work, worker = 0, 0, nil
   if #free > 0 then
-    local in_work = {unpack(free)}
+    local rests = {unpack(free)}
     for _, its_kind in ipairs(kinds) do
       local taker = soonest()
       free[taker] = free[taker] + (speed[taker][its_kind] or speed[taker].later)
     end
     worker = soonest()
-    start, ahead = free[worker], free[worker] - in_work[worker]
+    start, in_work = free[worker], rests[worker]
   end
-  if not forced and not is_admitted(start, ahead, worker) then
+  if not forced and not is_admitted(start, in_work, worker) then
     redis.call('LREM', queue, -1, click)
     redis.call('DEL', job_key)
     return {0, #kinds, worker and math.floor(start + speed[worker][kind]) or -1}
@@ -190,8 +194,7 @@ def _script() -> str:
     """The script with its constants; longer names first, because some begin with others."""
     constants = {
         "UNMEASURED_S": f"{UNMEASURED_S:g}",
-        "CLICKS_AHEAD": f"{CLICKS_AHEAD:g}",
-        "PATIENCE_S": f"{PATIENCE_S:g}",
+        "ALWAYS_WAIT": f"{ALWAYS_WAIT:d}",
         "RECENT_TASKS_S": f"{RECENT_TASKS_S:g}",
         "SPARE": f"{SPARE:g}",
         "PART": f"{PART:g}",
@@ -258,12 +261,14 @@ class Admission:
         queue_key: Redis list with the ids of the waiting clicks.
         timeout_s: Deadline of a click in seconds.
         limit: Highest number of clicks that may wait.
+        longest_wait_s: Longest time in seconds that a click waits for its turn, by what the workers have measured.
     """
 
-    def __init__(self, queue_key: str, timeout_s: float, limit: int) -> None:
+    def __init__(self, queue_key: str, timeout_s: float, limit: int, longest_wait_s: float) -> None:
         self._queue_key = queue_key
         self._timeout_s = timeout_s
         self._limit = limit
+        self._longest_wait_s = longest_wait_s
         self._script = _script()
 
     def enter(self, pipeline: Pipeline, request: AdmissionRequest, job_key: str) -> None:
@@ -293,6 +298,7 @@ class Admission:
             "first" if request.is_first else "later",
             str(self._limit),
             str(round(1000 * self._timeout_s)),
+            str(max(round(1000 * self._longest_wait_s), 1)),
             str(max(round(1000 * request.claim_s), 1)),
             "1" if request.is_forced else "0",
             *request.older,

@@ -1,6 +1,6 @@
 """Sends clicks to a worker and waits for the answer. The newest click of an object replaces older ones that still wait.
 
-A click that could not be answered in time is refused (`admission`), and every wait ends by its deadline with a reason.
+A click whose turn would come too late is refused (`admission`), and every wait ends by its deadline with a reason.
 `reply_queue` has the part that recovers from dead workers and an emptied Redis.
 """
 
@@ -63,15 +63,16 @@ class ClickQueue:
     Args:
         connection: Connection of the web process, with enough connections for all of its waiting callers.
         timeout_s: Deadline of a click in seconds, waiting and computing together.
-        limit: Highest number of clicks that may wait at once; fewer if they could not be answered in time.
+        limit: Highest number of clicks that may wait at once; fewer if their turn would come too late.
+        longest_wait_s: Longest time in seconds that a click waits for its turn (`admission`).
     """
 
-    def __init__(self, connection: Redis, timeout_s: int, limit: int) -> None:
+    def __init__(self, connection: Redis, timeout_s: int, limit: int, longest_wait_s: float) -> None:
         self._connection = connection
         self._timeout_s = timeout_s
         self._limit = limit
         self._queue = ReplyQueue(connection, CLICK_QUEUE, CLICK_FUNCTION, timeout_s, timeout_s + RESULT_TTL_S)
-        self._admission = Admission(self._queue.key, timeout_s, limit)
+        self._admission = Admission(self._queue.key, timeout_s, limit, longest_wait_s)
 
     def ask(self, job: ClickJob) -> ClickAnswer:
         """Send a click and wait for the worker's answer.
@@ -145,7 +146,9 @@ class ClickQueue:
         is_full = decision.waiting >= self._limit
         return BusyError(
             f"{decision.waiting} {'clicks wait' if decision.waiting > 1 else 'click waits'} already{wait}",
-            hint="start more workers" + ("; REFCUT_CLICK_QUEUE_LIMIT is the upper limit" if is_full else ""),
+            hint="start more workers; "
+            + ("REFCUT_CLICK_QUEUE_LIMIT" if is_full else "REFCUT_CLICK_QUEUE_WAIT_S")
+            + " is the upper limit",
         )
 
     def _answer_superseded(self, click_ids: Collection[str]) -> None:

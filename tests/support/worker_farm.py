@@ -112,9 +112,11 @@ class WorkerFarm:
             wait_for(lambda: ready_worker(self.connection, name) is not None, "the worker is ready")
         return worker
 
-    def queue(self, timeout_s: int = GENEROUS_S, limit: int = 50) -> ClickQueue:
+    def queue(
+        self, timeout_s: int = GENEROUS_S, limit: int = 50, longest_wait_s: float = GENEROUS_S
+    ) -> ClickQueue:
         """A queue with a connection of its own, as another web process would have."""
-        return ClickQueue(connect_redis(self.redis_url), timeout_s, limit)
+        return ClickQueue(connect_redis(self.redis_url), timeout_s, limit, longest_wait_s)
 
     def ask(self, job: ClickJob, queue: ClickQueue | None = None) -> Future[Reply]:
         """Asks on a thread. A refusal is a reply too."""

@@ -16,7 +16,7 @@ from redis import Redis
 
 from refcut_backend.errors import BusyError
 from refcut_backend.queue import claims
-from refcut_backend.queue.admission import CLICKS_AHEAD, PATIENCE_S
+from refcut_backend.queue.admission import ALWAYS_WAIT
 from refcut_backend.queue.click_queue import ClickQueue
 from refcut_backend.queue.heartbeats import NAMES_KEY, WORKER_PREFIX
 from refcut_backend.queue.messages import ClickJob
@@ -26,6 +26,7 @@ from tests.support.worker_farm import GENEROUS_S, click, wait_for
 
 QUEUE = "rq:queue:clicks"
 TIMEOUT_S = 8
+WAIT_S = 0.7
 AT_ONCE_S = 0.05
 
 
@@ -33,10 +34,15 @@ class Door:
     """The entrance of the queue: clicks are sent, and nobody computes them."""
 
     def __init__(
-        self, redis_url: str, connection: Redis, limit: int = 200, timeout_s: int = TIMEOUT_S
+        self,
+        redis_url: str,
+        connection: Redis,
+        limit: int = 200,
+        timeout_s: int = TIMEOUT_S,
+        longest_wait_s: float = TIMEOUT_S,
     ) -> None:
         self.connection = connection
-        self.queue = ClickQueue(connect_redis(redis_url), timeout_s, limit)
+        self.queue = ClickQueue(connect_redis(redis_url), timeout_s, limit, longest_wait_s)
         self.timeout_s = timeout_s
 
     def add_worker(self, name: str, **state: Any) -> None:
@@ -86,19 +92,49 @@ def fill(door: Door, first_task: int = 1) -> int:
     return count
 
 
-@pytest.mark.parametrize(
-    ("click_s", "workers", "expected"), [(0.8, 1, 9), (0.8, 2, 18), (2.0, 1, 3), (0.2, 1, 13)]
-)
-def test_as_many_clicks_wait_as_can_be_answered_in_time_or_keep_the_workers_busy(
-    door, click_s, workers, expected
-):
-    """A click may begin when 1.5 times its duration are left, or else after twelve others."""
+@pytest.fixture
+def quick_door(redis_url: str, connection: Redis) -> Door:
+    """One at which clicks wait for as long as by default."""
+    return Door(redis_url, connection, longest_wait_s=WAIT_S)
+
+
+@pytest.mark.parametrize(("click_s", "workers", "expected"), [(0.8, 1, 9), (0.8, 2, 18), (2.0, 1, 3)])
+def test_as_many_clicks_wait_as_can_be_answered_in_time(door, click_s, workers, expected):
+    """A click may begin when 1.5 times its duration are left."""
     for number in range(workers):
         door.add_worker(f"w{number}", click_s=click_s)
-    assert min(TIMEOUT_S - 1.5 * click_s, max(PATIENCE_S, CLICKS_AHEAD * click_s)) == pytest.approx(
-        (expected / workers - 1) * click_s, abs=click_s
-    ), "the rule itself, by hand"
+    assert TIMEOUT_S - 1.5 * click_s == pytest.approx((expected / workers - 1) * click_s, abs=click_s), (
+        "the rule itself, by hand"
+    )
     assert fill(door) == expected
+
+
+@pytest.mark.parametrize(
+    ("click_s", "workers", "expected"), [(0.06, 1, 12), (0.2, 1, 4), (0.2, 2, 8), (0.3, 1, 3)]
+)
+def test_no_click_waits_longer_than_the_setting_says(quick_door, click_s, workers, expected):
+    for number in range(workers):
+        quick_door.add_worker(f"w{number}", click_s=click_s)
+    longest_wait_s = (expected / workers - 1) * click_s
+    assert longest_wait_s <= WAIT_S < longest_wait_s + click_s, "the rule itself, by hand"
+    assert fill(quick_door) == expected
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_slow_worker_has_two_clicks_waiting_even_if_their_wait_is_longer(quick_door, workers):
+    """Else it would have nothing to do now and then."""
+    for number in range(workers):
+        quick_door.add_worker(f"w{number}", click_s=0.8)
+        in_work = quick_door.send(click("mask", f"x{number}", task=90 + number))
+        quick_door.begin(in_work, f"w{number}", expected_s=0.8)
+    assert fill(quick_door) == ALWAYS_WAIT * workers == 2 * workers
+
+
+def test_the_refusal_of_a_click_that_would_wait_too_long_names_the_setting(quick_door):
+    quick_door.add_worker("w", click_s=0.2)
+    fill(quick_door)
+    with pytest.raises(BusyError, match=r"4 clicks wait already, about 1\.0 s of work; .*QUEUE_WAIT_S"):
+        quick_door.send(click("mask", "z", task=900))
 
 
 def test_first_clicks_count_for_what_they_take(door):
@@ -128,11 +164,11 @@ def test_an_idle_worker_takes_a_click_even_if_the_last_ones_took_longer_than_the
     assert not door.admits("b", task=2)
 
 
-def test_a_slow_click_in_work_refuses_others_only_if_they_could_not_be_answered_in_time(door):
-    door.add_worker("w", click_s=0.2)
-    in_work = door.send(click("mask", "x", task=99))
-    door.begin(in_work, "w", expected_s=4.0)
-    assert fill(door) == 13, "as many as wait for a worker whose click is fast"
+def test_a_slow_click_in_work_refuses_others_only_if_they_could_not_be_answered_in_time(quick_door):
+    quick_door.add_worker("w", click_s=0.2)
+    in_work = quick_door.send(click("mask", "x", task=99))
+    quick_door.begin(in_work, "w", expected_s=4.0)
+    assert fill(quick_door) == 3, "as many as wait while the click in work is a typical one"
 
 
 def test_a_click_in_work_counts_at_most_until_its_deadline(redis_url, connection):
@@ -228,8 +264,11 @@ def test_what_dead_callers_left_is_not_counted(redis_url, connection):
     assert connection.hlen(claims.WAITING_KEY) == 1
 
 
-@pytest.mark.parametrize("click_s", [0.05, 0.3, 0.8])
-def test_an_annotator_who_floods_leaves_room_for_all_the_others(door, click_s):
+@pytest.mark.parametrize(("click_s", "longest_wait_s"), [(0.05, WAIT_S), (0.3, TIMEOUT_S), (0.8, TIMEOUT_S)])
+def test_an_annotator_who_floods_leaves_room_for_all_the_others(
+    redis_url, connection, click_s, longest_wait_s
+):
+    door = Door(redis_url, connection, longest_wait_s=longest_wait_s)
     door.add_worker("w", click_s=click_s)
 
     def flood() -> int:
@@ -251,6 +290,28 @@ def test_an_annotator_who_floods_leaves_room_for_all_the_others(door, click_s):
     waiting = connection_tasks(door)
     assert {task for task in waiting if task != "1:1"} == {f"1:{task}" for task in others}
     assert waiting.count("1:1") <= len(waiting) / 2, flooder
+
+
+@pytest.mark.parametrize("click_s", [0.3, 0.8])
+def test_in_a_short_queue_too_a_flood_leaves_every_other_annotator_a_turn(quick_door, click_s):
+    quick_door.add_worker("w", click_s=click_s)
+    others = [f"1:{task}" for task in range(2, 9)]
+    computed: list[str] = []
+    for _ in range(4 * len(others)):
+        for _ in range(10):
+            quick_door.admits(uuid4().hex, task=1)
+        for task in range(2, 9):
+            if f"1:{task}" not in computed:
+                quick_door.admits(uuid4().hex, task=task)
+        first = quick_door.waiting()[0]
+        (task_of_first,) = (
+            entry.decode().split()[0]
+            for name, entry in quick_door.connection.hgetall(claims.WAITING_KEY).items()
+            if name.decode() == first
+        )
+        computed.append(task_of_first)
+        quick_door.begin(first, "w", 0)
+    assert set(others) <= set(computed)
 
 
 def connection_tasks(door: Door) -> list[str]:

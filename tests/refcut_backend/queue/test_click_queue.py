@@ -157,7 +157,7 @@ def test_the_job_of_a_caller_that_gave_up_expires_by_itself(farm):
 
 
 def test_redis_that_is_gone_is_unavailable_and_not_a_hang():
-    queue = ClickQueue(connect_redis("unix:///nowhere/redis.sock"), timeout_s=5, limit=5)
+    queue = ClickQueue(connect_redis("unix:///nowhere/redis.sock"), timeout_s=5, limit=5, longest_wait_s=5)
     with pytest.raises(QueueUnavailableError):
         queue.ask(click("mask", "a"))
 

@@ -112,7 +112,7 @@ def configure(connection: Redis, settings: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(("settings", "why"), REFUSALS, ids=[why for _, why in REFUSALS])
 def test_a_redis_that_refuses_to_write_is_not_ready_and_every_click_says_why(own_redis, settings, why):
-    queue = ClickQueue(own_redis, timeout_s=5, limit=5)
+    queue = ClickQueue(own_redis, timeout_s=5, limit=5, longest_wait_s=5)
     assert read_queue_state(own_redis).waiting == 0
     configure(own_redis, settings)
     with pytest.raises(QueueNotWritableError, match=why):
