@@ -82,8 +82,10 @@ class CropFeatures:
             return None
         key = crop, reference.sources
         if key not in self._prepared:
-            batch = torch.zeros(len(features.tokens), dtype=torch.long, device=self._network.device)
-            self._prepared[key] = self._network.prepare_reference(features, reference.repeated(batch))
+            if self._settings.flip:
+                both = torch.zeros(len(features.tokens), dtype=torch.long, device=self._network.device)
+                reference = reference.repeated(both)
+            self._prepared[key] = self._network.prepare_reference(features, reference)
             _trim(self._prepared, CACHED_REFERENCES)
         self._prepared.move_to_end(key)
         return self._prepared[key]

@@ -118,16 +118,25 @@ def clicked_pieces(mask_hw: BoolMask, clicks: Iterable[Click]) -> BoolMask:
         array([ True,  True,  True, False, False, False, False, False, False,
                False])
     """
-    count, piece_hw = cv2.connectedComponents(mask_hw.astype(np.uint8), connectivity=8)
-    clicked = {int(piece_hw[int(click.row), int(click.col)]) for click in clicks if click.positive} - {0}
+    if not mask_hw.any():
+        return mask_hw
+    box = bounding_box(mask_hw)  # nothing outside it counts
+    inner_hw = mask_hw[box.slices]
+    count, piece_hw = cv2.connectedComponents(inner_hw.astype(np.uint8), connectivity=8)
+    pixels = [(int(click.row), int(click.col)) for click in clicks if click.positive]
+    clicked = {
+        int(piece_hw[row - box.row_min, col - box.col_min]) for row, col in pixels if mask_hw[row, col]
+    }
     if count <= 2 or not clicked:
         return mask_hw
     clicked_hw = np.isin(piece_hw, list(clicked))
     away_hw = cv2.distanceTransform((~clicked_hw).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     area_px = np.count_nonzero(clicked_hw)
-    near = np.unique(piece_hw[mask_hw & (away_hw <= NEAR_SHARE * np.sqrt(area_px))])
-    large = np.flatnonzero(np.bincount(piece_hw[mask_hw]) >= PIECE_SHARE * area_px)
-    return np.isin(piece_hw, np.union1d(near, large))
+    near = np.unique(piece_hw[inner_hw & (away_hw <= NEAR_SHARE * np.sqrt(area_px))])
+    large = np.flatnonzero(np.bincount(piece_hw[inner_hw]) >= PIECE_SHARE * area_px)
+    kept_hw = np.zeros_like(mask_hw)
+    kept_hw[box.slices] = np.isin(piece_hw, np.union1d(near, large))
+    return kept_hw
 
 
 def evenly_spaced(items: Sequence[Item], limit: int | None) -> list[Item]:

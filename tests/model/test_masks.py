@@ -128,6 +128,14 @@ def test_specks_near_the_clicked_piece_stay_and_those_far_away_go_unless_they_ar
     )
 
 
+def test_specks_are_the_same_wherever_the_mask_lies_in_the_image() -> None:
+    mask_hw = three_pieces()
+    moved_hw = np.pad(mask_hw, ((31, 3), (17, 0)))
+    expected_hw = np.pad(clicked_pieces(mask_hw, [Click(5, 5)]), ((31, 3), (17, 0)))
+    assert np.array_equal(clicked_pieces(moved_hw, [Click(36, 22)]), expected_hw)
+    assert np.array_equal(clicked_pieces(moved_hw, [Click(0, 0), Click(36.5, 22)]), expected_hw)
+
+
 def test_a_piece_that_is_no_speck_beside_the_clicked_one_stays() -> None:
     mask_hw = three_pieces()
     assert np.array_equal(clicked_pieces(mask_hw, [Click(72, 72)]), mask_hw)
