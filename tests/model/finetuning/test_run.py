@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import pickle
-import signal
+import subprocess
+import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data._utils import signal_handling
 
 from model.checkpoints.version_folder import NETWORK_FILE
 from model.checkpoints.weights import BASE_FILE, VERSION_FILE, load_network, save_network
@@ -27,6 +26,7 @@ from model.training import trainer
 from model.training.distributed import Processes
 from model.training.trainer import Trainer
 from model.training.training_state import load_state
+from tests.support.recorded import REPOSITORY
 from tests.support.synthetic import TINY_READING, TINY_SIMPLECLICK, random_network
 from tests.support.synthetic_snapshot import (
     QUICK,
@@ -118,24 +118,9 @@ def test_a_stopped_run_saves_and_resumes_later(tmp_path, parent):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cut_short", [False, True])
-def test_a_run_leaves_no_handler_of_ended_children_behind(tmp_path, parent, monkeypatch, cut_short):
-    def own(*_: object) -> None:
-        """What the process had before."""
-
-    def stop(progress: Progress) -> None:
-        if cut_short and progress.step == 2:
-            raise StopTraining
-
-    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)
-    before = signal.signal(signal.SIGCHLD, own)
-    try:
-        settings = QUICK.model_copy(update={"loader_workers": 1})
-        with pytest.raises(StopTraining) if cut_short else nullcontext():
-            fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", settings, stop)
-        assert signal.getsignal(signal.SIGCHLD) is own
-    finally:
-        signal.signal(signal.SIGCHLD, before)
-    assert signal_handling._SIGCHLD_handler_set, "torch installed none: there was nothing to test"
+def test_a_run_leaves_no_handler_of_ended_children_behind(tmp_path, parent, cut_short):
+    command = [sys.executable, "-m", "tests.support.own_child_handler", str(parent), str(tmp_path)]
+    subprocess.run([*command, "2" if cut_short else "0"], cwd=REPOSITORY, check=True)
 
 
 def test_a_finished_run_is_not_trained_again(tmp_path, parent):
