@@ -20,14 +20,18 @@ JOBS ?= 3
 # Else every one of the many processes that tests start compiles the project anew.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# Runs $(2), and beside it `make $(1)`, whose output appears as soon as it fails.
+BESIDE = @mkdir -p build; \
+  ($(MAKE) --no-print-directory $(1) >build/checks.log 2>&1 || { cat build/checks.log >&2; exit 1; }) & \
+  checks=$$!; $(2); tests=$$?; wait $$checks || { echo "make $(1) failed, see above" >&2; exit 1; }; exit $$tests
 
 # Everything, a real Label Studio and a real browser among it.
-test: $(VENV)/.development checks docs .venv-label-studio/.installed chromium
-	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(PYTEST) -rs
+test: $(VENV)/.development .venv-docs/.installed .venv-label-studio/.installed chromium
+	$(call BESIDE,checks docs,REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(PYTEST) -rs)
 
 # Without Label Studio, the browser, whole backends and what is marked as slow.
-quick-test: $(VENV)/.development checks
-	$(PYTEST) --ignore=tests/end_to_end --ignore=tests/integration -m "not slow"
+quick-test: $(VENV)/.development
+	$(call BESIDE,checks,$(PYTEST) --ignore=tests/end_to_end --ignore=tests/integration -m "not slow")
 
 browser-test: $(VENV)/.development .venv-label-studio/.installed chromium
 	REFCUT_LABEL_STUDIO=$(LABEL_STUDIO) $(BIN)/python -m pytest -rs tests/end_to_end
