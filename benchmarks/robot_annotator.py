@@ -13,8 +13,8 @@ import numpy as np
 from model.data.annotated_objects import AnnotatedObject
 from model.evaluation.robot_annotator import Clicker, annotate
 from model.types import BoolMask, Box, Click, MaskResult
-from refcut_backend.cli.demo_label_studio import BrushRegion
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.regions import BrushRegion
 
 CONTENT_IOU = 0.85
 MAX_CLICKS = 20

@@ -36,8 +36,9 @@ from model.checkpoints.version_folder import SHIPPED_DIR
 from model.data.annotated_objects import AnnotatedObject
 from model.data.snapshot import Snapshot
 from model.evaluation.compare import CompareSettings
-from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject
+from refcut_backend.cli.demo_label_studio import LabelStudioProject
 from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
+from refcut_backend.label_studio.regions import BrushRegion
 from refcut_backend.versions.manifest import Manifest
 from refcut_backend.versions.store import ModelStore
 from tests.support.recorded import REPOSITORY

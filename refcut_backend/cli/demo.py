@@ -12,33 +12,36 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import FrameType
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 
 from model.data.annotated_objects import AnnotatedObject, read_annotated_objects
+from refcut_backend.cli.demo_backend import (
+    DemoBackend,
+    activity,
+    check_is_running,
+    start_backend,
+    stop_backend,
+    wait_until_up,
+)
 from refcut_backend.cli.demo_label_studio import (
-    BrushRegion,
     LabelStudioProject,
     LabelStudioServer,
     Owner,
-    log_tail,
 )
 from refcut_backend.cli.empty_database import empty_database
 from refcut_backend.cli.run import STOP_SIGNALS, check_port_is_free, handle_stop_signals, stop_limit_s
-from refcut_backend.clicks.service import ANSWERED, EMPTY_CONTEXT
 from refcut_backend.errors import ConfigError
 from refcut_backend.label_studio.label_config import REFERENCE_CHOICE
+from refcut_backend.label_studio.regions import BrushRegion
 from refcut_backend.playground.demo import PARTS_FILE, PHOTOGRAPHS
 from refcut_backend.settings import Settings
-from refcut_backend.system.child_processes import Lifeline, stop_within
 
 LABEL_CONFIGS = Path(__file__).parent / "label_config"
 LABEL_STUDIO_VERSION = "1.23.2"
@@ -137,7 +140,7 @@ def _annotated_objects() -> list[AnnotatedObject]:
     return read_annotated_objects(PARTS_FILE, PHOTOGRAPHS, grouping="object")
 
 
-def make_demo_projects(label_studio: str, token: str, backend: str) -> dict[str, int]:
+def make_demo_projects(label_studio: str, token: str, backend: DemoBackend) -> dict[str, int]:
     """Create the missing demo projects and attach the backend to all of them.
 
     The backend is attached before the references are submitted, so that webhooks announce them.
@@ -145,7 +148,7 @@ def make_demo_projects(label_studio: str, token: str, backend: str) -> dict[str,
     Args:
         label_studio: URL of Label Studio.
         token: A legacy token of the owner.
-        backend: URL of the backend as Label Studio reaches it.
+        backend: The backend.
 
     Returns:
         Title to project id.
@@ -155,23 +158,18 @@ def make_demo_projects(label_studio: str, token: str, backend: str) -> dict[str,
         if demo.title not in existing:
             existing[demo.title] = _make(demo, label_studio, token, backend)
         else:
-            _attach(label_studio, existing[demo.title], token, backend)
+            with closing(LabelStudioProject(label_studio, existing[demo.title], token)) as project:
+                backend.connect(project)
     return {demo.title: existing[demo.title] for demo in DEMO_PROJECTS}
 
 
-def _make(demo: DemoProject, label_studio: str, token: str, backend: str) -> int:
+def _make(demo: DemoProject, label_studio: str, token: str, backend: DemoBackend) -> int:
     project = LabelStudioProject.create(label_studio, demo.title, demo.config_path.read_text(), token)
     with closing(project):
         first, *_ = project.upload_images(demo.photograph_paths())
-        project.connect_backend(backend)
+        backend.connect(project)
         project.annotate(first, demo.reference_regions())
         return project.id
-
-
-def _attach(label_studio: str, project_id: int, token: str, backend: str) -> None:
-    with closing(LabelStudioProject(label_studio, project_id, token)) as project:
-        if backend not in project.backends():
-            project.connect_backend(backend)
 
 
 USER = "demo@example.com"
@@ -179,10 +177,8 @@ START_LIMIT_S = 120.0
 READY_LIMIT_S = 600.0
 """A worker may convert the model first: 18 s of processor time, ten times that on busy cores."""
 REPORT_EVERY_S = 60.0
-STATUS_LIMIT_S = 5.0
 STOP_MARGIN_S = 5.0
 """What `refcut run` may need beyond its own limits until its process has ended."""
-POLL_S = 0.3
 
 
 class _StoppedError(Exception):
@@ -207,21 +203,21 @@ def run_demo(settings: Settings, folder: Path, label_studio: Path, label_studio_
     _check_is_installed(label_studio)
     check_port_is_free("127.0.0.1", label_studio_port, setting="--label-studio-port")
     owner = _owner(folder)
-    backend_url, log_path = settings.local_address, folder / "refcut" / "backend.log"
+    reached, log_path = DemoBackend.of(settings), folder / "refcut" / "backend.log"
     handle_stop_signals(_stop)
     try:
         with ExitStack() as stack:
             print("Starting the backend and Label Studio.", flush=True)
-            backend = _start_backend(log_path)
-            stack.callback(_stop_backend, backend, stop_limit_s(settings) + STOP_MARGIN_S)
+            backend = start_backend(log_path, reached.environment)
+            stack.callback(stop_backend, backend, stop_limit_s(settings) + STOP_MARGIN_S)
             server = LabelStudioServer(label_studio, folder / "label-studio", label_studio_port, owner)
             stack.callback(server.stop)
-            server.start(lambda: _check_is_running(backend, log_path))
-            _wait_until("/health", backend_url, backend, log_path, START_LIMIT_S)
-            projects = make_demo_projects(server.url, owner.token, backend_url)
-            _wait_until("/readyz", backend_url, backend, log_path, READY_LIMIT_S)
-            print(greeting(server.url, owner, projects, folder, log_path), flush=True)
-            return _watch(backend, backend_url) or 1
+            server.start(lambda: check_is_running(backend, log_path))
+            wait_until_up("/health", reached, backend, log_path, START_LIMIT_S)
+            projects = make_demo_projects(server.url, owner.token, reached)
+            wait_until_up("/readyz", reached, backend, log_path, READY_LIMIT_S)
+            print(greeting(server.url, owner, projects, reached, folder, log_path), flush=True)
+            return _watch(backend, reached) or 1
     except _StoppedError:
         return 0
 
@@ -266,40 +262,7 @@ def _owner(folder: Path) -> Owner:
     return Owner(**json.loads(path.read_text()))
 
 
-def _start_backend(log_path: Path) -> subprocess.Popen[bytes]:
-    """The backend writes its log and its own greeting to a file, so that the demo's greeting stays on the screen."""
-    log_path.parent.mkdir(mode=0o700, exist_ok=True)
-    command = [sys.executable, "-m", "refcut_backend", "run"]
-    with log_path.open("ab") as log:
-        return Lifeline().start(
-            command,
-            os.environ | {"REFCUT_STATE_DIR": str(log_path.parent)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-
-
-def _check_is_running(backend: subprocess.Popen[bytes], log_path: Path) -> None:
-    if backend.poll() is not None:
-        raise ConfigError(f"the backend did not start\n{log_tail(log_path)}")
-
-
-def _wait_until(
-    path: str, backend_url: str, backend: subprocess.Popen[bytes], log_path: Path, limit_s: float
-) -> None:
-    deadline = time.monotonic() + limit_s
-    with httpx.Client(base_url=backend_url, trust_env=False) as client:
-        while time.monotonic() < deadline:
-            _check_is_running(backend, log_path)
-            try:
-                client.get(path).raise_for_status()
-                return
-            except httpx.HTTPError:
-                time.sleep(POLL_S)
-    raise ConfigError(f"the backend did not answer within {limit_s:.0f} s\n{log_tail(log_path)}")
-
-
-def _watch(backend: subprocess.Popen[bytes], backend_url: str) -> int:
+def _watch(backend: subprocess.Popen[bytes], reached: DemoBackend) -> int:
     """Waits until the backend ends and returns its status. Says every minute what was answered.
 
     In a terminal the new line replaces the old one, so that the greeting above it stays on the screen.
@@ -309,27 +272,7 @@ def _watch(backend: subprocess.Popen[bytes], backend_url: str) -> int:
         try:
             return backend.wait(REPORT_EVERY_S)
         except subprocess.TimeoutExpired:
-            print(begin + activity(backend_url), end=end, flush=True)
-
-
-def activity(backend_url: str) -> str:
-    """One line: the time, and how many clicks the backend has answered since its start."""
-    now = time.strftime("%H:%M")
-    try:
-        answer = httpx.get(
-            f"{backend_url}/status", timeout=STATUS_LIMIT_S, trust_env=False
-        ).raise_for_status()
-    except httpx.HTTPError:
-        return f"{now}  the backend does not say what it does; its log may say why"
-    outcomes: dict[str, int] = answer.json()["clicks"]
-    others = [name for name in sorted(outcomes) if name not in (ANSWERED, EMPTY_CONTEXT)]
-    more = "".join(f", {outcomes[name]} {name}" for name in others)
-    return f"{now}  clicks answered with a mask: {outcomes.get(ANSWERED, 0)}{more}"
-
-
-def _stop_backend(backend: subprocess.Popen[bytes], limit_s: float) -> None:
-    backend.terminate()
-    stop_within(backend, limit_s)
+            print(begin + activity(reached), end=end, flush=True)
 
 
 def _stop(_signum: int, _frame: FrameType | None) -> None:
@@ -338,13 +281,21 @@ def _stop(_signum: int, _frame: FrameType | None) -> None:
     raise _StoppedError
 
 
-def greeting(label_studio: str, owner: Owner, projects: dict[str, int], folder: Path, log_path: Path) -> str:
+def greeting(
+    label_studio: str,
+    owner: Owner,
+    projects: dict[str, int],
+    backend: DemoBackend,
+    folder: Path,
+    log_path: Path,
+) -> str:
     """What the demo prints when everything runs.
 
     Args:
         label_studio: URL of Label Studio.
         owner: The account to sign in with.
         projects: Title to project id.
+        backend: The backend.
         folder: Folder of the demo's state.
         log_path: Log of the backend.
     """
@@ -355,6 +306,8 @@ def greeting(label_studio: str, owner: Owner, projects: dict[str, int], folder: 
             f"  user        {owner.user}",
             f"  password    {owner.password}",
             *(f"  {title:<24} {label_studio}/projects/{number}/data" for title, number in projects.items()),
+            f"Pages         {backend.url}/",
+            *([f"  user        {backend.user}, password REFCUT_BASIC_AUTH_PASSWORD"] if backend.user else []),
             f"State folder  {folder}",
             f"Log           {log_path}",
             "",

@@ -1,6 +1,6 @@
 """A real Label Studio for the demo and the tests: starts the server, and does over its API what a team lead does.
 
-`LabelStudioServer` is the process, `LabelStudioProject` one project in it, `BrushRegion` a painted region.
+`LabelStudioServer` is the process, `LabelStudioProject` one project in it.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 import httpx
-import numpy as np
-from numpy.typing import NDArray
 
+from refcut_backend.api.auth import SECRET_HEADER
 from refcut_backend.cli.empty_database import (
     DATABASE_NAME,
     copy_database,
@@ -28,7 +27,7 @@ from refcut_backend.cli.empty_database import (
     offline_environment,
 )
 from refcut_backend.errors import ConfigError
-from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.regions import BrushRegion
 from refcut_backend.system.child_processes import start_bound, stop_within
 
 if TYPE_CHECKING:
@@ -36,37 +35,6 @@ if TYPE_CHECKING:
 
 REQUEST_LIMIT_S = 60.0
 """Seconds per request. Label Studio sends several requests to a backend while it is being connected."""
-
-
-@dataclass(frozen=True)
-class BrushRegion:
-    """A region as an annotator paints it.
-
-    Attributes:
-        id: Region id.
-        label: Label of the region.
-        mask_hw: Mask (H, W) in the pixels of the image.
-        role: The per-region choice, such as "Reference"; None without one.
-    """
-
-    id: str
-    label: str
-    mask_hw: NDArray[np.bool_]
-    role: str | None = None
-
-    def results(self) -> list[dict[str, Any]]:
-        """The results that Label Studio stores for the region: one, or two with the same id if it has a role."""
-        height, width = self.mask_hw.shape
-        common = {"id": self.id, "to_name": "image", "origin": "manual", "image_rotation": 0}
-        common |= {"original_width": width, "original_height": height}
-        value = {"format": "rle", "rle": brush_rle.encode(self.mask_hw)}
-        region = common | {"from_name": "brush", "type": "brushlabels"}
-        results = [region | {"value": value | {"brushlabels": [self.label]}}]
-        if self.role is not None:
-            # Label Studio's editor repeats the whole RLE here.
-            choice = common | {"from_name": "refcut_role", "type": "choices"}
-            results.append(choice | {"value": value | {"choices": [self.role]}})
-        return results
 
 
 class LabelStudioProject:
@@ -129,23 +97,38 @@ class LabelStudioProject:
             answer.raise_for_status()
         return [task for task in self.task_ids() if task not in known]
 
-    def connect_backend(self, url: str, title: str = "RefCut", user: str = "", password: str = "") -> int:
-        """Attach an interactive ML backend.
+    def connect_backend(
+        self, url: str, title: str = "RefCut", user: str = "", password: str = "", webhook_secret: str = ""
+    ) -> int:
+        """Attach an interactive ML backend. One that is attached gets this title, password and secret.
 
         Args:
             url: URL of the backend as Label Studio reaches it.
             title: Its title in Label Studio.
             user: User name for HTTP Basic; empty for none.
             password: Password for HTTP Basic.
+            webhook_secret: What the backend expects in webhooks; empty for nothing.
 
         Returns:
             The id of the backend.
         """
-        secret: dict[str, Any] = {}
+        given: dict[str, Any] = {"project": self.id, "url": url, "title": title, "is_interactive": True}
+        given["auth_method"] = "BASIC_AUTH" if user else "NONE"
         if user:
-            secret = {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
-        backend = self._api.ml.create(project=self.id, url=url, title=title, is_interactive=True, **secret)
+            given |= {"basic_auth_user": user, "basic_auth_pass": password}
+        known = self.backends().get(url)
+        backend = self._api.ml.create(**given) if known is None else self._api.ml.update(known, **given)
+        if webhook_secret:
+            self._give_secret(url, webhook_secret)
         return int(backend.id)
+
+    def _give_secret(self, backend_url: str, secret: str) -> None:
+        """Has the webhooks to a backend send its secret: Label Studio makes them without."""
+        hooks = self._http.get("/api/webhooks/", params={"project": self.id}).raise_for_status().json()
+        for hook in hooks:
+            if hook["url"].startswith(f"{backend_url}/"):
+                headers = {**(hook.get("headers") or {}), SECRET_HEADER: secret}
+                self._http.patch(f"/api/webhooks/{hook['id']}/", json={"headers": headers}).raise_for_status()
 
     def backends(self) -> dict[str, int]:
         """URL to id of the attached ML backends."""

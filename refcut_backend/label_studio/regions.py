@@ -260,6 +260,37 @@ def mask_regions(
     ]
 
 
+@dataclass(frozen=True)
+class BrushRegion:
+    """A region as an annotator paints it, with the controls of `label_config/clicks_brush.xml`.
+
+    Attributes:
+        id: Region id.
+        label: Label of the region.
+        mask_hw: Mask (H, W) in the pixels of the image.
+        role: The per-region choice, such as "Reference"; None without one.
+    """
+
+    id: str
+    label: str
+    mask_hw: NDArray[np.bool_]
+    role: str | None = None
+
+    def results(self) -> list[dict[str, Any]]:
+        """The results that Label Studio stores for the region: one, or two with the same id if it has a role."""
+        height, width = self.mask_hw.shape
+        common = {"id": self.id, "to_name": "image", "origin": "manual", "image_rotation": 0}
+        common |= {"original_width": width, "original_height": height}
+        value = {"format": "rle", "rle": brush_rle.encode(self.mask_hw)}
+        region = common | {"from_name": "brush", "type": "brushlabels"}
+        results = [region | {"value": value | {"brushlabels": [self.label]}}]
+        if self.role is not None:
+            # Label Studio's editor repeats the whole RLE here.
+            choice = common | {"from_name": "refcut_role", "type": "choices"}
+            results.append(choice | {"value": value | {"choices": [self.role]}})
+        return results
+
+
 def piece_id(region_id: str, number: int) -> str:
     """Returns the region id of a mask's piece, counted from 1."""
     return region_id if number == 1 else f"{region_id}-{number}"

@@ -28,7 +28,6 @@ class PlaygroundMask:
 
     Attributes:
         mask_hw: (H, W) in the frame of the photograph.
-        rle: The same as Label Studio's brush RLE.
         expected_iou: IoU that the mask can be expected to have, 0..1.
         model_version: Weights that computed it.
         milliseconds: Time per step in the worker.
@@ -36,7 +35,6 @@ class PlaygroundMask:
     """
 
     mask_hw: NDArray[np.bool_]
-    rle: list[int]
     expected_iou: float
     model_version: str
     milliseconds: dict[str, float]
@@ -109,7 +107,6 @@ class PlaygroundClicks:
         )
         return PlaygroundMask(
             mask_hw,
-            list(answer.rle),
             answer.score,
             answer.model_version,
             dict(answer.milliseconds),

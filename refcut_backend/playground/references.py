@@ -17,7 +17,7 @@ from refcut_backend.database.tables import Reference
 from refcut_backend.errors import BadRequestError
 from refcut_backend.images.uploads import KEPT_FOR, address_of
 from refcut_backend.label_studio.project_ids import NO_PROJECT
-from refcut_backend.references.parse import mask_to_png
+from refcut_backend.references.parse import mask_to_png, png_to_mask
 
 MAX_REFERENCES = 500
 """Stored at once; the oldest ones are deleted for new ones."""
@@ -89,11 +89,22 @@ class PlaygroundReferences:
             )
             found = {label: number for label, number in session.execute(query)}
         if missing := [name for name in names if name not in found]:
-            raise BadRequestError(
-                f"{len(missing)} of the references are no longer on the playground",
-                hint="choose or mark them again: they are kept for a day",
-            )
+            raise _gone(len(missing))
         return tuple(found[name] for name in names)
+
+    def masks(self, name: str) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+        """Returns what a reference marks: what is meant, and what must stay out or None, both (H, W).
+
+        Raises:
+            BadRequestError: If it is not stored (any more).
+        """
+        (number,) = self.ids([name])
+        with Session(self._engine) as session:
+            row = session.get(Reference, number)
+            if row is None:
+                raise _gone(1)
+            negative_png = row.negative_png
+            return png_to_mask(row.positive_png), None if negative_png is None else png_to_mask(negative_png)
 
     def _drop_old(self, session: Session, now: datetime) -> None:
         of_playground = Reference.project_id == NO_PROJECT
@@ -104,6 +115,13 @@ class PlaygroundReferences:
         surplus = session.scalars(rest).all()
         if surplus:
             session.execute(delete(Reference).where(Reference.id.in_(surplus)))
+
+
+def _gone(number: int) -> BadRequestError:
+    return BadRequestError(
+        f"{number} of the references are no longer on the playground",
+        hint="choose or mark them again: they are kept for a day",
+    )
 
 
 def outline_png(positive_hw: NDArray[np.bool_], negative_hw: NDArray[np.bool_] | None) -> bytes:

@@ -20,7 +20,8 @@ from playwright.sync_api import FloatRect, Page, expect
 from pycocotools import mask as coco_mask
 
 from refcut_backend.cli.demo import DEMO_PROJECTS
-from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject
+from refcut_backend.cli.demo_label_studio import LabelStudioProject
+from refcut_backend.label_studio.regions import BrushRegion
 from tests.end_to_end.click_on import mask_of
 from tests.end_to_end.commands import refcut
 from tests.end_to_end.editor import ACTION_LIMIT_MS

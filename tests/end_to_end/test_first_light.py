@@ -6,7 +6,8 @@ from contextlib import closing
 
 from model.masks import intersection_over_union
 from refcut_backend.cli.demo import demo_mask
-from refcut_backend.cli.demo_label_studio import BrushRegion, LabelStudioProject
+from refcut_backend.cli.demo_label_studio import LabelStudioProject
+from refcut_backend.label_studio.regions import BrushRegion
 from refcut_backend.playground.demo import PHOTOGRAPHS
 from tests.end_to_end.click_on import click_in_the_middle, mask_of
 from tests.end_to_end.world import World

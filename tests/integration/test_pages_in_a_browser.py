@@ -126,6 +126,23 @@ def test_an_annotator_sees_the_mask_of_the_last_click_and_chooses_a_project(
     expect(page.locator("#project")).to_have_value("6")
 
 
+def test_before_the_first_click_and_after_a_failed_one_there_is_no_empty_frame(
+    watched: Watched, backend: Backend
+) -> None:
+    page = watched.page
+    page.goto("/status/clicks")
+    expect(page.locator("#live")).to_have_text("Live")
+    expect(page.locator("#mask")).to_be_hidden()
+    expect(page.locator("#earlier")).to_be_hidden()
+    backend.click("Door", task=41)
+    expect(page.locator("#mask")).to_be_visible()
+    backend.queue.fails_with = ImageError("404 from storage", hint="restore the file")
+    backend.click("Door")
+    expect(page.locator("#last")).to_contain_text("404 from storage")
+    expect(page.locator("#mask")).to_be_hidden()
+    expect(page.locator("#earlier")).to_be_visible()
+
+
 def test_hostile_labels_are_text_everywhere(watched: Watched, backend: Backend, tmp_path: Path) -> None:
     page = watched.page
     first, _ = two_versions(backend.wiring.model_store, tmp_path)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from refcut_backend.inference.frames import map_png
+from refcut_backend.label_studio import brush_rle
+from refcut_backend.references.parse import read_references
 from tests.support.browser import Watched, chromium, watched_page
 from tests.support.pages_world import PagesWorld, pages_world
 
@@ -118,3 +122,113 @@ def test_the_overlay_that_is_kept_has_the_mask_and_not_the_map(world: PagesWorld
     with page.expect_download() as with_map:
         page.locator("[data-download=overlay]").click()
     assert Path(plain.value.path()).read_bytes() == Path(with_map.value.path()).read_bytes()
+
+
+def paint(page: Page, place: tuple[float, float], tool: str = "p") -> None:
+    """One short stroke with the brush, or with another tool."""
+    page.keyboard.press(tool)
+    area = page.locator("#with").bounding_box()
+    assert area is not None
+    x, y = area["x"] + place[0] * area["width"], area["y"] + place[1] * area["height"]
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 2, y)
+    page.mouse.up()
+
+
+def kept(page: Page, form: str) -> Any:
+    """What is in a JSON file that the page writes."""
+    with page.expect_download() as waiting:
+        page.locator(f"[data-download={form}]").click()
+    return json.loads(Path(waiting.value.path()).read_text())
+
+
+CORNER = (0.9, 0.1)
+"""A place that the fake mask leaves out, as shares of the width and the height."""
+
+
+def has_corner(value: dict[str, Any], size: dict[str, int]) -> bool:
+    height, width = size["original_height"], size["original_width"]
+    mask_hw = brush_rle.decode(value["rle"], height, width)
+    return bool(mask_hw[int(CORNER[1] * height), int(CORNER[0] * width)])
+
+
+def test_ctrl_z_takes_back_one_stroke_of_the_brush_after_the_other_and_then_the_click(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page = watched.page
+    open_playground(page)
+    click(page)
+    answered = colour(page), colour(page, CORNER)
+    paint(page, CORNER)
+    painted = colour(page, CORNER)
+    assert painted != answered[1]
+    paint(page, CORNER, "e")
+    assert colour(page, CORNER) == answered[1]
+    page.keyboard.press("Control+z")
+    assert colour(page, CORNER) == painted
+    page.keyboard.press("Control+z")
+    assert (colour(page), colour(page, CORNER)) == answered
+    expect(page.locator("#figure-with")).to_have_text("expected IoU 0.90")
+    page.keyboard.press("Control+z")
+    expect(page.locator("#message")).to_have_text("Click on the thing.")
+    expect(page.locator("#undo")).to_be_disabled()
+
+
+def test_a_stroke_of_the_brush_is_seen_although_the_map_was_shown(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page = watched.page
+    open_playground(page)
+    click(page)
+    page.keyboard.press("m")
+    expect(page.locator("#map-legend")).to_be_visible()
+    paint(page, CORNER)
+    expect(page.locator("#map")).to_have_attribute("aria-pressed", "false")
+
+
+def test_an_answer_to_a_click_that_was_taken_back_is_not_shown(world: PagesWorld, watched: Watched) -> None:
+    page = watched.page
+    open_playground(page)
+    held: list[Route] = []
+    page.route("**/playground/clicks", lambda route: held.append(route))
+    area = page.locator("#with").bounding_box()
+    assert area is not None
+    photograph = colour(page)
+    page.mouse.click(area["x"] + PLACE[0] * area["width"], area["y"] + 0.8 * area["height"])
+    expect(page.locator("#message")).to_have_text("The model looks ...")
+    page.keyboard.press("Control+z")
+    with page.expect_response("**/playground/clicks"):
+        for route in held:
+            route.continue_()
+    expect(page.locator("#message")).to_have_text("Click on the thing.")
+    page.wait_for_timeout(500)
+    expect(page.locator("#figure-with")).to_have_text("")
+    assert colour(page) == photograph
+
+
+def test_corrections_by_hand_are_in_every_file_and_a_task_has_its_references(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page = watched.page
+    open_playground(page)
+    click(page)
+    before = kept(page, "rle")
+    assert not has_corner(before, before)
+    paint(page, CORNER)
+    after = kept(page, "rle")
+    assert has_corner(after, after)
+    shown, reference = kept(page, "task")
+    (prediction,) = shown["predictions"]
+    (region,) = prediction["result"]
+    assert has_corner(region["value"], region)
+    assert region["value"]["brushlabels"] == ["Wheel"]
+    read = read_references(reference["annotations"][0]["result"], ["refcut_role"])
+    assert read.problems == ()
+    (wheel,) = read.references
+    assert wheel.label == "Wheel"
+    assert wheel.positive_hw.any()
+    assert wheel.negative_hw is not None
+    page.keyboard.press("Escape")
+    page.locator("[data-download=rle]").click()
+    expect(page.locator("#message")).to_have_text("There is no mask yet: click on the photograph first.")

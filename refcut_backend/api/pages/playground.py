@@ -20,7 +20,8 @@ from refcut_backend.api.pages.files import decoded, page, refusal
 from refcut_backend.errors import BadRequestError, RefCutError
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.playground import demo
-from refcut_backend.playground.service import MarkedReference, Photograph, Playground
+from refcut_backend.playground.clicks import MAX_REFERENCES
+from refcut_backend.playground.service import KeptMask, KeptReference, MarkedReference, Photograph, Playground
 from refcut_backend.references.parse import mask_to_png
 
 THREADS = 20
@@ -29,6 +30,7 @@ DECODING_THREADS = 2
 MEDIA_TYPES = {b"\xff\xd8": "image/jpeg", b"\x89P": "image/png", b"RI": "image/webp", b"BM": "image/bmp"}
 Percent = Annotated[float, Field(ge=0, le=100)]
 Key = Annotated[str, Field(max_length=60)]
+Name = Annotated[str, Field(max_length=300)]
 Base64 = Annotated[str, Field(max_length=30 * 2**20)]
 R = TypeVar("R")
 
@@ -83,6 +85,26 @@ class ClickRequest(BaseModel):
     references: Annotated[list[Key], Field(max_length=50)] = []
     extent: Annotated[int, Field(ge=-2, le=2)] = 0
     wants_map: bool = False
+
+
+class WantedReference(BaseModel):
+    """A reference to write to a file, and the name of its photograph."""
+
+    reference: Key
+    name: Name
+
+
+class WantedTasks(BaseModel):
+    """A mask to write to a file for Label Studio."""
+
+    image: Key
+    name: Name
+    region: Key
+    label: Annotated[str, Field(min_length=1, max_length=500)]
+    mask: Base64
+    score: Annotated[float, Field(ge=0, le=1)]
+    model_version: Annotated[str, Field(max_length=200)]
+    references: Annotated[list[WantedReference], Field(max_length=MAX_REFERENCES)] = []
 
 
 def home_route() -> APIRouter:
@@ -157,6 +179,16 @@ def playground_routes(playground: Playground, bodies: JsonReader) -> APIRouter:
             _click, playground, await bodies.read(ClickRequest, http), show=lambda found: found
         )
 
+    @router.post("/tasks")
+    async def tasks(http: Request) -> Response:
+        return await answered(
+            _tasks,
+            playground,
+            await bodies.read(WantedTasks, http),
+            show=lambda found: found,
+            limiter=decoding,
+        )
+
     return router
 
 
@@ -190,6 +222,21 @@ def _add_reference(playground: Playground, request: NewReference) -> MarkedRefer
     return playground.mark(request.image, decoded(request.positive), negative)
 
 
+def _tasks(playground: Playground, request: WantedTasks) -> list[dict[str, Any]]:
+    return playground.tasks(
+        KeptMask(
+            request.image,
+            request.name,
+            request.region,
+            request.label,
+            decoded(request.mask),
+            request.score,
+            request.model_version,
+            tuple(KeptReference(one.reference, one.name) for one in request.references),
+        )
+    )
+
+
 def _click(playground: Playground, request: ClickRequest) -> dict[str, Any]:
     box = request.box
     found = playground.clicks.answer(
@@ -203,8 +250,6 @@ def _click(playground: Playground, request: ClickRequest) -> dict[str, Any]:
     )
     return {
         "mask": base64.b64encode(mask_to_png(found.mask_hw)).decode(),
-        "rle": found.rle,
-        "share": float(found.mask_hw.mean()),
         "expected_iou": round(found.expected_iou, 4),
         "model_version": found.model_version,
         "milliseconds": found.milliseconds,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -15,8 +18,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from refcut_backend.cli.demo import activity, greeting, run_demo
-from refcut_backend.cli.demo_label_studio import Owner
+from refcut_backend.cli.demo import greeting, run_demo
+from refcut_backend.cli.demo_backend import DemoBackend, activity
+from refcut_backend.cli.demo_label_studio import LabelStudioProject, Owner
 from refcut_backend.errors import ConfigError
 from refcut_backend.settings import Settings
 from tests.support.http_server import serving
@@ -79,26 +83,100 @@ def test_the_greeting_names_address_account_state_and_log_and_the_three_steps_to
         "http://127.0.0.1:8080",
         Owner("me@example.com", "secret", "0123abcd"),
         {"Cars": 3},
+        DemoBackend("http://127.0.0.1:9090", "team", "sesame", "knock"),
         Path("/demo"),
         Path("/demo/refcut/backend.log"),
     ).splitlines()
-    for named in ("http://127.0.0.1:8080", "me@example.com", "secret", "/demo", "/demo/refcut/backend.log"):
+    for named in (
+        "http://127.0.0.1:8080",
+        "me@example.com",
+        "secret",
+        "http://127.0.0.1:9090/",
+        "/demo",
+        "/demo/refcut/backend.log",
+    ):
         assert [line for line in lines if line.endswith(f" {named}")], named
     assert [line for line in lines if line.endswith("http://127.0.0.1:8080/projects/3/data")]
     steps = [line.strip() for line in lines if line.strip()[:2] in ("1.", "2.", "3.")]
     for word, step in zip(("Auto-Annotation", "label", " M "), steps, strict=True):
         assert word in step
-    assert "0123abcd" not in "".join(lines)
+    assert not [secret for secret in ("0123abcd", "sesame", "knock") if secret in "".join(lines)]
 
 
 def test_every_minute_a_line_says_what_was_answered_or_that_the_backend_does_not_answer():
-    async def status(_request: Request) -> JSONResponse:
+    password = "Basic " + base64.b64encode(b"team:sesame").decode()
+
+    async def status(request: Request) -> JSONResponse:
+        if request.headers.get("Authorization") != password:
+            return JSONResponse({}, 401)
         return JSONResponse({"clicks": {"image": 1, "answered": 3, "no_clicks": 9}})
 
     with serving(Starlette(routes=[Route("/status", status)])) as client:
         address = str(client.base_url).rstrip("/")
-        assert activity(address).endswith("clicks answered with a mask: 3, 1 image")
-    assert "does not say" in activity(address)
+        backend = DemoBackend(address, "team", "sesame")
+        assert activity(backend).endswith("clicks answered with a mask: 3, 1 image")
+        assert "does not say" in activity(DemoBackend(address))
+    assert "does not say" in activity(backend)
+
+
+def test_a_demo_with_a_password_makes_up_the_secret_of_webhooks_if_none_is_set():
+    password = {"basic_auth_user": "team", "basic_auth_password": "sesame"}
+    made_up = DemoBackend.of(Settings.model_validate(password))
+    assert (made_up.user, made_up.password) == ("team", "sesame")
+    assert made_up.environment == {"REFCUT_WEBHOOK_SECRET": made_up.webhook_secret}
+    assert len(made_up.webhook_secret) >= 24
+    given = DemoBackend.of(Settings.model_validate(password | {"webhook_secret": "knock"}))
+    assert given.webhook_secret == "knock"
+    assert "sesame" not in repr(given)
+    assert DemoBackend.of(Settings()).environment == {}
+
+
+class MlOfLabelStudio:
+    """What Label Studio's API knows of ML backends and webhooks: it makes a webhook with each backend."""
+
+    def __init__(self) -> None:
+        self.backends: dict[int, dict[str, Any]] = {}
+        self.hooks: list[dict[str, Any]] = [
+            {"id": 1, "url": "http://other.test/webhook", "headers": {"X-Other": "1"}}
+        ]
+
+    async def backends_route(self, request: Request) -> JSONResponse:
+        if request.method == "GET":
+            return JSONResponse(list(self.backends.values()))
+        given = await request.json()
+        number = int(request.path_params.get("number", 5))
+        if request.method == "POST":
+            self.hooks.append({"id": 2, "url": f"{given['url']}/webhook", "headers": None})
+        self.backends[number] = {"id": number} | given
+        return JSONResponse(self.backends[number])
+
+    async def hooks_route(self, request: Request) -> JSONResponse:
+        if request.method == "GET":
+            return JSONResponse(self.hooks)
+        (hook,) = [one for one in self.hooks if one["id"] == request.path_params["number"]]
+        hook |= await request.json()
+        return JSONResponse(hook)
+
+    def app(self) -> Starlette:
+        routes = [
+            Route("/api/ml/", self.backends_route, methods=["GET", "POST"]),
+            Route("/api/ml/{number:int}", self.backends_route, methods=["PATCH"]),
+            Route("/api/webhooks/", self.hooks_route),
+            Route("/api/webhooks/{number:int}/", self.hooks_route, methods=["PATCH"]),
+        ]
+        return Starlette(routes=routes)
+
+
+def test_label_studio_is_told_the_password_and_the_secret_also_of_a_backend_that_is_attached_already():
+    api = MlOfLabelStudio()
+    with serving(api.app()) as client, closing(LabelStudioProject(str(client.base_url), 3, "t")) as project:
+        DemoBackend("http://127.0.0.1:9090").connect(project)
+        assert api.backends[5]["auth_method"] == "NONE"
+        DemoBackend("http://127.0.0.1:9090", "team", "sesame", "knock").connect(project)
+    (backend,) = api.backends.values()
+    assert backend["auth_method"] == "BASIC_AUTH"
+    assert (backend["basic_auth_user"], backend["basic_auth_pass"]) == ("team", "sesame")
+    assert [hook["headers"] for hook in api.hooks] == [{"X-Other": "1"}, {"X-RefCut-Webhook-Secret": "knock"}]
 
 
 def test_without_label_studio_the_demo_says_how_to_install_it_where_it_is_looked_for(tmp_path):

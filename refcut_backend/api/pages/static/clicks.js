@@ -60,6 +60,7 @@ function showChoice() {
 
 function show() {
   const found = clicks.filter((click) => !choice.value || click.project === choice.value);
+  one("#earlier").hidden = found.length < 2;
   one("#before").replaceChildren(...found.slice(1, 1 + BEFORE_SHOWN).map(brief));
   const [last] = found;
   if (last?.id === shownId) return;

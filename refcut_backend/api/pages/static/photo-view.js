@@ -7,6 +7,7 @@
  * @typedef {{
  *   click(x: number, y: number, takesAway: boolean): void,
  *   box(box: Box): void,
+ *   stroke(): void,
  *   dab(x: number, y: number): void,
  *   painted(): void,
  *   tool(): string,
@@ -54,7 +55,9 @@ export class PhotoView {
     if (!this.photo) return;
     this.canvas.setPointerCapture(event.pointerId);
     this.pressed = { ...this.place(event), takesAway: event.altKey || event.button === 2 };
-    if (this.isBrush) this.handlers.dab(this.pressed.x, this.pressed.y);
+    if (!this.isBrush) return;
+    this.handlers.stroke();
+    this.handlers.dab(this.pressed.x, this.pressed.y);
   }
 
   get isBrush() {

@@ -19,6 +19,7 @@ function viewOf(side) {
   return new PhotoView(one(`#${side}`, HTMLCanvasElement), {
     click: (x, y, takesAway) => addClick(x, y, !takesAway && state.tool !== "remove"),
     box: setBox,
+    stroke: () => beginStroke(side),
     dab: (x, y) => paint(side, x, y),
     painted: () => say("The mask is corrected. Keep it, or make it a reference."),
     tool: () => state.tool,
@@ -32,9 +33,15 @@ export function startOver() {
   state.box = null;
   state.extent = 0;
   state.session = crypto.randomUUID();
+  showNothing();
+}
+
+/** Also an answer that is on its way is no longer shown. */
+function showNothing() {
   state.asked += 1;
+  state.strokes = [];
   for (const side of SIDES) {
-    state.answers[side] = state.masks[side] = null;
+    state.answers[side] = state.masks[side] = state.answered[side] = null;
     one(`#figure-${side}`).textContent = "";
   }
   say("Click on the thing.");
@@ -57,12 +64,36 @@ function setBox(box) {
   compute().catch(complain);
 }
 
+/** @param {Side} side */
+function beginStroke(side) {
+  if (!state.photo) return;
+  if (state.showsMap) toggleMap();
+  const { width, height } = state.photo.bitmap;
+  state.strokes.push({ side, adds: state.tool === "paint", radius: Math.max(width, height) / 60, dabs: [] });
+}
+
 /** @param {Side} side @param {number} x @param {number} y in percent */
 function paint(side, x, y) {
-  if (!state.photo) return;
+  const stroke = state.strokes.at(-1);
+  if (!state.photo || !stroke) return;
   const { width, height } = state.photo.bitmap;
-  state.masks[side] ??= new Mask(width, height);
-  state.masks[side]?.dab((x * width) / 100, (y * height) / 100, Math.max(width, height) / 60, state.tool === "paint");
+  stroke.dabs.push([(x * width) / 100, (y * height) / 100]);
+  const mask = (state.masks[side] ??= new Mask(width, height));
+  mask.dab((x * width) / 100, (y * height) / 100, stroke.radius, stroke.adds);
+  draw();
+}
+
+/** Takes the last stroke back: the mask is the answer with the strokes before it. */
+function undoStroke() {
+  const undone = state.strokes.pop();
+  if (!state.photo || !undone) return;
+  const { side } = undone;
+  const before = state.strokes.filter((stroke) => stroke.side === side);
+  const answered = state.answered[side];
+  const { width, height } = state.photo.bitmap;
+  const mask = answered ? Mask.from(answered) : before.length ? new Mask(width, height) : null;
+  for (const { dabs, radius, adds } of before) for (const [x, y] of dabs) mask?.dab(x, y, radius, adds);
+  state.masks[side] = mask;
   draw();
 }
 
@@ -70,11 +101,7 @@ export async function compute() {
   draw();
   if (!state.photo) return;
   if (!state.box && !state.clicks.some((click) => click.positive)) {
-    for (const side of SIDES) {
-      state.answers[side] = state.masks[side] = null;
-      one(`#figure-${side}`).textContent = "";
-    }
-    draw();
+    showNothing();
     return;
   }
   state.asked += 1;
@@ -97,6 +124,8 @@ export async function compute() {
     if (asked !== state.asked) return;
     state.answers[side] = answer;
     state.masks[side] = Mask.from(bitmap);
+    state.answered[side] = bitmap;
+    state.strokes = state.strokes.filter((stroke) => stroke.side !== side);
     state.maps[side] = map;
     one(`#figure-${side}`).textContent = `expected IoU ${answer.expected_iou.toFixed(2)}`;
     draw();
@@ -120,7 +149,7 @@ export function draw() {
     view.box = state.box;
     view.draw();
   }
-  one("#undo", HTMLButtonElement).disabled = !state.clicks.length && !state.box;
+  one("#undo", HTMLButtonElement).disabled = !state.clicks.length && !state.box && !state.strokes.length;
 }
 
 /** @param {number} steps larger; negative for smaller */
@@ -130,6 +159,10 @@ export function resize(steps) {
 }
 
 export function undo() {
+  if (state.strokes.length) {
+    undoStroke();
+    return;
+  }
   if (state.clicks.length) state.clicks = state.clicks.slice(0, -1);
   else state.box = null;
   compute().catch(complain);

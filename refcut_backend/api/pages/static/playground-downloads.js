@@ -1,17 +1,25 @@
 // @ts-check
-/** A mask as a file: picture, overlay, brush RLE, or a task for Label Studio. */
+/** A mask as a file: picture, overlay, brush RLE, or tasks for Label Studio. Corrections by hand are in all of them. */
 
-import { save } from "./api.js";
+import { ask, base64Of, save } from "./api.js";
 import { blobFrom } from "./mask.js";
 import { say } from "./message.js";
 import { draw, views } from "./playground-clicks.js";
-import { state } from "./playground-state.js";
+import { MARKED_HERE, state } from "./playground-state.js";
+
+const UNNAMED = "Object";
+
+/**
+ * @typedef {{value: {rle: number[]}}} Region
+ * @typedef {[{predictions: [{result: [Region]}]}, ...object[]]} Tasks the mask first, then its references
+ * @typedef {import("./playground-state.js").Side} Side
+ */
 
 /** @param {string} form */
 export async function download(form) {
   const side = state.masks.with ? "with" : "alone";
-  const [mask, answer, photo] = [state.masks[side], state.answers[side], state.photo];
-  if (!photo || !mask || !answer) {
+  const [mask, photo] = [state.masks[side], state.photo];
+  if (!photo || !mask || mask.isEmpty) {
     say("There is no mask yet: click on the photograph first.", true);
     return;
   }
@@ -22,17 +30,33 @@ export async function download(form) {
     save(await blobFrom(views[side].canvas), `${stem}-overlay.png`);
     draw();
   }
-  const size = { original_width: photo.bitmap.width, original_height: photo.bitmap.height };
-  if (form === "rle") saveJson({ format: "rle", ...size, rle: answer.rle }, `${stem}-rle.json`);
-  if (form === "task") {
-    const label = state.references[0]?.title ?? "Object";
-    const region = {
-      id: state.session.slice(0, 10), type: "brushlabels", from_name: "mask", to_name: "image", ...size, image_rotation: 0,
-      value: { format: "rle", rle: answer.rle, brushlabels: [label] },
-    };
-    const prediction = { model_version: answer.model_version, score: answer.expected_iou, result: [region] };
-    saveJson([{ data: { image: photo.name }, predictions: [prediction] }], `${stem}-task.json`);
+  if (form === "rle") {
+    const [task] = await tasks(photo, mask, side, []);
+    const size = { original_width: photo.bitmap.width, original_height: photo.bitmap.height };
+    saveJson({ format: "rle", ...size, rle: task.predictions[0].result[0].value.rle }, `${stem}-rle.json`);
   }
+  if (form === "task") saveJson(await tasks(photo, mask, side, state.references), `${stem}-task.json`);
+}
+
+/**
+ * @param {import("./playground-state.js").Photograph} photo
+ * @param {import("./mask.js").Mask} mask
+ * @param {Side} side
+ * @param {import("./playground-state.js").Reference[]} references
+ * @returns {Promise<Tasks>}
+ */
+async function tasks(photo, mask, side, references) {
+  const answer = state.answers[side];
+  return ask("/playground/tasks", {
+    image: photo.key,
+    name: photo.name,
+    region: state.session.slice(0, 10),
+    label: state.references.find((one) => one.title !== MARKED_HERE)?.title ?? UNNAMED,
+    mask: await base64Of(await mask.png()),
+    score: answer?.expected_iou ?? 0,
+    model_version: answer?.model_version ?? "painted",
+    references: references.map((one) => ({ reference: one.name, name: one.photograph.name })),
+  });
 }
 
 /** @param {object} value @param {string} name */

@@ -6,7 +6,7 @@ import { one } from "./dom.js";
 import { Mask } from "./mask.js";
 import { say, shown } from "./message.js";
 import { compute, startOver } from "./playground-clicks.js";
-import { loadDemo, state } from "./playground-state.js";
+import { loadDemo, MARKED_HERE, state } from "./playground-state.js";
 
 /** The demo photographs that may show what is meant on the present one. */
 function teachers() {
@@ -93,7 +93,7 @@ export async function mark(role) {
     negative: state.marked.negative && (await base64Of(state.marked.negative)),
   });
   const photograph = state.photo;
-  const own = { name: reference, title: "Marked here", photograph, outline: await createImageBitmap(blobOf(outline, "image/png")) };
+  const own = { name: reference, title: MARKED_HERE, photograph, outline: await createImageBitmap(blobOf(outline, "image/png")) };
   state.references = [...state.references.filter((one) => !(one.title === own.title && one.photograph === photograph)), own];
   startOver();
   drawReferences();

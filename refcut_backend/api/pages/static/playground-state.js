@@ -9,9 +9,13 @@ import { ask, askFile } from "./api.js";
  * @typedef {{name: string, title: string, photograph: Photograph, outline: ImageBitmap}} Reference
  * @typedef {{reference: string, outline: string}} NewReference its name at the backend, and its outline as base64 of a PNG
  * @typedef {"with" | "alone"} Side
+ * @typedef {{side: Side, adds: boolean, radius: number, dabs: [number, number][]}} Stroke in pixels of the photograph
  * `map` is empty unless it was asked for.
- * @typedef {{mask: string, rle: number[], expected_iou: number, milliseconds: Record<string, number>, model_version: string, map: string}} Answer
+ * @typedef {{mask: string, expected_iou: number, milliseconds: Record<string, number>, model_version: string, map: string}} Answer
  */
+
+/** Title of a reference that was marked on the playground, as its label has no name. */
+export const MARKED_HERE = "Marked here";
 
 export const SIDES = /** @type {const} @satisfies {Side[]} */ (["with", "alone"]);
 
@@ -26,7 +30,9 @@ export const state = {
   extent: 0,
   session: crypto.randomUUID(),
   /** @type {Record<Side, Answer | null>} */ answers: { with: null, alone: null },
-  /** @type {Record<Side, import("./mask.js").Mask | null>} */ masks: { with: null, alone: null },
+  /** @type {Record<Side, import("./mask.js").Mask | null>} as corrected by hand */ masks: { with: null, alone: null },
+  /** @type {Record<Side, ImageBitmap | null>} masks of the last answers */ answered: { with: null, alone: null },
+  /** @type {Stroke[]} by hand since then */ strokes: [],
   showsMap: false,
   /** @type {Record<Side, HTMLCanvasElement | null>} of the last answers */ maps: { with: null, alone: null },
   /** @type {Record<"positive" | "negative", Blob | null>} */ marked: { positive: null, negative: null },

@@ -111,7 +111,7 @@ function watchPictures() {
     const explain = async () => {
       const reason = document.createElement("span");
       reason.className = "no-picture";
-      reason.textContent = await ask(picture.src).then(() => "The picture cannot be picture.", (error) => error.message);
+      reason.textContent = await ask(picture.src).then(() => "The picture cannot be shown.", (error) => error.message);
       picture.replaceWith(reason);
     };
     picture.addEventListener("error", explain, { once: true });

@@ -50,6 +50,8 @@ function showClicks() {
   const more = one("#more-failed");
   more.hidden = clicks.failed.length <= FAILURES_SHOWN;
   more.textContent = showsAll ? "Show fewer" : `Show all ${clicks.failed.length}`;
+  one("#no-latest").hidden = clicks.latest.length > 0;
+  one("#latest").hidden = !clicks.latest.length;
   one("#latest tbody").replaceChildren(...clicks.latest.map(row));
 }
 
@@ -114,6 +116,9 @@ function showNow(state) {
   );
 }
 
+/** What a worker does for a queue. @type {Record<string, string>} */
+const WORK = { clicks: "clicks", warm: "opened tasks", prelabel: "pre-labelling", measure: "measuring references", training: "training" };
+
 /** @param {import("./live.js").Worker[]} workers */
 function showWorkers(workers) {
   one("#workers").hidden = !workers.length;
@@ -123,7 +128,7 @@ function showWorkers(workers) {
         "tr",
         {},
         el("th", { scope: "row", class: "version" }, worker.name),
-        el("td", {}, worker.queues.join(", ")),
+        el("td", {}, worker.queues.map((name) => WORK[name] ?? name).join(", ")),
         el("td", {}, worker.ready ? worker.device || "-" : "is starting"),
         el("td", { class: "number" }, worker.click_ms === null ? "" : duration(worker.click_ms)),
       ),

@@ -60,6 +60,19 @@ def test_the_page_and_all_that_it_needs_come_from_the_backend_alone(here: TestCl
     assert here.get("/static/..%2Ffiles.py").status_code == 404
 
 
+def test_a_reference_that_is_gone_is_named_when_a_task_is_written(here: TestClient) -> None:
+    image = here.post("/playground/images", json={"data": png()}).json()["image"]
+    body = {"image": image, "name": "car.jpg", "region": "r", "label": "Wheel", "mask": png(value=255)}
+    body |= {"score": 0.5, "model_version": "m"}
+    (task,) = here.post("/playground/tasks", json=body).json()
+    assert task["data"] == {"image": "car.jpg"}
+    gone = [{"reference": "gone", "name": "other.jpg"}]
+    refused = here.post("/playground/tasks", json=body | {"references": gone})
+    assert refused.status_code == 422
+    assert refused.json()["message"] == "1 of the references are no longer on the playground"
+    assert here.post("/playground/tasks", json=body | {"mask": png(10, 10)}).status_code == 422
+
+
 def test_from_a_photograph_to_a_mask(here: TestClient, queue: FakeQueue) -> None:
     added = here.post("/playground/images", json={"data": png()}).json()
     assert (added["height"], added["width"]) == (30, 40)
