@@ -298,9 +298,9 @@ def mask_recovery(stores: Stores, settings: Settings) -> MaskRecovery:
     return MaskRecovery(ForgottenMasks(stores.engine), stores.projects, rules.mask_output, rules.outlines)
 
 
-def _periodic_work(stores: Stores, settings: Settings) -> Callable[[], None]:
+def _periodic_work(stores: Stores, settings: Settings, worths: ReferenceWorths) -> Callable[[], None]:
     """What one of the web processes does after every round of comparisons."""
-    works = [OldClicks(stores.engine, settings.clicks_kept_days).drop]
+    works = [OldClicks(stores.engine, settings.clicks_kept_days).drop, worths.resume]
     if settings.recover_masks:
         works.append(recover_all(mask_recovery(stores, settings), ForgottenMasks(stores.engine)))
 
@@ -329,6 +329,7 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
     )
     versions, store = open_project_versions(settings), open_model_store(settings)
     training = wire_training(stores, settings, connection)
+    worths = reference_worths(stores, settings, connection)
     # A connection of its own: a click waits for another writer for a shorter time than other requests.
     memory = ClickHistory(
         open_database(settings.database, LOCK_TIMEOUT_MS, ANSWER_TIMEOUT_S), settings.click_memory_s
@@ -343,7 +344,7 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
         reference_manager=stores.reference_manager(settings),
         reference_pictures=stores.reference_pictures(settings),
         reference_sets=stores.reference_sets(settings),
-        reference_worths=reference_worths(stores, settings, connection),
+        reference_worths=worths,
         email_of=UserEmails(stores.projects).email_of,
         reference_uses=ClickLog(stores.engine).reference_uses,
         follower=follower,
@@ -382,6 +383,6 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
             stores.projects,
             follower,
             settings.reconcile_interval_s,
-            _periodic_work(stores, settings),
+            _periodic_work(stores, settings, worths),
         ),
     )

@@ -323,6 +323,7 @@ class WorthRun(Base):
         step: Number of annotated masks that were measured, of `steps`.
         outcome: `worth.store.Outcome`, None until the run has ended.
         problems: What could not be measured: one sentence each.
+        losses: How many processes died while they led it. None as 0.
     """
 
     __tablename__ = "worth_runs"
@@ -339,6 +340,7 @@ class WorthRun(Base):
     outcome: Mapped[str | None] = mapped_column(String(20))
     message: Mapped[str | None] = mapped_column(Text)
     problems: Mapped[list[str]] = mapped_column(JSON, default=list)
+    losses: Mapped[int | None]
 
 
 class ReferenceWorth(Base):

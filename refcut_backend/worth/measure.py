@@ -154,8 +154,19 @@ class ReferenceWorths:
         """Do `request`, and lead a new run on a thread of its own. Runs of one process go one after another."""
         run, is_new = self.request(project_id, label)
         if is_new:
-            threading.Thread(target=self.measure, args=(run,), name="reference-worth", daemon=True).start()
+            self._lead(run)
         return run, is_new
+
+    def resume(self) -> None:
+        """Lead the runs whose process has died, from their beginning. Web processes call this once in a while."""
+        if not len(self._queue.workers()):
+            return
+        for run in self.store.take_silent():
+            log.warning("a measurement has lost its process, begins anew", extra={"project": run.project_id})
+            self._lead(run)
+
+    def _lead(self, run: WorthRun) -> None:
+        threading.Thread(target=self.measure, args=(run,), name="reference-worth", daemon=True).start()
 
     def measure(self, run: WorthRun) -> None:
         """Lead a run to its end. A failure is stored in the run's row, not raised."""

@@ -17,7 +17,11 @@ from refcut_backend.database import tables
 from refcut_backend.worth.figures import ReferenceFigures, TaskFigures
 
 SILENT_S = 60.0
-"""A run whose process was silent for so long has ended with it."""
+"""A run whose process was silent for so long has lost it; another process may lead it."""
+GIVEN_UP_S = 300.0
+"""A run that no other process has taken up by then has failed."""
+MAX_LOSSES = 3
+"""A run that loses so many processes is the likely reason, and has failed."""
 MESSAGE_LENGTH = 2000
 PROBLEMS_KEPT = 20
 REQUEST_TRIES = 3
@@ -33,7 +37,11 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class WorthRun:
-    """A run at one moment. The attributes are those of the table `WorthRun`; times are seconds since 1970."""
+    """A run at one moment. The attributes are those of the table `WorthRun`; times are seconds since 1970.
+
+    Attributes:
+        is_silent: Whether it has lost the process that led it.
+    """
 
     id: str
     project_id: int
@@ -44,6 +52,8 @@ class WorthRun:
     outcome: Outcome | None = None
     message: str = ""
     problems: Sequence[str] = ()
+    is_silent: bool = False
+    losses: int = 0
 
     @property
     def has_ended(self) -> bool:
@@ -52,6 +62,7 @@ class WorthRun:
 
 
 INTERRUPTED = "the process that led the measurement has ended; start it again"
+LOST_AGAIN = f"{MAX_LOSSES} processes have ended while they led the measurement; their logs may say why"
 
 
 class WorthStore:
@@ -64,22 +75,13 @@ class WorthStore:
     def request(self, project_id: int, label: str | None) -> tuple[WorthRun, bool]:
         """Create a run, or find the active one of the project. Returns the run, and whether it is new.
 
-        The row of an active run that has ended with its process is closed; ended runs are removed.
+        A run that has lost its process is replaced; ended runs are removed.
         """
         for _ in range(REQUEST_TRIES):
             known = self.latest(project_id)
-            if known is not None and not known.has_ended:
+            if known is not None and not known.has_ended and not known.is_silent:
                 return known, False
-            run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(self._now()))}-{secrets.token_hex(3)}"
-            row = tables.WorthRun(
-                id=run_id,
-                project_id=project_id,
-                active_project=project_id,
-                label=label,
-                requested_at=self._now(),
-                seen_at=self._now(),
-                problems=[],
-            )
+            row = self._new_row(project_id, label)
             silent = tables.WorthRun.seen_at < self._now() - SILENT_S
             over = tables.WorthRun.active_project.is_(None) | silent
             try:
@@ -93,6 +95,44 @@ class WorthStore:
             except IntegrityError:
                 continue  # another process has just created one
         raise RuntimeError("measurements of the project start and end faster than one can be created")
+
+    def take_silent(self) -> list[WorthRun]:
+        """Take up the runs that have lost their process, for the caller to lead.
+
+        Each gets a new id, so that a process that was only slow learns that the run is no longer its own.
+        """
+        silent = tables.WorthRun.seen_at < self._now() - SILENT_S
+        given_up = tables.WorthRun.seen_at < self._now() - GIVEN_UP_S
+        query = select(tables.WorthRun).where(tables.WorthRun.active_project.is_not(None), silent, ~given_up)
+        with Session(self._engine) as session:
+            lost = session.scalars(query).all()
+        return [taken for row in lost if (taken := self._take(row)) is not None]
+
+    def _take(self, lost: tables.WorthRun) -> WorthRun | None:
+        losses = (lost.losses or 0) + 1
+        if losses >= MAX_LOSSES:
+            self.end(self._read(lost), Outcome.FAILED, LOST_AGAIN)
+            return None
+        with Session(self._engine) as session, session.begin():
+            same = tables.WorthRun.id == lost.id, tables.WorthRun.seen_at == lost.seen_at
+            if not session.execute(delete(tables.WorthRun).where(*same)).rowcount:  # type: ignore[attr-defined]
+                return None
+            row = self._new_row(lost.project_id, lost.label)
+            row.losses = losses
+            session.add(row)
+            session.flush()
+            return self._read(row)
+
+    def _new_row(self, project_id: int, label: str | None) -> tables.WorthRun:
+        return tables.WorthRun(
+            id=f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(self._now()))}-{secrets.token_hex(3)}",
+            project_id=project_id,
+            active_project=project_id,
+            label=label,
+            requested_at=self._now(),
+            seen_at=self._now(),
+            problems=[],
+        )
 
     def latest(self, project_id: int) -> WorthRun | None:
         """The latest run of a project; None if there was none."""
@@ -181,7 +221,8 @@ class WorthStore:
 
     def _read(self, row: tables.WorthRun) -> WorthRun:
         outcome, message = None if row.outcome is None else Outcome(row.outcome), row.message or ""
-        if outcome is None and row.seen_at < self._now() - SILENT_S:
+        silent_s = self._now() - row.seen_at
+        if outcome is None and silent_s > GIVEN_UP_S:
             outcome, message = Outcome.FAILED, INTERRUPTED
         return WorthRun(
             id=row.id,
@@ -193,6 +234,8 @@ class WorthStore:
             outcome=outcome,
             message=message,
             problems=tuple(row.problems or ()),
+            is_silent=outcome is None and silent_s > SILENT_S,
+            losses=row.losses or 0,
         )
 
 

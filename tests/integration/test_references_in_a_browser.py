@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from refcut_backend.references.selection import ReferenceSelector
+from refcut_backend.worth.store import Outcome
 from tests.support.browser import Watched, chromium, flaws, watched_page
 from tests.support.fake_wiring import FakeMeasureQueue
 from tests.support.pages_world import CAR, HOSTILE_LABEL, PagesWorld, pages_world, part_mask
@@ -236,6 +237,27 @@ def test_a_measurement_is_stopped_and_one_that_runs_is_followed(world: PagesWorl
     ).click()
     expect(page.locator("#message")).to_have_text("Done: 2 references measured on 8 annotated masks.")
     expect(page.get_by_text("First click with it")).to_have_count(2)
+
+
+def test_a_measurement_is_followed_while_the_backend_starts_again_and_its_failure_is_said_later(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page, queue = watched.page, measurements(world)
+    queue.gate = threading.Event()
+    page.goto(references(world))
+    page.get_by_role("button", name="Measure all references").click()
+    expect(page.locator("#worth-progress span")).to_have_text("0 of 10 masks")
+    page.route("**/references/worth", lambda route: route.abort())
+    expect(page.locator("#message")).to_contain_text("The backend does not answer")
+    page.unroute("**/references/worth")
+    expect(page.locator("#message")).to_have_text("")
+    run = world.wiring.reference_worths.store.latest(7)
+    assert run is not None
+    world.wiring.reference_worths.store.end(run, Outcome.FAILED, "its process ended; start it again")
+    expect(page.locator("#message")).to_have_text("Not measured: its process ended; start it again")
+    queue.gate.set()
+    page.reload()
+    expect(page.locator("#worth-problems li")).to_have_text("Not measured: its process ended; start it again")
 
 
 def test_a_set_is_downloaded_here_and_uploaded_to_another_project(

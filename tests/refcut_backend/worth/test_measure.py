@@ -7,13 +7,16 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session
 
+from refcut_backend.database import tables
 from refcut_backend.errors import ConfigError, NoReferenceError, NotConnectedError
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.training.holdout import Split, SplitStore
 from refcut_backend.worth.figures import ReferenceFigures
 from refcut_backend.worth.measure import ReferenceWorths, WorthRules
-from refcut_backend.worth.store import Outcome
+from refcut_backend.worth.store import SILENT_S, Outcome
 from tests.support.fake_wiring import MODEL_VERSION, FakeMeasureQueue
 from tests.support.label_studio_api import LabelStudioApi, serving
 from tests.support.registry import DOOR, MOVED, WHEEL, Registry, marked, open_registry
@@ -107,7 +110,7 @@ def test_failures_are_named_and_the_rest_is_measured(world):
     world.queue.lost.add(lost)
     ended = world.measure()
     assert ended.problems == ("task 3: the image is cut short",)
-    assert len(world.figures(1).tasks) == 6
+    assert len(world.figures(1).tasks) == 7
     assert str(world.figures(2)).startswith("Not measured: ")
     assert "its image cannot be used: lost" in world.figures(2).problems
 
@@ -171,6 +174,21 @@ def test_runs_of_two_projects_go_one_after_another(world):
         assert not world.worths.store.latest(7).has_ended
     waiting.join()
     assert world.worths.store.latest(7).outcome is Outcome.DONE
+
+
+def test_a_run_whose_process_died_is_led_to_its_end_by_another(world):
+    run, _ = world.worths.request(7, "Door")
+    with Session(world.registry.engine) as session, session.begin():
+        session.execute(update(tables.WorthRun).values(seen_at=time.time() - SILENT_S - 1))
+    other = world.make()
+    world.queue.workers_ready = 0
+    other.resume()
+    assert other.store.latest(7).id == run.id, "it waits for a worker"
+    world.queue.workers_ready = 1
+    other.resume()
+    wait_for(lambda: other.store.latest(7).has_ended, "the other process measures")
+    assert other.store.latest(7).outcome is Outcome.DONE
+    assert len(world.figures(1).tasks) == 7
 
 
 def test_a_run_ends_in_time_with_what_it_has(world):

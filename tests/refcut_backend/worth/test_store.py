@@ -8,7 +8,15 @@ from sqlalchemy import Engine
 from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.worth.figures import ReferenceFigures, TaskFigures
-from refcut_backend.worth.store import INTERRUPTED, SILENT_S, Outcome, WorthStore
+from refcut_backend.worth.store import (
+    GIVEN_UP_S,
+    INTERRUPTED,
+    LOST_AGAIN,
+    MAX_LOSSES,
+    SILENT_S,
+    Outcome,
+    WorthStore,
+)
 
 
 class Clock:
@@ -68,18 +76,50 @@ def test_a_stopped_run_belongs_to_nobody(store):
     assert store.latest(7).outcome is Outcome.STOPPED
 
 
-def test_a_run_whose_process_is_silent_has_failed_and_another_may_begin(store, clock):
-    run, _ = store.request(7, None)
+def test_a_run_whose_process_is_silent_is_taken_up_and_begins_anew(store, clock):
+    run, _ = store.request(7, "Wheel")
     clock.now += SILENT_S / 2
-    store.progress(run)
+    store.progress(run, 3, 20)
     clock.now += SILENT_S - 1
-    assert not store.latest(7).has_ended
+    assert store.take_silent() == []
     clock.now += 2
+    assert not store.latest(7).has_ended
+    (taken,) = store.take_silent()
+    assert (taken.project_id, taken.label, taken.step, taken.losses) == (7, "Wheel", 0, 1)
+    assert store.latest(7) == taken
+    assert store.take_silent() == []
+    assert not store.progress(run), "the silent process learns of it"
+    assert store.progress(taken)
+
+
+def test_a_run_that_loses_process_after_process_has_failed(store, clock):
+    store.request(7, None)
+    for _ in range(MAX_LOSSES - 1):
+        clock.now += SILENT_S + 1
+        assert len(store.take_silent()) == 1
+    clock.now += SILENT_S + 1
+    assert store.take_silent() == []
+    assert (store.latest(7).outcome, store.latest(7).message) == (Outcome.FAILED, LOST_AGAIN)
+
+
+def test_a_run_that_nobody_takes_up_has_failed_and_another_may_begin(store, clock):
+    run, _ = store.request(7, None)
+    clock.now += GIVEN_UP_S + 1
     assert (store.latest(7).outcome, store.latest(7).message) == (Outcome.FAILED, INTERRUPTED)
+    assert store.take_silent() == []
     other, is_new = store.request(7, None)
     assert is_new
-    assert not store.progress(run), "the silent process learns of it"
+    assert not store.progress(run)
     assert store.progress(other)
+
+
+def test_whoever_asks_for_a_silent_run_leads_it_at_once(store, clock):
+    run, _ = store.request(7, None)
+    clock.now += SILENT_S + 1
+    other, is_new = store.request(7, "Wheel")
+    assert (is_new, other.label) == (True, "Wheel")
+    assert not store.progress(run)
+    assert store.take_silent() == []
 
 
 def test_figures_are_kept_with_the_version_of_the_model(store):

@@ -1,7 +1,7 @@
 // @ts-check
 /** Measures what references are worth: starts and stops a measurement, and shows how far it is. */
 
-import { ask } from "./api.js";
+import { ask, Refusal } from "./api.js";
 import { el, one } from "./dom.js";
 import { complain, say } from "./message.js";
 
@@ -25,7 +25,8 @@ function show(found) {
   one("#worth-progress").hidden = !isRunning;
   one("#stop-measuring").hidden = !isRunning;
   if (isRunning) showProgress(found);
-  const problems = found.run === null || isRunning ? [] : found.problems;
+  const problems = found.run === null || isRunning ? [] : [...found.problems];
+  if (found.outcome === "failed") problems.unshift(`Not measured: ${found.message}`);
   one("#worth-problems").hidden = !problems.length;
   one("#worth-problems").replaceChildren(...problems.map((problem) => el("li", {}, problem)));
   return isRunning;
@@ -44,12 +45,24 @@ function showProgress({ label, step, steps }) {
   one("#worth-progress span").textContent = steps ? `${step} of ${steps} masks${of}` : `Reading the annotations${of} ...`;
 }
 
+/** How far the measurement is; null while the backend does not answer, as when it starts again. @returns {Promise<Run | null>} */
+async function readRun() {
+  try {
+    return await ask(here);
+  } catch (error) {
+    if (!(error instanceof Refusal) || error.code !== "unreachable") throw error;
+    complain(error);
+    return null;
+  }
+}
+
 /** Shows the progress until the end, then the new figures. */
 async function follow() {
-  for (;;) {
-    /** @type {Run} */
-    const found = await ask(here);
-    if (!show(found)) {
+  for (let isBack = true; ;) {
+    const found = await readRun();
+    if (found && !isBack) say("");
+    isBack = found !== null;
+    if (found && !show(found)) {
       if (found.outcome === "failed") say(`Not measured: ${found.message}`, true);
       else say(found.outcome === "done" ? `Done: ${found.message}.` : "The measurement was stopped.");
       document.dispatchEvent(new Event("references-changed"));
