@@ -110,7 +110,7 @@ def test_failures_are_named_and_the_rest_is_measured(world):
     world.queue.lost.add(lost)
     ended = world.measure()
     assert ended.problems == ("task 3: the image is cut short",)
-    assert len(world.figures(1).tasks) == 7
+    assert len(world.figures(1).tasks) == 6
     assert str(world.figures(2)).startswith("Not measured: ")
     assert "its image cannot be used: lost" in world.figures(2).problems
 
