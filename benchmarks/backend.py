@@ -146,7 +146,8 @@ def running_backend(
             base_url=f"http://127.0.0.1:{port}",
             timeout=PATIENCE_S,
             trust_env=False,
-            limits=httpx.Limits(max_connections=None),
+            # Shorter than the server's five seconds: else a click may meet a connection that is being closed.
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=1.0),
         )
         backend = Backend(
             process,

@@ -89,7 +89,7 @@ class Settings(BaseSettings):
         "in time, by the times that the workers measure; further clicks are refused as `busy`",
     )
     click_queue_wait_s: float = Field(
-        0.7,
+        0.5,
         ge=0,
         le=90,
         allow_inf_nan=False,

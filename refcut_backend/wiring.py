@@ -325,7 +325,10 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
     references, addresses = stores.references, stores.addresses
     follower = stores.follower()
     queue = ClickQueue(
-        connection, settings.click_timeout_s, settings.click_queue_limit, settings.click_queue_wait_s
+        connection,
+        timeout_s=settings.click_timeout_s,
+        limit=settings.click_queue_limit,
+        longest_wait_s=settings.click_queue_wait_s,
     )
     versions, store = open_project_versions(settings), open_model_store(settings)
     training = wire_training(stores, settings, connection)

@@ -5,11 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import Any
 
+import pytest
+from redis import Redis
+
+from refcut_backend import wiring
 from refcut_backend.errors import CANNOT_START
 from refcut_backend.queue import claims
 from refcut_backend.queue.heartbeats import living_workers
 from refcut_backend.queue.rq_jobs import PRELABEL_QUEUE, open_queue
+from refcut_backend.settings import Settings
 from tests.support.fake_worker import PRELABEL_FUNCTION
 from tests.support.recorded import REPOSITORY
 from tests.support.worker_farm import GENEROUS_S, WorkerFarm, click, wait_for
@@ -69,3 +75,19 @@ def test_a_queue_that_does_not_exist_is_one_clear_line(tmp_path):
         done.stderr
         == "refcut: no such queue: klicks; choose from clicks, warm, prelabel, measure, training\n"
     )
+
+
+def test_the_settings_say_how_many_clicks_wait_and_for_how_long(
+    tmp_path, connection: Redis, monkeypatch: pytest.MonkeyPatch
+):
+    opened: list[dict[str, Any]] = []
+    open_queue = wiring.ClickQueue
+
+    def recorded(given: Redis, **limits: Any) -> Any:
+        opened.append(limits)
+        return open_queue(given, **limits)
+
+    monkeypatch.setattr(wiring, "ClickQueue", recorded)
+    settings = Settings(state_dir=tmp_path, click_timeout_s=7, click_queue_limit=11, click_queue_wait_s=0.25)
+    wiring.wire_backend(settings, connection)
+    assert opened == [{"timeout_s": 7, "limit": 11, "longest_wait_s": 0.25}]

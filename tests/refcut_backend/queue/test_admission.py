@@ -94,7 +94,7 @@ def fill(door: Door, first_task: int = 1) -> int:
 
 @pytest.fixture
 def quick_door(redis_url: str, connection: Redis) -> Door:
-    """One at which clicks wait for as long as by default."""
+    """One at which clicks wait for less than a second."""
     return Door(redis_url, connection, longest_wait_s=WAIT_S)
 
 
