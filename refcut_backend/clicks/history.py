@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from refcut_backend.clicks.context import REGION_ID_PREFIX, ClickContext
 from refcut_backend.clicks.forgotten_masks import ForgottenMasks
 from refcut_backend.clicks.log import ClickLog
-from refcut_backend.clicks.recent_objects import ClickedObjects, newly_accepted
+from refcut_backend.clicks.recent_objects import ClickedObjects, deleted_objects, newly_accepted
 from refcut_backend.clicks.session import ClickedObject, ClickSession, RememberedObject
 from refcut_backend.database.click_tables import ClickPolarity
 from refcut_backend.database.engine import upsert
@@ -104,12 +104,15 @@ class ClickHistory:
         self._forgotten = ForgottenMasks(engine)
         self._memory_s = memory_s
 
-    def session(self, key: ClickKey, seen_ids: Collection[str]) -> ClickSession:
+    def session(self, key: ClickKey, seen_ids: Collection[str] | None) -> ClickSession:
         """Read the history of a click's task, and mark objects whose regions have been seen as accepted.
+
+        Accepted objects whose regions are gone were deleted: they are dropped, so that a click where they were begins a
+        new object.
 
         Args:
             key: The click.
-            seen_ids: Ids of the regions that are in an annotation or a draft.
+            seen_ids: Ids of the regions that are in an annotation or a draft; None if that is not known.
         """
         polarities: dict[str, bool] = {}
         objects: Sequence[RememberedObject] = ()
@@ -117,9 +120,12 @@ class ClickHistory:
             polarities = self._polarities.resolve(key.project_id, key.context.dots)
         with _forgiving("earlier clicks"):
             objects = self._objects.recall(key.project_id, key.task_id, key.at_s)
-            accepted = newly_accepted(objects, seen_ids)
+            accepted, deleted = newly_accepted(objects, seen_ids or ()), deleted_objects(objects, seen_ids)
             if accepted:
                 self._objects.accept(key.project_id, key.task_id, accepted)
+            if deleted:
+                self._objects.drop(key.project_id, key.task_id, deleted)
+            if accepted or deleted:
                 objects = self._objects.recall(key.project_id, key.task_id, key.at_s)
 
         def on_mask(region_id: str, x_percent: float, y_percent: float) -> bool:

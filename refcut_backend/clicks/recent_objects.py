@@ -166,6 +166,15 @@ class ClickedObjects:
                 .values(accepted=True)
             )
 
+    def drop(self, project_id: int, task_id: int, region_ids: Collection[str]) -> None:
+        """Drop objects of a task."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                delete(State)
+                .where(State.project_id == project_id, State.task_id == task_id)
+                .where(State.region_id.in_(list(region_ids)))
+            )
+
     def forget(self, project_id: int, task_id: int) -> None:
         """Drop all objects of a task."""
         with self._engine.begin() as connection:
@@ -206,6 +215,22 @@ def newly_accepted(objects: Sequence[RememberedObject], seen_ids: Collection[str
     """
     seen = with_objects(seen_ids)
     return [o.clicked.region_id for o in objects if not o.accepted and o.clicked.region_id in seen]
+
+
+def deleted_objects(objects: Sequence[RememberedObject], seen_ids: Collection[str] | None) -> list[str]:
+    """Find objects that were accepted before and of which no region is left.
+
+    Args:
+        objects: The task's objects.
+        seen_ids: Ids of the regions in its annotations and drafts; None if they are not known.
+
+    Returns:
+        Region ids of the objects.
+    """
+    if seen_ids is None:
+        return []
+    seen = with_objects(seen_ids)
+    return [o.clicked.region_id for o in objects if o.accepted and o.clicked.region_id not in seen]
 
 
 def with_objects(region_ids: Iterable[str]) -> set[str]:

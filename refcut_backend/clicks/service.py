@@ -51,7 +51,7 @@ class ClickRequest:
         task_data: The task's data; it holds the image's URL.
         label_config: The project's label config (XML).
         regions: What lies on the canvas of the clicked label (`params.context.result`).
-        seen_region_ids: Ids of the regions in the task's annotations and drafts.
+        seen_region_ids: Ids of the regions in the task's annotations and drafts; None if the request does not tell.
     """
 
     project_id: int
@@ -59,7 +59,7 @@ class ClickRequest:
     task_data: dict[str, Any]
     label_config: str
     regions: list[dict[str, Any]]
-    seen_region_ids: frozenset[str] = frozenset()
+    seen_region_ids: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -158,8 +158,15 @@ class RegionId(_Payload):
 
 
 class AcceptedRegions(_Payload):
-    """The regions of an annotation or a draft."""
+    """The regions of an annotation or a draft.
 
+    Attributes:
+        id: Its id.
+        annotation: The annotation that a draft changes; None for a draft of a new one.
+    """
+
+    id: OptionalId = None
+    annotation: OptionalId = None
     result: list[RegionId] = Field(default_factory=list)
 
 
@@ -175,16 +182,22 @@ class TaskPayload(_Payload):
     annotations: Accepted = Field(default_factory=list)
     drafts: Accepted = Field(default_factory=list)
 
-    def seen_region_ids(self) -> frozenset[str]:
-        """Returns the ids of all regions in the task's annotations and drafts."""
-        entries = [
-            entry
-            for listed in (self.annotations, self.drafts)
-            for entry in (listed if isinstance(listed, list) else [])
-        ]
-        return frozenset(
-            region.id for entry in entries if isinstance(entry, AcceptedRegions) for region in entry.result
-        )
+    def seen_region_ids(self) -> frozenset[str] | None:
+        """Returns the ids of all regions in the task's annotations and drafts; None if the request lacks these lists.
+
+        A draft that changes an annotation stands for it: what it lacks was deleted.
+        """
+        if not {"annotations", "drafts"} <= self.model_fields_set:
+            return None
+        drafts = _read_entries(self.drafts)
+        changed = {draft.annotation for draft in drafts if draft.annotation is not None}
+        entries = [one for one in _read_entries(self.annotations) if one.id not in changed] + drafts
+        return frozenset(region.id for entry in entries for region in entry.result)
+
+
+def _read_entries(listed: Any) -> list[AcceptedRegions]:
+    entries = listed if isinstance(listed, list) else []
+    return [entry for entry in entries if isinstance(entry, AcceptedRegions)]
 
 
 class Context(_Payload):

@@ -67,7 +67,17 @@ def test_an_empty_mask_is_logged_and_not_refined(memory, engine):
 def test_a_region_that_was_seen_is_accepted_from_then_on(memory):
     click(memory, ask())
     assert [o.accepted for o in memory.session(ask(at_s=51), ["rc-a", "x"]).objects] == [True]
-    assert [o.accepted for o in memory.session(ask(at_s=52), []).objects] == [True]
+    assert [o.accepted for o in memory.session(ask(at_s=52), None).objects] == [True]
+
+
+def test_an_accepted_object_whose_region_was_deleted_is_dropped(memory):
+    click(memory, ask())
+    assert len(memory.session(ask(at_s=51), []).objects) == 1, "it was not accepted yet"
+    memory.session(ask(at_s=52), ["rc-a-2"])
+    assert len(memory.session(ask(at_s=53), ["rc-a-2"]).objects) == 1, "a piece of it is left"
+    assert memory.session(ask(at_s=54), ["x"]).objects == []
+    click(memory, ask(at_s=55))
+    assert [o.accepted for o in memory.session(ask(at_s=56), []).objects] == [False], "it was clicked anew"
 
 
 def problems(caplog) -> list[str]:

@@ -15,8 +15,8 @@ from refcut_backend.label_studio.payloads import PredictRequest, Timestamp, with
 from tests.support.recorded import brush_result, recorded
 
 
-def seen(**task: Any) -> frozenset[str]:
-    body = {"tasks": [{"id": 1, "data": {}} | task], "project": "1.1"}
+def seen(**task: Any) -> frozenset[str] | None:
+    body = {"tasks": [{"id": 1, "data": {}, "annotations": [], "drafts": []} | task], "project": "1.1"}
     return PredictRequest.model_validate_json(json.dumps(body)).tasks[0].seen_region_ids()
 
 
@@ -26,6 +26,21 @@ def test_region_ids_of_annotations_and_drafts_are_read():
         annotations=[{"id": 5, "result": [mask, {"id": "b"}]}, {"id": 6, "result": []}],
         drafts=[{"id": 7, "result": [{"id": "c"}]}],
     ) == {"rc-a", "b", "c"}
+
+
+def test_a_draft_stands_for_the_annotation_that_it_changes():
+    annotations = [{"id": 5, "result": [{"id": "rc-a"}]}, {"id": 6, "result": [{"id": "rc-b"}]}]
+    assert seen(annotations=annotations) == {"rc-a", "rc-b"}
+    assert seen(annotations=annotations, drafts=[{"id": 7, "annotation": 5, "result": []}]) == {"rc-b"}
+    assert seen(annotations=annotations, drafts=[{"id": 7, "annotation": None, "result": []}]) == {
+        "rc-a",
+        "rc-b",
+    }
+
+
+def test_a_request_without_annotations_and_drafts_says_nothing_about_regions():
+    body = {"tasks": [{"id": 1, "data": {}}], "project": "1.1"}
+    assert PredictRequest.model_validate(body).tasks[0].seen_region_ids() is None
 
 
 def test_a_recorded_draft_is_read():
