@@ -92,6 +92,7 @@ def create_app(
         yield
         for thread in threads:
             await run_sync(thread.stop)
+        await run_sync(wiring.recent_clicks.stop)
 
     # The document is `openapi.py`'s: FastAPI knows neither the bodies, which are read by hand, nor the answers.
     app = FastAPI(title="RefCut for Label Studio", version=__version__, openapi_url=None, lifespan=lifespan)

@@ -29,6 +29,8 @@ from refcut_backend.queue.redis import report_outage
 KEPT = 50
 KEPT_S = 24 * 3600
 """Redis drops the lists after a day without a click."""
+STOP_LIMIT_S = 2.0
+"""At the end of the process, the last clicks wait so long for Redis."""
 _ALL, _FAILED = "refcut:recent-clicks", "refcut:failed-clicks"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -97,6 +99,7 @@ class RecentClicks:
         self._waiting = _two_lists()
         self._arrived = threading.Event()
         self._thread: threading.Thread | None = None
+        self._is_stopped = False
 
     def add(self, click: RecentClick) -> None:
         """Note a click. Returns at once; a thread writes it to Redis."""
@@ -108,6 +111,13 @@ class RecentClicks:
             self._thread = threading.Thread(target=self._write, name="recent-clicks", daemon=True)
             self._thread.start()
         self._arrived.set()
+
+    def stop(self) -> None:
+        """Write what waits, and end the thread: the process may close its connection afterwards."""
+        self._is_stopped = True
+        self._arrived.set()
+        if self._thread is not None:
+            self._thread.join(STOP_LIMIT_S)
 
     def latest(self) -> ClickLists:
         """Return the last clicks; those of this process alone while Redis is away."""
@@ -126,9 +136,11 @@ class RecentClicks:
         return clicks
 
     def _write(self) -> None:
-        while True:
+        is_last = False
+        while not is_last:
             self._arrived.wait()
             self._arrived.clear()
+            is_last = self._is_stopped  # a click that was added before is written in this round
             with suppress(QueueUnavailableError):
                 for key, clicks in self._waiting.items():
                     self._push(key, [clicks.popleft() for _ in range(len(clicks))])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from dataclasses import asdict, replace
 
@@ -26,6 +27,7 @@ def test_what_one_web_process_has_seen_another_one_shows(connection: Redis) -> N
     assert [click.id for click in elsewhere.latest().latest] == ["image-1", "a"]
     assert elsewhere.latest().failed == (numbered(FAILED, 1),)
     assert elsewhere.latest() == here.latest()
+    here.stop()
 
 
 def test_a_failed_click_stays_in_sight_however_many_clicks_follow(connection: Redis) -> None:
@@ -33,11 +35,22 @@ def test_a_failed_click_stays_in_sight_however_many_clicks_follow(connection: Re
     clicks.add(FAILED)
     for number in range(3 * KEPT):
         clicks.add(numbered(CLICK, number + 1))
+    clicks.stop()
     found = RecentClicks(connection)
-    wait_until(lambda: len(found.latest().latest) == KEPT and found.latest().failed)
     assert found.latest().failed == (FAILED,)
     assert FAILED not in found.latest().latest
     assert connection.llen("refcut:recent-clicks") == KEPT
+
+
+def test_what_waits_at_the_end_is_written_and_no_thread_uses_the_connection_afterwards(
+    connection: Redis,
+) -> None:
+    clicks = RecentClicks(connection)
+    for number in range(20):
+        clicks.add(numbered(CLICK, number))
+    clicks.stop()
+    assert len(RecentClicks(connection).latest().latest) == 20
+    assert "recent-clicks" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_a_click_that_a_newer_one_replaced_has_not_failed() -> None:
@@ -54,6 +67,7 @@ def test_while_redis_is_away_a_click_waits_for_nothing_and_is_shown_by_its_own_p
     assert time.monotonic() - started < 1
     assert clicks.latest().failed[0].id == "image-999"
     assert len(clicks.latest().failed) == KEPT
+    clicks.stop()
 
 
 def test_what_another_version_wrote_is_read_as_far_as_it_is_understood(connection: Redis) -> None:
