@@ -26,9 +26,9 @@ def _same_chance() -> None:
 def _no_handler_for_ended_children(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch's DataLoader finds its handler of SIGCHLD installed and leaves out its own.
 
-    Seen twice with Python 3.11.7 on an AMD EPYC, in processes that had run many tests: when a child ended, the kernel could
-    not deliver the signal to a handler of Python (SIGSEGV, si_code 128, at an innocent instruction), and the process of the
-    tests was gone without a word. Python's handlers run on the alternate stack where there is one, and pytest's
-    faulthandler installs one; the product does not. What needs such a handler runs in a process of its own.
+    Seen twice with Python 3.11.7 on an AMD EPYC, in processes that had run many tests: when a child ended, the kernel
+    could not deliver the signal to a handler of Python (SIGSEGV, si_code 128, at an innocent instruction), and the
+    process of the tests was gone without a word. Python's handlers run on the alternate stack where there is one, and
+    pytest's faulthandler installs one; the product does not. What needs such a handler runs in a process of its own.
     """
     monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", True)
