@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -24,6 +25,7 @@ from model.masks import deepest_point
 from model.network.candidates import Segmentation
 from model.network.click_maps import disk_maps
 from model.network.config import PRESETS, NetworkConfig
+from model.network.features import ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
@@ -370,10 +372,22 @@ def test_the_key_of_a_stage_covers_every_weight_that_changes_what_it_computes(co
     assert all(changing[stage] for stage in keys if stage != "compare" or config.reader is not None)
 
 
-def stage_outputs(network: RefCut) -> dict[str, list[torch.Tensor]]:
-    """What torch computes for each stage of a network, for the same inputs."""
-    config = network.config
-    size, side = config.network_px, config.network_px // config.patch_px
+@dataclass(frozen=True)
+class StageInputs:
+    """What the stages of networks of one configuration are given: the outputs of a network that stays as it is."""
+
+    fixed: RefCut
+    image: torch.Tensor
+    coords: torch.Tensor
+    features: ImageFeatures
+    tokens: ReferenceTokens
+    reference: PreparedReference
+    channels: torch.Tensor | None
+
+
+@functools.cache
+def inputs_of_stages(config: NetworkConfig) -> StageInputs:
+    size = config.network_px
     image, mask = noise(size), torch.zeros(1, 1, size, size)
     mask[..., : size // 2, :] = 1
     fixed = random_network(config, seed=9)
@@ -385,11 +399,20 @@ def stage_outputs(network: RefCut) -> dict[str, list[torch.Tensor]]:
         tokens = fixed.encode_reference(noise(size, 1), mask, 1 - mask)
         reference = fixed.prepare_reference(features, tokens)
         channels = fixed.compare(features, coords, reference)
+    return StageInputs(fixed, image, coords, features, tokens, reference, channels)
+
+
+def stage_outputs(network: RefCut) -> dict[str, list[torch.Tensor]]:
+    """What torch computes for each stage of a network, for the same inputs."""
+    config, given = network.config, inputs_of_stages(network.config)
+    fixed, image, features, reference = given.fixed, given.image, given.features, given.reference
+    side = config.network_px // config.patch_px
+    with torch.inference_mode():
         run: dict[str, tuple[torch.nn.Module, list[torch.Tensor]]] = {
             "image": (openvino_export._Image(network), [image]),
             "clicks": (
                 openvino_export._Clicks(network, (side, side)),
-                click_inputs(fixed, features, coords, reference, channels),
+                click_inputs(fixed, features, given.coords, reference, given.channels),
             ),
         }
         if config.reference_features != "frozen":
@@ -397,10 +420,13 @@ def stage_outputs(network: RefCut) -> dict[str, list[torch.Tensor]]:
         if config.detail_channels:
             run["detail"] = openvino_export._Detail(network), [image]
         if config.similarity:
-            inputs = compare_inputs(fixed, features, coords, reference)
+            inputs = compare_inputs(fixed, features, given.coords, reference)
             run["compare"] = openvino_export._Compare(network, (side, side)), inputs
         if config.reader is not None:
-            run["match"] = openvino_export._Match(network), list(fixed.match_inputs(features, tokens)[0])
+            run["match"] = (
+                openvino_export._Match(network),
+                list(fixed.match_inputs(features, given.tokens)[0]),
+            )
         assert set(run) == set(stages_of(config))
         outputs = {stage: module(*inputs) for stage, (module, inputs) in run.items()}
     return {stage: list(out) if isinstance(out, tuple) else [out] for stage, out in outputs.items()}
