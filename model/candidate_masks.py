@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +23,9 @@ CHOICE_CLICKS = 2
 CHOICE_MARGIN = 0.6
 """The smaller or the larger mask is taken if the logit of its expected IoU is so much higher than that of the one that is
 meant. Estimates err; chosen on the development share and on faces."""
+
+SURE = 1e-4
+"""Expected IoUs closer than this to 0 or 1 count as this close."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,55 @@ class CropMask:
         mask_hw: NDArray[np.bool_] = self.probability_hw > self.placement.threshold
         return mask_hw
 
+    def uncomputed(self) -> CropMask:
+        """A copy without the arrays that were computed."""
+        return replace(self)
+
+
+@dataclass(frozen=True)
+class MeanMask:
+    """The mean of one mask in two looks, computed when it is asked for (`model.types.CandidateMask`).
+
+    Attributes:
+        first: The mask in the first look.
+        second: The mask in the look at a crop.
+        weight: Weight of the second look, 0 to 1.
+        expected_iou: IoU that the mask can be expected to have, 0 to 1.
+    """
+
+    first: CropMask
+    second: CropMask
+    weight: float
+    expected_iou: float
+
+    @property
+    def placement(self) -> Placement:
+        """Where it lies: where the second look does. It is empty outside that crop."""
+        return self.second.placement
+
+    @cached_property
+    def probability_hw(self) -> NDArray[np.float32]:
+        """Probability of each pixel, float32 (H, W), in the image frame; zero outside the crop."""
+        inside = self.placement.crop.slices
+        first, second = self.first.probability_hw, self.second.probability_hw
+        mean = np.zeros_like(second)
+        mean[inside] = (1 - self.weight) * first[inside] + self.weight * second[inside]
+        return mean
+
+    @cached_property
+    def mask_hw(self) -> NDArray[np.bool_]:
+        """The mask, bool (H, W), in the image frame."""
+        mask_hw: NDArray[np.bool_] = self.probability_hw > self.placement.threshold
+        return mask_hw
+
+    def uncomputed(self) -> MeanMask:
+        """A copy without the arrays that were computed."""
+        return replace(self, first=self.first.uncomputed(), second=self.second.uncomputed())
+
+
+NetworkMask = CropMask | MeanMask
+"""A mask that can be computed again from the network's output."""
+
 
 def best_of(quality: Sequence[float]) -> int:
     """The number of the mask to be taken.
@@ -111,7 +164,7 @@ def mask_result(segmentation: Segmentation, placement: Placement, prompts: int) 
     return chosen_mask(masks, chosen)
 
 
-def chosen_mask(masks: Sequence[CropMask], chosen: int) -> MaskResult:
+def chosen_mask(masks: Sequence[NetworkMask], chosen: int) -> MaskResult:
     """An answer of several masks, one of which was chosen.
 
     Args:
@@ -127,8 +180,34 @@ def chosen_mask(masks: Sequence[CropMask], chosen: int) -> MaskResult:
     )
 
 
-def is_worth_less(second: MaskResult, first: MaskResult) -> bool:
-    """Whether the network expects less of the second look than of the first. False if it estimates neither."""
-    if second.expected_iou is None or first.expected_iou is None:
-        return False
-    return second.expected_iou < first.expected_iou
+def mean_of_looks(first: MaskResult, second: MaskResult) -> MaskResult:
+    """Combine two looks at a first click: the mean of each mask, weighted by what the network expects of the looks.
+
+    The weight of a look is the odds of its expected IoU: two looks of which the network expects .5 and .75 have the
+    weights 1 and 3.
+
+    Args:
+        first: The answer for the whole image.
+        second: The answer for a crop of it.
+
+    Returns:
+        The mean in the crop of the second look. The second look if the network does not estimate the IoU.
+    """
+    if first.expected_iou is None or second.expected_iou is None:
+        return second
+    weight = 1 / (1 + math.exp(_logit(first.expected_iou) - _logit(second.expected_iou)))
+    masks, quality = [], []
+    for one, other in zip(first.candidates, second.candidates, strict=True):
+        assert isinstance(one, CropMask)
+        assert isinstance(other, CropMask)
+        quality.append((1 - weight) * _logit(one.expected_iou) + weight * _logit(other.expected_iou))
+        masks.append(MeanMask(one, other, weight, 1 / (1 + math.exp(-quality[-1]))))
+    answer = chosen_mask(masks, best_of(quality))
+    # The maps of the single looks, several megabytes each, are not kept.
+    return replace(answer, candidates=tuple(mask.uncomputed() for mask in masks))
+
+
+def _logit(share: float | None) -> float:
+    assert share is not None, "a network expects an IoU of all its masks, or of none"
+    within = min(max(share, SURE), 1 - SURE)
+    return math.log(within / (1 - within))

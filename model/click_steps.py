@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from model.candidate_masks import CropMask, chosen_mask
+from model.candidate_masks import CropMask, MeanMask, NetworkMask, chosen_mask
 from model.memory import nbytes
 from model.types import Box, Click, MaskResult
 
@@ -43,7 +43,7 @@ class Step:
 class _Output:
     """What a step is computed from again: the network's output, and which mask of it was chosen."""
 
-    masks: tuple[CropMask, ...]
+    masks: tuple[NetworkMask, ...]
     chosen: int
     zoom_crop: Box | None
 
@@ -92,7 +92,7 @@ class ClickSteps:
         return None
 
     def keep(self, sources: Sequence[str] | None, step: Step) -> None:
-        """Keep a step. Its masks must come from the network (`model.candidate_masks.mask_result`)."""
+        """Keep a step. Its masks must come from the network (`model.candidate_masks`)."""
         self._keep((None if sources is None else tuple(sources), step.box, step.clicks), step)
 
     def _find(self, key: _Key) -> Step | None:
@@ -110,8 +110,8 @@ class ClickSteps:
         self._whole.move_to_end(key)
         while len(self._whole) > WHOLE_STEPS:
             oldest, whole = self._whole.popitem(last=False)
-            # A copy of a mask has none of the arrays that it has computed.
-            masks = tuple(replace(mask) for mask in whole.result.candidates if isinstance(mask, CropMask))
+            found = whole.result.candidates
+            masks = tuple(mask.uncomputed() for mask in found if isinstance(mask, CropMask | MeanMask))
             self._outputs[oldest] = _Output(masks, whole.result.chosen, whole.zoom_crop)
         while len(self._outputs) > KEPT_STEPS:
             self._outputs.popitem(last=False)

@@ -26,6 +26,7 @@ last in `model.click_steps`):
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,7 +35,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings
-from model.candidate_masks import Placement, is_worth_less, mask_result
+from model.candidate_masks import Placement, mask_result, mean_of_looks
 from model.click_steps import ClickSteps, Step
 from model.crop_features import CropFeatures
 from model.masks import bounding_box, union
@@ -43,7 +44,7 @@ from model.network.click_maps import box_maps, disk_maps
 from model.network.features import ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens
 from model.network.similarity import REFERENCE_CHANNELS
-from model.predictor_config import SERVING, PredictorSettings
+from model.predictor_config import CLOSE_SHARE, SERVING, PredictorSettings
 from model.runtime.base import NetworkStages
 from model.transforms import (
     EXPANSION,
@@ -181,7 +182,25 @@ class RefCutPredictor:
         if self.settings.reference_zoom and masks:
             box = bounding_box(union(masks))
             crop = expanded_box(box, *image_rgb.shape[:2])
+        reference = self._encode_crop(image_rgb, positive_hw, negative_hw, crop)
+        if not self.settings.close_ups or positive_hw is None or not positive_hw.any():
+            return reference
+        nearby = expanded_box(
+            bounding_box(positive_hw), *image_rgb.shape[:2], min_crop_px=self.settings.zoom_min_px
+        )
+        if not _is_close(nearby, image_rgb.shape[0], image_rgb.shape[1]):
+            return reference
+        return dataclasses.replace(
+            reference, close_up=self._encode_crop(image_rgb, positive_hw, negative_hw, nearby)
+        )
 
+    def _encode_crop(
+        self,
+        image_rgb: NDArray[np.uint8],
+        positive_hw: NDArray[np.bool_] | None,
+        negative_hw: NDArray[np.bool_] | None,
+        crop: Box,
+    ) -> ReferenceTokens:
         def cut(mask_hw: NDArray[np.bool_] | None) -> Tensor | None:
             if mask_hw is None:
                 return None
@@ -268,9 +287,7 @@ class RefCutPredictor:
         closer = self._zoomed_crop(clicks, result, result.crop, self.settings.second_look_expansion)
         if closer != crop:
             second = self._segment_crop(clicks, closer, None)
-            if is_worth_less(second, result):
-                return Step(box, clicks, result, zoom_crop)
-            result = second
+            result = mean_of_looks(result, second)
         return Step(box, clicks, result, closer)
 
     def _looks_closer(self, result: MaskResult) -> bool:
@@ -350,8 +367,15 @@ class RefCutPredictor:
         self, crop: Box, reference: ReferenceTokens | None
     ) -> tuple[ImageFeatures, PreparedReference | None]:
         assert self._image is not None
+        if reference is not None and _is_close(crop, *self.image_size):
+            reference = reference.from_nearby
         features = self._features.encoded(self._image, crop)
         return features, self._features.prepared(crop, features, reference)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
+
+
+def _is_close(crop: Box, height: int, width: int) -> bool:
+    """Whether a crop shows an image from nearby."""
+    return crop.height * crop.width < CLOSE_SHARE * height * width

@@ -19,14 +19,17 @@ class PredictorSettings:
         zoom: Whether the network sees a crop around the last mask, from the second click on.
         second_look: Whether the first click is computed again on a crop around its mask.
         second_look_share: Only for a first mask whose box is smaller than this share of the crop, in height and in width.
-            1 looks twice at every mask that does not fill the image. A network that expects an IoU keeps the look of
-            which it expects more.
+            1 looks twice at every mask that does not fill the image. A network that expects an IoU answers with the mean
+            of both looks (`model.candidate_masks.mean_of_looks`), another one with the second.
         second_look_expansion: Size of that crop, relative to the mask's box.
         flip: Whether the result is averaged with that of the mirrored image.
         threshold: A pixel with a larger probability belongs to the mask.
         resampling: "aligned" is SimpleClick's resize of the pixels. "area" averages when shrinking, as `s14` is
             trained.
         reference_zoom: Whether a reference is read from a crop around its masks instead of the whole image.
+        close_ups: Whether a reference is read a second time, from a crop around its positive mask, and crops of an image
+            are compared with that: a part looks different from nearby. Only for crops of less than `CLOSE_SHARE` of
+            their image. It makes encoding a reference twice as slow, and no click.
         bfloat16: Whether the network is computed in bfloat16 where that is safe (autocast).
         zoom_threshold: A pixel with a larger probability belongs to the mask that a crop is placed around.
         zoom_min_px: Smallest side of a crop, in image pixels.
@@ -52,6 +55,7 @@ class PredictorSettings:
     threshold: float = 0.49
     resampling: Resampling = "aligned"
     reference_zoom: bool = False
+    close_ups: bool = False
     bfloat16: bool = False
     zoom_threshold: float = 0.5
     zoom_min_px: int = MIN_CROP_PX
@@ -64,7 +68,11 @@ class PredictorSettings:
             )
 
 
-SERVING = PredictorSettings(network_px=336, second_look=True, second_look_share=0.4, resampling="area")
+CLOSE_SHARE = 0.5
+"""A crop of less than this share of its image shows it from nearby (`PredictorSettings.close_ups`)."""
+SERVING = PredictorSettings(
+    network_px=336, second_look=True, second_look_share=0.4, resampling="area", close_ups=True
+)
 
 
 def serving_settings(config: NetworkConfig) -> PredictorSettings:

@@ -24,6 +24,8 @@ class ReferenceTokens:
         reader: The patches as `model.network.reader` matches them, (B, M, E). None for a network without a reader.
         sources: A unique name for each reference that was encoded; joined ones have the names of all, in their order.
             Equal names mean equal tokens and masks.
+        close_up: The same reference, read from a crop around its positive mask: what a crop of an image is compared
+            with, because both then have the same scale. None if there is none, and the reference itself is used.
 
     Example:
         >>> import torch
@@ -39,6 +41,7 @@ class ReferenceTokens:
     negative: Tensor
     reader: Tensor | None = None
     sources: tuple[str, ...] = field(default_factory=lambda: (uuid4().hex,))
+    close_up: ReferenceTokens | None = None
 
     @staticmethod
     def join(references: Sequence[ReferenceTokens]) -> ReferenceTokens:
@@ -55,16 +58,25 @@ class ReferenceTokens:
         if not references:
             raise ValueError("join needs at least one reference")
         encoded = [r.reader for r in references if r.reader is not None]
+        close_up = None
+        if any(r.close_up is not None for r in references):
+            close_up = ReferenceTokens.join([r.from_nearby for r in references])
         return ReferenceTokens(
             torch.cat([r.tokens for r in references], dim=1),
             torch.cat([r.positive for r in references], dim=1),
             torch.cat([r.negative for r in references], dim=1),
             torch.cat(encoded, dim=1) if len(encoded) == len(references) else None,
             tuple(name for r in references for name in r.sources),
+            close_up,
         )
 
+    @property
+    def from_nearby(self) -> ReferenceTokens:
+        """What a crop of an image is compared with: the close-up, or the reference itself if it has none."""
+        return self if self.close_up is None else self.close_up
+
     def repeated(self, index: Tensor) -> ReferenceTokens:
-        """The reference with the rows `index` of the batch, in that order; a row may come more than once."""
+        """The rows `index` of the batch in that order, without the close-up; a row may come more than once."""
         reader = None if self.reader is None else self.reader[index]
         return ReferenceTokens(self.tokens[index], self.positive[index], self.negative[index], reader)
 

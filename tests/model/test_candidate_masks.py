@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from model import Box, Click, RefCutPredictor
-from model.candidate_masks import CHOICE_CLICKS, Placement, mask_result
+from model.candidate_masks import CHOICE_CLICKS, Placement, mask_result, mean_of_looks
 from model.network.candidates import LARGER, MEANT, SMALLER, Segmentation
 from model.predictor_config import PredictorSettings
 from tests.support.synthetic import TINY_FROZEN, TINY_READING, obedient_network
 
 PLACEMENT = Placement(Box(10, 29, 0, 39), 56, (40, 60), None, 0.49)
+WHOLE = Placement(Box.whole(40, 60), 56, (40, 60), None, 0.49)
 
 
 def segmentation(quality: list[float]) -> Segmentation:
@@ -59,6 +60,40 @@ def test_a_network_with_one_mask_has_one_candidate_without_an_expected_iou() -> 
     assert result.expected_iou is None
     (candidate,) = result.candidates
     assert np.array_equal(candidate.mask_hw, result.mask_hw)
+
+
+def test_two_looks_weigh_as_much_as_the_odds_of_what_is_expected_of_them() -> None:
+    first = mask_result(segmentation([0.0, 0.0, 0.0]), WHOLE, prompts=1)
+    second = mask_result(segmentation([-1.0, np.log(3.0), 0.0]), PLACEMENT, prompts=1)
+    mean = mean_of_looks(first, second)
+    assert mean.crop == PLACEMENT.crop
+    inside = PLACEMENT.crop.slices
+    for number, weights in ((SMALLER, (0.25, 0.75)), (MEANT, (0.25, 0.75)), (LARGER, (0.25, 0.75))):
+        looks = [look.candidates[number].probability_hw[inside] for look in (first, second)]
+        expected = weights[0] * looks[0] + weights[1] * looks[1]
+        found = mean.candidates[number].probability_hw
+        assert np.allclose(found[inside], expected, atol=1e-6)
+        assert np.count_nonzero(found) == np.count_nonzero(found[inside])
+        assert np.array_equal(mean.candidates[number].mask_hw, found > 0.49)
+    assert np.array_equal(mean.mask_hw, mean.candidates[mean.chosen].mask_hw)
+
+
+def test_the_mean_of_two_looks_is_expected_to_be_worth_something_between_them() -> None:
+    first = mask_result(segmentation([0.0, 0.0, 0.0]), WHOLE, prompts=1)
+    second = mask_result(segmentation([0.0, 1.0, 0.0]), PLACEMENT, prompts=1)
+    mean = mean_of_looks(first, second)
+    assert first.expected_iou is not None
+    assert second.expected_iou is not None
+    assert mean.expected_iou is not None
+    assert first.expected_iou < mean.expected_iou < second.expected_iou
+
+
+def test_of_a_network_that_expects_nothing_the_second_look_is_the_answer() -> None:
+    first, second = (
+        mask_result(Segmentation(segmentation([0, 0, 0]).logits[:, :1]), placement, prompts=1)
+        for placement in (WHOLE, PLACEMENT)
+    )
+    assert mean_of_looks(first, second) is second
 
 
 @pytest.mark.parametrize("flip", [False, True])

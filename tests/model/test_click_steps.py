@@ -16,12 +16,15 @@ from tests.support.synthetic import TINY_CONFIGS, drawn_image, obedient_network
 HEIGHT, WIDTH = 61, 90
 ANNOTATORS = 8
 CLICKS = 4
-KINDS = pytest.mark.parametrize("kind", ["frozen", "reader"])
+KINDS = pytest.mark.parametrize("kind", ["frozen", "reader", "reader, two looks"])
 
 
 def make(kind: str) -> RefCutPredictor:
-    network = obedient_network(TINY_CONFIGS[kind])
-    settings = PredictorSettings(zoom_min_px=10, network_px=network.config.network_px)
+    network = obedient_network(TINY_CONFIGS[kind.removesuffix(", two looks")])
+    looks = kind.endswith("two looks")
+    settings = PredictorSettings(
+        zoom_min_px=10, network_px=network.config.network_px, second_look=looks, close_ups=looks
+    )
     predictor = RefCutPredictor(network, settings)
     predictor.set_image(drawn_image(HEIGHT, WIDTH))
     return predictor
@@ -110,8 +113,9 @@ def test_a_box_and_its_clicks_keep_their_steps_apart_from_the_same_clicks_withou
     assert steps == [1, 2, 0, 1, 2]
 
 
-def test_hundreds_of_objects_keep_a_few_steps_whole_and_a_bounded_number_of_others() -> None:
-    predictor = make("reader")
+@pytest.mark.parametrize("kind", ["reader", "reader, two looks"])
+def test_hundreds_of_objects_keep_a_few_steps_whole_and_a_bounded_number_of_others(kind: str) -> None:
+    predictor = make(kind)
     for annotator in range(3):
         predictor.predict(clicks_of(annotator))
     kept = predictor._steps

@@ -8,16 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.box_prompts import box_limits
+from model.candidate_masks import mean_of_looks
 from model.network.config import PRESETS
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
-from model.predictor_config import SERVING, PredictorSettings, serving_settings
+from model.predictor_config import CLOSE_SHARE, SERVING, PredictorSettings, serving_settings
 from model.transforms import mirrored
 from model.types import Box, Click, MaskResult
 from tests.support.synthetic import TINY_CONFIGS, drawn_image, obedient_network
@@ -303,25 +305,63 @@ def test_our_network_is_served_as_settled_and_any_other_as_simpleclick_evaluates
     assert serving_settings(PRESETS["vit_h14"]) == PredictorSettings(network_px=448)
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "kept"), [(0.4, 0.6, "second"), (0.6, 0.4, "first"), (0.5, 0.5, "second")]
-)
-def test_of_two_looks_the_one_is_kept_of_which_the_network_expects_more(
-    first: float, second: float, kept: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_first_click_with_two_looks_is_answered_by_their_mean(monkeypatch: pytest.MonkeyPatch) -> None:
     predictor = make(obedient_network(TINY_CONFIGS["reader"]), "served")
-    expected = iter([first, second])
     looks: list[MaskResult] = []
     original = predictor._segment_crop
 
     def segment_crop(*arguments: Any) -> MaskResult:
-        looks.append(dataclasses.replace(original(*arguments), expected_iou=next(expected)))
+        looks.append(original(*arguments))
         return looks[-1]
 
     monkeypatch.setattr(predictor, "_segment_crop", segment_crop)
     result = predictor.predict([POOL[0]])
-    assert len(looks) == 2
-    assert result is looks[0 if kept == "first" else 1]
+    first, second = looks
+    assert same(result, mean_of_looks(first, second))
+    assert not same(result, second)
+
+
+def close_up_predictor() -> RefCutPredictor:
+    network = obedient_network(TINY_CONFIGS["reader"])
+    fitted = dataclasses.replace(
+        SETTINGS["served"], network_px=network.config.network_px, second_look_share=1.0, close_ups=True
+    )
+    predictor = RefCutPredictor(network, fitted)
+    predictor.set_image(IMAGE)
+    return predictor
+
+
+def test_crops_of_an_image_are_compared_with_the_close_up_of_a_reference(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictor = close_up_predictor()
+    small_hw, rest_hw = box(HEIGHT, WIDTH, 5, 5, 8), box(HEIGHT, WIDTH, 30, 40, 20)
+    reference = predictor.encode_reference(IMAGE, small_hw, rest_hw)
+    assert reference.close_up is not None
+    near = Box(3, 14, 3, 14)
+    alone = predictor.encode_reference(IMAGE[near.slices], small_hw[near.slices], rest_hw[near.slices])
+    assert torch.equal(reference.close_up.tokens, alone.tokens)
+    assert torch.equal(reference.close_up.positive, alone.positive)
+    compared: list[tuple[str, ...]] = []
+    prepared = predictor._features.prepared
+
+    def prepare(crop: Box, features: Any, given: ReferenceTokens) -> Any:
+        compared.append(given.sources)
+        return prepared(crop, features, given)
+
+    monkeypatch.setattr(predictor._features, "prepared", prepare)
+    predictor.set_reference(reference)
+    result = predictor.predict([POOL[0]])
+    assert result.crop.height * result.crop.width < CLOSE_SHARE * HEIGHT * WIDTH
+    assert compared == [reference.sources, reference.close_up.sources]
+
+
+@pytest.mark.parametrize("positive_hw", [None, np.zeros((HEIGHT, WIDTH), bool), box(HEIGHT, WIDTH, 2, 2, 55)])
+def test_a_reference_without_a_small_positive_mask_has_no_close_up(
+    positive_hw: NDArray[np.bool_] | None,
+) -> None:
+    negative_hw = box(HEIGHT, WIDTH, 5, 65, 8)
+    assert close_up_predictor().encode_reference(IMAGE, positive_hw, negative_hw).close_up is None
 
 
 def test_a_first_mask_that_is_not_small_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -81,6 +83,20 @@ def test_several_references_are_pooled_jointly_by_area() -> None:
 def test_a_reference_joined_alone_is_itself() -> None:
     prompts, given = generator_with_values(), reference(7)
     assert torch.equal(prompts(ReferenceTokens.join([given])), prompts(given))
+
+
+def test_close_ups_are_joined_and_a_reference_without_one_stands_for_itself() -> None:
+    plain, near, other = (
+        ReferenceTokens(torch.rand(1, 4, 8), torch.rand(1, 4), torch.rand(1, 4)) for _ in "abc"
+    )
+    close = dataclasses.replace(plain, close_up=near)
+    joined = ReferenceTokens.join([close, other])
+    assert joined.close_up is not None
+    assert joined.from_nearby is joined.close_up
+    assert joined.close_up.sources == (*near.sources, *other.sources)
+    assert torch.equal(joined.close_up.tokens, torch.cat([near.tokens, other.tokens], dim=1))
+    assert ReferenceTokens.join([plain, other]).close_up is None
+    assert plain.from_nearby is plain
 
 
 def test_nothing_cannot_be_joined() -> None:
