@@ -5,14 +5,16 @@ another. Each is one step; a step computes a mask from all clicks so far and the
 
     step          input mask           crop that the network sees
     no click      empty                the whole image; the mask shows what the reference alone suggests
-    first click   empty                the whole image; again around a small first mask (`second_look`)
+    first click   empty                the whole image; again around a small first mask (`second_look`), and
+                                       the answer is the mean of both looks
     later click   mask of the step     around the last mask; kept while the mask stays near it (`zoom`)
                   before
     box           empty; the box has   around the box; later clicks continue from its mask
                   an input of its own
     start         given (`start_from`), instead of computed
 
-Where the network proposes several masks, `model.candidate_masks` chooses. A network without an input for boxes gets them
+Crops are compared with close-ups of the references (`close_ups`): parts of the same scale are more alike. Where the
+network proposes several masks, `model.candidate_masks` chooses. A network without an input for boxes gets them
 as clicks and as the mask so far (`model.box_prompts`).
 
 What is kept between calls, so that a new click costs as little as possible (the first two in `model.crop_features`, the
