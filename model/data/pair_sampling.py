@@ -50,8 +50,9 @@ class PairSettings(TargetShares):
         pasted: Where objects are whole and there is something to paste: both photographs get a pasted object that touches
             theirs (`model.data.pasting`). The sampler does it more often where only one thing
             is labelled.
-        zoom: One of the two crops is zoomed in; never both, as the predictor's zoomed look meets a reference of the whole
-            object.
+        zoom: A crop is zoomed in on a part.
+        zoom_both: Of the groups with such a crop, how many have both crops zoomed in on that part, as the predictor
+            compares a crop with a close-up of a reference. In the others the reference shows the whole object.
         same_photo: The reference is another crop of the same image (always so if names have no meaning on other images).
     """
 
@@ -68,6 +69,7 @@ class PairSettings(TargetShares):
     box_and_click: float = 0.35
     pasted: float = 0.0
     zoom: float = 0.4
+    zoom_both: float = 0.0
     same_photo: float = 0.12
 
 
@@ -147,7 +149,8 @@ def group_of(
     """
     rich = not photos[0].objects and len(set(photos[0].names.values()) & set(photos[1].names.values())) > 1
     for attempt in range(ATTEMPTS):
-        crops = _make_crops(photos, size_px, rng, augmentation, settings.zoom * (attempt < ZOOMED_ATTEMPTS))
+        zoom = settings.zoom * (attempt < ZOOMED_ATTEMPTS)
+        crops = _make_crops(photos, size_px, rng, augmentation, zoom, settings.zoom_both)
         shared = _shown(photos[0], crops[0]) & _shown(photos[1], crops[1])
         if len(shared) > (rich and attempt < RICH_ATTEMPTS):
             break
@@ -214,6 +217,7 @@ def _make_crops(
     rng: Generator,
     augmentation: Augmentation,
     zoom_share: float,
+    both_share: float,
 ) -> list[Crop]:
     shared = sorted(set(photos[0].names.values()) & set(photos[1].names.values()))
     zoomed: list[str | None] = [None] * CROPS_PER_GROUP
@@ -221,6 +225,8 @@ def _make_crops(
         which = int(rng.integers(CROPS_PER_GROUP))
         name = pick(shared, rng)
         zoomed[which] = pick(photos[which].keys_of(name), rng)
+        if both_share and rng.random() < both_share:
+            zoomed[1 - which] = pick(photos[1 - which].keys_of(name), rng)
     return [
         augmentation(photo.image, photo.masks, size_px, rng, key)
         for photo, key in zip(photos, zoomed, strict=True)

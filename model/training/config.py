@@ -145,6 +145,8 @@ class TrainConfig(_Strict):
         pasted: Share of the groups of whole objects in which an object of a source with `cutouts` is pasted onto both
             photographs, so that two things touch (`sampling: groups`), 0 to 1. Three times as often where one of the
             photographs shows a single labelled thing.
+        zoom_both: Of the groups with a crop that is zoomed in on a part, how many have both crops zoomed in on it, as a
+            crop is compared with a close-up of a reference (`sampling: groups`), 0 to 1.
         seed: Seed of everything random. Runs with the same seed and configuration take the same steps.
         development_share: Share of the images that is left out, to choose settings on.
         optimiser: "adamw", or "adam" without weight decay.
@@ -186,6 +188,7 @@ class TrainConfig(_Strict):
     )
     no_reference: float = Field(0.0, ge=0, le=1)
     pasted: float = Field(0.0, ge=0, le=1)
+    zoom_both: float = Field(0.0, ge=0, le=1)
     seed: int = 0
     development_share: float = 0.05
     optimiser: Literal["adamw", "adam"] = "adamw"

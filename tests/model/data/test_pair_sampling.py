@@ -105,7 +105,8 @@ def test_without_a_reference_there_is_always_a_click(tmp_path: Path) -> None:
         assert ((group.clicks_rc[:, 0] < 0) == named_by_reference).all()
 
 
-def test_one_of_two_views_is_close_up_as_often_as_asked_and_never_both(tmp_path: Path) -> None:
+@pytest.mark.parametrize("both", [0.0, 0.5, 1.0])
+def test_views_are_close_ups_as_often_as_asked_and_both_of_one_part(tmp_path: Path, both: float) -> None:
     first, second = (make_annotated_object(tmp_path / f"{number}.png", PARTS) for number in range(2))
     close: list[str | None] = []
 
@@ -115,13 +116,15 @@ def test_one_of_two_views_is_close_up_as_often_as_asked_and_never_both(tmp_path:
         close.append(part)
         return Crop(image, masks)
 
-    settings = replace(ALWAYS_ALL, zoom=0.4)
+    settings = replace(ALWAYS_ALL, zoom=0.4, zoom_both=both)
     for seed in range(300):
         sample_group(first, second, SIDE_PX, SIDE_PX, settings, default_rng(seed), augmentation)
     pairs = np.array([part is not None for part in close]).reshape(-1, 2)
-    assert not pairs.all(axis=1).any()
-    assert pairs.mean() == pytest.approx(0.4, abs=0.06)
+    assert pairs.any(axis=1).mean() == pytest.approx(0.8, abs=0.06)
+    assert pairs.all(axis=1).mean() == pytest.approx(0.8 * both, abs=0.06)
     assert set(filter(None, close)) == set(PARTS)
+    parts = zip(close[::2], close[1::2], strict=True)
+    assert all(one == other for one, other in parts if one is not None and other is not None)
 
 
 def test_the_same_seed_draws_the_same_group(tmp_path: Path) -> None:

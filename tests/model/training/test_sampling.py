@@ -94,6 +94,18 @@ def test_boxes_reach_the_batch(tmp_path: Path) -> None:
     assert (batch.clicks == -1).all()
 
 
+def test_a_configuration_says_how_many_groups_are_close_ups_on_both_sides(tmp_path: Path) -> None:
+    objects = [make_annotated_object(tmp_path / f"{n}.png", ("wheel", "door")) for n in range(3)]
+    configs = [
+        TrainConfig(preset="s14_reader", sources=[], stages=[STAGE], zoom_both=share) for share in (0.0, 1.0)
+    ]
+    alone, both = (
+        make_sampler([SourcedObjects(objects, 1.0)], TINY_READING, config).batches(STAGE, 0, 0, [range(4)])
+        for config in configs
+    )
+    assert not torch.equal(alone[0].images, both[0].images)
+
+
 @pytest.mark.parametrize(("network", "expected"), [(TINY_READING, True), (TINY_FROZEN, False)])
 def test_a_network_without_an_input_for_boxes_gets_clicks_instead(
     tmp_path: Path, network: NetworkConfig, expected: bool
