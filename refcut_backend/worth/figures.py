@@ -64,7 +64,11 @@ class ReferenceFigures:
     def __str__(self) -> str:
         """What the page and the command show."""
         if not self.tasks:
-            why = self.problems[0] if self.problems else "no other annotated task shows the label"
+            why = (
+                self.problems[0]
+                if self.problems
+                else "no annotated task with another photograph shows the label"
+            )
             return f"Not measured: {why}."
         changes = [task.alone - task.without for task in self.tasks]
         better = sum(change >= SHOWN_DIFFERENCE for change in changes)

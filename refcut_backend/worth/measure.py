@@ -214,12 +214,11 @@ class ReferenceWorths:
             raise RefCutError(
                 "the model changed again and again", hint="measure again when trainings are done"
             )
-        count = self._save(run, candidates, measured)
+        figures = self._save(run, candidates, measured)
         problems = [*targets.problems, *measured.failed]
-        return (
-            f"{_count(count, 'reference')} measured on {_count(measured.masks, 'annotated mask')}",
-            problems,
-        )
+        with_tasks, all_of_them = sum(bool(one.tasks) for one in figures), _count(len(figures), "reference")
+        part = "" if with_tasks == len(figures) else f"{with_tasks} of "
+        return f"{part}{all_of_them} measured on {_count(measured.masks, 'annotated mask')}", problems
 
     def _read_targets(
         self, run: WorthRun, candidates: dict[str, list[ListedReference]], trained: set[str]
@@ -320,8 +319,10 @@ class ReferenceWorths:
             )
         return {name: ones[:REFERENCES_PER_LABEL] for name, ones in found.items()}
 
-    def _save(self, run: WorthRun, candidates: dict[str, list[ListedReference]], measured: Measured) -> int:
-        """Stores the figures of references that are still as they were. Returns their number."""
+    def _save(
+        self, run: WorthRun, candidates: dict[str, list[ListedReference]], measured: Measured
+    ) -> list[ReferenceFigures]:
+        """Stores the figures of references that are still as they were. Returns all."""
         now = time.time()
         figures = [
             ReferenceFigures(
@@ -338,7 +339,7 @@ class ReferenceWorths:
         listed = self._references.overview(run.project_id, self._rules.max_references)
         present = {(one.candidate.label, one.candidate.version) for one in listed}
         self.store.save(run.project_id, figures, present)
-        return len(figures)
+        return figures
 
     def _check(self, is_ours: bool) -> None:
         if not is_ours:

@@ -44,7 +44,7 @@ class Measured:
 
     Attributes:
         model_version: Weights that computed all of it; "" before the first figure.
-        masks: Number of annotated masks that were measured on.
+        masks: Number of annotated masks that gave a figure.
         tasks: Row of a reference to its figures.
         problems: Row of a reference to why figures are missing.
         failed: What could not be measured at all, one sentence each.
@@ -71,7 +71,7 @@ class Measured:
             found: What each of their sets gave.
             trained: Whether the model was trained on the photograph.
         """
-        self.masks += 1
+        before = sum(map(len, self.tasks.values()))
         without = found[()].iou
         for one in of_label:
             alone, others = found[one.candidate.id,], others_of(one, of_label)
@@ -81,6 +81,7 @@ class Measured:
                 with_others = found[others].iou if others else None
                 figures = TaskFigures(task_id, alone.iou, without, with_others, trained)
                 self.tasks.setdefault(one.candidate.id, []).append(figures)
+        self.masks += sum(map(len, self.tasks.values())) > before
 
     def add_problem(self, one: ListedReference, problem: str) -> None:
         """Note why a figure of a reference is missing."""

@@ -91,7 +91,6 @@ def test_a_region_that_is_marked_and_updated_is_a_reference_on_the_page_of_the_p
     _reload_until(day.page, lambda: card.count() == 1)
     expect(card).to_contain_text("In use")
     expect(card.locator("img")).to_have_js_property("complete", True)
-    picture(day.page, "references", whole_page=True)
     day.page.get_by_role("link", name="Projects").first.click()
     expect(day.page.get_by_role("link", name=f"Project {day.project.id}")).to_be_visible()
     picture(day.page, "projects", clip=PROJECTS)
@@ -165,6 +164,26 @@ def test_the_export_has_the_submitted_masks_to_the_pixel_under_their_labels(day:
     for task, label, mask_hw in submitted:
         assert any((t, n) == (task, label) and np.array_equal(m, mask_hw) for t, n, m in exported), label
     assert (tmp_path / "yolo" / "classes.txt").read_text().split() == list(names.values())
+
+
+def test_an_older_reference_is_moved_before_a_newer_one(day: Day) -> None:
+    editor, page, number = day.world.editor, day.page, str(day.project.id)
+    newer = next(task for task in day.stored if task != day.first_task)
+    editor.open_task(day.project.id, newer)
+    editor.select_region(0)
+    editor.set_role("Reference")
+    editor.submit()
+    page.goto(f"{day.world.backend}/projects/{number}/references")
+    cards = page.locator(".reference-card")
+    _reload_until(page, lambda: cards.count() == 2)
+    tasks = [int(card.get_attribute("data-task") or 0) for card in cards.all()]
+    assert tasks == [newer, day.first_task]
+    cards.last.get_by_role("button", name="Earlier").click()
+    expect(page.locator("#message")).to_contain_text("Moved to place 1.")
+    expect(cards.first).to_contain_text(f"{day.first_task}, annotation")
+    picture(page, "references", whole_page=True)
+    listed = refcut(day.world, "references", "list", "--project", number)
+    assert re.search(rf"1 \(moved\) *│ {day.first_task} ", listed)
 
 
 def _reload_until(page: Page, condition: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from playwright.sync_api import FloatRect, expect
+from playwright.sync_api import FloatRect, Page, expect
 
 from model.masks import deepest_point, intersection_over_union
 from refcut_backend.cli.demo import DEMO_PROJECTS, demo_mask
@@ -30,7 +30,7 @@ CARS = DEMO_PROJECTS[0]
 BOTTOM_BAR: FloatRect = {"x": 240, "y": 705, "width": 840, "height": 295}
 LABELS: FloatRect = {"x": 240, "y": 90, "width": 840, "height": 400}
 PHOTOGRAPH: FloatRect = {"x": 240, "y": 90, "width": 840, "height": 910}
-FIRST, SECOND = "car_parts_te66", "car_parts_te35"
+FIRST, SECOND, OTHER = "car_parts_te66", "car_parts_te35", "car_parts_te4"
 
 
 @dataclass
@@ -42,6 +42,7 @@ class Day:
         editor: A browser that has never seen this Label Studio.
         project: The demo's cars.
         tasks: Name of a photograph to its task.
+        beside: A narrow window beside Label Studio, with the page of the last click.
         seen: Regions that later steps compare with.
     """
 
@@ -49,6 +50,7 @@ class Day:
     editor: Editor
     project: LabelStudioProject
     tasks: dict[str, int]
+    beside: Page
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -60,11 +62,13 @@ def day(world: World) -> Iterator[Day]:
     with (
         closing(LabelStudioProject(world.label_studio, number, world.token)) as project,
         closing(browser.new_context(viewport=VIEWPORT)) as context,
+        closing(browser.new_context(viewport={"width": 390, "height": 700})) as narrow,
     ):
         editor = Editor(context.new_page(), world.label_studio)
         editor.sign_in(*world.account)
         names = (path.stem for path in CARS.photograph_paths())
-        yield Day(world, editor, project, dict(zip(names, project.task_ids(), strict=False)))
+        tasks = dict(zip(names, project.task_ids(), strict=False))
+        yield Day(world, editor, project, tasks, narrow.new_page())
 
 
 def test_the_three_steps_of_the_greeting_give_a_mask_that_follows_the_reference(day: Day) -> None:
@@ -95,12 +99,37 @@ def test_a_click_with_alt_takes_away(day: Day) -> None:
     day.seen["corrected"] = region
 
 
+def test_a_page_beside_label_studio_shows_the_last_click_and_its_mask(day: Day) -> None:
+    page = day.beside
+    page.goto(f"{day.world.backend}/status/clicks")
+    expect(page.locator("#last")).to_contain_text("Wheel")
+    expect(page.locator("#last")).to_contain_text("1 reference")
+    expect(page.locator("#mask")).to_be_visible()
+    picture(page, "clicks", whole_page=True)
+
+
 def test_what_the_tick_accepts_is_what_submit_stores(day: Day) -> None:
     day.editor.accept_suggestion()
     (stored,) = day.editor.submit()["result"]
     assert (stored["type"], stored["origin"]) == ("brushlabels", "prediction")
     assert stored["value"]["brushlabels"] == ["Wheel"]
     assert np.array_equal(mask_of(stored), mask_of(day.seen["corrected"]))
+
+
+def test_the_page_beside_label_studio_says_why_a_click_gave_no_mask_and_what_helps(day: Day) -> None:
+    day.editor.open_task(day.project.id, day.tasks[OTHER])
+    day.editor.choose_label("Larger")
+    assert day.editor.click_image(0.04, 0.05)["data"]["result"] == []
+    page = day.beside
+    expect(page.locator("#last")).to_contain_text("No mask.")
+    expect(page.locator("#last")).to_contain_text("click an object of another label first")
+    expect(page.locator("#mask")).to_be_hidden()
+    page.set_viewport_size({"width": 1200, "height": 800})
+    page.goto(f"{day.world.backend}/status")
+    expect(page.locator("#failed li").first).to_contain_text("click an object of another label first")
+    expect(page.locator("#latest tbody tr")).to_have_count(3)
+    expect(page.locator("#speed svg")).to_be_visible()
+    picture(page, "status", whole_page=True)
 
 
 def test_the_next_photograph_needs_no_switch_and_its_mask_is_made_larger_and_smaller(day: Day) -> None:

@@ -181,7 +181,6 @@ def test_the_status_page_asks_for_the_password_and_shows_the_project(day: Day) -
     expect(page.get_by_role("heading", name="Status")).to_be_visible()
     expect(page.locator("#workers tbody")).to_contain_text("clicks")
     expect(page.locator("#projects")).to_contain_text(f"Project {day.project}")
-    picture(page, "status", whole_page=True)
     output = refcut(day.world, "status", environment=day.server.environment)
     assert re.search(rf"^│ {day.project} ", output, re.MULTILINE)
 

@@ -10,13 +10,15 @@ from urllib.parse import urlsplit
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FloatRect, Page, expect
 
+from tests.end_to_end.pictures import picture
 from tests.end_to_end.world import World
 
 LIMIT_MS = 120_000
 WHEEL = (0.49, 0.65)
 """Place of the front wheel on the first photograph, as shares of its width and height."""
+WITHOUT_STRIP: FloatRect = {"x": 0, "y": 0, "width": 1440, "height": 745}
 
 
 @pytest.fixture
@@ -49,6 +51,7 @@ def test_from_the_page_to_a_downloaded_mask_without_a_request_to_another_machine
     click(page, WHEEL)
     expect(page.locator("#figure-with")).to_have_text(re.compile(r"expected IoU 0?\.?\d"))
     expect(page.locator("#figure-alone")).to_have_text(re.compile(r"expected IoU"))
+    picture(page, "playground", clip=WITHOUT_STRIP)
     with page.expect_download() as waiting:
         page.locator("[data-download=mask]").click()
     waiting.value.save_as(tmp_path / "mask.png")

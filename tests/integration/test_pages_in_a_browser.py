@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Route, expect
 from redis import Redis
 
 from refcut_backend.api.app import create_app
@@ -19,18 +19,21 @@ from refcut_backend.queue.queue_state import read_queue_state
 from refcut_backend.queue.recent_clicks import RecentClicks
 from refcut_backend.settings import Settings
 from refcut_backend.wiring import Wiring
+from tests.end_to_end.pictures import picture
 from tests.support.browser import Watched, chromium, flaws, watched_page
 from tests.support.fake_wiring import MODEL_VERSION, FakeQueue, click_body, wiring_on
 from tests.support.http_server import serving
 from tests.support.recorded import LABEL_CONFIG, click_result
 from tests.support.seeded_trainings import (
     PROJECT,
+    a_failed_run,
     a_running_run,
     accepted_clicks,
     connect,
     new_annotations,
     two_versions,
 )
+from tests.support.trained_folders import PARENT
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 USER, PASSWORD = "team", "sesame-canary"
@@ -124,6 +127,20 @@ def test_an_annotator_sees_the_mask_of_the_last_click_and_chooses_a_project(
     expect(page.locator("#last")).to_contain_text("Click in Label Studio")
     page.reload()
     expect(page.locator("#project")).to_have_value("6")
+
+
+@pytest.mark.parametrize("path", ["/status", "/status/clicks"])
+def test_what_helps_is_said_once_and_without_the_marks_of_the_docs(
+    watched: Watched, backend: Backend, path: str
+) -> None:
+    page = watched.page
+    page.goto(path)
+    expect(page.locator("#live")).to_have_text("Live")
+    backend.click("Larger")
+    shown = page.locator("#failed li" if path == "/status" else "#last").first
+    expect(shown).to_contain_text("A dot of the label Negative, Smaller or Larger belongs to no object")
+    expect(shown).to_contain_text("What helps: click an object of another label first")
+    expect(shown.get_by_text("click an object of another label first")).to_have_count(1)
 
 
 def test_before_the_first_click_and_after_a_failed_one_there_is_no_empty_frame(
@@ -238,6 +255,39 @@ def test_with_a_password_the_form_leads_to_the_page_and_logging_out_leaves_it(
     expect(page.locator("#login")).to_be_visible()
     assert with_password.hosts == {"127.0.0.1"}
     assert with_password.problems == []
+
+
+def test_the_page_of_trainings_shows_what_waits_and_runs_all_versions_and_how_they_do_since(
+    watched: Watched, backend: Backend, tmp_path: Path
+) -> None:
+    page, wiring, engine = watched.page, backend.wiring, backend.wiring.previews._engine
+    new_annotations(engine, 12)
+    first, _ = two_versions(wiring.model_store, tmp_path)
+    for version, clicks in ((MODEL_VERSION, 4), (first, 3)):
+        accepted_clicks(engine, version, "Door", masks=30 - 2 * clicks, clicks=clicks)
+        accepted_clicks(engine, version, "Wheel", masks=12, clicks=clicks - 1)
+    a_failed_run(wiring.training.runs)
+    a_running_run(wiring.training.runs)
+    page.route("**/training/*", _with_plain_names)
+    page.set_viewport_size({"width": 1200, "height": 900})
+    page.goto(f"/projects/{PROJECT}/training")
+    expect(page.locator("#waiting")).to_contain_text("12 of 20 new or changed annotations")
+    expect(page.locator("#curve svg")).to_be_visible()
+    expect(page.locator("main")).to_contain_text("Promoted: first click 0.710 to 0.790")
+    expect(page.locator("main")).to_contain_text("Not promoted: Wheel is worse")
+    expect(page.locator("main")).to_contain_text("3.0 clicks")
+    expect(page.locator("main")).to_contain_text("the disk is full")
+    picture(page, "training", whole_page=True)
+
+
+def _with_plain_names(route: Route) -> None:
+    """Names of versions as real ones look, for the picture."""
+    answer = route.fetch()
+    names = {PARENT: "s14-1a2a898a", MODEL_VERSION: "s14-1a2a898a", "tiny-": "s14-"}
+    text = answer.text()
+    for name, plain in names.items():
+        text = text.replace(name, plain)
+    route.fulfill(response=answer, body=text)
 
 
 def test_pages_with_clicks_and_trainings_fit_their_window_and_axe_finds_nothing_serious(

@@ -213,12 +213,13 @@ def test_what_references_are_worth_is_measured_with_a_progress_bar(
     expect(page.locator("#measure")).to_be_disabled()
     expect(page.locator("#stop-measuring")).to_be_focused()
     queue.gate.set()
-    expect(page.locator("#message")).to_have_text("Done: 4 references measured on 7 annotated masks.")
+    expect(page.locator("#message")).to_have_text("Done: 2 of 4 references measured on 7 annotated masks.")
     expect(page.get_by_role("progressbar")).to_be_hidden()
     wheels = page.locator(".reference-card", has_text="First click with it .60, without .50, on 6 tasks")
     expect(wheels).to_have_count(2)
     expect(wheels.first).to_contain_text("better on 6, worse on 0.")
-    expect(page.get_by_text("Not measured: no other annotated task shows the label.").first).to_be_visible()
+    why = "Not measured: no annotated task with another photograph shows the label."
+    expect(page.get_by_text(why).first).to_be_visible()
     expect(page.locator("#worth-problems li")).to_have_text("task 33: <img src=x onerror=alert(1)>")
 
 

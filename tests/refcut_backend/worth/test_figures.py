@@ -39,7 +39,7 @@ def test_photographs_that_the_model_was_trained_on_are_named():
 
 
 def test_without_a_task_the_reason_is_shown():
-    assert str(figures()) == "Not measured: no other annotated task shows the label."
+    assert str(figures()) == "Not measured: no annotated task with another photograph shows the label."
     assert str(figures(problems=["its image cannot be used: gone"])) == (
         "Not measured: its image cannot be used: gone."
     )

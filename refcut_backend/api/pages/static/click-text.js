@@ -10,9 +10,12 @@ import { clock, el, prose, sentence } from "./dom.js";
  * @typedef {import("./live.js").Project} Project
  */
 
+/** Text of the table of reasons, which is Markdown, without emphasis and links. Code stays for `prose`. @param {string} text */
+const plain = (text) => text.replace(/\*([^*]+)\*/g, "$1").replace(/\[([^\]]+)\]\([^)]*\)/g, "$1");
+
 /** @param {Click} click */
 export function outcome(click) {
-  return click.answered ? "Mask" : sentence(click.meaning || click.outcome);
+  return click.answered ? "Mask" : sentence(plain(click.meaning || click.outcome));
 }
 
 /** Project and task, as a link into Label Studio if its address is known. @param {Click} click @param {Project[]} projects */
@@ -31,8 +34,10 @@ export function addresses(projects) {
 /** What happened and what helps, for a click without a mask. @param {Click} click */
 export function explanation(click) {
   const rest = [];
-  if (click.problem) rest.push(el("p", { class: "detail" }, ...prose(sentence(click.problem))));
-  if (click.remedy) rest.push(el("p", { class: "remedy" }, el("b", {}, "What helps: "), ...prose(click.remedy)));
+  const remedy = plain(click.remedy);
+  const problem = remedy && click.problem.endsWith(`; ${remedy}`) ? click.problem.slice(0, -`; ${remedy}`.length) : click.problem;
+  if (problem) rest.push(el("p", { class: "detail" }, ...prose(sentence(problem))));
+  if (remedy) rest.push(el("p", { class: "remedy" }, el("b", {}, "What helps: "), ...prose(remedy)));
   return rest;
 }
 

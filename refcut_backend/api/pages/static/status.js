@@ -117,7 +117,7 @@ function showNow(state) {
 }
 
 /** What a worker does for a queue. @type {Record<string, string>} */
-const WORK = { clicks: "clicks", warm: "opened tasks", prelabel: "pre-labelling", measure: "measuring references", training: "training" };
+const WORK = { clicks: "clicks", warm: "opened tasks", prelabel: "pre-labelling", measure: "measuring", training: "training" };
 
 /** @param {import("./live.js").Worker[]} workers */
 function showWorkers(workers) {
