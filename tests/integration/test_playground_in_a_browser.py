@@ -147,10 +147,28 @@ CORNER = (0.9, 0.1)
 """A place that the fake mask leaves out, as shares of the width and the height."""
 
 
-def has_corner(value: dict[str, Any], size: dict[str, int]) -> bool:
+def has_corner(value: dict[str, Any], size: dict[str, int], place: tuple[float, float] = CORNER) -> bool:
     height, width = size["original_height"], size["original_width"]
     mask_hw = brush_rle.decode(value["rle"], height, width)
-    return bool(mask_hw[int(CORNER[1] * height), int(CORNER[0] * width)])
+    return bool(mask_hw[int(place[1] * height), int(place[0] * width)])
+
+
+def test_a_box_is_drawn_and_the_brush_is_used_by_keyboard(world: PagesWorld, watched: Watched) -> None:
+    page = watched.page
+    open_playground(page)
+    page.locator("#with").focus()
+    for key in ("b", "Enter", *["ArrowRight"] * 10, *["ArrowDown"] * 5, "Enter"):
+        page.keyboard.press(key)
+    expect(page.locator("#message")).to_contain_text(" ms (")
+    boxes = [job.box for job in world.queue.jobs if job.box is not None]
+    assert {(box.left, box.top, box.right, box.bottom) for box in boxes} == {(50, 50, 60, 55)}
+    for key in ("p", *["Shift+ArrowUp"] * 8, *["Shift+ArrowRight"] * 6):
+        page.keyboard.press(key)
+    expect(page.locator("#figure-with")).to_have_text("expected IoU 0.90")
+    page.keyboard.press("Enter")
+    expect(page.locator("#message")).to_contain_text("The mask is corrected.")
+    after = kept(page, "rle")
+    assert has_corner(after, after, (0.9, 0.15))
 
 
 def test_ctrl_z_takes_back_one_stroke_of_the_brush_after_the_other_and_then_the_click(

@@ -31,13 +31,14 @@ export class PhotoView {
     /** @type {Click[]} */ this.clicks = [];
     /** @type {Box | null} */ this.box = null;
     /** @type {{x: number, y: number} | null} */ this.cross = null;
+    /** @type {{x: number, y: number} | null} of a box that is begun by keyboard */ this.corner = null;
     /** @type {{x: number, y: number, takesAway: boolean} | null} */ this.pressed = null;
     canvas.addEventListener("pointerdown", (event) => this.press(event));
     canvas.addEventListener("pointermove", (event) => this.move(event));
     canvas.addEventListener("pointerup", (event) => this.release(event));
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());
     canvas.addEventListener("keydown", (event) => this.key(event));
-    canvas.addEventListener("blur", () => { this.cross = null; this.draw(); });
+    canvas.addEventListener("blur", () => { this.cross = this.corner = null; this.draw(); });
   }
 
   /** @param {PointerEvent} event @returns {{x: number, y: number}} percent of the photograph */
@@ -90,6 +91,7 @@ export class PhotoView {
 
   /** @param {KeyboardEvent} event */
   key(event) {
+    if (event.key === "Escape") this.corner = null;
     const move = MOVES[event.key];
     const cross = this.cross ?? { x: 50, y: 50 };
     if (move) {
@@ -98,11 +100,26 @@ export class PhotoView {
         x: Math.min(100, Math.max(0, cross.x + step * move[0])),
         y: Math.min(100, Math.max(0, cross.y + step * move[1])),
       };
+      if (this.corner) this.box = boxBetween(this.corner, this.cross);
       this.draw();
-    } else if (event.key === "Enter" || event.key === " ") this.handlers.click(cross.x, cross.y, false);
+    } else if (event.key === "Enter" || event.key === " ") this.useTool(cross);
     else if (event.key === "Delete" || event.key === "Backspace") this.handlers.click(cross.x, cross.y, true);
     else return;
     event.preventDefault();
+  }
+
+  /** What the tool does where the cross is; a box needs two corners. @param {{x: number, y: number}} cross */
+  useTool(cross) {
+    if (this.isBrush) {
+      this.handlers.stroke();
+      this.handlers.dab(cross.x, cross.y);
+      this.handlers.painted();
+    } else if (this.handlers.tool() !== "box") this.handlers.click(cross.x, cross.y, false);
+    else if (this.corner) {
+      const corner = this.corner;
+      this.corner = null;
+      this.handlers.box(boxBetween(corner, cross));
+    } else this.corner = { ...cross };
   }
 
   /** @param {boolean} [withMarks] whether clicks, box and cross are drawn, too, and the map in place of the mask */
