@@ -1,6 +1,6 @@
 """The files of docker/ and deploy/systemd/: what they start exists, and what they promise about access holds.
 
-The images themselves are not built here.
+The images themselves are not built here; the step that installs their packages is run with another `pip`.
 """
 
 from __future__ import annotations
@@ -125,6 +125,66 @@ def test_the_settings_of_the_example_reach_every_container_of_the_backend():
     ignored = (REPOSITORY / ".gitignore").read_text().split()
     assert "docker/.env" in ignored
     assert "docker/.env" in (REPOSITORY / ".dockerignore").read_text().split()
+
+
+def packages_of_the_image(tmp_path: Path, torch: str, pip: str) -> tuple[list[str], str, int]:
+    """Run the Dockerfile's step that installs packages, with another `pip`.
+
+    Args:
+        tmp_path: Folder for the `pip` and what it writes.
+        torch: The build argument TORCH.
+        pip: Shell command that decides how `pip` ends.
+
+    Returns:
+        The lines of arguments that `pip` got, what was written to stderr, and the exit status.
+    """
+    text = (REPOSITORY / "docker/Dockerfile").read_text()
+    (script,) = re.findall(r"^RUN (set -eu;.*?[^\\])$", text, re.DOTALL | re.MULTILINE)
+    (copied,) = re.findall(r"^COPY (requirements\.txt.*) \./$", text, re.MULTILINE)
+    for name in copied.split():
+        shutil.copy(REPOSITORY / name, tmp_path)
+    (tmp_path / "pip").write_text(f'#!/bin/sh\necho "$*" >>asked\n{pip}\n')
+    (tmp_path / "pip").chmod(0o755)
+    values = {"TORCH": torch, "CPU_WHEELS": "https://mirror.example/cpu", "PACKAGES": "s3fs"}
+    done = subprocess.run(
+        ["sh", "-c", script],
+        cwd=tmp_path,
+        env=os.environ | values | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    asked = (tmp_path / "asked").read_text().splitlines()
+    names = {name for line in asked for name in re.findall(r"--(?:requirement|constraint) (\S+)", line)}
+    assert names <= set(copied.split())
+    return asked, done.stderr, done.returncode
+
+
+ALL_PACKAGES = "install --no-cache-dir --requirement requirements.txt --constraint constraints.txt s3fs"
+
+
+def test_an_image_for_processors_takes_torch_from_its_own_index_and_all_else_in_the_tested_versions(
+    tmp_path: Path,
+):
+    asked, _, status = packages_of_the_image(tmp_path, "cpu", "exit 0")
+    first, rest = asked
+    assert re.search(
+        r"--index-url https://mirror\.example/cpu torch==[\d.]+\+cpu torchvision==[\d.]+\+cpu$", first
+    )
+    assert (rest, status) == (ALL_PACKAGES, 0)
+
+
+def test_an_image_with_cuda_takes_torch_from_the_package_index(tmp_path: Path):
+    asked, _, status = packages_of_the_image(tmp_path, "cuda", "exit 0")
+    assert (asked, status) == ([ALL_PACKAGES], 0)
+
+
+def test_an_image_for_processors_does_not_silently_get_cuda(tmp_path: Path):
+    asked, error, status = packages_of_the_image(tmp_path, "cpu", "exit 1")
+    assert len(asked) == 1
+    assert status == 1
+    assert "https://mirror.example/cpu" in error
+    assert "--build-arg CPU_WHEELS=" in error
+    assert "--build-arg TORCH=cuda" in error
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ def test_a_queue_that_does_not_exist_is_one_clear_line(tmp_path):
     )
 
 
+@pytest.mark.usefixtures("databases_closed")
 def test_the_settings_say_how_many_clicks_wait_and_for_how_long(
     tmp_path, connection: Redis, monkeypatch: pytest.MonkeyPatch
 ):

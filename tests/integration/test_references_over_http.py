@@ -167,6 +167,7 @@ class HeldUpFollower(AnnotationFollower):
         assert self.may_go_on.wait(WAIT_LIMIT_S)
 
 
+@pytest.mark.usefixtures("databases_closed")
 def test_a_webhook_is_acknowledged_before_it_is_followed(tmp_path, redis, label_studio):
     """Label Studio waits a second for the acknowledgement, inside the annotator's own request."""
     settings = Settings(state_dir=tmp_path, reconcile_interval_s=0)

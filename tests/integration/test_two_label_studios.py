@@ -150,6 +150,7 @@ def test_a_request_that_may_mean_either_is_refused_and_both_are_compared(tmp_pat
     assert "project_unclear" in {getattr(record, "reason", None) for record in caplog.records}
 
 
+@pytest.mark.usefixtures("databases_closed")
 def test_a_project_that_was_replaced_in_its_label_studio_is_not_compared_with_the_new_one(
     tmp_path, redis, studios
 ):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 from redis import Redis
-from sqlalchemy import Engine
+from sqlalchemy import Engine, create_engine
 
 from refcut_backend.api.app import create_app
 from refcut_backend.database.engine import open_database
@@ -78,6 +79,21 @@ def engine(tmp_path) -> Iterator[Engine]:
     opened = open_database(f"sqlite:///{tmp_path / 'state' / 'refcut.db'}")
     yield opened
     opened.dispose()
+
+
+@pytest.fixture
+def databases_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """For what holds databases as long as its process lives: those opened from here on are closed after the test."""
+    opened: list[Engine] = []
+
+    def create(*arguments: Any, **options: Any) -> Engine:
+        opened.append(create_engine(*arguments, **options))
+        return opened[-1]
+
+    monkeypatch.setattr("refcut_backend.database.engine.create_engine", create)
+    yield
+    for engine in opened:
+        engine.dispose()
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ from refcut_backend.cli.doctor import Finding, run_checks
 from refcut_backend.cli.doctor_project import ProjectDoctor, project_checks
 from refcut_backend.database.click_tables import UnacceptedMask
 from refcut_backend.database.engine import open_database
-from refcut_backend.database.projects import Projects
 from refcut_backend.label_studio.connection import Connection
 from refcut_backend.settings import Settings
+from refcut_backend.wiring import open_stores
 from tests.support.fake_label_studio_client import BACKEND, TOKEN, fake_label_studio, healthy
 from tests.support.recorded import LABEL_CONFIG, second_label_result
 from tests.support.registry import DOOR, marked, open_registry
@@ -26,8 +26,14 @@ from tests.support.registry import DOOR, marked, open_registry
 
 def findings(state_dir: Path, address: str, token: str = TOKEN, config: str = LABEL_CONFIG) -> list[Finding]:
     settings = Settings(state_dir=state_dir)
-    Projects(open_database(settings.database)).remember(7, Connection(address, token), config)
+    remember(settings, Connection(address, token), config)
     return list(run_checks(project_checks(settings, None)))
+
+
+def remember(settings: Settings, connection: Connection, config: str = LABEL_CONFIG) -> None:
+    """Have the backend know project 7."""
+    with open_stores(settings) as stores:
+        stores.projects.remember(7, connection, config)
 
 
 @contextmanager
@@ -178,7 +184,7 @@ def about_webhook(state_dir: Path, status: int = 200, **settings: Any) -> Findin
     hook = {"id": 1, "project": 7, "url": f"{BACKEND}/webhook", "is_active": True, "headers": {"X": "1"}}
     with fake_label_studio(healthy() | {"/api/webhooks": [hook]}, lambda: status) as address:
         checked = Settings(state_dir=state_dir, **settings)
-        Projects(open_database(checked.database)).remember(7, Connection(address, TOKEN), LABEL_CONFIG)
+        remember(checked, Connection(address, TOKEN))
         found = list(run_checks([("7", ProjectDoctor(checked, 7, webhook_limit_s=0.2).check)]))
     (finding,) = [one for one in found if "webhook" in one.what]
     return finding
@@ -216,7 +222,7 @@ def test_a_password_in_the_address_of_the_backend_is_never_shown(tmp_path: Path)
     hook = {"id": 1, "project": 7, "url": f"{address}/webhook?key=canary", "is_active": True}
     with fake_label_studio(healthy() | {"/api/ml": [backend], "/api/webhooks": [hook]}) as studio:
         settings = Settings(state_dir=tmp_path)
-        Projects(open_database(settings.database)).remember(7, Connection(studio, TOKEN), LABEL_CONFIG)
+        remember(settings, Connection(studio, TOKEN))
         found = list(run_checks([("7", ProjectDoctor(settings, 7, webhook_limit_s=0.2).check)]))
     assert any("http://127.0.0.1:9090/refcut/webhook" in finding.what for finding in found)
     assert "canary" not in repr(found)

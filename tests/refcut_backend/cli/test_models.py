@@ -21,6 +21,8 @@ from refcut_backend.wiring import wire_backend
 from tests.support.trained_folders import trained_folder, version_metadata
 from tests.support.worker_farm import wait_for
 
+pytestmark = pytest.mark.usefixtures("databases_closed")
+
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:

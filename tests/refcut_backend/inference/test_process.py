@@ -18,6 +18,8 @@ from refcut_backend.inference import process
 from refcut_backend.settings import Settings
 from tests.support.synthetic import TINY_FROZEN, random_network
 
+pytestmark = pytest.mark.usefixtures("databases_closed")
+
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:

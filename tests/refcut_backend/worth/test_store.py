@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Engine
 
-from refcut_backend.database.engine import open_database
 from refcut_backend.database.projects import Projects
 from refcut_backend.worth.figures import ReferenceFigures, TaskFigures
 from refcut_backend.worth.store import (
@@ -30,11 +29,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-@pytest.fixture
-def engine(tmp_path) -> Engine:
-    return open_database(f"sqlite:///{tmp_path / 'refcut.db'}")
 
 
 @pytest.fixture
