@@ -10,6 +10,7 @@ A network with a frozen base is a folder with the first two files. Any other net
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
@@ -156,9 +157,14 @@ def load_network(path: Path = SHIPPED_DIR, relative: RefCut | None = None) -> Re
     tensors = base | _restored(version, base, config)
     if relative is None:
         return _filled(RefCut(config), tensors, version_path)
-    with torch.device("meta"):  # no memory for weights that are replaced at once
-        network = RefCut(config)
+    network = _like(relative) if config == relative.config else RefCut(config)
     return _filled(network, _shared(tensors, relative), version_path, in_place=False)
+
+
+def _like(network: RefCut) -> RefCut:
+    """Another network with the very same tensors. To make one on torch's device "meta" would import torch's compiler."""
+    tensors = (*network.parameters(), *network.buffers())
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
 
 
 def _shared(tensors: dict[str, Tensor], relative: RefCut) -> dict[str, Tensor]:

@@ -2,9 +2,9 @@
 
 What depends on a reference alone, and inputs of another size than the converted one, stay with torch.
 
-Versions of a model share the stages whose weights are equal (`openvino_export.stage_key`). On disk each stage has its own
-folder. In memory a process compiles each stage once, and every network has its own requests. So a further version costs
-what its training changed.
+Versions of a model share the stages whose weights are equal (`openvino_export.stage_keys`). On disk each stage has its
+own folder. In memory a process compiles each stage once, and every network has its own requests. So a further version
+costs what its training changed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from model.runtime.openvino_export import (
     convert,
     openvino_package,
     quantisation_group,
-    stage_key,
+    stage_keys,
     stages_of,
 )
 
@@ -170,8 +170,7 @@ def is_cached(network: RefCut, size_px: int, cache_dir: Path) -> bool:
     Raises:
         ImportError: If OpenVINO is not installed.
     """
-    stages = stages_of(network.config)
-    return all((cache_dir / stage_key(network, stage, size_px)).is_dir() for stage in stages)
+    return all((cache_dir / key).is_dir() for key in stage_keys(network, size_px).values())
 
 
 def _options(network: RefCut, threads: int, *, bfloat16: bool) -> dict[str, dict[str, object]]:
@@ -197,7 +196,7 @@ def _stages(
     network: RefCut, size_px: int, cache_dir: Path | None, options: dict[str, dict[str, object]]
 ) -> dict[str, Any]:
     """The compiled stages of a network: those of this process, else from the cache folder, else converted."""
-    keys = {stage: stage_key(network, stage, size_px) for stage in options}
+    keys = stage_keys(network, size_px)
     with _compile_lock:
         found = {stage: _known(keys[stage], options[stage], cache_dir) for stage in keys}
         missing = [stage for stage, compiled in found.items() if compiled is None]

@@ -9,7 +9,7 @@
     clicks      click maps and tokens to logits                 all others
 
 A fine-tuning leaves encoder and reader as they are, so its version has "image", "match" and "compare" in common with the
-model that it comes from. `stage_key` says which stages of two networks are equal.
+model that it comes from. `stage_keys` says which stages of two networks are equal.
 
 Weights have one scale per output channel. Activations are rounded to 8 bits when they are computed, in groups of input
 channels with one scale each ("dynamic quantisation"), so nothing has to be calibrated. Attention, norms, neck and head
@@ -39,7 +39,7 @@ GROUPS = (256, 128, 64, 32)
 
 STAGES = ("image", "detail", "reference", "match", "compare", "clicks")
 FORMAT = 4
-"""Part of every `stage_key`. To be increased when this module changes what it makes."""
+"""Part of all `stage_keys`. To be increased when this module changes what it makes."""
 READER_PREFIX = "reader."
 DETAIL_PREFIX = "detail."
 
@@ -221,24 +221,29 @@ def stages_of(config: NetworkConfig) -> tuple[str, ...]:
     return tuple(stage for stage in STAGES if not lacking.get(stage))
 
 
-def stage_key(network: RefCut, stage: str, size_px: int) -> str:
-    """Name of a converted stage: a hash of everything that it depends on. Equal keys mean equal models.
+def stage_keys(network: RefCut, size_px: int) -> dict[str, str]:
+    """Name of each converted stage: a hash of everything that it depends on. Equal names mean equal models.
 
     Args:
         network: A network on the CPU.
-        stage: One of its stages.
         size_px: Side of the square input.
+
+    Returns:
+        Stage to name, in the order of `stages_of`.
 
     Raises:
         ImportError: If OpenVINO is not installed.
     """
     version, config = openvino_package().get_version(), network.config.to_json()
-    digest = hashlib.sha256(f"{FORMAT} {type(network).__name__} {size_px} {version} {config}".encode())
+    begin = f"{FORMAT} {type(network).__name__} {size_px} {version} {config}".encode()
+    digests = {stage: hashlib.sha256(begin) for stage in stages_of(network.config)}
     for name, tensor in sorted(network.state_dict().items()):
-        if _has_weight(stage, name, network.config):
-            digest.update(name.encode())
-            digest.update(tensor.contiguous().numpy())
-    return f"{stage}-{digest.hexdigest()[:16]}"
+        content = tensor.contiguous().numpy()
+        for stage, digest in digests.items():
+            if _has_weight(stage, name, network.config):
+                digest.update(name.encode())
+                digest.update(content)
+    return {stage: f"{stage}-{digest.hexdigest()[:16]}" for stage, digest in digests.items()}
 
 
 def _has_weight(stage: str, name: str, config: NetworkConfig) -> bool:

@@ -23,7 +23,7 @@ from model.network.refcut import RefCut
 from model.predictor_config import PredictorSettings, serving_settings
 from model.runtime.base import NetworkStages
 from model.runtime.openvino import OpenVinoStages, is_cached
-from model.runtime.openvino_export import FORMAT, openvino_package, stage_key, stages_of
+from model.runtime.openvino_export import FORMAT, openvino_package, stage_keys
 
 RuntimeName = Literal["auto", "openvino", "torch"]
 TIME_LIMIT_S = 300
@@ -109,7 +109,7 @@ def prepare(weights: Path, cache_dir: Path) -> None:
         network = load_network(weights)
         settings = serving_settings(network.config)
         with_runtime(network, settings, "openvino", cache_dir)
-        keys = [stage_key(network, stage, settings.network_px) for stage in stages_of(network.config)]
+        keys = stage_keys(network, settings.network_px).values()
         with atomic_write(_mark(weights, cache_dir)) as temporary:
             temporary.write_text("\n".join(keys))
 
@@ -141,11 +141,12 @@ def _mark(weights: Path, cache_dir: Path) -> Path:
     return cache_dir / f"stages-{hashlib.sha256(f'{content} {made_by}'.encode()).hexdigest()[:16]}.txt"
 
 
-def needs_preparing(network: RefCut, runtime: RuntimeName, cache_dir: Path) -> bool:
+def needs_preparing(network: RefCut, weights: Path, runtime: RuntimeName, cache_dir: Path) -> bool:
     """Whether a network would be converted when it is loaded.
 
     Args:
         network: The loaded network, on the device that will serve it.
+        weights: Folder or file of the network.
         runtime: The runtime that will serve it.
         cache_dir: Folder of converted networks.
     """
@@ -153,7 +154,8 @@ def needs_preparing(network: RefCut, runtime: RuntimeName, cache_dir: Path) -> b
     if runtime == "torch" or not can_use_openvino(network, settings):
         return False
     try:
-        return not is_cached(network, settings.network_px, cache_dir)
+        # The first needs no hash of all weights.
+        return not (is_prepared(weights, cache_dir) or is_cached(network, settings.network_px, cache_dir))
     except ImportError:
         return False
 

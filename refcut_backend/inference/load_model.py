@@ -90,7 +90,7 @@ class ModelLoader:
         """
         with self._load_lock:
             network = self._network(folder)
-            if needs_preparing(network, self._runtime, self._cache_dir):
+            if needs_preparing(network, folder, self._runtime, self._cache_dir):
                 on_conversion()
                 try:
                     prepare_in_subprocess(folder, self._cache_dir)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,7 @@ from model.checkpoints.weights import (
 )
 from model.errors import WeightsError
 from model.network.refcut import RefCut
+from tests.support.recorded import REPOSITORY
 from tests.support.synthetic import TINY_FROZEN, TINY_READING, TINY_SIMPLECLICK, random_network
 
 
@@ -92,6 +95,19 @@ def test_a_version_shares_the_tensors_that_are_equal_in_its_relative_and_loads_t
     assert {n for n, p in loaded.named_parameters() if p.requires_grad} == {
         n for n, p in alone.named_parameters() if p.requires_grad
     }
+
+
+def test_a_version_is_loaded_beside_its_relative_without_torchs_compiler(tmp_path: Path) -> None:
+    """Its import takes four seconds of processor time, and the first click on a project waits for them."""
+    network = random_network(TINY_READING)
+    save_base(network, tmp_path / BASE_FILE)
+    save_version(network.state_dict(), network.config, tmp_path / BASE_FILE, tmp_path / VERSION_FILE)
+    code = (
+        "import sys; from pathlib import Path; from model.checkpoints.weights import load_network;"
+        "folder = Path(sys.argv[1]); load_network(folder, load_network(folder));"
+        "sys.exit('torch._dynamo' in sys.modules or 'sympy' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, check=True)
 
 
 def test_base_and_version_share_no_tensor(tmp_path: Path) -> None:

@@ -72,11 +72,14 @@ def weights(tmp_path: Path) -> Path:
 def test_a_version_is_converted_in_another_process_and_only_loaded_afterwards(weights, tmp_path, monkeypatch):
     cache = tmp_path / "openvino"
     network = load_network(weights)
-    assert needs_preparing(network, "auto", cache)
+    assert needs_preparing(network, weights, "auto", cache)
     assert not is_prepared(weights, cache)
     prepare_in_subprocess(weights, cache)
-    assert not needs_preparing(network, "auto", cache)
+    assert not needs_preparing(network, weights, "auto", cache)
     assert is_prepared(weights, cache)
+    with monkeypatch.context() as patched:
+        patched.setattr(select, "is_cached", lambda *_: pytest.fail("all weights are hashed"))
+        assert not needs_preparing(network, weights, "auto", cache)
     monkeypatch.setattr("model.runtime.openvino.convert", None)
     stages = with_runtime(network, serving_settings(network.config), "openvino", cache)
     assert isinstance(stages, OpenVinoStages)
@@ -93,7 +96,7 @@ def test_a_version_is_not_prepared_when_one_of_its_stages_was_removed(weights, t
 
 
 def test_nothing_is_prepared_where_torch_serves(weights, tmp_path):
-    assert not needs_preparing(load_network(weights), "torch", tmp_path / "openvino")
+    assert not needs_preparing(load_network(weights), weights, "torch", tmp_path / "openvino")
 
 
 def test_a_conversion_that_takes_too_long_says_so(weights, tmp_path, monkeypatch):
