@@ -46,8 +46,9 @@ class Task:
     def click(self, *regions: dict[str, Any], accepted: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
         """The regions of the answer by id. accepted: region ids that a draft of the task has."""
         draft = {"id": 1, "result": [{"id": region_id, "value": {"rle": [1, 2]}} for region_id in accepted]}
+        task = {"id": 2, "data": {"image": f"/data/upload/1/{TARGET}.jpg"}}
         body = {
-            "tasks": [{"id": 2, "data": {"image": f"/data/upload/1/{TARGET}.jpg"}, "drafts": [draft]}],
+            "tasks": [task | {"annotations": [], "drafts": [draft]}],
             "project": f"{self.project}.1",
             "label_config": self.label_config,
             "params": {"context": {"result": list(regions)}},
