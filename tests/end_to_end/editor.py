@@ -100,16 +100,15 @@ class Editor:
         context remembers it for later tasks.
         """
         self.page.get_by_test_id("bottombar-settings-button").click()
-        setting = self.page.locator("label.lsf-settings__field", has_text="Keep label selected").locator(
-            "input"
-        )
+        setting = self.page.locator("label.lsf-settings__field", has_text="Keep label selected")
+        checkbox = setting.locator("input")  # invisible, and follows a moment later
         for _ in range(5):
-            if setting.is_checked() == on:
+            if checkbox.is_checked() == on:
                 break
-            setting.click(force=True)  # the real checkbox is invisible, and follows a moment later
+            setting.click()
             with contextlib.suppress(AssertionError):  # a click is lost while the dialog still moves
-                expect(setting).to_be_checked(checked=on, timeout=ACTION_LIMIT_MS / 10)
-        expect(setting).to_be_checked(checked=on)
+                expect(checkbox).to_be_checked(checked=on, timeout=ACTION_LIMIT_MS / 10)
+        expect(checkbox).to_be_checked(checked=on)
         self.page.locator(".lsf-settings-modal .ant-modal-close").click()
         self.page.locator(".lsf-settings-modal").wait_for(state="hidden")
 
