@@ -203,21 +203,21 @@ def run_demo(settings: Settings, folder: Path, label_studio: Path, label_studio_
     _check_is_installed(label_studio)
     check_port_is_free("127.0.0.1", label_studio_port, setting="--label-studio-port")
     owner = _owner(folder)
-    reached, log_path = DemoBackend.of(settings), folder / "refcut" / "backend.log"
+    demo_backend, log_path = DemoBackend.of(settings), folder / "refcut" / "backend.log"
     handle_stop_signals(_stop)
     try:
         with ExitStack() as stack:
             print("Starting the backend and Label Studio.", flush=True)
-            backend = start_backend(log_path, reached.environment)
+            backend = start_backend(log_path, demo_backend.environment)
             stack.callback(stop_backend, backend, stop_limit_s(settings) + STOP_MARGIN_S)
             server = LabelStudioServer(label_studio, folder / "label-studio", label_studio_port, owner)
             stack.callback(server.stop)
             server.start(lambda: check_is_running(backend, log_path))
-            wait_until_up("/health", reached, backend, log_path, START_LIMIT_S)
-            projects = make_demo_projects(server.url, owner.token, reached)
-            wait_until_up("/readyz", reached, backend, log_path, READY_LIMIT_S)
-            print(greeting(server.url, owner, projects, reached, folder, log_path), flush=True)
-            return _watch(backend, reached) or 1
+            wait_until_up("/health", demo_backend, backend, log_path, START_LIMIT_S)
+            projects = make_demo_projects(server.url, owner.token, demo_backend)
+            wait_until_up("/readyz", demo_backend, backend, log_path, READY_LIMIT_S)
+            print(greeting(server.url, owner, projects, demo_backend, folder, log_path), flush=True)
+            return _watch(backend, demo_backend) or 1
     except _StoppedError:
         return 0
 
@@ -262,7 +262,7 @@ def _owner(folder: Path) -> Owner:
     return Owner(**json.loads(path.read_text()))
 
 
-def _watch(backend: subprocess.Popen[bytes], reached: DemoBackend) -> int:
+def _watch(backend: subprocess.Popen[bytes], demo_backend: DemoBackend) -> int:
     """Waits until the backend ends and returns its status. Says every minute what was answered.
 
     In a terminal the new line replaces the old one, so that the greeting above it stays on the screen.
@@ -272,7 +272,7 @@ def _watch(backend: subprocess.Popen[bytes], reached: DemoBackend) -> int:
         try:
             return backend.wait(REPORT_EVERY_S)
         except subprocess.TimeoutExpired:
-            print(begin + activity(reached), end=end, flush=True)
+            print(begin + activity(demo_backend), end=end, flush=True)
 
 
 def _stop(_signum: int, _frame: FrameType | None) -> None:

@@ -40,7 +40,7 @@ class DemoBackend:
 
     @classmethod
     def of(cls, settings: Settings) -> DemoBackend:
-        """The backend that runs with these settings. With a password and no secret for webhooks, one is made up."""
+        """The backend that runs with these settings. With a password and no secret for webhooks, it generates one."""
         if settings.basic_auth_user is None or settings.basic_auth_password is None:
             return cls(settings.local_address)
         secret = settings.webhook_secret
@@ -93,13 +93,13 @@ def check_is_running(backend: subprocess.Popen[bytes], log_path: Path) -> None:
 
 
 def wait_until_up(
-    path: str, reached: DemoBackend, backend: subprocess.Popen[bytes], log_path: Path, limit_s: float
+    path: str, demo_backend: DemoBackend, backend: subprocess.Popen[bytes], log_path: Path, limit_s: float
 ) -> None:
     """Wait until the backend answers a path with success.
 
     Args:
         path: The path.
-        reached: How to reach the backend.
+        demo_backend: How to reach the backend.
         backend: Its process.
         log_path: Its log.
         limit_s: How long to wait.
@@ -108,7 +108,7 @@ def wait_until_up(
         ConfigError: If it ends or does not answer in time. The message has the end of its log.
     """
     deadline = time.monotonic() + limit_s
-    with reached.client() as client:
+    with demo_backend.client() as client:
         while time.monotonic() < deadline:
             check_is_running(backend, log_path)
             try:

@@ -30,7 +30,7 @@ KEPT = 50
 KEPT_S = 24 * 3600
 """Redis drops the lists after a day without a click."""
 STOP_LIMIT_S = 2.0
-"""At the end of the process, the last clicks wait so long for Redis."""
+"""How long the process waits at its end for Redis to take the last clicks."""
 _ALL, _FAILED = "refcut:recent-clicks", "refcut:failed-clicks"
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 from redis import Redis
 
 from refcut_backend.api.app import create_app
@@ -90,14 +90,18 @@ def watched(browser: Browser, backend: Backend) -> Iterator[Watched]:
         assert watched.problems == []
 
 
+def place_of_the_last_failure(page: Page, path: str) -> Locator:
+    """Opens a page that shows failed clicks as they come."""
+    page.goto(path)
+    expect(page.locator("#live")).to_have_text("Live")
+    return page.locator("#failed li" if path == "/status" else "#last").first
+
+
 @pytest.mark.parametrize("path", ["/status", "/status/clicks"])
 def test_a_failed_click_appears_within_two_seconds_with_its_remedy(
     watched: Watched, backend: Backend, path: str
 ) -> None:
-    page = watched.page
-    page.goto(path)
-    expect(page.locator("#live")).to_have_text("Live")
-    shown = page.locator("#failed li" if path == "/status" else "#last").first
+    shown = place_of_the_last_failure(watched.page, path)
     taken_s = []
     for number in range(3):
         backend.queue.fails_with = ImageError(f"404 from storage {number}", hint="restore the file")
@@ -133,11 +137,8 @@ def test_an_annotator_sees_the_mask_of_the_last_click_and_chooses_a_project(
 def test_what_helps_is_said_once_and_without_the_marks_of_the_docs(
     watched: Watched, backend: Backend, path: str
 ) -> None:
-    page = watched.page
-    page.goto(path)
-    expect(page.locator("#live")).to_have_text("Live")
+    shown = place_of_the_last_failure(watched.page, path)
     backend.click("Larger")
-    shown = page.locator("#failed li" if path == "/status" else "#last").first
     expect(shown).to_contain_text("A dot of the label Negative, Smaller or Larger belongs to no object")
     expect(shown).to_contain_text("What helps: click an object of another label first")
     expect(shown.get_by_text("click an object of another label first")).to_have_count(1)

@@ -121,10 +121,10 @@ def test_every_minute_a_line_says_what_was_answered_or_that_the_backend_does_not
 
 def test_a_demo_with_a_password_makes_up_the_secret_of_webhooks_if_none_is_set():
     password = {"basic_auth_user": "team", "basic_auth_password": "sesame"}
-    made_up = DemoBackend.of(Settings.model_validate(password))
-    assert (made_up.user, made_up.password) == ("team", "sesame")
-    assert made_up.environment == {"REFCUT_WEBHOOK_SECRET": made_up.webhook_secret}
-    assert len(made_up.webhook_secret) >= 24
+    with_new_secret = DemoBackend.of(Settings.model_validate(password))
+    assert (with_new_secret.user, with_new_secret.password) == ("team", "sesame")
+    assert with_new_secret.environment == {"REFCUT_WEBHOOK_SECRET": with_new_secret.webhook_secret}
+    assert len(with_new_secret.webhook_secret) >= 24
     given = DemoBackend.of(Settings.model_validate(password | {"webhook_secret": "knock"}))
     assert given.webhook_secret == "knock"
     assert "sesame" not in repr(given)
