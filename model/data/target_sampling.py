@@ -17,8 +17,8 @@ clicks of a question are made elsewhere: in pixels by `model.data.pair_sampling`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -53,6 +53,8 @@ class TargetShares:
         two_things: The target is two things that touch (instances).
         all_things: The target is all things of a name, where there are several and all are labelled.
         nested_things: The same as `shared_click`, for instances.
+        name_weights: How often a name is drawn, relative to the other names that a crop shows; 1 if it is left out. Parts
+            that are hard to tell from a neighbour are learned when they are asked for often.
     """
 
     single: float = 0.5
@@ -63,6 +65,7 @@ class TargetShares:
     two_things: float = 0.15
     all_things: float = 0.5
     nested_things: float = 0.0
+    name_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -178,10 +181,16 @@ class _Draw:
             asked.append(self._thing() if things else self._part())
         return asked
 
+    def _name(self) -> str:
+        weights = [self.shares.name_weights.get(name, 1.0) for name in self.common]
+        if len(set(weights)) == 1:
+            return pick(self.common, self.rng)
+        return self.common[int(self.rng.choice(len(weights), p=np.array(weights) / sum(weights)))]
+
     def _part(self) -> Question:
         """A part, one of its pieces, two parts that touch, the whole object, or several parts."""
         choice = self.rng.random()
-        name = pick(self.common, self.rng)
+        name = self._name()
         if choice < self.shares.single or len(self.common) == 1:
             return self._one_piece(name) if self._asks_for_one_piece(name) else self._named([name])
         if choice < self.shares.single + self.shares.connected_pair:
@@ -199,7 +208,7 @@ class _Draw:
             return []
         if self.targets == "regions":
             return self._covering()
-        name = pick(self.common, self.rng)
+        name = self._name()
         pair = [name, self._neighbour([name])]
         rest = [other for other in self.common if other not in pair]
         more = self._some(rest, 1) if rest else []
@@ -227,7 +236,7 @@ class _Draw:
 
     def _thing(self) -> Question:
         """One thing, two things that touch, or all things of a name where all of them are labelled."""
-        name = pick(self.common, self.rng)
+        name = self._name()
         several = self.targets == "all_instances" and self._shows_several(name)
         if several and self.rng.random() < self.shares.all_things:
             return self._named([name])
@@ -239,7 +248,7 @@ class _Draw:
         """One thing, the thing with one that it touches, and all of its name; empty if there is only the thing."""
         if not self.shares.nested_things or self.rng.random() >= self.shares.nested_things:
             return []
-        name = pick(self.common, self.rng)
+        name = self._name()
         one = self._one_piece(name)
         both = self._with_neighbour(one)
         nested = [one, both] if both else [one]

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Literal, Self
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    ValidationError,
+    model_validator,
+)
 
 from model.data.target_sampling import TargetKind
 from model.errors import DataError
@@ -147,6 +155,8 @@ class TrainConfig(_Strict):
             photographs shows a single labelled thing.
         zoom_both: Of the groups with a crop that is zoomed in on a part, how many have both crops zoomed in on it, as a
             crop is compared with a close-up of a reference (`sampling: groups`), 0 to 1.
+        name_weights: How often a part is asked for by its name, relative to the other parts of a crop; 1 if left out
+            (`sampling: groups`).
         seed: Seed of everything random. Runs with the same seed and configuration take the same steps.
         development_share: Share of the images that is left out, to choose settings on.
         optimiser: "adamw", or "adam" without weight decay.
@@ -189,6 +199,7 @@ class TrainConfig(_Strict):
     no_reference: float = Field(0.0, ge=0, le=1)
     pasted: float = Field(0.0, ge=0, le=1)
     zoom_both: float = Field(0.0, ge=0, le=1)
+    name_weights: dict[str, PositiveFloat] = {}
     seed: int = 0
     development_share: float = 0.05
     optimiser: Literal["adamw", "adam"] = "adamw"

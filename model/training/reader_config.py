@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
 
 from model.data.annotated_objects import AnnotatedObject, is_development, read_annotated_objects
 from model.data.near_copies import read_excluded
@@ -61,6 +61,7 @@ class ReaderTraining(_Strict):
         groups: Groups of photographs per step. Each photograph of a group has the others as its references.
         triples: Share of steps whose groups have three photographs instead of two.
         targets: Targets on each crop.
+        name_weights: How often a part is asked for by its name, relative to the other parts of a crop; 1 if left out.
         learning_rate: Of AdamW.
         weight_decay: Of AdamW.
         average_decay: Decay of the exponential average of the weights, which is evaluated and kept.
@@ -83,6 +84,7 @@ class ReaderTraining(_Strict):
     groups: int = Field(2, ge=1)
     triples: float = Field(0.15, ge=0, le=1)
     targets: int = Field(6, ge=1)
+    name_weights: dict[str, PositiveFloat] = {}
     learning_rate: float = 1e-3
     weight_decay: float = 0.05
     average_decay: float = 0.995

@@ -20,9 +20,6 @@ from model.errors import DataError
 from model.training.reader_config import ReaderTraining
 from model.training.reader_questions import answer
 
-TARGETS = TargetShares()
-"""How often each kind of target is asked for."""
-
 
 @dataclass(frozen=True)
 class ReaderBatch:
@@ -129,6 +126,7 @@ class ReaderSampler:
             DataError: If one of them is missing.
         """
         self._config = config
+        self._shares = TargetShares(name_weights=config.name_weights)
         self._sets = [
             _CachedSet(cache, name, one.crops or config.crops, one.targets)
             for name, one in config.sets.items()
@@ -182,7 +180,7 @@ class ReaderSampler:
         rows = []
         for own in everyone:
             others = [photos[other] for other in references[own]]
-            asked = questions(photos[own], others, one.targets, self._config.targets, TARGETS, rng)
+            asked = questions(photos[own], others, one.targets, self._config.targets, self._shares, rng)
             rows.append([answer(photos[own], others, question, self.grid, rng) for question in asked])
         return ReaderBatch(
             features=np.stack([one.features(entry) for entry in group]),

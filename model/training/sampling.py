@@ -208,7 +208,8 @@ def make_sampler(sources: Sequence[SourcedObjects], network: NetworkConfig, conf
     Args:
         sources: At least one source.
         network: Gives the side of the patches, and whether there is an input for boxes.
-        config: Gives `sampling`, `augmentation`, `no_reference`, `pasted` and `zoom_both`.
+        config: Gives `sampling`, `augmentation`, `no_reference`, `pasted`, `zoom_both` and
+            `name_weights`.
 
     Raises:
         DataError: If a source has no annotated object.
@@ -217,7 +218,7 @@ def make_sampler(sources: Sequence[SourcedObjects], network: NetworkConfig, conf
         raise DataError("a source has no object to train on", hint="check the paths in the configuration")
     if config.sampling == "refcut":
         return RefCutSampler(sources, network.patch_px, config.augmentation, config.no_reference)
-    drawn = PairSettings(pasted=config.pasted, zoom_both=config.zoom_both)
+    drawn = PairSettings(pasted=config.pasted, zoom_both=config.zoom_both, name_weights=config.name_weights)
     settings = with_boxes_if_seen(drawn, network)
     return GroupSampler(sources, network.patch_px, config.augmentation, settings)
 

@@ -96,3 +96,22 @@ def test_an_object_without_its_whole_is_never_asked_for_as_a_whole() -> None:
     }
     assert all(len(q.pieces) == 4 for q in wholes["object"])
     assert any(len(q.pieces) < 4 for q in wholes["parts"])
+
+
+def test_a_part_with_three_times_the_weight_is_asked_for_three_times_as_often() -> None:
+    apart = {"door": [(0, 2, 0, 2)], "roof": [(6, 8, 6, 8)]}
+    drawn = [
+        question
+        for seed in range(400)
+        for question in questions(
+            crop(apart),
+            [crop(apart)],
+            "parts",
+            1,
+            TargetShares(single=1.0, name_weights={"door": 3.0}),
+            default_rng(seed),
+        )
+    ]
+    doors = sum(question.pieces == [0] for question in drawn)
+    assert len(drawn) == 400
+    assert 270 < doors < 330

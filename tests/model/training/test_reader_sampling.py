@@ -55,6 +55,20 @@ def test_every_target_has_a_place_and_a_reference_that_shows_it(tmp_path: Path) 
         assert ((batch.positive + batch.negative) <= 1 + 1e-6).all()
 
 
+def test_a_configuration_says_which_parts_are_asked_for_more_often(tmp_path: Path) -> None:
+    sampler(tmp_path)
+    heads, tails = (
+        ReaderSampler(
+            make_config(tmp_path).model_copy(update={"name_weights": {name: 1000.0}}), tmp_path / "cache"
+        )
+        for name in ("head", "tail")
+    )
+    area_of_heads, area_of_tails = (
+        rows(batches(one), "targets").sum(axis=1).mean() for one in (heads, tails)
+    )
+    assert area_of_heads < 0.9 * area_of_tails
+
+
 def test_a_crop_is_never_its_own_reference(tmp_path: Path) -> None:
     for batch in batches(sampler(tmp_path)):
         own = np.arange(len(batch.features))[:, None]

@@ -106,6 +106,22 @@ def test_a_configuration_says_how_many_groups_are_close_ups_on_both_sides(tmp_pa
     assert not torch.equal(alone[0].images, both[0].images)
 
 
+def test_a_configuration_says_which_parts_are_asked_for_more_often(tmp_path: Path) -> None:
+    objects = [make_annotated_object(tmp_path / f"{n}.png", ("mirror", "door")) for n in range(3)]
+    area_of_mirrors, area_of_doors = (
+        make_sampler(
+            [SourcedObjects(objects, 1.0, "parts")],
+            TINY_READING,
+            TrainConfig(preset="s14_reader", sources=[], stages=[STAGE], name_weights={name: 1000.0}),
+        )
+        .batches(STAGE, 0, 0, [range(8)])[0]
+        .targets.float()
+        .mean()
+        for name in ("mirror", "door")
+    )
+    assert area_of_mirrors < 0.95 * area_of_doors  # a mirror is half as large as a door
+
+
 @pytest.mark.parametrize(("network", "expected"), [(TINY_READING, True), (TINY_FROZEN, False)])
 def test_a_network_without_an_input_for_boxes_gets_clicks_instead(
     tmp_path: Path, network: NetworkConfig, expected: bool
