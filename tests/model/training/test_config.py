@@ -15,11 +15,12 @@ from model.training.run import in_steps
 SHIPPED = Path(__file__).parents[3] / "model" / "configs"
 
 
-READER = SHIPPED / "reader.yaml"
-"""Of another kind: test_reader_training reads it."""
+READERS = {*SHIPPED.glob("reader*.yaml")}
+"""Of another kind: test_reader_training reads them."""
+CLICK_PATHS = ["refcut_s14_reader.yaml", "refcut_s14_neighbours.yaml"]
 
 
-@pytest.mark.parametrize("path", sorted({*SHIPPED.glob("*.yaml")} - {READER}), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted({*SHIPPED.glob("*.yaml")} - READERS), ids=lambda path: path.stem)
 def test_shipped_configurations_are_read(path: Path, tmp_path: Path) -> None:
     assert read_config(path, tmp_path).stages
 
@@ -84,8 +85,9 @@ def test_targets_that_a_source_cannot_have_are_reported(options: dict[str, Any],
         CocoSource.model_validate({"json_path": "a.json", "image_dir": "a"} | options)
 
 
-def test_cars_and_clothes_are_at_most_half_of_what_the_click_path_sees(tmp_path: Path) -> None:
-    config = read_config(SHIPPED / "refcut_s14_reader.yaml", tmp_path)
+@pytest.mark.parametrize("name", CLICK_PATHS)
+def test_cars_and_clothes_are_at_most_half_of_what_the_click_path_sees(name: str, tmp_path: Path) -> None:
+    config = read_config(SHIPPED / name, tmp_path)
     shares = {source.json_path.parent.name: source.share for source in config.sources}  # type: ignore[union-attr]
     assert len(shares) == 10
     assert sum(shares.values()) == pytest.approx(1)
@@ -93,8 +95,9 @@ def test_cars_and_clothes_are_at_most_half_of_what_the_click_path_sees(tmp_path:
     assert not {"faces", "fasseg", "horses", "camvid"} & set(shares)
 
 
-def test_what_is_kept_out_of_training_is_kept_out_of_the_click_path(tmp_path: Path) -> None:
-    config = read_config(SHIPPED / "refcut_s14_reader.yaml", tmp_path)
+@pytest.mark.parametrize("name", CLICK_PATHS)
+def test_what_is_kept_out_of_training_is_kept_out_of_the_click_path(name: str, tmp_path: Path) -> None:
+    config = read_config(SHIPPED / name, tmp_path)
     assert config.exclude == tmp_path / "near_copies.json"
     (panels,) = [s for s in config.sources if "egs_car_panels" in str(getattr(s, "json_path", ""))]
     assert isinstance(panels, CocoSource)

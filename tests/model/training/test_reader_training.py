@@ -176,11 +176,20 @@ def test_near_copies_and_the_development_share_are_left_out(tmp_path: Path) -> N
     assert training_objects(make_config(tmp_path, development_share=1.0), "fish") == []
 
 
-def test_the_configuration_that_ships_can_be_read() -> None:
-    config = read_reader_config(SHIPPED_DIR.parents[1] / "configs" / "reader.yaml", Path("data"))
+CONFIGS = SHIPPED_DIR.parents[1] / "configs"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("reader*.yaml")), ids=lambda path: path.stem)
+def test_the_configurations_that_ship_can_be_read(path: Path) -> None:
+    config = read_reader_config(path, Path("data"))
+    assert config.exclude == Path("data/near_copies.json")
+    assert config.sets["egs_car_panels"].targets == "parts"
+
+
+def test_cars_and_clothes_are_at_most_half_of_what_a_first_training_sees() -> None:
+    config = read_reader_config(CONFIGS / "reader.yaml", Path("data"))
     people_and_cars = sum(config.sets[name].share for name in ("ccp", "car_parts", "egs_car_panels"))
     assert people_and_cars <= 0.5 * sum(one.share for one in config.sets.values())
-    assert config.sets["egs_car_panels"].targets == "parts"
 
 
 def test_a_configuration_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
