@@ -1,4 +1,4 @@
-"""What the stages of the network hand to each other: features of an image, and a reference applied to it."""
+"""What the stages of the network hand to each other: features of an image, and a reference, condensed and applied."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from model.network.encoder import Grid
+from model.network.similarity import ReferenceEvidence
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,40 @@ class ImageFeatures:
             None if self.detail is None else self.detail[index],
             self.grid,
             None if self.reader is None else self.reader[index],
+        )
+
+
+@dataclass(frozen=True)
+class CondensedReference:
+    """What of a reference is applied to images, however many references were joined. It does not depend on the image.
+
+    Attributes:
+        prompt: As in `PreparedReference`.
+        present: As in `PreparedReference`.
+        tokens: The patches that the reader matches with, as it matches them, (B, M, E).
+        comparison: Their frozen features, (B, M, D).
+        labels: Their labels, (B, M, 3); see `model.network.reader.thin_out`.
+        evidence: What frozen features are compared with.
+    """
+
+    prompt: Tensor
+    present: Tensor
+    tokens: Tensor
+    comparison: Tensor
+    labels: Tensor
+    evidence: ReferenceEvidence
+
+    @property
+    def match_inputs(self) -> tuple[Tensor, ...]:
+        """What `RefCut.match` takes behind the features of the image."""
+        evidence = self.evidence
+        return (
+            self.tokens,
+            self.comparison,
+            self.labels,
+            evidence.means,
+            evidence.tokens,
+            evidence.inside,
         )
 
 

@@ -47,7 +47,7 @@ class ReferenceTokens:
     def join(references: Sequence[ReferenceTokens]) -> ReferenceTokens:
         """Join several references of one label into one, whose tokens are pooled together.
 
-        Larger masks weigh more, because more tokens belong to them.
+        Larger masks weigh more, because more tokens belong to them. A single one is returned as it is.
 
         Args:
             references: At least one, all of one batch size and width.
@@ -57,6 +57,8 @@ class ReferenceTokens:
         """
         if not references:
             raise ValueError("join needs at least one reference")
+        if len(references) == 1:
+            return references[0]
         encoded = [r.reader for r in references if r.reader is not None]
         close_up = None
         if any(r.close_up is not None for r in references):
@@ -121,6 +123,20 @@ def reference_tokens(
         absent if negative is None else area_weights(negative, grid),
         reader,
     )
+
+
+def chosen_patches(values: Tensor, numbers: Tensor) -> Tensor:
+    """The values of some patches.
+
+    Args:
+        values: (B, M, C).
+        numbers: Numbers of patches (B, K), each below M.
+
+    Returns:
+        (B, K, C).
+    """
+    batch = torch.arange(len(numbers), device=numbers.device)[:, None]
+    return values[batch, numbers]
 
 
 def masked_average(tokens: Tensor, weights: Tensor) -> Tensor:

@@ -2,11 +2,14 @@
 
 The forward pass is cut into stages as serving needs them, so that nothing is computed twice:
 
-    stage              runs                         computes
-    encode_image       once per image and crop      blocks before the fusion block, comparison features
-    encode_reference   once per reference           tokens, and their shares inside the reference's masks
-    prepare_reference  once per crop and reference  prompt vector, similarity channels, labels carried over
-    segment            once per click               the other blocks, neck and head, candidate masks
+    stage               runs                         computes
+    encode_image        once per image and crop      blocks before the fusion block, comparison features
+    encode_reference    once per reference           tokens, and their shares inside the reference's masks
+    condense_reference  once per label               prompt vector, the patches that images are compared with
+    prepare_reference   once per crop and reference  similarity channels, labels carried over
+    segment             once per click               the other blocks, neck and head, candidate masks
+
+`prepare_reference` condenses the reference itself. `model.runtime.openvino` keeps condensed references.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ from model.network.click_maps import ClickEmbedding
 from model.network.config import NetworkConfig
 from model.network.decoder import DetailBranch, MlpHead, SimpleFpn
 from model.network.encoder import Encoder, Grid, make_block, patch_tokens, run_block
-from model.network.features import ImageFeatures, PreparedReference
-from model.network.prompts import PromptGenerator, ReferenceTokens, reference_tokens
+from model.network.features import CondensedReference, ImageFeatures, PreparedReference
+from model.network.prompts import PromptGenerator, ReferenceTokens, chosen_patches, reference_tokens
 from model.network.reader import LABELS, SPACE_CHANNELS, Reader, label_shares, thin_out
 from model.network.similarity import (
     CLICK_CHANNELS,
@@ -169,48 +172,50 @@ class RefCut(nn.Module):
 
         That is the prompt (RefCut, eq. 5 to 7), the similarity channels, and what the reader carries over.
         """
-        channels = matched = present = None
         if self.config.reader is not None:
-            inputs, present = self.match_inputs(features, reference)
-            channels, matched = self.match(*inputs)
+            return self._prepare_with_reader(features, reference)
+        channels = None
         if features.comparison is not None:
             with torch.autocast(features.tokens.device.type, enabled=False):
-                if channels is None:
-                    evidence = ReferenceEvidence.of(reference, features.comparison.shape[1])
-                    channels = reference_channels(features.comparison, evidence)
+                evidence = ReferenceEvidence.of(reference, features.comparison.shape[1])
+                channels = reference_channels(features.comparison, evidence)
                 if self.config.learned_similarity_dim:
-                    # A reader's own channels do not take the place of those that the network learned with.
-                    learned = self.likeness(features.comparison, reference)
-                    channels = torch.cat([channels[..., :REFERENCE_CHANNELS], learned], dim=-1)
-        return PreparedReference(self.rpg(reference), channels, matched, present)
+                    channels = torch.cat([channels, self.likeness(features.comparison, reference)], dim=-1)
+        return PreparedReference(self.rpg(reference), channels)
 
-    def match_inputs(
-        self, features: ImageFeatures, reference: ReferenceTokens
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """What `match` takes, always with N reference patches or fewer, and where (B,) there is anything to match.
+    def _prepare_with_reader(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference:
+        assert features.comparison is not None
+        assert features.reader is not None
+        condensed = self.condense_reference(reference, features.reader.shape[1])
+        channels, matched = self.match(features.reader, features.comparison, *condensed.match_inputs)
+        if self.config.learned_similarity_dim:
+            with torch.autocast(features.tokens.device.type, enabled=False):
+                # A reader's own channels do not take the place of those that the network learned with.
+                learned = self.likeness(features.comparison, reference)
+                channels = torch.cat([channels[..., :REFERENCE_CHANNELS], learned], dim=-1)
+        return PreparedReference(condensed.prompt, channels, matched, condensed.present)
 
-        Patches of several references are thinned out, so that matching costs as much as with one.
+    def condense_reference(self, reference: ReferenceTokens, count: int) -> CondensedReference:
+        """Compute the part of `prepare_reference` that depends on the reference alone, in a network with a reader.
+
+        Args:
+            reference: One reference, or several joined. Their patches are thinned out, so that matching costs as much as
+                with one.
+            count: Number of patches of an image; so many or fewer of the reference are kept.
 
         Raises:
             ValueError: If the reference was encoded by a network without a reader.
         """
-        assert features.comparison is not None
-        assert features.reader is not None
         if reference.reader is None:
             raise ValueError("the reference was encoded by a network without a reader")
-        count = features.reader.shape[1]
         labels = label_shares(reference.positive, reference.negative)
         present = (labels.sum(dim=(1, 2)) > 0).float()
         tokens, comparison = reference.reader, reference.tokens
         if tokens.shape[1] > count:
             kept, labels = thin_out(reference.positive, labels, count)
-            tokens, comparison = (
-                torch.gather(one, 1, kept[..., None].expand(-1, -1, one.shape[-1]))
-                for one in (tokens, comparison)
-            )
+            tokens, comparison = chosen_patches(tokens, kept), chosen_patches(comparison, kept)
         evidence = ReferenceEvidence.of(reference, count)
-        inputs = (features.reader, features.comparison, tokens, comparison, labels)
-        return (*inputs, evidence.means, evidence.tokens, evidence.inside), present
+        return CondensedReference(self.rpg(reference), present, tokens, comparison, labels, evidence)
 
     def match(
         self,

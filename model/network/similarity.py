@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.network.prompts import ReferenceTokens, masked_average
+from model.network.prompts import ReferenceTokens, chosen_patches, masked_average
 
 REFERENCE_CHANNELS = 12
 LEARNED_CHANNELS = 6
@@ -76,9 +76,26 @@ class ReferenceEvidence:
         if tokens.shape[1] > count:
             kept = _spread(inside, count).any(dim=1)
             numbers = torch.argsort(kept.int(), dim=1, descending=True, stable=True)[:, :count]
-            tokens = torch.gather(tokens, 1, numbers[..., None].expand(-1, -1, tokens.shape[-1]))
+            tokens = chosen_patches(tokens, numbers)
             inside = torch.gather(inside, 2, numbers[:, None].expand(-1, 2, -1))
         return ReferenceEvidence(means, tokens, inside.float())
+
+    def without_unused(self, multiple: int) -> ReferenceEvidence:
+        """The evidence without patches that are inside neither mask: these change no channel.
+
+        Args:
+            multiple: The number of patches is rounded up to a multiple of this, as far as there are so many. At least
+                `NEAREST` are kept.
+        """
+        used = self.inside.amax(dim=1)
+        most = max(int(used.sum(dim=1).max()), NEAREST)
+        count = min(-(-most // multiple) * multiple, used.shape[1])
+        numbers = torch.argsort(used, dim=1, descending=True, stable=True)[:, :count]
+        return ReferenceEvidence(
+            self.means,
+            chosen_patches(self.tokens, numbers),
+            torch.gather(self.inside, 2, numbers[:, None].expand(-1, 2, -1)),
+        )
 
 
 def reference_channels(target: Tensor, evidence: ReferenceEvidence) -> Tensor:
@@ -96,7 +113,8 @@ def reference_channels(target: Tensor, evidence: ReferenceEvidence) -> Tensor:
         (B, N, 12), float32.
     """
     target = F.normalize(target.float(), dim=-1)
-    cosines = torch.bmm(target, F.normalize(evidence.tokens.float(), dim=-1).transpose(1, 2))
+    # Patches of the reference come first: the largest over them are found for many patches of the image at once.
+    cosines = torch.bmm(F.normalize(evidence.tokens.float(), dim=-1), target.transpose(1, 2))
     means = F.normalize(evidence.means.float(), dim=-1)
     per_sign, flags = [], []
     for sign in (0, 1):
@@ -144,12 +162,12 @@ def _spread(inside: Tensor, count: int) -> Tensor:
 
 
 def _nearest_inside(cosines: Tensor, inside: Tensor) -> Tensor:
-    """Mean of the 3 largest cosines (B, N, M) among reference tokens inside the mask (B, M); zero where it is absent."""
-    masked = torch.where(inside[:, None] > 0, cosines, -1.0)
-    top = masked.topk(min(NEAREST, masked.shape[-1]), dim=-1).values
+    """Mean of the 3 largest cosines (B, M, N) among reference tokens inside the mask (B, M); zero where it is absent."""
+    masked = torch.where(inside[:, :, None] > 0, cosines, -1.0)
+    top = masked.topk(min(NEAREST, masked.shape[1]), dim=1).values
     count = inside.sum(dim=1)[:, None, None]
-    counted = (torch.arange(top.shape[-1], device=top.device)[None, None] < count).float()
-    return (top * counted).sum(dim=-1) / counted.sum(dim=-1).clamp_min(1)
+    counted = (torch.arange(top.shape[1], device=top.device)[None, :, None] < count).float()
+    return (top * counted).sum(dim=1) / counted.sum(dim=1).clamp_min(1)
 
 
 def _z_score(channel: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ A fine-tuning leaves encoder and reader as they are, so its version has "image",
 model that it comes from. `stage_keys` says which stages of two networks are equal.
 
 Weights have one scale per output channel. Activations are rounded to 8 bits when they are computed, in groups of input
-channels with one scale each ("dynamic quantisation"), so nothing has to be calibrated. Attention, norms, neck and head
-are not rounded to 8 bits; `model.runtime.openvino` chooses bfloat16 or float32 for them.
+channels with one scale each ("dynamic quantisation"), so nothing has to be calibrated. Attention, norms, neck and head,
+and layers whose width is no multiple of the group, are not rounded to 8 bits; `model.runtime.openvino` chooses bfloat16
+or float32 for them.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ import torch
 from torch import Tensor, nn
 
 from model.network.config import NetworkConfig
-from model.network.features import ImageFeatures, PreparedReference
+from model.network.features import CondensedReference, ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import BASE_PREFIXES, RefCut
 
 MIN_WEIGHTS = 10_000
-"""Layers with fewer weights stay in float32: they take no time."""
+"""Layers with fewer weights are not rounded: they take no time."""
 GROUPS = (256, 128, 64, 32)
 
 STAGES = ("image", "detail", "reference", "match", "compare", "clicks")
-FORMAT = 4
+FORMAT = 5
 """Part of all `stage_keys`. To be increased when this module changes what it makes."""
 READER_PREFIX = "reader."
 DETAIL_PREFIX = "detail."
@@ -106,7 +107,7 @@ class _Reference(nn.Module):
 
 
 class _Match(nn.Module):
-    """What `RefCut.match_inputs` returns to what `RefCut.match` returns."""
+    """Features of an image and a condensed reference (`match_inputs`) to what `RefCut.match` returns."""
 
     def __init__(self, network: RefCut) -> None:
         super().__init__()
@@ -151,6 +152,21 @@ class _Clicks(nn.Module):
         features = ImageFeatures(tokens, None, detail, self.grid)
         found = self.network.segment_compared(features, coords, prompt, channels)
         return found.logits if found.quality is None else (found.logits, found.quality)
+
+
+def match_inputs(features: ImageFeatures, reference: CondensedReference) -> list[Tensor]:
+    """Inputs of the stage "match".
+
+    Args:
+        features: The image or crop.
+        reference: What it is compared with. It may have any number of evidence patches up to that of the image's patches.
+
+    Returns:
+        Features of the image for the reader and for comparison, then those of the reference.
+    """
+    assert features.reader is not None
+    assert features.comparison is not None
+    return [features.reader, features.comparison, *reference.match_inputs]
 
 
 def compare_inputs(
@@ -282,24 +298,34 @@ def convert(network: RefCut, size_px: int, stages: Sequence[str] | None = None) 
         assert features.comparison is not None
         blank = torch.zeros(1, features.comparison.shape[1])
         reference = ReferenceTokens(features.comparison, blank, blank, features.reader)
-        return list(network.match_inputs(features, reference)[0])
+        return match_inputs(features, network.condense_reference(reference, blank.shape[1]))
 
-    make: dict[str, Callable[[], Any]] = {
-        "image": lambda: _converted(_Image(network), [image]),
-        "detail": lambda: _converted(_Detail(network), [image]),
-        "reference": lambda: _converted(_Reference(network), [image]),
-        "match": lambda: _converted(_Match(network), reference_inputs()),
-        "compare": lambda: _converted(
-            _Compare(network, features.grid), compare_inputs(network, features, coords, None)
+    modules: dict[str, Callable[[], tuple[nn.Module, list[Tensor]]]] = {
+        "image": lambda: (_Image(network), [image]),
+        "detail": lambda: (_Detail(network), [image]),
+        "reference": lambda: (_Reference(network), [image]),
+        "match": lambda: (_Match(network), reference_inputs()),
+        "compare": lambda: (
+            _Compare(network, features.grid),
+            compare_inputs(network, features, coords, None),
         ),
-        "clicks": lambda: _converted(
-            _Clicks(network, features.grid), click_inputs(network, features, coords, None, channels)
+        "clicks": lambda: (
+            _Clicks(network, features.grid),
+            click_inputs(network, features, coords, None, channels),
         ),
     }
-    return {stage: make[stage]() for stage in stages_of(network.config) if stages is None or stage in stages}
+    group = quantisation_group(network)
+    models = {
+        stage: _converted(*modules[stage](), group)
+        for stage in stages_of(network.config)
+        if stages is None or stage in stages
+    }
+    if "match" in models:
+        _allow_any_evidence(models["match"])
+    return models
 
 
-def _converted(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
+def _converted(module: nn.Module, inputs: Sequence[Tensor], group: int) -> Any:
     openvino = openvino_package()
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
@@ -313,12 +339,27 @@ def _converted(module: nn.Module, inputs: Sequence[Tensor]) -> Any:
         model = openvino.convert_model(
             traced, example_input=tuple(inputs), input=[tuple(tensor.shape) for tensor in inputs]
         )
-    _use_8_bit_weights(model)
+    _use_8_bit_weights(model, group)
     return model
 
 
-def _use_8_bit_weights(model: Any) -> None:
-    """Replaces the weights of large layers by 8-bit integers and one scale per output channel."""
+def _allow_any_evidence(model: Any) -> None:
+    """Lets "match" take any number of evidence patches, up to the number that it was converted with."""
+    openvino = openvino_package()
+    evidence, inside = model.inputs[-2:]
+    _, count, dim = evidence.shape
+    some = openvino.Dimension(1, count)
+    shapes = {one: one.get_partial_shape() for one in model.inputs[:-2]}
+    shapes |= {evidence: openvino.PartialShape([1, some, dim]), inside: openvino.PartialShape([1, 2, some])}
+    model.reshape(shapes)
+
+
+def _use_8_bit_weights(model: Any, group: int) -> None:
+    """Replaces the weights of large layers by 8-bit integers and one scale per output channel.
+
+    Layers whose width is no multiple of `group` stay as they are: OpenVINO would not round their activations, and would
+    turn their weights back into floats in every run.
+    """
     operations = openvino_package().opset13
     for node in model.get_ordered_ops():
         if node.get_type_name() != "MatMul" or not node.get_attributes()["transpose_b"]:
@@ -327,7 +368,7 @@ def _use_8_bit_weights(model: Any) -> None:
         if constant.get_type_name() != "Constant":
             continue
         weights = constant.get_data()
-        if weights.ndim != 2 or weights.size < MIN_WEIGHTS:
+        if weights.ndim != 2 or weights.size < MIN_WEIGHTS or weights.shape[1] % group:
             continue
         scale = np.maximum(np.abs(weights).max(axis=1, keepdims=True) / 127, 1e-12).astype(np.float32)
         rounded = operations.constant(np.round(weights / scale).astype(np.int8))

@@ -211,7 +211,7 @@ class ClickEngine:
                 if needs_image and not self._wait_for_image(image_of(reference), must_stop):
                     return False
                 self._references.usable(model, [reference])
-            tokens = self._references.usable(model, stored).tokens
+            tokens = self._references.joined(self._references.usable(model, stored))
             for key, opened in opened_images.items():
                 if must_stop():
                     return False
@@ -250,7 +250,7 @@ class ClickEngine:
             self._prepared = key, fresh
         predictor = self._prepared[1]
         usable = self._references.usable(model, stored)
-        predictor.set_reference(usable.tokens)
+        predictor.set_reference(self._references.joined(usable))
         return PreparedImage(predictor, image.height, image.width, model, usable, image)
 
     def _wait_for_image(
@@ -351,7 +351,7 @@ class ClickEngine:
         """References that cannot be used are left out: the click is answered with what there is."""
         usable = self._references.usable(model, self._references.stored(job.project_id, job.reference_ids))
         if usable.keys != open_image.reference_keys:
-            open_image.predictor.set_reference(usable.tokens)
+            open_image.predictor.set_reference(self._references.joined(usable))
             open_image.reference_keys = usable.keys
         return usable
 

@@ -57,11 +57,6 @@ class UsableReferences:
     left_out: tuple[LeftOutReference, ...] = ()
     in_one_piece: bool = False
 
-    @property
-    def tokens(self) -> ReferenceTokens | None:
-        """All of them joined, for `RefCutPredictor.set_reference`; None without a usable reference."""
-        return ReferenceTokens.join(self.encoded) if self.encoded else None
-
     def drops_specks(self, pieces: Pieces) -> bool:
         """Whether a click drops the specks that nobody clicked on. `pieces` is that of its job."""
         return pieces == "clicked" or (pieces == "auto" and self.in_one_piece)
@@ -69,14 +64,14 @@ class UsableReferences:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A cached reference: its tokens, and the number of pieces of its positive mask."""
+    """A cached reference: its tokens, and the number of pieces of its positive mask; 0 for several joined references."""
 
     tokens: ReferenceTokens
     pieces: int
 
 
 class ReferenceCache:
-    """Loads references, encodes them and caches the tokens on the model's device."""
+    """Loads references, encodes them, joins those of a label, and caches the tokens on the model's device."""
 
     def __init__(
         self,
@@ -96,7 +91,7 @@ class ReferenceCache:
         self._images = images
         self._load = load
         self._clock = clock
-        self._encoded: ByteCache[ContentKey, _Encoded] = ByteCache(max_bytes, nbytes)
+        self._encoded: ByteCache[ContentKey | tuple[ContentKey, ...], _Encoded] = ByteCache(max_bytes, nbytes)
         self._failed = self._none_failed()
 
     @property
@@ -162,6 +157,19 @@ class ReferenceCache:
             tuple(left_out),
             in_one_piece=bool(found) and all(one.pieces == 1 for one in found),
         )
+
+    def joined(self, usable: UsableReferences) -> ReferenceTokens | None:
+        """Usable references joined into one, for `RefCutPredictor.set_reference`; None if there is none.
+
+        It is cached, because every photograph of a project uses the references of a label.
+        """
+        if len(usable.encoded) < 2:
+            return next(iter(usable.encoded), None)
+        found = self._encoded.get(usable.keys)
+        if found is None:
+            found = _Encoded(ReferenceTokens.join(usable.encoded), pieces=0)
+            self._encoded.store(usable.keys, found)
+        return found.tokens
 
     def _is_encoded(self, model: ServedModel, reference: StoredReference) -> bool:
         """Whether a reference is in the cache, as far as is known without fetching its image."""

@@ -7,6 +7,7 @@ import torch
 from model.network.prompts import ReferenceTokens
 from model.network.similarity import (
     LEARNED_CHANNELS,
+    NEAREST,
     LearnedSimilarity,
     ReferenceEvidence,
     reference_channels,
@@ -116,3 +117,20 @@ def test_a_small_mask_keeps_all_of_its_patches_beside_a_large_one() -> None:
     evidence = ReferenceEvidence.of(reference, PATCHES)
     assert evidence.inside[0].sum(dim=1).tolist() == [11, 1]
     assert torch.equal(evidence.tokens[0, evidence.inside[0, 1] > 0], reference.tokens[0, 5:6])
+
+
+def test_unused_evidence_is_left_out_without_a_change() -> None:
+    target, reference = references(1, 2)
+    evidence = ReferenceEvidence.of(reference, 2 * PATCHES)
+    for multiple, count in ((1, 6), (4, 8), (100, 2 * PATCHES)):
+        smaller = evidence.without_unused(multiple)
+        assert smaller.tokens.shape == (1, count, 8)
+        assert smaller.inside.sum(dim=2).tolist() == [[3, 3]]
+        torch.testing.assert_close(reference_channels(target, smaller), reference_channels(target, evidence))
+
+
+def test_evidence_of_a_reference_without_masks_keeps_as_many_patches_as_are_compared() -> None:
+    target, reference = references(0)
+    smaller = ReferenceEvidence.of(reference, PATCHES).without_unused(1)
+    assert smaller.tokens.shape == (1, NEAREST, 8)
+    assert not reference_channels(target, smaller).any()

@@ -25,9 +25,10 @@ from model.masks import deepest_point
 from model.network.candidates import Segmentation
 from model.network.click_maps import disk_maps
 from model.network.config import PRESETS, NetworkConfig
-from model.network.features import ImageFeatures, PreparedReference
+from model.network.features import CondensedReference, ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
+from model.network.similarity import NEAREST
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings
 from model.runtime import openvino, openvino_export
@@ -36,6 +37,7 @@ from model.runtime.openvino import OpenVinoStages
 from model.runtime.openvino_export import (
     click_inputs,
     compare_inputs,
+    match_inputs,
     openvino_package,
     quantisation_group,
     stage_keys,
@@ -171,6 +173,80 @@ def test_a_reference_is_prepared_as_torch_prepares_it(count: int) -> None:
         torch.testing.assert_close(getattr(found, name), one, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("inside", [0, 1, 5, 16])
+def test_a_reference_with_any_number_of_patches_is_prepared_as_torch_prepares_it(
+    inside: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino, "EVIDENCE_STEP", 1)
+    network, stages = converted(TINY_READING)
+    size, patch = TINY_READING.network_px, TINY_READING.patch_px
+    patches = (size // patch) ** 2
+    assert patches == 16
+    shares = (torch.arange(patches) < inside).float().reshape(1, 1, size // patch, size // patch)
+    mask = shares.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
+    seen: list[tuple[int, ...]] = []
+    with torch.inference_mode():
+        features = network.encode_image(noise(size))
+        reference = network.encode_reference(noise(size, 1), mask, None)
+        expected = network.prepare_reference(features, reference)
+        with monkeypatch.context() as patched:
+            run = stages._run
+            patched.setattr(
+                stages, "_run", lambda name, given: seen.append(given[-1].shape) or run(name, given)
+            )
+            found = stages.prepare_reference(features, reference)
+    assert seen == [(1, 2, max(inside, NEAREST))]
+    assert (found.present is not None and bool(found.present.any())) == bool(inside)
+    for name, one in vars(expected).items():
+        torch.testing.assert_close(getattr(found, name), one, rtol=1e-4, atol=1e-4)
+
+
+def test_what_depends_on_a_reference_alone_is_computed_once_for_all_images(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, stages = converted(TINY_READING)
+    size = TINY_READING.network_px
+    condensed: list[tuple[str, ...]] = []
+    condense = network.condense_reference
+
+    def counting(reference: ReferenceTokens, count: int) -> CondensedReference:
+        condensed.append(reference.sources)
+        return condense(reference, count)
+
+    monkeypatch.setattr(network, "condense_reference", counting)
+    monkeypatch.setattr(openvino, "KEPT_REFERENCES", 2)
+    mask = torch.ones(1, 1, size, size)
+    with torch.inference_mode():
+        images = [network.encode_image(noise(size, seed)) for seed in range(3)]
+        first, second, third = (
+            ReferenceTokens.join(
+                [network.encode_reference(noise(size, 10 * seed + one), mask, None) for one in range(4)]
+            )
+            for seed in (1, 2, 3)
+        )
+        for image in images:
+            stages.prepare_reference(image, first)
+        assert condensed == [first.sources]
+        for reference in (second, first, third, first):
+            stages.prepare_reference(images[0], reference)
+        assert condensed == [one.sources for one in (first, second, third)], "the first was used last"
+        stages.prepare_reference(images[0], second)
+        assert condensed[3:] == [second.sources]
+
+
+def test_stages_read_features_where_they_lie() -> None:
+    network, stages = converted(TINY_READING)
+    size = TINY_READING.network_px
+    with torch.inference_mode():
+        features = stages.encode_image(noise(size))
+        stages.prepare_reference(
+            features, network.encode_reference(noise(size, 1), torch.ones(1, 1, size, size), None)
+        )
+    assert features.reader is not None
+    given = stages._requests["match"].input_tensors[0].data
+    assert np.shares_memory(given, features.reader.numpy())
+
+
 @pytest.mark.slow
 def test_large_stages_are_computed_in_bfloat16_where_the_processor_has_it() -> None:
     capabilities = openvino_package().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -245,6 +321,20 @@ def _middle(mask_hw: NDArray[np.bool_]) -> tuple[float, float]:
     """The deepest point, as shares of height and width."""
     row, col = deepest_point(mask_hw)
     return row / mask_hw.shape[0], col / mask_hw.shape[1]
+
+
+def test_only_layers_whose_activations_can_be_rounded_get_8_bit_weights() -> None:
+    layers = torch.nn.Sequential(torch.nn.Linear(128, 192), torch.nn.Linear(192, 128))
+    model = openvino_export._converted(layers, [torch.zeros(1, 4, 128)], group=64)
+    assert _rounded_shapes(model) == [(192, 128), (128, 192)]
+    model = openvino_export._converted(layers, [torch.zeros(1, 4, 128)], group=128)
+    assert _rounded_shapes(model) == [(192, 128)]
+
+
+def _rounded_shapes(model: Any) -> list[tuple[int, ...]]:
+    """Shapes of the 8-bit weights of an OpenVINO model, in the order of its layers."""
+    constants = (node for node in model.get_ordered_ops() if node.get_type_name() == "Constant")
+    return [tuple(one.shape) for one in constants if one.get_element_type().get_type_name() == "i8"]
 
 
 def test_images_of_another_size_are_left_to_torch() -> None:
@@ -425,7 +515,7 @@ def stage_outputs(network: RefCut) -> dict[str, list[torch.Tensor]]:
         if config.reader is not None:
             run["match"] = (
                 openvino_export._Match(network),
-                list(fixed.match_inputs(features, given.tokens)[0]),
+                match_inputs(features, fixed.condense_reference(given.tokens, side * side)),
             )
         assert set(run) == set(stages_of(config))
         outputs = {stage: module(*inputs) for stage, (module, inputs) in run.items()}

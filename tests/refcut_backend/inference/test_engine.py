@@ -19,6 +19,7 @@ import torch
 from cachetools import Cache
 from PIL import Image
 
+from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING, PredictorSettings
@@ -210,6 +211,25 @@ def test_a_reference_is_encoded_once_and_named_in_the_answer():
     answers = [engine.answer(job((50, 50), references=[1], address=f"/{n}.jpg")) for n in range(2)]
     assert [answer.reference_versions for answer in answers] == [("v1",), ("v1",)]
     assert store.loaded.count("/ref1.jpg") == 1
+
+
+def test_the_references_of_a_label_are_joined_once_for_all_photographs(monkeypatch):
+    engine, joined, join = make_engine(Store()), [], ReferenceTokens.join
+
+    def counting(references: Sequence[ReferenceTokens]) -> ReferenceTokens:
+        joined.append(len(references))
+        return join(references)
+
+    monkeypatch.setattr(ReferenceTokens, "join", counting)
+    assert engine.preload(PreloadJob(1, 2, ("/a.jpg",), ((1, 3),)), never)
+    addresses = ["/a.jpg", "/ab.jpg", "/abc.jpg"]
+    found = [engine.answer(job((50, 50), references=[1, 3], address=where)) for where in addresses]
+    assert joined.count(2) == 1
+    assert all(answer.reference_versions == ("v1", "v3") for answer in found)
+    engine.answer(job((50, 50), references=[3, 1]))
+    assert joined.count(2) == 2, "another order is another label's, or that of newer references"
+    limits = CacheLimits(features=64 * 2**20, references=1)
+    assert mask_of(make_engine(Store(), limits).answer(job((50, 50), references=[1, 3]))) == mask_of(found[0])
 
 
 def test_a_reference_of_another_project_is_never_used():
