@@ -1,4 +1,4 @@
-"""What a queueing model expects of a team: `python -m benchmarks.capacity_model [--service-ms 179 33] [--pause-s 1 3]`.
+"""What a queueing model expects of a team: `python -m benchmarks.capacity_model [--service-ms 91 33] [--pause-s 1 3]`.
 
 Nothing is measured. Annotators click, wait for the answer, look at it for a while (`--pause-s`, on average), and click
 again. Workers answer the clicks first come, first served. With exponential times that is the finite-source queue
@@ -96,7 +96,7 @@ def main() -> None:
     """Print the tables; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--service-ms", type=float, nargs="+", default=[179.0, 33.0], help="a worker's time for a click"
+        "--service-ms", type=float, nargs="+", default=[91.0, 33.0], help="a worker's time for a click"
     )
     parser.add_argument("--pause-s", type=float, nargs="+", default=[1.0, 3.0], help="answer to next click")
     parser.add_argument("--annotators", type=int, nargs="+", default=[10, 100, 1000])
