@@ -21,7 +21,7 @@ from benchmarks.stream import StreamClick, clicks_of
 OVERLOAD = 10
 GRACE_S = 0.5
 """What the way from and to the caller may add to the deadline."""
-USUAL_REASONS = (ANSWERED, "superseded", "busy", "timeout")
+USUAL_REASONS = (ANSWERED, "superseded", "busy", "timeout", "starting")
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,14 @@ class ClickTimeoutError(RefCutError):
     remedy = "start a worker if none runs; if one runs, it is too slow: `refcut doctor` says how long a click takes"
 
 
+class WorkerStartingError(RefCutError):
+    """No worker answered by the deadline, and one is loading its model."""
+
+    code = "starting"
+    meaning = "the worker is still starting: it loads the model"
+    remedy = "wait a moment and click again"
+
+
 TOO_SLOW = "the machine is busy or too slow: use fewer workers or a GPU, or raise REFCUT_CLICK_TIMEOUT_S"
 """Hint of a timeout while a worker runs."""
 

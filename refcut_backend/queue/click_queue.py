@@ -27,6 +27,7 @@ from refcut_backend.errors import (
     QueueUnavailableError,
     RefCutError,
     SupersededError,
+    WorkerStartingError,
 )
 from refcut_backend.queue.admission import Admission, AdmissionRequest, Decision
 from refcut_backend.queue.heartbeats import living_workers
@@ -84,6 +85,7 @@ class ClickQueue:
             BusyError: If the workers could not answer it in time, because too many clicks wait.
             SupersededError: If a newer click on the same object replaces it.
             ClickTimeoutError: If no worker answers by the deadline.
+            WorkerStartingError: If none does, and one is loading its model.
             WorkerLostError: If the worker dies while it holds the click. The click is not computed again.
             MessageError: If the answer cannot be read.
             QueueUnavailableError: If Redis cannot be reached.
@@ -175,7 +177,13 @@ class ClickQueue:
 
     def _too_late(self, click_id: str) -> RefCutError:
         """Why the deadline passed: clicks before it took longer than measured, its worker is too slow, or none works."""
-        if not any(worker.takes(CLICK_QUEUE) for worker in living_workers(self._connection)):
+        workers = [one for one in living_workers(self._connection) if CLICK_QUEUE in one.queues]
+        if workers and not any(worker.ready for worker in workers):
+            return WorkerStartingError(
+                f"the worker is starting, and has loaded no model within {self._timeout_s} s",
+                hint="click again in a moment",
+            )
+        if not workers:
             return ClickTimeoutError(
                 f"no worker answered within {self._timeout_s} s",
                 hint="check that a worker runs; REFCUT_CLICK_TIMEOUT_S sets the limit",

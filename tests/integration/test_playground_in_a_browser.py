@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
+from refcut_backend.errors import WorkerStartingError
 from refcut_backend.inference.frames import map_png
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.references.parse import read_references
@@ -71,6 +73,41 @@ def colour(page: Page, place: tuple[float, float] = PLACE) -> list[int]:
 def open_playground(page: Page) -> None:
     page.goto("/")
     expect(page.locator("#references li")).to_have_count(1)
+
+
+def test_a_click_while_the_worker_is_starting_says_so_and_is_answered_as_soon_as_it_is_ready(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page = watched.page
+    open_playground(page)
+    world.queue.fails_with = WorkerStartingError("the worker is starting", hint="click again in a moment")
+    area = page.locator("#with").bounding_box()
+    assert area is not None
+    page.mouse.click(area["x"] + area["width"] / 4, area["y"] + area["height"] / 2)
+    expect(page.locator("#message")).to_contain_text("The worker is starting")
+    expect(page.locator("#message")).not_to_have_class(re.compile("problem"))
+    sent = len(world.queue.jobs)
+    world.queue.fails_with = None
+    expect(page.locator("#message")).to_contain_text(" ms (")
+    assert len(world.queue.jobs) >= sent + 2, "once for each picture"
+    expect(page.locator("#figure-alone")).to_contain_text("expected IoU")
+
+
+def test_a_click_that_waits_for_the_worker_is_not_sent_again_after_a_newer_one(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page = watched.page
+    open_playground(page)
+    world.queue.fails_with = WorkerStartingError("the worker is starting", hint="click again in a moment")
+    area = page.locator("#with").bounding_box()
+    assert area is not None
+    page.mouse.click(area["x"] + area["width"] / 4, area["y"] + area["height"] / 2)
+    expect(page.locator("#message")).to_contain_text("The worker is starting")
+    world.queue.fails_with = None
+    click(page)
+    page.wait_for_timeout(2500)
+    assert [len(job.clicks) for job in world.queue.jobs[-2:]] == [2, 2]
+    expect(page.locator("#message")).to_contain_text(" ms (")
 
 
 def test_the_probabilities_of_the_last_answer_are_shown_by_key_and_hidden_again(

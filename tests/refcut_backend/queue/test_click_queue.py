@@ -84,6 +84,12 @@ def test_a_click_without_an_answer_times_out_and_is_not_computed_later(farm):
 def test_a_timeout_says_whether_a_worker_runs(farm):
     queue = farm.queue(timeout_s=1)
     assert "check that a worker runs" in queue._too_late("click").hint
+    Heartbeat(farm.connection, "learner", ["training"]).announce_ready()
+    assert "check that a worker runs" in queue._too_late("click").hint
+    Heartbeat(farm.connection, "new", [CLICK_QUEUE])._beat_now()
+    starting = queue._too_late("click")
+    assert (starting.code, starting.hint) == ("starting", "click again in a moment")
+    assert "the worker is starting" in starting.message
     Heartbeat(farm.connection, "slow", [CLICK_QUEUE]).announce_ready()
     slow = queue._too_late("click")
     assert slow.code == "timeout"

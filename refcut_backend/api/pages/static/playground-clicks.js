@@ -1,7 +1,7 @@
 // @ts-check
 /** What clicks, boxes and the brush do: they change the state, ask the backend for masks and draw both pictures. */
 
-import { ask, blobOf } from "./api.js";
+import { ask, blobOf, Refusal } from "./api.js";
 import { one } from "./dom.js";
 import { Mask } from "./mask.js";
 import { complain, say } from "./message.js";
@@ -13,6 +13,9 @@ import { SIDES, state } from "./playground-state.js";
  * @typedef {import("./playground-state.js").Answer} Answer
  * @typedef {import("./playground-state.js").Side} Side
  */
+
+/** Pause before a click is sent again while the worker is starting. The backend itself waits for it until its deadline. */
+const AGAIN_MS = 1000;
 
 /** @param {Side} side */
 function viewOf(side) {
@@ -97,6 +100,25 @@ function undoStroke() {
   draw();
 }
 
+/**
+ * Asks for a mask, again and again while the worker is starting.
+ * @param {object} body
+ * @param {number} asked number of the click; if there is a newer one, this one is superseded
+ * @returns {Promise<Answer>}
+ */
+async function askOnceReady(body, asked) {
+  for (;;) {
+    try {
+      return await ask("/playground/clicks", body);
+    } catch (error) {
+      if (!(error instanceof Refusal) || error.code !== "starting") throw error;
+    }
+    if (asked === state.asked) say("The worker is starting: it loads the model. Your click waits for it ...");
+    await new Promise((resume) => setTimeout(resume, AGAIN_MS));
+    if (asked !== state.asked) throw new Refusal("superseded", "A newer click replaces this one", "");
+  }
+}
+
 export async function compute() {
   draw();
   if (!state.photo) return;
@@ -109,8 +131,7 @@ export async function compute() {
   const started = performance.now();
   say("The model looks ...");
   await Promise.all(SIDES.map(async (side) => {
-    /** @type {Answer} */
-    const answer = await ask("/playground/clicks", {
+    const answer = await askOnceReady({
       image: state.photo?.key,
       session: `${state.session}-${side}`,
       clicks: state.clicks,
@@ -118,7 +139,7 @@ export async function compute() {
       references: side === "with" ? state.references.map((reference) => reference.name) : [],
       extent: state.extent,
       wants_map: state.showsMap,
-    });
+    }, asked);
     const map = await mapOf(answer);
     const bitmap = await createImageBitmap(blobOf(answer.mask, "image/png"));
     if (asked !== state.asked) return;
