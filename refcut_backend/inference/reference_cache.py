@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from cachetools import TTLCache
 
@@ -64,7 +65,7 @@ class UsableReferences:
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A cached reference: its tokens, and the number of pieces of its positive mask; 0 for several joined references."""
+    """A cached reference: its tokens, and the number of pieces of its positive mask."""
 
     tokens: ReferenceTokens
     pieces: int
@@ -91,7 +92,8 @@ class ReferenceCache:
         self._images = images
         self._load = load
         self._clock = clock
-        self._encoded: ByteCache[ContentKey | tuple[ContentKey, ...], _Encoded] = ByteCache(max_bytes, nbytes)
+        self._encoded: ByteCache[ContentKey, _Encoded] = ByteCache(max_bytes, nbytes)
+        self._joined: WeakValueDictionary[tuple[ContentKey, ...], ReferenceTokens] = WeakValueDictionary()
         self._failed = self._none_failed()
 
     @property
@@ -102,11 +104,13 @@ class ReferenceCache:
     def clear(self) -> None:
         """Empty the cache."""
         self._encoded.clear()
+        self._joined = WeakValueDictionary()
         self._failed = self._none_failed()
 
     def repair(self) -> None:
         """Make the cache consistent after a job was interrupted at any place; complete references are kept."""
         self._encoded.repair()
+        self._joined = WeakValueDictionary()
         self._failed = self._none_failed()
 
     def _none_failed(self) -> TTLCache[tuple[TaskImage, str], LeftOutReference]:
@@ -161,15 +165,15 @@ class ReferenceCache:
     def joined(self, usable: UsableReferences) -> ReferenceTokens | None:
         """Usable references joined into one, for `RefCutPredictor.set_reference`; None if there is none.
 
-        It is cached, because every photograph of a project uses the references of a label.
+        All photographs that are open share it. It is kept as long as one of them is, and takes as much memory as the
+        references themselves.
         """
         if len(usable.encoded) < 2:
             return next(iter(usable.encoded), None)
-        found = self._encoded.get(usable.keys)
+        found = self._joined.get(usable.keys)
         if found is None:
-            found = _Encoded(ReferenceTokens.join(usable.encoded), pieces=0)
-            self._encoded.store(usable.keys, found)
-        return found.tokens
+            found = self._joined[usable.keys] = ReferenceTokens.join(usable.encoded)
+        return found
 
     def _is_encoded(self, model: ServedModel, reference: StoredReference) -> bool:
         """Whether a reference is in the cache, as far as is known without fetching its image."""

@@ -213,23 +213,40 @@ def test_a_reference_is_encoded_once_and_named_in_the_answer():
     assert store.loaded.count("/ref1.jpg") == 1
 
 
-def test_the_references_of_a_label_are_joined_once_for_all_photographs(monkeypatch):
-    engine, joined, join = make_engine(Store()), [], ReferenceTokens.join
+def test_open_photographs_share_the_joined_references_of_a_label(monkeypatch):
+    store = Store()
+    engine, joined, join = make_engine(store), [], ReferenceTokens.join
 
     def counting(references: Sequence[ReferenceTokens]) -> ReferenceTokens:
         joined.append(len(references))
         return join(references)
 
     monkeypatch.setattr(ReferenceTokens, "join", counting)
-    assert engine.preload(PreloadJob(1, 2, ("/a.jpg",), ((1, 3),)), never)
     addresses = ["/a.jpg", "/ab.jpg", "/abc.jpg"]
     found = [engine.answer(job((50, 50), references=[1, 3], address=where)) for where in addresses]
     assert joined.count(2) == 1
     assert all(answer.reference_versions == ("v1", "v3") for answer in found)
     engine.answer(job((50, 50), references=[3, 1]))
-    assert joined.count(2) == 2, "another order is another label's, or that of newer references"
-    limits = CacheLimits(features=64 * 2**20, references=1)
-    assert mask_of(make_engine(Store(), limits).answer(job((50, 50), references=[1, 3]))) == mask_of(found[0])
+    assert joined.count(2) == 2, "newer references come first"
+    engine.forget()
+    assert mask_of(engine.answer(job((50, 50), references=[1, 3]))) == mask_of(found[0])
+    assert joined.count(2) == 3
+
+
+def test_joined_references_take_no_place_from_those_that_they_are_made_of(monkeypatch):
+    engine, stages, encoded = make_engine(Store()), network(), []
+    for one in (1, 3):
+        engine.answer(job((50, 50), references=[one]))
+    room_for_both = engine._references.nbytes
+    limits = CacheLimits(features=64 * 2**20, references=3 * room_for_both // 2)
+    engine, encode = make_engine(Store(), limits), stages.encode_reference
+    monkeypatch.setattr(stages, "encode_reference", lambda *given: encoded.append(1) or encode(*given))
+    for address in ("/a.jpg", "/ab.jpg", "/abc.jpg"):
+        engine.answer(job((50, 50), references=[1, 3], address=address))
+    once_each = len(encoded)
+    assert engine._references.nbytes == room_for_both
+    engine.answer(job((60, 60), references=[1, 3], address="/abcd.jpg"))
+    assert len(encoded) == once_each
 
 
 def test_a_reference_of_another_project_is_never_used():
