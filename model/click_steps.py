@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from model.candidate_masks import CropMask, MeanMask, NetworkMask, chosen_mask
 from model.memory import nbytes
@@ -47,6 +48,11 @@ class _Output:
     chosen: int
     zoom_crop: Box | None
 
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of memory. They are counted once, since every click asks for the bytes of all steps."""
+        return nbytes(self.masks)
+
 
 _Sources = tuple[str, ...] | None
 _Key = tuple[_Sources, Box | None, tuple[Click, ...]]
@@ -62,7 +68,7 @@ class ClickSteps:
     @property
     def nbytes(self) -> int:
         """Bytes of memory that are kept."""
-        return nbytes(self._whole, self._outputs)
+        return nbytes(self._whole) + sum(output.nbytes for output in self._outputs.values())
 
     def forget(self) -> None:
         """Drop all steps: the next ones are of another image, or begin with another mask."""

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model import click_steps
 from model.click_steps import KEPT_STEPS, WHOLE_STEPS
+from model.memory import nbytes
 from model.predictor import RefCutPredictor
 from model.predictor_config import PredictorSettings
 from model.types import Box, Click, MaskResult
@@ -134,6 +136,23 @@ def test_hundreds_of_objects_keep_a_few_steps_whole_and_a_bounded_number_of_othe
     assert outputs / (KEPT_STEPS + WHOLE_STEPS) < one_mask, (
         "a step without its masks is smaller than one mask"
     )
+
+
+def test_the_memory_of_steps_is_measured_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = make("reader, two looks")
+    for annotator in range(WHOLE_STEPS):
+        predictor.predict(clicks_of(annotator))
+    kept = predictor._steps
+    assert len(kept._outputs) > WHOLE_STEPS
+    assert kept.nbytes == nbytes(kept._whole, kept._outputs)
+    measured = []
+    monkeypatch.setattr(click_steps, "nbytes", lambda *values: measured.append(values) or nbytes(*values))
+    before = kept.nbytes
+    predictor.predict([*clicks_of(0), Click(1.0, 1.0)])
+    assert kept.nbytes > before
+    assert kept.nbytes == nbytes(kept._whole, kept._outputs)
+    # Of the outputs only those that this click has put there.
+    assert len([values for values in measured if values[0] is not kept._whole]) <= 2 < len(kept._outputs)
 
 
 @pytest.mark.parametrize("forget", ["set_image", "start_from", "forget_clicks"])
