@@ -5,8 +5,8 @@ another. Each is one step; a step computes a mask from all clicks so far and the
 
     step          input mask           crop that the network sees
     no click      empty                the whole image; the mask shows what the reference alone suggests
-    first click   empty                the whole image; again around a small first mask (`second_look`), and
-                                       the answer is the mean of both looks
+    first click   empty                the whole image; again around a first mask that leaves some
+                                       of it free (`second_look`); the answer is the mean of both
     later click   mask of the step     around the last mask; kept while the mask stays near it (`zoom`)
                   before
     box           empty; the box has   around the box; later clicks continue from its mask

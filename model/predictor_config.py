@@ -71,7 +71,7 @@ class PredictorSettings:
 CLOSE_SHARE = 0.5
 """A crop of less than this share of its image shows it from nearby (`PredictorSettings.close_ups`)."""
 SERVING = PredictorSettings(
-    network_px=336, second_look=True, second_look_share=0.4, resampling="area", close_ups=True
+    network_px=336, second_look=True, second_look_share=0.7, resampling="area", close_ups=True
 )
 
 
