@@ -75,16 +75,20 @@ def open_playground(page: Page) -> None:
     expect(page.locator("#references li")).to_have_count(1)
 
 
-def test_a_click_while_the_worker_is_starting_says_so_and_is_answered_as_soon_as_it_is_ready(
-    world: PagesWorld, watched: Watched
-) -> None:
-    page = watched.page
-    open_playground(page)
+def click_while_the_worker_is_starting(world: PagesWorld, page: Page) -> None:
     world.queue.fails_with = WorkerStartingError("the worker is starting", hint="click again in a moment")
     area = page.locator("#with").bounding_box()
     assert area is not None
     page.mouse.click(area["x"] + area["width"] / 4, area["y"] + area["height"] / 2)
     expect(page.locator("#message")).to_contain_text("The worker is starting")
+
+
+def test_a_click_while_the_worker_is_starting_says_so_and_is_answered_as_soon_as_it_is_ready(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page = watched.page
+    open_playground(page)
+    click_while_the_worker_is_starting(world, page)
     expect(page.locator("#message")).not_to_have_class(re.compile("problem"))
     sent = len(world.queue.jobs)
     world.queue.fails_with = None
@@ -98,11 +102,7 @@ def test_a_click_that_waits_for_the_worker_is_not_sent_again_after_a_newer_one(
 ) -> None:
     page = watched.page
     open_playground(page)
-    world.queue.fails_with = WorkerStartingError("the worker is starting", hint="click again in a moment")
-    area = page.locator("#with").bounding_box()
-    assert area is not None
-    page.mouse.click(area["x"] + area["width"] / 4, area["y"] + area["height"] / 2)
-    expect(page.locator("#message")).to_contain_text("The worker is starting")
+    click_while_the_worker_is_starting(world, page)
     world.queue.fails_with = None
     click(page)
     page.wait_for_timeout(2500)
