@@ -179,8 +179,7 @@ class RefCut(nn.Module):
             with torch.autocast(features.tokens.device.type, enabled=False):
                 evidence = ReferenceEvidence.of(reference, features.comparison.shape[1])
                 channels = reference_channels(features.comparison, evidence)
-                if self.config.learned_similarity_dim:
-                    channels = torch.cat([channels, self.likeness(features.comparison, reference)], dim=-1)
+            channels = self._with_learned_similarity(channels, features, reference)
         return PreparedReference(self.rpg(reference), channels)
 
     def _prepare_with_reader(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference:
@@ -188,12 +187,18 @@ class RefCut(nn.Module):
         assert features.reader is not None
         condensed = self.condense_reference(reference, features.reader.shape[1])
         channels, matched = self.match(features.reader, features.comparison, *condensed.match_inputs)
-        if self.config.learned_similarity_dim:
-            with torch.autocast(features.tokens.device.type, enabled=False):
-                # A reader's own channels do not take the place of those that the network learned with.
-                learned = self.likeness(features.comparison, reference)
-                channels = torch.cat([channels[..., :REFERENCE_CHANNELS], learned], dim=-1)
+        channels = self._with_learned_similarity(channels, features, reference)
         return PreparedReference(condensed.prompt, channels, matched, condensed.present)
+
+    def _with_learned_similarity(
+        self, channels: Tensor, features: ImageFeatures, reference: ReferenceTokens
+    ) -> Tensor:
+        """The channels of a network with learned similarity, which a reader's own channels do not replace."""
+        if not self.config.learned_similarity_dim:
+            return channels
+        with torch.autocast(features.tokens.device.type, enabled=False):
+            learned = self.likeness(features.comparison, reference)
+            return torch.cat([channels[..., :REFERENCE_CHANNELS], learned], dim=-1)
 
     def condense_reference(self, reference: ReferenceTokens, count: int) -> CondensedReference:
         """Compute the part of `prepare_reference` that depends on the reference alone, in a network with a reader.
