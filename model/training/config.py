@@ -230,6 +230,9 @@ class TrainConfig(_Strict):
             raise ValueError("groups are drawn without end: epochs need `sampling: refcut`")
         if self.sampling == "refcut" and any(source.share != 1 for source in self.sources):
             raise ValueError("with `sampling: refcut` every object counts the same: leave share out")
+        ignored = [name for name in ("name_weights", "pasted", "zoom_both") if getattr(self, name)]
+        if self.sampling == "refcut" and ignored:
+            raise ValueError(f"`sampling: refcut` draws as the paper does: leave {', '.join(ignored)} out")
         return self
 
 

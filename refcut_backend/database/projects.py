@@ -214,8 +214,7 @@ class Projects:
         The project id is not given to another project. If the project calls /setup again, it begins anew.
         """
         with Session(self._engine) as session, session.begin():
-            for table in _tables_of_projects():
-                session.execute(delete(table).where(table.c.project_id == project_id))
+            # The project's own row first, as everything does that changes it and others: none then waits for the other.
             session.execute(
                 update(Project)
                 .where(Project.id == project_id)
@@ -228,6 +227,8 @@ class Projects:
                     forgotten_at=datetime.now(UTC),
                 )
             )
+            for table in _tables_of_projects():
+                session.execute(delete(table).where(table.c.project_id == project_id))
 
     def known(self) -> list[int]:
         """Returns the project ids of all projects, in ascending order."""
@@ -318,5 +319,7 @@ def _tables_of_projects() -> list[Table]:
 
 def _require_comparison(session: Session, project: Project) -> None:
     """Makes the next comparison read all annotations, because a new label config may change what each of them means."""
+    # The project's own row before its tasks, as in `Projects.forget`.
+    session.execute(select(Project.id).where(Project.id == project.id).with_for_update())
     project.reconciled_until = None
     session.execute(update(TaskState).where(TaskState.project_id == project.id).values(sync_fingerprint=None))

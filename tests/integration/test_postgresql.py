@@ -15,8 +15,10 @@ from refcut_backend.clicks.recent_objects import ClickedObjects
 from refcut_backend.clicks.session import ClickedObject
 from refcut_backend.database.annotation_counts import CAN_TEACH, IS_NEW
 from refcut_backend.database.engine import open_database
-from refcut_backend.database.tables import AnnotationState
+from refcut_backend.database.projects import Projects
+from refcut_backend.database.tables import AnnotationState, Project, TaskState
 from refcut_backend.label_studio import brush_rle
+from refcut_backend.label_studio.connection import Connection
 from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.label_studio.regions import GivenMask
 from refcut_backend.training.new_annotations import NewAnnotations
@@ -27,6 +29,7 @@ from tests.support.postgresql import running_postgresql
 from tests.support.recorded import click_result
 
 DOOR = ClickedObject("Door", "image", "rc-a", (PercentClick(10, 10, True, "a"),), single_prompt=True)
+LABEL_STUDIO = Connection("http://127.0.0.1:8080", "a token")
 GIVEN = GivenMask(8, 8, brush_rle.encode(MASK), 0.5, ())
 
 
@@ -92,6 +95,43 @@ def test_counting_annotations_makes_no_two_transactions_wait_for_each_other(pati
         waiting.result(30)
         first.commit()
     assert NewAnnotations(patient_engine).of(70).annotations == 2
+
+
+@pytest.fixture
+def one_task(patient_engine: Engine) -> int:
+    """A project with a task whose annotations were compared."""
+    project_id = Projects(patient_engine).remember(71, LABEL_STUDIO, "<View/>").project_id
+    with patient_engine.begin() as connection:
+        row = {"project_id": project_id, "task_id": 1, "locked_at": 1.0, "sync_fingerprint": "as listed"}
+        connection.execute(insert(TaskState), row)
+    return project_id
+
+
+def test_a_project_is_forgotten_after_what_changes_it_and_its_tasks(patient_engine, one_task):
+    projects = Projects(patient_engine)
+    tasks = update(TaskState).where(TaskState.project_id == one_task)
+    with patient_engine.connect() as change, ThreadPoolExecutor(1) as pool:
+        change.execute(select(Project.id).where(Project.id == one_task).with_for_update())
+        forgetting = pool.submit(projects.forget, one_task)
+        with pytest.raises(TimeoutError):
+            forgetting.result(1)
+        change.execute(tasks.values(sync_fingerprint=None))
+        change.commit()
+        forgetting.result(30)
+    assert one_task not in projects.known()
+
+
+def test_a_new_label_config_and_what_holds_the_project_do_not_wait_for_each_other(patient_engine, one_task):
+    projects = Projects(patient_engine)
+    tasks = update(TaskState).where(TaskState.project_id == one_task)
+    with patient_engine.connect() as other, ThreadPoolExecutor(1) as pool:
+        other.execute(select(Project.id).where(Project.id == one_task).with_for_update())
+        setup = pool.submit(projects.remember, 71, LABEL_STUDIO, "<View><Text/></View>")
+        with pytest.raises(TimeoutError):
+            setup.result(1)
+        other.execute(tasks.values(sync_fingerprint="as listed later"))
+        other.commit()
+        assert setup.result(30).has_changed
 
 
 def test_of_clicks_on_one_new_object_at_once_the_newest_is_remembered(patient_engine):

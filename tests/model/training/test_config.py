@@ -17,6 +17,7 @@ SHIPPED = Path(__file__).parents[3] / "model" / "configs"
 
 READERS = {*SHIPPED.glob("reader*.yaml")}
 """Of another kind: test_reader_training reads them."""
+SOURCE = {"json_path": "a.json", "image_dir": "a", "grouping": "object"}
 CLICK_PATHS = ["refcut_s14_reader.yaml", "refcut_s14_neighbours.yaml"]
 
 
@@ -48,6 +49,11 @@ def test_the_papers_run_is_the_papers(tmp_path: Path) -> None:
         ({"stages": [{"size_px": 112, "epochs": 2}]}, "groups are drawn without end"),
         ({"schedule": {"kind": "multistep", "milestones": [1], "unit": "epochs"}}, "groups are drawn"),
         ({"sampling": "refcut"}, "leave share out"),
+        ({"sampling": "refcut", "name_weights": {"door": 2}, "sources": [SOURCE]}, "leave name_weights out"),
+        (
+            {"sampling": "refcut", "pasted": 0.1, "zoom_both": 0.1, "sources": [SOURCE]},
+            "leave pasted, zoom_both",
+        ),
         ({"optimiser": "sgd"}, "adamw"),
         ({"max_click_rounds": 8}, "max_click_rounds"),
         ({"sources": [{"reader": "made_of_air"}]}, "sources"),
@@ -55,10 +61,9 @@ def test_the_papers_run_is_the_papers(tmp_path: Path) -> None:
     ],
 )
 def test_contradictions_are_reported(change: dict[str, Any], message: str, tmp_path: Path) -> None:
-    source = {"json_path": "a.json", "image_dir": "a", "grouping": "object", "share": 0.5}
     content: dict[str, Any] = {
         "preset": "xtiny",
-        "sources": [source],
+        "sources": [SOURCE | {"share": 0.5}],
         "stages": [{"size_px": 112, "steps": 2}],
     }
     path = tmp_path / "config.yaml"
