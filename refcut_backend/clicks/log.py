@@ -18,7 +18,7 @@ from refcut_backend.database.click_tables import ClickEvent, ClickPolarity
 
 IDS_PER_QUERY = 1000
 LAST_CLICKS = 500
-"""Newest clicks of all projects among which `ClickLog.last_labels` looks, so that it takes the same time for any log."""
+"""Newest clicks of a project among which `ClickLog.last_labels` looks, so that it takes the same time for any log."""
 USES_DAYS = 30
 """Uses of references are counted over this time."""
 CHECK_EVERY_S = 3600.0
@@ -127,14 +127,14 @@ class ClickLog:
 
     def last_labels(self, project_id: int) -> list[str]:
         """Return the labels of a project that were clicked lately, the last one first."""
-        newest = func.max(ClickEvent.id)
-        query = (
-            select(ClickEvent.label)
-            .where(ClickEvent.id > select(newest).scalar_subquery() - LAST_CLICKS)
+        lately = (
+            select(ClickEvent.id, ClickEvent.label)
             .where(ClickEvent.project_id == project_id)
-            .group_by(ClickEvent.label)
-            .order_by(newest.desc())
+            .order_by(ClickEvent.id.desc())
+            .limit(LAST_CLICKS)
+            .subquery()
         )
+        query = select(lately.c.label).group_by(lately.c.label).order_by(func.max(lately.c.id).desc())
         with self._engine.connect() as connection:
             return list(connection.scalars(query))
 

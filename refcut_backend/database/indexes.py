@@ -31,6 +31,8 @@ INDEXES = (
     Index("annotation_states_of_task", AnnotationState.project_id, AnnotationState.task_id),
     Index("click_events_of_task", ClickEvent.project_id, ClickEvent.task_id),
     Index("click_events_of_region", ClickEvent.project_id, ClickEvent.region_id),
+    # The labels that were clicked last: every task that is opened.
+    Index("click_events_newest", ClickEvent.project_id, ClickEvent.id),
     _of_some_rows(
         "unaccepted_masks_missing",
         UnacceptedMask.annotation_id.is_not(None),

@@ -61,11 +61,12 @@ def test_a_mask_counts_for_the_model_version_that_gave_it_last(log):
 def test_the_labels_that_were_clicked_last_come_first(log, monkeypatch):
     for label in ("Hood", "Wheel", "Door", "Wheel"):
         add(log, replace(DOOR, label=label))
-    add(log, replace(DOOR, label="Mirror"), project=2)
+    for _ in range(3):
+        add(log, replace(DOOR, label="Mirror"), project=2)
     assert log.last_labels(1) == ["Wheel", "Door", "Hood"]
     assert log.last_labels(3) == []
     monkeypatch.setattr("refcut_backend.clicks.log.LAST_CLICKS", 3)
-    assert log.last_labels(1) == ["Wheel", "Door"], "only the newest clicks of all projects are looked at"
+    assert log.last_labels(1) == ["Wheel", "Door"], "only the newest clicks of the project are looked at"
 
 
 def test_projects_do_not_mix(log):

@@ -115,6 +115,10 @@ QUESTIONS = {
             ("task_states", OF_TASK),
         },
     ),
+    "the labels that were clicked last": Question(
+        lambda engine: ClickLog(engine).last_labels(7),
+        {("click_events", "click_events_newest")},
+    ),
     "what the last comparison left": Question(
         lambda engine: SyncStates(engine).unfinished_tasks(7),
         {
