@@ -284,18 +284,21 @@ class RefCutPredictor:
             return self._box_step(box)
         crop, zoom_crop = self._choose_crop(clicks, last)
         result = self._segment_crop(clicks, crop, None if last is None else last.result.probability_hw, box)
-        if last is not None or not self.settings.second_look:
+        if last is not None or not self._looks_closer(result):
             return Step(box, clicks, result, zoom_crop)
         closer = self._zoomed_crop(clicks, result, result.crop, self.settings.second_look_expansion)
-        if not self._gains_from(closer, crop):
-            return Step(box, clicks, result, zoom_crop)
-        second = self._segment_crop(clicks, closer, None)
-        return Step(box, clicks, mean_of_looks(result, second), closer)
+        if closer != crop:
+            second = self._segment_crop(clicks, closer, None)
+            result = mean_of_looks(result, second)
+        return Step(box, clicks, result, closer)
 
-    def _gains_from(self, closer: Box, crop: Box) -> bool:
-        """Whether a first mask in `crop` is looked at again in `closer`: only what is shown much larger there gains."""
-        share = self.settings.second_look_share * crop.height * crop.width
-        return closer != crop and closer.height * closer.width <= share
+    def _looks_closer(self, result: MaskResult) -> bool:
+        """Whether a first mask is looked at again from nearby: only small ones gain."""
+        mask_hw = result.probability_hw > self.settings.zoom_threshold
+        if not self.settings.second_look or self.settings.second_look_share >= 1 or not mask_hw.any():
+            return self.settings.second_look
+        box, share = bounding_box(mask_hw), self.settings.second_look_share
+        return box.height < share * result.crop.height and box.width < share * result.crop.width
 
     def _box_step(self, box: Box) -> Step:
         size = self.image_size

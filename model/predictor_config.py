@@ -18,9 +18,9 @@ class PredictorSettings:
         network_px: Side of the square input of the network, in pixels; a multiple of its patch.
         zoom: Whether the network sees a crop around the last mask, from the second click on.
         second_look: Whether the first click is computed again on a crop around its mask.
-        second_look_share: Only if that crop has at most this share of the image's area. 1 looks twice at every mask that
-            does not fill the image. A network that expects an IoU answers with the mean of both looks
-            (`model.candidate_masks.mean_of_looks`), another one with the second.
+        second_look_share: Only for a first mask whose box is smaller than this share of the crop, in height and in width.
+            1 looks twice at every mask that does not fill the image. A network that expects an IoU answers with the mean
+            of both looks (`model.candidate_masks.mean_of_looks`), another one with the second.
         second_look_expansion: Size of that crop, relative to the mask's box.
         flip: Whether the result is averaged with that of the mirrored image.
         threshold: A pixel with a larger probability belongs to the mask.
@@ -71,7 +71,7 @@ class PredictorSettings:
 CLOSE_SHARE = 0.5
 """A crop of less than this share of its image shows it from nearby (`PredictorSettings.close_ups`)."""
 SERVING = PredictorSettings(
-    network_px=336, second_look=True, second_look_share=CLOSE_SHARE, resampling="area", close_ups=True
+    network_px=336, second_look=True, second_look_share=0.7, resampling="area", close_ups=True
 )
 
 

@@ -364,30 +364,20 @@ def test_a_reference_without_a_small_positive_mask_has_no_close_up(
     assert close_up_predictor().encode_reference(IMAGE, positive_hw, negative_hw).close_up is None
 
 
-def looks_at(share: float, monkeypatch: pytest.MonkeyPatch) -> list[Box]:
-    """The crops that a first click looks at."""
+def test_a_first_mask_that_is_not_small_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     network = obedient_network(TINY_CONFIGS["frozen"])
-    fitted = dataclasses.replace(make(network, "served").settings, second_look_share=share)
-    predictor = RefCutPredictor(network, fitted)
-    predictor.set_image(IMAGE)
     crops: list[Box] = []
-    original = predictor._segment_crop
+    for share in (1.0, 0.01):
+        once = dataclasses.replace(make(network, "served").settings, second_look_share=share)
+        predictor = RefCutPredictor(network, once)
+        predictor.set_image(IMAGE)
+        original = predictor._segment_crop
 
-    def segment_crop(clicks: Any, crop: Box, *rest: Any) -> MaskResult:
-        crops.append(crop)
-        return original(clicks, crop, *rest)
+        def segment_crop(clicks: Any, crop: Box, *rest: Any, original: Any = original) -> MaskResult:
+            crops.append(crop)
+            result: MaskResult = original(clicks, crop, *rest)
+            return result
 
-    monkeypatch.setattr(predictor, "_segment_crop", segment_crop)
-    predictor.predict([POOL[0]])
-    return crops
-
-
-def test_a_first_mask_is_looked_at_twice_only_if_the_crop_around_it_is_a_small_part_of_the_image(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    whole, closer = looks_at(1.0, monkeypatch)
-    assert whole == Box.whole(HEIGHT, WIDTH)
-    share = closer.height * closer.width / (HEIGHT * WIDTH)
-    assert share < 0.7 * closer.height / HEIGHT, "the crop's area counts, not its sides"
-    assert looks_at(share, monkeypatch) == [whole, closer]
-    assert looks_at(0.99 * share, monkeypatch) == [whole]
+        monkeypatch.setattr(predictor, "_segment_crop", segment_crop)
+        predictor.predict([POOL[0]])
+    assert len(crops) == 3
