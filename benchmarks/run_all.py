@@ -66,6 +66,7 @@ BENCHMARKS = (
     Benchmark("large_project", 3600, compared=True, arguments=("--repeats", "3")),
     Benchmark("demo_clicks", 1200),
     Benchmark("runtime_differences", 1800),
+    Benchmark("simpleclick_speed", 1800),
     Benchmark("switch_version", 1200),
     Benchmark("click_load", 600),
     Benchmark("overload", 1200),
