@@ -5,7 +5,7 @@
 torch in float32 computes what SimpleClick's own predictor computes, without flip: the whole network for each click. Each
 form gets the same three clicks on each photograph of the demo. The weights are random, because SimpleClick's are not part
 of this repository; the last layer is shifted so that about half of the pixels belong to a mask. Far more pixels lie near
-the threshold than with trained weights: the share that differs compares forms with each other, and says little of a model.
+the threshold than with trained weights: the share that differs compares forms with each other and says little of a model.
 """
 
 from __future__ import annotations
