@@ -28,6 +28,7 @@ class FineTuneSettings(BaseModel):
         rate_head: Learning rate of the decoder.
         rate_prompts: Learning rate of the prompt layers and the learned similarity.
         rate_blocks: Learning rate of the last transformer block.
+        rate_reader: Learning rate of the reader; 0 leaves it as it is.
         warmup_steps: Steps over which the learning rate rises linearly.
         max_click_rounds: Most simulated clicks after the first ones.
         average_decay: Decay of the weight average.
@@ -61,6 +62,7 @@ class FineTuneSettings(BaseModel):
     rate_head: float = 1e-3
     rate_prompts: float = 2.5e-4
     rate_blocks: float = 1e-4
+    rate_reader: float = Field(0.0, ge=0)
     warmup_steps: int = Field(20, ge=1)
     max_click_rounds: int = Field(2, ge=0, lt=ROUND_SLOTS)
     average_decay: float = 0.95

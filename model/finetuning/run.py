@@ -319,6 +319,7 @@ class FineTuning:
             rate_head=settings.rate_head,
             rate_prompts=settings.rate_prompts,
             rate_blocks=settings.rate_blocks,
+            rate_reader=settings.rate_reader,
             warmup_steps=settings.warmup_steps,
             max_click_rounds=settings.max_click_rounds,
             average_decay=settings.average_decay,

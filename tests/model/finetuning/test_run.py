@@ -286,6 +286,17 @@ def test_the_expected_iou_of_a_child_is_corrected_by_its_checks(tmp_path, monkey
     assert scale * np.log(9) + shift == pytest.approx(0, abs=0.5)
 
 
+@pytest.mark.parametrize("rate", [0.0, 1e-2])
+def test_the_reader_of_a_child_learns_if_it_has_a_rate(tmp_path, rate):
+    parent = parent_version(tmp_path / "parent", TINY_READING)
+    settings = QUICK.model_copy(update={"rate_reader": rate})
+    run = fine_tune(fish_snapshot(tmp_path / "snapshot"), parent, tmp_path / "run", settings)
+    before, after = load_network(parent).state_dict(), load_network(run).state_dict()
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert ("reader" in changed) == (rate > 0)
+    assert "head" in changed
+
+
 @pytest.mark.parametrize("enough", [True, False])
 def test_when_the_gpu_runs_out_of_memory_a_smaller_batch_is_tried_once(tmp_path, parent, monkeypatch, enough):
     computed: list[int] = []
