@@ -58,6 +58,7 @@ def settings_of(folder: Path, loaded: int | None) -> Settings:
 
 def trained_names(network: RefCut) -> set[str]:
     """Tensors that a fine-tuning changes."""
+    network.requires_grad_(True)
     network.backbone.requires_grad_(False)
     return {name for name, parameter in network.named_parameters() if parameter.requires_grad}
 

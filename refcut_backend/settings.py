@@ -237,7 +237,7 @@ class Settings(BaseSettings):
     )
     train_timeout_s: int = Field(21600, ge=60, description="time limit for a whole training")
     train_learning_s: int = Field(
-        720,
+        2700,
         ge=10,
         description="time for the optimisation within a training, which takes as many steps as fit, up to a limit by the "
         "number of images; snapshot and comparison come on top",

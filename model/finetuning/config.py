@@ -23,7 +23,7 @@ class FineTuneSettings(BaseModel):
         steps_per_image: See `steps`.
         min_steps: See `steps`.
         max_steps: See `steps`.
-        size_px: Side of the square crops.
+        size_px: Side of the square crops; the size at which clicks are answered.
         groups: Groups of targets per step.
         rate_head: Learning rate of the decoder.
         rate_prompts: Learning rate of the prompt layers and the learned similarity.
@@ -52,19 +52,19 @@ class FineTuneSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int = 0
-    time_limit_s: float = Field(720.0, gt=0)
+    time_limit_s: float = Field(2700.0, gt=0)
     steps: int | None = Field(None, ge=1)
     steps_per_image: int = Field(6, ge=1)
     min_steps: int = Field(120, ge=1)
     max_steps: int = Field(400, ge=1)
-    size_px: int = 224
+    size_px: int = 336
     groups: int = Field(2, ge=1)
     rate_head: float = 1e-3
     rate_prompts: float = 2.5e-4
     rate_blocks: float = 1e-4
-    rate_reader: float = Field(0.0, ge=0)
+    rate_reader: float = Field(3e-4, ge=0)
     warmup_steps: int = Field(20, ge=1)
-    max_click_rounds: int = Field(2, ge=0, lt=ROUND_SLOTS)
+    max_click_rounds: int = Field(3, ge=0, lt=ROUND_SLOTS)
     average_decay: float = 0.95
     reference_share: float = Field(0.5, ge=0, le=1)
     session_share: float = Field(0.25, ge=0, le=1)

@@ -35,6 +35,7 @@ from model.finetuning.early_stopping import (
     masks_to_check,
     split_validation,
 )
+from model.finetuning.run_settings import begin_or_resume
 from model.finetuning.sampling import FineTuneSampler, Shares, logged_objects, reference_objects
 from model.finetuning.time_budget import TimeBudget, make_plan, read_plan
 from model.network.config import NetworkConfig
@@ -57,7 +58,7 @@ def fine_tune(
     processes: Processes = SINGLE_PROCESS,
     anchor_dir: Path | None = None,
 ) -> Path:
-    """Train a child of a version, or resume a run that was killed.
+    """Train a child of a version, or resume a run that was killed. A run with other settings starts again.
 
     If a GPU has not enough memory for a step, the step is computed one group at a time.
 
@@ -85,6 +86,9 @@ def fine_tune(
     """
     settings = settings or FineTuneSettings()
     run_dir.mkdir(parents=True, exist_ok=True)
+    if processes.writes:
+        begin_or_resume(run_dir, settings)
+    processes.wait()
 
     def run(accumulate: int) -> Path:
         return FineTuning(

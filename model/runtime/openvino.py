@@ -45,7 +45,7 @@ MODEL_FILE = "model.xml"
 KEPT_BYTES = 4 * 2**30
 """Size of the cache folder, above which the stages that were used least recently are removed. A version's own stages take
 15 MB, so about 270 versions fit."""
-BFLOAT16_STAGES = frozenset({"image", "detail", "reference", "compare", "clicks"})
+BFLOAT16_STAGES = frozenset({"image", "reader", "detail", "reference", "compare", "clicks"})
 """Stages computed in bfloat16 where the processor has it. "match" compares cosines that differ by less than it can tell
 apart; it would save 2 ms, and change .03 % of the pixels."""
 USED_WITH_TORCH = (*BASE_PREFIXES, "reader.", "rpg.", "likeness.")
@@ -118,7 +118,9 @@ class OpenVinoStages:
         tokens, *others = self._run("image", [image])
         comparison = others.pop(0) if self.config.reference_features == "frozen" else None
         detail = self._run("detail", [image])[0] if self.config.detail_channels else None
-        reader = others.pop(0) if self.config.reader is not None else None
+        reader = (
+            None if comparison is None or self.config.reader is None else self._run("reader", [comparison])[0]
+        )
         return ImageFeatures(tokens, comparison, detail, self._network.backbone.grid_of(image), reader)
 
     def encode_reference(

@@ -1,15 +1,16 @@
 """The network's stages as OpenVINO models: each for one image size, with 8-bit weights in large layers.
 
     stage       computes                                        weights
-    image       image to tokens, comparison, reader features    frozen encoder, reader
+    image       image to tokens and comparison features         frozen encoder
+    reader      comparison features to reader features          reader
     detail      image to border features                        detail branch
     reference   image to a reference's tokens, if "image" does not compute them
     match       image and reference, compared by the reader     reader
     compare     patches, compared with reference and clicks     reader
     clicks      click maps and tokens to logits                 all others
 
-A fine-tuning leaves encoder and reader as they are, so its version has "image", "match" and "compare" in common with the
-model that it comes from. `stage_keys` says which stages of two networks are equal.
+A fine-tuning leaves the encoder as it is, so its version has "image", the largest stage, in common with the model that it
+comes from. `stage_keys` says which stages of two networks are equal.
 
 Weights have one scale per output channel. Activations are rounded to 8 bits when they are computed, in groups of input
 channels with one scale each ("dynamic quantisation"), so nothing has to be calibrated. Attention, norms, neck and head,
@@ -38,8 +39,8 @@ MIN_WEIGHTS = 10_000
 """Layers with fewer weights are not rounded: they take no time."""
 GROUPS = (256, 128, 64, 32)
 
-STAGES = ("image", "detail", "reference", "match", "compare", "clicks")
-FORMAT = 5
+STAGES = ("image", "reader", "detail", "reference", "match", "compare", "clicks")
+FORMAT = 6
 """Part of all `stage_keys`. To be increased when this module changes what it makes."""
 READER_PREFIX = "reader."
 DETAIL_PREFIX = "detail."
@@ -70,7 +71,7 @@ def quantisation_group(network: RefCut) -> int:
 
 
 class _Image(nn.Module):
-    """Image to tokens, and the comparison and reader features if the network has them."""
+    """Image to tokens, and the comparison features if the network has them."""
 
     def __init__(self, network: RefCut) -> None:
         super().__init__()
@@ -78,8 +79,19 @@ class _Image(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         features = self.network.encode_image(image)
-        found = (features.tokens, features.comparison, features.reader)
-        return tuple(tensor for tensor in found if tensor is not None)
+        return (features.tokens,) if features.comparison is None else (features.tokens, features.comparison)
+
+
+class _Reader(nn.Module):
+    """Comparison features to what the reader matches."""
+
+    def __init__(self, network: RefCut, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.network = network
+        self.grid = grid
+
+    def forward(self, comparison: Tensor) -> Tensor:
+        return self.network.reader.encode(comparison, self.grid)
 
 
 class _Detail(nn.Module):
@@ -152,6 +164,12 @@ class _Clicks(nn.Module):
         features = ImageFeatures(tokens, None, detail, self.grid)
         found = self.network.segment_compared(features, coords, prompt, channels)
         return found.logits if found.quality is None else (found.logits, found.quality)
+
+
+def reader_inputs(features: ImageFeatures) -> list[Tensor]:
+    """Inputs of the stage "reader": the comparison features of an image or crop."""
+    assert features.comparison is not None
+    return [features.comparison]
 
 
 def match_inputs(features: ImageFeatures, reference: CondensedReference) -> list[Tensor]:
@@ -229,6 +247,7 @@ def stages_of(config: NetworkConfig) -> tuple[str, ...]:
     "reference" is missing if "image" already computes a reference's tokens.
     """
     lacking = {
+        "reader": config.reader is None,
         "detail": not config.detail_channels,
         "reference": config.reference_features == "frozen",
         "match": config.reader is None,
@@ -267,12 +286,12 @@ def _has_weight(stage: str, name: str, config: NetworkConfig) -> bool:
     of_base, of_reader = name.startswith(BASE_PREFIXES), name.startswith(READER_PREFIX)
     if stage == "detail":
         return name.startswith(DETAIL_PREFIX)
-    if stage in ("match", "compare"):
+    if stage in ("reader", "match", "compare"):
         return of_reader
     if config.reference_features != "frozen":
         return not name.startswith(DETAIL_PREFIX)
     if stage == "image":
-        return of_base or of_reader
+        return of_base
     # Block 0 adds the encoder's position embedding.
     return not (of_reader or name.startswith(DETAIL_PREFIX) or (of_base and config.fusion_block))
 
@@ -302,6 +321,7 @@ def convert(network: RefCut, size_px: int, stages: Sequence[str] | None = None) 
 
     modules: dict[str, Callable[[], tuple[nn.Module, list[Tensor]]]] = {
         "image": lambda: (_Image(network), [image]),
+        "reader": lambda: (_Reader(network, features.grid), reader_inputs(features)),
         "detail": lambda: (_Detail(network), [image]),
         "reference": lambda: (_Reference(network), [image]),
         "match": lambda: (_Match(network), reference_inputs()),

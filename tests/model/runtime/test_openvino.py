@@ -40,6 +40,7 @@ from model.runtime.openvino_export import (
     match_inputs,
     openvino_package,
     quantisation_group,
+    reader_inputs,
     stage_keys,
     stages_of,
 )
@@ -394,6 +395,8 @@ def fine_tuned(network: RefCut, seed: int = 1) -> RefCut:
     """A network that differs from another one in what a fine-tuning changes."""
     child = copy.deepcopy(network)
     child.backbone.requires_grad_(False)
+    if network.config.reader is not None:
+        child.reader.requires_grad_(True)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in child.parameters():
@@ -411,8 +414,9 @@ def test_a_version_converts_and_stores_only_what_its_training_changed(
     first = OpenVinoStages(shared, 56, tmp_path)
     conversions.clear()
     second = OpenVinoStages(fine_tuned(shared), 56, tmp_path)
-    assert conversions == ["detail", "clicks"]
-    assert {len(list(tmp_path.glob(f"{stage}-*"))) for stage in ("detail", "clicks")} == {2}
+    trained = ["reader", "detail", "match", "compare", "clicks"] if config.reader else ["detail", "clicks"]
+    assert conversions == trained
+    assert {len(list(tmp_path.glob(f"{stage}-*"))) for stage in trained} == {2}
     assert len(list(tmp_path.glob("image-*"))) == 1
     for name, stage in first._stages.items():
         assert (second._stages[name] is stage) == (name not in conversions), name
@@ -513,6 +517,7 @@ def stage_outputs(network: RefCut) -> dict[str, list[torch.Tensor]]:
             inputs = compare_inputs(fixed, features, given.coords, reference)
             run["compare"] = openvino_export._Compare(network, (side, side)), inputs
         if config.reader is not None:
+            run["reader"] = openvino_export._Reader(network, (side, side)), reader_inputs(features)
             run["match"] = (
                 openvino_export._Match(network),
                 match_inputs(features, fixed.condense_reference(given.tokens, side * side)),
