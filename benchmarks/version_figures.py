@@ -6,13 +6,13 @@ Photographs of a project are evaluated as `model.evaluation.compare` does it.
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from model.checkpoints.version_folder import VERSION_FILE, file_digest
+from model.cli.evaluate import read_set
 from model.data.readers import SetDescription
 from model.data.snapshot import Snapshot
 from model.evaluation.compare import (
@@ -34,12 +34,14 @@ from model.evaluation.samples import enumerate_samples, limit_samples
 class Measure:
     """What versions are measured on. Figures are kept in `folder`, by weights, and not computed twice.
 
-    general_sets: named as for `python -m model evaluate`. general_limit: samples of each kind in a set.
+    general_sets: named as for `python -m model evaluate`. general_limit: samples of each kind in a set. development: take
+    only this share of the sets, the one that training leaves out; None takes all.
     """
 
     folder: Path
     general_sets: tuple[str, ...] = ()
     general_limit: int = 24
+    development: float | None = None
     compare: CompareSettings = field(default_factory=CompareSettings)
 
     def project(self, weights: Path, snapshot: Snapshot) -> list[AnnotatedMask]:
@@ -57,9 +59,9 @@ class Measure:
             path.write_text(json.dumps(summary(self.project(weights, snapshot), self.compare.max_clicks)))
         return dict(json.loads(path.read_text()))
 
-    def general(self, weights: Path) -> dict[str, float]:
-        """Mean IoU of the first click with the right reference, by set."""
-        path = self._path(weights, f"general-{self.general_limit}")
+    def general(self, weights: Path) -> dict[str, dict[str, float]]:
+        """IoU of the first click with the right reference, by set and by sample (`Sample.key`)."""
+        path = self._path(weights, f"general-{self.general_limit}-{self.development}")
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(self._first_clicks(weights)))
@@ -68,17 +70,17 @@ class Measure:
     def _path(self, weights: Path, what: str) -> Path:
         return self.folder / f"{file_digest(weights / VERSION_FILE)[:12]}-{what}.json"
 
-    def _first_clicks(self, weights: Path) -> dict[str, float]:
-        sets = [_read(text) for text in self.general_sets]
+    def _first_clicks(self, weights: Path) -> dict[str, dict[str, float]]:
+        sets = [read_set(SetDescription.parse(text), self.development) for text in self.general_sets]
         predictor = make_predictor(weights, self.compare)
         evaluator = Evaluator(sets, predictor, ClickLimits(1, 1))
         return {one.name: self._first_click(evaluator, number, one) for number, one in enumerate(sets)}
 
-    def _first_click(self, evaluator: Evaluator, number: int, one: EvaluationSet) -> float:
+    def _first_click(self, evaluator: Evaluator, number: int, one: EvaluationSet) -> dict[str, float]:
         right = (Mode.parse("right"),)
         samples = limit_samples(enumerate_samples(one.annotated_objects)[0], self.general_limit)
         records = [record for sample in samples for record in evaluator.run(Task(number, sample, right))]
-        return statistics.mean(record.ious[0] for record in records if record.referenced)
+        return {record.sample: record.ious[0] for record in records if record.referenced}
 
 
 def summary(masks: list[AnnotatedMask], max_clicks: int) -> dict[str, Any]:
@@ -100,11 +102,8 @@ def summary(masks: list[AnnotatedMask], max_clicks: int) -> dict[str, Any]:
     }
 
 
-def _read(text: str) -> EvaluationSet:
-    description = SetDescription.parse(text)
-    return EvaluationSet(description.name, description.read())
-
-
-def general_sets(folder: Path, names: Sequence[str] = ("car_parts", "ccp")) -> tuple[str, ...]:
+def general_sets(
+    folder: Path, split: str = "val", names: Sequence[str] = ("car_parts", "ccp")
+) -> tuple[str, ...]:
     """The general sets of a folder that has them as docs/data-formats.md describes."""
-    return tuple(f"{folder / name / 'val.json'},name={name}" for name in names)
+    return tuple(f"{folder / name / split}.json,name={name}" for name in names)
