@@ -13,10 +13,11 @@ TITLES = {"noc85": "Clicks per mask (NoC@85)", "first_click_iou": "IoU of the fi
 
 def draw(path: Path, found: dict[str, Any]) -> None:
     """found: what benchmarks.simulated_team keeps in results.json."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = Figure(figsize=(9, 4.1), layout="constrained")
     for axes, (name, title) in zip(figure.subplots(1, 2), TITLES.items(), strict=True):
         _draw_one(axes, name, title, found["versions"])
-    figure.axes[0].legend(fontsize=8)
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     figure.savefig(path, dpi=120)
 
 
