@@ -10,8 +10,9 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 
@@ -60,13 +61,18 @@ class Outcome:
 
 @dataclass
 class Backend:
-    """A running backend. environment: what its commands need to find it. label_config: sent with every click."""
+    """A running backend.
+
+    environment: what its commands need to find it. label_config: sent with every click. new_annotators: numbers of
+    annotators who have not clicked yet; a worker keeps the masks of clicks that were sent before.
+    """
 
     process: subprocess.Popen[bytes]
     client: httpx.Client
     redis: Redis
     environment: Mapping[str, str]
     label_config: str = LABEL_CONFIG
+    new_annotators: Iterator[int] = field(default_factory=count)
 
     def click(self, click: StreamClick) -> Outcome:
         """Sends a click as Label Studio does."""

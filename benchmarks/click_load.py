@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 from benchmarks.backend import ANSWERED, LOST, Backend, Outcome, running_backend
@@ -77,7 +78,7 @@ def send_load(
     seconds: float,
     clicks: Callable[[int], Iterator[StreamClick]] = clicks_of,
 ) -> Load:
-    """Sends every click at its time and waits for all answers.
+    """Sends every click at its time and waits for all answers. Every load has annotators of its own.
 
     Args:
         backend: Takes the clicks.
@@ -87,7 +88,7 @@ def send_load(
         seconds: How long clicks are sent.
         clicks: The clicks of an annotator.
     """
-    streams = [clicks(number) for number in range(annotators)]
+    streams = [clicks(number) for number in islice(backend.new_annotators, annotators)]
     before = backend.memory_mb()
     started = time.monotonic()
     replies: list[Future[Outcome]] = []

@@ -18,10 +18,11 @@ import argparse
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -129,12 +130,13 @@ def saturate(subject: Subject, seconds: float) -> Run:
                 break
         return outcomes
 
-    return _timed(subject, 1.0, lambda: _all(click_until_the_end))
+    callers = islice(subject.backend.new_annotators, CALLERS)
+    return _timed(subject, 1.0, lambda: _all(callers, click_until_the_end))
 
 
-def _all(click_until_the_end: Callable[[int], list[Outcome]]) -> list[Outcome]:
+def _all(annotators: Iterable[int], click_until_the_end: Callable[[int], list[Outcome]]) -> list[Outcome]:
     with ThreadPoolExecutor(CALLERS) as pool:
-        return [o for outcomes in pool.map(click_until_the_end, range(50, 50 + CALLERS)) for o in outcomes]
+        return [outcome for outcomes in pool.map(click_until_the_end, annotators) for outcome in outcomes]
 
 
 def _timed(subject: Subject, factor: float, send: Callable[[], list[Outcome]]) -> Run:
