@@ -1,6 +1,6 @@
 """Does the score of a mask that nobody clicked say how good it is?
 
-    python -m benchmarks.prelabel_score --data coco:../shared/data/car_parts/val.json,name=car --out DIR [--fit]
+    python -m benchmarks.prelabel_score --data coco:DATA/car_parts/val.json,name=car --out DIR [--fit]
 
 On each photograph up to four labels that are there and one that is not are looked for, as `refcut prelabel` does, with
 the next photograph that has the label as reference. Run again with the same --out to go on. --fit prints the constants of
