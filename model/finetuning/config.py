@@ -23,7 +23,7 @@ class FineTuneSettings(BaseModel):
         steps_per_image: See `steps`.
         min_steps: See `steps`.
         max_steps: See `steps`.
-        size_px: Side of the square crops; the size at which clicks are answered.
+        size_px: Side of the square crops. By default the size at which `s14` answers clicks.
         groups: Groups of targets per step.
         rate_head: Learning rate of the decoder.
         rate_prompts: Learning rate of the prompt layers and the learned similarity.

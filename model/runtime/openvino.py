@@ -115,12 +115,10 @@ class OpenVinoStages:
         """As `RefCut.encode_image`. Images of another size than `size_px` are computed by torch."""
         if not self._fits(image):
             return self._whole_network().encode_image(image)
-        tokens, *others = self._run("image", [image])
-        comparison = others.pop(0) if self.config.reference_features == "frozen" else None
+        tokens, *compared = self._run("image", [image])
+        comparison = compared[0] if compared else None
         detail = self._run("detail", [image])[0] if self.config.detail_channels else None
-        reader = (
-            None if comparison is None or self.config.reader is None else self._run("reader", [comparison])[0]
-        )
+        reader = self._run("reader", compared)[0] if self.config.reader is not None else None
         return ImageFeatures(tokens, comparison, detail, self._network.backbone.grid_of(image), reader)
 
     def encode_reference(
