@@ -63,14 +63,16 @@ class Outcome:
 class Backend:
     """A running backend.
 
-    environment: what its commands need to find it. label_config: sent with every click. new_annotators: numbers of
-    annotators who have not clicked yet; a worker keeps the masks of clicks that were sent before.
+    environment: what its commands need to find it. log: file with what it prints. label_config: sent with every click.
+    new_annotators: numbers of annotators who have not clicked yet; a worker keeps the masks of clicks that were sent
+    before.
     """
 
     process: subprocess.Popen[bytes]
     client: httpx.Client
     redis: Redis
     environment: Mapping[str, str]
+    log: Path
     label_config: str = LABEL_CONFIG
     new_annotators: Iterator[int] = field(default_factory=count)
 
@@ -115,10 +117,12 @@ def running_backend(
     click_timeout_s: int = 8,
     more: Mapping[str, str] = MappingProxyType({}),
     module: str = "refcut_backend",
+    command: str = "run",
 ) -> Iterator[Backend]:
     """Ready for clicks: all workers have their model loaded. Its log goes to `refcut.log` in a folder that is removed.
 
     more: settings. module: what `python -m MODULE run` starts; `tests.support.fake_run` has workers without a model.
+    command: `serve` starts the web server alone; workers is 0 then.
     """
     with ExitStack() as stack:
         redis = stack.enter_context(EmbeddedRedis())
@@ -134,14 +138,14 @@ def running_backend(
             "REFCUT_PORT": str(port),
             "REFCUT_STATE_DIR": str(folder),
             "REFCUT_REDIS_URL": redis.url,
-            "REFCUT_WORKERS": str(workers),
+            "REFCUT_WORKERS": str(max(workers, 1)),
             "REFCUT_TRAINING_WORKER": "false",
             "REFCUT_CLICK_TIMEOUT_S": str(click_timeout_s),
             "FAKE_WORKER_LOG": str(folder / "computed"),
             **more,
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", module, "run"],
+            [sys.executable, "-m", module, command],
             env=os.environ | settings,
             cwd=REPOSITORY,
             stdout=log,
@@ -160,19 +164,21 @@ def running_backend(
             stack.enter_context(client),
             stack.enter_context(closing(connect_redis(redis.url))),
             os.environ | settings,
+            folder / "refcut.log",
         )
-        _wait_until_ready(backend, workers, folder / "refcut.log")
+        wait_until_ready(backend, workers)
         setup = {"project": "1.1", "schema": LABEL_CONFIG, "access_token": "none"}
         hostname = f"http://127.0.0.1:{photographs.server_port}"
         client.post("/setup", json=setup | {"hostname": hostname}).raise_for_status()
         yield backend
 
 
-def _wait_until_ready(backend: Backend, workers: int, log: Path) -> None:
+def wait_until_ready(backend: Backend, workers: int) -> None:
+    """Wait until the web server answers and so many workers have their model loaded. Raise SystemExit if they do not."""
     deadline = time.monotonic() + START_LIMIT_S
     while len(backend.workers()) < workers or not _is_listening(backend.client):
         if backend.process.poll() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"the backend did not start:\n{log.read_text()}")
+            raise SystemExit(f"the backend did not start:\n{backend.log.read_text()}")
         time.sleep(0.1)
 
 

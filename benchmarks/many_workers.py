@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,7 +37,14 @@ def measure(workers: int, callers: int, warm_up_s: float, seconds: float) -> lis
         began = time.monotonic() + warm_up_s
         end = began + seconds
         replies = [pool.submit(click_until, backend, number, end) for number in range(callers)]
-        outcomes = [outcome for reply in replies for outcome in reply.result()]
+        return answered_within([reply.result() for reply in replies], began, end)
+
+
+def answered_within(
+    outcomes_of_callers: Sequence[Sequence[Outcome]], began: float, end: float
+) -> list[Outcome]:
+    """Outcomes of the clicks of all callers that were sent and answered between two times (`time.monotonic()`)."""
+    outcomes = [outcome for outcomes in outcomes_of_callers for outcome in outcomes]
     return [
         outcome for outcome in outcomes if outcome.sent >= began and outcome.sent + outcome.seconds <= end
     ]

@@ -84,13 +84,14 @@ NEED_MORE = frozenset(
         "demo_start",
         "face_parts",
         "forgetting",
+        "many_machines",
         "prelabel_score",
         "simulated_team",
         "table2",
         "touching_pairs",
     }
 )
-"""Scripts that need photographs which are not in this repository, or an installed Label Studio."""
+"""Scripts that need photographs which are not in this repository, an installed Label Studio, or the rights of root."""
 HELPERS = frozenset(
     {"capacity_model", "eager_run", "instant_server", "run_all", "training_beside", "worker_without_network"}
 )
