@@ -28,6 +28,10 @@ COMMANDS = {
     "make-synthetic-data": "draw a small training set of coloured shapes",
 }
 """Every command with its line in `--help`."""
+RESUMED = frozenset({"train", "cache-features", "train-reader", "finetune", "evaluate"})
+"""Commands that go on where an earlier run with the same output folder was stopped."""
+STOPPED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -37,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         argv: Name of the command, then its own arguments; None reads the process's command line.
 
     Raises:
-        SystemExit: With status 0 after `--help`, 2 if there is no such command or its input cannot be used.
+        SystemExit: With status 0 after `--help`, 2 if there is no such command or its input cannot be used, 130 after
+            Ctrl-C.
     """
     command, *arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if command in ("-h", "--help"):
@@ -45,8 +50,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if command not in COMMANDS:
         OneLineParser(prog=PROGRAM).error(f"there is no command '{command}'; see {PROGRAM} --help")
-    module = importlib.import_module(f"model.cli.{command.replace('-', '_')}")
-    module.main(arguments)
+    try:
+        module = importlib.import_module(f"model.cli.{command.replace('-', '_')}")
+        module.main(arguments)
+    except KeyboardInterrupt:
+        more = "; the same command goes on from what it has saved" if command in RESUMED else ""
+        print(f"\nstopped by Ctrl-C{more}", file=sys.stderr)
+        raise SystemExit(STOPPED) from None
 
 
 def _help() -> str:

@@ -43,6 +43,23 @@ def test_an_unknown_command_is_refused_in_one_line(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "error: there is no command 'segmnt'; see python -m model --help\n"
 
 
+@pytest.mark.parametrize(("command", "goes_on"), [("evaluate", True), ("average", False)])
+def test_ctrl_c_ends_a_command_in_one_line_that_says_whether_it_can_go_on(
+    command: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_argv: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"model.cli.{command}.main", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main([command])
+    assert ended.value.code == 130
+    assert (
+        capsys.readouterr().err
+        == "\nstopped by Ctrl-C" + goes_on * ("; the same command goes on from what it has saved") + "\n"
+    )
+
+
 def test_the_help_of_the_program_needs_no_torch() -> None:
     script = "import sys; from model.cli.main import main; main(['--help']); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, capture_output=True)
