@@ -1,10 +1,13 @@
 """Does the score of a mask that nobody clicked say how good it is?
 
-    python -m benchmarks.prelabel_score --data coco:DATA/car_parts/val.json,name=car --out DIR [--fit]
+    python -m benchmarks.prelabel_score --data coco:DATA/car_parts/val.json,name=car --out FILE
 
-On each photograph up to four labels that are there and one that is not are looked for, as `refcut prelabel` does, with
-the next photograph that has the label as reference. Run again with the same --out to go on. --fit prints the constants of
-model/proposals.py; give it training photographs.
+On each photograph up to four labels that are there and two that are not are looked for, as `refcut prelabel` does, with
+the next photograph that has the label as reference. Run again with the same --out to go on.
+
+The constants of model/proposal_score.py are fitted on the development share of the training photographs, which no
+training sees: --data coco:DATA/car_parts/train.json,name=car --development 0.05 --photographs 1000 --fit. Fit them again
+for new weights.
 """
 
 from __future__ import annotations
@@ -27,23 +30,20 @@ from scipy.stats import spearmanr  # type: ignore[import-untyped]
 from benchmarks.report import machine, print_table
 from model.checkpoints.weights import SHIPPED_DIR
 from model.cli.evaluate import PredictorFactory, parse_set
-from model.data.annotated_objects import AnnotatedObject
+from model.data.annotated_objects import AnnotatedObject, is_development
 from model.data.readers import SetDescription
 from model.evaluation.references import ReferenceChoice
 from model.masks import encode, intersection_over_union, union
 from model.predictor import RefCutPredictor
-from model.proposals import (
-    Proposal,
-    ProposalFeatures,
-    ProposalLimits,
-    expected_iou,
-    find_candidates,
-    without_overlaps,
-)
+from model.proposal_score import ProposalFeatures, expected_iou
+from model.proposals import Proposal, ProposalLimits, find_candidates, without_overlaps
 from model.types import BoolMask, Box, MaskResult
+from refcut_backend.label_studio import brush_rle
+from refcut_backend.prelabeling.rivals import without_rivals
 from refcut_backend.prelabeling.task import task_score
+from refcut_backend.queue.messages import FoundLabel, FoundMask
 
-THERE, ABSENT = 4, 1
+THERE, ABSENT = 4, 2
 """Labels of a photograph that are looked for."""
 PIECE = 0.1
 """A piece of a label's mask counts as an object of its own from this share of the largest one on."""
@@ -70,18 +70,40 @@ class Looked:
     found: list[Found]
 
     def kept(self, limits: ProposalLimits) -> list[Found]:
-        """What would be proposed."""
+        """What would be proposed, were this the only label."""
         iou_of = {id(found.proposal): found.iou for found in self.found}
         wanted = [f.proposal for f in self.found if f.proposal.score >= limits.min_score]
         return [Found(p, iou_of[id(p)]) for p in without_overlaps(wanted, limits.overlap)]
 
 
-def look(description: SetDescription, count: int, predictor: RefCutPredictor, out: Path) -> None:
-    """Looks at the photographs of a set that are not in the file yet, and appends a line for each label."""
+@dataclass(frozen=True)
+class PrelabelledTask:
+    """A photograph, and what is proposed of each label that was looked for."""
+
+    labels: list[Looked]
+    proposed: list[list[Found]]
+
+
+def look(
+    description: SetDescription,
+    count: int,
+    predictor: RefCutPredictor,
+    out: Path,
+    development: float | None = None,
+) -> None:
+    """Looks at the photographs of a set that are not in the file yet, and appends a line for each label.
+
+    development: share of a training set that is left out of it; only these photographs are looked at. References may be
+    any photographs of the set.
+    """
     annotated_objects = description.read()
+    chosen = [
+        number
+        for number in np.random.default_rng(SEED).permutation(len(annotated_objects))
+        if development is None or is_development(annotated_objects[number], development)
+    ]
     done = {(line["set"], line["photograph"]) for line in _lines(out)}
-    random = np.random.default_rng(SEED)
-    for number in random.permutation(len(annotated_objects))[:count]:
+    for number in chosen[:count]:
         annotated_object = annotated_objects[number]
         if (description.name, annotated_object.image_path.name) in done:
             continue
@@ -170,13 +192,38 @@ def _objects(target_hw: BoolMask) -> Iterator[BoolMask]:
             yield pieces == piece
 
 
+def tasks_of(looked: Sequence[Looked], limits: ProposalLimits) -> list[PrelabelledTask]:
+    """What the program would propose on each photograph."""
+    by_photograph: dict[tuple[str, str], list[Looked]] = {}
+    for one in looked:
+        by_photograph.setdefault((one.set_name, one.photograph), []).append(one)
+    return [_prelabelled(labels, limits) for labels in by_photograph.values()]
+
+
+def _prelabelled(labels: list[Looked], limits: ProposalLimits) -> PrelabelledTask:
+    kept = [one.kept(limits) for one in labels]
+    found_of: dict[int, Found] = {}
+    answers = []
+    for one, masks in zip(labels, kept, strict=True):
+        made = [
+            FoundMask(brush_rle.encode(found.proposal.result.mask_hw), found.proposal.score)
+            for found in masks
+        ]
+        found_of |= {id(mask): found for mask, found in zip(made, masks, strict=True)}
+        height, width = one.target_hw.shape
+        answers.append(FoundLabel(one.label, "image", width, height, tuple(made), ()))
+    stay = [[found_of[id(mask)] for mask in label.masks] for label in without_rivals(answers)]
+    return PrelabelledTask(labels, stay)
+
+
 def report(looked: Sequence[Looked]) -> None:
     """Tables: how scores and IoUs go together, score by score."""
-    limits = ProposalLimits()
-    kept = [found for one in looked for found in one.kept(limits)]
-    there = [one for one in looked if one.target_hw.any()]
-    absent = [one for one in looked if not one.target_hw.any()]
-    print(f"{machine()}; {len({(o.set_name, o.photograph) for o in looked})} photographs\n")
+    tasks = tasks_of(looked, ProposalLimits())
+    proposed = [pair for task in tasks for pair in zip(task.labels, task.proposed, strict=True)]
+    kept = [found for _, masks in proposed for found in masks]
+    there = [masks for one, masks in proposed if one.target_hw.any()]
+    absent = [masks for one, masks in proposed if not one.target_hw.any()]
+    print(f"{machine()}; {len(tasks)} photographs\n")
     print_table(
         ["what is compared", "n", "Spearman"],
         [
@@ -184,40 +231,38 @@ def report(looked: Sequence[Looked]) -> None:
             _correlation(
                 "... of all that were tried", [(f.proposal.score, f.iou) for o in looked for f in o.found]
             ),
-            _correlation("each task's score, the mean IoU of its labels", list(_tasks(looked, limits))),
+            _correlation("each task's score, the mean IoU of its labels", list(_tasks(tasks))),
         ],
     )
     print()
     print_table(["score", "masks", "mean score", "mean IoU", "IoU at least .5"], list(_reliability(kept)))
     print()
-    found = [one for one in there if one.kept(limits)]
-    best = [max(f.iou for f in one.kept(limits)) for one in found]
+    best = [max(f.iou for f in masks) for masks in there if masks]
     print_table(
         ["labels", "n", "with a mask", "best mask's mean IoU"],
         [
-            ["on the photograph", len(there), len(found), f"{np.mean(best or [0]):.2f}"],
-            ["not on it", len(absent), sum(bool(one.kept(limits)) for one in absent), "-"],
+            ["on the photograph", len(there), len(best), f"{np.mean(best or [0]):.2f}"],
+            ["not on it", len(absent), sum(bool(masks) for masks in absent), "-"],
         ],
     )
 
 
-def _tasks(looked: Sequence[Looked], limits: ProposalLimits) -> Iterator[tuple[float, float]]:
+def _tasks(tasks: Sequence[PrelabelledTask]) -> Iterator[tuple[float, float]]:
     """Of each photograph: its prediction's score, and the mean IoU of what is proposed of the labels that are there."""
-    by_task: dict[tuple[str, str], list[Looked]] = {}
-    for one in looked:
-        by_task.setdefault((one.set_name, one.photograph), []).append(one)
-    for labels in by_task.values():
-        kept = [one.kept(limits) for one in labels]
+    for task in tasks:
         ious = [
             intersection_over_union(
                 one.target_hw,
                 union([np.zeros_like(one.target_hw), *(f.proposal.result.mask_hw for f in masks)]),
             )
-            for one, masks in zip(labels, kept, strict=True)
+            for one, masks in zip(task.labels, task.proposed, strict=True)
             if one.target_hw.any()
         ]
         if ious:
-            yield task_score([[f.proposal.score for f in masks] for masks in kept]), float(np.mean(ious))
+            yield (
+                task_score([[f.proposal.score for f in masks] for masks in task.proposed]),
+                float(np.mean(ious)),
+            )
 
 
 def _correlation(name: str, pairs: Sequence[tuple[float, float]]) -> list[object]:
@@ -268,6 +313,12 @@ def main() -> None:
     parser.add_argument(
         "--photographs", type=int, default=40, help="of each set, chosen at random but always the same"
     )
+    parser.add_argument(
+        "--development",
+        type=float,
+        metavar="SHARE",
+        help="only this share of the photographs, which trainings leave out",
+    )
     parser.add_argument("--runtime", choices=("auto", "openvino", "torch"), default="auto")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--fit", action="store_true", help="print the constants that these photographs give")
@@ -275,7 +326,7 @@ def main() -> None:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     predictor = PredictorFactory(SHIPPED_DIR, {}, arguments.threads, arguments.runtime)()
     for description in arguments.data:
-        look(description, arguments.photographs, predictor, arguments.out)
+        look(description, arguments.photographs, predictor, arguments.out, arguments.development)
     looked = read(arguments.out)
     report(looked)
     if arguments.fit:

@@ -45,8 +45,8 @@ from model.memory import nbytes
 from model.network.click_maps import box_maps, disk_maps
 from model.network.features import ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens
-from model.network.similarity import REFERENCE_CHANNELS
 from model.predictor_config import CLOSE_SHARE, SERVING, PredictorSettings
+from model.reference_comparison import ReferenceComparison
 from model.runtime.base import NetworkStages
 from model.transforms import (
     EXPANSION,
@@ -226,20 +226,15 @@ class RefCutPredictor:
             self._prepare(Box.whole(*self.image_size), reference)
 
     @torch.inference_mode()
-    def reference_channels(self) -> NDArray[np.float32] | None:
-        """How each patch of the whole image compares with the reference (`model.network.similarity.reference_channels`).
+    def reference_comparison(self) -> ReferenceComparison | None:
+        """How the patches of the whole image compare with the reference, in frozen features.
 
         Returns:
-            float32 (rows, columns, 12), without the channels of the learned space. None without a reference, and for
-            a network without similarity channels.
+            None without a reference, and for a network without similarity channels.
         """
-        crop = Box.whole(*self.image_size)
         with self._precision():
-            features, prepared = self._prepare(crop, self._reference)
-        if prepared is None or prepared.channels is None:
-            return None
-        channels: NDArray[np.float32] = prepared.channels[0, :, :REFERENCE_CHANNELS].float().cpu().numpy()
-        return channels.reshape(*features.grid, -1)
+            features, prepared = self._prepare(Box.whole(*self.image_size), self._reference)
+        return ReferenceComparison.of(features, prepared, self._reference)
 
     @torch.inference_mode()
     def predict(self, clicks: Sequence[Click], box: Box | None = None) -> MaskResult:

@@ -15,12 +15,12 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from model.errors import ModelError
 from model.evaluation.modes import FirstMask
 from model.evaluation.robot_annotator import Predictor
 from model.network.prompts import ReferenceTokens
+from model.reference_comparison import ReferenceComparison
 from model.types import Box, MaskResult
 
 MATCHED: dict[FirstMask | None, int] = {"prototype": 8, "nearest": 9}
@@ -33,8 +33,8 @@ class StartingPredictor(Predictor, Protocol):
     def start_from(self, start: MaskResult | None) -> None:
         """Build the first click on a mask, or on none; see `RefCutPredictor.start_from`."""
 
-    def reference_channels(self) -> NDArray[np.float32] | None:
-        """Compare the image with the reference; see `RefCutPredictor.reference_channels`."""
+    def reference_comparison(self) -> ReferenceComparison | None:
+        """Compare the image with the reference; see `RefCutPredictor.reference_comparison`."""
 
 
 def first_mask(
@@ -54,13 +54,15 @@ def first_mask(
     predictor.set_reference(reference)
     if kind not in MATCHED:
         return predictor.predict([])
-    channels = predictor.reference_channels()
-    if channels is None:
+    comparison = predictor.reference_comparison()
+    if comparison is None:
         raise ModelError(
             "this network has no frozen features to match a reference with",
             hint="leave out the modes nearest and prototype",
         )
     height, width = size_hw
-    nearer = cv2.resize(channels[..., MATCHED[kind]], (width, height), interpolation=cv2.INTER_LINEAR)
+    nearer = cv2.resize(
+        comparison.channels[..., MATCHED[kind]], (width, height), interpolation=cv2.INTER_LINEAR
+    )
     mask_hw = np.asarray(nearer > 0)
     return MaskResult(mask_hw, mask_hw.astype(np.float32), Box.whole(height, width))

@@ -13,6 +13,7 @@ from refcut_backend.images.address import image_of_task
 from refcut_backend.images.hidden_urls import Addresses
 from refcut_backend.label_studio.label_config import Control, ProjectControls, read_label_config
 from refcut_backend.label_studio.regions import GivenMask, mask_regions, prediction
+from refcut_backend.prelabeling.rivals import without_rivals
 from refcut_backend.queue.messages import (
     FoundLabel,
     LabelToFind,
@@ -214,6 +215,7 @@ class TaskPrelabeller:
             raise TaskRefusalError(
                 known_code(left_out[0].reason) or RefCutError.code, f"no reference can be used: {left_out[0]}"
             )
+        found = without_rivals(list(found))
         regions: list[dict[str, Any]] = []
         number = 0
         for label in found:

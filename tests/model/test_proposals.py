@@ -7,27 +7,17 @@ import dataclasses
 import numpy as np
 import pytest
 
+from model.masks import intersection_over_union
+from model.network.config import NetworkConfig
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING
-from model.proposals import (
-    NEAREST,
-    NEAREST_DIFFERENCE,
-    NEIGHBOURS,
-    Proposal,
-    ProposalFeatures,
-    ProposalLimits,
-    SimilarityMap,
-    best_locations,
-    expected_iou,
-    find_candidates,
-    propose,
-    without_overlaps,
-)
+from model.proposal_score import ProposalFeatures, expected_iou
+from model.proposals import Proposal, ProposalLimits, find_candidates, propose, without_overlaps
 from model.types import Box, MaskResult
-from tests.support.synthetic import TINY_FROZEN, random_network
+from tests.support.synthetic import TINY_FROZEN, TINY_READING, random_network
 
 EVERYTHING = ProposalLimits(min_score=0)
-NOTHING_SAID = ProposalFeatures(0, 0, 0, 0, 0, 0, 0)
+NOTHING_SAID = ProposalFeatures(*[0.0] * len(dataclasses.fields(ProposalFeatures)))
 
 
 def proposal(score: float, rows: slice) -> Proposal:
@@ -36,17 +26,21 @@ def proposal(score: float, rows: slice) -> Proposal:
     return Proposal(MaskResult(mask_hw, mask_hw.astype(np.float32), Box.whole(20, 20)), NOTHING_SAID, score)
 
 
-@pytest.fixture
-def predictor() -> RefCutPredictor:
+def predictor_of(config: NetworkConfig) -> RefCutPredictor:
     """A random network on noise, with a reference."""
     settings = SERVING.__class__(network_px=112, second_look=True, resampling="area", threshold=0.2)
-    predictor = RefCutPredictor(random_network(TINY_FROZEN, 0), settings)
+    predictor = RefCutPredictor(random_network(config, 0), settings)
     pixels = np.random.default_rng(0).integers(0, 255, (2, 80, 120, 3), np.uint8)
     mask_hw = np.zeros((80, 120), bool)
     mask_hw[20:50, 30:70] = True
     predictor.set_image(pixels[0])
     predictor.set_reference(predictor.encode_reference(pixels[1], mask_hw, ~mask_hw))
     return predictor
+
+
+@pytest.fixture
+def predictor() -> RefCutPredictor:
+    return predictor_of(TINY_FROZEN)
 
 
 def test_masks_that_do_not_overlap_stay_and_the_surest_comes_first():
@@ -66,6 +60,25 @@ def test_the_most_similar_locations_are_clicked_and_every_mask_has_a_score(predi
     assert 1 <= len(candidates) <= 4
     assert all(c.result.mask_hw.shape == (80, 120) and c.result.mask_hw.any() for c in candidates)
     assert all(0 <= c.score <= 1 for c in candidates)
+
+
+def test_the_score_is_that_of_the_features_also_where_the_network_expects_an_iou_of_its_own():
+    """What the network expects takes for granted that the click is on the label; nobody clicked."""
+    candidates = find_candidates(predictor_of(TINY_READING), locations=3)
+    assert candidates
+    assert all(c.result.expected_iou is not None for c in candidates)
+    assert [c.score for c in candidates] == [expected_iou(c.features) for c in candidates]
+
+
+def test_a_mask_is_compared_with_all_others_that_were_tried(predictor):
+    candidates = find_candidates(predictor, locations=3)
+    assert candidates
+    masks = [candidate.result.mask_hw for candidate in candidates]
+    for number, candidate in enumerate(candidates):
+        shared = [
+            intersection_over_union(masks[number], other) for other in masks[:number] + masks[number + 1 :]
+        ]
+        assert candidate.features.consensus == pytest.approx(np.mean(shared) if shared else 0)
 
 
 def test_proposals_are_the_surest_candidates_without_overlaps(predictor):
@@ -89,72 +102,3 @@ def test_it_stops_between_any_two_steps_of_the_network(predictor):
         assert propose(predictor, EVERYTHING, lambda stop_after=stop_after: next(stop_after)) is None
     stop_after = iter([False] * (EVERYTHING.locations + 1))
     assert propose(predictor, EVERYTHING, lambda: next(stop_after)) is not None
-
-
-def test_the_best_locations_come_first_and_keep_their_distance():
-    values = np.zeros((10, 12), np.float32)
-    values[2, 3], values[2, 4], values[8, 9] = 3, 2, 1
-    locations = best_locations(values, 3)
-    assert locations[:2] == [(2, 3), (8, 9)]
-    for number, (row, column) in enumerate(locations):
-        for other_row, other_column in locations[:number]:
-            assert max(abs(row - other_row), abs(column - other_column)) > NEIGHBOURS
-
-
-def test_a_small_map_has_no_more_locations_than_fit():
-    assert best_locations(np.ones((2, 2), np.float32), 4) == [(0, 0)]
-
-
-def test_similarity_is_the_sum_of_the_probability_and_both_comparisons():
-    channels = np.zeros((2, 4, 12), np.float32)
-    channels[0, 1, NEAREST] = 0.5
-    channels[1, 2, NEAREST_DIFFERENCE] = 0.25
-    probability_hw = np.zeros((20, 40), np.float32)
-    probability_hw[10:, 30:] = 1
-    similarity = SimilarityMap.of(channels, probability_hw)
-    assert similarity.grid == (2, 4)
-    assert np.array_equal(similarity.total, np.array([[0, 0.5, 0, 0], [0, 0, 0.25, 1]], np.float32))
-
-
-def test_clicks_fall_in_the_middle_of_the_patches_in_the_images_frame():
-    channels = np.zeros((3, 5, 12), np.float32)
-    channels[2, 4, NEAREST] = 1
-    (click,) = SimilarityMap.of(channels, np.zeros((30, 100), np.float32)).clicks(1, 30, 100)
-    assert (click.row, click.col, click.positive) == (25, 90, True)
-
-
-def test_inside_a_mask_the_means_are_weighted_by_what_it_covers():
-    channels = np.zeros((1, 2, 12), np.float32)
-    channels[0, :, NEAREST] = 0.2, 0.8
-    similarity = SimilarityMap.of(channels, np.zeros((10, 20), np.float32))
-    mask_hw = np.zeros((10, 20), bool)
-    mask_hw[:, 5:20] = True
-    assert similarity.inside(mask_hw)[0] == pytest.approx((5 * 0.2 + 10 * 0.8) / 15)
-
-
-def test_without_similarity_channels_the_probability_gives_the_locations():
-    probability_hw = np.zeros((30, 40), np.float32)
-    probability_hw[7, 31] = 0.9
-    (click,) = SimilarityMap.of(None, probability_hw).clicks(1, 30, 40)
-    assert (click.row, click.col) == (7, 31)
-
-
-MIDDLING = ProposalFeatures(
-    nearest=0.45, difference=0.05, alone=0.6, agreement=0.5, stability=0.6, confidence=0.75, log_area=-3.5
-)
-
-
-def test_the_score_of_a_middling_mask_is_neither_sure_nor_nothing():
-    assert 0.1 < expected_iou(MIDDLING) < 0.8
-
-
-@pytest.mark.parametrize("name", ["nearest", "alone", "agreement", "stability", "confidence"])
-def test_a_feature_that_supports_a_mask_raises_its_score(name: str):
-    more = dataclasses.replace(MIDDLING, **{name: getattr(MIDDLING, name) + 0.2})
-    assert expected_iou(more) > expected_iou(MIDDLING)
-
-
-@pytest.mark.parametrize("extreme", [-1000.0, 1000.0])
-def test_any_features_give_a_score_between_0_and_1(extreme: float):
-    features = ProposalFeatures(*[extreme] * len(dataclasses.fields(ProposalFeatures)))
-    assert 0 <= expected_iou(features) <= 1

@@ -18,6 +18,7 @@ from model.data.annotated_objects import AnnotatedObject
 from model.masks import encode, union
 from model.network.prompts import ReferenceTokens
 from model.predictor_config import PredictorSettings
+from model.reference_comparison import ReferenceComparison
 from model.types import BoolMask, Box, Click, MaskResult
 
 COLOURS = {"wheel": 60, "door": 120, "roof": 180, "mirror": 240}
@@ -66,7 +67,7 @@ class ColourPredictor:
     def start_from(self, start: MaskResult | None) -> None:
         self._start = start
 
-    def reference_channels(self) -> NDArray[np.float32] | None:
+    def reference_comparison(self) -> ReferenceComparison | None:
         """One patch per pixel: 1 for a colour of the positive mask, -1 for one of the negative mask, 0 for both."""
         assert self._reference is not None
         colours = self._reference.tokens[0, :, 0].numpy()
@@ -75,7 +76,7 @@ class ColourPredictor:
             for weights in (self._reference.positive, self._reference.negative)
         )
         nearer = inside.astype(np.float32) - outside
-        return np.repeat(nearer[..., None], 12, axis=2)
+        return ReferenceComparison(np.repeat(nearer[..., None], 12, axis=2), nearer[..., None])
 
     def encode_reference(
         self,

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from model.evaluation.modes import parse_modes
 from model.evaluation.records import Record
 from model.evaluation.runner import ClickLimits, EvaluationSet, Task, run_tasks
 from model.evaluation.samples import Sample, enumerate_samples
+from model.reference_comparison import ReferenceComparison
 from model.types import Click, MaskResult
 from tests.support.colour_world import ColourPredictor, make_annotated_object
 
@@ -98,10 +98,10 @@ def test_clicks_refine_a_matched_mask_without_the_reference(tmp_path: Path) -> N
     class Misled(ColourPredictor):
         referenced: ClassVar[list[bool]] = []
 
-        def reference_channels(self) -> NDArray[np.float32]:
-            shown = super().reference_channels()
+        def reference_comparison(self) -> ReferenceComparison:
+            shown = super().reference_comparison()
             assert shown is not None
-            return np.roll(shown, 10, axis=1)
+            return dataclasses.replace(shown, channels=np.roll(shown.channels, 10, axis=1))
 
         def predict(self, clicks: Sequence[Click]) -> MaskResult:
             self.referenced.append(bool(clicks) and self._reference is not None)

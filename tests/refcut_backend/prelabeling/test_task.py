@@ -26,7 +26,7 @@ from refcut_backend.references.parse import LabelReference
 from refcut_backend.references.registry import References
 from tests.support.recorded import LABEL_CONFIG
 
-RLE = brush_rle.encode(np.eye(4, dtype=bool))
+RLES = {"Hood": brush_rle.encode(np.eye(4, dtype=bool)), "Wheel": brush_rle.encode(~np.eye(4, dtype=bool))}
 SIGNED = "https://bucket.s3.amazonaws.com/a.png?X-Amz-Signature=canary"
 
 
@@ -54,8 +54,17 @@ def finding(*scores: float, labels: int = 9, version: str = "s14"):
     """A worker that finds masks with these scores of the first few labels."""
 
     def answer(job: PrelabelJob) -> PrelabelAnswer:
-        masks = tuple(FoundMask(RLE, score) for score in scores)
-        found = [FoundLabel(one.label, one.to_name, 4, 4, masks, ("v",)) for one in job.labels[:labels]]
+        found = [
+            FoundLabel(
+                one.label,
+                one.to_name,
+                4,
+                4,
+                tuple(FoundMask(RLES[one.label], score) for score in scores),
+                ("v",),
+            )
+            for one in job.labels[:labels]
+        ]
         return PrelabelAnswer(tuple(found), version)
 
     return answer
@@ -145,6 +154,20 @@ def test_a_label_that_is_found_nowhere_lowers_the_tasks_score(engine):
     }
 
 
+def test_a_label_that_is_found_on_a_surer_one_is_left_out_and_counts_as_not_found(engine):
+    def same(job: PrelabelJob) -> PrelabelAnswer:
+        scores = {"Hood": 0.4, "Wheel": 0.8}
+        found = [
+            FoundLabel(one.label, one.to_name, 4, 4, (FoundMask(RLES["Hood"], scores[one.label]),), ("v",))
+            for one in job.labels
+        ]
+        return PrelabelAnswer(tuple(found), "s14")
+
+    found = prelabel(engine, Queue(same))
+    assert [region["value"]["brushlabels"] for region in found.prediction["result"]] == [["Wheel"]]
+    assert (found.masks, found.prediction["score"]) == (1, 0.4)
+
+
 def test_only_the_labels_that_were_named_are_looked_for(engine):
     queue = Queue(finding(0.5))
     prelabel(engine, queue, labels=frozenset({"Wheel"}))
@@ -175,7 +198,7 @@ def losing(*labels: str):
         found = [
             FoundLabel(one.label, one.to_name, 4, 4, (), (), (lost,))
             if one.label in labels
-            else FoundLabel(one.label, one.to_name, 4, 4, (FoundMask(RLE, 0.5),), ("v",))
+            else FoundLabel(one.label, one.to_name, 4, 4, (FoundMask(RLES[one.label], 0.5),), ("v",))
             for one in job.labels
         ]
         return PrelabelAnswer.from_json(PrelabelAnswer(tuple(found), "s14").to_json())
