@@ -80,14 +80,14 @@ def _estimate(result: MaskResult) -> float:
     return math.log(within / (1 - within))
 
 
-BIAS = -7.24
+BIAS = -7.32
 WEIGHTS = ProposalFeatures(
-    alone=2.298,
-    confidence=2.579,
-    log_area=-0.222,
-    coverage=1.854,
-    consensus=1.19,
-    alone_estimate=0.423,
+    alone=2.2,
+    confidence=2.831,
+    log_area=-0.207,
+    coverage=1.839,
+    consensus=1.265,
+    alone_estimate=0.442,
 )
 
 

@@ -1,7 +1,7 @@
 """Proposals: objects of a reference's label on an image that nobody has clicked.
 
 1. Compare every patch with the reference, and take the patches that are most similar (`SimilarityMap`).
-2. Click each of these locations, and segment.
+2. Click each of these locations that is in no mask of such a click yet, and segment.
 3. Estimate the IoU of each mask (`model.proposal_score`).
 4. Drop masks with a low estimate; of overlapping masks keep the one with the highest (`without_overlaps`).
 """
@@ -24,7 +24,7 @@ class ProposalLimits:
     """Limits of the proposals for one image.
 
     Attributes:
-        locations: Number of locations that are clicked.
+        locations: Largest number of locations that are clicked.
         min_score: Masks with a lower estimated IoU are not proposed.
         overlap: If a mask lies within another by this share of the smaller one, only the better one stays.
     """
@@ -77,9 +77,12 @@ def find_candidates(
 ) -> list[Proposal] | None:
     """Segment from the reference alone, and from each location that is similar to it.
 
+    A location inside the mask of an earlier click is not clicked: on the object of the first click, further clicks change
+    nothing on average.
+
     Args:
         predictor: With image and reference set.
-        locations: Number of locations that are clicked.
+        locations: Largest number of locations that are clicked.
         must_stop: As for `propose`.
 
     Returns:
@@ -89,12 +92,14 @@ def find_candidates(
         return None
     alone = predictor.predict([])
     similarity = SimilarityMap.of(predictor.reference_comparison(), alone.probability_hw)
-    results = [alone]
+    clicked: list[MaskResult] = []
     for click in similarity.clicks(locations, *predictor.image_size):
+        if any(result.mask_hw[int(click.row), int(click.col)] for result in clicked):
+            continue
         if must_stop():
             return None
-        results.append(predictor.predict([click]))
-    found = [result for result in results if result.mask_hw.any()]
+        clicked.append(predictor.predict([click]))
+    found = [result for result in (alone, *clicked) if result.mask_hw.any()]
     candidates = []
     for result in found:
         others = [other for other in found if other is not result]

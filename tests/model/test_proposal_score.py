@@ -15,11 +15,11 @@ from model.types import Box, MaskResult
 
 SHAPE = (20, 20)
 FOUND = ProposalFeatures(
-    alone=0.92, confidence=0.93, log_area=-3.1, coverage=0.59, consensus=0.9, alone_estimate=1.01
+    alone=0.92, confidence=0.92, log_area=-3.42, coverage=0.59, consensus=0.84, alone_estimate=0.97
 )
 """The median of masks with an IoU of .7 or more, on 64 photographs of the development share."""
 ABSENT = ProposalFeatures(
-    alone=0.76, confidence=0.84, log_area=-3.42, coverage=0.47, consensus=0.42, alone_estimate=-0.35
+    alone=0.7, confidence=0.82, log_area=-3.94, coverage=0.46, consensus=0.27, alone_estimate=-0.57
 )
 """The median of masks of labels that are not on the photograph. The network expects .52 of these masks."""
 
@@ -37,7 +37,7 @@ def similarity() -> SimilarityMap:
 
 def test_masks_of_labels_that_are_not_there_score_below_what_is_proposed_and_good_ones_well_above():
     assert expected_iou(FOUND) == pytest.approx(0.64, abs=0.05)
-    assert expected_iou(ABSENT) == pytest.approx(0.21, abs=0.05)
+    assert expected_iou(ABSENT) == pytest.approx(0.15, abs=0.05)
     assert expected_iou(ABSENT) < ProposalLimits().min_score
 
 

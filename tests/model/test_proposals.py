@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING
 from model.proposal_score import ProposalFeatures, expected_iou
 from model.proposals import Proposal, ProposalLimits, find_candidates, propose, without_overlaps
-from model.types import Box, MaskResult
+from model.similarity_map import SimilarityMap
+from model.types import Box, Click, MaskResult
 from tests.support.synthetic import TINY_FROZEN, TINY_READING, random_network
 
 EVERYTHING = ProposalLimits(min_score=0)
@@ -96,7 +98,47 @@ def test_masks_with_a_low_score_are_not_proposed(predictor):
     assert propose(predictor, ProposalLimits(min_score=1.0)) == []
 
 
-def test_it_stops_between_any_two_steps_of_the_network(predictor):
+@pytest.fixture
+def clicked(predictor: RefCutPredictor, monkeypatch: pytest.MonkeyPatch) -> list[Click]:
+    """The clicks that the predictor gets; each gives a mask of 20 px around it, and the reference alone gives all."""
+    given: list[Click] = []
+
+    def predict(clicks: Sequence[Click]) -> MaskResult:
+        mask_hw = np.ones((80, 120), bool)
+        if clicks:
+            given.extend(clicks)
+            rows, columns = np.mgrid[:80, :120]
+            mask_hw = (abs(rows - clicks[0].row) < 10) & (abs(columns - clicks[0].col) < 10)
+        return MaskResult(mask_hw, mask_hw.astype(np.float32), Box.whole(80, 120))
+
+    monkeypatch.setattr(predictor, "predict", predict)
+    return given
+
+
+def locations_at(monkeypatch: pytest.MonkeyPatch, *places: tuple[float, float]) -> None:
+    monkeypatch.setattr(SimilarityMap, "clicks", lambda *_: [Click(row, col) for row, col in places])
+
+
+def test_a_location_inside_the_mask_of_an_earlier_click_is_not_clicked(predictor, clicked, monkeypatch):
+    locations_at(monkeypatch, (20, 20), (25, 25), (60, 90), (62, 95))
+    candidates = find_candidates(predictor, locations=4)
+    assert [(click.row, click.col) for click in clicked] == [(20, 20), (60, 90)]
+    assert candidates
+    assert len(candidates) == 3
+
+
+def test_objects_apart_are_all_clicked_although_the_reference_alone_shows_them(
+    predictor, clicked, monkeypatch
+):
+    places = [(20, 20), (20, 60), (60, 20), (60, 60)]
+    locations_at(monkeypatch, *places)
+    find_candidates(predictor, locations=4)
+    assert [(click.row, click.col) for click in clicked] == places
+
+
+@pytest.mark.usefixtures("clicked")
+def test_it_stops_between_any_two_steps_of_the_network(predictor, monkeypatch):
+    locations_at(monkeypatch, (20, 20), (20, 60), (60, 20), (60, 60))
     for steps in range(EVERYTHING.locations + 1):
         stop_after = iter([False] * steps + [True] * 9)
         assert propose(predictor, EVERYTHING, lambda stop_after=stop_after: next(stop_after)) is None
