@@ -37,6 +37,8 @@ from tests.support.running_backend import free_port, wait_until_up
 from tests.support.worker_farm import GENEROUS_S, wait_for
 
 UNAVAILABLE_WITHIN_S = 1.0
+USUAL_SIGNALS = ("env", "--default-signal=INT,HUP,TERM")
+"""How programs are started: they must hear signals also where the suite ignores some, as under `nohup`."""
 CLICK_WORKERS = "clicks,prelabel"
 """What the fake workers that answer clicks serve."""
 
@@ -100,7 +102,7 @@ def start(folder: Path, *module: str, **environment: str) -> subprocess.Popen[st
     }
     with (folder / "stderr").open("w") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-m", *module],
+            [*USUAL_SIGNALS, sys.executable, "-m", *module],
             env=os.environ | wanted | environment,
             cwd=REPOSITORY,
             stderr=stderr,
