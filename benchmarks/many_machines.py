@@ -16,10 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.backend import ANSWERED, Backend, Outcome, running_backend, wait_until_ready
-from benchmarks.many_workers import CALLERS_A_WORKER, PATIENT, answered_within, click_until
+from benchmarks.backend import Backend, Outcome, running_backend, wait_until_ready
+from benchmarks.many_workers import CALLERS_A_WORKER, PATIENT, Speed, answered_within, click_until
 from benchmarks.processor_quota import machine_with
-from benchmarks.report import machine, percentile_ms, print_table, write_json
+from benchmarks.report import machine, print_table, write_json
 
 LAYOUTS = ((1, 1), (1, 2), (2, 2), (2, 4))
 """Machines, and workers on all of them together."""
@@ -86,25 +86,14 @@ def main() -> None:
             outcomes[machines, workers] += measure(
                 machines, workers, arguments.cores, callers, arguments.warm_up_s, arguments.seconds
             )
-    rates = {layout: _rate(found, arguments.seconds * arguments.rounds) for layout, found in outcomes.items()}
-    rows = []
-    for (machines, workers), found in outcomes.items():
-        answered = [outcome.seconds for outcome in found if outcome.reason == ANSWERED]
-        ratio = rates[machines, workers] / rates[LAYOUTS[0]] if rates[LAYOUTS[0]] else 0.0
-        speed = [len(answered), f"{rates[machines, workers]:.2f}", f"{ratio:.2f}", len(found) - len(answered)]
-        waits = [percentile_ms(answered, 50), percentile_ms(answered, 95)]
-        rows.append([machines, workers, *speed, *waits])
+    speeds = {
+        layout: Speed.of(found, arguments.seconds * arguments.rounds) for layout, found in outcomes.items()
+    }
+    rows = [[*layout, *speed.columns(speeds[LAYOUTS[0]])] for layout, speed in speeds.items()]
     print(f"{machine()}, {callers} callers, {arguments.cores} cores a machine")
-    print_table(
-        ["machines", "workers", "clicks", "clicks/s", "ratio", "not answered", "p50 ms", "p95 ms"], rows
-    )
-    write_json(
-        arguments.json, {"clicks_per_s": {f"{m} machines, {w} workers": r for (m, w), r in rates.items()}}
-    )
-
-
-def _rate(outcomes: list[Outcome], seconds: float) -> float:
-    return sum(outcome.reason == ANSWERED for outcome in outcomes) / seconds
+    print_table(["machines", "workers", *Speed.COLUMNS], rows)
+    rates = {f"{m} machines, {w} workers": speed.per_s for (m, w), speed in speeds.items()}
+    write_json(arguments.json, {"clicks_per_s": rates})
 
 
 if __name__ == "__main__":

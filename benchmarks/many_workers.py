@@ -11,7 +11,9 @@ import argparse
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from benchmarks.backend import ANSWERED, Backend, Outcome, running_backend
 from benchmarks.report import machine, percentile_ms, print_table, write_json
@@ -19,6 +21,34 @@ from benchmarks.stream import clicks_of
 
 CALLERS_A_WORKER = 2
 PATIENT = {"REFCUT_CLICK_QUEUE_WAIT_S": "90", "REFCUT_CLICK_TIMEOUT_S": "90"}
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What a measurement came to.
+
+    Attributes:
+        waits_s: From click to answer, of each click that was answered.
+        not_answered: Number of clicks that ended in another way.
+        per_s: Answered clicks per second.
+    """
+
+    waits_s: list[float]
+    not_answered: int
+    per_s: float
+    COLUMNS: ClassVar = ("clicks", "clicks/s", "ratio", "not answered", "p50 ms", "p95 ms")
+
+    @classmethod
+    def of(cls, outcomes: Sequence[Outcome], seconds: float) -> Speed:
+        """The speed of clicks that were sent and answered within so many seconds."""
+        waits_s = [outcome.seconds for outcome in outcomes if outcome.reason == ANSWERED]
+        return cls(waits_s, len(outcomes) - len(waits_s), len(waits_s) / seconds)
+
+    def columns(self, first: Speed) -> list[object]:
+        """The row of a table; the ratio is that to another measurement."""
+        ratio = self.per_s / first.per_s if first.per_s else 0.0
+        speed = [len(self.waits_s), f"{self.per_s:.2f}", f"{ratio:.2f}", self.not_answered]
+        return [*speed, percentile_ms(self.waits_s, 50), percentile_ms(self.waits_s, 95)]
 
 
 def click_until(backend: Backend, annotator: int, end: float) -> list[Outcome]:
@@ -59,20 +89,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="file for the figures")
     arguments = parser.parse_args()
     callers = CALLERS_A_WORKER * max(arguments.workers)
-    rates: dict[int, float] = {}
-    rows = []
-    for workers in arguments.workers:
-        outcomes = measure(workers, callers, arguments.warm_up_s, arguments.seconds)
-        answered = [outcome.seconds for outcome in outcomes if outcome.reason == ANSWERED]
-        rates[workers] = len(answered) / arguments.seconds
-        ratio = rates[workers] / rates[arguments.workers[0]] if rates[arguments.workers[0]] else 0.0
-        speed = [f"{rates[workers]:.2f}", f"{ratio:.2f}", len(outcomes) - len(answered)]
-        rows.append(
-            [f"{workers} worker(s)", *speed, percentile_ms(answered, 50), percentile_ms(answered, 95)]
+    speeds = {
+        workers: Speed.of(
+            measure(workers, callers, arguments.warm_up_s, arguments.seconds), arguments.seconds
         )
+        for workers in arguments.workers
+    }
+    first = speeds[arguments.workers[0]]
+    rows = [[f"{workers} worker(s)", *speed.columns(first)] for workers, speed in speeds.items()]
     print(f"{machine()}, {callers} callers")
-    print_table(["", "clicks/s", "ratio", "not answered", "p50 ms", "p95 ms"], rows)
-    write_json(arguments.json, {"clicks_per_s": rates})
+    print_table(["", *Speed.COLUMNS], rows)
+    write_json(arguments.json, {"clicks_per_s": {workers: speed.per_s for workers, speed in speeds.items()}})
 
 
 if __name__ == "__main__":

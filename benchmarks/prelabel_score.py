@@ -35,7 +35,7 @@ from model.data.readers import SetDescription
 from model.evaluation.references import ReferenceChoice
 from model.masks import encode, intersection_over_union, union
 from model.predictor import RefCutPredictor
-from model.proposal_score import ProposalFeatures, expected_iou
+from model.proposal_score import ProposalFeatures, score_of
 from model.proposals import Proposal, ProposalLimits, find_candidates, without_overlaps
 from model.types import BoolMask, Box, MaskResult
 from refcut_backend.label_studio import brush_rle
@@ -178,7 +178,7 @@ def _looked(line: dict[str, Any]) -> Looked:
         mask_hw, features = coco_mask.decode(rle).astype(bool), ProposalFeatures(**features_of)
         result = MaskResult(mask_hw, mask_hw.astype(np.float32), Box.whole(*mask_hw.shape))
         iou = max(intersection_over_union(one, mask_hw) for one in objects)
-        found.append(Found(Proposal(result, features, expected_iou(features)), iou))
+        found.append(Found(Proposal(result, features, score_of(features)), iou))
     return Looked(line["set"], line["photograph"], line["label"], target_hw, found)
 
 

@@ -91,7 +91,7 @@ WEIGHTS = ProposalFeatures(
 )
 
 
-def expected_iou(features: ProposalFeatures) -> float:
+def score_of(features: ProposalFeatures) -> float:
     """Estimated IoU of a mask with an object of the label, 0..1; 0 is also what a label has that is not there."""
     pairs = zip(dataclasses.astuple(WEIGHTS), dataclasses.astuple(features), strict=True)
     # The logistic function, in a form that never overflows.

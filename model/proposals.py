@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from model.predictor import RefCutPredictor
-from model.proposal_score import ProposalFeatures, expected_iou, proposal_features
+from model.proposal_score import ProposalFeatures, proposal_features, score_of
 from model.similarity_map import SimilarityMap
 from model.types import BoolMask, MaskResult
 
@@ -104,7 +104,7 @@ def find_candidates(
     for result in found:
         others = [other for other in found if other is not result]
         features = proposal_features(result, others, similarity, alone)
-        candidates.append(Proposal(result, features, expected_iou(features)))
+        candidates.append(Proposal(result, features, score_of(features)))
     return candidates
 
 

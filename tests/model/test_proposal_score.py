@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from model.proposal_score import ProposalFeatures, expected_iou, proposal_features
+from model.proposal_score import ProposalFeatures, proposal_features, score_of
 from model.proposals import ProposalLimits
 from model.reference_comparison import ReferenceComparison
 from model.similarity_map import SimilarityMap
@@ -36,21 +36,21 @@ def similarity() -> SimilarityMap:
 
 
 def test_masks_of_labels_that_are_not_there_score_below_what_is_proposed_and_good_ones_well_above():
-    assert expected_iou(FOUND) == pytest.approx(0.64, abs=0.05)
-    assert expected_iou(ABSENT) == pytest.approx(0.15, abs=0.05)
-    assert expected_iou(ABSENT) < ProposalLimits().min_score
+    assert score_of(FOUND) == pytest.approx(0.64, abs=0.05)
+    assert score_of(ABSENT) == pytest.approx(0.15, abs=0.05)
+    assert score_of(ABSENT) < ProposalLimits().min_score
 
 
 @pytest.mark.parametrize("name", ["alone", "confidence", "coverage", "consensus", "alone_estimate"])
 def test_a_feature_that_supports_a_mask_raises_its_score(name: str):
     more = dataclasses.replace(FOUND, **{name: getattr(FOUND, name) + 0.2})
-    assert expected_iou(more) > expected_iou(FOUND)
+    assert score_of(more) > score_of(FOUND)
 
 
 @pytest.mark.parametrize("extreme", [-1000.0, 1000.0])
 def test_any_features_give_a_score_between_0_and_1(extreme: float):
     features = ProposalFeatures(*[extreme] * len(dataclasses.fields(ProposalFeatures)))
-    assert 0 <= expected_iou(features) <= 1
+    assert 0 <= score_of(features) <= 1
 
 
 def test_a_mask_is_measured_against_the_reference_and_the_other_masks():

@@ -12,7 +12,7 @@ from model.masks import intersection_over_union
 from model.network.config import NetworkConfig
 from model.predictor import RefCutPredictor
 from model.predictor_config import SERVING
-from model.proposal_score import ProposalFeatures, expected_iou
+from model.proposal_score import ProposalFeatures, score_of
 from model.proposals import Proposal, ProposalLimits, find_candidates, propose, without_overlaps
 from model.similarity_map import SimilarityMap
 from model.types import Box, Click, MaskResult
@@ -69,7 +69,7 @@ def test_the_score_is_that_of_the_features_also_where_the_network_expects_an_iou
     candidates = find_candidates(predictor_of(TINY_READING), locations=3)
     assert candidates
     assert all(c.result.expected_iou is not None for c in candidates)
-    assert [c.score for c in candidates] == [expected_iou(c.features) for c in candidates]
+    assert [c.score for c in candidates] == [score_of(c.features) for c in candidates]
 
 
 def test_a_mask_is_compared_with_all_others_that_were_tried(predictor):
