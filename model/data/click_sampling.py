@@ -155,7 +155,7 @@ def click_table(first_clicks_rc: Tensor) -> Tensor:
 
 def add_next_clicks(
     table: Tensor, targets: NDArray[np.bool_], probability: NDArray[np.float32], index: int, rng: Generator
-) -> None:
+) -> NDArray[np.bool_]:
     """Add one click per sample to a click table, in place. A sample without an error keeps its clicks.
 
     The click falls into the region of `next_click_region`. The table is filled from the last slot of each sign backwards,
@@ -167,20 +167,36 @@ def add_next_clicks(
         probability: Current probabilities (B, H, W), 0 to 1.
         index: Number of the click, from 1.
         rng: Draws the pixel within the region.
+
+    Returns:
+        The piece of the error that each click points at, in every `work_step`-th pixel (B, H / step, W / step); empty
+        for a sample without an error.
     """
     slots = table.shape[1] // 2
-    step = max(targets.shape[1] // WORK_PX, 1)
-    offset = step // 2
-    for sample, (target, guess) in enumerate(zip(targets, probability, strict=True)):
-        positive, region = next_click_region(
-            target[offset::step, offset::step], guess[offset::step, offset::step]
-        )
+    every = work_step(targets.shape[1])
+    offset = every.start
+    pieces = np.zeros_like(targets[:, every, every])
+    for sample, (target, guess) in enumerate(
+        zip(targets[:, every, every], probability[:, every, every], strict=True)
+    ):
+        positive, region = next_click_region(target, guess)
         pixels = np.argwhere(region)
         if not len(pixels):
             continue
-        row, col = pixels[rng.integers(len(pixels))] * step + offset
+        pixel = pixels[rng.integers(len(pixels))]
+        row, col = pixel * every.step + offset
         slot = (slots if positive else 2 * slots) - index
         table[sample, slot] = torch.tensor([float(row), float(col), float(index)])
+        wrong = (target & (guess < THRESHOLD)) if positive else (~target & (guess > THRESHOLD))
+        _, numbers = cv2.connectedComponents(wrong.astype(np.uint8), connectivity=8)
+        pieces[sample] = numbers == numbers[tuple(pixel)]
+    return pieces
+
+
+def work_step(size_px: int) -> slice:
+    """The pixels of a side at which next clicks are searched, evenly spaced."""
+    step = max(size_px // WORK_PX, 1)
+    return slice(step // 2, None, step)
 
 
 def next_click_region(

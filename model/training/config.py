@@ -149,7 +149,8 @@ class TrainConfig(_Strict):
             paper's: a step is `samples` objects with one target each, and an epoch has every object once.
         augmentation: "zoomed" crops and squashes as annotators and predictor do; "simpleclick" is SimpleClick's
             augmentation. YAML may also call it `views`, its old name.
-        no_reference: Share of samples without a reference (`sampling: refcut`), 0 to 1.
+        no_reference: Share of samples without a reference, 0 to 1. None takes the default of the sampling: with
+            "refcut" every sample that can have one has one. With 1 a network learns clicks alone, as SimpleClick does.
         pasted: Share of the groups of whole objects in which an object of a source with `cutouts` is pasted onto both
             photographs, so that two things touch (`sampling: groups`), 0 to 1. Three times as often where one of the
             photographs shows a single labelled thing.
@@ -172,6 +173,7 @@ class TrainConfig(_Strict):
         weight_decay: AdamW's weight decay.
         warmup_steps: Steps over which the learning rate rises linearly from zero.
         max_click_rounds: Most simulated clicks after the first ones; each step draws a number up to this.
+        pointed_share: Weight of the loss within the piece that the last simulated click points at; 0 leaves it out.
         clip_norm: Longest gradient (L2 norm over all parameters). None does not clip.
         average_decay: Decay of the weight average that is shipped; 0 ships the weights of the last step.
         accumulate: Number of batches that a step's gradient is computed in. The targets of a step depend neither on
@@ -196,7 +198,7 @@ class TrainConfig(_Strict):
     augmentation: Literal["zoomed", "simpleclick"] = Field(
         "zoomed", validation_alias=AliasChoices("augmentation", "views")
     )
-    no_reference: float = Field(0.0, ge=0, le=1)
+    no_reference: float | None = Field(None, ge=0, le=1)
     pasted: float = Field(0.0, ge=0, le=1)
     zoom_both: float = Field(0.0, ge=0, le=1)
     name_weights: dict[str, PositiveFloat] = {}
@@ -214,6 +216,7 @@ class TrainConfig(_Strict):
     weight_decay: float = 0.02
     warmup_steps: int = 100
     max_click_rounds: int = Field(2, ge=0, lt=ROUND_SLOTS)
+    pointed_share: float = Field(0.0, ge=0)
     clip_norm: float | None = 1.0
     average_decay: float = 0.995
     accumulate: int = Field(1, ge=1)

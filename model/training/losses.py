@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from model.data.click_sampling import work_step
 from model.network.candidates import MEANT, Segmentation
 
 IGNORED = -1.0
@@ -126,3 +127,23 @@ def mask_ious(logits: Tensor, targets: Tensor) -> Tensor:
     mask, wanted = logits > MASK_THRESHOLD, targets > 0.5
     both = (mask & wanted).sum(dim=(2, 3)).float()
     return both / (mask | wanted).sum(dim=(2, 3)).clamp_min(1)
+
+
+def pointed_loss(logits: Tensor, targets: Tensor, pieces: Tensor) -> Tensor:
+    """Cross-entropy within the piece that the last click points at, so that a small piece counts as much as a large one.
+
+    Args:
+        logits: Logits of the mask that is meant (B, 1, H, W), after the click.
+        targets: 0 or 1 (B, 1, H, W), float.
+        pieces: What `add_next_clicks` returned, as a bool tensor.
+
+    Returns:
+        The mean over the samples, a scalar. A sample without a piece counts as 0.
+    """
+    every = work_step(logits.shape[-1])
+    counted = pieces[:, None].to(logits.device).float()
+    entropy = F.binary_cross_entropy_with_logits(
+        logits[..., every, every].float(), targets[..., every, every], reduction="none"
+    )
+    areas = counted.sum(dim=(1, 2, 3))
+    return ((entropy * counted).sum(dim=(1, 2, 3)) / areas.clamp_min(1)).mean()

@@ -217,8 +217,10 @@ def make_sampler(sources: Sequence[SourcedObjects], network: NetworkConfig, conf
     if not all(source.annotated_objects for source in sources):
         raise DataError("a source has no object to train on", hint="check the paths in the configuration")
     if config.sampling == "refcut":
-        return RefCutSampler(sources, network.patch_px, config.augmentation, config.no_reference)
+        return RefCutSampler(sources, network.patch_px, config.augmentation, config.no_reference or 0.0)
     drawn = PairSettings(pasted=config.pasted, zoom_both=config.zoom_both, name_weights=config.name_weights)
+    if config.no_reference is not None:
+        drawn = replace(drawn, no_reference=config.no_reference)
     settings = with_boxes_if_seen(drawn, network)
     return GroupSampler(sources, network.patch_px, config.augmentation, settings)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from model.network.refcut import RefCut
 from model.training.batches import Batch, Batches, Part, Sampler, batch_loader
 from model.training.config import Stage, TrainConfig
 from model.training.distributed import SINGLE_PROCESS, Processes, child_signal_restored
-from model.training.losses import LOSSES, mask_ious, segmentation_loss
+from model.training.losses import LOSSES, mask_ious, pointed_loss, segmentation_loss
 from model.training.optim import (
     WeightAverage,
     check_finite,
@@ -46,9 +47,22 @@ from model.training.training_state import (
 )
 
 
+@dataclass(frozen=True)
+class ClickedAnswer:
+    """An answer to simulated clicks.
+
+    Attributes:
+        segmentation: Logits (T, 1 or 3, S, S) with gradient, and their quality.
+        pieces: What `add_next_clicks` returned for the last click, as a tensor; None without such clicks.
+    """
+
+    segmentation: Segmentation
+    pieces: Tensor | None
+
+
 def forward_with_clicks(
     network: RefCut, batch: Batch, rounds: int, rng: Generator, device: torch.device
-) -> Segmentation:
+) -> ClickedAnswer:
     """Simulate clicks on a batch and segment it.
 
     Each round adds one click per target, in the largest error of the network's current mask. The network is in
@@ -62,7 +76,7 @@ def forward_with_clicks(
         device: Device of the network.
 
     Returns:
-        Logits (T, 1 or 3, S, S) with gradient, and their quality.
+        The answer to all clicks.
     """
     size_px = batch.images.shape[-1]
     network.train()
@@ -74,15 +88,16 @@ def forward_with_clicks(
     previous = torch.zeros(len(table), 1, size_px, size_px, device=device)
     wanted = batch.targets[:, 0].numpy()
     boxes = _boxes(network, batch, size_px, device)
+    pieces = None
     for number in range(1, rounds + 1):
         network.eval()
         with torch.no_grad():
             answer = network.segment(features, _coords(table, previous, boxes), prepared)
             previous = torch.sigmoid(_upsample(answer.best().float(), size_px))
-        add_next_clicks(table, wanted, previous[:, 0].cpu().numpy(), number, rng)
+        pieces = torch.from_numpy(add_next_clicks(table, wanted, previous[:, 0].cpu().numpy(), number, rng))
     network.train()
     answer = network.segment(features, _coords(table, previous, boxes), prepared)
-    return Segmentation(_upsample(answer.logits, size_px), answer.quality)
+    return ClickedAnswer(Segmentation(_upsample(answer.logits, size_px), answer.quality), pieces)
 
 
 def batch_references(network: RefCut, batch: Batch, images: Tensor, crops: ImageFeatures) -> ReferenceTokens:
@@ -345,8 +360,12 @@ class Trainer:
         torch.manual_seed(torch_seed + part)
         targets = batch.targets.to(self.device).float()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bfloat16):
-            answer = forward_with_clicks(self.network, batch, rounds, rng, self.device)
-        loss = segmentation_loss(answer, targets, LOSSES[stage.loss]) / count
+            clicked = forward_with_clicks(self.network, batch, rounds, rng, self.device)
+        answer = clicked.segmentation
+        loss = segmentation_loss(answer, targets, LOSSES[stage.loss])
+        if clicked.pieces is not None and self.config.pointed_share:
+            loss = loss + self.config.pointed_share * pointed_loss(answer.meant, targets, clicked.pieces)
+        loss = loss / count
         loss.backward()  # type: ignore[no-untyped-call]
         iou = mask_ious(answer.meant, targets).mean()
         return torch.stack([loss.detach(), iou / count])

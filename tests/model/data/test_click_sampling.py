@@ -17,6 +17,7 @@ from model.data.click_sampling import (
     jittered_box,
     next_click_region,
     sample_points,
+    work_step,
 )
 from model.types import ROUND_SLOTS
 from tests.support.recordings import FOLDER
@@ -118,6 +119,20 @@ def test_on_large_masks_clicks_are_searched_on_fewer_pixels_but_fall_inside_the_
         assert order == 1
         assert (target[0] & (guess[0] < 0.5))[int(row), int(col)]
         assert (table[0, ROUND_SLOTS:] == -1).all()
+
+
+def test_the_piece_that_a_click_points_at_is_the_whole_of_one_error() -> None:
+    target, guess = np.zeros((2, 448, 448), bool), np.zeros((2, 448, 448), np.float32)
+    target[0, 100:260, 80:300] = True
+    guess[0, 100:260, 80:180] = 1  # the rest is missed
+    guess[0, 300:320, 300:320] = 1  # and a smaller piece is too much
+    table = click_table(torch.full((2, 2), -1.0))
+    pieces = add_next_clicks(table, target, guess, 1, default_rng(0))
+    every = work_step(448)
+    missed = np.zeros((448, 448), bool)
+    missed[100:260, 180:300] = True
+    assert np.array_equal(pieces[0], missed[every, every])
+    assert not pieces[1].any()  # nothing was wrong
 
 
 def test_a_drawn_box_is_the_tight_one_with_sides_off_by_a_twentieth() -> None:

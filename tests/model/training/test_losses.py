@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from numpy.random import default_rng
 
-from model.training.losses import LOSSES, bce_and_dice, normalised_focal
+from model.data.click_sampling import add_next_clicks, click_table
+from model.training.losses import LOSSES, bce_and_dice, normalised_focal, pointed_loss
 from tests.support.recordings import FOLDER
 
 
@@ -57,3 +59,24 @@ def test_extreme_logits_keep_losses_and_gradients_finite(name: str) -> None:
 
 def test_an_empty_target_that_is_left_empty_costs_almost_nothing() -> None:
     assert bce_and_dice(torch.full((1, 1, 8, 8), -20.0), torch.zeros(1, 1, 8, 8)) < 1e-3
+
+
+def test_a_small_piece_that_a_click_points_at_counts_as_much_as_a_large_one() -> None:
+    targets = torch.zeros(2, 1, 112, 112)
+    targets[0, :, 10:20, 10:20] = 1
+    targets[1, :, 10:60, 10:60] = 1
+    nothing = torch.full((2, 1, 112, 112), -4.0)
+    table = click_table(torch.full((2, 2), -1.0))
+    guess = torch.sigmoid(nothing)[:, 0].numpy()
+    pieces = torch.from_numpy(add_next_clicks(table, targets[:, 0].bool().numpy(), guess, 1, default_rng(0)))
+    each = [pointed_loss(nothing[n : n + 1], targets[n : n + 1], pieces[n : n + 1]).item() for n in range(2)]
+    assert each[0] == pytest.approx(each[1]) == pytest.approx(4.02, abs=0.01)
+    obeyed = torch.where(targets > 0, 4.0, -4.0)
+    assert pointed_loss(obeyed, targets, pieces).item() == pytest.approx(0.018, abs=0.001)
+    elsewhere = torch.where(targets > 0, 4.0, 9.0)
+    assert pointed_loss(elsewhere, targets, pieces) == pointed_loss(obeyed, targets, pieces)
+
+
+def test_without_a_piece_nothing_is_pointed_at() -> None:
+    logits, targets = torch.randn(2, 1, 112, 112), torch.zeros(2, 1, 112, 112)
+    assert pointed_loss(logits, targets, torch.zeros(2, 112, 112, dtype=torch.bool)).item() == 0

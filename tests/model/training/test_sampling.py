@@ -106,6 +106,20 @@ def test_a_configuration_says_how_many_groups_are_close_ups_on_both_sides(tmp_pa
     assert not torch.equal(alone[0].images, both[0].images)
 
 
+def test_a_configuration_says_how_many_targets_have_no_reference(tmp_path: Path) -> None:
+    objects = [make_annotated_object(tmp_path / f"{n}.png", ("wheel", "door")) for n in range(3)]
+    batches = []
+    for share in (0.0, 1.0):
+        config = TrainConfig(preset="s14_reader", sources=[], stages=[STAGE], no_reference=share)
+        sampler = make_sampler([SourcedObjects(objects, 1.0)], TINY_READING, config)
+        batches += sampler.batches(STAGE, 0, 0, [range(6)])
+    always, never = ((batch.positive + batch.negative).flatten(1).any(dim=1) for batch in batches)
+    assert always.float().mean() > 0.8
+    assert not never.any()
+    prompted = (batches[1].clicks >= 0).flatten(1).any(dim=1) | (batches[1].boxes >= 0).all(dim=1)
+    assert prompted.all()  # nothing else says what is meant
+
+
 def test_a_configuration_says_which_parts_are_asked_for_more_often(tmp_path: Path) -> None:
     objects = [make_annotated_object(tmp_path / f"{n}.png", ("mirror", "door")) for n in range(3)]
     area_of_mirrors, area_of_doors = (
