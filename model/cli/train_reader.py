@@ -19,6 +19,7 @@ from model.evaluation.reader_curve import ReaderEvaluation
 from model.network.config import ReaderConfig
 from model.network.reader import Reader
 from model.training.distributed import Processes
+from model.training.growth import grown_reader
 from model.training.reader_config import ReaderTraining, evaluation_objects, read_reader_config
 from model.training.reader_sampling import ReaderSampler
 from model.training.reader_training import ReaderTrainer, load_reader
@@ -67,7 +68,7 @@ def first_reader(config: ReaderTraining, feature_dim: int) -> Reader:
             f"{config.parent} reads features of {reader.embed.in_features} numbers; the cache has {feature_dim}",
             hint="name a reader that was trained on features of the same network",
         )
-    return reader
+    return grown_reader(reader, config.grow)
 
 
 def _train(config: ReaderTraining, cache: Path, run_dir: Path, processes: Processes) -> None:

@@ -33,6 +33,8 @@ class ReaderConfig:
         refine_blocks: How many convolutional blocks.
         dropout: In the transformer blocks, while training.
         channel_dropout: Of the features' channels, the same ones for crop and reference, while training.
+        affinity_heads: Heads of the attention among the crop's own patches; 0 leaves it out.
+        affinity_dim: Width of each.
     """
 
     width: int = 192
@@ -45,15 +47,27 @@ class ReaderConfig:
     refine_blocks: int = 2
     dropout: float = 0.1
     channel_dropout: float = 0.1
+    affinity_heads: int = 0
+    affinity_dim: int = 16
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:
             raise ValueError(f"width {self.width} is not divisible by 4 and by heads {self.heads}")
+        if self.affinity_heads and self.hidden % self.affinity_heads:
+            raise ValueError(f"hidden {self.hidden} is not divisible by affinity_heads {self.affinity_heads}")
 
     @property
     def token_dim(self) -> int:
         """Numbers per patch that `Reader.encode` returns."""
-        return self.matching_heads * self.matching_dim + self.embedding_dim
+        affinity = 2 * self.affinity_heads * self.affinity_dim
+        return self.matching_heads * self.matching_dim + self.embedding_dim + affinity
+
+    def to_fields(self) -> dict[str, Any]:
+        """The description as weight files have it. Earlier versions must read new files of readers without affinity."""
+        fields = dataclasses.asdict(self)
+        if not self.affinity_heads:
+            del fields["affinity_heads"], fields["affinity_dim"]
+        return fields
 
     @property
     def match_channels(self) -> int:
@@ -163,6 +177,8 @@ class NetworkConfig:
     def to_json(self) -> str:
         """The description as JSON text, the form in weight files. What a network does not have may be left out."""
         fields = {_PERSISTED_NAMES.get(name, name): value for name, value in dataclasses.asdict(self).items()}
+        if self.reader is not None:
+            fields["reader"] = self.reader.to_fields()
         for name, absent in _ABSENT.items():
             if fields[name] == absent:
                 del fields[name]  # earlier versions must read new files

@@ -7,7 +7,8 @@ when its neighbour looks the same. The reader learns that from frozen features, 
     match    once per crop and reference         attention from the crop to the reference whose values are the labels of
                                                  the reference's masks: inside the positive one, the negative one, neither
     read     once per click                      what the labels are at the clicks, how alike each place is to the clicks,
-                                                 and a small convolutional network on the grid of patches
+                                                 and a small network on the grid of patches: convolutions, and attention
+                                                 among the crop's own patches (`Affinity`)
 
 It compares and attends, but no feature ever reaches the output by itself: this is why it carries over to kinds of things
 that were never trained on. Without any reference mask its output is exactly zero.
@@ -26,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.network.config import READER_LABELS, READER_SPACE_CHANNELS, ReaderConfig
+from model.network.reader_layers import Affinity, AffinityBlock, ConvBlock, TransformerBlock, sine_positions
 
 LABELS = READER_LABELS
 """Inside the positive mask, inside the negative mask, outside both."""
@@ -66,7 +68,7 @@ class Reader(nn.Module):
         self.positions = nn.Linear(config.width, config.width, bias=False)
         nn.init.normal_(self.positions.weight, std=0.01)
         self.blocks = nn.ModuleList(
-            _TransformerBlock(config.width, config.heads, config.dropout) for _ in range(config.blocks)
+            TransformerBlock(config.width, config.heads, config.dropout) for _ in range(config.blocks)
         )
         self.norm = nn.LayerNorm(config.width)
         self.to_matching = nn.Linear(config.width, config.matching_heads * config.matching_dim, bias=False)
@@ -78,7 +80,16 @@ class Reader(nn.Module):
             nn.GELU(),
             nn.Linear(config.hidden, config.hidden),
         )
-        self.refine = nn.ModuleList(_ConvBlock(config.hidden) for _ in range(config.refine_blocks))
+        has_affinity = config.affinity_heads > 0
+        self.refine = nn.ModuleList(ConvBlock(config.hidden) for _ in range(config.refine_blocks))
+        self.affinity = (
+            Affinity(config.width, config.affinity_heads, config.affinity_dim) if has_affinity else None
+        )
+        self.affinity_blocks = nn.ModuleList(
+            AffinityBlock(config.hidden, config.affinity_heads)
+            for _ in range(config.refine_blocks)
+            if has_affinity
+        )
         self.out_norm = nn.LayerNorm(config.hidden)
         self.to_logit = nn.Linear(config.hidden, 1)
 
@@ -90,19 +101,23 @@ class Reader(nn.Module):
             grid: Patches down and across; their product is N.
 
         Returns:
-            (B, N, E) float32: normalised vectors of the matching heads, then the normalised embedding.
+            (B, N, E) float32: normalised vectors of the matching heads, then the normalised embedding, then what the
+            affinity is computed from.
         """
         x = comparison * INPUT_SCALE
         if self.training and self.config.channel_dropout:
             kept = torch.rand(x.shape[-1], device=x.device) >= self.config.channel_dropout
             x = x * (kept / (1 - self.config.channel_dropout))
-        x = self.embed(x) + self.positions(_sine_positions(grid, self.config.width, x.device))
+        x = self.embed(x) + self.positions(sine_positions(grid, self.config.width, x.device))
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
         heads = self.to_matching(x).float().reshape(*x.shape[:2], self.config.matching_heads, -1)
         embedding = self.to_embedding(x).float()
-        return torch.cat([F.normalize(heads, dim=-1).flatten(2), F.normalize(embedding, dim=-1)], dim=-1)
+        tokens = [F.normalize(heads, dim=-1).flatten(2), F.normalize(embedding, dim=-1)]
+        if self.affinity is not None:
+            tokens.append(self.affinity.vectors(x).float())
+        return torch.cat(tokens, dim=-1)
 
     def match(
         self,
@@ -161,7 +176,10 @@ class Reader(nn.Module):
             )
         batch, sets = matched.shape[:2]
         x = self.gather(channels).flatten(0, 1)
-        for block in self.refine:
+        affinity = None if self.affinity is None else self.affinity(self._affinity_vectors(tokens), grid)
+        for number, block in enumerate(self.refine):
+            if affinity is not None:
+                x = self.affinity_blocks[number](x, affinity)
             x = block(x, grid)
         hidden = self.out_norm(x)
         logits = self.to_logit(hidden)[..., 0].float()
@@ -184,7 +202,13 @@ class Reader(nn.Module):
         """Vectors of the matching heads (B, heads, N, dim), and the embedding (B, N, dim)."""
         width = self.config.matching_heads * self.config.matching_dim
         heads = tokens[..., :width].reshape(*tokens.shape[:2], self.config.matching_heads, -1)
-        return heads.transpose(1, 2), tokens[..., width:]
+        return heads.transpose(1, 2), tokens[..., width : width + self.config.embedding_dim]
+
+    def _affinity_vectors(self, tokens: Tensor) -> Tensor:
+        """What `Affinity.vectors` returned, the last part of the tokens."""
+        return tokens[
+            ..., self.config.matching_heads * self.config.matching_dim + self.config.embedding_dim :
+        ]
 
     def _propagate(
         self, heads: Tensor, reference_heads: Tensor, labels: Tensor, references: Tensor
@@ -330,57 +354,3 @@ def _nearest_click(places: Tensor, counted: Tensor, grid: tuple[int, int]) -> Te
         (distance == 0).float(),
     ]
     return torch.cat(found, dim=-1)
-
-
-def _sine_positions(grid: tuple[int, int], width: int, device: torch.device) -> Tensor:
-    """Sines and cosines of a patch's place on the grid, (1, N, width)."""
-    rows, cols = (int(side) for side in grid)  # whole numbers while an exporter traces sizes as tensors, too
-    down = (torch.arange(rows, device=device) / rows)[:, None].expand(rows, cols).reshape(-1)
-    across = (torch.arange(cols, device=device) / cols)[None].expand(rows, cols).reshape(-1)
-    steps = width // 4
-    frequency = math.pi * 2 ** (torch.arange(steps, device=device) * (5 / steps))
-    angles = torch.stack([across[:, None] * frequency, down[:, None] * frequency], dim=-1)
-    return torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1).flatten(1)[None]
-
-
-class _TransformerBlock(nn.Module):
-    """Pre-norm transformer block with layer scale and dropout."""
-
-    def __init__(self, width: int, heads: int, dropout: float, mlp_ratio: int = 4) -> None:
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        self.sharpness = (width // heads) ** -0.5
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.fc1, self.fc2 = nn.Linear(width, mlp_ratio * width), nn.Linear(mlp_ratio * width, width)
-        self.scale1 = nn.Parameter(torch.full((width,), 0.3))
-        self.scale2 = nn.Parameter(torch.full((width,), 0.3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        batch, patches, width = x.shape
-        qkv = self.qkv(self.norm1(x)).reshape(batch, patches, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv.unbind(0)
-        # Plain attention: the fused kernel's backward pass is slow on a CPU.
-        attention = ((query * self.sharpness) @ key.transpose(-1, -2)).softmax(dim=-1)
-        mixed = (attention @ value).transpose(1, 2).reshape(batch, patches, width)
-        x = x + self.scale1 * F.dropout(self.proj(mixed), self.dropout, self.training)
-        return x + self.scale2 * F.dropout(
-            self.fc2(F.gelu(self.fc1(self.norm2(x)))), self.dropout, self.training
-        )
-
-
-class _ConvBlock(nn.Module):
-    """ConvNeXt block on the grid of patches, (B, N, C) to the same."""
-
-    def __init__(self, width: int, mlp_ratio: int = 3, kernel: int = 7) -> None:
-        super().__init__()
-        self.spread = nn.Conv2d(width, width, kernel, padding=kernel // 2, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.fc1, self.fc2 = nn.Linear(width, mlp_ratio * width), nn.Linear(mlp_ratio * width, width)
-        self.scale = nn.Parameter(torch.full((width,), 0.3))
-
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        batch, _, width = x.shape
-        spread = self.spread(x.transpose(1, 2).reshape(batch, width, *grid)).flatten(2).transpose(1, 2)
-        out: Tensor = x + self.scale * self.fc2(F.gelu(self.fc1(self.norm(spread))))
-        return out

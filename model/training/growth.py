@@ -6,10 +6,13 @@ Where nothing else is said, the network answers as before until the new parts ar
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Literal
 
 import torch
 from torch.nn import functional as F
 
+from model.errors import WeightsError
 from model.network.reader import Reader
 from model.network.refcut import RefCut
 
@@ -62,3 +65,34 @@ def with_reader(network: RefCut, reader: Reader, *, replaces_similarity: bool = 
     tensors = {name: value for name, value in tensors.items() if value.shape == fresh[name].shape}
     grown.load_state_dict(fresh | reader.state_dict(prefix="reader.") | tensors)
     return grown.train(network.training)
+
+
+GrowingPart = Literal["blocks", "refine_blocks", "affinity_heads"]
+"""Fields of `ReaderConfig` that a trained reader can have more of."""
+
+
+def grown_reader(reader: Reader, shape: Mapping[GrowingPart, int]) -> Reader:
+    """A deeper reader, or one with an affinity; it answers as before until it is trained.
+
+    Args:
+        reader: Its weights are copied; it is returned if it has the shape already.
+        shape: What is to be larger.
+
+    Raises:
+        WeightsError: If something would be smaller, or another affinity than the reader has.
+    """
+    config = dataclasses.replace(reader.config, **{str(part): number for part, number in shape.items()})
+    if config == reader.config:
+        return reader
+    before = reader.state_dict()
+    tensors = Reader(reader.embed.in_features, config).state_dict()
+    if any(name not in tensors or tensors[name].shape != value.shape for name, value in before.items()):
+        raise WeightsError(
+            f"a reader of {reader.config} cannot become one of {config}", hint="name larger numbers"
+        )
+    for name in tensors.keys() - before.keys():
+        if name.rpartition(".")[2].startswith("scale"):  # what a new block adds
+            tensors[name] = torch.zeros_like(tensors[name])
+    grown = Reader(reader.embed.in_features, config)
+    grown.load_state_dict(tensors | before)
+    return grown.train(reader.training)

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from model.data.annotated_objects import AnnotatedObject, is_development, read_annotated_objects
 from model.data.near_copies import read_excluded
 from model.data.target_sampling import TargetKind
 from model.errors import DataError
+from model.training.growth import GrowingPart
 
 Grouping = Literal["object", "photo", "regions"]
 
@@ -53,6 +54,7 @@ class ReaderTraining(_Strict):
         evaluation: What it is evaluated on, by name; never trained on.
         exclude: JSON that `near-copies` has written: photographs of each set to leave out.
         parent: File `reader.safetensors` of an earlier run, whose weights this one starts from; None starts anew.
+        grow: What the reader has more of than its parent; at first it answers as the parent does.
         crops: How many cached crops of each photograph are used.
         seed: Decides weights and steps.
         steps: Length of the run.
@@ -76,6 +78,7 @@ class ReaderTraining(_Strict):
     evaluation: dict[str, ReaderSet] = {}
     exclude: Path | None = None
     parent: Path | None = None
+    grow: dict[GrowingPart, PositiveInt] = {}
     crops: int = Field(1, ge=1)
     seed: int = 0
     steps: int = Field(200_000, ge=1)

@@ -268,7 +268,9 @@ def save_reader(tensors: dict[str, Tensor], reader: Reader, path: Path) -> None:
     """Writes a reader's weights, with its shape."""
     temporary = path.with_suffix(".partial")
     values = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    shape = json.dumps({"comparison_dim": reader.embed.in_features} | vars(reader.config), sort_keys=True)
+    shape = json.dumps(
+        {"comparison_dim": reader.embed.in_features} | reader.config.to_fields(), sort_keys=True
+    )
     save_file(values, temporary, metadata={"format": READER_FORMAT, "config": shape})
     os.replace(temporary, path)
 

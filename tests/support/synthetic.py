@@ -53,7 +53,16 @@ TINY_FROZEN = NetworkConfig(
     neck_inner_32_dim=16,
 )
 TINY_READER = ReaderConfig(
-    width=16, blocks=1, heads=2, matching_heads=2, matching_dim=8, embedding_dim=8, hidden=12, refine_blocks=1
+    width=16,
+    blocks=1,
+    heads=2,
+    matching_heads=2,
+    matching_dim=8,
+    embedding_dim=8,
+    hidden=12,
+    refine_blocks=1,
+    affinity_heads=2,
+    affinity_dim=4,
 )
 TINY_READING = dataclasses.replace(
     TINY_FROZEN, learned_similarity_dim=0, reader=TINY_READER, candidates=3, box_input=True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
@@ -14,10 +16,13 @@ GRID = (6, 6)
 PATCHES, DIM = 36, 16
 
 
-@pytest.fixture
-def reader() -> Reader:
+@pytest.fixture(params=[2, 0], ids=["affinity", "no_affinity"])
+def reader(request: pytest.FixtureRequest) -> Reader:
     torch.manual_seed(0)
-    return Reader(DIM, TINY_READER).eval()
+    made = Reader(DIM, dataclasses.replace(TINY_READER, affinity_heads=request.param)).eval()
+    for block in made.affinity_blocks:
+        torch.nn.init.constant_(block.scale, 0.3)
+    return made
 
 
 def features(seed: int, batch: int = 1) -> Tensor:
@@ -179,9 +184,10 @@ def test_everything_in_it_learns(reader: Reader) -> None:
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in reader.parameters())
 
 
-def test_a_width_that_heads_do_not_divide_is_refused() -> None:
+@pytest.mark.parametrize("shape", [{"width": 20, "heads": 6}, {"hidden": 96, "affinity_heads": 5}])
+def test_a_width_that_heads_do_not_divide_is_refused(shape: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="not divisible"):
-        ReaderConfig(width=20, heads=6)
+        ReaderConfig(**shape)
 
 
 @torch.no_grad()

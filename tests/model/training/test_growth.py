@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.errors import WeightsError
 from model.network.reader import Reader
 from model.network.refcut import RefCut
-from model.training.growth import with_candidates, with_reader
+from model.training.growth import grown_reader, with_candidates, with_reader
 from tests.support.synthetic import TINY_FROZEN, TINY_READER, random_network
 
 
@@ -84,3 +85,38 @@ def test_a_newer_reader_takes_the_place_of_an_older_one() -> None:
     assert second.config == first.config
     for name, value in newer.state_dict().items():
         assert torch.equal(second.state_dict()[f"reader.{name}"], value)
+
+
+def read_of(reader: Reader) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    comparison = torch.nn.functional.normalize(torch.randn(2, 16, 64, generator=generator), dim=-1)
+    tokens = reader.encode(comparison, (4, 4))
+    labels = torch.rand(1, 16, 1, 3, generator=generator)
+    clicks = torch.zeros(1, 1, 2, 16)
+    clicks[..., 5] = 0.4
+    matched = reader.match(tokens[:1], comparison[:1], tokens[1:], comparison[1:], labels)
+    return reader.read(tokens[:1], comparison[:1], matched, clicks, (4, 4)).logits
+
+
+@torch.no_grad()
+def test_a_grown_reader_answers_as_before_until_it_is_trained() -> None:
+    before = Reader(64, dataclasses.replace(TINY_READER, affinity_heads=0)).eval()
+    after = grown_reader(before, {"blocks": 2, "refine_blocks": 3, "affinity_heads": 2})
+    assert (after.config.blocks, after.config.refine_blocks, after.config.affinity_heads) == (2, 3, 2)
+    assert not after.training
+    assert torch.allclose(read_of(before), read_of(after), atol=1e-6)
+    for name, parameter in after.named_parameters():
+        if "scale" in name:
+            torch.nn.init.constant_(parameter, 0.3)
+    assert not torch.allclose(read_of(before), read_of(after), atol=1e-3)  # the new layers are in use
+
+
+def test_a_reader_of_the_shape_that_is_asked_for_stays_itself() -> None:
+    reader = Reader(64, TINY_READER)
+    assert grown_reader(reader, {"affinity_heads": 2}) is reader
+
+
+@pytest.mark.parametrize("shape", [{"refine_blocks": 0}, {"affinity_heads": 3}])
+def test_a_reader_does_not_become_smaller_or_another_one(shape: dict[str, int]) -> None:
+    with pytest.raises(WeightsError, match="cannot become"):
+        grown_reader(Reader(64, TINY_READER), shape)  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,12 @@ def test_a_run_starts_from_the_averaged_weights_of_its_parent(folder: Path, tmp_
     assert all(torch.equal(value, parent.state_dict()[name]) for name, value in started.state_dict().items())
     with pytest.raises(WeightsError, match="64 numbers; the cache has 32"):
         first_reader(config, 32)
+
+
+def test_a_run_grows_what_its_configuration_asks_for(folder: Path, tmp_path: Path) -> None:
+    trainer(folder, tmp_path, steps=1).run()
+    config = evaluated(folder, parent=tmp_path / "reader.safetensors", grow={"refine_blocks": 2})
+    assert first_reader(config, 64).config == dataclasses.replace(TINY_READER, refine_blocks=2)
 
 
 def test_a_killed_run_resumes_to_the_same_losses(folder: Path, tmp_path: Path) -> None:
