@@ -60,9 +60,7 @@ def first_reader(config: ReaderTraining, feature_dim: int) -> Reader:
     Raises:
         WeightsError: If the parent cannot be read, or reads features of another network.
     """
-    if config.parent is None:
-        return Reader(feature_dim, ReaderConfig())
-    reader = load_reader(config.parent)
+    reader = Reader(feature_dim, ReaderConfig()) if config.parent is None else load_reader(config.parent)
     if reader.embed.in_features != feature_dim:
         raise WeightsError(
             f"{config.parent} reads features of {reader.embed.in_features} numbers; the cache has {feature_dim}",

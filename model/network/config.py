@@ -248,6 +248,10 @@ PRESETS: dict[str, NetworkConfig] = {
     ),
     "s14": _S14,
     "s14_reader": dataclasses.replace(
-        _S14, learned_similarity_dim=0, reader=ReaderConfig(), candidates=3, box_input=True
+        _S14,
+        learned_similarity_dim=0,
+        reader=ReaderConfig(blocks=3, refine_blocks=3, affinity_heads=4),
+        candidates=3,
+        box_input=True,
     ),
 }
