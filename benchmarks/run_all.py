@@ -85,6 +85,7 @@ NEED_MORE = frozenset(
         "face_parts",
         "forgetting",
         "many_machines",
+        "part_sets",
         "prelabel_score",
         "simulated_team",
         "table2",
