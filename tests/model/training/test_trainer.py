@@ -64,6 +64,22 @@ def test_bfloat16_is_used_where_it_is_native_unless_configured_otherwise(
     assert losses[True] == pytest.approx(losses[False], rel=0.05)
 
 
+def test_the_piece_that_a_correction_points_at_adds_to_the_loss_where_there_is_a_correction(
+    tmp_path: Path,
+) -> None:
+    annotated_objects = drawn_objects(tmp_path, 4)
+
+    def loss(pointed_share: float, max_click_rounds: int) -> float:
+        trainer = make_trainer(
+            "frozen", tmp_path / "run", pointed_share=pointed_share, max_click_rounds=max_click_rounds, seed=1
+        )
+        batches = batches_of(trainer, annotated_objects, 0)[0]
+        return trainer._train_step(batches, trainer.config.stages[0])[0]
+
+    assert loss(10.0, 3) > loss(0.0, 3) + 1
+    assert loss(10.0, 0) == loss(0.0, 0)
+
+
 def test_without_averaging_the_last_weights_are_shipped(tmp_path: Path) -> None:
     trainer = make_trainer("frozen", tmp_path, average_decay=0.0)
     annotated_objects = drawn_objects(tmp_path, 4)
