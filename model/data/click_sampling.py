@@ -169,11 +169,11 @@ def add_next_clicks(
         rng: Draws the pixel within the region.
 
     Returns:
-        The piece of the error that each click points at, in every `work_step`-th pixel (B, H / step, W / step); empty
-        for a sample without an error.
+        The piece of the error that each click points at, at the `searched_pixels` of both sides (B, h, w); empty for a
+        sample without an error.
     """
     slots = table.shape[1] // 2
-    every = work_step(targets.shape[1])
+    every = searched_pixels(targets.shape[1])
     offset = every.start
     pieces = np.zeros_like(targets[:, every, every])
     for sample, (target, guess) in enumerate(
@@ -193,7 +193,7 @@ def add_next_clicks(
     return pieces
 
 
-def work_step(size_px: int) -> slice:
+def searched_pixels(size_px: int) -> slice:
     """The pixels of a side at which next clicks are searched, evenly spaced."""
     step = max(size_px // WORK_PX, 1)
     return slice(step // 2, None, step)

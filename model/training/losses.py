@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from model.data.click_sampling import work_step
+from model.data.click_sampling import searched_pixels
 from model.network.candidates import MEANT, Segmentation
 
 IGNORED = -1.0
@@ -140,7 +140,7 @@ def pointed_loss(logits: Tensor, targets: Tensor, pieces: Tensor) -> Tensor:
     Returns:
         The mean over the samples, a scalar. A sample without a piece counts as 0.
     """
-    every = work_step(logits.shape[-1])
+    every = searched_pixels(logits.shape[-1])
     counted = pieces[:, None].to(logits.device).float()
     entropy = F.binary_cross_entropy_with_logits(
         logits[..., every, every].float(), targets[..., every, every], reduction="none"

@@ -17,7 +17,7 @@ from model.data.click_sampling import (
     jittered_box,
     next_click_region,
     sample_points,
-    work_step,
+    searched_pixels,
 )
 from model.types import ROUND_SLOTS
 from tests.support.recordings import FOLDER
@@ -128,7 +128,7 @@ def test_the_piece_that_a_click_points_at_is_the_whole_of_one_error() -> None:
     guess[0, 300:320, 300:320] = 1  # and a smaller piece is too much
     table = click_table(torch.full((2, 2), -1.0))
     pieces = add_next_clicks(table, target, guess, 1, default_rng(0))
-    every = work_step(448)
+    every = searched_pixels(448)
     missed = np.zeros((448, 448), bool)
     missed[100:260, 180:300] = True
     assert np.array_equal(pieces[0], missed[every, every])
