@@ -55,10 +55,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def first_reader(config: ReaderTraining, feature_dim: int) -> Reader:
-    """The reader that a run begins with: its parent's weights, or fresh ones.
+    """The reader that a run begins with: its parent's weights, or fresh ones, grown as the configuration asks.
 
     Raises:
-        WeightsError: If the parent cannot be read, or reads features of another network.
+        WeightsError: If the parent cannot be read, reads features of another network, or cannot grow so.
     """
     reader = Reader(feature_dim, ReaderConfig()) if config.parent is None else load_reader(config.parent)
     if reader.embed.in_features != feature_dim:
