@@ -1,15 +1,16 @@
 """Pairs of things that touch, in the layout of the Target Disassembly dataset (object disassembly).
 
-    python -m benchmarks.touching_pairs --data DIR --out OUT
-    python -m model evaluate --data tda_od:OUT/real,name=touching --data tda_od:OUT/pasted,name=pasted --out runs/touching
+    python -m benchmarks.touching_pairs --data DATA --out OUT
+    python -m model evaluate --data tda_od:OUT/unseen,name=touching --out runs/touching
 
 A click on one of two things that touch may mean this thing or both. The paper's own photographs cannot be had, so
-`touching_pairs.json` lists pairs in other sets: a person or animal and what it holds, rides, or lies on (`real`), and
-animals that are pasted onto things with soft edges (`pasted`). DIR has the sets `coco_mini`, `coco_tiny` and `animals7`,
-each with `all.json` (docs/data-formats.md) and `images/`. `--choose` makes the list anew.
+`touching_pairs.json` lists pairs in other sets: a person or animal and what it holds, rides, stands or lies on (`unseen`
+and `real`), and animals that are pasted onto things with soft edges (`pasted`). `SOURCES` names the files of these sets
+in DATA (docs/data-formats.md). `--choose` makes the list anew.
 
-The same sets serve as training data. `--leave-out DIR/near_copies.json` adds the listed photographs to those that
-trainings leave out; a network that was trained on them must not be measured on the pairs.
+The photographs of `unseen` belong to a val split, so no network is trained on them. Those of the other lists serve as
+training data, too: `--leave-out DATA/near_copies.json` adds them to those that trainings leave out, and a network that
+was trained on them must not be measured on the pairs.
 """
 
 from __future__ import annotations
@@ -33,7 +34,41 @@ from model.masks import bounding_box, decode
 from model.types import BoolMask, RgbImage
 
 LIST_FILE = Path(__file__).with_suffix(".json")
-PHOTOGRAPH_SETS, CUT_OUT_SET = ("coco_mini", "coco_tiny"), "animals7"
+SOURCES = {
+    "coco_mini": "more/coco_mini/all.json",
+    "coco_tiny": "more/coco_tiny/all.json",
+    "animals7": "more/animals7/all.json",
+    "coco_panoptic100": "coco_panoptic100/val.json",
+}
+"""Part files of the sets, below the folder of the data; the folder `images` lies beside each."""
+PHOTOGRAPH_SETS, CUT_OUT_SET, UNSEEN_SET = ("coco_mini", "coco_tiny"), "animals7", "coco_panoptic100"
+UNSEEN = "unseen"
+"""Name of the list whose photographs no training sees."""
+GROUNDS = frozenset(
+    (
+        "blanket",
+        "dirt-merged",
+        "floor-other-merged",
+        "floor-wood",
+        "grass-merged",
+        "gravel",
+        "pavement-merged",
+        "platform",
+        "playingfield",
+        "railroad",
+        "river",
+        "road",
+        "rock-merged",
+        "rug-merged",
+        "sand",
+        "sea",
+        "snow",
+        "stairs",
+        "table-merged",
+        "water-other",
+    )
+)
+"""What somebody can stand or lie on, of what COCO does not count as things; the rest of that is background."""
 ALIVE = frozenset(("person", "bird", "cat", "dog", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"))
 CARRIERS = ("couch", "bed", "bench", "car", "dining table", "chair", "truck", "bus", "boat", "suitcase")
 """Things that animals are pasted onto."""
@@ -107,14 +142,16 @@ class Sets:
 
     @classmethod
     def read(cls, folder: Path) -> Sets:
-        """Read all sets of a folder."""
+        """Read all sets of the folder of the data, without crowds and backgrounds."""
         sets = cls(folder)
-        for source in (*PHOTOGRAPH_SETS, CUT_OUT_SET):
-            content = json.loads((folder / source / "all.json").read_text())
+        for source, part_file in SOURCES.items():
+            content = json.loads((folder / part_file).read_text())
             names = {one["id"]: one["name"] for one in content["categories"]}
             files = {one["id"]: one["file_name"] for one in content["images"]}
             for one in content["annotations"]:
                 thing = Thing(source, files[one["image_id"]], names[one["category_id"]], one["id"])
+                if one.get("iscrowd") or not (one.get("isthing", True) or thing.name in GROUNDS):
+                    continue
                 sets.things[source, thing.file_name].append(thing)
                 sets.rles[source, thing.annotation] = one["segmentation"]
         return sets
@@ -125,7 +162,7 @@ class Sets:
 
     def path(self, thing: Thing) -> Path:
         """The thing's photograph."""
-        return self.folder / thing.source / "images" / thing.file_name
+        return (self.folder / SOURCES[thing.source]).parent / "images" / thing.file_name
 
     def without(self, near_copies: Path) -> Iterator[tuple[tuple[str, str], list[Thing]]]:
         """Photographs with their things, but not near copies of photographs that are reported on."""
@@ -136,16 +173,22 @@ class Sets:
 
 
 def choose(sets: Sets, near_copies: Path, rng: Generator) -> dict[str, list[Pair]]:
-    """Choose the pairs of both lists."""
+    """Choose the pairs of all lists."""
     photographs = list(sets.without(near_copies))
-    return {"real": choose_real(sets, photographs), "pasted": choose_pasted(sets, photographs, rng)}
+    return {
+        UNSEEN: choose_real(sets, list(sets.things.items()), (UNSEEN_SET,)),
+        "real": choose_real(sets, photographs, PHOTOGRAPH_SETS),
+        "pasted": choose_pasted(sets, photographs, rng),
+    }
 
 
-def choose_real(sets: Sets, photographs: Sequence[tuple[tuple[str, str], list[Thing]]]) -> list[Pair]:
+def choose_real(
+    sets: Sets, photographs: Sequence[tuple[tuple[str, str], list[Thing]]], sources: Sequence[str]
+) -> list[Pair]:
     """Pairs of something alive and another thing that share a border: one on a photograph, of its rarest class."""
     found: dict[str, dict[tuple[str, str], Pair]] = defaultdict(dict)
     for photograph, things in photographs:
-        if photograph[0] not in PHOTOGRAPH_SETS:
+        if photograph[0] not in sources:
             continue
         masks = {thing: sets.mask(thing) for thing in things}
         large = [thing for thing, mask in masks.items() if mask.mean() >= MIN_SHARE]
@@ -319,7 +362,8 @@ def write_list(path: Path, lists: dict[str, list[Pair]], seed: int) -> None:
 def leave_out(path: Path, lists: dict[str, list[Pair]]) -> None:
     """Add the photographs of all pairs to a list of `python -m model near-copies`, which trainings leave out."""
     excluded: dict[str, list[str]] = json.loads(path.read_text())
-    for thing in (thing for pairs in lists.values() for pair in pairs for thing in (pair.first, pair.second)):
+    trained_on = [pair for name, pairs in lists.items() if name != UNSEEN for pair in pairs]
+    for thing in (thing for pair in trained_on for thing in (pair.first, pair.second)):
         excluded.setdefault(thing.source, []).append(thing.file_name)
     content = {source: sorted(set(names)) for source, names in excluded.items()}
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
@@ -330,7 +374,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, required=True, help="folder of the source sets")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data")
     parser.add_argument("--out", type=Path, help="folder for the photographs and masks")
     parser.add_argument("--list", type=Path, default=LIST_FILE)
     parser.add_argument("--choose", action="store_true", help="make the list anew")

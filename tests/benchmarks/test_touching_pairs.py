@@ -14,6 +14,8 @@ from benchmarks.touching_pairs import (
     HIDDEN_SHARE,
     LIST_FILE,
     PAIRS_OF_A_CLASS,
+    SOURCES,
+    UNSEEN_SET,
     Sets,
     choose,
     leave_out,
@@ -31,9 +33,10 @@ NEAR_COPY = "5.jpg"
 
 
 def write_set(folder: Path, name: str, photographs: list[Boxes]) -> None:
-    """A set whose photographs show rectangles, by name of the thing."""
+    """A set whose photographs show rectangles, by name of the thing. Sand and sky are no things."""
     names = sorted({thing for boxes in photographs for thing in boxes})
-    (folder / name / "images").mkdir(parents=True)
+    part_file = folder / SOURCES[name]
+    (part_file.parent / "images").mkdir(parents=True)
     images, annotations = [], []
     for number, boxes in enumerate(photographs):
         pixels = default_rng(number).integers(0, 60, (120, 160, 3)).astype(np.uint8)
@@ -48,17 +51,19 @@ def write_set(folder: Path, name: str, photographs: list[Boxes]) -> None:
                     "image_id": number,
                     "category_id": names.index(thing),
                     "segmentation": encode(mask_hw),
+                    "isthing": int(thing not in ("sand", "sky")),
                 }
             )
-        cv2.imwrite(str(folder / name / "images" / f"{number}.jpg"), pixels)
+        cv2.imwrite(str(part_file.parent / "images" / f"{number}.jpg"), pixels)
     categories = [{"id": number, "name": thing} for number, thing in enumerate(names)]
     content = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / name / "all.json").write_text(json.dumps(content))
+    part_file.write_text(json.dumps(content))
 
 
 @pytest.fixture
 def sets(tmp_path: Path) -> Sets:
-    """Six photographs of a person with a kite, four of a car that touches nothing alive, and bears."""
+    """Six photographs of a person with a kite, four of a car that touches nothing alive, bears, and three of a person on
+    sand below the sky that no network is trained on."""
     person, kite = np.s_[30:80, 20:40], np.s_[20:40, 40:60]
     apart: Boxes = {"person": person, "kite": np.s_[20:40, 90:110]}
     write_set(
@@ -68,6 +73,8 @@ def sets(tmp_path: Path) -> Sets:
     )
     write_set(tmp_path, "coco_tiny", [{"car": np.s_[50:110, 20:140]} for _ in range(4)])
     write_set(tmp_path, "animals7", [{"bear": np.s_[30:70, 40:90]} for _ in range(3)])
+    beach: Boxes = {"person": person, "sand": np.s_[80:120, 0:160], "sky": np.s_[0:30, 0:160]}
+    write_set(tmp_path, UNSEEN_SET, [beach] * 3)
     return Sets.read(tmp_path)
 
 
@@ -83,6 +90,17 @@ def test_pairs_that_touch_are_listed_but_no_near_copies_and_none_without_anythin
     real = choose(sets, near_copies, default_rng(1))["real"]
     assert [pair.first.file_name for pair in real] == [f"{number}.jpg" for number in range(5)]
     assert {pair.object_class for pair in real} == {"kite+person"}
+
+
+def test_unseen_pairs_are_of_a_val_split_and_the_ground_counts_but_no_background(
+    sets: Sets, near_copies: Path
+) -> None:
+    unseen = choose(sets, near_copies, default_rng(1))["unseen"]
+    assert [(pair.object_class, pair.first.source) for pair in unseen] == [("person+sand", UNSEEN_SET)] * 3
+    assert SOURCES[UNSEEN_SET].endswith("val.json")
+    listed = read_list(LIST_FILE)["unseen"]
+    assert {thing.source for pair in listed for thing in (pair.first, pair.second)} == {UNSEEN_SET}
+    assert 3 * len(listed) >= 100, "each pair is three masks: this thing, that thing, both"
 
 
 def test_animals_are_pasted_onto_things_and_hide_some_of_them(sets: Sets, near_copies: Path) -> None:
@@ -133,6 +151,7 @@ def test_listed_photographs_are_left_out_of_trainings_beside_the_near_copies(
     for _ in range(2):
         leave_out(near_copies, lists)
     excluded = read_excluded(near_copies)
+    assert UNSEEN_SET not in excluded
     assert excluded["coco_mini"] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg", NEAR_COPY]
     assert excluded["coco_tiny"] == ["0.jpg", "1.jpg", "2.jpg", "3.jpg"]
     assert set(excluded["animals7"]) == {pair.second.file_name for pair in lists["pasted"]}
