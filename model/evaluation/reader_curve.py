@@ -24,6 +24,7 @@ from model.evaluation.samples import Sample, enumerate_samples, limit_samples
 from model.masks import deepest_point, union
 from model.network.click_maps import disk_maps
 from model.network.reader import Reader, label_shares
+from model.network.similarity import PatchCosines
 
 MEASURES = ("click_best", "click_half", "reference_best", "reference_half")
 """IoU with the robot's first click or with the reference alone; at the best threshold of each sample, or at one half."""
@@ -79,9 +80,8 @@ class ReaderEvaluation:
             for sample in samples:
                 here, there = sample.target_crop, sample.reference_crop
                 labels = label_shares(_row(sample.positive, device), _row(sample.negative, device))
-                matched = reader.match(
-                    tokens[here], features[here], tokens[there], features[there], labels[:, :, None]
-                )
+                frozen = PatchCosines.of(features[here], features[there])
+                matched = reader.match(tokens[here], tokens[there], frozen, labels[:, :, None])
                 clicks = torch.from_numpy(np.stack([sample.clicks, np.zeros_like(sample.clicks)]))
                 logits = reader.read(
                     tokens[here], features[here], matched.expand(-1, 2, -1, -1), clicks.to(device)[None], grid

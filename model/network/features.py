@@ -49,7 +49,7 @@ class CondensedReference:
         tokens: The patches that the reader matches with, as it matches them, (B, M, E).
         comparison: Their frozen features, (B, M, D).
         labels: Their labels, (B, M, 3); see `model.network.reader.thin_out`.
-        evidence: What frozen features are compared with.
+        evidence: What the similarity channels compare with: some of these patches, and others.
     """
 
     prompt: Tensor
@@ -68,6 +68,7 @@ class CondensedReference:
             self.comparison,
             self.labels,
             evidence.means,
+            evidence.numbers,
             evidence.tokens,
             evidence.inside,
         )

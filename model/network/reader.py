@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from model.network.config import READER_LABELS, READER_SPACE_CHANNELS, ReaderConfig
 from model.network.reader_layers import Affinity, AffinityBlock, ConvBlock, TransformerBlock, sine_positions
+from model.network.similarity import PatchCosines
 
 LABELS = READER_LABELS
 """Inside the positive mask, inside the negative mask, outside both."""
@@ -122,18 +123,16 @@ class Reader(nn.Module):
     def match(
         self,
         tokens: Tensor,
-        comparison: Tensor,
         reference_tokens: Tensor,
-        reference_comparison: Tensor,
+        frozen: PatchCosines,
         labels: Tensor,
     ) -> Tensor:
         """Carries labels of references over to a crop.
 
         Args:
             tokens: The crop as `encode` returns it, (B, N, E).
-            comparison: Frozen features of the crop, (B, N, D).
             reference_tokens: The same of its references, (B, M, E), one behind the other.
-            reference_comparison: (B, M, D).
+            frozen: Both compared in frozen features.
             labels: Shares of each reference patch per label, (B, M, K, 3); see `label_shares` and `thin_out`. A patch
                 that stands for several has shares above 1; all shares of one reference add up to N.
 
@@ -145,18 +144,13 @@ class Reader(nn.Module):
             heads, embedding = self._split(tokens.float())
             reference_heads, reference_embedding = self._split(reference_tokens.float())
             propagated = self._propagate(heads, reference_heads, labels, references)
-            learned = _space_channels(embedding, reference_embedding, labels, references)
+            learned = _space_channels(PatchCosines.of(embedding, reference_embedding), labels, references)
             with torch.no_grad():
-                frozen = _space_channels(
-                    F.normalize(comparison.float(), dim=-1),
-                    F.normalize(reference_comparison.float(), dim=-1),
-                    labels,
-                    references,
-                )
-                mean = frozen.mean(dim=2, keepdim=True)
-                spread = (frozen - mean).square().mean(dim=2, keepdim=True).sqrt().clamp_min(1e-2)
-                scores = 0.3 * (frozen - mean) / spread
-            return torch.cat([propagated, learned, frozen, scores], dim=-1)
+                untouched = _space_channels(frozen, labels, references)
+                mean = untouched.mean(dim=2, keepdim=True)
+                spread = (untouched - mean).square().mean(dim=2, keepdim=True).sqrt().clamp_min(1e-2)
+                scores = 0.3 * (untouched - mean) / spread
+            return torch.cat([propagated, learned, untouched, scores], dim=-1)
 
     def read(
         self, tokens: Tensor, comparison: Tensor, matched: Tensor, clicks: Tensor, grid: tuple[int, int]
@@ -301,23 +295,18 @@ def thin_out(positive: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tens
     return order, torch.gather(labels * weights[..., None], 1, order[..., None].expand(-1, -1, LABELS))
 
 
-def _space_channels(target: Tensor, reference: Tensor, labels: Tensor, references: Tensor) -> Tensor:
-    """Per label the cosine to the mean and the soft maximum of cosines, (B, K, N, 6); zero for absent labels.
-
-    target (B, N, C) and reference (B, M, C) have length 1.
-    """
+def _space_channels(compared: PatchCosines, labels: Tensor, references: Tensor) -> Tensor:
+    """Per label the cosine to the mean and the soft maximum of cosines, (B, K, N, 6); zero for absent labels."""
     batch, _, sets, _ = labels.shape
-    flat = labels.flatten(2)
-    cosines = target @ reference.transpose(1, 2)
-    mean = F.normalize(flat.transpose(1, 2) @ reference, dim=-1)
-    to_mean = target @ mean.transpose(1, 2)
-    similar = (
-        torch.exp(SHARPNESS * (cosines - 1)) @ flat / references.repeat_interleave(LABELS, dim=1)[:, None]
-    )
+    flat = labels.flatten(2).transpose(1, 2)
+    mean = F.normalize(flat @ compared.reference, dim=-1)
+    to_mean = mean @ compared.target.transpose(1, 2)
+    similar = flat @ torch.exp(SHARPNESS * (compared.cosines - 1))
+    similar = similar / references.repeat_interleave(LABELS, dim=1)[..., None]
     nearest = 1 + torch.log(similar + 1e-16) / SHARPNESS
-    present = (flat.sum(dim=1) > 0).float()[:, None]
-    both = torch.stack([to_mean * present, nearest * present], dim=-1)
-    return both.reshape(batch, -1, sets, 2 * LABELS).transpose(1, 2)
+    present = (flat.sum(dim=2) > 0).float()[..., None]
+    both = torch.stack([to_mean * present, nearest * present], dim=2)
+    return both.reshape(batch, sets, 2 * LABELS, -1).transpose(2, 3)
 
 
 def _most_similar(vectors: Tensor, places: Tensor, counted: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ from model.network.similarity import (
     LEARNED_CHANNELS,
     REFERENCE_CHANNELS,
     LearnedSimilarity,
+    PatchCosines,
     ReferenceEvidence,
     SimilarityMlp,
     click_channels,
@@ -178,7 +179,8 @@ class RefCut(nn.Module):
         if features.comparison is not None:
             with torch.autocast(features.tokens.device.type, enabled=False):
                 evidence = ReferenceEvidence.of(reference, features.comparison.shape[1])
-                channels = reference_channels(features.comparison, evidence)
+                cosines = PatchCosines.of(features.comparison, reference.tokens)
+                channels = reference_channels(cosines, evidence)
             channels = self._with_learned_similarity(channels, features, reference)
         return PreparedReference(self.rpg(reference), channels)
 
@@ -200,13 +202,17 @@ class RefCut(nn.Module):
             learned = self.likeness(features.comparison, reference)
             return torch.cat([channels[..., :REFERENCE_CHANNELS], learned], dim=-1)
 
-    def condense_reference(self, reference: ReferenceTokens, count: int) -> CondensedReference:
+    def condense_reference(
+        self, reference: ReferenceTokens, count: int, multiple: int | None = None
+    ) -> CondensedReference:
         """Compute the part of `prepare_reference` that depends on the reference alone, in a network with a reader.
 
         Args:
             reference: One reference, or several joined. Their patches are thinned out, so that matching costs as much as
                 with one.
-            count: Number of patches of an image; so many or fewer of the reference are kept.
+            count: Number of patches of an image; the reader keeps so many or fewer of the reference.
+            multiple: Evidence that changes nothing is left out, and numbers of patches are rounded up to a multiple of
+                this. None leaves nothing out.
 
         Raises:
             ValueError: If the reference was encoded by a network without a reader.
@@ -216,10 +222,13 @@ class RefCut(nn.Module):
         labels = label_shares(reference.positive, reference.negative)
         present = (labels.sum(dim=(1, 2)) > 0).float()
         tokens, comparison = reference.reader, reference.tokens
+        evidence = ReferenceEvidence.of(reference, count)
         if tokens.shape[1] > count:
             kept, labels = thin_out(reference.positive, labels, count)
+            evidence = evidence.beside(kept, comparison, multiple or 1)
             tokens, comparison = chosen_patches(tokens, kept), chosen_patches(comparison, kept)
-        evidence = ReferenceEvidence.of(reference, count)
+        if multiple is not None:
+            evidence = evidence.without_unused(multiple)
         return CondensedReference(self.rpg(reference), present, tokens, comparison, labels, evidence)
 
     def match(
@@ -244,9 +253,10 @@ class RefCut(nn.Module):
         Returns:
             `channels` and `matched` of `PreparedReference`.
         """
-        carried = self.reader.match(tokens, comparison, others, others_comparison, labels[:, :, None])[:, 0]
         with torch.autocast(tokens.device.type, enabled=False):
-            compared = reference_channels(comparison, ReferenceEvidence(*evidence))
+            cosines = PatchCosines.of(comparison, others_comparison)
+            carried = self.reader.match(tokens, others, cosines, labels[:, :, None])[:, 0]
+            compared = reference_channels(cosines, ReferenceEvidence(*evidence))
             return torch.cat([compared, self.reader.learned_channels(carried)], dim=-1), carried
 
     def segment(

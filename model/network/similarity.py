@@ -44,22 +44,47 @@ INSIDE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
+class PatchCosines:
+    """Cosines between the patches of an image and those of a reference, computed once for everything that needs them.
+
+    Attributes:
+        target: Patches of the image, scaled to length 1, (B, N, D) float32.
+        reference: Patches of the reference, likewise, (B, M, D).
+        cosines: (B, M, N). Patches of the reference come first: the largest over them are found for many patches of the
+            image at once.
+    """
+
+    target: Tensor
+    reference: Tensor
+    cosines: Tensor
+
+    @staticmethod
+    def of(target: Tensor, reference: Tensor) -> PatchCosines:
+        """The cosines of an image (B, N, D) and a reference (B, M, D), of any scale; float32 also under autocast."""
+        with torch.autocast(target.device.type, enabled=False):
+            target, reference = F.normalize(target.float(), dim=-1), F.normalize(reference.float(), dim=-1)
+            return PatchCosines(target, reference, torch.bmm(reference, target.transpose(1, 2)))
+
+
+@dataclass(frozen=True)
 class ReferenceEvidence:
     """What of a reference the patches of an image are compared with, in frozen features. It does not depend on the image.
 
     Attributes:
         means: Mean token of the positive and of the negative mask, (B, 2, D). Zero for an absent mask.
-        tokens: Patches of the reference, (B, M, D), among them those inside the masks.
-        inside: (B, 2, M), 1 where a patch is inside the positive or the negative mask, else 0.
+        numbers: Numbers of patches among those that are compared anyhow (`PatchCosines`), (B, K) int64.
+        tokens: Further patches, (B, X, D). Together they hold those inside the masks.
+        inside: (B, 2, K + X), 1 where such a patch is inside the positive or the negative mask, else 0.
     """
 
     means: Tensor
+    numbers: Tensor
     tokens: Tensor
     inside: Tensor
 
     @staticmethod
     def of(reference: ReferenceTokens, count: int) -> ReferenceEvidence:
-        """The evidence of a reference, so that several references cost as much as one.
+        """The evidence of a reference all of whose patches are compared, so that several references cost as much as one.
 
         Args:
             reference: Tokens and mask shares, (B, M, D) and (B, M).
@@ -73,32 +98,58 @@ class ReferenceEvidence:
         with torch.autocast(tokens.device.type, enabled=False):
             masks = (reference.positive, reference.negative)
             means = torch.stack([masked_average(tokens.float(), mask) for mask in masks], dim=1)
+        numbers = torch.arange(tokens.shape[1], device=tokens.device).expand(tokens.shape[:2])
         if tokens.shape[1] > count:
             kept = _spread(inside, count).any(dim=1)
             numbers = torch.argsort(kept.int(), dim=1, descending=True, stable=True)[:, :count]
-            tokens = chosen_patches(tokens, numbers)
             inside = torch.gather(inside, 2, numbers[:, None].expand(-1, 2, -1))
-        return ReferenceEvidence(means, tokens, inside.float())
+        return ReferenceEvidence(means, numbers, tokens[:, :0], inside.float())
 
-    def without_unused(self, multiple: int) -> ReferenceEvidence:
-        """The evidence without patches that are inside neither mask: these change no channel.
+    def beside(self, kept: Tensor, tokens: Tensor, multiple: int) -> ReferenceEvidence:
+        """The same evidence where only some patches of the reference are compared anyhow.
 
         Args:
-            multiple: The number of patches is rounded up to a multiple of this, as far as there are so many. At least
-                `NEAREST` are kept.
+            kept: Numbers of these patches, (B, M').
+            tokens: All patches of the reference, (B, M, D).
+            multiple: The number of further patches is rounded up to a multiple of this, as far as there are so many.
         """
-        used = self.inside.amax(dim=1)
-        most = max(int(used.sum(dim=1).max()), NEAREST)
-        count = min(-(-most // multiple) * multiple, used.shape[1])
-        numbers = torch.argsort(used, dim=1, descending=True, stable=True)[:, :count]
+        place = kept.new_full(tokens.shape[:2], -1)
+        place.scatter_(1, kept, torch.arange(kept.shape[1]).to(kept).expand_as(kept))
+        known = torch.gather(place, 1, self.numbers)
+        lacking = (known < 0) & (self.inside.amax(dim=1) > 0)
+        count = min(-(-int(lacking.sum(dim=1).max()) // multiple) * multiple, lacking.shape[1])
+        order = torch.argsort(lacking.int(), dim=1, descending=True, stable=True)[:, :count]
+        added = torch.gather(self.inside * lacking[:, None], 2, order[:, None].expand(-1, 2, -1))
         return ReferenceEvidence(
             self.means,
-            chosen_patches(self.tokens, numbers),
-            torch.gather(self.inside, 2, numbers[:, None].expand(-1, 2, -1)),
+            known.clamp_min(0),
+            chosen_patches(tokens, torch.gather(self.numbers, 1, order)),
+            torch.cat([self.inside * (known >= 0)[:, None], added], dim=2),
+        )
+
+    def without_unused(self, multiple: int) -> ReferenceEvidence:
+        """The evidence without compared patches that are inside neither mask: these change no channel.
+
+        Args:
+            multiple: The number of others is rounded up to a multiple of this, as far as there are so many. At least
+                `NEAREST` are kept.
+        """
+        count_compared = self.numbers.shape[1]
+        compared, added = self.inside[:, :, :count_compared], self.inside[:, :, count_compared:]
+        used = compared.amax(dim=1)
+        most = max(int(used.sum(dim=1).max()), NEAREST)
+        count = min(-(-most // multiple) * multiple, used.shape[1])
+        order = torch.argsort(used, dim=1, descending=True, stable=True)[:, :count]
+        inside = torch.gather(compared, 2, order[:, None].expand(-1, 2, -1))
+        return ReferenceEvidence(
+            self.means,
+            torch.gather(self.numbers, 1, order),
+            self.tokens,
+            torch.cat([inside, added], dim=2),
         )
 
 
-def reference_channels(target: Tensor, evidence: ReferenceEvidence) -> Tensor:
+def reference_channels(compared: PatchCosines, evidence: ReferenceEvidence) -> Tensor:
     """Compare the patches of an image with a reference, in frozen features.
 
     For each mask: cosine to the mask's mean token, its z-score over the image, mean cosine to the 3 nearest tokens
@@ -106,15 +157,15 @@ def reference_channels(target: Tensor, evidence: ReferenceEvidence) -> Tensor:
     mask exists. Channels of an absent mask are zero.
 
     Args:
-        target: Tokens of the image, (B, N, D).
+        compared: N patches of the image and those of the reference that `evidence.numbers` counts.
         evidence: The reference, of the same batch.
 
     Returns:
         (B, N, 12), float32.
     """
-    target = F.normalize(target.float(), dim=-1)
-    # Patches of the reference come first: the largest over them are found for many patches of the image at once.
-    cosines = torch.bmm(F.normalize(evidence.tokens.float(), dim=-1), target.transpose(1, 2))
+    target, cosines = compared.target, chosen_patches(compared.cosines, evidence.numbers)
+    if evidence.tokens.shape[1]:
+        cosines = torch.cat([cosines, PatchCosines.of(target, evidence.tokens).cosines], dim=1)
     means = F.normalize(evidence.means.float(), dim=-1)
     per_sign, flags = [], []
     for sign in (0, 1):

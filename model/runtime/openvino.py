@@ -16,7 +16,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -156,8 +155,7 @@ class OpenVinoStages:
         """A condensed reference, unless it is kept."""
         key = reference.sources
         if key not in self._condensed:
-            found = self._network.condense_reference(reference, count)
-            self._condensed[key] = replace(found, evidence=found.evidence.without_unused(EVIDENCE_STEP))
+            self._condensed[key] = self._network.condense_reference(reference, count, EVIDENCE_STEP)
             while len(self._condensed) > KEPT_REFERENCES:
                 self._condensed.popitem(last=False)
         self._condensed.move_to_end(key)

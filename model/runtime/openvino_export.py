@@ -24,6 +24,7 @@ import hashlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ MIN_WEIGHTS = 10_000
 GROUPS = (256, 128, 64, 32)
 
 STAGES = ("image", "reader", "detail", "reference", "match", "compare", "clicks")
-FORMAT = 6
+FORMAT = 9
 """Part of all `stage_keys`. To be increased when this module changes what it makes."""
 READER_PREFIX = "reader."
 DETAIL_PREFIX = "detail."
@@ -317,7 +318,14 @@ def convert(network: RefCut, size_px: int, stages: Sequence[str] | None = None) 
         assert features.comparison is not None
         blank = torch.zeros(1, features.comparison.shape[1])
         reference = ReferenceTokens(features.comparison, blank, blank, features.reader)
-        return match_inputs(features, network.condense_reference(reference, blank.shape[1]))
+        condensed = network.condense_reference(reference, blank.shape[1])
+        # Several references have patches that the reader does not compare.
+        evidence = replace(
+            condensed.evidence,
+            tokens=features.comparison,
+            inside=torch.cat([condensed.evidence.inside] * 2, dim=2),
+        )
+        return match_inputs(features, replace(condensed, evidence=evidence))
 
     modules: dict[str, Callable[[], tuple[nn.Module, list[Tensor]]]] = {
         "image": lambda: (_Image(network), [image]),
@@ -366,11 +374,14 @@ def _converted(module: nn.Module, inputs: Sequence[Tensor], group: int) -> Any:
 def _allow_any_evidence(model: Any) -> None:
     """Lets "match" take any number of evidence patches, up to the number that it was converted with."""
     openvino = openvino_package()
-    evidence, inside = model.inputs[-2:]
-    _, count, dim = evidence.shape
-    some = openvino.Dimension(1, count)
-    shapes = {one: one.get_partial_shape() for one in model.inputs[:-2]}
-    shapes |= {evidence: openvino.PartialShape([1, some, dim]), inside: openvino.PartialShape([1, 2, some])}
+    numbers, tokens, inside = model.inputs[-3:]
+    _, count, dim = tokens.shape
+    shapes = {one: one.get_partial_shape() for one in model.inputs[:-3]}
+    shapes |= {
+        numbers: openvino.PartialShape([1, openvino.Dimension(1, count)]),
+        tokens: openvino.PartialShape([1, openvino.Dimension(0, count), dim]),
+        inside: openvino.PartialShape([1, 2, openvino.Dimension(1, 2 * count)]),
+    }
     model.reshape(shapes)
 
 

@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from model.errors import DataError, TrainingError, WeightsError
 from model.network.config import ReaderConfig
 from model.network.reader import Reader, label_shares
+from model.network.similarity import PatchCosines
 from model.training.distributed import SINGLE_PROCESS, Processes
 from model.training.optim import WeightAverage, check_finite, computes_bfloat16
 from model.training.reader_config import ReaderTraining
@@ -223,13 +224,8 @@ class ReaderTrainer:
         grid = (self._sampler.grid, self._sampler.grid)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16):
             tokens = self.reader.encode(comparison, grid)
-            matched = self.reader.match(
-                tokens,
-                comparison,
-                tokens[references].flatten(1, 2),
-                comparison[references].flatten(1, 2),
-                labels,
-            )
+            frozen = PatchCosines.of(comparison, comparison[references].flatten(1, 2))
+            matched = self.reader.match(tokens, tokens[references].flatten(1, 2), frozen, labels)
             reading = self.reader.read(tokens, comparison, matched, clicks, grid)
         return reading.logits, torch.from_numpy(batch.targets).to(self._device)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model.network.config import ReaderConfig
 from model.network.reader import Reader, Reading, label_shares, thin_out
+from model.network.similarity import PatchCosines
 from tests.support.synthetic import TINY_READER, TINY_READING, random_network
 
 GRID = (6, 6)
@@ -49,7 +50,8 @@ def reading(
 ) -> Reading:
     tokens = reader.encode(target, GRID)
     encoded = torch.cat([reader.encode(reference, GRID) for reference in references], dim=1)
-    matched = reader.match(tokens, target, encoded, torch.cat(references, dim=1), labels)
+    frozen = PatchCosines.of(target, torch.cat(references, dim=1))
+    matched = reader.match(tokens, encoded, frozen, labels)
     return reader.read(tokens, target, matched, clicked, GRID)
 
 
@@ -178,7 +180,7 @@ def test_everything_in_it_learns(reader: Reader) -> None:
     reader.train()
     target, there = features(1), features(2)
     tokens = reader.encode(torch.cat([target, there]), GRID)
-    matched = reader.match(tokens[:1], target, tokens[1:], there, label_shares(*masks(1)))
+    matched = reader.match(tokens[:1], tokens[1:], PatchCosines.of(target, there), label_shares(*masks(1)))
     read = reader.read(tokens[:1], target, matched, clicks([7], [30]), GRID)
     read.logits.square().sum().backward()  # type: ignore[no-untyped-call]
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in reader.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from model.network.prompts import ReferenceTokens
@@ -9,6 +10,7 @@ from model.network.similarity import (
     LEARNED_CHANNELS,
     NEAREST,
     LearnedSimilarity,
+    PatchCosines,
     ReferenceEvidence,
     reference_channels,
 )
@@ -84,13 +86,19 @@ def references(*inside: int) -> tuple[torch.Tensor, ReferenceTokens]:
     return torch.randn(1, PATCHES, 8, generator=generator), ReferenceTokens.join(found)
 
 
+def channels_of(
+    target: torch.Tensor, reference: ReferenceTokens, evidence: ReferenceEvidence
+) -> torch.Tensor:
+    return reference_channels(PatchCosines.of(target, reference.tokens), evidence)
+
+
 def compared(target: torch.Tensor, reference: ReferenceTokens, count: int) -> torch.Tensor:
-    return reference_channels(target, ReferenceEvidence.of(reference, count))
+    return channels_of(target, reference, ReferenceEvidence.of(reference, count))
 
 
 def test_patches_outside_the_masks_of_several_references_are_left_out_without_a_change() -> None:
     target, reference = references(1, 2, 3)
-    assert ReferenceEvidence.of(reference, PATCHES).tokens.shape == (1, PATCHES, 8)
+    assert ReferenceEvidence.of(reference, PATCHES).numbers.shape == (1, PATCHES)
     expected = compared(target, reference, 3 * PATCHES)
     assert expected.abs().amax(dim=1).min() > 0.1
     torch.testing.assert_close(compared(target, reference, PATCHES), expected)
@@ -100,7 +108,7 @@ def test_of_too_many_patches_inside_the_masks_those_that_are_kept_are_evenly_spa
     _, reference = references(6, 6, 6, 6)
     evidence = ReferenceEvidence.of(reference, PATCHES)
     for sign, first in ((0, 0), (1, 6)):
-        kept = evidence.tokens[0, evidence.inside[0, sign] > 0]
+        kept = reference.tokens[0, evidence.numbers[0, evidence.inside[0, sign] > 0]]
         of_each = [
             sum(bool((kept == token).all(dim=1).any()) for token in part)
             for part in reference.tokens[0].split(PATCHES)
@@ -116,7 +124,7 @@ def test_a_small_mask_keeps_all_of_its_patches_beside_a_large_one() -> None:
     reference.positive[:, 5] = 0
     evidence = ReferenceEvidence.of(reference, PATCHES)
     assert evidence.inside[0].sum(dim=1).tolist() == [11, 1]
-    assert torch.equal(evidence.tokens[0, evidence.inside[0, 1] > 0], reference.tokens[0, 5:6])
+    assert evidence.numbers[0, evidence.inside[0, 1] > 0].tolist() == [5]
 
 
 def test_unused_evidence_is_left_out_without_a_change() -> None:
@@ -124,13 +132,46 @@ def test_unused_evidence_is_left_out_without_a_change() -> None:
     evidence = ReferenceEvidence.of(reference, 2 * PATCHES)
     for multiple, count in ((1, 6), (4, 8), (100, 2 * PATCHES)):
         smaller = evidence.without_unused(multiple)
-        assert smaller.tokens.shape == (1, count, 8)
+        assert smaller.numbers.shape == (1, count)
         assert smaller.inside.sum(dim=2).tolist() == [[3, 3]]
-        torch.testing.assert_close(reference_channels(target, smaller), reference_channels(target, evidence))
+        expected = channels_of(target, reference, evidence)
+        torch.testing.assert_close(channels_of(target, reference, smaller), expected)
 
 
 def test_evidence_of_a_reference_without_masks_keeps_as_many_patches_as_are_compared() -> None:
     target, reference = references(0)
     smaller = ReferenceEvidence.of(reference, PATCHES).without_unused(1)
-    assert smaller.tokens.shape == (1, NEAREST, 8)
-    assert not reference_channels(target, smaller).any()
+    assert smaller.numbers.shape == (1, NEAREST)
+    assert not channels_of(target, reference, smaller).any()
+
+
+@pytest.mark.parametrize(("multiple", "further"), [(1, 6), (4, 8), (100, PATCHES)])
+def test_evidence_beside_other_patches_changes_no_channel(multiple: int, further: int) -> None:
+    target, reference = references(2, 3)
+    evidence = ReferenceEvidence.of(reference, PATCHES)
+    kept = torch.tensor([[1, 0, 11, 13, 4]])
+    beside = evidence.beside(kept, reference.tokens, multiple)
+    assert beside.tokens.shape[1] == further
+    assert beside.inside.sum(dim=2).tolist() == evidence.inside.sum(dim=2).tolist() == [[5, 5]]
+    expected = channels_of(target, reference, evidence)
+    compared = PatchCosines.of(target, reference.tokens[:, kept[0]])
+    for one in (beside, beside.without_unused(1)):
+        torch.testing.assert_close(reference_channels(compared, one), expected)
+
+
+def test_evidence_that_is_compared_anyhow_adds_no_patch() -> None:
+    _, reference = references(2)
+    beside = ReferenceEvidence.of(reference, PATCHES).beside(
+        torch.tensor([[11, 10, 5, 1, 0]]), reference.tokens, 64
+    )
+    assert beside.tokens.shape == (1, 0, 8)
+    assert beside.without_unused(1).numbers.tolist() == [[4, 3, 1, 0]]
+
+
+def test_cosines_are_those_of_every_pair_whatever_the_scale_and_the_precision() -> None:
+    generator = torch.Generator().manual_seed(0)
+    target, reference = (torch.randn(2, count, 8, generator=generator) for count in (5, 3))
+    with torch.autocast("cpu", torch.bfloat16):
+        compared = PatchCosines.of(3 * target, reference / 7)
+    expected = torch.cosine_similarity(reference[:, :, None], target[:, None], dim=-1)
+    torch.testing.assert_close(compared.cosines, expected)

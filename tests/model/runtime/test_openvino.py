@@ -210,9 +210,9 @@ def test_what_depends_on_a_reference_alone_is_computed_once_for_all_images(
     condensed: list[tuple[str, ...]] = []
     condense = network.condense_reference
 
-    def counting(reference: ReferenceTokens, count: int) -> CondensedReference:
+    def counting(reference: ReferenceTokens, count: int, multiple: int) -> CondensedReference:
         condensed.append(reference.sources)
-        return condense(reference, count)
+        return condense(reference, count, multiple)
 
     monkeypatch.setattr(network, "condense_reference", counting)
     monkeypatch.setattr(openvino, "KEPT_REFERENCES", 2)

@@ -11,6 +11,7 @@ from torch import Tensor
 from model.errors import WeightsError
 from model.network.reader import Reader
 from model.network.refcut import RefCut
+from model.network.similarity import PatchCosines
 from model.training.growth import grown_reader, with_candidates, with_reader
 from tests.support.synthetic import TINY_FROZEN, TINY_READER, random_network
 
@@ -94,7 +95,8 @@ def read_of(reader: Reader) -> Tensor:
     labels = torch.rand(1, 16, 1, 3, generator=generator)
     clicks = torch.zeros(1, 1, 2, 16)
     clicks[..., 5] = 0.4
-    matched = reader.match(tokens[:1], comparison[:1], tokens[1:], comparison[1:], labels)
+    frozen = PatchCosines.of(comparison[:1], comparison[1:])
+    matched = reader.match(tokens[:1], tokens[1:], frozen, labels)
     return reader.read(tokens[:1], comparison[:1], matched, clicks, (4, 4)).logits
 
 
