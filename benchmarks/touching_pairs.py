@@ -5,8 +5,8 @@
 
 A click on one of two things that touch may mean this thing or both. The paper's own photographs cannot be had, so
 `touching_pairs.json` lists pairs in other sets: a person or animal and what it holds, rides, stands or lies on (`unseen`
-and `real`), and animals that are pasted onto things with soft edges (`pasted`). `SOURCES` names the files of these sets
-in DATA (docs/data-formats.md). `--choose` makes the list anew.
+and `real`), and animals that are pasted onto things with soft edges (`pasted`). `thing_sets.SOURCES` names the files of
+these sets in DATA (docs/data-formats.md). `--choose` makes the list anew.
 
 The photographs of `unseen` belong to a val split, so no network is trained on them. Those of the other lists serve as
 training data, too: `--leave-out DATA/near_copies.json` adds them to those that trainings leave out, and a network that
@@ -19,8 +19,8 @@ import argparse
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -29,46 +29,15 @@ import cv2
 import numpy as np
 from numpy.random import Generator, default_rng
 
+from benchmarks.thing_sets import Sets, Thing
 from model.images import read_image
-from model.masks import bounding_box, decode
+from model.masks import bounding_box
 from model.types import BoolMask, RgbImage
 
 LIST_FILE = Path(__file__).with_suffix(".json")
-SOURCES = {
-    "coco_mini": "more/coco_mini/all.json",
-    "coco_tiny": "more/coco_tiny/all.json",
-    "animals7": "more/animals7/all.json",
-    "coco_panoptic100": "coco_panoptic100/val.json",
-}
-"""Part files of the sets, below the folder of the data; the folder `images` lies beside each."""
 PHOTOGRAPH_SETS, CUT_OUT_SET, UNSEEN_SET = ("coco_mini", "coco_tiny"), "animals7", "coco_panoptic100"
 UNSEEN = "unseen"
 """Name of the list whose photographs no training sees."""
-GROUNDS = frozenset(
-    (
-        "blanket",
-        "dirt-merged",
-        "floor-other-merged",
-        "floor-wood",
-        "grass-merged",
-        "gravel",
-        "pavement-merged",
-        "platform",
-        "playingfield",
-        "railroad",
-        "river",
-        "road",
-        "rock-merged",
-        "rug-merged",
-        "sand",
-        "sea",
-        "snow",
-        "stairs",
-        "table-merged",
-        "water-other",
-    )
-)
-"""What somebody can stand or lie on, of what COCO does not count as things; the rest of that is background."""
 ALIVE = frozenset(("person", "bird", "cat", "dog", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"))
 CARRIERS = ("couch", "bed", "bench", "car", "dining table", "chair", "truck", "bus", "boat", "suitcase")
 """Things that animals are pasted onto."""
@@ -84,23 +53,6 @@ HIDDEN_SHARE = (0.1, 0.6)
 TRIES = 60
 EDGE_PX = 1.2
 """Standard deviation of the blur of a cut-out's edge."""
-
-
-@dataclass(frozen=True)
-class Thing:
-    """An annotation of a set.
-
-    Attributes:
-        source: Name of the set.
-        file_name: Its photograph.
-        name: Its category.
-        annotation: Number of the annotation in `all.json`.
-    """
-
-    source: str
-    file_name: str
-    name: str
-    annotation: int
 
 
 @dataclass(frozen=True)
@@ -130,46 +82,6 @@ class Pair:
     def object_class(self) -> str:
         """Names of both things."""
         return "+".join(sorted((self.first.name, self.second.name)))
-
-
-@dataclass
-class Sets:
-    """Annotations of the source sets, by set and photograph."""
-
-    folder: Path
-    things: dict[tuple[str, str], list[Thing]] = field(default_factory=lambda: defaultdict(list))
-    rles: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, folder: Path) -> Sets:
-        """Read all sets of the folder of the data, without crowds and backgrounds."""
-        sets = cls(folder)
-        for source, part_file in SOURCES.items():
-            content = json.loads((folder / part_file).read_text())
-            names = {one["id"]: one["name"] for one in content["categories"]}
-            files = {one["id"]: one["file_name"] for one in content["images"]}
-            for one in content["annotations"]:
-                thing = Thing(source, files[one["image_id"]], names[one["category_id"]], one["id"])
-                if one.get("iscrowd") or not (one.get("isthing", True) or thing.name in GROUNDS):
-                    continue
-                sets.things[source, thing.file_name].append(thing)
-                sets.rles[source, thing.annotation] = one["segmentation"]
-        return sets
-
-    def mask(self, thing: Thing) -> BoolMask:
-        """The thing's mask (H, W) on its photograph."""
-        return decode(self.rles[thing.source, thing.annotation])
-
-    def path(self, thing: Thing) -> Path:
-        """The thing's photograph."""
-        return (self.folder / SOURCES[thing.source]).parent / "images" / thing.file_name
-
-    def without(self, near_copies: Path) -> Iterator[tuple[tuple[str, str], list[Thing]]]:
-        """Photographs with their things, but not near copies of photographs that are reported on."""
-        left_out = json.loads(near_copies.read_text())
-        for (source, file_name), things in sorted(self.things.items()):
-            if file_name not in left_out.get(source, ()):
-                yield (source, file_name), things
 
 
 def choose(sets: Sets, near_copies: Path, rng: Generator) -> dict[str, list[Pair]]:

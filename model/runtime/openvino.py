@@ -30,15 +30,13 @@ from model.network.features import CondensedReference, ImageFeatures, PreparedRe
 from model.network.prompts import ReferenceTokens, reference_tokens
 from model.network.refcut import BASE_PREFIXES, RefCut
 from model.runtime.openvino_export import (
-    click_inputs,
-    compare_inputs,
     convert,
-    match_inputs,
     openvino_package,
     quantisation_group,
     stage_keys,
     stages_of,
 )
+from model.runtime.stage_inputs import click_inputs, compare_inputs, match_inputs
 
 MODEL_FILE = "model.xml"
 KEPT_BYTES = 4 * 2**30

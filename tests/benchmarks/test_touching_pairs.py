@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 from numpy.random import default_rng
 
+from benchmarks.thing_sets import SOURCES, Sets
 from benchmarks.touching_pairs import (
     HIDDEN_SHARE,
     LIST_FILE,
     PAIRS_OF_A_CLASS,
-    SOURCES,
     UNSEEN_SET,
-    Sets,
     choose,
     leave_out,
     read_list,

@@ -35,15 +35,13 @@ from model.runtime import openvino, openvino_export
 from model.runtime.base import NetworkStages
 from model.runtime.openvino import OpenVinoStages
 from model.runtime.openvino_export import (
-    click_inputs,
-    compare_inputs,
-    match_inputs,
     openvino_package,
     quantisation_group,
     reader_inputs,
     stage_keys,
     stages_of,
 )
+from model.runtime.stage_inputs import click_inputs, compare_inputs, match_inputs
 from model.transforms import crop_image, crop_mask
 from model.types import Box, Click
 from tests.support.recorded import REPOSITORY
@@ -169,6 +167,10 @@ def test_a_reference_is_prepared_as_torch_prepares_it(count: int) -> None:
         reference = ReferenceTokens.join(encoded)
         expected = network.prepare_reference(features, reference)
         found = stages.prepare_reference(features, reference)
+        evidence = network.condense_reference(reference, features.grid[0] * features.grid[1]).evidence
+    assert (evidence.tokens.shape[1] > 0) == (count > 1), (
+        "the reader leaves out patches of several references"
+    )
     for name, one in vars(expected).items():
         assert one.abs().max() > 0, name
         torch.testing.assert_close(getattr(found, name), one, rtol=1e-4, atol=1e-4)
