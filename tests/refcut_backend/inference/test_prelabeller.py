@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from model.predictor import RefCutPredictor
 from model.proposals import ProposalLimits
 from refcut_backend.errors import ImageError
 from refcut_backend.inference.engine import ClickEngine
@@ -64,6 +65,19 @@ def test_when_its_turn_is_over_it_stops_and_says_what_is_done():
         assert looked.error_code is None
         done.append(len(looked.found))
     assert {0, 1} <= set(done)
+
+
+def test_it_stops_in_the_middle_of_a_label_when_something_more_urgent_comes(monkeypatch: pytest.MonkeyPatch):
+    steps: list[int] = []
+    predict = RefCutPredictor.predict
+    monkeypatch.setattr(
+        RefCutPredictor, "predict", lambda self, clicks: steps.append(len(clicks)) or predict(self, clicks)
+    )
+    assert prelabeller_of(make_engine(Store())).look(task("Wheel"), never).found
+    assert len(steps) > 1
+    steps.clear()
+    assert not prelabeller_of(make_engine(Store())).look(task("Wheel"), lambda: bool(steps)).found
+    assert steps == [0], "the mask of the reference alone was the last step"
 
 
 def test_after_its_slice_no_further_label_is_begun_but_one_is_always_done():
