@@ -13,23 +13,24 @@ another. Each is one step; a step computes a mask from all clicks so far and the
                   an input of its own
     start         given (`start_from`), instead of computed
 
-Crops are compared with close-ups of the references (`close_ups`): parts of the same scale are more alike. Where the
-network proposes several masks, `model.candidate_masks` chooses. A network without an input for boxes gets them
-as clicks and as the mask so far (`model.box_prompts`).
+A second look takes a crop that the reference lets expect, if one is near (`model.expected_crops`). Crops are compared
+with close-ups of references (`close_ups`): parts of one scale are more alike. Where the network proposes several masks,
+`model.candidate_masks` chooses. A network without an input for boxes gets them as clicks and as a mask (`box_prompts`).
 
-What is kept between calls, so that a new click costs as little as possible (the first two in `model.crop_features`, the
-last in `model.click_steps`):
+What is kept between calls, so that a new click costs as little as possible (the last in `model.click_steps`, the others
+in `model.crop_features`):
 
     kept                          until                     saves
     features of the last crops    another image             encoding the crop
     prepared references of them   another image             comparing image and reference
+    crops that they expect        another image             encoding the crop of a second look
     the last steps                another image             the steps that two click lists share
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -40,12 +41,13 @@ from model.box_prompts import box_clicks, box_limits, box_map, box_surroundings
 from model.candidate_masks import Placement, mask_result, mean_of_looks
 from model.click_steps import ClickSteps, Step
 from model.crop_features import CropFeatures
+from model.expected_crops import crop_next_to
 from model.masks import bounding_box, union
 from model.memory import nbytes
 from model.network.click_maps import box_maps, disk_maps
 from model.network.features import ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens
-from model.predictor_config import CLOSE_SHARE, SERVING, PredictorSettings
+from model.predictor_config import SERVING, PredictorSettings, is_close
 from model.reference_comparison import ReferenceComparison
 from model.runtime.base import NetworkStages
 from model.transforms import (
@@ -190,7 +192,7 @@ class RefCutPredictor:
         nearby = expanded_box(
             bounding_box(positive_hw), *image_rgb.shape[:2], min_crop_px=self.settings.zoom_min_px
         )
-        if not _is_close(nearby, image_rgb.shape[0], image_rgb.shape[1]):
+        if not is_close(nearby, image_rgb.shape[0], image_rgb.shape[1]):
             return reference
         return dataclasses.replace(
             reference, close_up=self._encode_crop(image_rgb, positive_hw, negative_hw, nearby)
@@ -213,17 +215,34 @@ class RefCutPredictor:
                 self._features.pixels(image_rgb, crop), cut(positive_hw), cut(negative_hw)
             )
 
-    def preload(self, reference: ReferenceTokens | None = None) -> None:
+    def preload(
+        self,
+        reference: ReferenceTokens | None = None,
+        *,
+        closer: bool = True,
+        must_stop: Callable[[], bool] = lambda: False,
+    ) -> bool:
         """Compute what the first click on the image needs, before there is one. Clicks and reference stay as they are.
 
         Args:
             reference: Also compare the image with this reference, which clicks may set later.
+            closer: Also encode the crops in which the reference lets its label be expected.
+            must_stop: Asked before each of these crops; true leaves the rest undone.
+
+        Returns:
+            Whether everything was computed.
 
         Raises:
             ValueError: If no image is set.
         """
-        with torch.inference_mode(), self._precision():
-            self._prepare(Box.whole(*self.image_size), reference)
+        with torch.inference_mode():
+            crops = self._expected_crops(reference)
+            for crop in crops if closer else ():
+                if must_stop():
+                    return False
+                with self._precision():
+                    self._prepare(crop, reference)
+        return True
 
     @torch.inference_mode()
     def reference_comparison(self) -> ReferenceComparison | None:
@@ -283,9 +302,16 @@ class RefCutPredictor:
             return Step(box, clicks, result, zoom_crop)
         closer = self._zoomed_crop(clicks, result, result.crop, self.settings.second_look_expansion)
         if closer != crop:
+            around = bounding_box(result.probability_hw > self.settings.zoom_threshold)
+            closer = crop_next_to(closer, around, self._expected_crops(self._reference))
             second = self._segment_crop(clicks, closer, None)
             result = mean_of_looks(result, second)
         return Step(box, clicks, result, closer)
+
+    def _expected_crops(self, reference: ReferenceTokens | None) -> tuple[Box, ...]:
+        with self._precision():
+            prepared = self._prepare(Box.whole(*self.image_size), reference)
+            return self._features.expected(self.image_size, *prepared, reference)
 
     def _looks_closer(self, result: MaskResult) -> bool:
         """Whether a first mask is looked at again from nearby: only small ones gain."""
@@ -364,15 +390,10 @@ class RefCutPredictor:
         self, crop: Box, reference: ReferenceTokens | None
     ) -> tuple[ImageFeatures, PreparedReference | None]:
         assert self._image is not None
-        if reference is not None and _is_close(crop, *self.image_size):
+        if reference is not None and is_close(crop, *self.image_size):
             reference = reference.from_nearby
         features = self._features.encoded(self._image, crop)
         return features, self._features.prepared(crop, features, reference)
 
     def _precision(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.bfloat16)
-
-
-def _is_close(crop: Box, height: int, width: int) -> bool:
-    """Whether a crop shows an image from nearby."""
-    return crop.height * crop.width < CLOSE_SHARE * height * width

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from model.network.config import NetworkConfig
 from model.transforms import EXPANSION, MIN_CROP_PX, Resampling
+from model.types import Box
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,8 @@ class PredictorSettings:
             1 looks twice at every mask that does not fill the image. A network that expects an IoU answers with the mean
             of both looks (`model.candidate_masks.mean_of_looks`), another one with the second.
         second_look_expansion: Size of that crop, relative to the mask's box.
+        expected_crops: Whether that crop may be one in which the reference lets the label be expected, so that it can be
+            encoded before the first click (`model.expected_crops`).
         flip: Whether the result is averaged with that of the mirrored image.
         threshold: A pixel with a larger probability belongs to the mask.
         resampling: "aligned" is SimpleClick's resize of the pixels. "area" averages when shrinking, as `s14` is
@@ -51,6 +54,7 @@ class PredictorSettings:
     second_look: bool = False
     second_look_share: float = 1.0
     second_look_expansion: float = EXPANSION
+    expected_crops: bool = False
     flip: bool = False
     threshold: float = 0.49
     resampling: Resampling = "aligned"
@@ -70,8 +74,20 @@ class PredictorSettings:
 
 CLOSE_SHARE = 0.5
 """A crop of less than this share of its image shows it from nearby (`PredictorSettings.close_ups`)."""
+
+
+def is_close(crop: Box, height: int, width: int) -> bool:
+    """Whether a crop shows an image of this height and width from nearby."""
+    return crop.height * crop.width < CLOSE_SHARE * height * width
+
+
 SERVING = PredictorSettings(
-    network_px=336, second_look=True, second_look_share=0.7, resampling="area", close_ups=True
+    network_px=336,
+    second_look=True,
+    second_look_share=0.7,
+    expected_crops=True,
+    resampling="area",
+    close_ups=True,
 )
 
 

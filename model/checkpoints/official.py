@@ -23,8 +23,8 @@ from torch import Tensor
 from model.checkpoints.weights import PROMPT_PREFIX, save_network
 from model.errors import WeightsError
 from model.network.config import NetworkConfig
-from model.network.encoder import grid_side
-from model.network.refcut import IMAGE_MEAN, IMAGE_STD, RefCut
+from model.network.encoder import IMAGE_MEAN, IMAGE_STD, grid_side
+from model.network.refcut import RefCut
 
 _LOSS_MODULE = "isegm.model.modeling.transformer_helper.cross_entropy_loss."
 _GET_OFFICIAL = "download a SimpleClick model (links: github.com/uncbiag/SimpleClick) and convert that"

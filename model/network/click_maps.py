@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from model.network.config import NetworkConfig
+from model.network.features import ImageFeatures
+
 DISK_RADIUS_PX = 5.0
 ABSENT = -1.0
 """Value of the free rows of a click table."""
@@ -58,6 +61,20 @@ def box_maps(boxes_network: Tensor, height: int, width: int) -> Tensor:
     inside_rows = (rows >= row_min) & (rows <= row_max)
     inside_cols = (cols >= col_min) & (cols <= col_max)
     return (inside_rows[:, :, None] & inside_cols[:, None, :])[:, None].float()
+
+
+def no_clicks(features: ImageFeatures, config: NetworkConfig) -> Tensor:
+    """The network's input of clicks, without a click, a box or a previous mask.
+
+    Args:
+        features: The image or crop.
+        config: Shape of the network.
+
+    Returns:
+        Zeros, (B, `click_map_channels`, H, W), on the device of the features.
+    """
+    sides = [config.patch_px * side for side in features.grid]
+    return features.tokens.new_zeros(len(features.tokens), config.click_map_channels, *sides)
 
 
 class ClickEmbedding(nn.Module):

@@ -17,6 +17,15 @@ from model.network.config import NetworkConfig
 from model.network.timm_layers import Block, LayerNorm, PatchEmbed
 
 Grid = tuple[int, int]
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """RGB image (B, 3, H, W) in 0..1 to the value range that the encoders were trained with."""
+    mean = image.new_tensor(IMAGE_MEAN)[:, None, None]
+    std = image.new_tensor(IMAGE_STD)[:, None, None]
+    return (image - mean) / std
 
 
 def make_block(config: NetworkConfig) -> Block:

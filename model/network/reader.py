@@ -192,6 +192,19 @@ class Reader(nn.Module):
         """The part that holds similarities of untouched features and their z-scores, (..., 12)."""
         return matched[..., -2 * SPACE_CHANNELS :]
 
+    def click_path_channels(self, logits: Tensor, matched: Tensor) -> Tensor:
+        """What the click path is given of a reading.
+
+        Args:
+            logits: Logits of each patch, (B, N).
+            matched: What was carried over, as for `propagated_channels`.
+
+        Returns:
+            (B, N, `RefCut.reader_channels`): the logit, as a number and as a probability, then the labels.
+        """
+        own = torch.stack([0.25 * logits, torch.sigmoid(logits)], dim=-1)
+        return torch.cat([own, self.propagated_channels(matched), self.frozen_channels(matched)], dim=-1)
+
     def _split(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of the matching heads (B, heads, N, dim), and the embedding (B, N, dim)."""
         width = self.config.matching_heads * self.config.matching_dim

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.network.candidates import CandidateMasks, Segmentation
-from model.network.click_maps import ClickEmbedding
+from model.network.click_maps import ClickEmbedding, no_clicks
 from model.network.config import NetworkConfig
 from model.network.decoder import DetailBranch, MlpHead, SimpleFpn
-from model.network.encoder import Encoder, Grid, make_block, patch_tokens, run_block
+from model.network.encoder import Encoder, Grid, make_block, normalise, patch_tokens, run_block
 from model.network.features import CondensedReference, ImageFeatures, PreparedReference
 from model.network.prompts import PromptGenerator, ReferenceTokens, chosen_patches, reference_tokens
 from model.network.reader import LABELS, SPACE_CHANNELS, Reader, label_shares, thin_out
@@ -38,8 +38,6 @@ from model.network.similarity import (
     reference_channels,
 )
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
 BASE_PREFIXES = ("backbone.", "comparison_mean", "comparison_std")
 """Tensors that training never changes when references are read with frozen features."""
 
@@ -369,10 +367,23 @@ class RefCut(nn.Module):
         reading = self.reader.read(
             features.reader, features.comparison, matched[:, None], clicks[:, None], features.grid
         )
-        logits = reading.logits[:, 0, :, None]
-        propagated, frozen = self.reader.propagated_channels(matched), self.reader.frozen_channels(matched)
-        channels = torch.cat([0.25 * logits, torch.sigmoid(logits), propagated, frozen], dim=-1)
+        channels = self.reader.click_path_channels(reading.logits[:, 0], matched)
         return channels * reference.present[:, None, None]
+
+    def read_reference(self, features: ImageFeatures, reference: PreparedReference) -> Tensor | None:
+        """Find where an image has the label of a reference, as far as the reader knows without a click.
+
+        Returns:
+            Probability of each patch, float32 (B, rows, columns); None without a reader.
+        """
+        if self.config.reader is None:
+            return None
+        channels = self.compare(features, no_clicks(features, self.config), reference)
+        return None if channels is None else self.reader_probability(channels, features.grid)
+
+    def reader_probability(self, channels: Tensor, grid: Grid) -> Tensor:
+        """What the reader says in the channels of `compare`: probability of each patch (B, rows, columns)."""
+        return channels[..., self.similarity_channels + CLICK_CHANNELS + 1].reshape(-1, *grid)
 
     def _add_to_patches(self, tokens: Tensor, added: Tensor) -> Tensor:
         if self.config.fusion_block and self.config.class_token:
@@ -387,10 +398,3 @@ class RefCut(nn.Module):
             block = self.click_blocks[index - start] if self._frozen else self.backbone.blocks[index]
             tokens = run_block(block, index, tokens, grid, self.config)
         return tokens
-
-
-def normalise(image: Tensor) -> Tensor:
-    """RGB image (B, 3, H, W) in 0..1 to the value range that the encoders were trained with."""
-    mean = image.new_tensor(IMAGE_MEAN)[:, None, None]
-    std = image.new_tensor(IMAGE_STD)[:, None, None]
-    return (image - mean) / std

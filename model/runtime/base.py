@@ -14,7 +14,7 @@ from model.network.prompts import ReferenceTokens
 
 
 class NetworkStages(Protocol):
-    """The four stages of `model.network.refcut`, with the same shapes.
+    """The stages of `model.network.refcut` that a predictor calls, with the same shapes.
 
     `RefCut` itself is one implementation, `model.runtime.openvino.OpenVinoStages` the other.
     """
@@ -37,6 +37,9 @@ class NetworkStages(Protocol):
 
     def prepare_reference(self, features: ImageFeatures, reference: ReferenceTokens) -> PreparedReference:
         """Apply a reference to an image; as `RefCut.prepare_reference`."""
+
+    def read_reference(self, features: ImageFeatures, reference: PreparedReference) -> Tensor | None:
+        """Find where an image has a reference's label, without a click; as `RefCut.read_reference`."""
 
     def segment(
         self, features: ImageFeatures, coords: Tensor, reference: PreparedReference | None = None

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from model.network.candidates import Segmentation
+from model.network.click_maps import no_clicks
 from model.network.config import NetworkConfig
 from model.network.features import CondensedReference, ImageFeatures, PreparedReference
 from model.network.prompts import ReferenceTokens, reference_tokens
@@ -148,6 +149,14 @@ class OpenVinoStages:
         condensed = self._condense(reference, count)
         channels, matched = self._run("match", match_inputs(features, condensed))
         return PreparedReference(condensed.prompt, channels, matched, condensed.present)
+
+    def read_reference(self, features: ImageFeatures, reference: PreparedReference) -> Tensor | None:
+        """As `RefCut.read_reference`. Images of another size than `size_px`, and batches, are computed by torch."""
+        coords = no_clicks(features, self.config)
+        if self.config.reader is None or not self._fits(coords, self.config.click_map_channels):
+            return self._network.read_reference(features, reference)
+        (channels,) = self._run("compare", compare_inputs(self._network, features, coords, reference))
+        return self._network.reader_probability(channels, features.grid)
 
     def _condense(self, reference: ReferenceTokens, count: int) -> CondensedReference:
         """A condensed reference, unless it is kept."""

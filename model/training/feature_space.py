@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from model.data.annotated_objects import AnnotatedObject
-from model.network.encoder import patch_tokens
+from model.network.encoder import normalise, patch_tokens
 from model.network.prompts import area_weights
-from model.network.refcut import RefCut, normalise
+from model.network.refcut import RefCut
 from model.network.similarity import LEARNED_CHANNELS, REFERENCE_CHANNELS
 from model.training.batches import Batch
 from model.training.losses import bce_and_dice

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from model.network.prompts import ReferenceTokens
 from model.predictor import RefCutPredictor
 from model.types import Click, MaskResult
 from refcut_backend.errors import ModelOutputError
@@ -41,6 +42,9 @@ from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
 
 LOOK_EVERY_S = 0.05
 """Seconds between two checks whether a more urgent job waits, while an image is downloaded."""
+CLOSER_LABELS = 2
+"""Labels of a task, the likeliest first, for which the crops of second looks are encoded when it is opened.
+`model.crop_features.CACHED_CROPS` has room for them."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,8 @@ class ClickEngine:
     def preload(self, job: PreloadJob, must_stop: Callable[[], bool]) -> bool:
         """Prepare a task for its first click.
 
+        First what every click needs; then the crops of second looks (`model.expected_crops`), which take longest.
+
         Args:
             job: The task's images and references.
             must_stop: Asked between the steps and during downloads; true leaves the rest undone.
@@ -201,6 +207,7 @@ class ClickEngine:
             opened.predictor.preload()
             self._open_images.store(key, opened)
             opened_images[key] = opened
+        likely: list[ReferenceTokens | None] = []
         for of_label in job.reference_ids_by_label:
             stored = self._references.stored(job.project_id, of_label)
             for reference in stored:
@@ -211,12 +218,18 @@ class ClickEngine:
                 if needs_image and not self._wait_for_image(image_of(reference), must_stop):
                     return False
                 self._references.usable(model, [reference])
-            tokens = self._references.joined(self._references.usable(model, stored))
+            likely.append(self._references.joined(self._references.usable(model, stored)))
             for key, opened in opened_images.items():
                 if must_stop():
                     return False
-                opened.predictor.preload(tokens)
+                opened.predictor.preload(likely[-1], closer=False)
                 self._open_images.store(key, opened)
+        for tokens in likely[:CLOSER_LABELS]:
+            for key, opened in opened_images.items():
+                complete = opened.predictor.preload(tokens, must_stop=must_stop)
+                self._open_images.store(key, opened)
+                if not complete:
+                    return False
         return True
 
     def prepare(

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from model import crop_features
 from model.box_prompts import box_limits
 from model.candidate_masks import mean_of_looks
 from model.network.config import PRESETS
@@ -30,7 +31,7 @@ IMAGE = drawn_image(HEIGHT, WIDTH)
 SETTINGS = {
     "simpleclick": PredictorSettings(zoom_min_px=10),
     "demo": PredictorSettings(zoom_min_px=10, zoom_skip_clicks=1),
-    "served": PredictorSettings(zoom_min_px=10, second_look=True, resampling="area"),
+    "served": PredictorSettings(zoom_min_px=10, second_look=True, expected_crops=True, resampling="area"),
     "whole": PredictorSettings(zoom=False),
     "flip": PredictorSettings(zoom_min_px=10, flip=True),
 }
@@ -219,6 +220,63 @@ def test_a_preloaded_reference_changes_no_click_and_is_not_prepared_again(
         assert same(predictor.predict(POOL[:2]), expected[index])
 
 
+def expecting(monkeypatch: pytest.MonkeyPatch, *crops: Box) -> tuple[RefCutPredictor, ReferenceTokens]:
+    """A predictor that expects a label in these crops, and a reference for it that is not set yet."""
+    predictor = make(obedient_network(TINY_CONFIGS["reader"]), "served")
+    monkeypatch.setattr(crop_features, "expected_crops", lambda *_, **__: crops)
+    return predictor, predictor.encode_reference(
+        drawn_image(40, 70, seed=1), box(40, 70, 5, 5, 20), box(40, 70, 30, 40, 8)
+    )
+
+
+def test_a_second_look_at_an_expected_crop_costs_no_encoding_and_preloading_changes_no_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictor, reference = expecting(monkeypatch)
+    predictor.set_reference(reference)
+    wanted = predictor.predict([POOL[0]]).crop
+    near = dataclasses.replace(wanted, row_max=wanted.row_max + 2)
+    predictor, reference = expecting(monkeypatch, near)
+    predictor.set_reference(reference)
+    unprepared = predictor.predict([POOL[0]])
+    assert unprepared.crop == near
+    predictor.set_image(IMAGE)
+    assert predictor.preload(reference)
+    monkeypatch.setattr(predictor.network, "encode_image", lambda *_: pytest.fail("encoded at the click"))
+    assert same(predictor.predict([POOL[0]]), unprepared)
+
+
+def test_what_is_expected_elsewhere_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor, reference = expecting(monkeypatch, Box(0, 9, 0, 9))
+    predictor.set_reference(reference)
+    found = predictor.predict([POOL[0]])
+    plain = dataclasses.replace(predictor.settings, expected_crops=False)
+    without = RefCutPredictor(predictor.network, plain)
+    without.set_image(IMAGE)
+    without.set_reference(reference)
+    assert same(found, without.predict([POOL[0]]))
+
+
+@pytest.mark.parametrize(
+    ("closer", "stopped", "encoded"), [(True, False, 2), (False, False, 1), (True, True, 1)]
+)
+def test_expected_crops_are_encoded_when_asked_for_and_not_while_something_else_waits(
+    closer: bool, stopped: bool, encoded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor, reference = expecting(monkeypatch, Box(5, 30, 5, 30))
+    predictor.set_image(IMAGE)
+    seen: list[int] = []
+    original = predictor.network.encode_image
+
+    def encode_image(image: torch.Tensor) -> Any:
+        seen.append(len(image))
+        return original(image)
+
+    monkeypatch.setattr(predictor.network, "encode_image", encode_image)
+    complete = predictor.preload(reference, closer=closer, must_stop=lambda: stopped)
+    assert (complete, len(seen)) == (not stopped, encoded)
+
+
 @ANY_WAY
 @BOTH
 def test_a_box_is_answered_within_its_limits_until_a_click_lies_outside_them(kind: str, way: str) -> None:
@@ -353,7 +411,7 @@ def test_crops_of_an_image_are_compared_with_the_close_up_of_a_reference(
     predictor.set_reference(reference)
     result = predictor.predict([POOL[0]])
     assert result.crop.height * result.crop.width < CLOSE_SHARE * HEIGHT * WIDTH
-    assert compared == [reference.sources, reference.close_up.sources]
+    assert list(dict.fromkeys(compared)) == [reference.sources, reference.close_up.sources]
 
 
 @pytest.mark.parametrize("positive_hw", [None, np.zeros((HEIGHT, WIDTH), bool), box(HEIGHT, WIDTH, 2, 2, 55)])

@@ -176,6 +176,27 @@ def test_a_reference_is_prepared_as_torch_prepares_it(count: int) -> None:
         torch.testing.assert_close(getattr(found, name), one, rtol=1e-4, atol=1e-4)
 
 
+def test_where_a_reference_lets_its_label_be_expected_is_read_as_torch_reads_it() -> None:
+    network, stages = converted(TINY_READING)
+    size = TINY_READING.network_px
+    upper_half = torch.zeros(1, 1, size, size)
+    upper_half[..., : size // 2, :] = 1
+    with torch.inference_mode():
+        features = network.encode_image(noise(size))
+        prepared = network.prepare_reference(
+            features, network.encode_reference(noise(size, 1), upper_half, None)
+        )
+        expected, found = (
+            network.read_reference(features, prepared),
+            stages.read_reference(features, prepared),
+        )
+    assert expected is not None
+    assert found is not None
+    assert expected.shape == (1, *features.grid)
+    assert 0 <= expected.min() < expected.max() <= 1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("inside", [0, 1, 5, 16])
 def test_a_reference_with_any_number_of_patches_is_prepared_as_torch_prepares_it(
     inside: int, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ import torch
 from cachetools import Cache
 from PIL import Image
 
+from model import crop_features
 from model.network.prompts import ReferenceTokens
 from model.network.refcut import RefCut
 from model.predictor import RefCutPredictor
@@ -30,7 +31,7 @@ from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ImageCache
 from refcut_backend.images.decode import decode_image
 from refcut_backend.images.fetch import Fetched, Stamp
-from refcut_backend.inference.engine import CacheLimits, ClickEngine
+from refcut_backend.inference.engine import CLOSER_LABELS, CacheLimits, ClickEngine
 from refcut_backend.inference.frames import clicks_in_pixels
 from refcut_backend.inference.models import ServedModel
 from refcut_backend.inference.reference_cache import RETRY_AFTER_S, ReferenceCache
@@ -41,7 +42,7 @@ from refcut_backend.queue.rq_jobs import JobTimeoutError
 from refcut_backend.references.parse import mask_to_png
 from refcut_backend.references.registry import StoredReference
 from tests.support.one_model import OneModel
-from tests.support.synthetic import TINY_FROZEN, random_network
+from tests.support.synthetic import TINY_FROZEN, TINY_READING, random_network
 
 
 class Store:
@@ -500,6 +501,32 @@ def test_a_warmed_task_has_the_references_of_each_label_compared_with_its_image(
     monkeypatch.setattr(stages, "encode_image", lambda *_: pytest.fail("encoded at the click"))
     found = [mask_of(engine.answer(job((50, 50), references=ids))) for ids in ([1, 3], [3])]
     assert found == expected
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_crops_of_second_looks_are_encoded_last_for_the_likeliest_labels_and_not_while_a_click_waits(
+    waits, monkeypatch
+):
+    calls: list[tuple[bool, tuple[str, ...]]] = []
+    original = RefCutPredictor.preload
+
+    def preload(self: RefCutPredictor, reference: ReferenceTokens | None = None, **how: Any) -> bool:
+        if reference is not None:
+            calls.append((how.get("closer", True), reference.sources))
+        return original(self, reference, **how)
+
+    def must_stop() -> bool:
+        return waits and any(closer for closer, _ in calls)
+
+    monkeypatch.setattr(RefCutPredictor, "preload", preload)
+    monkeypatch.setattr(crop_features, "expected_crops", lambda *_, **__: (Box(0, 20, 0, 20),))
+    engine = make_engine(Store())
+    serve(engine, random_network(TINY_READING), "model-2", SETTINGS)
+    assert engine.preload(PreloadJob(1, 2, ("/a.jpg",), ((1,), (3,), (1, 3))), must_stop) != waits
+    labels = [sources for closer, sources in calls if not closer]
+    assert len(set(labels)) == 3
+    assert [closer for closer, _ in calls[:3]] == [False] * 3
+    assert [sources for _, sources in calls[3:]] == labels[: 1 if waits else CLOSER_LABELS]
 
 
 def test_warming_twice_fetches_nothing_and_finds_a_changed_image():
