@@ -28,6 +28,7 @@ class CountingStages:
     def __init__(self) -> None:
         self.encoded = 0
         self.prepared: list[float] = []
+        self.read = 0
 
     def encode_image(self, image: torch.Tensor) -> ImageFeatures:
         self.encoded += 1
@@ -36,6 +37,11 @@ class CountingStages:
     def prepare_reference(self, _features: Any, reference: ReferenceTokens) -> PreparedReference:
         self.prepared.append(float(reference.tokens.mean()))
         return PreparedReference(reference.tokens[:, 0], None)
+
+    def read_reference(self, _features: Any, _reference: PreparedReference) -> torch.Tensor:
+        """A patch of four, another one each time."""
+        self.read += 1
+        return torch.eye(4)[self.read - 1].reshape(1, 2, 2)
 
 
 @pytest.fixture
@@ -98,3 +104,24 @@ def test_prepared_references_have_a_limit_and_can_be_dropped_alone(
     assert kept.nbytes > 0
     kept.forget()
     assert kept.nbytes == 0
+
+
+def test_where_a_label_is_expected_is_read_once_per_image_and_reference(stages: CountingStages) -> None:
+    settings = PredictorSettings(network_px=28, expected_crops=True, zoom_min_px=1)
+    kept = CropFeatures(cast("NetworkStages", stages), settings)
+    whole = CROPS[0]
+
+    def expected(given: ReferenceTokens | None) -> tuple[Box, ...]:
+        features = kept.encoded(IMAGE, whole)
+        return kept.expected((40, 40), features, kept.prepared(whole, features, given), given)
+
+    one, other = reference(1.0), reference(2.0)
+    assert expected(None) == ()
+    first = expected(one)
+    assert len(first) == 1
+    assert expected(ReferenceTokens.join([one])) == first
+    assert expected(other) != first
+    assert stages.read == 2
+    kept.forget()
+    assert expected(one) != first
+    assert stages.read == 3
