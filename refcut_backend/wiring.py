@@ -337,7 +337,8 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
     memory = ClickHistory(
         open_database(settings.database, LOCK_TIMEOUT_MS, ANSWER_TIMEOUT_S), settings.click_memory_s
     )
-    playground = Playground(stores.engine, queue, settings)
+    preloads = PreloadQueue(connection)
+    playground = Playground(stores.engine, queue, preloads, settings)
     return Wiring(
         clicks=ClickService(
             AddressHidingSender(queue, addresses), references, versions, AnswerRules.of(settings), memory
@@ -352,7 +353,7 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
         reference_uses=ClickLog(stores.engine).reference_uses,
         follower=follower,
         preloader=TaskPreloader(
-            PreloadQueue(connection),
+            preloads,
             references,
             ClickLog(stores.engine),
             addresses,

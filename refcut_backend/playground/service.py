@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Engine
 
+from refcut_backend.clicks.preload import PreloadSender
 from refcut_backend.clicks.service import ClickSender
 from refcut_backend.errors import BadRequestError
 from refcut_backend.images.decode import decode_image
@@ -78,21 +79,24 @@ class Playground:
     Attributes:
         uploads: The photographs.
         references: What is marked on them.
-        clicks: Answers clicks.
+        clicks: Answers clicks, and prepares what they need.
     """
 
-    def __init__(self, engine: Engine, sender: ClickSender, settings: Settings) -> None:
+    def __init__(
+        self, engine: Engine, sender: ClickSender, preloads: PreloadSender, settings: Settings
+    ) -> None:
         """Opens the playground.
 
         Args:
             engine: The database.
             sender: Sends clicks to the workers.
+            preloads: Sends them what to prepare.
             settings: Gives the limits for images.
         """
         self._settings = settings
         self.uploads = Uploads(engine)
         self.references = PlaygroundReferences(engine)
-        self.clicks = PlaygroundClicks(sender, self.references)
+        self.clicks = PlaygroundClicks(sender, preloads, self.references)
 
     def add(self, data: bytes, key: str | None = None) -> Photograph:
         """Stores a photograph after the same checks as for an image of a task.

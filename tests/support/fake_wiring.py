@@ -32,7 +32,7 @@ from refcut_backend.prelabeling.batch import BatchPrelabeller, PrelabelRules
 from refcut_backend.prelabeling.task import Prelabelled, TaskToPrelabel
 from refcut_backend.queue.heartbeats import WorkerState
 from refcut_backend.queue.measure_queue import MeasureAnswer, MeasuredSet, MeasureJob
-from refcut_backend.queue.messages import ClickAnswer, ClickJob
+from refcut_backend.queue.messages import ClickAnswer, ClickJob, PreloadJob
 from refcut_backend.queue.queue_state import QueueState
 from refcut_backend.queue.recent_clicks import RecentClicks
 from refcut_backend.queue.rq_jobs import CLICK_QUEUE
@@ -69,6 +69,7 @@ class FakeQueue:
         self.answer = ClickAnswer(
             width=8, height=8, rle=brush_rle.encode(MASK), score=0.9, milliseconds={"network": 80.0}
         )
+        self.preloads = FakePreloads()
         self.state: QueueState | None = None
         self.problem = QueueUnavailableError("Redis cannot be reached")
 
@@ -82,6 +83,17 @@ class FakeQueue:
         if self.state is None:
             raise self.problem
         return self.state
+
+
+class FakePreloads:
+    """Keeps what workers are asked to prepare."""
+
+    def __init__(self) -> None:
+        self.jobs: list[PreloadJob] = []
+
+    def ask(self, job: PreloadJob) -> bool:
+        self.jobs.append(PreloadJob.from_json(job.to_json()))
+        return True
 
 
 def queue_state(waiting: int, ready_workers: int, click_s: float | None = None) -> QueueState:
@@ -176,7 +188,7 @@ def wiring_on(
         projects.remember(number, Connection("", ""), "", created)
     training, store = training_on(engine, projects), ModelStore.open(str(folder / "models"))
     settings, stores = Settings(), Stores(engine, projects, references, Addresses(engine), Uploads(engine))
-    playground = Playground(engine, queue, settings)
+    playground = Playground(engine, queue, queue.preloads, settings)
     yield Wiring(
         clicks=ClickService(
             queue, references, OneVersion(MODEL_VERSION), AnswerRules(), ClickHistory(engine, 600)

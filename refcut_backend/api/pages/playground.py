@@ -87,6 +87,13 @@ class ClickRequest(BaseModel):
     wants_map: bool = False
 
 
+class PreloadRequest(BaseModel):
+    """A photograph that is shown, and the references that clicks on it will name."""
+
+    image: Key
+    references: Annotated[list[Key], Field(max_length=50)] = []
+
+
 class WantedReference(BaseModel):
     """A reference to write to a file, and the name of its photograph."""
 
@@ -177,6 +184,13 @@ def playground_routes(playground: Playground, bodies: JsonReader) -> APIRouter:
     async def click(http: Request) -> Response:
         return await answered(
             _click, playground, await bodies.read(ClickRequest, http), show=lambda found: found
+        )
+
+    @router.post("/preloads")
+    async def preload(http: Request) -> Response:
+        wanted = await bodies.read(PreloadRequest, http)
+        return await answered(
+            playground.clicks.preload, wanted.image, wanted.references, show=lambda asked: {"asked": asked}
         )
 
     @router.post("/tasks")

@@ -15,6 +15,7 @@ from refcut_backend.errors import BadRequestError, ImageError, NoPositiveClickEr
 from refcut_backend.label_studio.project_ids import NO_PROJECT
 from refcut_backend.label_studio.prompts import PercentBox, PercentClick
 from refcut_backend.playground import demo
+from refcut_backend.playground.clicks import MAX_CLICKS, MAX_REFERENCES
 from refcut_backend.playground.service import Playground
 from refcut_backend.queue.messages import ClickAnswer
 from refcut_backend.references.parse import mask_to_png
@@ -25,7 +26,7 @@ from tests.support.fake_wiring import MASK, FakeQueue
 
 @pytest.fixture
 def playground(engine: Engine, queue: FakeQueue) -> Playground:
-    return Playground(engine, queue, Settings())
+    return Playground(engine, queue, queue.preloads, Settings())
 
 
 def photograph(height: int = 30, width: int = 40) -> bytes:
@@ -49,6 +50,31 @@ def test_a_click_travels_as_any_other_without_a_project(playground: Playground, 
     assert len(job.reference_ids) == 1
     assert np.array_equal(found.mask_hw, MASK)
     assert found.expected_iou == 0.9
+
+
+def test_what_is_shown_is_prepared_as_a_click_will_need_it(playground: Playground, queue: FakeQueue) -> None:
+    key = playground.add(photograph()).key
+    reference = playground.mark(key, mask_to_png(square()), None)
+    assert playground.clicks.preload(key, [])
+    assert playground.clicks.preload(key, [reference.name])
+    playground.clicks.answer(key, "one", [PercentClick(50, 50, True)], None, [reference.name])
+    (click,), (alone, job) = queue.jobs, queue.preloads.jobs
+    assert alone.reference_ids_by_label == ()
+    assert (job.project_id, job.image_addresses) == (click.project_id, (click.image_address,))
+    assert job.reference_ids_by_label == (click.reference_ids,)
+
+
+def test_too_many_references_are_refused_for_clicks_and_preloads(
+    playground: Playground, queue: FakeQueue
+) -> None:
+    names = ["1"] * (MAX_REFERENCES + 1)
+    with pytest.raises(BadRequestError, match=f"at most {MAX_REFERENCES}"):
+        playground.clicks.preload("key", names)
+    with pytest.raises(BadRequestError, match=f"at most {MAX_REFERENCES}"):
+        playground.clicks.answer("key", "one", [PercentClick(50, 50, True)], None, names)
+    with pytest.raises(BadRequestError, match=f"at most {MAX_CLICKS}"):
+        playground.clicks.answer("key", "one", [PercentClick(5, 5, True)] * (MAX_CLICKS + 1), None, [])
+    assert (queue.jobs, queue.preloads.jobs) == ([], [])
 
 
 def test_the_worker_finds_the_reference_as_it_was_marked(

@@ -6,7 +6,7 @@ import { one } from "./dom.js";
 import { Mask } from "./mask.js";
 import { say, shown } from "./message.js";
 import { compute, startOver } from "./playground-clicks.js";
-import { loadDemo, MARKED_HERE, state } from "./playground-state.js";
+import { loadDemo, MARKED_HERE, preload, state } from "./playground-state.js";
 
 /** The demo photographs that may show what is meant on the present one. */
 function teachers() {
@@ -75,6 +75,7 @@ export function drawReferences() {
   }
   one("#no-reference").hidden = state.references.length > 0;
   drawLabels();
+  preload();
 }
 
 /** @param {"positive" | "negative"} role of the mask on the photograph that is clicked on */

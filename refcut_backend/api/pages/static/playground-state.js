@@ -49,6 +49,13 @@ export async function load(key, name, kind) {
   return photograph;
 }
 
+/** Lets a worker prepare what the next click needs. A click works without it, so a failure is not shown. */
+export function preload() {
+  if (!state.photo) return;
+  const references = state.references.map((reference) => reference.name);
+  ask("/playground/preloads", { image: state.photo.key, references }).catch(() => {});
+}
+
 /** @param {DemoPhotograph} demo */
 export async function loadDemo(demo) {
   /** @type {{image: string}} */

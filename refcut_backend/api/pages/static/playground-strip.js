@@ -6,7 +6,7 @@ import { one } from "./dom.js";
 import { say, shown } from "./message.js";
 import { startOver } from "./playground-clicks.js";
 import { drawLabels } from "./playground-references.js";
-import { load, state } from "./playground-state.js";
+import { load, preload, state } from "./playground-state.js";
 
 /** @typedef {import("./playground-state.js").Photograph} Photograph */
 
@@ -19,6 +19,7 @@ export function show(photograph) {
     item.setAttribute("aria-current", String(item.dataset.name === photograph.name));
   }
   drawLabels();
+  preload();
 }
 
 /** @param {FileList | File[]} files */

@@ -98,6 +98,13 @@ def test_from_a_photograph_to_a_mask(here: TestClient, queue: FakeQueue) -> None
     assert len(queue.jobs[0].reference_ids) == 1
 
 
+def test_a_photograph_that_is_shown_is_prepared(here: TestClient, queue: FakeQueue) -> None:
+    added = here.post("/playground/images", json={"data": png()}).json()
+    answer = here.post("/playground/preloads", json={"image": added["image"], "references": []})
+    assert answer.json() == {"asked": True}
+    assert [job.image_addresses for job in queue.preloads.jobs] == [(f"playground:{added['image']}",)]
+
+
 def test_probabilities_come_along_only_if_they_are_asked_for(here: TestClient, queue: FakeQueue) -> None:
     queue.answer = replace(queue.answer, map_png="iVBO")
     added = here.post("/playground/images", json={"data": png()}).json()
@@ -135,6 +142,7 @@ def test_a_refusal_says_why_and_what_helps(here: TestClient, queue: FakeQueue) -
         ("references", {"demo": "<script>", "label": "<b>"}),
         ("clicks", {"image": "x", "session": "s", "clicks": [], "references": []}),
         ("clicks", {"image": "x", "session": "s", "clicks": [{"x": 1, "y": 1}], "references": ["7"]}),
+        ("preloads", {"image": "x", "references": ["7"]}),
     ],
 )
 def test_bad_input_is_refused_with_a_hint(here: TestClient, path: str, body: dict[str, object]) -> None:
