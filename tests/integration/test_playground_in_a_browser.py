@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -73,6 +74,30 @@ def colour(page: Page, place: tuple[float, float] = PLACE) -> list[int]:
 def open_playground(page: Page) -> None:
     page.goto("/")
     expect(page.locator("#references li")).to_have_count(1)
+
+
+def wait_for_preloads(world: PagesWorld, count: int) -> None:
+    deadline = time.monotonic() + 30
+    while len(world.queue.preloads.jobs) < count:
+        assert time.monotonic() < deadline, "the page did not ask for it"
+        time.sleep(0.02)
+
+
+def test_the_photograph_that_is_shown_is_prepared_with_its_references_before_the_first_click(
+    world: PagesWorld, watched: Watched
+) -> None:
+    page = watched.page
+    open_playground(page)
+    wait_for_preloads(world, 2)
+    alone, first = world.queue.preloads.jobs[:2]
+    assert alone.reference_ids_by_label == ()
+    assert [len(ids) for ids in first.reference_ids_by_label] == [1]
+    page.locator("#strip button").nth(1).click()
+    wait_for_preloads(world, 3)
+    second = world.queue.preloads.jobs[2]
+    assert second.image_addresses != first.image_addresses
+    assert second.reference_ids_by_label == first.reference_ids_by_label
+    assert world.queue.jobs == []
 
 
 def click_while_the_worker_is_starting(world: PagesWorld, page: Page) -> None:

@@ -95,6 +95,13 @@ def noise(size: int, seed: int = 0) -> torch.Tensor:
     return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
+def upper_half(size: int) -> torch.Tensor:
+    """A mask (1, 1, size, size)."""
+    mask = torch.zeros(1, 1, size, size)
+    mask[..., : size // 2, :] = 1
+    return mask
+
+
 @functools.cache
 def converted(config: NetworkConfig) -> tuple[RefCut, OpenVinoStages]:
     """A network of random weights, and what it is converted to, in float32."""
@@ -107,11 +114,9 @@ def converted(config: NetworkConfig) -> tuple[RefCut, OpenVinoStages]:
 @pytest.mark.parametrize("referenced", [False, True])
 def test_small_layers_are_computed_as_torch_computes_them(config: NetworkConfig, referenced: bool) -> None:
     network, stages = converted(config)
-    upper_half = torch.zeros(1, 1, config.network_px, config.network_px)
-    upper_half[..., : config.network_px // 2, :] = 1
     image, reference = (
         noise(config.network_px),
-        (noise(config.network_px, 1), upper_half) if referenced else None,
+        (noise(config.network_px, 1), upper_half(config.network_px)) if referenced else None,
     )
     expected = logits(network, image, reference)
     assert expected.std() > 0.05
@@ -159,11 +164,11 @@ def test_candidate_masks_and_what_they_are_worth_are_the_same() -> None:
 def test_a_reference_is_prepared_as_torch_prepares_it(count: int) -> None:
     network, stages = converted(TINY_READING)
     size = TINY_READING.network_px
-    upper_half = torch.zeros(1, 1, size, size)
-    upper_half[..., : size // 2, :] = 1
     with torch.inference_mode():
         features = network.encode_image(noise(size))
-        encoded = [network.encode_reference(noise(size, seed), upper_half, None) for seed in range(count)]
+        encoded = [
+            network.encode_reference(noise(size, seed), upper_half(size), None) for seed in range(count)
+        ]
         reference = ReferenceTokens.join(encoded)
         expected = network.prepare_reference(features, reference)
         found = stages.prepare_reference(features, reference)
@@ -179,12 +184,10 @@ def test_a_reference_is_prepared_as_torch_prepares_it(count: int) -> None:
 def test_where_a_reference_lets_its_label_be_expected_is_read_as_torch_reads_it() -> None:
     network, stages = converted(TINY_READING)
     size = TINY_READING.network_px
-    upper_half = torch.zeros(1, 1, size, size)
-    upper_half[..., : size // 2, :] = 1
     with torch.inference_mode():
         features = network.encode_image(noise(size))
         prepared = network.prepare_reference(
-            features, network.encode_reference(noise(size, 1), upper_half, None)
+            features, network.encode_reference(noise(size, 1), upper_half(size), None)
         )
         expected, found = (
             network.read_reference(features, prepared),
