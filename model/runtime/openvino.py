@@ -42,7 +42,7 @@ from model.runtime.stage_inputs import click_inputs, compare_inputs, match_input
 MODEL_FILE = "model.xml"
 KEPT_BYTES = 4 * 2**30
 """Size of the cache folder, above which the stages that were used least recently are removed. A version's own stages take
-20 MB, so about 200 versions fit."""
+26 MB, so about 150 versions fit."""
 BFLOAT16_STAGES = frozenset({"image", "reader", "detail", "reference", "compare", "clicks"})
 """Stages computed in bfloat16 where the processor has it. "match" compares cosines that differ by less than it can tell
 apart; it would save 2 ms, and change .03 % of the pixels."""
