@@ -27,8 +27,8 @@ EXPECTED = 0.5
 EXPECTED_PIECES = 1
 """Crops of single pieces, the largest ones, beside the crop of all places together."""
 NEXT_TO = 0.7
-"""Overlap (`model.transforms.box_overlap`) from which on an expected crop takes the place of another one. This and the two
-numbers above were chosen on the development share and on faces."""
+"""Overlap (`model.transforms.box_overlap`) from which on an expected crop takes the place of another one. This and the
+two numbers above were chosen on the development share and on faces."""
 
 
 def expected_crops(
