@@ -97,10 +97,5 @@ def crop_next_to(wanted: Box, within: Box, crops: Sequence[Box]) -> Box:
     Returns:
         The expected crop that overlaps most with the wanted one; that itself if none is next to it.
     """
-    near = [crop for crop in crops if _holds(crop, within) and box_overlap(crop, wanted) >= NEXT_TO]
+    near = [crop for crop in crops if crop.covers(within) and box_overlap(crop, wanted) >= NEXT_TO]
     return max(near, key=lambda crop: box_overlap(crop, wanted), default=wanted)
-
-
-def _holds(crop: Box, box: Box) -> bool:
-    rows = crop.row_min <= box.row_min and box.row_max <= crop.row_max
-    return rows and crop.col_min <= box.col_min and box.col_max <= crop.col_max

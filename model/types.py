@@ -93,6 +93,11 @@ class Box:
         """Whether a click lies inside; the last row and column count as outside, as in SimpleClick."""
         return self.row_min <= click.row < self.row_max and self.col_min <= click.col < self.col_max
 
+    def covers(self, other: Box) -> bool:
+        """Whether all pixels of another box belong to this one."""
+        rows = self.row_min <= other.row_min and other.row_max <= self.row_max
+        return rows and self.col_min <= other.col_min and other.col_max <= self.col_max
+
 
 class CandidateMask(Protocol):
     """One of the masks that the network proposes for the same clicks."""

@@ -40,8 +40,6 @@ class PairSettings(TargetShares):
 
     Attributes:
         no_reference: The target has no reference.
-        no_reference_wholes: The same for a target that is everything labelled on its crop, if that is several parts.
-            None takes `no_reference`. One click without a reference then means the whole thing more often.
         only_positive: The reference has a positive mask only.
         only_negative: The reference has a negative mask only.
         some_negatives: The negative mask has only some of the other parts, as if a team had labelled only some.
@@ -62,7 +60,6 @@ class PairSettings(TargetShares):
     connected_pair: float = 0.25
     nested_things: float = 0.35
     no_reference: float = 0.18
-    no_reference_wholes: float | None = None
     only_positive: float = 0.14
     only_negative: float = 0.08
     some_negatives: float = 0.25
@@ -270,8 +267,7 @@ def _targets(
         else:
             inside = target & here.union(question.click_on)
             click_rc = first_click(inside if inside.any() else target, rng)
-        is_whole = 1 < len(here.masks) == len(question.pieces)
-        positive, negative = _reference_masks(there, question, is_whole, settings, rng)
+        positive, negative = _reference_masks(there, question, settings, rng)
         named = bool(positive.any() or negative.any())
         box: NDArray[np.float32] = NO_BOX
         if rng.random() < settings.box:
@@ -293,7 +289,7 @@ def _targets(
 
 
 def _reference_masks(
-    there: _View, question: Question, is_whole: bool, settings: PairSettings, rng: Generator
+    there: _View, question: Question, settings: PairSettings, rng: Generator
 ) -> tuple[BoolMask, BoolMask]:
     """Positive and negative mask (S, S) of the reference."""
     (meant,), (left_out,) = question.meant, question.open
@@ -303,8 +299,7 @@ def _reference_masks(
         others = _some(there.parts, meant, others, settings, rng)
     negative = there.union(others) & ~positive
     empty = np.zeros_like(positive)
-    of_wholes = settings.no_reference_wholes
-    chance = rng.random() - (of_wholes if is_whole and of_wholes is not None else settings.no_reference)
+    chance = rng.random() - settings.no_reference
     if chance < 0:
         return empty, empty
     if chance < settings.only_negative:

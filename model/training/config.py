@@ -151,8 +151,6 @@ class TrainConfig(_Strict):
             augmentation. YAML may also call it `views`, its old name.
         no_reference: Share of samples without a reference, 0 to 1. None takes the default of the sampling: with
             "refcut" every sample that can have one has one. With 1 a network learns clicks alone, as SimpleClick does.
-        no_reference_wholes: Share of targets without a reference among those that are everything labelled on their crop
-            (`sampling: groups`). None takes `no_reference`.
         pasted: Share of the groups of whole objects in which an object of a source with `cutouts` is pasted onto both
             photographs, so that two things touch (`sampling: groups`), 0 to 1. Three times as often where one of the
             photographs shows a single labelled thing.
@@ -201,7 +199,6 @@ class TrainConfig(_Strict):
         "zoomed", validation_alias=AliasChoices("augmentation", "views")
     )
     no_reference: float | None = Field(None, ge=0, le=1)
-    no_reference_wholes: float | None = Field(None, ge=0, le=1)
     pasted: float = Field(0.0, ge=0, le=1)
     zoom_both: float = Field(0.0, ge=0, le=1)
     name_weights: dict[str, PositiveFloat] = {}

@@ -208,8 +208,7 @@ def make_sampler(sources: Sequence[SourcedObjects], network: NetworkConfig, conf
     Args:
         sources: At least one source.
         network: Gives the side of the patches, and whether there is an input for boxes.
-        config: Gives `sampling`, `augmentation`, `no_reference`, `no_reference_wholes`, `pasted`, `zoom_both` and
-            `name_weights`.
+        config: Gives `sampling`, `augmentation`, `no_reference`, `pasted`, `zoom_both` and `name_weights`.
 
     Raises:
         DataError: If a source has no annotated object.
@@ -218,12 +217,7 @@ def make_sampler(sources: Sequence[SourcedObjects], network: NetworkConfig, conf
         raise DataError("a source has no object to train on", hint="check the paths in the configuration")
     if config.sampling == "refcut":
         return RefCutSampler(sources, network.patch_px, config.augmentation, config.no_reference or 0.0)
-    drawn = PairSettings(
-        no_reference_wholes=config.no_reference_wholes,
-        pasted=config.pasted,
-        zoom_both=config.zoom_both,
-        name_weights=config.name_weights,
-    )
+    drawn = PairSettings(pasted=config.pasted, zoom_both=config.zoom_both, name_weights=config.name_weights)
     if config.no_reference is not None:
         drawn = replace(drawn, no_reference=config.no_reference)
     settings = with_boxes_if_seen(drawn, network)

@@ -87,6 +87,21 @@ def test_the_last_row_and_column_of_a_box_count_as_outside(row: int, col: int, i
     assert Box(10, 19, 20, 29).contains(Click(row, col)) == inside
 
 
+@pytest.mark.parametrize(
+    ("other", "covered"),
+    [
+        (Box(10, 19, 20, 29), True),
+        (Box(12, 15, 22, 25), True),
+        (Box(9, 19, 20, 29), False),
+        (Box(10, 20, 20, 29), False),
+        (Box(10, 19, 19, 29), False),
+        (Box(10, 19, 20, 30), False),
+    ],
+)
+def test_a_box_covers_another_one_if_no_pixel_of_it_lies_outside(other: Box, covered: bool) -> None:
+    assert Box(10, 19, 20, 29).covers(other) == covered
+
+
 def disc(height: int, width: int, row: int, col: int, radius: int) -> NDArray[np.bool_]:
     rows, cols = np.indices((height, width))
     inside: NDArray[np.bool_] = (rows - row) ** 2 + (cols - col) ** 2 <= radius**2

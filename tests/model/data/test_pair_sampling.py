@@ -99,21 +99,6 @@ def test_a_reference_is_left_out_or_one_sided_as_often_as_asked(
             assert is_empty[~whole].all() if name in empty else not is_empty[~whole].any()
 
 
-@pytest.mark.parametrize("wholes", [0.0, 1.0])
-def test_wholes_are_without_a_reference_as_often_as_is_asked_for_them(tmp_path: Path, wholes: float) -> None:
-    seen = {True: [0, 0], False: [0, 0]}
-    for group in groups(tmp_path, 60, no_reference=1 - wholes, no_reference_wholes=wholes):
-        for target, crop, positive, negative in zip(
-            group.targets, group.target_crop, group.positive, group.negative, strict=True
-        ):
-            is_whole = named(group.images[crop], target) == set(PARTS)
-            seen[is_whole][int(bool(positive.any() or negative.any()))] += 1
-    with_reference = int(not wholes)
-    assert min(sum(counts) for counts in seen.values()) > 20
-    assert seen[True][1 - with_reference] == 0
-    assert seen[False][with_reference] == 0
-
-
 def test_without_a_reference_there_is_always_a_click(tmp_path: Path) -> None:
     for group in groups(tmp_path, 20, no_reference=0.5, no_click=1):
         named_by_reference = group.positive.any(axis=1) | group.negative.any(axis=1)

@@ -120,19 +120,6 @@ def test_a_configuration_says_how_many_targets_have_no_reference(tmp_path: Path)
     assert prompted.all()  # nothing else says what is meant
 
 
-def test_a_configuration_says_how_many_wholes_have_no_reference(tmp_path: Path) -> None:
-    objects = [make_annotated_object(tmp_path / f"{n}.png", ("wheel", "door")) for n in range(3)]
-    config = TrainConfig(
-        preset="s14_reader", sources=[], stages=[STAGE], no_reference=0, no_reference_wholes=1
-    )
-    sampler = make_sampler([SourcedObjects(objects, 1.0)], TINY_READING, config)
-    (batch,) = sampler.batches(STAGE, 0, 0, [range(12)])
-    named = (batch.positive + batch.negative).flatten(1).any(dim=1)
-    areas = batch.targets.flatten(1).sum(dim=1).float()
-    assert 0.1 < (~named).float().mean() < 0.9
-    assert areas[~named].mean() > areas[named].mean()
-
-
 def test_a_configuration_says_which_parts_are_asked_for_more_often(tmp_path: Path) -> None:
     objects = [make_annotated_object(tmp_path / f"{n}.png", ("mirror", "door")) for n in range(3)]
     area_of_mirrors, area_of_doors = (
