@@ -147,6 +147,10 @@ class Settings(BaseSettings):
         ge=16 * 2**20,
         description="memory limit of a worker's cache of encoded references, on the model's device",
     )
+    prepare_next_task: bool = Field(
+        True,
+        description="whether the task that Label Studio offers next is fetched and encoded while the workers are idle",
+    )
     max_references_per_label: int = Field(
         4, ge=1, description="number of references of a label that are used, newest first"
     )

@@ -22,6 +22,7 @@ from sqlalchemy import Engine
 from refcut_backend.clicks.forgotten_masks import ForgottenMasks
 from refcut_backend.clicks.history import ANSWER_TIMEOUT_S, LOCK_TIMEOUT_MS, ClickHistory
 from refcut_backend.clicks.log import ClickLog, OldClicks
+from refcut_backend.clicks.next_tasks import NextTasks
 from refcut_backend.clicks.options import AnswerRules
 from refcut_backend.clicks.preload import TaskPreloader
 from refcut_backend.clicks.preview import MaskPreviews
@@ -255,6 +256,7 @@ class Wiring:
         forgotten_masks: Number of masks that annotations lack because their tick was forgotten, per project id.
         click_timeout_s: Deadline of a click in seconds.
         reconcile: Compares the references with Label Studio; None in processes that do not.
+        next_tasks: Prepares the task that will be opened next; None if that is switched off.
         recent_clicks: The last clicks with their outcomes.
         click_speed: How long the clicks of the last hour took.
         previews: Small pictures of answered masks.
@@ -290,6 +292,7 @@ class Wiring:
     forgotten_masks: Callable[[], dict[int, int]] = dict
     click_timeout_s: float = 8.0
     reconcile: ReconcileThread | None = None
+    next_tasks: NextTasks | None = None
 
 
 def mask_recovery(stores: Stores, settings: Settings) -> MaskRecovery:
@@ -337,7 +340,15 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
     memory = ClickHistory(
         open_database(settings.database, LOCK_TIMEOUT_MS, ANSWER_TIMEOUT_S), settings.click_memory_s
     )
-    preloads = PreloadQueue(connection)
+    preloads, log = PreloadQueue(connection), ClickLog(stores.engine)
+    preloader_on = partial(
+        TaskPreloader,
+        references=references,
+        clicks=log,
+        addresses=addresses,
+        max_references=settings.max_references_per_label,
+    )
+    next_tasks = NextTasks(stores.projects, preloader_on(PreloadQueue(connection, ahead=True)))
     playground = Playground(stores.engine, queue, preloads, settings)
     return Wiring(
         clicks=ClickService(
@@ -350,15 +361,9 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
         reference_sets=stores.reference_sets(settings),
         reference_worths=worths,
         email_of=UserEmails(stores.projects).email_of,
-        reference_uses=ClickLog(stores.engine).reference_uses,
+        reference_uses=log.reference_uses,
         follower=follower,
-        preloader=TaskPreloader(
-            preloads,
-            references,
-            ClickLog(stores.engine),
-            addresses,
-            settings.max_references_per_label,
-        ),
+        preloader=preloader_on(preloads),
         queue_state=lambda: read_queue_state(connection),
         versions=versions,
         playground=playground,
@@ -375,7 +380,7 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
             NewAnnotations(stores.engine),
             TrainingRules.of(settings),
             store,
-            ClickLog(stores.engine),
+            log,
             versions.shared,
         ),
         state_dir=settings.state_dir,
@@ -389,4 +394,5 @@ def wire_backend(settings: Settings, connection: Redis) -> Wiring:
             settings.reconcile_interval_s,
             _periodic_work(stores, settings, worths),
         ),
+        next_tasks=next_tasks if settings.prepare_next_task else None,
     )

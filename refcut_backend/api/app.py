@@ -86,7 +86,8 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        threads = [thread for thread in (wiring.reconcile, wiring.training.thread) if thread is not None]
+        started = (wiring.reconcile, wiring.training.thread, wiring.next_tasks)
+        threads = [thread for thread in started if thread is not None]
         for thread in threads:
             thread.start()
         yield

@@ -128,7 +128,9 @@ def prepare_task(wiring: Wiring, request: PredictRequest) -> None:
     except RefCutError as error:
         log.warning("task not prepared", extra={"task": task.id, "problem": error.code})
         return
-    wiring.preloader.task_opened(project_id, task.id, task.data, request.label_config)
+    wiring.preloader.prepare(project_id, task.id, task.data, request.label_config)
+    if wiring.next_tasks is not None:
+        wiring.next_tasks.follow(project_id, task.id)
 
 
 def answer_predict(wiring: Wiring, request: PredictRequest, response: Response) -> dict[str, Any]:
@@ -166,6 +168,8 @@ def answer_predict(wiring: Wiring, request: PredictRequest, response: Response) 
             task.seen_region_ids(),
         )
     )
+    if wiring.next_tasks is not None:
+        wiring.next_tasks.follow(project_id, task.id)
     if reply.reason is not None:
         response.headers[REASON_HEADER] = reply.reason
     return {"results": [reply.prediction], "model_version": reply.prediction["model_version"]}

@@ -1,4 +1,4 @@
-"""When a task is opened, asks a worker to prepare its images and references, so that the first click is fast."""
+"""Asks a worker to prepare a task's images and references, so that the first click is fast."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PreloadSender(Protocol):
 
 
 class TaskPreloader:
-    """Requests preloads for opened tasks. Never raises.
+    """Requests preloads of tasks that were opened, or that are opened next (`next_tasks`). Never raises.
 
     Args:
         queue: Sends the preload.
@@ -56,9 +56,7 @@ class TaskPreloader:
         self._addresses = addresses
         self._max_references = max_references
 
-    def task_opened(
-        self, project_id: int, task_id: int, task_data: dict[str, Any], label_config: str
-    ) -> None:
+    def prepare(self, project_id: int, task_id: int, task_data: dict[str, Any], label_config: str) -> None:
         """Request the images that can be clicked on and the references of the labels that may be clicked.
 
         Call it after Label Studio has its answer, so that the task does not open later because of it.

@@ -28,7 +28,7 @@ from refcut_backend.inference.prepare_versions import VersionPreparer
 from refcut_backend.inference.work_loop import work
 from refcut_backend.queue.background_queues import PreemptionCheck
 from refcut_backend.queue.redis import connect_redis
-from refcut_backend.queue.rq_jobs import CLICK_QUEUE, PRELABEL_QUEUE, PRELOAD_QUEUE
+from refcut_backend.queue.rq_jobs import AHEAD_QUEUE, CLICK_QUEUE, PRELABEL_QUEUE, PRELOAD_QUEUE
 from refcut_backend.references.registry import References
 from refcut_backend.settings import Settings
 from refcut_backend.versions.serving import ServingChoice, open_model_store
@@ -100,7 +100,9 @@ def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: 
             preparer.start()
         for_click = PreemptionCheck(connect_redis(redis_url), (CLICK_QUEUE,))
         for_annotator = PreemptionCheck(connect_redis(redis_url), (CLICK_QUEUE, PRELOAD_QUEUE))
-        for_others = PreemptionCheck(connect_redis(redis_url), (CLICK_QUEUE, PRELOAD_QUEUE, PRELABEL_QUEUE))
+        for_others = PreemptionCheck(
+            connect_redis(redis_url), (CLICK_QUEUE, PRELOAD_QUEUE, AHEAD_QUEUE, PRELABEL_QUEUE)
+        )
         return JobRunner(
             engine,
             Prelabeller(engine),

@@ -183,6 +183,24 @@ class ApiAnnotations:
         ):
             yield page.tasks
 
+    def sampling(self) -> str:
+        """Returns the order in which the label stream offers tasks, as Label Studio names it."""
+        with explained(f"project {self._number}"):
+            return str(self._client.projects.get(id=self._number).sampling or "")
+
+    def unannotated_behind(self, task_id: int, limit: int) -> list[ListedTask]:
+        """Returns the first tasks behind a task, by id, that nobody has annotated or skipped.
+
+        Args:
+            task_id: The task.
+            limit: Maximum number of tasks.
+        """
+        behind = filtered("id", "greater", "Number", task_id)
+        untouched = (
+            filtered(field, "equal", "Number", 0) for field in ("total_annotations", "cancelled_annotations")
+        )
+        return self._page({"filters": all_of(behind, *untouched), "ordering": ["tasks:id"]}, limit).tasks
+
     def tasks(self, task_ids: Collection[int]) -> list[ListedTask]:
         """See `AnnotationSource`."""
         ordered, found = sorted(task_ids), []

@@ -11,6 +11,7 @@ from redis import Redis
 from refcut_backend.queue.messages import PreloadJob
 from refcut_backend.queue.redis import report_outage
 from refcut_backend.queue.rq_jobs import (
+    AHEAD_QUEUE,
     CLICK_QUEUE,
     PRELOAD_FUNCTION,
     PRELOAD_QUEUE,
@@ -51,11 +52,18 @@ class PreemptionCheck:
 
 
 class PreloadQueue:
-    """Jobs that prepare a task which was just opened. A worker takes them only when no click waits."""
+    """Jobs that prepare a task for its first click. A worker takes them only when no click waits."""
 
-    def __init__(self, connection: Redis) -> None:
-        self._queue = open_queue(PRELOAD_QUEUE, connection)
-        self._clicks = PreemptionCheck(connection, (CLICK_QUEUE,))
+    def __init__(self, connection: Redis, *, ahead: bool = False) -> None:
+        """Opens the queue.
+
+        Args:
+            connection: Connection to Redis.
+            ahead: False for tasks that were just opened, true for tasks that may be opened next: those wait for these.
+        """
+        self._queue = open_queue(AHEAD_QUEUE if ahead else PRELOAD_QUEUE, connection)
+        # A task that is open is clicked on soon, so it is of no use to prepare it after the clicks that wait.
+        self._too_late = PreemptionCheck(connection, () if ahead else (CLICK_QUEUE,))
 
     def ask(self, job: PreloadJob) -> bool:
         """Queue a job without waiting for it.
@@ -63,10 +71,10 @@ class PreloadQueue:
         At most `MAX_WAITING` jobs wait. The oldest is dropped for a new one: its annotator has had time to click.
 
         Returns:
-            Whether the job was queued; false if a click waits or Redis cannot be reached.
+            Whether the job was queued; false if Redis cannot be reached, and for an opened task if a click waits.
         """
         try:
-            if self._clicks.should_yield():
+            if self._too_late.should_yield():
                 return False
             waiting = self._queue.get_job_ids()
             for outdated in waiting[: max(len(waiting) - MAX_WAITING + 1, 0)]:
@@ -78,7 +86,7 @@ class PreloadQueue:
                 ttl=WAITS_AT_MOST_S,
                 result_ttl=0,
                 failure_ttl=WAITS_AT_MOST_S,
-                description=PRELOAD_QUEUE,
+                description=self._queue.name,
             )
             return True
         except redis.RedisError as error:

@@ -25,6 +25,7 @@ log = logging.getLogger("refcut.jobs")
 
 CLICK_QUEUE = "clicks"
 PRELOAD_QUEUE = "warm"
+AHEAD_QUEUE = "ahead"
 PRELABEL_QUEUE = "prelabel"
 MEASURE_QUEUE = "measure"
 TRAINING_QUEUE = "training"
@@ -38,6 +39,7 @@ TRAINING_FUNCTION = "refcut_backend.training.worker.run_training_job"
 FUNCTIONS: dict[str, frozenset[str]] = {
     CLICK_QUEUE: frozenset({CLICK_FUNCTION}),
     PRELOAD_QUEUE: frozenset({PRELOAD_FUNCTION}),
+    AHEAD_QUEUE: frozenset({PRELOAD_FUNCTION}),
     PRELABEL_QUEUE: frozenset({PRELABEL_FUNCTION}),
     MEASURE_QUEUE: frozenset({MEASURE_FUNCTION}),
     TRAINING_QUEUE: frozenset({TRAINING_FUNCTION}),
@@ -52,7 +54,7 @@ RENAMED_FUNCTIONS = {
 }
 """Names that version 0.1.0 wrote into Redis, and what runs such a job today. Dropped with the release after the next."""
 
-MODEL_QUEUES = (CLICK_QUEUE, PRELOAD_QUEUE, PRELABEL_QUEUE, MEASURE_QUEUE)
+MODEL_QUEUES = (CLICK_QUEUE, PRELOAD_QUEUE, AHEAD_QUEUE, PRELABEL_QUEUE, MEASURE_QUEUE)
 """What a worker serves by default. These queues need the serving model; training has a process of its own."""
 CLAIMED_QUEUES = frozenset({PRELABEL_QUEUE, MEASURE_QUEUE})
 """Queues whose jobs a worker claims, as it claims clicks: their callers wait for the answer."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 
 from refcut_backend.cli.demo import DEMO_PROJECTS, demo_mask
 from refcut_backend.cli.demo_label_studio import LabelStudioProject
 from tests.end_to_end.click_on import click_in_the_middle
 from tests.end_to_end.world import World
+from tests.support.worker_farm import wait_for
 
 
 def test_a_click_in_the_clothes_uses_the_reference_that_came_with_them(world: World) -> None:
@@ -22,6 +24,24 @@ def test_a_click_in_the_clothes_uses_the_reference_that_came_with_them(world: Wo
     assert region["value"]["brushlabels"] == ["Coat"]
     assert region["meta"]["text"] != ["RefCut reference: none"]
     assert region["value"]["rle"]
+
+
+def test_the_photograph_that_label_studio_offers_next_is_prepared_before_anybody_opens_it(
+    world: World,
+) -> None:
+    demo = DEMO_PROJECTS[1]
+    project_id = LabelStudioProject.titled(world.label_studio, world.token)[demo.title]
+    with closing(LabelStudioProject(world.label_studio, project_id, world.token)) as project:
+        opened, *others = [task for task in sorted(project.task_ids()) if not project.annotations(task)]
+    world.editor.open_task(project_id, opened)
+    log = world.folder / "refcut" / "backend.log"
+
+    def prepared() -> list[int]:
+        lines = [json.loads(line) for line in log.read_text().splitlines() if '"task prepared"' in line]
+        return [line["task"] for line in lines if line["complete"]]
+
+    wait_for(lambda: {opened, others[0]} <= set(prepared()), "both photographs are prepared")
+    assert not {*others[1:]} & set(prepared())
 
 
 def test_the_account_is_readable_by_its_user_alone(world: World) -> None:

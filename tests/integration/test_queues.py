@@ -73,7 +73,7 @@ def test_a_queue_that_does_not_exist_is_one_clear_line(tmp_path):
     assert done.returncode == CANNOT_START
     assert (
         done.stderr
-        == "refcut: no such queue: klicks; choose from clicks, warm, prelabel, measure, training\n"
+        == "refcut: no such queue: klicks; choose from clicks, warm, ahead, prelabel, measure, training\n"
     )
 
 

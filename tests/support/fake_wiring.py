@@ -146,7 +146,7 @@ class FakePreloader:
     def __init__(self) -> None:
         self.opened: list[tuple[int, int]] = []
 
-    def task_opened(self, project_id: int, task_id: int, _data: object, _config: str) -> None:
+    def prepare(self, project_id: int, task_id: int, _data: object, _config: str) -> None:
         self.opened.append((project_id, task_id))
 
 

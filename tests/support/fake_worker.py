@@ -36,6 +36,7 @@ from refcut_backend.queue.messages import (
 )
 from refcut_backend.queue.redis import connect_redis
 from refcut_backend.queue.rq_jobs import (
+    AHEAD_QUEUE,
     CLICK_QUEUE,
     FUNCTIONS,
     PRELABEL_QUEUE,
@@ -181,7 +182,9 @@ def main() -> None:
         engine = FakeEngine(bytearray(b"x") * (arguments.ballast_mb << 20))
         for_click = PreemptionCheck(connect_redis(url), (CLICK_QUEUE,))
         for_annotator = PreemptionCheck(connect_redis(url), (CLICK_QUEUE, PRELOAD_QUEUE))
-        for_others = PreemptionCheck(connect_redis(url), (CLICK_QUEUE, PRELOAD_QUEUE, PRELABEL_QUEUE))
+        for_others = PreemptionCheck(
+            connect_redis(url), (CLICK_QUEUE, PRELOAD_QUEUE, AHEAD_QUEUE, PRELABEL_QUEUE)
+        )
         return JobRunner(
             engine,
             FakePrelabeller(),

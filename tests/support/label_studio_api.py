@@ -28,7 +28,7 @@ class LabelStudioApi:
     stored. shown_version: whose predictions are shown. tabs: of the Data Manager. created_at: of the project; None leaves
     it out.
     sent_images: those that were sent, and not only confirmed as unchanged.
-    longest_page: number of tasks with masks above which an answer is of no use.
+    longest_page: number of tasks with masks above which an answer is of no use. sampling: order of the label stream.
     """
 
     def __init__(self, project_id: int = 7, token: str = TOKEN, created_at: str | None = None) -> None:
@@ -41,6 +41,7 @@ class LabelStudioApi:
         self.tabs: list[dict[str, Any]] = []
         self.shown_version = "RefCut"
         self.label_config = LABEL_CONFIG
+        self.sampling = "Sequential sampling"
         self.lost_answers = 0
         self.users = [{"id": 1, "email": "lead@example.com"}, {"id": 2, "email": "annotator@example.com"}]
         self.images: dict[str, bytes] = {}
@@ -118,7 +119,7 @@ class LabelStudioApi:
             return 401, {"detail": "Invalid token."}
         if path == f"/api/projects/{self.project_id}/":
             project = {"id": self.project_id, "title": "Cars", "model_version": self.shown_version}
-            return 200, project | self._created()
+            return 200, project | {"sampling": self.sampling} | self._created()
         name = query.get("filepath", path).rpartition("/")[2]
         if name in self.images:
             return 200, self.images[name]
@@ -200,6 +201,8 @@ class LabelStudioApi:
                 return bool(self._shown(row)["total_annotations"] > item["value"])
             case "filter:tasks:total_annotations", "equal":
                 return bool(self._shown(row)["total_annotations"] == item["value"])
+            case "filter:tasks:cancelled_annotations", "equal":
+                return bool(self._shown(row)["cancelled_annotations"] == item["value"])
         raise AssertionError(f"a filter that was not tried with Label Studio: {item}")
 
     def _shown(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from typing import Any
@@ -8,12 +9,14 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from refcut_backend.api.app import create_app
 from refcut_backend.api.handlers import REASON_HEADER
 from refcut_backend.clicks.log import ClickLog
 from refcut_backend.database.engine import open_database
 from refcut_backend.errors import ClickTimeoutError
 from refcut_backend.label_studio import brush_rle
 from refcut_backend.queue.messages import ClickAnswer
+from tests.support.backend_fixtures import LIMIT_BYTES
 from tests.support.fake_wiring import MASK, click_body, queue_state
 from tests.support.recorded import PROJECT, backend_request, brush_result, click_result, recorded, role_result
 
@@ -69,6 +72,32 @@ def test_opening_a_task_stores_no_prediction_and_has_the_task_prepared(client, q
     assert client.post("/predict", json=body).json()["results"] == []
     assert queue.jobs == []
     assert preloader.opened == [(int(body["project"].split(".")[0]), body["tasks"][0]["id"])]
+
+
+class FakeNextTasks:
+    """Notes which tasks were worked on, as (project, task)."""
+
+    def __init__(self) -> None:
+        self.followed: list[tuple[int, int]] = []
+
+    def follow(self, project_id: int, task_id: int) -> None:
+        self.followed.append((project_id, task_id))
+
+    def start(self) -> None:
+        """There is no thread."""
+
+    def stop(self) -> None:
+        """There is no thread."""
+
+
+def test_what_comes_behind_an_opened_or_a_clicked_task_is_prepared(wiring):
+    next_tasks = FakeNextTasks()
+    followed = dataclasses.replace(wiring, next_tasks=next_tasks)
+    opened = backend_request("api_open_task", "/predict")
+    with TestClient(create_app(followed, LIMIT_BYTES)) as client:
+        client.post("/predict", json=opened)
+        client.post("/predict", json=click_body(click_result("a", 10, 20, "Door")))
+    assert next_tasks.followed == [(int(opened["project"].split(".")[0]), opened["tasks"][0]["id"]), (7, 3)]
 
 
 def test_a_prediction_that_is_requested_while_prelabelling_is_off_has_the_reason_in_header_and_log(

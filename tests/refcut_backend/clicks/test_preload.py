@@ -40,7 +40,7 @@ def engine(tmp_path):
 def opened(engine, data: dict[str, object], config: str = LABEL_CONFIG) -> list[PreloadJob]:
     queue = Queue()
     preloader = TaskPreloader(queue, References(engine), ClickLog(engine), Addresses(engine), 4)
-    preloader.task_opened(7, 3, data, config)
+    preloader.prepare(7, 3, data, config)
     return queue.jobs
 
 

@@ -68,6 +68,21 @@ def ids(parts: Iterable[list[ListedTask]]) -> list[int]:
     return [task.id for part in parts for task in part]
 
 
+def test_tasks_behind_a_task_are_those_that_nobody_annotated_or_skipped_by_id(source, label_studio):
+    for number in (50, 20, 10, 40):
+        label_studio.add_task(number)
+    for number in (30, 60):
+        label_studio.annotate(number, number, DOOR)
+    label_studio.annotations[60]["was_cancelled"] = True
+    assert [task.id for task in source.unannotated_behind(10, 2)] == [20, 40]
+    assert [task.id for task in source.unannotated_behind(40, 5)] == [50]
+
+
+def test_the_order_of_the_label_stream_is_that_of_the_project(source, label_studio):
+    label_studio.sampling = "Uniform sampling"
+    assert source.sampling() == "Uniform sampling"
+
+
 def test_annotated_tasks_that_changed_since_a_time_include_those_of_that_very_time(source, label_studio):
     for number in (1, 2, 3):
         label_studio.annotate(number, 10 * number, DOOR)

@@ -15,7 +15,7 @@ from refcut_backend.label_studio.prompts import PercentClick
 from refcut_backend.queue.background_queues import MAX_WAITING, PreemptionCheck, PreloadQueue
 from refcut_backend.queue.messages import ClickAnswer, ClickJob, PrelabelAnswer, PrelabelJob, PreloadJob
 from refcut_backend.queue.redis import EmbeddedRedis, check_redis, connect_redis
-from refcut_backend.queue.rq_jobs import CLICK_FUNCTION, CLICK_QUEUE, PRELOAD_QUEUE
+from refcut_backend.queue.rq_jobs import AHEAD_QUEUE, CLICK_FUNCTION, CLICK_QUEUE, MODEL_QUEUES, PRELOAD_QUEUE
 
 CLICK = ClickJob(1, 2, "/a.jpg", "Door", (PercentClick(10, 20, True),))
 
@@ -96,7 +96,7 @@ def work_off(connection: Redis, engine: Engine) -> None:
 
     click_waits = PreemptionCheck(connection, (CLICK_QUEUE,)).should_yield
     jobs.register(jobs.JobRunner(engine, NoFinder(), click_waits, lambda: False))
-    queues = [queue(connection, name) for name in (CLICK_QUEUE, PRELOAD_QUEUE)]
+    queues = [queue(connection, name) for name in MODEL_QUEUES]
     worker = ThreadWorker(queues, connection=connection, serializer=JSONSerializer)
     thread = threading.Thread(target=lambda: worker.work(burst=True, logging_level="ERROR"))
     thread.start()
@@ -124,6 +124,24 @@ def test_a_click_goes_before_tasks_that_were_opened_earlier(connection):
     put_click(connection)
     work_off(connection, engine)
     assert engine.computed == ["click 2", "preload 3", "preload 4"]
+
+
+def test_a_task_that_may_be_opened_next_is_prepared_after_clicks_and_after_opened_tasks(connection):
+    engine = Engine()
+    put_click(connection)
+    assert PreloadQueue(connection, ahead=True).ask(preload(9))
+    queue(connection, CLICK_QUEUE).empty()
+    PreloadQueue(connection).ask(preload(3))
+    put_click(connection)
+    work_off(connection, engine)
+    assert engine.computed == ["click 2", "preload 3", "preload 9"]
+
+
+def test_opened_tasks_do_not_drop_the_one_that_may_be_opened_next(connection):
+    PreloadQueue(connection, ahead=True).ask(preload(9))
+    for task in range(10):
+        PreloadQueue(connection).ask(preload(task))
+    assert queue(connection, AHEAD_QUEUE).count == 1
 
 
 def test_only_the_tasks_opened_last_wait(connection):
