@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from contextlib import closing
 
+import httpx
+
 from refcut_backend.cli.demo import DEMO_PROJECTS, demo_mask
 from refcut_backend.cli.demo_label_studio import LabelStudioProject
 from tests.end_to_end.click_on import click_in_the_middle
+from tests.end_to_end.editor import ACTION_LIMIT_MS
 from tests.end_to_end.world import World
 from tests.support.worker_farm import wait_for
 
@@ -42,6 +45,22 @@ def test_the_photograph_that_label_studio_offers_next_is_prepared_before_anybody
 
     wait_for(lambda: {opened, others[0]} <= set(prepared()), "both photographs are prepared")
     assert not {*others[1:]} & set(prepared())
+    assert next_in_the_label_stream(world, project_id, annotated=opened) == others[0]
+
+
+def next_in_the_label_stream(world: World, project_id: int, annotated: int) -> int:
+    """The task that Label Studio offers after another one; the annotation that this needs is deleted again."""
+    headers = {"Authorization": f"Token {world.token}"}
+    with (
+        closing(LabelStudioProject(world.label_studio, project_id, world.token)) as project,
+        httpx.Client(base_url=world.label_studio, headers=headers, timeout=ACTION_LIMIT_MS / 1000) as client,
+    ):
+        annotation = project.submit(annotated, [])
+        try:
+            asked = {"id": "next_task", "project": project_id}
+            return int(client.post("/api/dm/actions/", params=asked).raise_for_status().json()["id"])
+        finally:
+            client.delete(f"/api/annotations/{annotation}/").raise_for_status()
 
 
 def test_the_account_is_readable_by_its_user_alone(world: World) -> None:
