@@ -1,7 +1,7 @@
 """What a training does to clicks: `python -m benchmarks.clicks_while_training SNAPSHOT [--seconds 60]`.
 
 Annotators click at a steady rate on a backend as `refcut run` starts it; then a fine-tuning on the snapshot (such as
-`refcut train` leaves in the state folder, or `benchmarks.face_snapshot` writes) begins beside it, with the priority and
+`refcut train` leaves in the state folder, or `benchmarks.team_snapshot` writes) begins beside it, with the priority and
 the threads of a training worker; then it is killed, and the annotators go on. On one machine, one stream of clicks.
 """
 

@@ -1,13 +1,13 @@
 """What a fine-tuning gains on its project and forgets elsewhere.
 
-    python -m benchmarks.forgetting --faces DIR --data DIR --out DIR
+    python -m benchmarks.forgetting --team DIR --data DIR --out DIR
 
-A child of the weights that ship learns from 50 photographs of faces (`benchmarks.face_parts` makes DIR), without Label
-Studio. Before and after: clicks per mask and first-click IoU on 20 fresh faces, first-click IoU with the right
-reference on general sets (`car_parts` and `ccp` below --data). In brackets: the change against the weights that ship,
-mask by mask, with one standard error, clustered by photograph. `--settings` changes fine-tuning's defaults, so that
-choices can be compared; these are made with `--development`. Figures of weights that were measured before are read from
---out.
+A child of the weights that ship learns from 50 photographs of a team's project (`benchmarks.face_parts` and `fish_parts`
+make such a DIR), without Label Studio. Before and after: clicks per mask and first-click IoU on fresh photographs of the
+same kind of thing, first-click IoU with the right reference on general sets (`car_parts` and `ccp` below --data). In
+brackets: the change against the weights that ship, mask by mask, with one standard error, clustered by photograph.
+`--settings` changes fine-tuning's defaults, so that choices can be compared; these are made with `--development`. Figures of
+weights that were measured before are read from --out.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.face_snapshot import face_snapshot, faces
 from benchmarks.report import print_table, write_json
+from benchmarks.team_snapshot import photographs, team_snapshot
 from benchmarks.version_figures import Measure, general_sets
 from model.checkpoints.anchor import average
 from model.checkpoints.version_folder import SHIPPED_DIR
@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--faces", type=Path, required=True)
+    parser.add_argument("--team", type=Path, required=True, help="folder with team.json and fresh.json")
     parser.add_argument("--data", type=Path, required=True, help="folder of the general sets")
     parser.add_argument("--out", type=Path, required=True, help="folder of runs and figures")
     parser.add_argument("--images", type=int, default=50, help="photographs to learn from")
@@ -85,7 +85,7 @@ def main() -> None:
         metavar="SHARE",
         help="general sets: this share of their train splits, which training leaves out (0.05), not their val splits",
     )
-    parser.add_argument("--masks", type=int, default=100, help="masks of the fresh faces")
+    parser.add_argument("--masks", type=int, default=100, help="masks of the fresh photographs")
     parser.add_argument(
         "--shares",
         type=float,
@@ -106,8 +106,8 @@ def main() -> None:
         arguments.development,
         CompareSettings(max_masks=arguments.masks, runtime_cache_dir=arguments.out / "runtime"),
     )
-    team, fresh = faces(arguments.faces, "team"), faces(arguments.faces, "fresh")
-    snapshot = face_snapshot(
+    team, fresh = photographs(arguments.team, "team"), photographs(arguments.team, "fresh")
+    snapshot = team_snapshot(
         arguments.out / f"snapshot-{arguments.images}", team[: arguments.images], fresh, team[0]
     )
     run_dir = arguments.run or arguments.out / f"run-{time.strftime('%H%M%S')}"

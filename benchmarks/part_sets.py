@@ -87,7 +87,7 @@ def ants(checkout: Path) -> Iterator[Labelled]:
     for place in range(min(ANTS, len(labelled))):
         path = labelled[place * len(labelled) // min(ANTS, len(labelled))]
         name = path.name.removesuffix("_1.png")
-        yield Labelled(name, _image(path), _of_values(labels[name], ANT_PARTS))
+        yield Labelled(name, read_pixels(path), masks_of_values(labels[name], ANT_PARTS))
 
 
 def food_plates(checkout: Path) -> Iterator[Labelled]:
@@ -100,7 +100,7 @@ def food_plates(checkout: Path) -> Iterator[Labelled]:
             if one["filename"] in done:
                 continue
             done.add(one["filename"])
-            image_rgb = _image(folder / one["filename"])
+            image_rgb = read_pixels(folder / one["filename"])
             regions = one["regions"]
             pieces = [
                 _polygon(region, *image_rgb.shape[:2])
@@ -131,7 +131,7 @@ def seedlings(checkout: Path) -> Iterator[Labelled]:
             pieces.sort(key=lambda piece: -int(piece[1].sum()))
             crop = _around(union(mask_hw for _, mask_hw in pieces))
             masks = [(part, np.ascontiguousarray(mask_hw[crop])) for part, mask_hw in _on_top(pieces)]
-            yield Labelled(name, np.ascontiguousarray(_image(folder / image["file_name"])[crop]), masks)
+            yield Labelled(name, np.ascontiguousarray(read_pixels(folder / image["file_name"])[crop]), masks)
 
 
 def corridor(checkout: Path) -> Iterator[Labelled]:
@@ -142,10 +142,10 @@ def corridor(checkout: Path) -> Iterator[Labelled]:
             name = path.name.split(".rf.")[0].replace("_jpg", "")
             masks = [
                 (part, mask_hw)
-                for part, mask_hw in _of_values(labels, CORRIDOR_PARTS)
+                for part, mask_hw in masks_of_values(labels, CORRIDOR_PARTS)
                 if mask_hw.mean() > 0.002
             ]
-            yield Labelled(name, _image(path), masks)
+            yield Labelled(name, read_pixels(path), masks)
 
 
 SETS: dict[str, tuple[str, str, Callable[[Path], Iterator[Labelled]]]] = {
@@ -161,7 +161,9 @@ SETS: dict[str, tuple[str, str, Callable[[Path], Iterator[Labelled]]]] = {
 """Of each set the folder of its checkout, the class of its objects ("" where each name is one), and what reads it."""
 
 
-def make_set(labelled: Iterator[Labelled], object_class: str, out: Path) -> dict[str, int]:
+def make_set(
+    labelled: Iterator[Labelled], object_class: str, out: Path, part_file: str = "all.json"
+) -> dict[str, int]:
     """Writes photographs and part file; how many photographs and masks there are."""
     (out / "images").mkdir(parents=True, exist_ok=True)
     categories: dict[str, int] = {}
@@ -201,7 +203,7 @@ def make_set(labelled: Iterator[Labelled], object_class: str, out: Path) -> dict
         ],
         "annotations": annotations,
     }
-    (out / "all.json").write_text(json.dumps(content) + "\n")
+    (out / part_file).write_text(json.dumps(content) + "\n")
     return {"photographs": len(images), "masks": len(annotations)}
 
 
@@ -220,7 +222,7 @@ def _shrunk(one: Labelled) -> tuple[RgbImage, list[tuple[str, BoolMask]]]:
     return image_rgb, [(part, mask_hw) for part, mask_hw in masks if mask_hw.sum() >= MIN_AREA_PX]
 
 
-def _image(path: Path) -> RgbImage:
+def read_pixels(path: Path) -> RgbImage:
     """Pixels as they are stored: the polygons of food_plates ignore how the camera was turned."""
     pixels = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None:
@@ -230,7 +232,7 @@ def _image(path: Path) -> RgbImage:
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _of_values(path: Path, parts: dict[int, str]) -> list[tuple[str, BoolMask]]:
+def masks_of_values(path: Path, parts: dict[int, str]) -> list[tuple[str, BoolMask]]:
     """Masks of a label image, one a value."""
     values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if values is None:

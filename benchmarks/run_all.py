@@ -83,6 +83,7 @@ NEED_MORE = frozenset(
         "clicks_while_training",
         "demo_start",
         "face_parts",
+        "fish_parts",
         "forgetting",
         "many_machines",
         "part_sets",

@@ -26,10 +26,10 @@ import cv2
 import numpy as np
 import torch
 
-from benchmarks.face_snapshot import face_snapshot, faces
 from benchmarks.report import machine, print_table
 from benchmarks.robot_annotator import Annotated, RobotAnnotator, shifted
 from benchmarks.team_plot import draw
+from benchmarks.team_snapshot import photographs, team_snapshot
 from benchmarks.team_world import TeamWorld, label_config, team_world
 from benchmarks.version_figures import Measure
 from model.checkpoints.version_folder import SHIPPED_DIR
@@ -171,7 +171,7 @@ def clicks_by_version(annotated: list[list[Annotated]], every: int) -> list[dict
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Run the whole simulation. Returns the figures of every stage."""
-    annotated_objects = faces(arguments.faces, "team")[: arguments.images]
+    annotated_objects = photographs(arguments.faces, "team")[: arguments.images]
     labels = sorted(annotated_objects[0].part_rles)
     config = label_config(labels)
     folder: Path = arguments.folder
@@ -186,7 +186,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         trained = work(team, annotated_objects, tasks, arguments.every)
         team.annotate_carelessly(annotated_objects[1 : 1 + arguments.every])
         careless = team.wait_for_training()
-    fresh = face_snapshot(folder / "fresh", [], faces(arguments.faces, "fresh"), annotated_objects[0])
+    fresh = team_snapshot(folder / "fresh", [], photographs(arguments.faces, "fresh"), annotated_objects[0])
     how = CompareSettings(max_masks=arguments.fresh_masks, runtime_cache_dir=folder / "runtime")
     measure = Measure(folder / "figures", compare=how)
     return {

@@ -1,4 +1,4 @@
-"""A snapshot as a project of faces would have it, made without Label Studio."""
+"""A snapshot as a project of a team would have it, made without Label Studio."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def in_annotation_order(annotated_objects: Sequence[AnnotatedObject]) -> list[An
     )
 
 
-def faces(folder: Path, split: str) -> list[AnnotatedObject]:
-    """The photographs of `team.json` or `fresh.json` of benchmarks.face_parts, in the order of annotation."""
+def photographs(folder: Path, split: str) -> list[AnnotatedObject]:
+    """Those of `team.json` or `fresh.json` of benchmarks.face_parts or fish_parts, in the order of annotation."""
     return in_annotation_order(
         read_annotated_objects(folder / f"{split}.json", folder / "images", grouping="object")
     )
 
 
-def face_snapshot(
+def team_snapshot(
     folder: Path,
     train: Sequence[AnnotatedObject],
     holdout: Sequence[AnnotatedObject],
