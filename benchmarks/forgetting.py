@@ -6,8 +6,8 @@ A child of the weights that ship learns from 50 photographs of a team's project 
 make such a DIR), without Label Studio. Before and after: clicks per mask and first-click IoU on fresh photographs of the
 same kind of thing, first-click IoU with the right reference on general sets (`car_parts` and `ccp` below --data). In
 brackets: the change against the weights that ship, mask by mask, with one standard error, clustered by photograph.
-`--settings` changes fine-tuning's defaults, so that choices can be compared; these are made with `--development`. Figures of
-weights that were measured before are read from --out.
+`--settings` changes fine-tuning's defaults, so that choices can be compared; these are made with `--development`.
+Figures of weights that were measured before are read from --out.
 """
 
 from __future__ import annotations
