@@ -30,7 +30,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--cache", type=Path, required=True, help="folder of the cache")
     add_weights(parser)
-    parser.add_argument("--crops", type=int, nargs="+", default=[0], help="numbers of the crops to compute")
+    parser.add_argument(
+        "--crops",
+        type=int,
+        nargs="+",
+        help="numbers of the crops to compute (default: those that each set uses)",
+    )
     parser.add_argument("--sets", nargs="+", help="only these training sets")
     parser.add_argument("--threads", type=int, default=1)
     return parser
@@ -57,9 +62,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_features(
                 network, annotated_objects, arguments.cache / f"{name}-0", 0, settings.network_px, digest
             )
-        for crop_number in arguments.crops:
-            for name in arguments.sets or config.sets:
-                annotated_objects = training_objects(config, name)
+        for name in arguments.sets or config.sets:
+            annotated_objects = training_objects(config, name)
+            used = range(config.sets[name].crops or config.crops)
+            for crop_number in arguments.crops or used:
                 print(f"crop {crop_number} of {name}: {len(annotated_objects)} photographs", flush=True)
                 folder = arguments.cache / f"{name}-{crop_number}"
                 write_features(network, annotated_objects, folder, crop_number, settings.network_px, digest)
