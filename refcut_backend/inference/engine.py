@@ -134,6 +134,10 @@ class ClickEngine:
         self._prepared: tuple[tuple[int, ContentKey], RefCutPredictor] | None = None
         self._in_work: _OpenImage | None = None
 
+    def stop(self) -> None:
+        """Load no further versions, before the process ends."""
+        self._models.stop()
+
     @property
     def device(self) -> str:
         """Device of the model, such as "cpu" or "cuda:0"."""

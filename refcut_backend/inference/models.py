@@ -52,6 +52,9 @@ class ServedModels(Protocol):
     def loaded(self) -> Set[tuple[str, str]]:
         """`computes_as` of all loaded models; features of other models must be dropped."""
 
+    def stop(self) -> None:
+        """Load nothing more, before the process ends."""
+
 
 log = logging.getLogger("refcut.worker")
 
@@ -61,7 +64,7 @@ FIRST_WAIT_S = 4.0
 shared model answers until the version is loaded."""
 RETRY_S = 10.0
 """Seconds until a version whose download failed is fetched again."""
-STOP_LIMIT_S = 2.0
+STOP_LIMIT_S = 5.0
 MAX_PROJECTS = 50
 
 
@@ -92,7 +95,7 @@ class ProjectModels:
         self._limit = limit
         self._first_wait_s = first_wait_s
         self._serving: OrderedDict[int, ServedModel | None] = OrderedDict()
-        self._loading: set[int] = set()
+        self._loading: dict[int, threading.Thread] = {}
         self._slow: set[int] = set()
         self._retry_at: dict[int, float] = {}
         self._changed = threading.Condition()
@@ -126,12 +129,18 @@ class ProjectModels:
             return {model.computes_as for model in (self.shared, *versions)}
 
     def stop(self) -> None:
-        """End the thread. A store that does not answer is not waited for."""
+        """End the threads. A store that does not answer is not waited for.
+
+        A process that ends while a thread is inside OpenVINO is aborted (SIGABRT), so what is being loaded is waited for.
+        """
+        ends = time.monotonic() + STOP_LIMIT_S
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join(STOP_LIMIT_S)
+            threads = [self._thread, *self._loading.values()]
+        for thread in threads:
+            if thread is not None:
+                thread.join(max(ends - time.monotonic(), 0.0))
 
     def _look(self) -> None:
         while not self._stopping:
@@ -148,8 +157,11 @@ class ProjectModels:
 
     def _is_due(self, project_id: int) -> bool:
         """Whether a project may need another model than the one that serves it."""
-        if self._serving.get(project_id) is None:
-            return True
+        with self._changed:
+            if project_id not in self._serving:  # unloaded since the projects were listed
+                return False
+            if self._serving[project_id] is None:
+                return True
         is_early = time.monotonic() < self._retry_at.get(project_id, 0.0)
         return not is_early and self._choice.has_changed(project_id)
 
@@ -158,10 +170,13 @@ class ProjectModels:
 
     def _begin(self, project_id: int) -> None:
         """Loads a version in a thread of its own, so that one project's download does not delay another."""
-        with self._changed:
-            self._loading.add(project_id)
         name = f"model-of-{project_id}"
-        threading.Thread(target=self._bring_up_to_date, args=(project_id,), name=name, daemon=True).start()
+        thread = threading.Thread(target=self._bring_up_to_date, args=(project_id,), name=name, daemon=True)
+        with self._changed:
+            if self._stopping:
+                return
+            self._loading[project_id] = thread
+            thread.start()
 
     def _bring_up_to_date(self, project_id: int) -> None:
         try:
@@ -172,7 +187,7 @@ class ProjectModels:
             self._choice.forget(project_id)
             self._retry_at[project_id] = time.monotonic() + RETRY_S
         with self._changed:
-            self._loading.discard(project_id)
+            del self._loading[project_id]
             self._slow.discard(project_id)
             if project_id in self._serving:
                 before, after = self._serving[project_id], model or self._serving[project_id] or self.shared

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 
 import torch
 
@@ -92,9 +93,11 @@ def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: 
         RefCutError: If something that these queues need is missing.
         ModelError: If the model cannot be loaded.
     """
+    at_the_end = ExitStack()
 
     def make_runner() -> JobRunner:
         engine = make_engine(settings)
+        at_the_end.callback(engine.stop)
         if uses_openvino(engine.shared.network):
             preparer = VersionPreparer(open_model_store(settings), settings.runtime_cache_dir)
             preparer.start()
@@ -112,4 +115,5 @@ def run_worker(settings: Settings, redis_url: str, queues: Sequence[str], name: 
             for_others.should_yield,
         )
 
-    return work(redis_url, queues, name, make_runner)
+    with at_the_end:
+        return work(redis_url, queues, name, make_runner)

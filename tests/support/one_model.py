@@ -22,3 +22,6 @@ class OneModel:
 
     def loaded(self) -> Set[tuple[str, str]]:
         return {self.model.computes_as}
+
+    def stop(self) -> None:
+        """Nothing is loaded later."""

@@ -222,6 +222,28 @@ def test_only_so_many_versions_are_kept_and_the_engine_lets_go_of_the_others(wor
     assert f"{versions[0]}-RefCut" not in kept
 
 
+def test_a_project_whose_version_was_just_unloaded_is_not_loaded_again(world):
+    for project in (1, 2, 3):
+        world.store.promote(project, world.publish(project, project))
+        world.serves(project)
+    assert not world.models._is_due(1)  # as the thread would ask that listed the projects before
+    assert world.models._is_due(2) is False
+    assert len(world.loads) == 3
+
+
+def test_the_end_waits_for_what_is_being_loaded_because_openvino_would_abort_the_process(world):
+    version = world.publish(1)
+    assert world.serves() == world.choice.shared.version
+    world.gates[version] = threading.Event()
+    world.store.promote(1, version)
+    wait_for(lambda: version in world.loads, "it is being loaded")
+    threading.Timer(0.3, world.gates[version].set).start()
+    world.models.stop()
+    assert world.gates[version].is_set()
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("model-")]
+    assert {name for name, _ in world.models.loaded()} >= {f"{version}-RefCut"}
+
+
 def test_a_click_is_answered_with_its_projects_version_and_says_so(world):
     images = Store()
     image_cache = ImageCache(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,6 +16,8 @@ from model.network.refcut import RefCut
 from model.runtime.openvino import OpenVinoStages
 from refcut_backend.errors import ConfigError
 from refcut_backend.inference import process
+from refcut_backend.inference.engine import ClickEngine
+from refcut_backend.inference.jobs import JobRunner
 from refcut_backend.settings import Settings
 from tests.support.synthetic import TINY_FROZEN, random_network
 
@@ -75,3 +78,21 @@ def test_openvino_that_is_required_and_does_not_load_is_an_error(
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ConfigError, match="REFCUT_RUNTIME: OpenVINO cannot be used"):
         stages_of(settings.model_copy(update={"runtime": "openvino"}))
+
+
+def test_a_worker_that_ends_stops_the_loading_of_versions(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[bool] = []
+
+    def work(_url: str, _queues: list[str], _name: str, make_runner: Callable[[], JobRunner]) -> int:
+        assert make_runner()
+        assert stopped == []
+        return 7
+
+    monkeypatch.setattr(process, "work", work)
+    monkeypatch.setattr(ClickEngine, "stop", lambda _engine: stopped.append(True))
+    settings.state_dir.mkdir()
+    settings = settings.model_copy(update={"runtime": "torch"})
+    assert process.run_worker(settings, "redis://127.0.0.1:1", ["clicks"], "worker-1") == 7
+    assert stopped == [True]
