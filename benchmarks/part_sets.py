@@ -103,12 +103,12 @@ def food_plates(checkout: Path) -> Iterator[Labelled]:
             image_rgb = read_pixels(folder / one["filename"])
             regions = one["regions"]
             pieces = [
-                _polygon(region, *image_rgb.shape[:2])
+                (FOODS[region["region_attributes"]["name"]], polygon(region, *image_rgb.shape[:2]))
                 for region in (regions.values() if isinstance(regions, dict) else regions)
             ]
             pieces.sort(key=lambda piece: (piece[0] != "plate", -int(piece[1].sum())))
             name = f"plate_{Path(one['filename']).stem.zfill(3)}"
-            yield Labelled(name, image_rgb, _on_top(pieces))
+            yield Labelled(name, image_rgb, on_top(pieces))
 
 
 def seedlings(checkout: Path) -> Iterator[Labelled]:
@@ -123,14 +123,16 @@ def seedlings(checkout: Path) -> Iterator[Labelled]:
             annotations[annotation["image_id"]].append(annotation)
         for image in sorted(content["images"], key=lambda image: str(image["file_name"])):
             name = image["file_name"].split(".rf.")[0].replace("_jpg", "")
-            pieces = [(names[one["category_id"]], _coco_mask(one, image)) for one in annotations[image["id"]]]
+            pieces = [
+                (names[one["category_id"]], coco_mask_of(one, image)) for one in annotations[image["id"]]
+            ]
             pieces = [(part, mask_hw) for part, mask_hw in pieces if part in ("leaf", "stem", "root")]
             if name in done or not pieces:
                 continue
             done.add(name)
             pieces.sort(key=lambda piece: -int(piece[1].sum()))
-            crop = _around(union(mask_hw for _, mask_hw in pieces))
-            masks = [(part, np.ascontiguousarray(mask_hw[crop])) for part, mask_hw in _on_top(pieces)]
+            crop = around(union(mask_hw for _, mask_hw in pieces))
+            masks = [(part, np.ascontiguousarray(mask_hw[crop])) for part, mask_hw in on_top(pieces)]
             yield Labelled(name, np.ascontiguousarray(read_pixels(folder / image["file_name"])[crop]), masks)
 
 
@@ -240,15 +242,17 @@ def masks_of_values(path: Path, parts: dict[int, str]) -> list[tuple[str, BoolMa
     return [(part, values == value) for value, part in parts.items() if (values == value).any()]
 
 
-def _polygon(region: dict[str, Any], height: int, width: int) -> tuple[str, BoolMask]:
+def polygon(region: dict[str, Any], height: int, width: int) -> BoolMask:
+    """Mask of a region of the VGG Image Annotator."""
     shape = region["shape_attributes"]
     corners_xy = np.stack([shape["all_points_x"], shape["all_points_y"]], axis=1).astype(np.int32)
     drawn = np.zeros((height, width), np.uint8)
     cv2.fillPoly(drawn, [corners_xy], 1)
-    return FOODS[region["region_attributes"]["name"]], drawn > 0
+    return drawn > 0
 
 
-def _coco_mask(annotation: dict[str, Any], image: dict[str, Any]) -> BoolMask:
+def coco_mask_of(annotation: dict[str, Any], image: dict[str, Any]) -> BoolMask:
+    """Mask of an annotation of COCO's format."""
     size = image["height"], image["width"]
     outlines = annotation["segmentation"]
     if isinstance(outlines, list):
@@ -261,7 +265,7 @@ def _coco_mask(annotation: dict[str, Any], image: dict[str, Any]) -> BoolMask:
     return np.asarray(coco_mask.decode(found), bool)
 
 
-def _on_top(pieces: Sequence[tuple[str, BoolMask]]) -> list[tuple[str, BoolMask]]:
+def on_top(pieces: Sequence[tuple[str, BoolMask]]) -> list[tuple[str, BoolMask]]:
     """Later pieces lie on top of earlier ones."""
     top_hw = np.zeros(pieces[0][1].shape, int)
     for number, (_, mask_hw) in enumerate(pieces, 1):
@@ -269,7 +273,7 @@ def _on_top(pieces: Sequence[tuple[str, BoolMask]]) -> list[tuple[str, BoolMask]
     return [(part, top_hw == number) for number, (part, _) in enumerate(pieces, 1)]
 
 
-def _around(mask_hw: BoolMask) -> tuple[slice, slice]:
+def around(mask_hw: BoolMask) -> tuple[slice, slice]:
     """A crop with a margin of a fifth of the mask's longer side."""
     box = bounding_box(mask_hw)
     margin = max(60, int(0.2 * (max(box.height, box.width) - 1)))

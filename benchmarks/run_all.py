@@ -85,6 +85,7 @@ NEED_MORE = frozenset(
         "face_parts",
         "fish_parts",
         "forgetting",
+        "kind_sets",
         "many_machines",
         "part_sets",
         "prelabel_score",
