@@ -62,17 +62,24 @@ def write_photographs(folder: Path, count: int) -> None:
         cv2.imwrite(str(folder / f"{number}.jpg"), cv2.add(photograph, noise))
 
 
-def make_engine(folder: Path, references: dict[int, StoredReference], network: NetworkStages) -> ClickEngine:
-    """The engine as a worker has it, over small caches."""
+def make_engine(
+    folder: Path,
+    references: dict[int, StoredReference],
+    network: NetworkStages,
+    *,
+    image_bytes: int = IMAGE_BYTES,
+    limits: CacheLimits = LIMITS,
+) -> ClickEngine:
+    """The engine as a worker has it, over small caches if no others are asked for."""
     fetcher = ImageFetcher(64 * MIB, limit_s=6, folders=MountedFolders(local_files=folder))
 
     def fetch(where: TaskImage, known: Stamp, limit_s: float) -> Fetched:
         return fetcher.fetch(where.address, where.task_id, NOWHERE, known, limit_s)
 
     image_cache = ImageCache(
-        fetch, lambda data: decode_image(data, 10**8), max_bytes=IMAGE_BYTES, limit_s=6, recheck_s=60
+        fetch, lambda data: decode_image(data, 10**8), max_bytes=image_bytes, limit_s=6, recheck_s=60
     )
-    return ClickEngine(OneModel(network, "soak"), image_cache, references.get, LIMITS)
+    return ClickEngine(OneModel(network, "soak"), image_cache, references.get, limits)
 
 
 def address_of(number: int) -> str:

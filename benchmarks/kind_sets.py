@@ -44,7 +44,7 @@ SMALLEST_SHARE = 0.0005
 """Masks that cover less of their photograph are left out."""
 BLACK = 8
 """Pixels below are black: turned copies of a photograph have black corners."""
-BRIDGE_COLOURS = {
+BRIDGE_COLOURS: dict[tuple[int, ...], str] = {
     (128, 0, 0): "bearing",
     (0, 128, 0): "bracing",
     (128, 128, 0): "deck",
