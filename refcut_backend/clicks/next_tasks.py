@@ -170,9 +170,10 @@ class NextTasks:
         return task
 
     def _is_sequential(self, project_id: int, source: TaskSource) -> bool:
-        if project_id not in self._sampling:
-            self._sampling[project_id] = source.sampling()
-        return self._sampling[project_id] == SEQUENTIAL
+        sampling = self._sampling.get(project_id)
+        if sampling is None:
+            sampling = self._sampling[project_id] = source.sampling()
+        return sampling == SEQUENTIAL
 
     def _run(self) -> None:
         while (asked := self._worked_on.get()) is not None:

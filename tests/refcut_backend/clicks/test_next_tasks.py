@@ -136,11 +136,11 @@ def test_one_opened_task_costs_label_studio_one_request_once_the_order_is_known(
 
 
 def test_a_label_studio_that_does_not_answer_is_left_alone_for_minutes(
-    work_on, next_tasks, label_studio, preloader, clock, caplog
+    next_tasks, label_studio, preloader, clock, caplog
 ):
     caplog.set_level("INFO")
     label_studio.fails_with = 403
-    assert work_on(10) is None
+    assert next_tasks.prepare_behind(PROJECT, 10) is None
     (problem,) = problems(caplog)
     assert problem.startswith("Label Studio refuses the token for project 7 (403)")
     assert "canary" not in problem
@@ -151,6 +151,7 @@ def test_a_label_studio_that_does_not_answer_is_left_alone_for_minutes(
     next_tasks.follow(PROJECT, 30)
     next_tasks.stop()  # does what waits first
     assert preloader.tasks == [40]
+    assert label_studio.requests.count("/api/tasks/") == 1
 
 
 def test_the_thread_follows_the_first_sign_of_each_task_only(next_tasks, preloader, label_studio):
