@@ -22,11 +22,10 @@ OUT/SET gets `all.json` and `images/`, in the form of docs/data-formats.md. The 
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from benchmarks.part_sets import Labelled, around, coco_mask_of, make_set, on_top, polygon, read_pixels
+from benchmarks.part_sets import Labelled, Sets, around, coco_mask_of, convert, on_top, polygon, read_pixels
 from model.masks import evenly_spaced, union
 from model.types import BoolMask, RgbImage
 
@@ -293,7 +292,7 @@ def _things(mask_hw: BoolMask) -> list[tuple[str, BoolMask]]:
     return [("thing", labels == number) for number in large if areas[number - 1] > 0.005 * mask_hw.size]
 
 
-SETS: dict[str, tuple[str, str, Callable[[Path], Iterator[Labelled]]]] = {
+SETS: Sets = {
     "steel_bridge": ("Bridge_inspection", "steel_bridge", steel_bridge),
     "endoscope_robot": ("instance-segmentation-based-angle-detection", "endoscope_robot", endoscope_robot),
     "kitchen_goods": ("Home-Depot-Semantic-Segmentation", "", kitchen_goods),
@@ -311,19 +310,5 @@ SETS: dict[str, tuple[str, str, Callable[[Path], Iterator[Labelled]]]] = {
 """Of each set the folder of its checkout, the class of its objects ("" where each name is one), and what reads it."""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Convert the checkouts that the command line names."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("checkouts", type=Path, metavar="CHECKOUTS")
-    parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("sets", nargs="*", choices=[*SETS, []], default=[], metavar="SET")
-    arguments = parser.parse_args(argv)
-    for name in arguments.sets or SETS:
-        folder, object_class, read = SETS[name]
-        print(name, make_set(read(arguments.checkouts / folder), object_class, arguments.out / name))
-
-
 if __name__ == "__main__":
-    main()
+    convert(SETS, __doc__)

@@ -150,7 +150,9 @@ def corridor(checkout: Path) -> Iterator[Labelled]:
             yield Labelled(name, read_pixels(path), masks)
 
 
-SETS: dict[str, tuple[str, str, Callable[[Path], Iterator[Labelled]]]] = {
+Sets = dict[str, tuple[str, str, Callable[[Path], Iterator[Labelled]]]]
+
+SETS: Sets = {
     "ants": ("ml-project-2-kalamariunionen", "ant", ants),
     "food_plates": (
         "Instance-Aware-Semantic-Segmentation-for-Food-Calorie-Estimation-using-Mask-R-CNN",
@@ -287,19 +289,25 @@ def _xywh(box: Box) -> list[int]:
     return [int(side) for side in (box.col_min, box.row_min, box.width, box.height)]
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Convert the checkouts that the command line names."""
+def convert(sets: Sets, description: str | None, argv: Sequence[str] | None = None) -> None:
+    """Convert the checkouts that a command line names.
+
+    Args:
+        sets: As `SETS`.
+        description: For `--help`.
+        argv: The command line; None takes that of the process.
+    """
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("checkouts", type=Path, metavar="CHECKOUTS")
     parser.add_argument("out", type=Path, metavar="OUT")
-    parser.add_argument("sets", nargs="*", choices=[*SETS, []], default=[], metavar="SET")
+    parser.add_argument("sets", nargs="*", choices=[*sets, []], default=[], metavar="SET")
     arguments = parser.parse_args(argv)
-    for name in arguments.sets or SETS:
-        folder, object_class, read = SETS[name]
+    for name in arguments.sets or sets:
+        folder, object_class, read = sets[name]
         print(name, make_set(read(arguments.checkouts / folder), object_class, arguments.out / name))
 
 
 if __name__ == "__main__":
-    main()
+    convert(SETS, __doc__)
