@@ -228,13 +228,8 @@ def household_clutter(checkout: Path) -> Iterator[Labelled]:
     return of_coco(roboflow(checkout / "dataset", "train", "valid"))
 
 
-def microcontrollers(checkout: Path) -> Iterator[Labelled]:
-    """Boards on all kinds of ground."""
-    return of_coco(roboflow(checkout / "dataset", "valid", "test", "train"))
-
-
-def breadboard(checkout: Path) -> Iterator[Labelled]:
-    """Components on a desk."""
+def boards_and_components(checkout: Path) -> Iterator[Labelled]:
+    """Boards on all kinds of ground, and components on a desk: two exports of the same layout."""
     return of_coco(roboflow(checkout / "dataset", "valid", "test", "train"))
 
 
@@ -297,8 +292,8 @@ SETS: Sets = {
     "endoscope_robot": ("instance-segmentation-based-angle-detection", "endoscope_robot", endoscope_robot),
     "kitchen_goods": ("Home-Depot-Semantic-Segmentation", "", kitchen_goods),
     "household_clutter": ("NCSU-ARLab-ICRA2025-RMGC", "", household_clutter),
-    "microcontrollers": ("classifier_microcontrollers", "", microcontrollers),
-    "breadboard": ("BreadCrumb", "", breadboard),
+    "microcontrollers": ("classifier_microcontrollers", "", boards_and_components),
+    "breadboard": ("BreadCrumb", "", boards_and_components),
     "safety_wear": ("maskrcnn-ppe-detection", "", safety_wear),
     "predators": ("SegmentImg", "", predators),
     "mandarins": ("Mandarina", "", mandarins),
