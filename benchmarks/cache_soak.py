@@ -1,9 +1,10 @@
 """Whether a worker's memory stays flat: `python -m benchmarks.cache_soak [--images N] [--threads N] [--small]`.
 
-One worker's engine, with the model that ships, is clicked through N different photographs that it reads from a mounted
-folder, each with a reference. Its caches are small here, so that they are full after the first few dozen images: from
-then on, memory should not grow. Prints resident memory as it goes, and its slope over the last two thirds. --small takes
-a small random network, for machines that have other things to do: images, masks and caches are the same.
+One worker's engine, with the model that ships in the runtime that serves it, is clicked through N different photographs
+that it reads from a mounted folder, each with a reference. Its caches are small here, so that they are full after the
+first few dozen images: from then on, memory should not grow. Prints resident memory as it goes, and its slope over the
+last two thirds. --small takes a small random network, for machines that have other things to do: images, masks and caches
+are the same.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from model.checkpoints.weights import load_network
 from model.images import read_image
 from model.network.config import PRESETS
 from model.network.refcut import RefCut
+from model.predictor_config import serving_settings
 from model.runtime.base import NetworkStages
+from model.runtime.select import with_runtime
 from refcut_backend.images.address import TaskImage
 from refcut_backend.images.cache import ImageCache
 from refcut_backend.images.decode import decode_image
@@ -99,7 +102,7 @@ def visit(engine: ClickEngine, number: int) -> None:
         engine.answer(ClickJob(1, number // 2, earlier, "Door", clicks[:1], (reference,)))
 
 
-def soak(folder: Path, images: int, network: RefCut) -> list[tuple[int, float, float]]:
+def soak(folder: Path, images: int, network: NetworkStages) -> list[tuple[int, float, float]]:
     """(image, resident MiB, kept MiB) as it goes."""
     mask_hw = np.zeros((1050, 1600), bool)
     mask_hw[300:700, 400:900] = True
@@ -118,6 +121,14 @@ def soak(folder: Path, images: int, network: RefCut) -> list[tuple[int, float, f
     return measured
 
 
+def network_of(*, small: bool) -> NetworkStages:
+    """The model that ships, in the runtime that serves it, or a small random network."""
+    if small:
+        return RefCut(dataclasses.replace(PRESETS["s14"], **SMALL)).eval()
+    network = load_network()
+    return with_runtime(network, serving_settings(network.config), "auto")
+
+
 def main() -> None:
     """Measure and print the result; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -130,10 +141,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="refcut-soak-") as name:
         write_photographs(Path(name), arguments.images)
         started = time.monotonic()
-        network = (
-            RefCut(dataclasses.replace(PRESETS["s14"], **SMALL)).eval() if arguments.small else load_network()
-        )
-        measured = soak(Path(name), arguments.images, network)
+        measured = soak(Path(name), arguments.images, network_of(small=arguments.small))
     print("| image | resident, MiB | in the caches, MiB |\n| ---: | ---: | ---: |")
     for image, resident, held in measured[:: max(len(measured) // 10, 1)] + measured[-1:]:
         print(f"| {image} | {resident:.0f} | {held:.0f} |")

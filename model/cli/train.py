@@ -1,6 +1,6 @@
 """Train a network.
 
-The command resumes when it is run again with the same --out. On several GPUs the work of a step is divided among the
+The command resumes when it is run again with the same --out; SIGTERM saves and ends it. On several GPUs the work of a step is divided among the
 processes, so a configuration gives the same training on any number of them.
 
     python -m model train model/configs/refcut_s14.yaml --data DATA --out runs/s14
@@ -10,6 +10,8 @@ processes, so a configuration gives the same training on any number of them.
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -42,8 +44,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     processes = Processes.from_environment()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     try:
         with processes:
-            train(read_config(arguments.config, arguments.data), arguments.out, processes.device, processes)
+            config = read_config(arguments.config, arguments.data)
+            train(config, arguments.out, processes.device, processes, stop.is_set)
     except ModelError as error:
         parser.error(str(error))

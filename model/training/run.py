@@ -10,6 +10,7 @@ Fine-tuning on a project's annotations is in `model.finetuning.run`; it uses the
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -39,7 +40,11 @@ from model.training.training_state import has_checkpoint
 
 
 def train(
-    config: TrainConfig, run_dir: Path, device: torch.device, processes: Processes = SINGLE_PROCESS
+    config: TrainConfig,
+    run_dir: Path,
+    device: torch.device,
+    processes: Processes = SINGLE_PROCESS,
+    must_stop: Callable[[], bool] = lambda: False,
 ) -> RefCut:
     """Run all stages of a configuration, or resume a killed run.
 
@@ -51,6 +56,7 @@ def train(
         run_dir: Folder of the run.
         device: Where to compute.
         processes: The processes that share the run.
+        must_stop: Asked in each step; true saves and ends the run after the step.
 
     Returns:
         The network with the weights of the last step. The files hold the averaged weights.
@@ -83,7 +89,9 @@ def train(
         else:
             save_network(network.state_dict() | averaged, network.config, run_dir / NETWORK_FILE)
 
-    trainer = Trainer(network, config, run_dir, device, export, processes, milestone_steps)
+    trainer = Trainer(
+        network, config, run_dir, device, export, processes, milestone_steps, must_stop=must_stop
+    )
     if trainer.resume() and processes.writes:
         print(f"resuming at stage {trainer.stage}, step {trainer.step}")
     trainer.fit(sampler)

@@ -171,6 +171,7 @@ class Trainer:
         milestone_steps: tuple[int, ...] = (),
         on_step: Callable[[StepRecord], None] = lambda record: None,
         schedule_step: Callable[[int], float] = float,
+        must_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Set up a run; call `resume` to load its checkpoint.
 
@@ -185,12 +186,15 @@ class Trainer:
             on_step: Called after each step, in every process.
             schedule_step: Maps a step of the run to the step whose learning rate it uses, for a run that turns out
                 longer or shorter than its stages.
+            must_stop: Asked in each step; true in one of the processes ends the run after the step, in all of them.
         """
         if device.type == "cpu":
             use_plain_attention(network)
         self._on_save = on_save
         self._on_step = on_step
         self._schedule_step = schedule_step
+        self._must_stop = must_stop
+        self._stopped = False
         self.network = network.to(device)
         self.config = config
         self.run_dir = run_dir
@@ -261,7 +265,7 @@ class Trainer:
         self._saved_at = time.monotonic()
 
     def fit(self, sampler: Sampler, select_steps: Callable[[Steps], Steps] = lambda steps: steps) -> None:
-        """Train through all remaining stages. Call `resume` first.
+        """Train through all remaining stages, or until the run must stop, and save. Call `resume` first.
 
         Args:
             sampler: Makes the targets; its random numbers depend on `config.seed` and the number of the stage.
@@ -280,10 +284,12 @@ class Trainer:
                 batches = Batches(sampler, stage, self.config.seed + number, self.step, part)
                 loader = batch_loader(batches, self.config.loader_workers)
                 self.run_stage(select_steps(iter(loader)), stage)
+                if self._stopped:
+                    break
         self.processes.wait()
 
     def run_stage(self, steps: Steps, stage: Stage) -> None:
-        """Train through the rest of one stage and save a checkpoint at its end.
+        """Train through the rest of one stage, or until the run must stop, and save a checkpoint then.
 
         Args:
             steps: The batches of each step for this process.
@@ -321,8 +327,11 @@ class Trainer:
             if time.monotonic() - self._saved_at > 60 * self.config.checkpoint_minutes:
                 self.save()
             self._on_step(record)
+            if self._stopped:
+                break
         bar.close()
-        self.stage, self.step = self.stage + 1, 0
+        if not self._stopped:
+            self.stage, self.step = self.stage + 1, 0
         self.save()
 
     def _train_step(self, batches: list[Batch], stage: Stage) -> tuple[float, float]:
@@ -331,12 +340,13 @@ class Trainer:
         Raises TrainingError for a loss that is not finite; the weights are then unchanged.
         """
         self.optimiser.zero_grad(set_to_none=True)
-        figures = torch.zeros(2, device=self.device)
+        figures = torch.zeros(3, device=self.device)
         for number, batch in enumerate(batches):
-            figures += self._add_gradient(batch, stage, number, len(batches))
+            figures[:2] += self._add_gradient(batch, stage, number, len(batches))
+        figures[2] = float(self._must_stop())
         parameters = [p for group in self.optimiser.param_groups for p in group["params"]]
         self.processes.mean([figures, *(p.grad for p in parameters if p.grad is not None)])
-        loss, iou = figures.tolist()
+        loss, iou, stops = figures.tolist()
         if not math.isfinite(loss):
             raise TrainingError(
                 "the loss is not a number", hint="lower the learning rates, or leave bfloat16 off"
@@ -345,6 +355,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
         self.optimiser.step()
         self.average.update(self.network)
+        self._stopped = stops > 0
         return loss, iou
 
     def _add_gradient(self, batch: Batch, stage: Stage, number: int, count: int) -> Tensor:

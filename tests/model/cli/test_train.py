@@ -69,6 +69,26 @@ def test_a_killed_run_resumes_from_its_command_line_to_the_same_end(tmp_path: Pa
     assert load_network(cut / "network.safetensors").config.embed_dim == 160
 
 
+@pytest.mark.slow
+def test_sigterm_saves_the_run_and_ends_it(tmp_path: Path) -> None:
+    write_synthetic_data(tmp_path)
+    run = tmp_path / "run"
+    ended = subprocess.Popen(smoke_command(tmp_path, run), cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + LIMIT_S
+    while not (run / "checkpoint.safetensors").exists():
+        assert ended.poll() is None, "it ended by itself"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    ended.terminate()
+    assert ended.wait(LIMIT_S) == 0
+    assert len(logged(run)) < 10
+    again = subprocess.run(
+        smoke_command(tmp_path, run), cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT_S, check=True
+    )
+    assert "resuming at stage" in again.stdout
+    assert len(logged(run)) == 10
+
+
 def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main([str(CONFIGS / "smoke.yaml"), "--data", str(tmp_path), "--out", str(tmp_path), "--threads", "1"])

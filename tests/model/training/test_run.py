@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,23 @@ def child_of(parent: Path, data: Path, **options: Any) -> TrainConfig:
         "loader_workers": 0,
     }
     return TrainConfig.model_validate(given | options)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [3, 6], ids=["within a stage", "at the end of a stage"])
+def test_a_run_that_must_stop_saves_after_its_step_and_resumes_to_the_same_end(
+    steps: int, tmp_path: Path
+) -> None:
+    write_synthetic_data(tmp_path)
+    config = read_config(CONFIGS / "smoke.yaml", tmp_path)
+    asked = count(1)
+    train(config, tmp_path / "cut", CPU, must_stop=lambda: next(asked) == steps)
+    assert len(logged(tmp_path / "cut")) == steps
+    train(config, tmp_path / "cut", CPU)
+    train(config, tmp_path / "whole", CPU)
+    assert len(logged(tmp_path / "cut")) == len(logged(tmp_path / "whole")) == 10
+    one, other = (load_file(tmp_path / run / "network.safetensors") for run in ("cut", "whole"))
+    assert all(torch.allclose(one[name], other[name], rtol=1e-4) for name in one)
 
 
 def test_a_child_begins_as_its_parent_and_names_the_same_base(parent: Path, tmp_path: Path) -> None:
