@@ -69,11 +69,13 @@ class Labelled:
         name: Name of its file, without ending.
         image_rgb: (H, W, 3), uint8.
         masks: (name, mask (H, W)), one a piece; they do not overlap.
+        object_class: Class of the thing whose parts the masks are; None takes that of the set.
     """
 
     name: str
     image_rgb: RgbImage
     masks: list[tuple[str, BoolMask]]
+    object_class: str | None = None
 
 
 def ants(checkout: Path) -> Iterator[Labelled]:
@@ -170,7 +172,7 @@ def make_set(
 ) -> dict[str, int]:
     """Writes photographs and part file; how many photographs and masks there are."""
     (out / "images").mkdir(parents=True, exist_ok=True)
-    categories: dict[str, int] = {}
+    categories: dict[tuple[str, str], int] = {}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for one in labelled:
@@ -185,14 +187,15 @@ def make_set(
             [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY],
         )
         images.append({"id": len(images) + 1, "file_name": file_name, "width": width, "height": height})
+        class_of_object = object_class if one.object_class is None else one.object_class
         for part, mask_hw in masks:
-            category = categories.setdefault(part, len(categories) + 1)
+            category = categories.setdefault((class_of_object, part), len(categories) + 1)
             annotations.append(
                 {
                     "id": len(annotations) + 1,
                     "image_id": len(images),
                     "category_id": category,
-                    "object_id": 1 if object_class else category,
+                    "object_id": 1 if class_of_object else category,
                     "segmentation": encode(mask_hw),
                     "area": int(mask_hw.sum()),
                     "bbox": _xywh(bounding_box(mask_hw)),
@@ -202,8 +205,8 @@ def make_set(
     content = {
         "images": images,
         "categories": [
-            {"id": number, "name": part, "supercategory": object_class or part}
-            for part, number in categories.items()
+            {"id": number, "name": part, "supercategory": class_of_object or part}
+            for (class_of_object, part), number in categories.items()
         ],
         "annotations": annotations,
     }

@@ -193,7 +193,9 @@ def test_the_configurations_that_ship_can_be_read(path: Path) -> None:
     assert config.sets["facades"].targets == "instances"
 
 
-@pytest.mark.parametrize("name", ["reader.yaml", "reader_affinity.yaml"])
+@pytest.mark.parametrize(
+    "name", ["reader.yaml", "reader_affinity.yaml", "reader_kinds.yaml", "reader_parts.yaml"]
+)
 def test_cars_and_clothes_are_at_most_half_of_what_a_training_sees(name: str) -> None:
     config = read_reader_config(CONFIGS / name, Path("data"))
     kinds = {"ccp", "car_parts", "egs_car_panels"} & config.sets.keys()
