@@ -1,7 +1,7 @@
 """Train a network.
 
-The command resumes when it is run again with the same --out; SIGTERM saves and ends it. On several GPUs the work of a step is divided among the
-processes, so a configuration gives the same training on any number of them.
+The command resumes when it is run again with the same --out; SIGTERM saves and ends it. On several GPUs the work of a
+step is divided among the processes, so a configuration gives the same training on any number of them.
 
     python -m model train model/configs/refcut_s14.yaml --data DATA --out runs/s14
     torchrun --nproc-per-node 4 -m model train CONFIG --data DATA --out RUN      # on several GPUs
