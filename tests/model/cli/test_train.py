@@ -83,7 +83,12 @@ def test_sigterm_saves_the_run_and_ends_it(tmp_path: Path) -> None:
     assert ended.wait(LIMIT_S) == 0
     assert len(logged(run)) < 10
     again = subprocess.run(
-        smoke_command(tmp_path, run), cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT_S, check=True
+        smoke_command(tmp_path, run),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=True,
     )
     assert "resuming at stage" in again.stdout
     assert len(logged(run)) == 10
