@@ -50,3 +50,14 @@ def test_a_thing_that_shows_one_group_has_no_parts() -> None:
 
 def test_a_kind_that_shows_too_little_has_no_parts() -> None:
     assert distances_of([animal(2)], 2) is None
+
+
+def test_what_is_too_small_for_a_part_is_left_to_the_others() -> None:
+    thing = animal(3)
+    distances = np.ones((GRID * GRID, 3), np.float32)
+    distances[:, 1] = np.where(np.arange(GRID * GRID) % GRID < 3, 0.5, 1.5)
+    distances[:, 2] = 2
+    distances[2 * GRID + 4, 2] = -1.5
+    parts = dict(parts_of(thing, distances))
+    assert sorted(parts) == [0, 1]
+    assert np.array_equal(parts[0] | parts[1], thing.mask_hw)
