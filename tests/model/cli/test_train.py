@@ -31,6 +31,14 @@ def smoke_command(data: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "model", "train", *smoke_arguments(data, out)]
 
 
+def resume(data: Path, out: Path) -> None:
+    """Run the command again, to its end."""
+    again = subprocess.run(
+        smoke_command(data, out), cwd=REPOSITORY, capture_output=True, text=True, timeout=LIMIT_S, check=True
+    )
+    assert "resuming at stage" in again.stdout
+
+
 @pytest.mark.slow
 def test_a_killed_run_resumes_from_its_command_line_to_the_same_end(tmp_path: Path) -> None:
     write_synthetic_data(tmp_path)
@@ -45,15 +53,7 @@ def test_a_killed_run_resumes_from_its_command_line_to_the_same_end(tmp_path: Pa
         time.sleep(0.05)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    again = subprocess.run(
-        smoke_command(tmp_path, cut),
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=True,
-    )
-    assert "resuming at stage" in again.stdout
+    resume(tmp_path, cut)
     whole = tmp_path / "whole"
     main(smoke_arguments(tmp_path, whole))
     assert len(logged(whole)) == 10
@@ -82,15 +82,7 @@ def test_sigterm_saves_the_run_and_ends_it(tmp_path: Path) -> None:
     ended.terminate()
     assert ended.wait(LIMIT_S) == 0
     assert len(logged(run)) < 10
-    again = subprocess.run(
-        smoke_command(tmp_path, run),
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=True,
-    )
-    assert "resuming at stage" in again.stdout
+    resume(tmp_path, run)
     assert len(logged(run)) == 10
 
 
