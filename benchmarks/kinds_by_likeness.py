@@ -132,11 +132,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     network = load_network()
     things, common = things_of(with_runtime(network, serving_settings(network.config), "auto"), photographs)
-    known = [number for number, thing in enumerate(things) if thing.features is not None]
-    kinds = [0] * len(things)
-    features = np.stack([things[number].features - common for number in known])  # type: ignore[operator]
-    for number, kind in zip(known, kinds_of(features), strict=True):
-        kinds[number] = kind
+    features = {
+        number: thing.features - common for number, thing in enumerate(things) if thing.features is not None
+    }
+    found = dict(zip(features, kinds_of(np.stack(list(features.values()))), strict=True))
+    kinds = [found.get(number, 0) for number in range(len(things))]
     print(make_set(named(photographs, things, kinds), "thing", arguments.out))
 
 

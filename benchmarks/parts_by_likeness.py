@@ -75,7 +75,7 @@ def single_thing(network: NetworkStages, photograph: AnnotatedObject) -> SingleT
     return SingleThing(photograph, mask_hw, features, shares)
 
 
-def distances_of(things: Sequence[SingleThing], count: int) -> list[NDArray[np.float32]] | None:
+def distances_to_groups(things: Sequence[SingleThing], count: int) -> list[NDArray[np.float32]] | None:
     """Group the patches inside all things of one kind.
 
     Args:
@@ -143,7 +143,7 @@ def labelled(
             by_name[next(iter(photograph.part_rles))].append(photograph)
     for name, own in sorted(by_name.items()):
         things = [thing for one in own if (thing := single_thing(network, one)) is not None]
-        grouped = distances_of(things, count) if len(things) >= FEWEST_THINGS else None
+        grouped = distances_to_groups(things, count) if len(things) >= FEWEST_THINGS else None
         if grouped is None:
             continue
         for thing, distances in zip(things, grouped, strict=True):

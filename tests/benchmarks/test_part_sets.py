@@ -39,6 +39,18 @@ def test_large_photographs_are_shrunk_with_their_masks_and_specks_are_dropped(tm
     assert np.array_equal(masks["leaf"], leaf[::2, ::2])
 
 
+def test_parts_of_things_of_different_classes_do_not_share_a_name(tmp_path: Path) -> None:
+    size = (40, 60)
+    parts = [
+        ("part_0", box(size, slice(5, 30), slice(5, 20))),
+        ("part_1", box(size, slice(5, 30), slice(20, 50))),
+    ]
+    make_set(iter([Labelled(kind, grey(size), parts, kind) for kind in ("tiger", "wrench")]), "", tmp_path)
+    things = read_annotated_objects(tmp_path / "all.json", tmp_path / "images", grouping="object")
+    assert [thing.object_class for thing in things] == ["tiger", "wrench"]
+    assert all(thing.masks().keys() == {"part_0", "part_1"} for thing in things)
+
+
 def test_pieces_of_food_lie_on_the_plate_and_a_photograph_that_is_listed_twice_counts_once(
     tmp_path: Path,
 ) -> None:

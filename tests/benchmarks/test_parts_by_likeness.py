@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.parts_by_likeness import SingleThing, distances_of, parts_of
+from benchmarks.parts_by_likeness import SingleThing, distances_to_groups, parts_of
 from model.data.annotated_objects import AnnotatedObject
 
 GRID = 6
@@ -27,7 +27,7 @@ def animal(head_columns: int) -> SingleThing:
 
 def test_parts_carry_over_between_the_things_of_a_kind_and_fill_their_masks() -> None:
     things = [animal(head_columns) for head_columns in (2, 3, 4)]
-    grouped = distances_of(things, 2)
+    grouped = distances_to_groups(things, 2)
     assert grouped is not None
     heads = set()
     for head_columns, thing, distances in zip((2, 3, 4), things, grouped, strict=True):
@@ -43,13 +43,13 @@ def test_parts_carry_over_between_the_things_of_a_kind_and_fill_their_masks() ->
 
 def test_a_thing_that_shows_one_group_has_no_parts() -> None:
     things = [animal(3), animal(3), animal(6)]
-    grouped = distances_of(things, 2)
+    grouped = distances_to_groups(things, 2)
     assert grouped is not None
     assert parts_of(things[2], grouped[2]) == []
 
 
 def test_a_kind_that_shows_too_little_has_no_parts() -> None:
-    assert distances_of([animal(2)], 2) is None
+    assert distances_to_groups([animal(2)], 2) is None
 
 
 def test_what_is_too_small_for_a_part_is_left_to_the_others() -> None:
