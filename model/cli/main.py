@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": "compare two versions on the holdout of a snapshot",
     "calibrate": "correct the expected IoU of a version by its evaluation",
     "average": "average the weights of two versions",
+    "take-reader": "put a trained reader into a version",
     "convert": "convert a SimpleClick or RefCut checkpoint",
     "prepare-runtime": "write OpenVINO's form of a network into a cache",
     "make-synthetic-data": "draw a small training set of coloured shapes",

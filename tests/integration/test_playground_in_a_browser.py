@@ -115,7 +115,8 @@ def test_a_click_while_the_worker_is_starting_says_so_and_is_answered_as_soon_as
     expect(page.locator("#message")).not_to_have_class(re.compile("problem"))
     world.queue.fails_with = None
     expect(page.locator("#message")).to_contain_text(" ms (")
-    expect(page.locator("#figure-alone")).to_contain_text("expected IoU")  # the two pictures' answers come in any order
+    # The two pictures' answers come in any order.
+    expect(page.locator("#figure-alone")).to_contain_text("expected IoU")
     assert len(world.queue.jobs) - world.queue.refused == 2, "one answer for each picture"
 
 

@@ -194,7 +194,14 @@ def test_the_configurations_that_ship_can_be_read(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["reader.yaml", "reader_affinity.yaml", "reader_kinds.yaml", "reader_parts.yaml"]
+    "name",
+    [
+        "reader.yaml",
+        "reader_affinity.yaml",
+        "reader_kinds.yaml",
+        "reader_parts.yaml",
+        "reader_close_parts.yaml",
+    ],
 )
 def test_cars_and_clothes_are_at_most_half_of_what_a_training_sees(name: str) -> None:
     config = read_reader_config(CONFIGS / name, Path("data"))
