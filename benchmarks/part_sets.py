@@ -1,4 +1,6 @@
-"""Four of the sets that the model that ships has learned from: `python -m benchmarks.part_sets CHECKOUTS OUT [SET ...]`.
+"""Things with named parts: `python -m benchmarks.part_sets CHECKOUTS OUT [SET ...]`.
+
+The model that ships has learned from the first four; white blood cells measure it.
 
 CHECKOUTS holds checkouts of these public repositories, each in a folder of its name:
 
@@ -8,6 +10,7 @@ CHECKOUTS holds checkouts of these public repositories, each in a folder of its 
                  plates of Indonesian food from above; MIT
     seedlings    ArtemZhelnin/plant_project (7d7564b): wheat and arugula with roots; CC BY 4.0
     corridor     buinghia3101/DHCN_dataset.v1i.png-mask-semantic (3573e52): halls of one building; CC BY 4.0
+    white_blood_cells  zxaoyou/segmentation_WBC (fa9c016): one cell under the microscope each; GPL-3.0. Never trained on
 
 OUT/SET gets `all.json` and `images/`, in the form of docs/data-formats.md. The photographs are not in this repository.
 """
@@ -48,6 +51,8 @@ CORRIDOR_PARTS = {
     9: "plant",
     10: "wall",
 }
+NUCLEUS, CYTOPLASM = 190, 60
+"""Label images are white and grey; lossy edges lie between."""
 FOODS = {
     "piring": "plate",
     "nasi": "rice",
@@ -152,6 +157,20 @@ def corridor(checkout: Path) -> Iterator[Labelled]:
             yield Labelled(name, read_pixels(path), masks)
 
 
+def white_blood_cells(checkout: Path) -> Iterator[Labelled]:
+    """Nucleus and cytoplasm. All photographs of the second microscope, a third of those of the first."""
+    for folder, step in (("Dataset 2", 1), ("Dataset 1", 3)):
+        for path in sorted((checkout / folder).glob("*.bmp"))[::step]:
+            values = cv2.imread(str(path.with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
+            image_rgb = read_pixels(path)
+            if values is None or values.shape != image_rgb.shape[:2]:
+                continue
+            nucleus = values > NUCLEUS
+            masks = [("nucleus", nucleus), ("cytoplasm", (values > CYTOPLASM) & ~nucleus)]
+            if all(mask.sum() > MIN_AREA_PX for _, mask in masks):
+                yield Labelled(f"{folder.replace(' ', '')}_{path.stem}", image_rgb, masks)
+
+
 Sets = dict[str, tuple[str, str, Callable[[Path], Iterator[Labelled]]]]
 
 SETS: Sets = {
@@ -163,6 +182,7 @@ SETS: Sets = {
     ),
     "seedlings": ("plant_project", "seedling", seedlings),
     "corridor": ("DHCN_dataset.v1i.png-mask-semantic", "", corridor),
+    "white_blood_cells": ("segmentation_WBC", "cell", white_blood_cells),
 }
 """Of each set the folder of its checkout, the class of its objects ("" where each name is one), and what reads it."""
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.part_sets import LONGEST_PX, Labelled, corridor, food_plates, make_set
+from benchmarks.part_sets import LONGEST_PX, Labelled, corridor, food_plates, make_set, white_blood_cells
 from model.data.annotated_objects import read_annotated_objects
 from model.types import BoolMask, RgbImage
 
@@ -74,6 +74,23 @@ def test_pieces_of_food_lie_on_the_plate_and_a_photograph_that_is_listed_twice_c
     assert masks["rice"][50, 30]
     assert not (masks["rice"] & masks["plate"]).any()
     assert masks["plate"][50, 70]
+
+
+def test_a_cell_has_nucleus_and_cytoplasm_and_every_third_photograph_of_the_first_set_counts(
+    tmp_path: Path,
+) -> None:
+    labels = np.zeros((60, 60), np.uint8)
+    labels[10:50, 10:50], labels[20:40, 20:40], labels[0:3, 0:3] = 128, 255, 12
+    for folder, count in (("Dataset 1", 4), ("Dataset 2", 2)):
+        (tmp_path / folder).mkdir()
+        for number in range(count):
+            cv2.imwrite(str(tmp_path / folder / f"{number:03}.bmp"), grey((60, 60)))
+            cv2.imwrite(str(tmp_path / folder / f"{number:03}.png"), labels)
+    cells = list(white_blood_cells(tmp_path))
+    assert [one.name for one in cells] == ["Dataset2_000", "Dataset2_001", "Dataset1_000", "Dataset1_003"]
+    masks = dict(cells[0].masks)
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == {"nucleus": 400, "cytoplasm": 1200}
+    assert not (masks["nucleus"] & masks["cytoplasm"]).any()
 
 
 def test_a_checkout_without_its_files_is_named(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ class FakePrelabeller:
             if not self._is_done(label, should_yield):
                 break
             found.append(FoundLabel(label.label, label.to_name, 4, 2, (FoundMask(MASK, 0.5),), ("v",)))
-        return PrelabelAnswer(tuple(found), "s14-e0717d53")
+        return PrelabelAnswer(tuple(found), "s14-9bec7961")
 
     def _is_done(self, label: LabelToFind, should_yield: Callable[[], bool]) -> bool:
         order, _, argument = label.image_address.rpartition("/")[2].partition(" ")
@@ -142,7 +142,7 @@ class FakeMeasurer:
             if should_yield():
                 break
             measured.append(MeasuredSet(0.5))
-        return MeasureAnswer(tuple(measured), "image", "s14-e0717d53")
+        return MeasureAnswer(tuple(measured), "image", "s14-9bec7961")
 
 
 def _sleep_in_python(seconds: float) -> None:

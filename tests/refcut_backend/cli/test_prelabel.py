@@ -21,7 +21,7 @@ from tests.support.worker_farm import GENEROUS_S, WorkerFarm, wait_for
 
 LIMIT_S = 3 * GENEROUS_S
 TASKS = range(101, 111)
-SHIPPED = "s14-e0717d53"
+SHIPPED = "s14-9bec7961"
 LEASE_S = 6.0
 """A run that was killed keeps the next one waiting for so long: shorter here than in `refcut prelabel`."""
 PROGRAM = (

@@ -54,7 +54,7 @@ def test_a_worker_measures_all_sets_and_nothing_stays_in_redis(farm: WorkerFarm,
     farm.start_worker(*QUEUES)
     answer = ask(callers, queue, mask(1)).result()
     assert answer.measured == (MeasuredSet(0.5),) * 3
-    assert (answer.image, answer.model_version) == ("image", "s14-e0717d53")
+    assert (answer.image, answer.model_version) == ("image", "s14-9bec7961")
     assert not list(farm.connection.scan_iter("refcut:ticket:*"))
     assert not list(farm.connection.scan_iter("rq:results:*"))
 
