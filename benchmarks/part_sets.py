@@ -51,8 +51,8 @@ CORRIDOR_PARTS = {
     9: "plant",
     10: "wall",
 }
-NUCLEUS, CYTOPLASM = 190, 60
-"""Label images are white and grey; lossy edges lie between."""
+NUCLEUS_ABOVE, CYTOPLASM_ABOVE = 190, 60
+"""Grey values. A nucleus is 255 and cytoplasm 128; a few label images have stray values up to 50 on the background."""
 FOODS = {
     "piring": "plate",
     "nasi": "rice",
@@ -165,8 +165,8 @@ def white_blood_cells(checkout: Path) -> Iterator[Labelled]:
             image_rgb = read_pixels(path)
             if values is None or values.shape != image_rgb.shape[:2]:
                 continue
-            nucleus = values > NUCLEUS
-            masks = [("nucleus", nucleus), ("cytoplasm", (values > CYTOPLASM) & ~nucleus)]
+            nucleus = values > NUCLEUS_ABOVE
+            masks = [("nucleus", nucleus), ("cytoplasm", (values > CYTOPLASM_ABOVE) & ~nucleus)]
             if all(mask.sum() > MIN_AREA_PX for _, mask in masks):
                 yield Labelled(f"{folder.replace(' ', '')}_{path.stem}", image_rgb, masks)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, copy_base
+from model.checkpoints.version_folder import BASE_FILE, VERSION_FILE, copy_base, whole_network_file
 from model.checkpoints.weights import load_network, save_version
 from model.cli.average import share_of
 from model.cli.common import command_parser
@@ -46,10 +46,15 @@ def take_reader(version: Path, reader_file: Path, share: float, out: Path) -> No
         out: Folder for the result, not the version's.
 
     Raises:
-        WeightsError: If a file cannot be read, the version has no reader or one of another shape, or `out` is `version`.
+        WeightsError: If a file cannot be read, or `version` is a whole network, has no reader or one of another shape, or
+            is `out`.
     """
     if out.resolve() == version.resolve():
         raise WeightsError(f"{out} is the version itself", hint="name another folder for --out")
+    if whole_network_file(version) is not None:
+        raise WeightsError(
+            f"{version} is a whole network", hint="name the folder of a version with a frozen base"
+        )
     network, taken = load_network(version), load_reader(reader_file)
     if network.config.reader != taken.config:
         raise WeightsError(

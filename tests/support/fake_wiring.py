@@ -63,12 +63,12 @@ PROJECTS = {2: "1795342440", 3: "1795343347", 6: "1795344282", 7: CREATED}
 class FakeQueue:
     """Answers at once with a fixed mask, and keeps the jobs. state: what it says of itself, None = Redis is down.
 
-    refused: how many of the jobs it failed with `fails_with`.
+    refused: those of the jobs that it failed with `fails_with`.
     """
 
     def __init__(self) -> None:
         self.jobs: list[ClickJob] = []
-        self.refused = 0
+        self.refused: list[ClickJob] = []
         self.fails_with: Exception | None = None
         self.answer = ClickAnswer(
             width=8, height=8, rle=brush_rle.encode(MASK), score=0.9, milliseconds={"network": 80.0}
@@ -80,7 +80,7 @@ class FakeQueue:
     def ask(self, job: ClickJob) -> ClickAnswer:
         self.jobs.append(ClickJob.from_json(job.to_json()))
         if (problem := self.fails_with) is not None:
-            self.refused += 1
+            self.refused.append(job)
             raise problem
         return self.answer
 

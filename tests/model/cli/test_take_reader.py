@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoints.weights import load_network
+from model.checkpoints.weights import load_network, save_network
 from model.cli.take_reader import main, take_reader
 from model.errors import WeightsError
 from model.network.config import ReaderConfig
@@ -77,6 +77,10 @@ def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path: Path, ver
     without = parent_version(tmp_path / "without", TINY_FROZEN)
     assert "does not fit" in refusal(without, other_reader(path, dim, TINY_READER), out)
     assert "the version itself" in refusal(version, trained_reader(version, path), version)
+    whole = tmp_path / "network.safetensors"
+    network = load_network(version)
+    save_network(network.state_dict(), network.config, whole)
+    assert "a whole network" in refusal(whole, trained_reader(version, path), out)
     assert not out.exists()
 
 
